@@ -1,0 +1,65 @@
+"""What every module of the functional floor needs: exact dtypes, no autocast, one way to upsample.
+
+Private to the floor. Half precision is good enough for a network and not for what is computed from
+its output: a float16 confidence of 0.95 rounds to 0.9502, float16 counts overflow above 65504.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+VOID = 255
+"""The label of a pixel that has no class: VOC borders, crop padding, Cutout."""
+
+CHUNK_ELEMENTS = 4 << 20
+"""Elements of a full-resolution (n, C, H, W) block that the per-image kernels hold at once.
+
+One VOC crop (21 classes, 513×513) is 5.5 million, so large images go one by one; small ones are
+taken several at a time, because their cost is the number of kernel calls.
+"""
+
+
+def exact_float(x: Tensor) -> Tensor:
+    """Return float16 and bfloat16 as float32; every other dtype as it is."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def no_autocast(device: torch.device) -> torch.autocast:
+    """Context in which an enclosing autocast region does not lower the precision."""
+    return torch.autocast(device_type=torch.device(device).type, enabled=False)
+
+
+def to_size(size: int | tuple[int, int]) -> tuple[int, int]:
+    """Read a size: (H, W), or an int for a square."""
+    if isinstance(size, int):
+        size = (size, size)
+    height, width = (int(side) for side in size)
+    if height < 1 or width < 1:
+        raise ValueError(f'size is {(height, width)}, but both sides must be at least 1.')
+    return height, width
+
+
+def upsample(logits: Tensor, size: int | tuple[int, int], align_corners: bool = False) -> Tensor:
+    """Resize (N, C, h, w) maps bilinearly to `size`; maps that have it come back untouched."""
+    size = to_size(size)
+    if tuple(logits.shape[-2:]) == size:
+        return logits
+    return F.interpolate(logits, size=size, mode='bilinear', align_corners=align_corners)
+
+
+def image_chunks(num_images: int, elements_per_image: int) -> list[slice]:
+    """Cut a batch into slices of at most `CHUNK_ELEMENTS` elements, at least one image each."""
+    step = max(1, CHUNK_ELEMENTS // max(1, elements_per_image))
+    return [slice(start, start + step) for start in range(0, num_images, step)]
+
+
+def unit(x: Tensor, dim: int) -> Tensor:
+    """Scale vectors along `dim` to length 1; a zero vector stays zero and its gradient finite.
+
+    `F.normalize` divides a zero vector by 1e-12, so that its gradient is 1e12 times the incoming
+    one; a projector that ends in ReLU does produce zero vectors.
+    """
+    norm = torch.linalg.vector_norm(x, dim=dim, keepdim=True)
+    return x / norm.masked_fill(norm == 0, 1)
