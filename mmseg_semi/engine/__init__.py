@@ -1,0 +1,25 @@
+"""When things happen in a training: hooks, loops, optimizer wrappers."""
+
+from .hooks import (
+    AtomicCheckpointHook,
+    FiniteLossHook,
+    MeanTeacherHook,
+    PseudoLabelMonitorHook,
+    ResumableRandomnessHook,
+    StartupCheckHook,
+)
+from .optim import AutocastOptimWrapper, NetworkOptimWrapperConstructor
+from .runner import TeacherStudentTestLoop, TeacherStudentValLoop
+
+__all__ = [
+    'AtomicCheckpointHook',
+    'AutocastOptimWrapper',
+    'FiniteLossHook',
+    'MeanTeacherHook',
+    'NetworkOptimWrapperConstructor',
+    'PseudoLabelMonitorHook',
+    'ResumableRandomnessHook',
+    'StartupCheckHook',
+    'TeacherStudentTestLoop',
+    'TeacherStudentValLoop',
+]

@@ -1,0 +1,17 @@
+"""One hook per file: a hook decides when, the model what."""
+
+from .atomic_checkpoint_hook import AtomicCheckpointHook
+from .finite_loss_hook import FiniteLossHook
+from .mean_teacher_hook import MeanTeacherHook
+from .pseudo_label_monitor_hook import PseudoLabelMonitorHook
+from .resumable_randomness_hook import ResumableRandomnessHook
+from .startup_check_hook import StartupCheckHook
+
+__all__ = [
+    'AtomicCheckpointHook',
+    'FiniteLossHook',
+    'MeanTeacherHook',
+    'PseudoLabelMonitorHook',
+    'ResumableRandomnessHook',
+    'StartupCheckHook',
+]

@@ -1,0 +1,60 @@
+"""Checkpoints that a kill at any moment leaves whole."""
+
+from __future__ import annotations
+
+import os
+import os.path as osp
+
+from mmengine.dist import is_main_process
+from mmengine.fileio import LocalBackend
+from mmengine.hooks import CheckpointHook
+from mmseg.registry import HOOKS
+
+
+@HOOKS.register_module()
+class AtomicCheckpointHook(CheckpointHook):
+    """MMEngine's CheckpointHook with a safe order of its file operations.
+
+    MMEngine removes the oldest checkpoint, writes the new one in place and then updates
+    ``last_checkpoint``; killed in between, a run may find nothing to resume from. Here the new file is
+    written aside and renamed, ``last_checkpoint`` follows in the same way, and only then is the oldest
+    removed. On remote storage, where a put is atomic, only the order changes.
+
+    Args: see :class:`mmengine.hooks.CheckpointHook`.
+    """
+
+    def _save_checkpoint_with_step(self, runner, step: int, meta: dict) -> None:
+        surplus = []
+        if self.max_keep_ckpts > 0 and (not self.keep_ckpt_ids or self.keep_ckpt_ids[-1] != step):
+            if len(self.keep_ckpt_ids) == self.max_keep_ckpts:
+                surplus.append(self.keep_ckpt_ids.popleft())
+            self.keep_ckpt_ids.append(step)
+            runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
+        name = self.filename_tmpl.format(step)
+        self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
+        runner.message_hub.update_info('last_ckpt', self.last_ckpt)
+        local = isinstance(self.file_backend, LocalBackend)
+        written = f'{name}.partial' if local else name
+        runner.save_checkpoint(
+            self.out_dir,
+            written,
+            self.file_client_args,
+            save_optimizer=self.save_optimizer,
+            save_param_scheduler=self.save_param_scheduler,
+            meta=meta,
+            by_epoch=self.by_epoch,
+            backend_args=self.backend_args,
+            **self.args,
+        )
+        if not is_main_process():
+            return
+        if local:
+            os.replace(osp.join(self.out_dir, written), self.last_ckpt)
+        pointer = osp.join(runner.work_dir, 'last_checkpoint')
+        with open(f'{pointer}.partial', 'w') as file:
+            file.write(self.last_ckpt)
+        os.replace(f'{pointer}.partial', pointer)
+        for old in surplus:
+            path = self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(old))
+            if self.file_backend.isfile(path):
+                self.file_backend.remove(path)

@@ -1,0 +1,114 @@
+"""A killed and resumed run draws the random numbers of the run that was not killed."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import torch
+from mmengine.dist import all_gather_object, get_rank, get_world_size
+from mmengine.hooks import Hook
+from mmseg.registry import HOOKS
+
+from ._common import save_due
+
+
+@HOOKS.register_module()
+class ResumableRandomnessHook(Hook):
+    """Give every rank its own random stream, and save it with each checkpoint.
+
+    The stream is that of Python, numpy and torch in the training process: dropout, boxes, triggers. It
+    starts from (seed, rank), whatever was drawn while building. Validation is kept apart from it, since
+    a resumed run does not repeat the validation of the iteration that it resumes from. The states of all
+    ranks are gathered before a save is due, because MMEngine saves on rank 0 alone.
+
+    The data's randomness is addressed by position and needs no state, see LabeledUnlabeledDataset.
+    """
+
+    # Before the hooks that save, after those that update weights.
+    priority = 'BELOW_NORMAL'
+
+    def __init__(self) -> None:
+        self._gathered: list[dict] | None = None
+        self._restored: dict | None = None
+        self._before_val: dict | None = None
+        self._started = False
+
+    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        if not runner._resume:
+            return
+        states = checkpoint.get('random_states')
+        if states is None or len(states) != get_world_size():
+            found = 'none' if states is None else f'those of {len(states)} processes'
+            runner.logger.warning(
+                f'The checkpoint has the random states of {get_world_size()} processes: found {found}, so '
+                'the resumed run will draw other random numbers than an uninterrupted one.'
+            )
+            return
+        self._restored = states[get_rank()]
+
+    def before_train(self, runner) -> None:
+        self._started = False
+
+    def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
+        if self._started:
+            return
+        # Not before the first iteration: making the loader's iterator draws a number.
+        self._started = True
+        if self._restored is not None:
+            _set_random_state(self._restored)
+        else:
+            _seed_everything(runner.seed, get_rank(), runner.iter)
+
+    def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        if save_due(runner):
+            self._gathered = _gather_states()
+
+    def after_train_epoch(self, runner) -> None:
+        self._gathered = _gather_states()
+
+    def before_val(self, runner) -> None:
+        if self._started:
+            self._before_val = _random_state()
+            self._gathered = _gather_states()
+
+    def after_val(self, runner) -> None:
+        if self._before_val is not None:
+            _set_random_state(self._before_val)
+            self._before_val = None
+
+    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+        if self._gathered is not None:
+            checkpoint['random_states'] = self._gathered
+
+
+def _seed_everything(seed: int, rank: int, iteration: int) -> None:
+    # 0 for a fresh run; a run that could not restore its states starts a stream of its own.
+    words = np.random.SeedSequence([seed, rank, iteration]).generate_state(2, np.uint32)
+    random.seed(int(words[0]))
+    np.random.seed(int(words[0]))
+    torch.manual_seed(int(words[1]))
+
+
+def _random_state() -> dict:
+    state = {
+        'python': random.getstate(),
+        'numpy': np.random.get_state(),
+        'torch': torch.get_rng_state(),
+    }
+    if torch.cuda.is_available():
+        state['cuda'] = torch.cuda.get_rng_state()
+    return state
+
+
+def _set_random_state(state: dict) -> None:
+    random.setstate(state['python'])
+    np.random.set_state(state['numpy'])
+    # Checkpoints are loaded onto the device; generator states live on the host.
+    torch.set_rng_state(state['torch'].cpu())
+    if 'cuda' in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state['cuda'].cpu())
+
+
+def _gather_states() -> list[dict]:
+    return all_gather_object(_random_state())

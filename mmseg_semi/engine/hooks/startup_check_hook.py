@@ -1,0 +1,130 @@
+"""What can be wrong with a config is said before the first iteration, in one sentence."""
+
+from __future__ import annotations
+
+import os.path as osp
+
+from mmengine.dist import get_world_size
+from mmengine.hooks import CheckpointHook, Hook
+from mmengine.runner import EpochBasedTrainLoop
+from mmseg.registry import HOOKS
+
+from ...datasets import LabeledUnlabeledDataset, LabeledUnlabeledSampler
+from ...models.segmentors.base import SemiSegmentor
+from ._common import unwrap
+
+
+@HOOKS.register_module()
+class StartupCheckHook(Hook):
+    """Check model, data and loaders against each other, and log what will be trained on what.
+
+    Raises:
+        ValueError: In one sentence with the remedy, when the loader's batch does not match the sampler's
+            make-up, a hook of the method is missing, the class counts of head and dataset differ, or a
+            training image is also a validation image.
+    """
+
+    priority = 'VERY_HIGH'
+
+    def before_train(self, runner) -> None:
+        model, loader = unwrap(runner.model), runner.train_dataloader
+        self._check_classes(runner, model, loader.dataset)
+        self._check_validation(runner, loader.dataset)
+        self._check_checkpoints(runner)
+        if isinstance(model, SemiSegmentor):
+            self._check_hooks(runner, model)
+            self._check_loader(runner, loader)
+            self._report(runner, model, loader)
+
+    def _check_classes(self, runner, model, dataset) -> None:
+        datasets = {'train_dataloader': dataset}
+        if runner.val_loop is not None:
+            datasets['val_dataloader'] = runner.val_dataloader.dataset
+        for name, data in datasets.items():
+            classes = (getattr(data, 'metainfo', None) or {}).get('classes')
+            if classes is not None and len(classes) != model.num_classes:
+                raise ValueError(
+                    f'decode_head.num_classes={model.num_classes} but the dataset of {name} has '
+                    f'{len(classes)} classes: set num_classes={len(classes)} in every head, or correct the '
+                    "dataset's metainfo."
+                )
+
+    def _check_validation(self, runner, dataset) -> None:
+        if runner.val_loop is None:
+            return
+        held_out = {osp.realpath(path) for path in _image_paths(runner.val_dataloader.dataset)}
+        if isinstance(dataset, LabeledUnlabeledDataset):
+            parts = {'labelled': dataset.labeled_paths(), 'unlabelled': dataset.unlabeled_paths()}
+        else:
+            parts = {'training': _image_paths(dataset)}
+        for name, paths in parts.items():
+            shared = [path for path in paths if osp.realpath(path) in held_out]
+            if shared:
+                raise ValueError(
+                    f'{len(shared)} {name} images are also validation images, e.g. {shared[0]}: remove them '
+                    f'from the {name} list, since they would falsify the result.'
+                )
+
+    def _check_checkpoints(self, runner) -> None:
+        for hook in runner.hooks:
+            if isinstance(hook, CheckpointHook) and type(hook) is CheckpointHook:
+                runner.logger.warning(
+                    'CheckpointHook writes in place: killed while saving, the run may have nothing to '
+                    "resume from; use type='AtomicCheckpointHook'."
+                )
+
+    def _check_hooks(self, runner, model: SemiSegmentor) -> None:
+        present = {base.__name__ for hook in runner.hooks for base in type(hook).__mro__}
+        for name in model.required_hooks:
+            if name not in present:
+                raise ValueError(
+                    f"{type(model).__name__} needs {name}: add dict(type='{name}') to custom_hooks."
+                )
+
+    def _check_loader(self, runner, loader) -> None:
+        sampler, dataset = loader.sampler, loader.dataset
+        if not isinstance(dataset, LabeledUnlabeledDataset) or not isinstance(
+            sampler, LabeledUnlabeledSampler
+        ):
+            raise ValueError(
+                f'train_dataloader has a {type(dataset).__name__} with a {type(sampler).__name__}: '
+                'semi-supervised training needs LabeledUnlabeledDataset with LabeledUnlabeledSampler as '
+                '`sampler`.'
+            )
+        if loader.batch_size != sampler.labeled + sampler.unlabeled:
+            raise ValueError(
+                f'train_dataloader.batch_size={loader.batch_size} but the sampler makes batches of '
+                f'labeled={sampler.labeled} + unlabeled={sampler.unlabeled}: make them equal.'
+            )
+        by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
+        if by_epoch == sampler.endless:
+            raise ValueError(
+                f'the sampler has endless={sampler.endless} under {type(runner.train_loop).__name__}: set '
+                f'endless={not by_epoch}.'
+            )
+
+    def _report(self, runner, model: SemiSegmentor, loader) -> None:
+        sampler, dataset = loader.sampler, loader.dataset
+        world = get_world_size()
+        accumulated = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
+        passes = runner.train_loop.max_iters / sampler.iters_per_epoch
+        settings = ', '.join(f'{key}={value}' for key, value in model.semi_train_cfg.items())
+        runner.logger.info(
+            f'{type(model).__name__}: {dataset.num_labeled} labelled and {dataset.num_unlabeled} unlabelled '
+            f'images; {sampler.labeled}+{sampler.unlabeled} per process, {world} processes, accumulation '
+            f'{accumulated}: an effective batch of '
+            f'{sampler.labeled * world * accumulated}+{sampler.unlabeled * world * accumulated}; '
+            f'{sampler.iters_per_epoch} iterations per pass over the unlabelled list, {passes:.1f} passes.'
+        )
+        runner.logger.info(
+            f'{type(model).__name__} predicts with the {model.semi_test_cfg["predict_on"]}; settings: '
+            f'{settings}.'
+        )
+
+
+def _image_paths(dataset) -> list[str]:
+    """Paths of a dataset's images; none for datasets that are not made of files."""
+    if not hasattr(dataset, 'get_data_info'):
+        return []
+    infos = (dataset.get_data_info(index) for index in range(len(dataset)))
+    return [info['img_path'] for info in infos if 'img_path' in info]

@@ -1,0 +1,103 @@
+"""The labelled loss as a module that any decode head can name in ``loss_decode``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from mmseg.registry import MODELS
+from torch import Tensor, nn
+
+from ..functional.losses import cross_entropy, ohem_cross_entropy
+
+
+@MODELS.register_module()
+class PixelCrossEntropyLoss(nn.Module):
+    """Cross-entropy over the non-void pixels of the batch, plain or with online hard example mining.
+
+    The mean runs over the pixels that are not void (METHODS: "supervised CE"), is 0 with a graph when there
+    are none, and OHEM follows the rule of the segmentation literature (threshold on the probability of the
+    target class, at least ``min_kept`` pixels per batch). Two things distinguish it from MMSegmentation's
+    ``CrossEntropyLoss`` and ``OhemCrossEntropy``: it takes the head's small logits and upsamples image by
+    image, which holds a fraction of the memory, and it never waits for the device.
+
+    Args:
+        loss_weight (float): Factor of the loss.
+        class_weight (sequence of float, optional): One factor per class for the pixel's loss; the divisor
+            stays the number of pixels.
+        ohem (dict, optional): ``dict(threshold=0.7, min_kept=100000)``; excludes ``class_weight``.
+        loss_name (str): Key of the loss; must contain ``loss``, since MMEngine optimises what does.
+    """
+
+    #: Tells the segmentor that the logits need no upsampling beforehand.
+    accepts_small_logits = True
+
+    def __init__(
+        self,
+        loss_weight: float = 1.0,
+        class_weight: Sequence[float] | None = None,
+        ohem: dict | None = None,
+        loss_name: str = 'loss_ce',
+    ) -> None:
+        super().__init__()
+        if loss_weight < 0:
+            raise ValueError(f'loss_weight={loss_weight} is negative: give a factor of at least 0.')
+        if 'loss' not in loss_name:
+            raise ValueError(
+                f"loss_name='{loss_name}' does not contain 'loss', so MMEngine would not optimise it: "
+                "rename it, e.g. 'loss_ce'."
+            )
+        if ohem is not None:
+            unknown = set(ohem) - {'threshold', 'min_kept'}
+            if unknown:
+                raise ValueError(
+                    f'ohem has no option {sorted(unknown)}: it takes threshold and min_kept.'
+                )
+            if class_weight is not None:
+                raise ValueError('ohem and class_weight exclude each other: drop one of them.')
+        self.loss_weight = loss_weight
+        self.ohem = None if ohem is None else dict(ohem)
+        self._loss_name = loss_name
+        weight = None if class_weight is None else torch.tensor(class_weight, dtype=torch.float32)
+        self.register_buffer('class_weight', weight, persistent=False)
+
+    @property
+    def loss_name(self) -> str:
+        return self._loss_name
+
+    def forward(
+        self,
+        logits: Tensor,
+        label: Tensor,
+        weight: Tensor | None = None,
+        ignore_index: int = 255,
+        align_corners: bool = False,
+        **kwargs,
+    ) -> Tensor:
+        """Return the scalar loss.
+
+        Args:
+            logits (Tensor): (N, C, h, w), of the label's size or smaller.
+            label (Tensor): int64 (N, H, W), ``ignore_index`` is void.
+            weight (Tensor, optional): (N, H, W) factor per pixel, from a pixel sampler of the head.
+            ignore_index (int): The void label.
+            align_corners (bool): Of the bilinear upsampling.
+        """
+        if self.ohem is not None:
+            if weight is not None:
+                raise ValueError(
+                    'the head has both a pixel sampler and ohem in loss_decode: drop its `sampler`.'
+                )
+            loss = ohem_cross_entropy(
+                logits, label, ignore_index=ignore_index, align_corners=align_corners, **self.ohem
+            )
+        else:
+            loss = cross_entropy(
+                logits,
+                label,
+                pixel_weight=weight,
+                class_weight=self.class_weight,
+                ignore_index=ignore_index,
+                align_corners=align_corners,
+            )
+        return self.loss_weight * loss

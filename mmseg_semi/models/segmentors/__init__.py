@@ -1,0 +1,7 @@
+"""The base of all methods, and one file per method."""
+
+from .base import SemiSegmentor
+from .imas import IMAS
+from .mean_teacher import MeanTeacherSegmentor
+
+__all__ = ['IMAS', 'MeanTeacherSegmentor', 'SemiSegmentor']

@@ -1,0 +1,380 @@
+"""What all methods share: several copies of one MMSegmentation network behind the stock interface.
+
+A method wraps the ``model`` of any MMSegmentation config as ``segmentor``. It trains on batches with named
+branches (``labeled``, ``weak``, ``strong``) and predicts, exports and loads plain checkpoints like the
+network it wraps.
+"""
+
+from __future__ import annotations
+
+import copy
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from mmengine.logging import print_log
+from mmengine.optim import OptimWrapper
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+from mmseg.models.segmentors import BaseSegmentor, EncoderDecoder
+from mmseg.models.utils import resize
+from mmseg.registry import MODELS
+from torch import Tensor, nn
+
+
+class NetworkOutput(NamedTuple):
+    """Small logits of one network for a batch of images.
+
+    Attributes:
+        logits (Tensor): (N, C, h, w), as the decode head returns them.
+        auxiliary (list[Tensor]): (M, C, h', w') for each auxiliary head, only for the images it was asked for.
+    """
+
+    logits: Tensor
+    auxiliary: list[Tensor]
+
+
+class SemiSegmentor(BaseSegmentor):
+    """Base of the semi-supervised methods.
+
+    A method names its networks in :attr:`networks`, builds them in ``__init__`` and implements :meth:`loss`.
+
+    Args:
+        segmentor (dict): Config of the network, the ``model`` of any MMSegmentation config whose decode
+            head returns one map of logits with ``num_classes`` channels.
+        data_preprocessor (dict, optional): Config of a
+            :class:`~mmseg_semi.models.MultiBranchDataPreprocessor`. Default: the segmentor's own, with its
+            type switched.
+        semi_train_cfg (dict, optional): Settings of the method; the method's docstring lists them.
+        semi_test_cfg (dict, optional): ``dict(predict_on=NAME)``: the network that predicts.
+        init_cfg (dict, optional): Initialisation, after the networks' own.
+
+    Raises:
+        ValueError: The head cannot be trained on joint batches, or a setting is unknown or out of range.
+    """
+
+    #: Names of the submodules that are networks, the one to optimise first.
+    networks: tuple[str, ...] = ('student',)
+    #: Settings of ``semi_train_cfg`` with their defaults.
+    train_defaults: dict = {}
+    #: Hooks without which the method silently does nothing; StartupCheckHook insists on them.
+    required_hooks: tuple[str, ...] = ()
+    #: Branches of unlabelled images that a batch must bring.
+    unlabeled_branches: tuple[str, ...] = ()
+
+    def __init__(
+        self,
+        segmentor: dict,
+        data_preprocessor: dict | None = None,
+        semi_train_cfg: dict | None = None,
+        semi_test_cfg: dict | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
+        segmentor = copy.deepcopy(segmentor)
+        if data_preprocessor is None:
+            data_preprocessor = segmentor.get('data_preprocessor')
+            if data_preprocessor is None:
+                raise ValueError(
+                    f'{type(self).__name__} has no data_preprocessor: set it, or the one of `segmentor`.'
+                )
+            data_preprocessor = dict(data_preprocessor, type='MultiBranchDataPreprocessor')
+        super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
+        self.student = MODELS.build(segmentor)
+        _check_network(self.student)
+        self.semi_train_cfg = _merge_settings('semi_train_cfg', self.train_defaults, semi_train_cfg)
+        self.semi_test_cfg = _merge_settings(
+            'semi_test_cfg', {'predict_on': self.networks[-1]}, semi_test_cfg
+        )
+        self._check_network_name(self.semi_test_cfg['predict_on'])
+
+    # ------------------------------------------------------------------ what stock tools read
+    @property
+    def predictor(self) -> nn.Module:
+        """The network that ``predict_on`` names."""
+        return getattr(self, self.semi_test_cfg['predict_on'])
+
+    @property
+    def decode_head(self) -> nn.Module:
+        return self.predictor.decode_head
+
+    @property
+    def num_classes(self) -> int:
+        return self.predictor.num_classes
+
+    @property
+    def out_channels(self) -> int:
+        return self.predictor.out_channels
+
+    @property
+    def align_corners(self) -> bool:
+        return self.predictor.align_corners
+
+    def _check_network_name(self, name: str) -> None:
+        if name not in self.networks:
+            raise ValueError(
+                f"predict_on='{name}' names no network of {type(self).__name__}: "
+                f'choose one of {self.networks}.'
+            )
+
+    @contextmanager
+    def predicting_with(self, name: str) -> Iterator[None]:
+        """Let the network ``name`` predict inside the ``with`` block."""
+        self._check_network_name(name)
+        before = self.semi_test_cfg['predict_on']
+        self.semi_test_cfg['predict_on'] = name
+        try:
+            yield
+        finally:
+            self.semi_test_cfg['predict_on'] = before
+
+    def extract_feat(self, inputs: Tensor) -> list[Tensor]:
+        return self.predictor.extract_feat(inputs)
+
+    def encode_decode(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
+        return self.predictor.encode_decode(inputs, batch_img_metas)
+
+    def predict(self, inputs: Tensor, data_samples: list | None = None) -> list:
+        return self.predictor.predict(inputs, data_samples)
+
+    def _forward(self, inputs: Tensor, data_samples: list | None = None) -> Tensor:
+        return self.predictor._forward(inputs, data_samples)
+
+    # ------------------------------------------------------------------ training
+    @abstractmethod
+    def loss(self, inputs: dict[str, Tensor], data_samples: dict[str, list]) -> dict[str, Tensor]:
+        """Return the loss terms and the diagnostics of one batch.
+
+        Every key that contains ``loss`` is optimised; no diagnostic's name may contain it.
+
+        Args:
+            inputs (dict[str, Tensor]): Normalised images (n, 3, H, W) by branch.
+            data_samples (dict[str, list[SegDataSample]]): Labels, or valid masks, by branch.
+        """
+
+    def train_step(self, data: dict, optim_wrapper: OptimWrapper, call=None) -> dict[str, Tensor]:
+        """Preprocess, compute the loss, update the weights once.
+
+        Args:
+            data (dict): A collated batch.
+            optim_wrapper (OptimWrapper): Of the optimised network.
+            call (callable, optional): The DistributedDataParallel around this module; forwards that carry
+                gradients go through it. Default: this module.
+
+        Returns:
+            dict[str, Tensor]: Scalars for the log.
+        """
+        call = self if call is None else call
+        with optim_wrapper.optim_context(call):
+            data = self.data_preprocessor(data, True)
+            losses = call(**data, mode='loss')
+        parsed, log_vars = self.parse_losses(losses)
+        optim_wrapper.update_params(parsed)
+        return log_vars
+
+    def set_iteration(self, iteration: int) -> None:
+        """Tell the method the 0-based iteration that is about to start; a hook calls it."""
+        self.iteration = iteration
+
+    iteration = 0
+
+    def forward_network(
+        self, network: nn.Module, images: Tensor, num_auxiliary: int = 0
+    ) -> NetworkOutput:
+        """Run one network; auxiliary heads see the first ``num_auxiliary`` images only."""
+        features = network.extract_feat(images)
+        logits = network.decode_head.forward(features)
+        if not isinstance(logits, Tensor):
+            raise ValueError(
+                f'{type(network.decode_head).__name__} returns {type(logits).__name__} in training, not '
+                'one map of logits: choose a decode head that does.'
+            )
+        auxiliary = []
+        if num_auxiliary and network.with_auxiliary_head:
+            first = [feature[:num_auxiliary] for feature in features]
+            auxiliary = [head.forward(first) for head in _auxiliary_heads(network)]
+        return NetworkOutput(logits, auxiliary)
+
+    def forward_views(
+        self, network: nn.Module, labeled: Tensor, *views: Tensor, joint: bool = True
+    ) -> tuple[NetworkOutput, list[Tensor]]:
+        """Run one network on the labelled images and on the unlabelled views.
+
+        Args:
+            network (nn.Module): A wrapped segmentor.
+            labeled (Tensor): (B, 3, H, W).
+            *views (Tensor): Unlabelled images of the same H, W.
+            joint (bool): One forward for all, so that batch normalisation sees all; else one for each.
+
+        Returns:
+            tuple: The labelled output and, per view, its small logits.
+        """
+        if not joint:
+            output = self.forward_network(network, labeled, len(labeled))
+            return output, [self.forward_network(network, view).logits for view in views]
+        images = torch.cat([labeled, *views]) if views else labeled
+        output = self.forward_network(network, images, len(labeled))
+        first, *rest = output.logits.split([len(labeled), *map(len, views)])
+        return NetworkOutput(first, output.auxiliary), rest
+
+    def labeled_loss(
+        self, network: nn.Module, output: NetworkOutput, data_samples: Sequence
+    ) -> dict[str, Tensor]:
+        """Return the losses that the network's own heads define on labelled images.
+
+        The keys are MMSegmentation's (``decode.loss_ce``, ``aux.loss_ce``). The accuracy that stock heads
+        log beside them is left out: it costs a third of the loss and waits for the device.
+        """
+        losses = _head_loss(network.decode_head, output.logits, data_samples, 'decode')
+        heads = _auxiliary_heads(network)
+        for index, (head, logits) in enumerate(zip(heads, output.auxiliary, strict=True)):
+            prefix = (
+                'aux' if not isinstance(network.auxiliary_head, nn.ModuleList) else f'aux_{index}'
+            )
+            losses.update(_head_loss(head, logits, data_samples, prefix))
+        return losses
+
+    def check_branches(self, inputs: dict[str, Tensor]) -> None:
+        """Refuse a batch that lacks a branch which the method learns from."""
+        if not isinstance(inputs, dict):
+            raise ValueError(
+                f'{type(self).__name__} trains on batches with named branches, not on a plain batch: '
+                'use LabeledUnlabeledDataset and collate_branches in train_dataloader.'
+            )
+        for branch in ('labeled', *self.unlabeled_branches):
+            if branch not in inputs:
+                raise ValueError(
+                    f"the batch has branches {sorted(inputs)} but no '{branch}', which {type(self).__name__} "
+                    'needs: check the sampler (labeled, unlabeled) and MultiBranch in train_dataloader.'
+                )
+
+    # ------------------------------------------------------------------ checkpoints
+    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:
+        """Give a plain checkpoint to every network, and refuse one of another architecture.
+
+        MMEngine's loader calls this method of each module and never ``load_state_dict``; what is rewritten
+        here is what the children see.
+        """
+        names = [prefix + name + '.' for name in self.networks]
+        plain = [
+            key
+            for key in state_dict
+            if key.startswith((prefix + 'backbone.', prefix + 'decode_head.'))
+        ]
+        if plain and not any(key.startswith(tuple(names)) for key in state_dict):
+            for key in [key for key in state_dict if key.startswith(prefix)]:
+                value = state_dict.pop(key)
+                for name in names:
+                    state_dict[name + key[len(prefix) :]] = value
+        for name, start in zip(self.networks, names, strict=True):
+            own = {
+                key[len(start) :]: value
+                for key, value in state_dict.items()
+                if key.startswith(start)
+            }
+            if own:
+                self._check_checkpoint(name, own)
+                self.on_network_loaded(name)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+    def on_network_loaded(self, name: str) -> None:
+        """Called once for each network whose weights a checkpoint brings."""
+
+    def _check_checkpoint(self, name: str, weights: dict[str, Tensor]) -> None:
+        network = getattr(self, name).state_dict()
+        for key, value in weights.items():
+            if key in network and network[key].shape != value.shape:
+                raise ValueError(
+                    f"the checkpoint's '{key}' has shape {tuple(value.shape)} but the {name} of this config "
+                    f'{tuple(network[key].shape)}: load a checkpoint of the same architecture and classes.'
+                )
+        # Counters and auxiliary heads come and go between training and published checkpoints.
+        optional = ('num_batches_tracked', 'auxiliary_head', 'data_preprocessor')
+        unmatched = [
+            key for key in network.keys() ^ weights.keys() if not any(o in key for o in optional)
+        ]
+        if unmatched:
+            key = sorted(unmatched)[0]
+            where = 'the checkpoint' if key in weights else f'the {name} of this config'
+            raise ValueError(
+                f"the checkpoint and the {name} differ in {len(unmatched)} weights, e.g. '{key}', which only "
+                f'{where} has: load a checkpoint of the same architecture.'
+            )
+        auxiliary = [key for key in network if 'auxiliary_head' in key and key not in weights]
+        if auxiliary:
+            print_log(
+                f'The checkpoint has no auxiliary head: the {name} starts with its own.',
+                logger='current',
+            )
+
+
+def _merge_settings(name: str, defaults: dict, given: dict | None) -> dict:
+    given = {} if given is None else dict(given)
+    unknown = set(given) - set(defaults)
+    if unknown:
+        raise ValueError(
+            f'{name} has no setting {sorted(unknown)}: the settings are {sorted(defaults)}.'
+        )
+    return {**copy.deepcopy(defaults), **given}
+
+
+def _check_network(network: nn.Module) -> None:
+    head = getattr(network, 'decode_head', None)
+    if not isinstance(network, EncoderDecoder) or not isinstance(head, BaseDecodeHead):
+        raise ValueError(
+            f'{type(network).__name__} with {type(head).__name__} cannot be wrapped: the segmentor must be an '
+            'EncoderDecoder whose decode head derives from BaseDecodeHead.'
+        )
+    if head.out_channels != head.num_classes:
+        raise ValueError(
+            f'decode_head has out_channels={head.out_channels} for {head.num_classes} classes, but '
+            'pseudo-labels need one channel per class: set out_channels=num_classes.'
+        )
+
+
+def _auxiliary_heads(network: nn.Module) -> list[nn.Module]:
+    if not network.with_auxiliary_head:
+        return []
+    head = network.auxiliary_head
+    return list(head) if isinstance(head, nn.ModuleList) else [head]
+
+
+def _head_loss(
+    head: BaseDecodeHead, logits: Tensor, data_samples: Sequence, prefix: str
+) -> dict[str, Tensor]:
+    """Apply a head's ``loss_decode`` to small logits (N, C, h, w)."""
+    if type(head).loss_by_feat is not BaseDecodeHead.loss_by_feat:
+        losses = head.loss_by_feat(logits, data_samples)
+        return {f'{prefix}.{key}': value for key, value in losses.items()}
+    label = torch.stack([sample.gt_sem_seg.data for sample in data_samples])
+    modules = (
+        head.loss_decode if isinstance(head.loss_decode, nn.ModuleList) else [head.loss_decode]
+    )
+    small = all(getattr(module, 'accepts_small_logits', False) for module in modules)
+    if not small or head.sampler is not None:
+        logits = resize(
+            logits, size=label.shape[2:], mode='bilinear', align_corners=head.align_corners
+        )
+    weight = None if head.sampler is None else head.sampler.sample(logits, label)
+    losses: dict[str, Tensor] = {}
+    for module in modules:
+        extra = {'align_corners': head.align_corners} if small else {}
+        value = module(
+            logits, label.squeeze(1), weight=weight, ignore_index=head.ignore_index, **extra
+        )
+        key = f'{prefix}.{module.loss_name}'
+        losses[key] = losses[key] + value if key in losses else value
+    return losses
+
+
+@contextmanager
+def evaluating(*networks: nn.Module) -> Iterator[None]:
+    """Put networks into eval mode inside the ``with`` block, and each module back into its own afterwards."""
+    training = [module for network in networks for module in network.modules() if module.training]
+    for network in networks:
+        network.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True

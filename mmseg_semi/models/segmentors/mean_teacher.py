@@ -1,0 +1,99 @@
+"""A student and its exponential moving average, the frame of the methods with an EMA teacher."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor
+
+from .base import SemiSegmentor
+
+
+class MeanTeacherSegmentor(SemiSegmentor):
+    """Student and EMA teacher over one network; methods implement :meth:`loss`.
+
+    The teacher is a copy of the student that never receives a gradient, stays in eval mode and is a part
+    of every checkpoint. :class:`~mmseg_semi.engine.MeanTeacherHook` decides when it follows the student.
+
+    Args: see :class:`SemiSegmentor`.
+    """
+
+    networks = ('student', 'teacher')
+    required_hooks = ('MeanTeacherHook',)
+
+    def __init__(self, segmentor: dict, **kwargs) -> None:
+        super().__init__(segmentor, **kwargs)
+        self.teacher = copy.deepcopy(self.student)
+        self.teacher.requires_grad_(False)
+        self.teacher.eval()
+        # Optimizer steps that the average has followed: a buffer, so that a resumed warm-up goes on.
+        self.register_buffer('ema_steps', torch.zeros((), dtype=torch.int64))
+        self._teacher_loaded = False
+        self._ema_tensors: tuple[list[Tensor], ...] | None = None
+
+    def train(self, mode: bool = True) -> MeanTeacherSegmentor:
+        super().train(mode)
+        self.teacher.eval()
+        return self
+
+    def init_weights(self) -> None:
+        """Initialise the student; the teacher starts as its copy."""
+        self.student.init_weights()
+        self.copy_student_to_teacher()
+
+    def on_network_loaded(self, name: str) -> None:
+        if name == 'teacher':
+            self._teacher_loaded = True
+
+    def start_teacher(self) -> None:
+        """Copy the student into the teacher, unless a checkpoint brought the teacher's own weights."""
+        self._ema_tensors = None
+        if not self._teacher_loaded:
+            self.copy_student_to_teacher()
+
+    @torch.no_grad()
+    def copy_student_to_teacher(self) -> None:
+        """Set the teacher's weights and buffers to the student's values."""
+        teacher, student = self.teacher.state_dict(), self.student.state_dict()
+        for key, value in student.items():
+            teacher[key].copy_(value)
+
+    @torch.no_grad()
+    def update_teacher(self, decay: float, average_buffers: bool = True) -> None:
+        """Set teacher = decay * teacher + (1 - decay) * student, and count the step.
+
+        Floating-point buffers (running statistics) are averaged like the weights, or copied; integer
+        buffers are always copied, since averaging ``num_batches_tracked`` corrupts it.
+
+        Args:
+            decay (float): Weight of the teacher's own past, in [0, 1].
+            average_buffers (bool): False copies floating-point buffers.
+        """
+        if self._ema_tensors is None:
+            self._ema_tensors = self._pair_tensors()
+        params_t, params_s, floats_t, floats_s, ints_t, ints_s = self._ema_tensors
+        weight = 1.0 - decay
+        torch._foreach_lerp_(params_t, params_s, weight)
+        if floats_t:
+            torch._foreach_lerp_(floats_t, floats_s, weight if average_buffers else 1.0)
+        if ints_t:
+            torch._foreach_copy_(ints_t, ints_s)
+        self.ema_steps += 1
+
+    def _pair_tensors(self) -> tuple[list[Tensor], ...]:
+        """Teacher's and student's parameters, floating-point buffers and other buffers, aligned by name."""
+        params_s = dict(self.student.named_parameters())
+        pairs = [(param, params_s[name]) for name, param in self.teacher.named_parameters()]
+        buffers_s = dict(self.student.named_buffers())
+        buffers = [(buffer, buffers_s[name]) for name, buffer in self.teacher.named_buffers()]
+        floats = [pair for pair in buffers if pair[0].is_floating_point()]
+        others = [pair for pair in buffers if not pair[0].is_floating_point()]
+        return tuple(
+            [pair[side] for pair in group] for group in (pairs, floats, others) for side in (0, 1)
+        )
+
+    def _apply(self, fn, *args, **kwargs) -> MeanTeacherSegmentor:
+        # Moving a module replaces its buffers, so the cached lists would point at the old ones.
+        self._ema_tensors = None
+        return super()._apply(fn, *args, **kwargs)
