@@ -1,0 +1,367 @@
+"""The only file that knows which distribution of the OpenMMLab stack is installed.
+
+The import names mmengine, mmcv, mmseg and mmpretrain come from one of two sets of distributions: the
+maintained forks (`onedl-*`) or upstream OpenMMLab. They write to the same folders of site-packages, so
+exactly one of them may be there. `check_stack` says so in one sentence when it is otherwise;
+`bases` finds the configs of either for `_base_`; `init_distributed` starts several processes
+on a machine without a GPU, which mmengine cannot do alone.
+"""
+
+import difflib
+import importlib.metadata
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from packaging.specifiers import SpecifierSet
+
+
+@dataclass(frozen=True)
+class Part:
+    """One distribution of a stack: the range it is tested in and the version that is installed by default."""
+
+    distribution: str
+    supported: str
+    tested: str
+    required: bool = True
+
+    @property
+    def pin(self) -> str:
+        return f'{self.distribution}=={self.tested}'
+
+
+STACKS = {
+    'onedl': {
+        'mmengine': Part('onedl-mmengine', '>=0.10.12,<0.11', '0.10.12'),
+        'mmcv': Part('onedl-mmcv', '>=2.3.6,<2.4', '2.3.6'),
+        'mmseg': Part('onedl-mmsegmentation', '>=1.4.2,<1.5', '1.4.2'),
+        'mmpretrain': Part('onedl-mmpretrain', '>=1.3.6,<1.4', '1.3.6', required=False),
+    },
+    'openmmlab': {
+        'mmengine': Part('mmengine', '>=0.10.7,<0.11', '0.10.7'),
+        'mmcv': Part('mmcv', '>=2.1.0,<2.2', '2.1.0'),
+        'mmseg': Part('mmsegmentation', '>=1.2.2,<1.3', '1.2.2'),
+        'mmpretrain': Part('mmpretrain', '>=1.2.0,<1.3', '1.2.0', required=False),
+    },
+}
+
+# Modules that a stack imports without declaring them, and what provides them.
+UNDECLARED = {
+    'onedl': {'distutils': 'setuptools<81'},
+    'openmmlab': {'pkg_resources': 'setuptools<81', 'ftfy': 'ftfy', 'regex': 'regex'},
+}
+
+
+@dataclass(frozen=True)
+class Stack:
+    """The stack that is installed: its name and, per import name, distribution and version.
+
+    A checkout that is only on the path has no distribution: its own import name stands for it.
+    """
+
+    name: str
+    distributions: dict[str, str]
+    versions: dict[str, str]
+
+
+def check_stack() -> Stack:
+    """Find the installed stack, or say in one sentence what to install.
+
+    Returns:
+        Stack: the one distribution of the OpenMMLab stack that is there.
+
+    Raises:
+        ImportError: no stack, a part of it missing, both distributions, a version outside the
+            tested range, upstream mmcv without its compiled ops, or a module missing that the stack imports
+            without declaring it.
+    """
+    installed = {
+        name: {module: _version(part.distribution) for module, part in parts.items()}
+        for name, parts in STACKS.items()
+    }
+    present = [name for name, versions in installed.items() if any(versions.values())]
+    if len(present) == 2:
+        raise ImportError(_both_message(installed))
+    # Without any metadata, modules on the path can only be checkouts of upstream: the forks read
+    # their own version from their metadata.
+    name = present[0] if present else 'openmmlab'
+    parts, distributions, versions = STACKS[name], {}, {}
+    for module, part in parts.items():
+        version = installed[name][module]
+        distributions[module] = part.distribution
+        if version is None and name == 'openmmlab':
+            version = _checkout_version(module)
+            distributions[module] = module
+        if version is not None:
+            versions[module] = version
+    missing = [module for module, part in parts.items() if part.required and module not in versions]
+    if len(missing) == sum(part.required for part in parts.values()):
+        raise ImportError(
+            'mmseg_semi needs the OpenMMLab stack and found none: run `'
+            f'{_install_command("onedl", STACKS["onedl"])}`.'
+        )
+    if missing:
+        raise ImportError(
+            f'mmseg_semi found {_listed(versions, distributions)} but no {" and no ".join(missing)}: run `'
+            f'{_install_command(name, missing)}`.'
+        )
+    for module, version in versions.items():
+        part = parts[module]
+        if not SpecifierSet(part.supported).contains(version, prereleases=True):
+            raise ImportError(
+                f'mmseg_semi is tested with {part.distribution} {part.supported} and found {version}: run `'
+                f'{_install_command(name, [module])}`.'
+            )
+    for module, requirement in UNDECLARED[name].items():
+        if importlib.util.find_spec(module) is None:
+            raise ImportError(
+                f'{parts["mmengine"].distribution} and {parts["mmseg"].distribution} import {module} without '
+                f'declaring it and it is not installed: run `pip install "{requirement}"`.'
+            )
+    if name == 'openmmlab' and importlib.util.find_spec('mmcv._ext') is None:
+        raise ImportError(
+            f'mmcv {versions["mmcv"]} was installed without its compiled ops, which mmsegmentation '
+            f'{versions["mmseg"]} imports: run `pip uninstall -y mmcv` and then `'
+            f'{_install_command(name, ["mmcv"])}`.'
+        )
+    return Stack(name, {m: distributions[m] for m in versions}, versions)
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _checkout_version(module: str) -> str | None:
+    """Version of a module that is on the path but was not installed, read without importing it."""
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None:
+        return None
+    file = Path(spec.origin).parent / 'version.py'
+    found = re.search(r"__version__ = '([^']+)'", file.read_text()) if file.is_file() else None
+    return found.group(1) if found else None
+
+
+def _listed(versions: dict[str, str], distributions: dict[str, str]) -> str:
+    return ' and '.join(
+        f'{distributions[module]} {version}' for module, version in versions.items()
+    )
+
+
+def _install_command(stack: str, modules) -> str:
+    """The pip command that installs the tested versions of these parts of a stack."""
+    pins = ' '.join(STACKS[stack][module].pin for module in modules)
+    if stack == 'openmmlab' and 'mmcv' in modules:  # PyPI has its source only
+        return (
+            'pip install wheel "setuptools<81" && '
+            f'MMCV_WITH_OPS=1 pip install --no-build-isolation {pins}'
+        )
+    return f'pip install {pins}'
+
+
+def _both_message(installed: dict[str, dict[str, str | None]]) -> str:
+    there = [
+        (STACKS[name][module].distribution, version)
+        for name, versions in installed.items()
+        for module, version in versions.items()
+        if version
+    ]
+    return (
+        f'Both distributions of the OpenMMLab stack are installed ('
+        f"{', '.join(' '.join(part) for part in there)}) and overwrite each other's files: run `"
+        f'pip uninstall -y {" ".join(distribution for distribution, _ in there)}` and then `'
+        f'{_install_command("onedl", STACKS["onedl"])}`.'
+    )
+
+
+STACK = check_stack()
+
+
+def register_packages() -> None:
+    """Tell mmengine where `mmseg::…` and `mmseg_semi::…` are, in `_base_` and in `get_config`.
+
+    mmengine maps an import name to a distribution and looks that up first, then takes it for a module.
+    Upstream mmengine derives a wrong folder from the metadata of an editable install, so for this
+    package the name is that of a module beside the configs, which resolves in every kind of install.
+    """
+    from mmengine.config.utils import MODULE2PACKAGE
+
+    MODULE2PACKAGE.update({m: d for m, d in STACK.distributions.items() if m in MODULE2PACKAGE})
+    MODULE2PACKAGE['mmseg_semi'] = 'mmseg_semi.compat'
+
+
+register_packages()
+
+
+def bases(*names: str) -> list[str]:
+    """The list for a config's `_base_`: names as they are, except that `package::name` is found and checked.
+
+    `_base_` is evaluated as an expression before `custom_imports`, so configs say
+    `_base_ = __import__('mmseg_semi').bases('mmseg::_base_/models/deeplabv3plus_r50-d8.py', './x.py')`;
+    a plain `'mmseg::…'` works with only one of the two distributions.
+
+    Args:
+        names (str): `'package::path/below/its/configs.py'` or a path relative to the config.
+
+    Returns:
+        list[str]: Configs of mmseg and mmseg_semi as absolute paths, which read as if they lay beside the
+        config; those of any other package under their name, because mmengine then marks their
+        dicts with that package's scope, without which mmseg's registries would not find the types.
+
+    Raises:
+        FileNotFoundError: the package has no such config.
+        ImportError: the package, or its configs, are not installed.
+    """
+    return [_base(name) for name in names]
+
+
+def _base(name: str) -> str:
+    if '::' not in name:
+        return name
+    package = name.partition('::')[0]
+    path = config_path(name)
+    return str(path) if package in ('mmseg', 'mmseg_semi') else name
+
+
+def config_path(name: str) -> Path:
+    """The file that `package::path/below/its/configs.py` names.
+
+    Raises:
+        FileNotFoundError: the package has no such config.
+        ImportError: the package, or its configs, are not installed.
+    """
+    package, _, path = name.partition('::')
+    root = _config_root(package)
+    file = root / path
+    if not file.is_file():
+        known = [str(p.relative_to(root).as_posix()) for p in root.rglob('*.py')]
+        close = difflib.get_close_matches(path, known, n=1, cutoff=0.0)
+        hint = f'did you mean {package}::{close[0]}?' if close else 'that folder is empty.'
+        raise FileNotFoundError(f'{name} names no config below {root}: {hint}')
+    return file
+
+
+def _config_root(package: str) -> Path:
+    """Folder of a package's configs: in `.mim` where it was installed, else beside it in a checkout."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        known = STACKS[STACK.name].get(package)
+        raise ImportError(
+            f'A config is named {package}::… and {package} is not installed: run `pip install '
+            f'{known.pin if known else package}`.'
+        )
+    folder = Path(spec.origin).parent
+    for root in (folder / '.mim' / 'configs', folder.parent / 'configs'):
+        if root.is_dir():
+            return root
+    raise ImportError(
+        f'{package} at {folder} came without its configs (neither {folder / ".mim" / "configs"} nor '
+        f'{folder.parent / "configs"} exists): install it again with pip.'
+    )
+
+
+def init_distributed(
+    launcher: str, backend: str | None = None, timeout: float | None = None
+) -> None:
+    """Join this process to the others of a launcher where there is no GPU; call it before the Runner is built.
+
+    With a GPU, or without a launcher, this does nothing and mmengine initialises itself; without one its
+    initialisation calls `torch.cuda.set_device` and fails.
+
+    Args:
+        launcher (str): 'none', 'pytorch' (torchrun), 'slurm' or 'mpi', as in mmengine.
+        backend (str, optional): Of torch.distributed; 'gloo' by default.
+        timeout (float, optional): Seconds that a collective may wait for the slowest process;
+            one hour by default, because a pass over the data on one rank makes the others wait.
+
+    Raises:
+        ValueError: an unknown launcher, or 'nccl', which needs a GPU.
+        RuntimeError: the launcher's environment variables are missing.
+    """
+    import torch
+    import torch.distributed
+
+    if launcher == 'none' or torch.distributed.is_initialized() or _has_accelerator():
+        return
+    if backend == 'nccl':
+        raise ValueError(
+            "backend='nccl' needs a CUDA device and there is none: leave it out to get gloo."
+        )
+    sources = {
+        'pytorch': _torchrun_environment,
+        'slurm': _slurm_environment,
+        'mpi': _mpi_environment,
+    }
+    starters = {'pytorch': 'torchrun or tools/dist_train.sh', 'slurm': 'srun', 'mpi': 'mpirun'}
+    if launcher not in sources:
+        raise ValueError(
+            f"launcher={launcher!r} is unknown: use 'none' or one of {', '.join(sources)}."
+        )
+    try:
+        os.environ.update(sources[launcher]())
+    except KeyError as error:
+        raise RuntimeError(
+            f'launcher={launcher!r} needs the environment variable {error.args[0]}: start the command with '
+            f'{starters[launcher]}.'
+        ) from None
+    torch.distributed.init_process_group(
+        backend or 'gloo', timeout=timedelta(seconds=3600 if timeout is None else timeout)
+    )
+
+
+def _has_accelerator() -> bool:
+    from mmengine.device import get_device
+
+    return get_device() not in ('cpu', 'mps')  # there is no collective on MPS: gloo serves it
+
+
+def _torchrun_environment() -> dict[str, str]:
+    return {
+        key: os.environ[key]
+        for key in ('RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT')
+    }
+
+
+def _slurm_environment() -> dict[str, str]:
+    address = os.environ.get('MASTER_ADDR') or _first_host(os.environ['SLURM_NODELIST'])
+    return {
+        'RANK': os.environ['SLURM_PROCID'],
+        'LOCAL_RANK': os.environ['SLURM_LOCALID'],
+        'WORLD_SIZE': os.environ['SLURM_NTASKS'],
+        'MASTER_ADDR': address,
+        'MASTER_PORT': os.environ.get('MASTER_PORT', '29500'),  # mmengine's default
+    }
+
+
+def _first_host(nodes: str) -> str:
+    listed = subprocess.run(
+        ['scontrol', 'show', 'hostnames', nodes], check=True, capture_output=True, text=True
+    )
+    return listed.stdout.split()[0]
+
+
+def _mpi_environment() -> dict[str, str]:
+    return {
+        'RANK': os.environ['OMPI_COMM_WORLD_RANK'],
+        'LOCAL_RANK': os.environ['OMPI_COMM_WORLD_LOCAL_RANK'],
+        'WORLD_SIZE': os.environ['OMPI_COMM_WORLD_SIZE'],
+        'MASTER_ADDR': os.environ['MASTER_ADDR'],
+        'MASTER_PORT': os.environ.get('MASTER_PORT', '29500'),
+    }
+
+
+def describe() -> str:
+    """One line on what runs: this package, Python, torch and the parts of the stack."""
+    import torch
+
+    from mmseg_semi.version import __version__
+
+    parts = ', '.join(f'{STACK.distributions[m]} {v}' for m, v in STACK.versions.items())
+    return f'mmseg_semi {__version__}, Python {sys.version.split()[0]}, torch {torch.__version__}, {parts}'
