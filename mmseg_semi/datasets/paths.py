@@ -1,0 +1,95 @@
+"""A missing dataset is one sentence that names the path and where its preparation is explained.
+
+The stock dataset classes end with a bare assertion or an error from deep inside a file backend.
+:func:`check_data_paths` looks at a dataset's config before it is built; :func:`build_checked` is
+the same as a registered type, for configs that are run by the stock tools.
+"""
+
+import os.path as osp
+
+from mmseg.registry import DATASETS
+
+# Dataset class -> what people call it and the section of docs/datasets.md that prepares it.
+KNOWN = {
+    'PascalVOCDataset': ('Pascal VOC 2012', 'pascal-voc-2012'),
+    'CityscapesDataset': ('Cityscapes', 'cityscapes'),
+    'CamVidDataset': ('CamVid', 'camvid'),
+}
+UNKNOWN = ('The dataset', 'your-own-images')
+WRAPPED = ('labeled', 'unlabeled', 'dataset')  # keys that hold one dataset's config
+
+
+def check_data_paths(dataset, title=None):
+    """Check that the files and folders which a dataset config names exist.
+
+    Args:
+        dataset (dict): Config of a dataset; wrappers (``dataset``, ``datasets``, ``labeled``,
+            ``unlabeled``) are followed. It is not changed. Paths behind a file backend
+            (``backend_args``, ``s3://...``) are left to that backend.
+        title (str, optional): Class name under which ``KNOWN`` finds the dataset, where the
+            config's own type says nothing, as for the unlabelled half of a known dataset.
+
+    Raises:
+        FileNotFoundError: One sentence with the dataset, the key, the path and the remedy.
+    """
+    # The unlabelled half of a known dataset has a type that says nothing of what it holds.
+    labeled = dataset.get('labeled')
+    known_by = (_class_name(dataset), _class_name(labeled or {}), title)
+    name = next((name for name in known_by if name in KNOWN), None)
+    children = [dataset[key] for key in WRAPPED if isinstance(dataset.get(key), dict)]
+    children += [child for child in dataset.get('datasets') or () if isinstance(child, dict)]
+    if children:
+        for child in children:
+            check_data_paths(child, name)
+    elif not dataset.get('backend_args'):
+        for key, path, exists in _paths(dataset):
+            if '://' not in path and not exists(path):
+                raise FileNotFoundError(missing(name, key, path))
+
+
+def missing(name, key, path):
+    """The sentence for a missing ``path`` that config key ``key`` of dataset class ``name`` names.
+
+    Returns:
+        str: Also of use to a dataset that checks itself, as :class:`CamVidDataset` does.
+    """
+    title, anchor = KNOWN.get(name, UNKNOWN)
+    return (
+        f'{title}: {path} (from {key}) does not exist; prepare it as docs/datasets.md#{anchor} '
+        "(README, section 'Datasets') says, or point data_root to where it is."
+    )
+
+
+@DATASETS.register_module(name='CheckedDataset')
+def build_checked(of, **settings):
+    """Build dataset type ``of`` from ``settings`` after :func:`check_data_paths`.
+
+    In a config, ``dict(type='CheckedDataset', of='PascalVOCDataset', data_root=..., ...)`` is
+    ``dict(type='PascalVOCDataset', data_root=..., ...)`` with a clear error for missing files.
+    """
+    config = dict(type=of, **settings)
+    check_data_paths(config)
+    return DATASETS.build(config)
+
+
+def _class_name(dataset):
+    kind = dataset.get('of') or dataset.get('type') or ''
+    return (kind if isinstance(kind, str) else kind.__name__).rsplit('.', 1)[-1]
+
+
+def _paths(dataset):
+    """``(key, path, test)`` of everything that must exist, joined as mmengine's datasets join."""
+    root = dataset.get('data_root') or ''
+
+    def join(path):
+        return path if not path or osp.isabs(path) or '://' in path else osp.join(root, path)
+
+    if root:
+        yield 'data_root', root, osp.isdir
+    if dataset.get('ann_file'):
+        yield 'ann_file', join(dataset['ann_file']), osp.exists
+    if dataset.get('img_dir'):
+        yield 'img_dir', join(dataset['img_dir']), osp.isdir
+    for key, path in (dataset.get('data_prefix') or {}).items():
+        if path:
+            yield f'data_prefix.{key}', join(path), osp.isdir
