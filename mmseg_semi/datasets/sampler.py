@@ -1,0 +1,155 @@
+"""The order of samples: batches of fixed make-up from one stream that is addressed by position."""
+
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+from mmengine.dist import get_dist_info, sync_random_seed
+from mmseg.registry import DATA_SAMPLERS
+from torch.utils.data import Sampler
+
+_STREAM = 0  # keeps these draws apart from the samples' own, which start from the same seed
+_LABELED, _UNLABELED = 0, 1
+
+
+@DATA_SAMPLERS.register_module()
+class LabeledUnlabeledSampler(Sampler):
+    """Batches of ``labeled`` + ``unlabeled`` samples per rank, the labelled ones first.
+
+    Each of the two lists is gone through in passes, every pass in an order of its own. The k-th
+    labelled sample that the whole job draws is ``order(seed, 'labeled', k // N)[k % N]`` for a list
+    of N, and in iteration t slot s of rank r draws number ``k = t·world·L + r·L + s``, likewise for
+    the unlabelled list. So the order depends on nothing but the seed and the position: not on
+    how many ranks or workers there are or on where a run was resumed, and 2 ranks with half the
+    batch draw in each iteration what 1 rank draws. A rank's labelled list that is shorter than
+    its share of a batch simply repeats within the batch.
+
+    Yields ``(index, position)``: the index into the dataset (labelled samples first) and the
+    sample's number k in its own stream, from which ``LabeledUnlabeledDataset`` seeds its transforms.
+
+    Use it as a flat ``sampler`` with ``batch_size = labeled + unlabeled``, endless under mmengine's
+    ``IterBasedTrainLoop`` and finite under ``EpochBasedTrainLoop``.
+
+    Args:
+        dataset: has ``num_labeled`` and ``num_unlabeled``, as ``LabeledUnlabeledDataset``.
+        labeled: labelled samples per batch and rank, at least 1.
+        unlabeled: unlabelled samples per batch and rank, at least 1.
+        seed: at least 0; None takes one from mmengine, the same on all ranks. A runner passes the
+            experiment's seed.
+        endless: True: iterating never ends and ``set_epoch`` is ignored. False: iterating
+            ends after ``iters_per_epoch`` batches, and epoch e continues where epoch e-1 ended.
+
+    Raises:
+        TypeError: the dataset has no labelled and unlabelled part.
+        ValueError: ``labeled``, ``unlabeled`` or ``seed`` out of range.
+    """
+
+    def __init__(
+        self,
+        dataset,
+        labeled: int,
+        unlabeled: int,
+        seed: int | None = None,
+        endless: bool = True,
+    ) -> None:
+        if not hasattr(dataset, 'num_labeled') or not hasattr(dataset, 'num_unlabeled'):
+            raise TypeError(
+                f'LabeledUnlabeledSampler needs a LabeledUnlabeledDataset, not {type(dataset).__name__}: '
+                "set train_dataloader.dataset.type='LabeledUnlabeledDataset'."
+            )
+        for name, value in dict(labeled=labeled, unlabeled=unlabeled).items():
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(
+                    f'LabeledUnlabeledSampler {name}={value!r} makes batches without {name} samples: '
+                    f'set {name} to at least 1.'
+                )
+        if seed is None:
+            seed = sync_random_seed()
+        if not isinstance(seed, int) or seed < 0:
+            raise ValueError(
+                f'LabeledUnlabeledSampler seed={seed!r} must be an integer of at least 0.'
+            )
+        self.rank, self.world_size = get_dist_info()
+        self.dataset = dataset
+        self.labeled, self.unlabeled = labeled, unlabeled
+        self.seed = seed
+        self.endless = endless
+        self._epoch = 0
+        self._skipped = 0  # iterations
+
+    @property
+    def iters_per_epoch(self) -> int:
+        """Iterations of one pass over the unlabelled list; what is left over is not waited for."""
+        return max(1, self.dataset.num_unlabeled // (self.world_size * self.unlabeled))
+
+    def __len__(self) -> int:
+        """Samples of one epoch on this rank; an endless sampler goes on after them."""
+        return self.iters_per_epoch * (self.labeled + self.unlabeled)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        """Yield ``(index, position)``, from where ``skip`` or ``set_epoch`` has put the start."""
+        if self.endless:
+            iterations = itertools.count(self._skipped)
+        else:
+            first = self._epoch * self.iters_per_epoch
+            iterations = iter(range(first, first + self.iters_per_epoch))
+        num_labeled = self.dataset.num_labeled
+        labeled = _Order(self.seed, _LABELED, num_labeled)
+        unlabeled = _Order(self.seed, _UNLABELED, self.dataset.num_unlabeled)
+        for iteration in iterations:
+            for position in self._positions(iteration, self.labeled):
+                yield labeled[position], position
+            for position in self._positions(iteration, self.unlabeled):
+                yield num_labeled + unlabeled[position], position
+
+    def _positions(self, iteration: int, share: int) -> range:
+        first = (iteration * self.world_size + self.rank) * share
+        return range(first, first + share)
+
+    def skip(self, num_samples: int) -> None:
+        """Start iterating after this rank's first ``num_samples`` samples, in no time.
+
+        mmengine's training loop calls it once when a run is resumed. The count is absolute, from
+        the start of the stream.
+
+        Raises:
+            ValueError: not a whole number of batches, or the sampler is finite.
+        """
+        batch_size = self.labeled + self.unlabeled
+        if num_samples < 0 or num_samples % batch_size:
+            raise ValueError(
+                f'LabeledUnlabeledSampler cannot skip {num_samples} samples, since a batch has '
+                f'{self.labeled} labelled and {self.unlabeled} unlabelled ones: set '
+                f'train_dataloader.batch_size={batch_size}.'
+            )
+        if not self.endless:
+            raise ValueError(
+                'LabeledUnlabeledSampler with endless=False cannot resume under iteration-based '
+                'training: set train_dataloader.sampler.endless=True.'
+            )
+        self._skipped = num_samples // batch_size
+
+    def set_epoch(self, epoch: int) -> None:
+        """Start the next iteration at this epoch; an endless sampler has none and ignores it."""
+        self._epoch = epoch
+
+
+class _Order:
+    """Entry k of an endless sequence of passes over ``range(length)``, each in an order of its own."""
+
+    def __init__(self, seed: int, kind: int, length: int) -> None:
+        self._seed, self._kind, self._length = seed, kind, length
+        self._pass: int | None = None
+        self._permutation = np.empty(0, dtype=np.int64)
+
+    def __getitem__(self, position: int) -> int:
+        number, place = divmod(position, self._length)
+        if number != self._pass:
+            # numpy fixes what its bit generators draw for all versions to come, but not what
+            # `permutation` makes of it; a stable sort of raw draws is as good and stays.
+            bits = np.random.PCG64(
+                np.random.SeedSequence((self._seed, _STREAM, self._kind, number))
+            )
+            self._permutation = np.argsort(bits.random_raw(self._length), kind='stable')
+            self._pass = number
+        return int(self._permutation[place])

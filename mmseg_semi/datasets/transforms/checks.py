@@ -1,0 +1,230 @@
+"""File checks: what the loaders accept silently and training then suffers from, said in one sentence.
+
+mmcv turns grey, palette, RGBA and 16-bit files into something of the right shape, fills what is
+missing of a truncated JPEG with grey, and cuts 16-bit labels to 8 bits. ``LabeledUnlabeledDataset``
+puts these checks into the pipelines of its children; any other pipeline can name them itself. They
+read a file's header and its last bytes (some 40 µs), not the whole file, and only local files.
+"""
+
+import io
+import os
+
+import numpy as np
+from mmcv.transforms import BaseTransform, LoadAnnotations, LoadImageFromFile
+from mmseg.datasets.transforms import LoadImageFromNDArray
+from mmseg.registry import TRANSFORMS
+from PIL import Image
+
+IGNORE_INDEX = 255
+_PNG_END = b'IEND\xae\x42\x60\x82'
+_JPEG_END = b'\xff\xd9'
+_PNG_DEPTH_AT = 24  # byte of the header that holds the bits per channel
+_TIFF_BITS_PER_SAMPLE = 258
+_MODES = {
+    '1': 'black and white',
+    'L': 'grey',
+    'LA': 'grey with transparency',
+    'P': 'a palette image',
+    'RGBA': 'RGB with transparency',
+    'CMYK': 'CMYK',
+}
+
+
+@TRANSFORMS.register_module()
+class CheckImageFile(BaseTransform):
+    """Check that ``img_path`` is a complete 8-bit RGB file; place it before the image is loaded.
+
+    Args:
+        rgb: whether the file must be 8-bit RGB; False checks only that it is complete.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is truncated, no image, or (with ``rgb``) not 8-bit RGB.
+    """
+
+    def __init__(self, rgb: bool = True) -> None:
+        self.rgb = rgb
+
+    def transform(self, results: dict) -> dict:
+        """Check the file and return ``results`` as they are."""
+        path = results['img_path']
+        if '://' in path:
+            return results
+        try:
+            with open(path, 'rb') as file, Image.open(file) as image:
+                if not _is_complete(file, image.format):
+                    raise ValueError(
+                        f'{path} is truncated: copy it again, or take it out of the list.'
+                    )
+                problem = _not_rgb(file, image) if self.rgb else None
+        except FileNotFoundError:
+            raise FileNotFoundError(
+                f'{path} does not exist: restore the image, or take it out of the list.'
+            ) from None
+        except OSError as error:  # Pillow's UnidentifiedImageError is one
+            raise ValueError(
+                f'{path} cannot be read as an image ({_one_line(error)}): replace it, or take it out '
+                'of the list.'
+            ) from None
+        if problem:
+            raise ValueError(
+                f'{path} is {problem}, not 8-bit RGB: convert it to 8-bit RGB, or set '
+                'train_dataloader.dataset.check_files=False to train on what mmcv makes of it.'
+            )
+        return results
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}(rgb={self.rgb})'
+
+
+def _is_complete(file, kind: str | None) -> bool:
+    """Whether an open JPEG or PNG file has its end marker; True for other formats."""
+    if kind not in ('JPEG', 'MPO', 'PNG'):
+        return True
+    end = _PNG_END if kind == 'PNG' else _JPEG_END
+    file.seek(-min(64, file.seek(0, os.SEEK_END)), os.SEEK_END)
+    tail = file.read()
+    if tail.rstrip(b'\0').endswith(end):
+        return True
+    # Cameras append data after the end marker, and an embedded thumbnail has a marker of its own,
+    # so the marker's place proves nothing: these few files are decoded once more.
+    file.seek(0)
+    content = file.read()
+    if kind == 'PNG':
+        return _PNG_END in content
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            image.load()
+    except OSError:
+        return False
+    return True
+
+
+def _not_rgb(file, image: Image.Image) -> str | None:
+    """What the open file is in words, or None when it is 8-bit RGB."""
+    # Pillow calls 16-bit RGB files 'RGB' as well: their depth is in the header alone.
+    depth = 8
+    if image.format == 'PNG':
+        file.seek(_PNG_DEPTH_AT)
+        depth = file.read(1)[0]
+    elif image.format == 'TIFF':
+        depth = max(image.tag_v2.get(_TIFF_BITS_PER_SAMPLE, (8,)))
+    if depth > 8 or image.mode.startswith(('I', 'F')):
+        return f'{max(depth, 16)}-bit (mode {image.mode})'
+    if image.mode != 'RGB':
+        return f'{_MODES.get(image.mode, "another kind of image")} (mode {image.mode})'
+    return None
+
+
+@TRANSFORMS.register_module()
+class CheckLabels(BaseTransform):
+    """Check a freshly loaded label map against its file, the image and the classes.
+
+    Place it right after image and annotations are loaded. Needs ``img`` (H, W, C) and
+    ``gt_seg_map``, which must be (H, W) with values below ``num_classes`` or 255 (void).
+
+    Args:
+        num_classes: number of classes of the dataset; None leaves the values unchecked.
+
+    Raises:
+        ValueError: colour or 16-bit mask, mask and image of different size, value out of range.
+    """
+
+    def __init__(self, num_classes: int | None = None) -> None:
+        if num_classes is not None and not 0 < num_classes <= IGNORE_INDEX:
+            raise ValueError(
+                f'CheckLabels num_classes={num_classes!r} must be between 1 and {IGNORE_INDEX}.'
+            )
+        self.num_classes = num_classes
+
+    def transform(self, results: dict) -> dict:
+        """Check the labels and return ``results`` as they are."""
+        label, image = results['gt_seg_map'], results['img']
+        path = results.get('seg_map_path') or f'the label map of {results.get("img_path")}'
+        if label.ndim != 2 or _is_deep(results.get('seg_map_path')):
+            kind = '16-bit' if label.ndim == 2 else 'a colour image'
+            raise ValueError(
+                f'{path} is {kind}: a mask must be an 8-bit image with one channel (or a palette) '
+                f'whose values are class indices or {IGNORE_INDEX}, convert it.'
+            )
+        if label.shape != image.shape[:2]:
+            raise ValueError(
+                f'{path} is {label.shape[0]}x{label.shape[1]} (height x width) but its image '
+                f'{results.get("img_path")} is {image.shape[0]}x{image.shape[1]}: give every image a '
+                'mask of its own size.'
+            )
+        if self.num_classes is not None and not _in_range(label, self.num_classes):
+            value = label[(label >= self.num_classes) & (label != IGNORE_INDEX)].max()
+            raise ValueError(
+                f'{path} has the value {value}, but the dataset has {self.num_classes} classes '
+                f'(0 to {self.num_classes - 1}, {IGNORE_INDEX} = void): correct the mask or the '
+                'classes of metainfo, or set reduce_zero_label=True if the labels count from 1.'
+            )
+        return results
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}(num_classes={self.num_classes})'
+
+
+def _in_range(label: np.ndarray, num_classes: int) -> bool:
+    if label.dtype == np.uint8:
+        # One pass: 255 + 1 wraps to 0, so void passes for class 0.
+        return int((label + np.uint8(1)).max()) <= num_classes
+    return bool(((label < num_classes) & (label >= 0) | (label == IGNORE_INDEX)).all())
+
+
+def _is_deep(path: str | None) -> bool:
+    """Whether a local mask file has more than 8 bits, which the loader would cut off."""
+    if path is None or '://' in path:
+        return False
+    try:
+        with Image.open(path) as image:
+            return image.mode.startswith(('I', 'F'))
+    except OSError:  # not Pillow's kind of file; the loader could read it
+        return False
+
+
+def with_file_checks(transforms: list, num_classes: int | None, labeled: bool) -> tuple[list, str]:
+    """Insert the checks into a list of built transforms.
+
+    ``CheckImageFile`` goes before mmcv's image loader and ``CheckLabels`` (``labeled`` only) after
+    the last of the transforms whose class is named ``Load...``. A loader that was told to read
+    other than RGB (``color_type``, ``imdecode_backend='tifffile'``) has its wish; one with a file
+    backend of its own is left alone, since a check would transfer every file twice.
+
+    Returns:
+        A new list, and in words what is not checked and why ('' when all is).
+    """
+    checked = list(transforms)
+    unchecked = []
+    loaders = [i for i, t in enumerate(checked) if type(t).__name__.startswith('Load')]
+    if labeled and loaders:
+        checked.insert(loaders[-1] + 1, CheckLabels(num_classes))
+        if num_classes is None:
+            unchecked.append('label values (the dataset names no classes)')
+    elif labeled:
+        unchecked.append('labels (no transform is named Load...)')
+    for i, transform in enumerate(checked):
+        if not isinstance(transform, LoadImageFromFile) or isinstance(
+            transform, LoadImageFromNDArray
+        ):
+            continue
+        if not reads_local_files(transform):
+            unchecked.append('image files (they come through a file backend)')
+            break
+        rgb = transform.color_type.startswith('color') and transform.imdecode_backend != 'tifffile'
+        if not rgb:
+            unchecked.append('colour modes (the loader asks for others than RGB)')
+        checked.insert(i, CheckImageFile(rgb))
+        break
+    return checked, ' and '.join(unchecked)
+
+
+def reads_local_files(loader: LoadImageFromFile | LoadAnnotations) -> bool:
+    """Whether an mmcv loader has no file backend configured but the local one."""
+    arguments = loader.backend_args or loader.file_client_args or {}
+    return arguments.get('backend', 'local') in ('local', 'disk')
+
+
+def _one_line(error: Exception) -> str:
+    return ' '.join(str(error).split()).rstrip('.')

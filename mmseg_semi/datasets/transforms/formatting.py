@@ -1,0 +1,96 @@
+"""The valid mask of an unlabelled image: made after loading, moved with the image, packed last.
+
+Within the pipeline the mask is a uint8 map under the key ``gt_seg_map``, 0 = real pixel and
+255 = filled in. The name is on purpose: some of the transforms move every map in ``seg_fields``
+(mmseg's), others only ``gt_seg_map`` (mmcv's Pad and CenterCrop, Albu), and all of them fill it with
+255 where they invent pixels. ``PackUnlabeledInputs`` gives it its own name, ``valid_mask``, and packs
+no ``gt_sem_seg``, so that no loss can take it for a label.
+"""
+
+import numpy as np
+import torch
+from mmcv.transforms import BaseTransform
+from mmengine.structures import PixelData
+from mmseg.datasets.transforms import PackSegInputs
+from mmseg.registry import TRANSFORMS
+
+REAL, FILLED = 0, 255
+
+
+@TRANSFORMS.register_module()
+class AddValidMask(BaseTransform):
+    """Mark every pixel of a freshly loaded image as real.
+
+    Place it right after the image is loaded. Needs ``img`` (H, W, C); adds ``gt_seg_map``, uint8
+    (H, W), all 0, and lists it in ``seg_fields``.
+
+    Raises:
+        ValueError: the image has a ``gt_seg_map`` already, so it is a labelled one.
+    """
+
+    def transform(self, results: dict) -> dict:
+        """Add the mask."""
+        if results.get('gt_seg_map') is not None:
+            raise ValueError(
+                f'{results.get("img_path")} has a label map where AddValidMask runs: '
+                'unlabelled pipelines load no annotations, remove the transform that does.'
+            )
+        mask = np.full(results['img'].shape[:2], REAL, dtype=np.uint8)
+        return {**results, 'gt_seg_map': mask, 'seg_fields': ['gt_seg_map']}
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}()'
+
+
+@TRANSFORMS.register_module()
+class PackUnlabeledInputs(PackSegInputs):
+    """Pack an unlabelled view: the image, its meta information and its valid mask.
+
+    As mmseg's ``PackSegInputs``, but the sample carries ``valid_mask`` (``PixelData`` whose
+    ``data`` is bool (1, H, W), True = real pixel) and never a ``gt_sem_seg``.
+
+    Args:
+        meta_keys: keys of the results that become the sample's meta information.
+
+    Raises:
+        ValueError: the pipeline has no ``AddValidMask``, or a transform changed the image's size
+            and not the mask's.
+    """
+
+    def __init__(
+        self,
+        meta_keys=(
+            'img_path',
+            'ori_shape',
+            'img_shape',
+            'pad_shape',
+            'scale_factor',
+            'flip',
+            'flip_direction',
+        ),
+    ) -> None:
+        super().__init__(meta_keys=meta_keys)
+
+    def transform(self, results: dict) -> dict:
+        """Pack ``results``, which stays as it is."""
+        mask, path = results.get('gt_seg_map'), results.get('img_path')
+        if mask is None:
+            raise ValueError(
+                f"{path} has no valid mask: add dict(type='AddValidMask') right after the image "
+                'is loaded in the unlabelled pipeline.'
+            )
+        if mask.shape != results['img'].shape[:2]:
+            raise ValueError(
+                f'{path} is {_size(results["img"])} but its valid mask is {_size(mask)}: a transform '
+                'of the unlabelled pipeline moves images and not label maps, replace it by one '
+                'that moves both.'
+            )
+        packed = super().transform({k: v for k, v in results.items() if k != 'gt_seg_map'})
+        packed['data_samples'].set_data(
+            dict(valid_mask=PixelData(data=torch.from_numpy(mask == REAL)[None]))
+        )
+        return packed
+
+
+def _size(array: np.ndarray) -> str:
+    return f'{array.shape[0]}x{array.shape[1]}'

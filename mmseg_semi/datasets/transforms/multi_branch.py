@@ -1,0 +1,66 @@
+"""Several views of one unlabelled image that share its geometry."""
+
+import copy
+
+from mmcv.transforms import BaseTransform
+from mmengine.dataset import Compose
+from mmseg.registry import TRANSFORMS
+
+
+@TRANSFORMS.register_module()
+class MultiBranch(BaseTransform):
+    """Run each branch's transforms on its own copy of the results, and return all of them.
+
+    Place it last, after the resize, crop and flip that all views share: whatever a branch does to
+    its copy is invisible to the others. Each branch ends in ``PackUnlabeledInputs``::
+
+        dict(type='MultiBranch',
+             weak=[dict(type='PackUnlabeledInputs')],
+             strong=[dict(type='RandomIntensity'), dict(type='PackUnlabeledInputs')])
+
+    Args:
+        branches: branch name = list of transforms (configs or callables), in the order in which
+            the branches shall run.
+
+    Returns of a call: ``{'inputs': {branch: (C, H, W) tensor}, 'data_samples': {branch: sample}}``,
+    or None when a branch gives None, which makes the dataset draw another image.
+
+    Raises:
+        ValueError: no branch, a branch without transforms, or one that does not pack its results.
+    """
+
+    def __init__(self, **branches) -> None:
+        if not branches:
+            raise ValueError(
+                'MultiBranch has no branch: give at least one, such as '
+                "weak=[dict(type='PackUnlabeledInputs')]."
+            )
+        for name, transforms in branches.items():
+            if not isinstance(transforms, (list, tuple)) or not transforms:
+                raise ValueError(
+                    f'MultiBranch branch {name}={transforms!r} is not a list of transforms: '
+                    "end it at least in dict(type='PackUnlabeledInputs')."
+                )
+        self.branches = {
+            name: Compose([TRANSFORMS.build(t) if isinstance(t, dict) else t for t in transforms])
+            for name, transforms in branches.items()
+        }
+
+    def transform(self, results: dict) -> dict | None:
+        """Run all branches on copies of ``results``, which stays as it is."""
+        packed: dict = dict(inputs={}, data_samples={})
+        for name, pipeline in self.branches.items():
+            view = pipeline(copy.deepcopy(results))
+            if view is None:
+                return None
+            if 'inputs' not in view or 'data_samples' not in view:
+                raise ValueError(
+                    f'MultiBranch branch {name} does not pack its results: '
+                    "end it in dict(type='PackUnlabeledInputs')."
+                )
+            packed['inputs'][name] = view['inputs']
+            packed['data_samples'][name] = view['data_samples']
+        return packed
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}({", ".join(self.branches)})'

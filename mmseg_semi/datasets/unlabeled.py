@@ -1,0 +1,162 @@
+"""Unlabelled images: a folder or a list of them, and nothing else."""
+
+import os.path as osp
+from collections.abc import Iterator, Sequence
+
+import mmengine.fileio as fileio
+from mmcv.transforms import LoadAnnotations
+from mmengine.dataset import BaseDataset
+from mmengine.logging import print_log
+from mmseg.registry import DATASETS
+
+from .files import Folders, missing_files
+
+
+@DATASETS.register_module()
+class UnlabeledDataset(BaseDataset):
+    """Images without annotations, from a folder or from a list; no other file is ever opened.
+
+    Args:
+        img_dir: folder of the images, relative to ``data_root`` unless absolute. Without a list
+            it is searched, subfolders included, and the images are sorted by path.
+        ann_file: list of images, one per line, relative to ``data_root`` unless absolute. A line is an
+            id (completed by ``img_suffix``) or a file name, relative to ``img_dir``. Windows line
+            ends, blank lines and a missing last line end are accepted.
+        img_suffix: ending(s) of the images, upper or lower case alike. Where an id stands for
+            several files, the first ending counts.
+        data_root: what the other paths are relative to.
+        data_prefix: mmseg's way to say ``img_dir``, ``dict(img_path=...)``; give one of the two.
+        pipeline: transforms; they must not load annotations.
+        backend_args: mmengine file backend of list and folder, None for local files.
+        **kwargs: those of mmengine's ``BaseDataset`` (``metainfo``, ``indices``, ...).
+
+    Raises:
+        FileNotFoundError: folder, list or a listed image does not exist.
+        ValueError: no image found, a list's line that is no relative path, or a pipeline that needs labels.
+    """
+
+    def __init__(
+        self,
+        img_dir: str = '',
+        ann_file: str = '',
+        img_suffix: str | Sequence[str] = ('.jpg', '.jpeg', '.png'),
+        data_root: str = '',
+        data_prefix: dict | None = None,
+        pipeline: Sequence = (),
+        backend_args: dict | None = None,
+        **kwargs,
+    ) -> None:
+        if data_prefix and (img_dir or set(data_prefix) != {'img_path'}):
+            raise ValueError(
+                f'UnlabeledDataset img_dir={img_dir!r}, data_prefix={data_prefix!r} is not one folder of '
+                'images: set img_dir, or data_prefix=dict(img_path=...), and nothing else.'
+            )
+        self.img_suffix = (img_suffix,) if isinstance(img_suffix, str) else tuple(img_suffix)
+        if not self.img_suffix or not all(isinstance(s, str) and s for s in self.img_suffix):
+            raise ValueError(
+                f"UnlabeledDataset img_suffix={img_suffix!r} must be an ending such as '.jpg', or several."
+            )
+        self.backend_args = dict(backend_args) if backend_args else None
+        super().__init__(
+            ann_file=ann_file,
+            data_root=data_root or '',
+            data_prefix=dict(img_path=img_dir or (data_prefix or {}).get('img_path', '')),
+            pipeline=list(pipeline),
+            **kwargs,
+        )
+        for transform in self.pipeline.transforms:
+            if isinstance(transform, LoadAnnotations) or getattr(transform, 'cat_max_ratio', 1) < 1:
+                raise ValueError(
+                    f'UnlabeledDataset pipeline has {transform}, which needs labels: leave out LoadAnnotations '
+                    'and the cat_max_ratio of RandomCrop.'
+                )
+
+    @property
+    def _folder(self) -> str:
+        return self.data_prefix['img_path']
+
+    def load_data_list(self) -> list[dict]:
+        """One ``dict(img_path=..., seg_fields=[])`` per image."""
+        paths = self._listed() if self.ann_file else self._found()
+        if not paths:
+            where = f'the list {self.ann_file}' if self.ann_file else f'the folder {self._folder}'
+            raise ValueError(
+                f'UnlabeledDataset found no image in {where}: set img_dir or ann_file to where the unlabelled '
+                f'images are, and img_suffix={self.img_suffix} to their ending.'
+            )
+        return [dict(img_path=path, seg_fields=[]) for path in paths]
+
+    def _is_local(self, path: str) -> bool:
+        backend = fileio.get_file_backend(path, backend_args=self.backend_args)
+        return isinstance(backend, fileio.LocalBackend)
+
+    def _found(self) -> list[str]:
+        if not self._folder:
+            raise ValueError(
+                'UnlabeledDataset has neither img_dir nor ann_file: set one to where the unlabelled images are.'
+            )
+        if self._is_local(self._folder) and not osp.isdir(self._folder):
+            raise FileNotFoundError(
+                f'{self._folder} is not a folder: set img_dir (and data_root) of the unlabelled dataset to '
+                'where the images are.'
+            )
+        names = fileio.list_dir_or_file(
+            self._folder, list_dir=False, recursive=True, backend_args=self.backend_args
+        )
+        suffixes = tuple(suffix.lower() for suffix in self.img_suffix)
+        return sorted(
+            fileio.join_path(self._folder, name, backend_args=self.backend_args)
+            for name in names
+            if name.lower().endswith(suffixes)
+        )
+
+    def _listed(self) -> list[str]:
+        local = self._is_local(self._folder or self.ann_file)
+        exists = Folders()
+        paths = [self._complete(name, exists if local else None) for name in self._lines()]
+        missing = missing_files(paths) if local else []
+        if missing:
+            raise FileNotFoundError(
+                f'{len(missing)} of {len(paths)} images of {self.ann_file} do not exist, the first is '
+                f'{missing[0]}: correct the list (one id per line), img_dir={self._folder!r} or '
+                f'img_suffix={self.img_suffix}.'
+            )
+        if len(set(paths)) < len(paths):
+            print_log(
+                f'{self.ann_file} lists {len(paths) - len(set(paths))} image(s) more than once; they are drawn '
+                'that much more often.',
+                logger='current',
+                level='WARNING',
+            )
+        return paths
+
+    def _lines(self) -> Iterator[str]:
+        if self._is_local(self.ann_file) and not osp.isfile(self.ann_file):
+            raise FileNotFoundError(
+                f'{self.ann_file} is not a file: set ann_file (and data_root) of the unlabelled dataset to '
+                'the list of its images, or leave ann_file out to take all images of img_dir.'
+            )
+        text = fileio.get_text(self.ann_file, encoding='utf-8-sig', backend_args=self.backend_args)
+        for number, line in enumerate(text.split('\n'), start=1):
+            name = line.strip(' \r')
+            if not name:
+                continue
+            if '\t' in name or name.startswith(('/', '\\')):
+                raise ValueError(
+                    f'{self.ann_file} line {number} is {name!r}, which is no id or path relative to img_dir: '
+                    'give one per line, without leading slash and without tabs.'
+                )
+            yield name
+
+    def _complete(self, name: str, exists: Folders | None) -> str:
+        """Path of the listed ``name``: as it is if it has an ending, else with the first that fits."""
+        path = fileio.join_path(self._folder, name, backend_args=self.backend_args)
+        if name.lower().endswith(tuple(suffix.lower() for suffix in self.img_suffix)):
+            return path
+        candidates = [path + suffix for suffix in self.img_suffix]
+        if exists is None and len(candidates) > 1:
+            raise ValueError(
+                f'{self.ann_file} has the id {name!r}, and img_suffix={self.img_suffix} leaves open which file '
+                'it is: set img_suffix to one ending, since a file backend is not searched.'
+            )
+        return next((c for c in candidates if exists is not None and c in exists), candidates[0])
