@@ -63,3 +63,33 @@ def unit(x: Tensor, dim: int) -> Tensor:
     """
     norm = torch.linalg.vector_norm(x, dim=dim, keepdim=True)
     return x / norm.masked_fill(norm == 0, 1)
+
+
+def check_logits(logits: Tensor) -> None:
+    """Raise unless `logits` is a floating (N, C, h, w) tensor."""
+    if logits.dim() != 4 or not logits.is_floating_point():
+        raise ValueError(
+            f'logits is a {logits.dtype} tensor of shape {tuple(logits.shape)}, but must be '
+            'floating point and (N, C, h, w).'
+        )
+
+
+def check_map(x: Tensor, name: str) -> None:
+    """Raise unless `x` is (N, H, W)."""
+    if x.dim() != 3:
+        raise ValueError(f'{name} has shape {tuple(x.shape)}, but must be (N, H, W).')
+
+
+def check_same_shape(x: Tensor, other: Tensor, name: str, other_name: str) -> None:
+    """Raise unless the two have one shape."""
+    if x.shape != other.shape:
+        raise ValueError(
+            f'{name} has shape {tuple(x.shape)}, but must have that of {other_name}, '
+            f'{tuple(other.shape)}.'
+        )
+
+
+def check_tau(tau: float) -> None:
+    """Raise unless `tau` is in [0, 1]; a tensor is not read, which would wait for its device."""
+    if not isinstance(tau, Tensor) and not 0 <= tau <= 1:
+        raise ValueError(f'tau is {tau}, but a confidence threshold lies in [0, 1].')

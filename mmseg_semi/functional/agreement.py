@@ -1,0 +1,203 @@
+"""How far two segmentations of the same image agree: iMAS's hardness and ST++'s stability.
+
+Every figure here comes from one joint histogram per image, counted in int64: float16 counts
+overflow at 65504 pixels and float32 sums lose units above 2^24.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ._common import VOID, check_map, check_same_shape, check_tau, exact_float
+from .pseudo_label import confident_ratio
+
+_LANES = 32
+
+
+def weighted_iou(
+    first: Tensor, second: Tensor, num_classes: int, *, ignore_background: bool = False
+) -> Tensor:
+    """IoU of two label maps, each class weighted by its share of the first (iMAS, Eq. 6).
+
+    wIoU = Σ_c n_1(c) / (H W) · IoU_c, with n_1(c) the pixels that `first` gives to class c; it is not
+    symmetric. A pixel that is 255 in either map is left out of both, and the weights divide by the
+    pixels left. The paper sums over all classes; iMAS's code leaves class 0 out and normalises the
+    weights over the others, which is `ignore_background=True` (an image whose first map is all
+    class 0 then has agreement 0).
+
+    Args:
+        first: (N, H, W) integer classes below `num_classes`, or 255.
+        second: like `first`.
+        num_classes: C, at most 255.
+        ignore_background: leave class 0 out.
+
+    Returns:
+        (N,) float32 in [0, 1]; 0 where no pixel is left.
+
+    Raises:
+        ValueError: if the shapes differ or `num_classes` is out of range.
+    """
+    counts = _joint_counts(first, second, num_classes)
+    return _weighted_iou(counts, ignore_background).float()
+
+
+def hardness(
+    label_s: Tensor,
+    confidence_s: Tensor,
+    label_t: Tensor,
+    confidence_t: Tensor,
+    *,
+    tau: float,
+    num_classes: int,
+    ignore_background: bool = False,
+    valid_mask: Tensor | None = None,
+) -> Tensor:
+    """How hard each image is for the model at this moment, 1 = hard (iMAS, Sec. 3.2).
+
+    γ = 1 - [ρ_s/2 · wIoU(z_s, z_t) + ρ_t/2 · wIoU(z_t, z_s)], with ρ the confident ratios (Eq. 4, 5)
+    and wIoU of Eq. 6. Swapping student and teacher changes nothing; equal predictions have
+    γ = 1 - ρ. iMAS's code keeps 1 - γ in variables named hardness; here 1 is hard.
+
+    Padding (`valid_mask` False) is left out of everything, and an image without valid pixels has
+    γ = 1. A pixel that is valid but void (255) in a label leaves the IoU only: its confidence still
+    counts in ρ.
+
+    Args:
+        label_s: (N, H, W) the student's classes.
+        confidence_s: (N, H, W) the student's confidence in [0, 1].
+        label_t: (N, H, W) the teacher's classes.
+        confidence_t: (N, H, W) the teacher's confidence.
+        tau: confidence threshold in [0, 1].
+        num_classes: C, at most 255.
+        ignore_background: leave class 0 out of the IoU, as iMAS's released configs do.
+        valid_mask: (N, H, W) bool, True = real pixel; by default every pixel.
+
+    Returns:
+        (N,) in [0, 1], float32 (float64 for float64 confidences), without a gradient. Computed
+        without waiting for the device.
+
+    Raises:
+        ValueError: if the shapes differ, or `tau` or `num_classes` is out of range.
+    """
+    check_tau(tau)
+    check_same_shape(confidence_s, label_s, 'confidence_s', 'label_s')
+    check_same_shape(confidence_t, label_t, 'confidence_t', 'label_t')
+    counts = _joint_counts(label_s, label_t, num_classes, valid_mask)
+    ratio_s = confident_ratio(confidence_s, tau, valid_mask)
+    ratio_t = confident_ratio(confidence_t, tau, valid_mask)
+    agreement = (
+        ratio_s * _weighted_iou(counts, ignore_background)
+        + ratio_t * _weighted_iou(counts.transpose(1, 2), ignore_background)
+    ) / 2
+    dtype = torch.promote_types(exact_float(confidence_s).dtype, exact_float(confidence_t).dtype)
+    return (1 - agreement).clamp(0, 1).to(dtype)
+
+
+def pairwise_mean_iou(first: Tensor, second: Tensor, num_classes: int) -> Tensor:
+    """Mean IoU of two label maps per image (ST++, the meanIOU of Eq. 4).
+
+    The mean runs over the classes that are present in either map, the background included; a class
+    that only one map shows has IoU 0. A pixel that is 255 in either map is left out of both.
+
+    Args:
+        first: (N, H, W) integer classes below `num_classes`, or 255.
+        second: like `first`.
+        num_classes: C, at most 255.
+
+    Returns:
+        (N,) float32 in [0, 1]; 0 where no pixel is left.
+
+    Raises:
+        ValueError: if the shapes differ or `num_classes` is out of range.
+    """
+    return _mean_iou(_joint_counts(first, second, num_classes)).float()
+
+
+def stability(masks: Tensor, num_classes: int) -> float:
+    """How stable an image's segmentation was over K checkpoints of one training (ST++, Eq. 4).
+
+    s = Σ_{k<K} meanIOU(M_k, M_K). ST++'s code divides by K - 1, which ranks alike.
+
+    Args:
+        masks: (K, H, W) integer classes of the K checkpoints, the last one last, or 255.
+        num_classes: C, at most 255.
+
+    Returns:
+        A float in [0, K - 1]; 0 for K = 1. Reads the result back, so it belongs outside a step.
+
+    Raises:
+        ValueError: if there is no mask or `num_classes` is out of range.
+    """
+    check_map(masks, 'masks')
+    if len(masks) == 0:
+        raise ValueError('masks holds no mask, but stability needs at least one checkpoint.')
+    last = masks[-1:].expand_as(masks[:-1])
+    return float(_mean_iou(_joint_counts(masks[:-1], last, num_classes)).sum())
+
+
+def _weighted_iou(counts: Tensor, ignore_background: bool) -> Tensor:
+    """Eq. 6 of iMAS from (N, C, C) joint counts, in float64."""
+    iou, size, _ = _class_iou(counts)
+    if ignore_background:
+        iou, size = iou[:, 1:], size[:, 1:]
+    return (iou * size).sum(dim=1) / size.sum(dim=1).clamp(min=1)
+
+
+def _mean_iou(counts: Tensor) -> Tensor:
+    """Mean IoU over the classes present, from (N, C, C) joint counts, in float64."""
+    iou, _, union = _class_iou(counts)
+    return iou.sum(dim=1) / (union > 0).sum(dim=1).clamp(min=1)
+
+
+def _class_iou(counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """IoU, pixels in the first map and union per class, each (N, C); an absent class has IoU 0."""
+    intersection = counts.diagonal(dim1=1, dim2=2)
+    size = counts.sum(dim=2)
+    union = size + counts.sum(dim=1) - intersection
+    return intersection.double() / union.clamp(min=1), size, union
+
+
+@torch.no_grad()
+def _joint_counts(
+    first: Tensor, second: Tensor, num_classes: int, valid_mask: Tensor | None = None
+) -> Tensor:
+    """Pixels of each image that `first` gives to class i and `second` to j: (N, C, C) int64.
+
+    Void and padding share one extra class, which is cut off at the end.
+    """
+    check_map(first, 'first label map')
+    check_same_shape(second, first, 'second label map', 'the first')
+    if not 1 <= num_classes <= VOID:
+        raise ValueError(f'num_classes is {num_classes}, but must be between 1 and {VOID}.')
+    side = num_classes + 1
+    if valid_mask is not None:
+        check_same_shape(valid_mask, first, 'valid_mask', 'the labels')
+        first = first.masked_fill(~valid_mask.bool(), VOID)
+    first, second = first.clamp(max=num_classes), second.clamp(max=num_classes)
+    count = _count_on_host if first.device.type == 'cpu' else _count_on_device
+    counts = count(first.flatten(1), second.flatten(1), side)
+    return counts.view(len(first), side, side)[:, :num_classes, :num_classes]
+
+
+def _count_on_host(first: Tensor, second: Tensor, side: int) -> Tensor:
+    """Joint histogram by `bincount`, on keys as small as they can be."""
+    dtype = torch.int16 if side * side <= torch.iinfo(torch.int16).max else torch.int32
+    key = first.to(dtype).mul_(side).add_(second.to(dtype))
+    counts = [torch.bincount(image, minlength=side * side) for image in key]
+    return torch.stack(counts) if counts else first.new_zeros((0, side * side), dtype=torch.int64)
+
+
+def _count_on_device(first: Tensor, second: Tensor, side: int) -> Tensor:
+    """Joint histogram by integer atomics: on CUDA `bincount` waits for the device.
+
+    Most pixels of an image share one key, and additions to one address queue up, so neighbouring
+    pixels count in different lanes.
+    """
+    num_images, num_pixels = first.shape
+    lane = torch.arange(num_pixels, device=first.device) % _LANES
+    key = first.long() * side + second + lane * (side * side)
+    counts = torch.zeros((num_images, _LANES * side * side), dtype=torch.int32, device=first.device)
+    one = torch.ones((), dtype=torch.int32, device=first.device)
+    counts.scatter_add_(1, key, one.expand_as(key))
+    return counts.view(num_images, _LANES, side * side).sum(dim=1)

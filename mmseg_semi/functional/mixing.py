@@ -1,0 +1,256 @@
+"""Mixing images: boxes are drawn by one function and pasted by another.
+
+Drawing and applying are apart, so that a test of the pasting needs no seed, and so that images,
+labels, confidences and masks can be mixed by the very same boxes.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from ._common import check_same_shape, exact_float, no_autocast, to_size
+
+_TRIES = 256
+"""Draws that 'unimatch' may use per image; even its largest boxes fit long before."""
+
+
+def sample_boxes(
+    num: int,
+    size: int | tuple[int, int],
+    *,
+    style: str = 'imas',
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Draw the boxes of CutMix as one of the field's recipes does.
+
+    Whether to mix at all is the caller's decision: no probability is applied here.
+
+    - 'imas' (iMAS's code): sides int(v H) and int(v W) with one v ~ U(0.1, 0.9) for the whole batch;
+      per image a centre, uniform over the rows in [H/16, H) and the columns in [W/16, W); the box
+      reaches side // 2 to either side of the centre and is clipped to the image.
+    - 'unimatch': an area ~ U(0.02, 0.4) H W; a ratio r ~ U(0.3, 1/0.3) and a corner, drawn again until
+      the box of sides int(sqrt(area r)) and int(sqrt(area / r)) lies inside the image. An image so
+      elongated that no box fits gets a clipped one.
+    - 'u2pl': half the image's area; a width uniform in (W/2, W), the height round(H W / 2 / width),
+      placed uniformly.
+    - 'cps' (CutMix-Seg's generator, as CPS sets it): three boxes per image; each has an area share
+      a ~ U(0.25, 0.5), a height share y = exp(U(0, 1) ln a) and a width share a / y, both times
+      sqrt(1/3), rounded, placed uniformly. Where boxes overlap, `paste` takes the exclusive or.
+
+    Args:
+        num: number of images.
+        size: (H, W) of the images, an int for a square.
+        style: 'imas', 'unimatch', 'u2pl' or 'cps'.
+        generator: source of randomness; the boxes are on its device. By default torch's on the CPU.
+
+    Returns:
+        (num, 4) int64, for 'cps' (num, 3, 4): x1, y1, x2, y2 in pixels with x2 and y2 exclusive,
+        inside the image. Nothing waits for the device.
+
+    Raises:
+        ValueError: if `style` is unknown, `num` negative or `size` not positive.
+    """
+    styles = {
+        'imas': _imas_boxes,
+        'unimatch': _unimatch_boxes,
+        'u2pl': _u2pl_boxes,
+        'cps': _cps_boxes,
+    }
+    if style not in styles:
+        raise ValueError(f'style is {style!r}, but must be one of {", ".join(styles)}.')
+    if num < 0:
+        raise ValueError(f'num is {num}, but the number of images cannot be negative.')
+    height, width = to_size(size)
+    device = torch.device('cpu') if generator is None else generator.device
+
+    def draw(*shape: int) -> Tensor:
+        return torch.rand(shape, generator=generator, dtype=torch.float64, device=device)
+
+    return styles[style](num, height, width, draw)
+
+
+def paste(base: Tensor, patch: Tensor, boxes: Tensor) -> Tensor:
+    """Copy the inside of each image's boxes from `patch` over `base` (CutMix; iMAS, Eq. 8).
+
+    A pixel is taken from `patch` if an odd number of its image's boxes cover it. Parts of a box
+    outside the image are ignored; a box whose end does not exceed its start is empty.
+
+    Args:
+        base: (N, C, H, W) images or (N, H, W) maps, any dtype.
+        patch: like `base`, already in the order of the partners; cast to the dtype of `base`.
+        boxes: (N, 4) or (N, K, 4) integers x1, y1, x2, y2, the ends exclusive. On the CPU they are
+            applied as slices, whatever the device of `base`; on a device as a mask, so that nothing
+            waits for it.
+
+    Returns:
+        A new tensor like `base`. Gradients flow to both sources.
+
+    Raises:
+        ValueError: if the shapes do not fit or the boxes are not integers.
+    """
+    check_same_shape(patch, base, 'patch', 'base')
+    if base.dim() not in (3, 4):
+        raise ValueError(f'base has shape {tuple(base.shape)}, but must have 3 or 4 dimensions.')
+    if boxes.dim() not in (2, 3) or boxes.shape[-1] != 4 or len(boxes) != len(base):
+        raise ValueError(
+            f'boxes has shape {tuple(boxes.shape)}, but {len(base)} images need '
+            f'({len(base)}, 4) or ({len(base)}, K, 4).'
+        )
+    if boxes.is_floating_point() or boxes.dtype == torch.bool:
+        raise ValueError(f'boxes is {boxes.dtype}, but must hold integer pixel positions.')
+    boxes = boxes[:, None] if boxes.dim() == 2 else boxes
+    height, width = base.shape[-2:]
+    if boxes.device.type != 'cpu':
+        inside = _box_mask(boxes, height, width)
+        inside = inside if base.dim() == 3 else inside[:, None]
+        return torch.where(inside, patch.to(base.dtype), base)
+    mixed = base.clone()
+    for index, image_boxes in enumerate(boxes.tolist()):
+        for x1, y1, x2, y2 in _odd_rectangles(image_boxes, height, width):
+            mixed[index, ..., y1:y2, x1:x2] = patch[index, ..., y1:y2, x1:x2]
+    return mixed
+
+
+def mix_intensity(strong: Tensor, weak: Tensor, hardness: Tensor) -> Tensor:
+    """Soften the strong view of hard images: (1 - γ) · strong + γ · weak (iMAS, Eq. 7).
+
+    Follows the paper's text, by which harder images are distorted less. The equation as printed has
+    the two weights swapped: it was taken from code whose hardness means easiness.
+
+    Args:
+        strong: (N, C, H, W) normalised images.
+        weak: the same images, undistorted.
+        hardness: (N,) γ in [0, 1], 1 = hard.
+
+    Returns:
+        (N, C, H, W), float32 (float64 if an image is).
+
+    Raises:
+        ValueError: if the shapes do not fit or the images are not floating point.
+    """
+    check_same_shape(weak, strong, 'weak', 'strong')
+    if not (strong.is_floating_point() and weak.is_floating_point()):
+        raise ValueError(
+            f'strong is {strong.dtype} and weak {weak.dtype}, but both must be normalised images.'
+        )
+    if hardness.shape != strong.shape[:1]:
+        raise ValueError(
+            f'hardness has shape {tuple(hardness.shape)}, but {len(strong)} images need '
+            f'({len(strong)},).'
+        )
+    with no_autocast(strong.device):
+        strong, weak = exact_float(strong), exact_float(weak)
+        dtype = torch.promote_types(strong.dtype, weak.dtype)
+        weight = hardness.to(dtype).view(-1, *[1] * (strong.dim() - 1))
+        return torch.lerp(strong.to(dtype), weak.to(dtype), weight)
+
+
+def hard_easy_partners(hardness: Tensor) -> Tensor:
+    """Pair the hardest image of a batch with the easiest, and so on (iMAS, Sec. 3.3.1).
+
+    The image of rank k pairs with the one of rank N - 1 - k. With an odd number the median is its
+    own partner, and a single image too.
+
+    Args:
+        hardness: (N,) γ of each image.
+
+    Returns:
+        (N,) int64: the index of each image's partner; an involution. Nothing waits for the device.
+
+    Raises:
+        ValueError: if `hardness` is not a vector.
+    """
+    if hardness.dim() != 1:
+        raise ValueError(f'hardness has shape {tuple(hardness.shape)}, but must be (N,).')
+    order = hardness.detach().argsort(stable=True)
+    return torch.empty_like(order).scatter_(0, order, order.flip(0))
+
+
+def _imas_boxes(num: int, height: int, width: int, draw) -> Tensor:
+    share = 0.1 + 0.8 * draw(1)
+    reach_y, reach_x = (share * height).long() // 2, (share * width).long() // 2
+    y, x = draw(2, num)
+    y, x = _integer(y, math.ceil(height / 16), height), _integer(x, math.ceil(width / 16), width)
+    corners = (x - reach_x).clamp(min=0), (y - reach_y).clamp(min=0)
+    ends = (x + reach_x).clamp(max=width), (y + reach_y).clamp(max=height)
+    return torch.stack(corners + ends, dim=-1)
+
+
+def _unimatch_boxes(num: int, height: int, width: int, draw) -> Tensor:
+    # Every try is drawn at once and the first that fits is kept: a loop until it fits would have to
+    # read each draw back from the device.
+    area = (0.02 + 0.38 * draw(num, 1)) * (height * width)
+    ratio, x, y = draw(3, num, _TRIES)
+    ratio = 0.3 + (1 / 0.3 - 0.3) * ratio
+    box_h, box_w = (area * ratio).sqrt().long(), (area / ratio).sqrt().long()
+    x, y = _integer(x, 0, width), _integer(y, 0, height)
+    fits = (x + box_w <= width) & (y + box_h <= height)
+    first = fits.int().argmax(dim=1, keepdim=True)
+    x, y, box_w, box_h = (t.gather(1, first).squeeze(1) for t in (x, y, box_w, box_h))
+    return torch.stack([x, y, (x + box_w).clamp(max=width), (y + box_h).clamp(max=height)], dim=-1)
+
+
+def _u2pl_boxes(num: int, height: int, width: int, draw) -> Tensor:
+    box_w, x, y = draw(3, num)
+    box_w = _integer(box_w, width // 2 + 1, width).clamp(min=1)
+    box_h = (height * width / 2 / box_w).round().long().clamp(max=height)
+    x, y = _integer(x, 0, width - box_w + 1), _integer(y, 0, height - box_h + 1)
+    return torch.stack([x, y, x + box_w, y + box_h], dim=-1)
+
+
+def _cps_boxes(num: int, height: int, width: int, draw) -> Tensor:
+    area, exponent, x, y = draw(4, num, 3)
+    area = 0.25 + 0.25 * area
+    share_y = area**exponent
+    share_x = area / share_y
+    box_h = (share_y * math.sqrt(1 / 3) * height).round()
+    box_w = (share_x * math.sqrt(1 / 3) * width).round()
+    x, y = (x * (width - box_w)).round(), (y * (height - box_h)).round()
+    return torch.stack([x, y, x + box_w, y + box_h], dim=-1).long()
+
+
+def _integer(uniform: Tensor, low: int, high: int | Tensor) -> Tensor:
+    """Map draws of U[0, 1) to integers, uniform in [low, high).
+
+    In images of one or two pixels a recipe's range can be empty; the result is then high - 1.
+    """
+    if not isinstance(high, Tensor):
+        low = min(low, high - 1)
+    return low + (uniform * (high - low)).long()
+
+
+def _box_mask(boxes: Tensor, height: int, width: int) -> Tensor:
+    """(N, H, W) bool, True where an odd number of the image's (N, K, 4) boxes cover the pixel."""
+    x1, y1, x2, y2 = boxes[..., None].unbind(dim=-2)
+    column = torch.arange(width, device=boxes.device)
+    row = torch.arange(height, device=boxes.device)
+    in_x, in_y = (column >= x1) & (column < x2), (row >= y1) & (row < y2)
+    mask = in_y.new_zeros((len(boxes), height, width))
+    for k in range(boxes.shape[1]):
+        mask = mask ^ (in_y[:, k, :, None] & in_x[:, k, None, :])
+    return mask
+
+
+def _odd_rectangles(
+    boxes: list[list[int]], height: int, width: int
+) -> list[tuple[int, int, int, int]]:
+    """Cut the exclusive or of some boxes into rectangles that do not overlap."""
+    clipped = [
+        (max(x1, 0), max(y1, 0), min(x2, width), min(y2, height)) for x1, y1, x2, y2 in boxes
+    ]
+    clipped = [box for box in clipped if box[0] < box[2] and box[1] < box[3]]
+    if len(clipped) <= 1:
+        return clipped
+    columns = sorted({x for x1, _, x2, _ in clipped for x in (x1, x2)})
+    rows = sorted({y for _, y1, _, y2 in clipped for y in (y1, y2)})
+    rectangles = []
+    for top, bottom in pairwise(rows):
+        for left, right in pairwise(columns):
+            cover = sum(x1 <= left < x2 and y1 <= top < y2 for x1, y1, x2, y2 in clipped)
+            if cover % 2:
+                rectangles.append((left, top, right, bottom))
+    return rectangles

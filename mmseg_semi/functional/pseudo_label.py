@@ -1,0 +1,134 @@
+"""From a network's output to pseudo-labels: class, confidence, and how much of it to trust."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ._common import (
+    check_logits,
+    check_map,
+    check_same_shape,
+    check_tau,
+    exact_float,
+    image_chunks,
+    no_autocast,
+    to_size,
+    upsample,
+)
+
+
+@torch.no_grad()
+def confidence_and_label(
+    logits: Tensor, size: int | tuple[int, int] | None = None, align_corners: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Most probable class of each pixel and its probability (iMAS, Sec. 3.2; METHODS of all).
+
+    The logits are upsampled before the softmax, as every paper's code does. The probability of the
+    largest logit is 1 / Σ_c exp(x_c - max x), so one maximum gives both results and no map of
+    probabilities is ever made. Images are taken one by one to keep the peak memory small.
+
+    Args:
+        logits: (N, C, h, w), any floating dtype.
+        size: (H, W) of the result, an int for a square; by default the logits' own.
+        align_corners: how the upsampling aligns its grid; mmseg's default is False.
+
+    Returns:
+        confidence (N, H, W) in [1/C, 1], float32 (float64 for float64 logits), and label (N, H, W),
+        int64; the lower class wins a tie. Neither carries a gradient.
+
+    Raises:
+        ValueError: if `logits` is not a floating (N, C, h, w) tensor or `size` is not positive.
+    """
+    check_logits(logits)
+    height, width = logits.shape[-2:] if size is None else to_size(size)
+    num_images, num_classes = logits.shape[:2]
+    with no_autocast(logits.device):
+        logits = exact_float(logits).contiguous()
+        confidence = logits.new_empty((num_images, height, width))
+        label = confidence.new_empty(confidence.shape, dtype=torch.int64)
+        for part in image_chunks(num_images, num_classes * height * width):
+            full = upsample(logits[part], (height, width), align_corners)
+            top, label[part] = full.max(dim=1)
+            confidence[part] = (full - top[:, None]).exp_().sum(dim=1).reciprocal_()
+    return confidence, label
+
+
+@torch.no_grad()
+def confident_ratio(confidence: Tensor, tau: float, valid_mask: Tensor | None = None) -> Tensor:
+    """Share of the pixels whose confidence reaches `tau` (iMAS, Eq. 4 and 5).
+
+    The paper divides by all pixels of the image. With `valid_mask` the padding is left out of both
+    counts, and an image without valid pixels has ratio 0.
+
+    Args:
+        confidence: (N, H, W) in [0, 1].
+        tau: threshold in [0, 1]; a confidence equal to it counts.
+        valid_mask: (N, H, W) bool, True = real pixel.
+
+    Returns:
+        (N,) in [0, 1], float32 (float64 for float64 confidence), without a gradient.
+
+    Raises:
+        ValueError: if a shape is wrong or `tau` lies outside [0, 1].
+    """
+    check_map(confidence, 'confidence')
+    check_tau(tau)
+    confidence = exact_float(confidence)
+    confident = confidence >= tau
+    if valid_mask is None:
+        count = confident.flatten(1).sum(dim=1)
+        total = confidence.shape[1] * confidence.shape[2]
+        return (count.double() / max(1, total)).to(confidence.dtype)
+    check_same_shape(valid_mask, confidence, 'valid_mask', 'confidence')
+    valid = valid_mask.bool()
+    count = (confident & valid).flatten(1).sum(dim=1)
+    total = valid.flatten(1).sum(dim=1)
+    return (count.double() / total.clamp(min=1)).to(confidence.dtype)
+
+
+@torch.no_grad()
+def average_label(
+    logits_list: Sequence[Tensor],
+    size: int | tuple[int, int] | None = None,
+    align_corners: bool = False,
+) -> Tensor:
+    """Class that several networks together find most probable (GPS, Eq. 8).
+
+    The networks' probabilities are averaged, not their logits: one network's large logits do not
+    outvote the others.
+
+    Args:
+        logits_list: one (N, C, h, w) tensor per network; they may differ in (h, w).
+        size: (H, W) of the result, an int for a square; by default that of the first logits.
+        align_corners: how the upsampling aligns its grid.
+
+    Returns:
+        (N, H, W) int64, without a gradient; the lower class wins a tie.
+
+    Raises:
+        ValueError: if the list is empty or its tensors differ in N or C.
+    """
+    logits_list = list(logits_list)
+    if not logits_list:
+        raise ValueError('logits_list is empty, but needs the logits of at least one network.')
+    for logits in logits_list:
+        check_logits(logits)
+        if logits.shape[:2] != logits_list[0].shape[:2]:
+            raise ValueError(
+                f'logits_list holds shapes {[tuple(x.shape) for x in logits_list]}, but all '
+                'networks must predict the same images and classes.'
+            )
+    size = tuple(logits_list[0].shape[-2:]) if size is None else to_size(size)
+    num_images, num_classes = logits_list[0].shape[:2]
+    label = logits_list[0].new_empty((num_images, *size), dtype=torch.int64)
+    with no_autocast(label.device):
+        exact = [exact_float(logits).contiguous() for logits in logits_list]
+        for part in image_chunks(num_images, num_classes * size[0] * size[1]):
+            total = upsample(exact[0][part], size, align_corners).softmax(dim=1)
+            for logits in exact[1:]:
+                total = total + upsample(logits[part], size, align_corners).softmax(dim=1)
+            label[part] = total.max(dim=1).indices
+    return label
