@@ -40,8 +40,8 @@ class LabeledUnlabeledSampler(Sampler):
             ends after ``iters_per_epoch`` batches, and epoch e continues where epoch e-1 ended.
 
     Raises:
-        TypeError: the dataset has no labelled and unlabelled part.
-        ValueError: ``labeled``, ``unlabeled`` or ``seed`` out of range.
+        ValueError: the dataset has no labelled and unlabelled part, or ``labeled``, ``unlabeled`` or ``seed``
+            is out of range.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class LabeledUnlabeledSampler(Sampler):
         endless: bool = True,
     ) -> None:
         if not hasattr(dataset, 'num_labeled') or not hasattr(dataset, 'num_unlabeled'):
-            raise TypeError(
+            raise ValueError(
                 f'LabeledUnlabeledSampler needs a LabeledUnlabeledDataset, not {type(dataset).__name__}: '
                 "set train_dataloader.dataset.type='LabeledUnlabeledDataset'."
             )
