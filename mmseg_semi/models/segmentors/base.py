@@ -72,14 +72,16 @@ class SemiSegmentor(BaseSegmentor):
         init_cfg: dict | None = None,
     ) -> None:
         segmentor = copy.deepcopy(segmentor)
+        # One preprocessor for all networks; the one inside would never be called.
+        inner = segmentor.pop('data_preprocessor', None)
         if data_preprocessor is None:
-            data_preprocessor = segmentor.get('data_preprocessor')
-            if data_preprocessor is None:
+            if inner is None:
                 raise ValueError(
                     f'{type(self).__name__} has no data_preprocessor: set it, or the one of `segmentor`.'
                 )
-            data_preprocessor = dict(data_preprocessor, type='MultiBranchDataPreprocessor')
-        super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
+            data_preprocessor = dict(inner, type='MultiBranchDataPreprocessor')
+        # Built here, since the base class only knows MMEngine's registry where no scope is set.
+        super().__init__(data_preprocessor=MODELS.build(data_preprocessor), init_cfg=init_cfg)
         self.student = MODELS.build(segmentor)
         _check_network(self.student)
         self.semi_train_cfg = _merge_settings('semi_train_cfg', self.train_defaults, semi_train_cfg)

@@ -1,0 +1,155 @@
+"""From a method's config and checkpoint to those of the plain MMSegmentation network inside."""
+
+from __future__ import annotations
+
+import copy
+
+from mmengine.config import Config
+from mmseg.registry import DATASETS, MODELS, TRANSFORMS
+
+PACKAGE = __name__.partition('.')[0]
+#: What a config needs beside the model to test and to draw.
+KEPT_KEYS = (
+    'env_cfg',
+    'log_level',
+    'log_processor',
+    'vis_backends',
+    'visualizer',
+    'tta_model',
+    'tta_pipeline',
+    'val_evaluator',
+    'test_evaluator',
+)
+#: Arguments of MMSegmentation's BaseSegDataset that a dataset of ours may share.
+BASE_DATASET_KEYS = (
+    'ann_file',
+    'data_prefix',
+    'data_root',
+    'img_suffix',
+    'indices',
+    'metainfo',
+    'reduce_zero_label',
+    'seg_map_suffix',
+    'test_mode',
+)
+
+
+def plain_state_dict(state_dict: dict, network: str | None) -> dict:
+    """Return the weights of one network under the keys of the stock segmentor.
+
+    Args:
+        state_dict (dict): Of a method, or of a stock segmentor with ``network=None``.
+        network (str, optional): Name of the network, e.g. ``teacher``.
+
+    Raises:
+        ValueError: The checkpoint has no such network.
+    """
+    if network is None:
+        return dict(state_dict)
+    start = f'{network}.'
+    weights = {key[len(start) :]: v for key, v in state_dict.items() if key.startswith(start)}
+    if not weights:
+        found = sorted({key.partition('.')[0] for key in state_dict})
+        raise ValueError(
+            f"the checkpoint has no network '{network}', its weights belong to {found}: give the checkpoint "
+            'that this config has trained, or another --network.'
+        )
+    return weights
+
+
+def plain_config(cfg: Config, dataset_meta: dict) -> Config:
+    """Return a config that the stock tools run without this package installed.
+
+    Args:
+        cfg (Config): Of a training with this package.
+        dataset_meta (dict): ``classes`` and ``palette`` of the training set, from its checkpoint.
+
+    Raises:
+        ValueError: The network has a module of this package, which stock MMSegmentation cannot build.
+    """
+    plain = {'default_scope': 'mmseg', 'load_from': None, 'resume': False}
+    plain['model'] = _plain_model(cfg.model)
+    for key in KEPT_KEYS:
+        if key in cfg:
+            plain[key] = copy.deepcopy(cfg[key])
+    for stage in ('val', 'test'):
+        if f'{stage}_dataloader' in cfg:
+            loader = copy.deepcopy(cfg[f'{stage}_dataloader'])
+            loader['dataset'] = _plain_dataset(loader['dataset'], dataset_meta)
+            plain[f'{stage}_dataloader'] = loader
+            plain[f'{stage}_cfg'] = {'type': f'{stage.capitalize()}Loop'}
+    hooks = copy.deepcopy(cfg.get('default_hooks', {}))
+    plain['default_hooks'] = {name: hook for name, hook in hooks.items() if name != 'checkpoint'}
+    return Config(plain)
+
+
+def _plain_model(model: dict) -> dict:
+    inner = model.get('segmentor')
+    plain = copy.deepcopy(model if inner is None else inner)
+    preprocessor = copy.deepcopy(model.get('data_preprocessor') or plain['data_preprocessor'])
+    plain['data_preprocessor'] = dict(preprocessor, type='SegDataPreProcessor')
+    # The weights come from the checkpoint: nothing is to be downloaded first.
+    plain['pretrained'] = None
+    plain['backbone']['init_cfg'] = None
+    for name in ('decode_head', 'auxiliary_head'):
+        heads = plain.get(name)
+        for head in heads if isinstance(heads, (list, tuple)) else [heads]:
+            if head is not None and 'loss_decode' in head:
+                head['loss_decode'] = _plain_loss(head['loss_decode'])
+    for part in _configs_in(plain):
+        if _is_ours(MODELS, part['type']):
+            raise ValueError(
+                f'{part["type"]} is a module of {PACKAGE}, which stock MMSegmentation cannot build: export '
+                'only serves networks of stock modules.'
+            )
+    return plain
+
+
+def _plain_loss(loss: dict | list) -> dict | list:
+    """Prediction computes no loss, but the stock head builds one."""
+    if isinstance(loss, (list, tuple)):
+        return [_plain_loss(item) for item in loss]
+    if not _is_ours(MODELS, loss['type']):
+        return loss
+    return {'type': 'CrossEntropyLoss', 'loss_weight': loss.get('loss_weight', 1.0)}
+
+
+def _plain_dataset(dataset: dict, dataset_meta: dict) -> dict:
+    if not _is_ours(DATASETS, dataset['type']):
+        return dataset
+    cls = DATASETS.get(dataset['type'])
+    plain = {key: dataset[key] for key in BASE_DATASET_KEYS if key in dataset}
+    plain['type'] = 'BaseSegDataset'
+    plain['metainfo'] = {
+        key: dataset_meta[key] for key in ('classes', 'palette') if key in dataset_meta
+    }
+    for key in ('img_suffix', 'seg_map_suffix', 'reduce_zero_label'):
+        if key not in plain and hasattr(cls, key):
+            plain[key] = getattr(cls, key)
+    pipeline = []
+    for transform in dataset['pipeline']:
+        if not _is_ours(TRANSFORMS, transform['type']):
+            pipeline.append(transform)
+        elif transform['type'].startswith('Load'):
+            # Images that were drawn become images that are read.
+            pipeline += [{'type': 'LoadImageFromFile'}, {'type': 'LoadAnnotations'}]
+        else:
+            raise ValueError(
+                f'the test pipeline has {transform["type"]}, a transform of {PACKAGE}: use stock transforms.'
+            )
+    return dict(plain, pipeline=pipeline)
+
+
+def _configs_in(value) -> list[dict]:
+    """All dicts with a ``type`` inside a config value."""
+    if isinstance(value, dict):
+        inside = [part for item in value.values() for part in _configs_in(item)]
+        return [value, *inside] if isinstance(value.get('type'), str) else inside
+    if isinstance(value, (list, tuple)):
+        return [part for item in value for part in _configs_in(item)]
+    return []
+
+
+def _is_ours(registry, name: str) -> bool:
+    cls = registry.get(name)
+    return cls is not None and cls.__module__.partition('.')[0] == PACKAGE

@@ -1,0 +1,61 @@
+"""What each rank does in the tests of the DistributedDataParallel wrapper."""
+
+from __future__ import annotations
+
+import torch
+from mmengine.optim import build_optim_wrapper
+from mmseg.registry import MODEL_WRAPPERS, MODELS
+from tiny import collated_batch, tiny_segmentor
+
+import mmseg_semi.engine  # noqa: F401  registers the constructors
+
+
+def halve(batch: dict, rank: int, world_size: int) -> dict:
+    """The rank's share of each branch of a collated batch."""
+
+    def share(items):
+        size = len(items) // world_size
+        return items[rank * size : (rank + 1) * size]
+
+    return {
+        kind: {branch: share(items) for branch, items in branches.items()}
+        for kind, branches in batch.items()
+    }
+
+
+def train_imas(
+    rank: int, world_size: int, iterations: int, accumulative_counts: int = 1, norm: str = 'GN'
+) -> dict:
+    """Train iMAS for some iterations and return its weights and the first iteration's log."""
+    torch.manual_seed(0)
+    model = MODELS.build(
+        {
+            'type': 'IMAS',
+            'segmentor': tiny_segmentor(norm, auxiliary=True),
+            # Boxes and pairs are drawn on each rank, so only the rest is the same on one and on two.
+            'semi_train_cfg': {'tau': 0.27, 'cutmix': None},
+        }
+    )
+    model.init_weights()
+    if world_size > 1:
+        model = MODEL_WRAPPERS.build({'type': 'SemiDistributedDataParallel', 'module': model})
+    model.train()
+    inner = model.module if world_size > 1 else model
+    wrapper = build_optim_wrapper(
+        model,
+        {
+            'type': 'OptimWrapper',
+            'constructor': 'NetworkOptimWrapperConstructor',
+            'optimizer': {'type': 'SGD', 'lr': 0.05, 'momentum': 0.9},
+            'accumulative_counts': accumulative_counts,
+        },
+    )
+    wrapper.initialize_count_status(model, 0, iterations)
+    logs = []
+    for iteration in range(iterations):
+        batch = collated_batch(4, 4, seed=iteration)
+        logs.append(model.train_step(halve(batch, rank, world_size), wrapper))
+        if wrapper.should_update():
+            inner.update_teacher(0.9)
+    logs = [{key: value.detach() for key, value in log.items()} for log in logs]
+    return {'state_dict': inner.state_dict(), 'logs': logs}

@@ -1,0 +1,67 @@
+import os
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmengine.logging import MessageHub
+
+from mmseg_semi.engine import AtomicCheckpointHook
+
+
+class Saver:
+    """Stands for a Runner: writes what it is told to, or is killed half-way."""
+
+    def __init__(self, work_dir):
+        self.work_dir = str(work_dir)
+        self.iter = 0
+        self.message_hub = MessageHub.get_instance(f'saver_{work_dir}')
+        self.logger = SimpleNamespace(info=lambda message: None)
+        self.killed = False
+
+    def save_checkpoint(self, out_dir, filename, *args, **kwargs):
+        path = os.path.join(out_dir, filename)
+        if self.killed:
+            with open(path, 'wb') as file:
+                file.write(b'half')
+            raise KeyboardInterrupt
+        torch.save({'iter': self.iter}, path)
+
+
+@pytest.fixture
+def hook_and_runner(tmp_path):
+    runner = Saver(tmp_path)
+    hook = AtomicCheckpointHook(interval=1, by_epoch=False, max_keep_ckpts=1)
+    hook.before_train(runner)
+    return hook, runner
+
+
+def save(hook, runner):
+    hook._save_checkpoint(runner)
+    runner.iter += 1
+
+
+def test_keeps_the_newest_and_points_to_it(hook_and_runner, tmp_path):
+    hook, runner = hook_and_runner
+    for _ in range(3):
+        save(hook, runner)
+    assert sorted(os.listdir(tmp_path)) == ['iter_3.pth', 'last_checkpoint']
+    assert (tmp_path / 'last_checkpoint').read_text() == str(tmp_path / 'iter_3.pth')
+    assert runner.message_hub.get_info('keep_ckpt_ids') == [3]
+
+
+def test_killed_while_saving_the_last_good_one_stands(hook_and_runner, tmp_path):
+    hook, runner = hook_and_runner
+    save(hook, runner)
+    runner.killed = True
+    with pytest.raises(KeyboardInterrupt):
+        save(hook, runner)
+    last = (tmp_path / 'last_checkpoint').read_text()
+    assert torch.load(last) == {'iter': 0}
+    assert not (tmp_path / 'iter_2.pth').exists()
+
+
+def test_saving_the_same_step_again_replaces_it(hook_and_runner, tmp_path):
+    hook, runner = hook_and_runner
+    hook._save_checkpoint(runner)
+    hook._save_checkpoint_with_step(runner, 1, {'iter': 1})
+    assert sorted(os.listdir(tmp_path)) == ['iter_1.pth', 'last_checkpoint']

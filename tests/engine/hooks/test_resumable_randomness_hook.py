@@ -1,0 +1,94 @@
+import logging
+import random
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+from mmengine.hooks import CheckpointHook
+
+from mmseg_semi.engine import ResumableRandomnessHook
+
+
+def make_runner(resume=False, seed=3):
+    hook = CheckpointHook(interval=2, by_epoch=False, save_last=False)
+    logger = logging.getLogger('test_resumable_randomness')
+    return SimpleNamespace(iter=0, seed=seed, hooks=[hook], _resume=resume, logger=logger)
+
+
+def draw():
+    return random.random(), np.random.rand(), torch.rand(()).item()
+
+
+def train(runner, hook, iterations, validate_at=()):
+    """Draw numbers as a training does; save where a checkpoint is due."""
+    drawn, saved = [], None
+    for _ in range(iterations):
+        hook.before_train_iter(runner, runner.iter)
+        drawn.append(draw())
+        hook.after_train_iter(runner, runner.iter)
+        if (runner.iter + 1) % 2 == 0:
+            saved = {}
+            hook.before_save_checkpoint(runner, saved)
+        runner.iter += 1
+        if runner.iter in validate_at:
+            hook.before_val(runner)
+            draw()
+            hook.after_val(runner)
+    return drawn, saved
+
+
+def start(runner):
+    hook = ResumableRandomnessHook()
+    hook.before_train(runner)
+    return hook
+
+
+def test_stream_depends_on_the_seed_and_not_on_what_was_drawn_before():
+    torch.manual_seed(0)
+    first, _ = train(make_runner(), start(make_runner()), 3)
+    draw()
+    second, _ = train(make_runner(), start(make_runner()), 3)
+    other, _ = train(make_runner(seed=4), start(make_runner()), 3)
+    assert first == second
+    assert first != other
+
+
+def test_validation_does_not_shift_the_stream():
+    plain, _ = train(make_runner(), start(make_runner()), 4)
+    validated, _ = train(make_runner(), start(make_runner()), 4, validate_at=(1, 2))
+    assert plain == validated
+
+
+def test_resumed_run_draws_the_numbers_of_the_uninterrupted_one():
+    whole, _ = train(make_runner(), start(make_runner()), 6)
+    runner = make_runner()
+    _, checkpoint = train(runner, start(runner), 4)
+    resumed = make_runner(resume=True)
+    resumed.iter = 4
+    hook = ResumableRandomnessHook()
+    hook.after_load_checkpoint(resumed, checkpoint)
+    hook.before_train(resumed)
+    draw()  # what the loader's iterator does
+    rest, _ = train(resumed, hook, 2)
+    assert rest == whole[4:]
+
+
+def test_loading_weights_only_starts_a_fresh_stream():
+    runner = make_runner()
+    whole, checkpoint = train(runner, start(runner), 4)
+    fresh = make_runner(resume=False)
+    hook = ResumableRandomnessHook()
+    hook.after_load_checkpoint(fresh, checkpoint)
+    hook.before_train(fresh)
+    assert train(fresh, hook, 4)[0] == whole
+
+
+def test_missing_states_are_said(caplog):
+    runner = make_runner(resume=True)
+    with caplog.at_level(logging.WARNING):
+        ResumableRandomnessHook().after_load_checkpoint(runner, {})
+    assert 'found none' in caplog.text
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        ResumableRandomnessHook().after_load_checkpoint(runner, {'random_states': [{}, {}]})
+    assert 'found those of 2 processes' in caplog.text

@@ -1,0 +1,118 @@
+import logging
+from types import SimpleNamespace
+
+import pytest
+from mmengine.hooks import CheckpointHook
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
+from mmseg.registry import MODELS
+from tiny import build_plain, tiny_segmentor
+
+from mmseg_semi.datasets import LabeledUnlabeledDataset, LabeledUnlabeledSampler
+from mmseg_semi.engine import AtomicCheckpointHook, MeanTeacherHook, StartupCheckHook
+
+
+class Data:
+    """A mmseg dataset as far as the hook reads it."""
+
+    def __init__(self, paths, num_classes=4):
+        self.metainfo = {'classes': tuple(str(index) for index in range(num_classes))}
+        self.paths = paths
+
+    def __len__(self):
+        return len(self.paths)
+
+    def get_data_info(self, index):
+        return {'img_path': self.paths[index]}
+
+
+def make_pair(labeled, unlabeled, num_classes=4):
+    """A LabeledUnlabeledDataset of paths, without files."""
+    pair = LabeledUnlabeledDataset.__new__(LabeledUnlabeledDataset)
+    pair.labeled, pair.unlabeled = Data(labeled, num_classes), Data(unlabeled, num_classes)
+    return pair
+
+
+def make_runner(
+    labeled=('l0.png', 'l1.png'),
+    unlabeled=('u0.png', 'u1.png', 'u2.png'),
+    val=('v0.png',),
+    num_classes=4,
+    batch_size=4,
+    endless=True,
+    loop=IterBasedTrainLoop,
+    hooks=None,
+    model='IMAS',
+):
+    if model == 'EncoderDecoder':
+        network = build_plain()
+    else:
+        network = MODELS.build({'type': model, 'segmentor': tiny_segmentor()})
+    pair = make_pair(list(labeled), list(unlabeled), num_classes)
+    sampler = LabeledUnlabeledSampler(pair, labeled=2, unlabeled=2, seed=0, endless=endless)
+    train_loop = loop.__new__(loop)
+    train_loop._max_iters = 10
+    return SimpleNamespace(
+        model=network,
+        train_dataloader=SimpleNamespace(dataset=pair, sampler=sampler, batch_size=batch_size),
+        val_dataloader=SimpleNamespace(dataset=Data(list(val), num_classes)),
+        val_loop=object(),
+        train_loop=train_loop,
+        hooks=[MeanTeacherHook(), AtomicCheckpointHook()] if hooks is None else hooks,
+        logger=logging.getLogger('test_startup_check'),
+        optim_wrapper=SimpleNamespace(_accumulative_counts=2),
+    )
+
+
+def test_report_says_what_is_trained_on_what(caplog):
+    with caplog.at_level(logging.INFO):
+        StartupCheckHook().before_train(make_runner())
+    text = caplog.text
+    assert '2 labelled and 3 unlabelled images' in text
+    assert 'an effective batch of 4+4' in text
+    assert '1 iterations per pass' in text
+    assert 'predicts with the teacher' in text
+    assert 'untriggered=official' in text
+
+
+@pytest.mark.parametrize(
+    ('settings', 'message'),
+    [
+        ({'num_classes': 5}, r'num_classes=4 but the dataset of train_dataloader has 5 classes'),
+        (
+            {'batch_size': 8},
+            r'batch_size=8 but the sampler makes batches of labeled=2 \+ unlabeled=2',
+        ),
+        ({'hooks': []}, r"IMAS needs MeanTeacherHook: add dict\(type='MeanTeacherHook'\)"),
+        ({'loop': EpochBasedTrainLoop}, 'set endless=False'),
+        ({'endless': False}, 'set endless=True'),
+        (
+            {'val': ('v0.png', 'u1.png')},
+            '1 unlabelled images are also validation images, e.g. u1.png',
+        ),
+        ({'val': ('l0.png',)}, '1 labelled images are also validation images'),
+    ],
+)
+def test_what_does_not_fit_is_refused_in_one_sentence(settings, message):
+    with pytest.raises(ValueError, match=message):
+        StartupCheckHook().before_train(make_runner(**settings))
+
+
+def test_plain_training_is_checked_too():
+    runner = make_runner(model='EncoderDecoder')
+    runner.train_dataloader.dataset = Data(['v0.png'])
+    with pytest.raises(ValueError, match='1 training images are also validation images'):
+        StartupCheckHook().before_train(runner)
+
+
+def test_plain_dataset_under_a_method_is_refused():
+    runner = make_runner()
+    runner.train_dataloader.dataset = Data(['a.png'])
+    with pytest.raises(ValueError, match='needs LabeledUnlabeledDataset'):
+        StartupCheckHook().before_train(runner)
+
+
+def test_stock_checkpoint_hook_is_warned_about(caplog):
+    hooks = [MeanTeacherHook(), CheckpointHook()]
+    with caplog.at_level(logging.WARNING):
+        StartupCheckHook().before_train(make_runner(hooks=hooks))
+    assert "use type='AtomicCheckpointHook'" in caplog.text

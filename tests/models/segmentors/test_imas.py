@@ -1,0 +1,331 @@
+"""iMAS against an independent, pixel-by-pixel reading of the paper's equations."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from mmseg.models.utils import resize
+from mmseg.registry import MODELS
+from tiny import NUM_CLASSES, collated_batch, tiny_segmentor, unlabeled_sample
+
+from mmseg_semi.models.mixers import AdaptiveCutMix, CutMixPlan
+
+
+class FixedCutMix(AdaptiveCutMix):
+    """A CutMix whose draw is given, so that the reference can replay it."""
+
+    plan = None
+
+    def sample(self, hardness, size, generator=None):
+        return self.plan
+
+
+def build(norm='GN', tau=0.28, **settings):
+    torch.manual_seed(0)
+    model = MODELS.build(
+        {
+            'type': 'IMAS',
+            'segmentor': tiny_segmentor(norm),
+            'semi_train_cfg': {'tau': tau, **settings},
+        }
+    )
+    model.init_weights()
+    with torch.no_grad():
+        # Teacher and student must differ, or the hardness is trivial; and be confident somewhere.
+        for network, scale in ((model.student, 1.0), (model.teacher, 1.3)):
+            network.decode_head.conv_seg.weight.normal_().mul_(scale)
+    return model.train()
+
+
+def batch_of(model, num_labeled=2, num_unlabeled=3, seed=0):
+    batch = collated_batch(num_labeled, num_unlabeled, seed=seed)
+    return model.data_preprocessor(batch, True)
+
+
+def reference_hardness(model, weak, tau, ignore_background):
+    """Eq. 4-6 by loops over classes in numpy."""
+    maps = []
+    with torch.no_grad():
+        for network in (model.student, model.teacher):
+            network = copy.deepcopy(network).eval()
+            logits = resize(network._forward(weak), size=weak.shape[2:], mode='bilinear')
+            probs = logits.double().softmax(1).numpy()
+            maps.append((probs.argmax(1), probs.max(1)))
+    (label_s, conf_s), (label_t, conf_t) = maps
+    hardness = []
+    for i in range(len(weak)):
+        phis = []
+        for first, second, conf in (
+            (label_s[i], label_t[i], conf_s[i]),
+            (label_t[i], label_s[i], conf_t[i]),
+        ):
+            total, weighted = 0, 0.0
+            for c in range(1 if ignore_background else 0, NUM_CLASSES):
+                a, b = first == c, second == c
+                if (a | b).any():
+                    weighted += a.sum() * (a & b).sum() / (a | b).sum()
+                total += a.sum()
+            pixels = total if ignore_background else first.size
+            wiou = weighted / pixels if pixels else 0.0
+            phis.append((conf >= tau).mean() / 2 * wiou)
+        hardness.append(1 - sum(phis))
+    return np.array(hardness), label_t, conf_t
+
+
+def reference_term(logits, label, conf, tau):
+    """The inner sum of Eq. 10: cross-entropy of the confident pixels over all H * W."""
+    log_probs = resize(logits, size=label.shape[1:], mode='bilinear').double().log_softmax(1)
+    terms = []
+    for i in range(len(label)):
+        total = torch.zeros((), dtype=torch.float64)
+        for y, x in zip(*np.nonzero(conf[i] >= tau), strict=True):
+            total = total - log_probs[i, label[i, y, x], y, x]
+        terms.append(total / label[i].size)
+    return torch.stack(terms)
+
+
+@pytest.mark.parametrize('ignore_background', [False, True])
+@pytest.mark.parametrize(
+    ('triggered', 'untriggered'), [(1, 'official'), (0, 'official'), (0, 'literal')]
+)
+def test_unlabeled_loss_equals_the_papers_equations(ignore_background, triggered, untriggered):
+    tau = 0.28
+    model = build(tau=tau, ignore_background=ignore_background, untriggered=untriggered)
+    model.cutmix = FixedCutMix()
+    boxes = torch.tensor([[4, 2, 20, 25], [0, 0, 9, 9], [10, 10, 30, 12]]) * triggered
+    batch = batch_of(model)
+    weak, strong = batch['inputs']['weak'], batch['inputs']['strong']
+    gamma, label, conf = reference_hardness(model, weak, tau, ignore_background)
+    assert gamma.min() < 0.99
+    order = np.argsort(gamma)
+    partner = np.empty(3, dtype=np.int64)
+    partner[order] = order[::-1]
+    model.cutmix.plan = CutMixPlan(torch.tensor(partner), boxes, torch.tensor(bool(triggered)))
+    losses = model.loss(**batch)
+
+    mixed, mixed_label, mixed_conf = weak.clone(), label.copy(), conf.copy()
+    for i, (x1, y1, x2, y2) in enumerate(boxes.tolist()):
+        mixed[i, :, y1:y2, x1:x2] = weak[partner[i], :, y1:y2, x1:x2]
+        mixed_label[i, y1:y2, x1:x2] = label[partner[i], y1:y2, x1:x2]
+        mixed_conf[i, y1:y2, x1:x2] = conf[partner[i], y1:y2, x1:x2]
+    weight = torch.tensor(gamma, dtype=torch.float32)[:, None, None, None]
+    view = (1 - weight) * strong + weight * weak
+    with torch.no_grad():
+        term_a = reference_term(model.student._forward(view), label, conf, tau)
+        term_c = reference_term(model.student._forward(mixed), mixed_label, mixed_conf, tau)
+    both = triggered or untriggered == 'literal'
+    per_image = 0.5 * (term_a + term_c) if both else term_a
+    expected = 3.0 * ((1 - torch.tensor(gamma)) * per_image).mean()
+    assert expected > 0.01
+    torch.testing.assert_close(losses['loss_unlabeled'].double(), expected, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(
+        losses['hardness'].double(), torch.tensor(gamma.mean()), rtol=1e-5, atol=0
+    )
+
+
+def test_only_loss_terms_are_optimised():
+    model = build()
+    losses = model.loss(**batch_of(model))
+    optimised = {key for key in losses if 'loss' in key}
+    assert optimised == {'decode.loss_ce', 'loss_unlabeled'}
+    diagnostics = losses.keys() - optimised
+    assert diagnostics == {
+        'hardness',
+        'hardness_std',
+        'confident_ratio',
+        'teacher_student_agreement',
+        'pseudo_label_entropy',
+        'cutmix_rate',
+    }
+    assert all(torch.isfinite(losses[key]) and not losses[key].requires_grad for key in diagnostics)
+
+
+def test_gradient_reaches_the_student_and_never_the_teacher():
+    model = build()
+    losses = model.loss(**batch_of(model))
+    losses['loss_unlabeled'].backward()
+    assert all(parameter.grad is not None for parameter in model.student.parameters())
+    assert any((parameter.grad != 0).any() for parameter in model.student.backbone.parameters())
+    assert all(parameter.grad is None for parameter in model.teacher.parameters())
+
+
+def test_weight_zero_is_supervised_training():
+    model = build(unlabeled_weight=0.0)
+    batch = batch_of(model)
+    loss, _ = model.parse_losses(model.loss(**batch))
+    loss.backward()
+    mixed = [parameter.grad.clone() for parameter in model.student.parameters()]
+    model.student.zero_grad()
+    supervised = model.student.loss(batch['inputs']['labeled'], batch['data_samples']['labeled'])
+    supervised['decode.loss_ce'].backward()
+    for got, parameter in zip(mixed, model.student.parameters(), strict=True):
+        torch.testing.assert_close(got, parameter.grad, rtol=1e-4, atol=1e-7)
+
+
+def test_before_unlabeled_start_only_the_labeled_images_count():
+    model = build(unlabeled_start=5)
+    batch = batch_of(model)
+    model.set_iteration(4)
+    assert model.loss(**batch).keys() == {'decode.loss_ce'}
+    model.set_iteration(5)
+    assert 'loss_unlabeled' in model.loss(**batch)
+
+
+def test_right_after_a_copy_the_hardness_is_one_minus_the_confident_ratio():
+    model = build()
+    model.copy_student_to_teacher()
+    losses = model.loss(**batch_of(model))
+    torch.testing.assert_close(losses['hardness'], 1 - losses['confident_ratio'])
+    assert losses['teacher_student_agreement'] == 1
+
+
+def test_prepass_leaves_the_students_statistics_and_modes_alone():
+    model = build('BN')
+    batch = batch_of(model)
+    model.student.decode_head.eval()
+    before = copy.deepcopy(model.student.state_dict())
+    modes = [module.training for module in model.modules()]
+    model.make_targets(**batch)
+    for key, value in model.student.state_dict().items():
+        assert torch.equal(value, before[key])
+    assert modes == [module.training for module in model.modules()]
+
+
+def test_weak_view_joins_the_forward_for_its_statistics_only():
+    with_weak, without = build('BN', weak_in_joint_forward=True), build('BN')
+    batch = batch_of(without)
+    with_weak.cutmix = without.cutmix = FixedCutMix()
+    FixedCutMix.plan = CutMixPlan(
+        torch.tensor([2, 1, 0]), torch.zeros(3, 4, dtype=torch.long), torch.tensor(False)
+    )
+    targets = with_weak.make_targets(**batch)
+    assert len(targets.views) == 3
+    assert targets.views[0] is batch['inputs']['weak']
+    losses = with_weak.loss(**batch), without.loss(**batch)
+    mean = 'backbone.stem.1.running_mean'
+    assert not torch.equal(with_weak.student.state_dict()[mean], without.student.state_dict()[mean])
+    assert losses[0]['hardness'] == losses[1]['hardness']
+
+
+@pytest.mark.parametrize('joint', [True, False])
+@pytest.mark.parametrize('num_unlabeled', [1, 2, 3])
+def test_nobody_confident_gives_zero_with_a_graph(num_unlabeled, joint):
+    model = build(tau=1.0, joint_forward=joint)
+    losses = model.loss(**batch_of(model, num_unlabeled=num_unlabeled))
+    assert losses['loss_unlabeled'] == 0
+    assert losses['hardness'] == 1
+    assert losses['confident_ratio'] == 0
+    losses['loss_unlabeled'].backward()
+    assert all((parameter.grad == 0).all() for parameter in model.student.parameters())
+
+
+def test_single_unlabeled_image_is_cut_with_itself():
+    model = build()
+    for seed in range(5):
+        torch.manual_seed(seed)
+        targets = model.make_targets(**batch_of(model, num_unlabeled=1))
+        strong, mixed = targets.views
+        assert torch.equal(mixed, batch_of(model, num_unlabeled=1)['inputs']['weak'])
+        assert strong.shape == mixed.shape
+
+
+def test_void_labels_everywhere_keep_the_step_finite():
+    model = build()
+    batch = batch_of(model)
+    for sample in batch['data_samples']['labeled']:
+        sample.gt_sem_seg.data.fill_(255)
+    loss, log_vars = model.parse_losses(model.loss(**batch))
+    loss.backward()
+    assert log_vars['decode.loss_ce'] == 0
+    assert all(torch.isfinite(parameter.grad).all() for parameter in model.student.parameters())
+
+
+@pytest.mark.parametrize('ignore_padding', [True, False])
+def test_padding(ignore_padding):
+    model = build(ignore_padding=ignore_padding)
+    batch = batch_of(model)
+    valid = torch.ones(32, 32, dtype=torch.bool)
+    valid[:, 20:] = False
+    batch['data_samples']['weak'] = [unlabeled_sample(valid) for _ in range(3)]
+    targets = model.make_targets(**batch)
+    void = targets.labels[0] == 255
+    assert void.any() == ignore_padding
+    if ignore_padding:
+        assert torch.equal(void, ~valid.expand(3, -1, -1))
+        # What the networks say about padding changes nothing.
+        confidence = targets.confidences[0][:, :, :20]
+        expected = (confidence >= 0.28).float().mean()
+        torch.testing.assert_close(targets.diagnostics['confident_ratio'], expected)
+
+
+def test_no_valid_pixel_at_all():
+    model = build()
+    batch = batch_of(model)
+    nothing = torch.zeros(32, 32, dtype=torch.bool)
+    batch['data_samples']['weak'] = [unlabeled_sample(nothing) for _ in range(3)]
+    losses = model.loss(**batch)
+    assert losses['hardness'] == 1
+    assert losses['loss_unlabeled'] == 0
+    assert all(torch.isfinite(value) for value in losses.values())
+
+
+def test_ablation_switches():
+    batch = batch_of(build())
+    plain = build(adaptive_loss=False, intensity=None, cutmix=None)
+    targets = plain.make_targets(**batch)
+    assert len(targets.views) == 1
+    assert targets.views[0] is batch['inputs']['weak']
+    assert 'cutmix_rate' not in targets.diagnostics
+    weak_only = copy.deepcopy(batch)
+    del weak_only['inputs']['strong'], weak_only['data_samples']['strong']
+    _, views = plain.forward_views(plain.student, batch['inputs']['labeled'], *targets.views)
+    unweighted = plain.unlabeled_loss(views, targets)
+    adaptive = build(adaptive_loss=True, intensity=None, cutmix=None)
+    weighted = adaptive.unlabeled_loss(views, targets)
+    assert weighted < unweighted
+    assert 'loss_unlabeled' in plain.loss(**weak_only)
+    fixed = build(intensity={'type': 'IntensityMix', 'adaptive': False}, cutmix=None)
+    assert torch.equal(fixed.make_targets(**batch).views[0], batch['inputs']['strong'])
+
+
+def test_bfloat16_autocast_keeps_the_targets_in_float32():
+    model = build()
+    batch = batch_of(model)
+    torch.manual_seed(3)
+    exact = model.loss(**batch)
+    torch.manual_seed(3)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        targets = model.make_targets(**batch)
+        assert targets.confidences[0].dtype == torch.float32
+        torch.manual_seed(3)
+        rough = model.loss(**batch)
+    assert rough['loss_unlabeled'].dtype == torch.float32
+    torch.testing.assert_close(rough['decode.loss_ce'], exact['decode.loss_ce'], rtol=0.05, atol=0)
+    rough['loss_unlabeled'].backward()
+    assert all(torch.isfinite(parameter.grad).all() for parameter in model.student.parameters())
+
+
+@pytest.mark.parametrize(
+    ('settings', 'message'),
+    [
+        ({'tau': 1.2}, r'semi_train_cfg\.tau=1\.2 is no confidence'),
+        ({'unlabeled_weight': -1}, r'semi_train_cfg\.unlabeled_weight=-1 is negative'),
+        ({'unlabeled_start': -1}, r'semi_train_cfg\.unlabeled_start=-1 is negative'),
+        ({'untriggered': 'code'}, "untriggered='code' is unknown"),
+    ],
+)
+def test_bad_settings_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        build(**settings)
+
+
+def test_auxiliary_head_learns_from_labeled_images_only():
+    torch.manual_seed(0)
+    model = MODELS.build({'type': 'IMAS', 'segmentor': tiny_segmentor('GN', auxiliary=True)})
+    losses = model.loss(**batch_of(model))
+    assert {'decode.loss_ce', 'aux.loss_ce', 'loss_unlabeled'} <= losses.keys()
+    losses['loss_unlabeled'].backward()
+    assert all(
+        p.grad is None or (p.grad == 0).all() for p in model.student.auxiliary_head.parameters()
+    )

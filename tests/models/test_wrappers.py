@@ -1,0 +1,25 @@
+import pytest
+import torch
+from ddp_steps import train_imas
+from ranks import run_on_ranks
+
+
+@pytest.mark.parametrize('accumulative_counts', [1, 2])
+def test_two_ranks_with_half_the_batch_train_like_one(tmp_path, accumulative_counts):
+    first, second = run_on_ranks(train_imas, 2, tmp_path, 2, 6, accumulative_counts)
+    alone = train_imas(0, 1, 6, accumulative_counts)
+    for key, value in alone['state_dict'].items():
+        assert torch.equal(first['state_dict'][key], second['state_dict'][key]), key
+        torch.testing.assert_close(first['state_dict'][key], value, rtol=1e-4, atol=1e-6)
+    for log, log1, log2 in zip(alone['logs'], first['logs'], second['logs'], strict=True):
+        for key in ('loss', 'decode.loss_ce', 'loss_unlabeled', 'hardness'):
+            torch.testing.assert_close((log1[key] + log2[key]) / 2, log[key], rtol=1e-4, atol=1e-6)
+
+
+def test_sync_bn_falls_back_to_bn_whose_statistics_agree(tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip('SyncBN is real where there is a GPU')
+    first, second = run_on_ranks(train_imas, 2, tmp_path, 2, 3, 1, 'SyncBN')
+    assert any('running_var' in key for key in first['state_dict'])
+    for key, value in first['state_dict'].items():
+        assert torch.equal(second['state_dict'][key], value), key

@@ -1,0 +1,39 @@
+"""Run a function on several gloo processes and collect what each returns."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+
+def _free_port() -> int:
+    with socket.socket() as server:
+        server.bind(('127.0.0.1', 0))
+        return server.getsockname()[1]
+
+
+def _entry(rank: int, world_size: int, port: int, out_dir: str, function, args: tuple) -> None:
+    os.environ.update(
+        RANK=str(rank),
+        LOCAL_RANK=str(rank),
+        WORLD_SIZE=str(world_size),
+        MASTER_ADDR='127.0.0.1',
+        MASTER_PORT=str(port),
+    )
+    torch.set_num_threads(1)
+    dist.init_process_group('gloo', rank=rank, world_size=world_size)
+    try:
+        torch.save(function(rank, *args), os.path.join(out_dir, f'rank{rank}.pth'))
+    finally:
+        dist.destroy_process_group()
+
+
+def run_on_ranks(function, world_size: int, out_dir, *args) -> list:
+    """Call ``function(rank, *args)``, importable by name, on every rank and return all results."""
+    mp.spawn(_entry, (world_size, _free_port(), str(out_dir), function, args), nprocs=world_size)
+    paths = [os.path.join(out_dir, f'rank{rank}.pth') for rank in range(world_size)]
+    return [torch.load(path, weights_only=False) for path in paths]

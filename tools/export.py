@@ -1,0 +1,81 @@
+"""Export one network of a trained method as a plain MMSegmentation config and checkpoint."""
+
+from __future__ import annotations
+
+import argparse
+import os.path as osp
+import sys
+
+import torch
+from mmengine.config import Config, DictAction
+from mmengine.runner.checkpoint import CheckpointLoader
+from mmengine.utils import mkdir_or_exist
+
+import mmseg_semi  # noqa: F401  registers the package's modules
+from mmseg_semi.engine.export import plain_config, plain_state_dict
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file of the training')
+    parser.add_argument('checkpoint', help='checkpoint file of the training')
+    parser.add_argument('out_dir', help='folder to write config.py and NETWORK.pth to')
+    parser.add_argument(
+        '--network', help='network to export, e.g. student (default: the one that predicts)'
+    )
+    parser.add_argument(
+        '--overwrite', action='store_true', help='replace files that an earlier export wrote'
+    )
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, help='override settings, as key=value'
+    )
+    return parser.parse_args(argv)
+
+
+def export(args: argparse.Namespace) -> tuple[str, str]:
+    """Write the files and return their paths."""
+    for path in (args.config, args.checkpoint):
+        if not osp.isfile(path):
+            raise FileNotFoundError(f'{path} does not exist: give the path of a file.')
+    cfg = Config.fromfile(args.config)
+    if args.cfg_options is not None:
+        cfg.merge_from_dict(args.cfg_options)
+    network = args.network
+    if 'segmentor' in cfg.model:
+        default = cfg.model.get('semi_test_cfg', {}).get('predict_on', 'teacher')
+        network = network or default
+    elif network is not None:
+        raise ValueError(
+            f'--network {network}: the model of {args.config} is a plain {cfg.model.type} with no networks '
+            'to choose from; leave --network out.'
+        )
+    checkpoint = CheckpointLoader.load_checkpoint(args.checkpoint, map_location='cpu')
+    meta = checkpoint.get('meta', {})
+    weights = plain_state_dict(checkpoint['state_dict'], network)
+    config_path = osp.join(args.out_dir, 'config.py')
+    weights_path = osp.join(args.out_dir, f'{network or "model"}.pth')
+    for path in (config_path, weights_path):
+        if osp.exists(path) and not args.overwrite:
+            raise FileExistsError(f'{path} exists already: add --overwrite to replace it.')
+    plain = plain_config(cfg, meta.get('dataset_meta') or {})
+    mkdir_or_exist(args.out_dir)
+    plain.dump(config_path)
+    kept = {key: meta[key] for key in ('dataset_meta', 'epoch', 'iter', 'seed') if key in meta}
+    torch.save({'state_dict': weights, 'meta': kept}, weights_path)
+    return config_path, weights_path
+
+
+def main() -> None:
+    args = parse_args()
+    try:
+        config_path, weights_path = export(args)
+    except (OSError, ValueError) as error:
+        sys.exit(f'export: {error}')
+    print(
+        f'{config_path} and {weights_path} are plain MMSegmentation: they need no mmseg_semi. Try\n'
+        f'  MMSegInferencer(model={config_path!r}, weights={weights_path!r})'
+    )
+
+
+if __name__ == '__main__':
+    main()
