@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from mmengine.config import ConfigDict
 from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
@@ -48,7 +49,7 @@ def tiny_segmentor(norm: str = 'BN', auxiliary: bool = False, **head) -> dict:
             **head,
         },
         'train_cfg': {},
-        'test_cfg': {'mode': 'whole'},
+        'test_cfg': ConfigDict(mode='whole'),
     }
     if auxiliary:
         config['auxiliary_head'] = {
