@@ -33,8 +33,8 @@ def check_data_paths(dataset, title=None):
         FileNotFoundError: One sentence with the dataset, the key, the path and the remedy.
     """
     # The unlabelled half of a known dataset has a type that says nothing of what it holds.
-    labeled = dataset.get('labeled')
-    known_by = (_class_name(dataset), _class_name(labeled or {}), title)
+    labeled = dataset.get('labeled')  # a bool in ShapesDataset's config
+    known_by = (_class_name(dataset), isinstance(labeled, dict) and _class_name(labeled), title)
     name = next((name for name in known_by if name in KNOWN), None)
     children = [dataset[key] for key in WRAPPED if isinstance(dataset.get(key), dict)]
     children += [child for child in dataset.get('datasets') or () if isinstance(child, dict)]
