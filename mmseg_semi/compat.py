@@ -40,7 +40,9 @@ STACKS = {
         'mmengine': Part('onedl-mmengine', '>=0.10.12,<0.11', '0.10.12'),
         'mmcv': Part('onedl-mmcv', '>=2.3.6,<2.4', '2.3.6'),
         'mmseg': Part('onedl-mmsegmentation', '>=1.4.2,<1.5', '1.4.2'),
-        'mmpretrain': Part('onedl-mmpretrain', '>=1.3.6,<1.4', '1.3.6', required=False),
+        'mmpretrain': Part(
+            'onedl-mmpretrain', '>=1.3.6,<1.4', '1.3.6'
+        ),  # mmseg.datasets imports it
     },
     'openmmlab': {
         'mmengine': Part('mmengine', '>=0.10.7,<0.11', '0.10.7'),
@@ -52,7 +54,7 @@ STACKS = {
 
 # Modules that a stack imports without declaring them, and what provides them.
 UNDECLARED = {
-    'onedl': {'distutils': 'setuptools<81'},
+    'onedl': {'distutils': 'setuptools<81', 'torchvision': 'torchvision'},
     'openmmlab': {'pkg_resources': 'setuptools<81', 'ftfy': 'ftfy', 'regex': 'regex'},
 }
 

@@ -1,0 +1,100 @@
+"""What the command-line tools share: mmseg's stock arguments, the config they lead to, short errors."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mmengine.config import Config, DictAction
+from mmengine.device import get_device
+
+from mmseg_semi.compat import config_path, init_distributed
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that mmseg's `train.py` and `test.py` have in common."""
+    parser.add_argument(
+        '--work-dir', help='folder for logs and results (default: work_dirs/NAME_OF_THE_CONFIG)'
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='override settings of the config, such as train_cfg.max_iters=100 or key="[a,b]"',
+    )
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='what started the processes (default: none, a single one)',
+    )
+    # torch.distributed.launch passes it; torchrun sets the environment variable.
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+
+
+@contextmanager
+def one_sentence_errors() -> Iterator[None]:
+    """End the program with the message alone when what the user named is missing or does not fit."""
+    try:
+        yield
+    except (OSError, ValueError, ImportError) as error:
+        sys.exit(f'error: {error}')
+
+
+def load_config(args: argparse.Namespace) -> Config:
+    """The config that the arguments of `add_run_arguments` ask for.
+
+    Args:
+        args (argparse.Namespace): With `config`, a path or `package::path/below/its/configs.py`.
+
+    Returns:
+        Config: With `launcher` and `work_dir` set and the overrides merged.
+
+    Raises:
+        FileNotFoundError: there is no such config, or a base of it is missing.
+    """
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    path = str(config_path(args.config)) if '::' in args.config else args.config
+    check_file(path, 'config', '.py')
+    cfg = Config.fromfile(path)
+    cfg.launcher = args.launcher
+    if args.cfg_options is not None:
+        cfg.merge_from_dict(args.cfg_options)
+    if args.work_dir is not None:
+        cfg.work_dir = args.work_dir
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = str(Path('work_dirs') / Path(path).stem)
+    return cfg
+
+
+def check_file(path: str, what: str, suffix: str) -> None:
+    """Raise FileNotFoundError with the likeliest other name unless `path` is a file or an address."""
+    if '://' in path or Path(path).is_file():
+        return
+    known = [str(file) for file in Path(path).parent.glob(f'*{suffix}')]
+    if not known:
+        known = (
+            [str(file) for file in Path('configs').rglob(f'*{suffix}')] if suffix == '.py' else []
+        )
+    close = difflib.get_close_matches(path, known, n=1, cutoff=0.0)
+    remedy = f'did you mean {close[0]}?' if close else f'give the path of a {suffix} file.'
+    raise FileNotFoundError(f'The {what} {path} does not exist: {remedy}')
+
+
+def join_processes(cfg: Config) -> None:
+    """Before the Runner is built: let several processes work together where there is no GPU as well."""
+    if cfg.launcher == 'none' or get_device() != 'cpu':
+        return
+    dist_cfg = cfg.get('env_cfg', {}).get('dist_cfg', {})
+    init_distributed(cfg.launcher, timeout=dist_cfg.get('timeout'))
+    if cfg.get('model_wrapper_cfg') is None:  # the default wrapper exists on GPUs only
+        cfg.model_wrapper_cfg = dict(
+            type='SemiDistributedDataParallel',
+            find_unused_parameters=cfg.get('find_unused_parameters', False),
+        )

@@ -1,0 +1,87 @@
+"""Test a model, with mmseg's stock arguments; also on several processes of a machine without a GPU."""
+
+from __future__ import annotations
+
+import argparse
+
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+from mmseg_semi.cli import (
+    add_run_arguments,
+    check_file,
+    join_processes,
+    load_config,
+    one_sentence_errors,
+)
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        'config', help='config file, or package::path for a config that was installed'
+    )
+    parser.add_argument('checkpoint', help='checkpoint file or address')
+    parser.add_argument('--out', help='folder to write the predicted label maps to, as PNG files')
+    parser.add_argument('--show', action='store_true', help='show each prediction in a window')
+    parser.add_argument('--show-dir', help='folder to write pictures of the predictions to')
+    parser.add_argument(
+        '--wait-time', type=float, default=2, help='seconds that --show shows each one (default: 2)'
+    )
+    parser.add_argument(
+        '--tta', action='store_true', help="test-time augmentation: the config's tta_pipeline"
+    )
+    add_run_arguments(parser)
+    return parser.parse_args(argv)
+
+
+def testing_config(args: argparse.Namespace) -> Config:
+    """The config with what the arguments switch on.
+
+    Raises:
+        FileNotFoundError: there is no such config or checkpoint.
+        ValueError: the config lacks what an argument asks for.
+    """
+    check_file(args.checkpoint, 'checkpoint', '.pth')
+    cfg = load_config(args)
+    cfg.load_from = args.checkpoint
+    if args.show or args.show_dir is not None:
+        show_predictions(cfg, args)
+    if args.tta:
+        for key in ('tta_pipeline', 'tta_model'):
+            if key not in cfg:
+                raise ValueError(f'--tta: {args.config} has no {key}; leave --tta out, or add one.')
+        cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+        cfg.tta_model.module = cfg.model
+        cfg.model = cfg.tta_model
+    if args.out is not None:
+        evaluators = cfg.test_evaluator
+        for evaluator in evaluators if isinstance(evaluators, list) else [evaluators]:
+            evaluator.update(output_dir=args.out, keep_results=True)
+    return cfg
+
+
+def show_predictions(cfg: Config, args: argparse.Namespace) -> None:
+    hook = cfg.default_hooks.get('visualization')
+    if hook is None or 'visualizer' not in cfg:
+        raise ValueError(
+            f'--show and --show-dir: {args.config} has no visualizer or no default_hooks.visualization; add '
+            "visualization=dict(type='SegVisualizationHook') there."
+        )
+    hook.draw = True
+    if args.show:
+        hook.update(show=True, wait_time=args.wait_time)
+    if args.show_dir is not None:
+        cfg.visualizer.save_dir = args.show_dir
+
+
+def main() -> None:
+    args = parse_args()
+    with one_sentence_errors():
+        cfg = testing_config(args)
+        join_processes(cfg)
+    Runner.from_cfg(cfg).test()
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,80 @@
+"""Train a model, with mmseg's stock arguments; also on several processes of a machine without a GPU."""
+
+from __future__ import annotations
+
+import argparse
+
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.runner import Runner
+from mmseg.registry import RUNNERS
+
+from mmseg_semi.cli import add_run_arguments, join_processes, load_config, one_sentence_errors
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        'config', help='config file, or package::path for a config that was installed'
+    )
+    parser.add_argument(
+        '--resume', action='store_true', help='go on from the latest checkpoint in the work folder'
+    )
+    parser.add_argument(
+        '--amp', action='store_true', help='train in automatic mixed precision (needs a GPU)'
+    )
+    parser.add_argument(
+        '--auto-scale-lr',
+        action='store_true',
+        help='scale the learning rate by batch size / auto_scale_lr.base_batch_size of the config',
+    )
+    add_run_arguments(parser)
+    return parser.parse_args(argv)
+
+
+def training_config(args: argparse.Namespace) -> Config:
+    """The config with what the arguments switch on.
+
+    Raises:
+        FileNotFoundError: there is no such config.
+        ValueError: the config or the machine cannot do what an argument asks for.
+    """
+    cfg = load_config(args)
+    cfg.resume = args.resume
+    if args.amp:
+        enable_amp(cfg)
+    if args.auto_scale_lr:
+        if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+            raise ValueError(
+                f'--auto-scale-lr: {args.config} does not say for which batch size its learning rate is meant; '
+                'add auto_scale_lr=dict(enable=True, base_batch_size=...) to it.'
+            )
+        cfg.auto_scale_lr.enable = True
+    return cfg
+
+
+def enable_amp(cfg: Config) -> None:
+    wrapper = cfg.optim_wrapper.get('type', 'OptimWrapper')
+    if wrapper not in ('OptimWrapper', 'AmpOptimWrapper'):
+        raise ValueError(
+            f'--amp: optim_wrapper.type is {wrapper!r} and only OptimWrapper can be switched; leave --amp out.'
+        )
+    if get_device() == 'cpu':
+        raise ValueError('--amp: mixed precision needs a GPU and there is none; leave --amp out.')
+    cfg.optim_wrapper.type = 'AmpOptimWrapper'
+    if wrapper == 'OptimWrapper':
+        cfg.optim_wrapper.loss_scale = 'dynamic'
+
+
+def main() -> None:
+    args = parse_args()
+    with one_sentence_errors():
+        cfg = training_config(args)
+        join_processes(cfg)
+    # Methods of several stages bring a runner of their own.
+    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    runner.train()
+
+
+if __name__ == '__main__':
+    main()
