@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
 from mmengine.optim import OptimWrapper, OptimWrapperDict
-from mmseg.registry import MODEL_WRAPPERS
+from mmengine.registry import MODEL_WRAPPERS
 from torch import distributed as dist
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from .segmentors.base import SemiSegmentor
 
 
+# In MMEngine's registry, because the Runner looks there alone and not in that of the default scope.
 @MODEL_WRAPPERS.register_module()
 class SemiDistributedDataParallel(MMDistributedDataParallel):
     """The wrapper of all configs: ``model_wrapper_cfg=dict(type='SemiDistributedDataParallel')``.
