@@ -1,12 +1,12 @@
 """Semi-supervised semantic segmentation inside MMSegmentation.
 
-Importing the package checks the installed OpenMMLab stack and registers every dataset, transform,
-segmentor, hook and loop in mmseg's registries, so that configs can name them.
+Importing the package checks the installed OpenMMLab stack and registers every dataset, transform, segmentor,
+hook and loop in mmseg's registries, so that configs can name them.
 """
 
-from mmseg_semi.compat import bases  # first: says in one sentence when the stack does not fit
+# The check of the stack comes first: what follows imports it.
+from mmseg_semi.compat import bases  # isort: skip
+from mmseg_semi import datasets, engine, functional, models
 from mmseg_semi.version import __version__
 
-from mmseg_semi import datasets, engine, models, visualization  # isort: skip
-
-__all__ = ['__version__', 'bases', 'datasets', 'engine', 'models', 'visualization']
+__all__ = ['__version__', 'bases', 'datasets', 'engine', 'functional', 'models']

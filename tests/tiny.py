@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import torch
 from mmengine.config import ConfigDict
+from mmengine.registry import init_default_scope
 from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import nn
+
+# What a Runner does first: MMEngine's own builders then find MMSegmentation's registries.
+init_default_scope('mmseg')
 
 NUM_CLASSES = 4
 

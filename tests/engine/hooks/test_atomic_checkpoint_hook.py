@@ -13,7 +13,7 @@ class Saver:
 
     def __init__(self, work_dir):
         self.work_dir = str(work_dir)
-        self.iter = 0
+        self.iter = self.epoch = 0
         self.message_hub = MessageHub.get_instance(f'saver_{work_dir}')
         self.logger = SimpleNamespace(info=lambda message: None)
         self.killed = False

@@ -29,6 +29,7 @@ def make_pair(labeled, unlabeled, num_classes=4):
     """A LabeledUnlabeledDataset of paths, without files."""
     pair = LabeledUnlabeledDataset.__new__(LabeledUnlabeledDataset)
     pair.labeled, pair.unlabeled = Data(labeled, num_classes), Data(unlabeled, num_classes)
+    pair.num_labeled, pair.num_unlabeled = len(labeled), len(unlabeled)
     return pair
 
 

@@ -1,0 +1,205 @@
+"""One training step of a method against the bare network passes that it cannot do without.
+
+Both run interleaved in one process on the same weights and the same images; the figure is the ratio of
+the medians. The step is all of ``train_step`` (normalisation, targets, mixing, losses, backward,
+optimizer) and the teacher's average. The passes are forwards and backwards with nothing around them: for
+iMAS the two labelling forwards of the weak view, and the joint forward and backward of the student on
+the labelled images and two views (11 forwards of an image pair, a backward counting as two).
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import statistics
+import time
+
+import torch
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import init_default_scope
+from mmengine.structures import PixelData
+from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
+
+import mmseg_semi
+from mmseg_semi.models.segmentors.base import evaluating
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument(
+        '--depth', type=int, default=50, choices=(18, 50, 101), help='of the ResNet'
+    )
+    parser.add_argument('--size', type=int, default=129, help='height and width of the crops')
+    parser.add_argument('--labeled', type=int, default=2, help='labelled images in the batch')
+    parser.add_argument('--unlabeled', type=int, default=2, help='unlabelled images in the batch')
+    parser.add_argument('--classes', type=int, default=21)
+    parser.add_argument('--device', default='cpu', help='cpu or cuda')
+    parser.add_argument('--amp', action='store_true', help='bfloat16 autocast, in both')
+    parser.add_argument('--threads', type=int, default=1, help='of the CPU')
+    parser.add_argument('--repeats', type=int, default=9, help='measurements of each, at least 7')
+    parser.add_argument('--warmup', type=int, default=2)
+    parser.add_argument('--target', type=float, default=1.06, help='ratio that --check allows')
+    parser.add_argument(
+        '--check', action='store_true', help='fail if the ratio is above the target'
+    )
+    args = parser.parse_args()
+    if args.repeats < 7:
+        parser.error(f'--repeats {args.repeats}: a median of fewer than 7 says little.')
+    return args
+
+
+def build_model(args: argparse.Namespace) -> torch.nn.Module:
+    """iMAS over the stock DeepLabv3+, randomly initialised."""
+    (base,) = mmseg_semi.bases('mmseg::_base_/models/deeplabv3plus_r50-d8.py')
+    segmentor = Config.fromfile(base).model
+    norm_cfg = {'type': 'BN', 'requires_grad': True}
+    segmentor.update(pretrained=None, auxiliary_head=None)
+    segmentor.backbone.update(depth=args.depth, norm_cfg=norm_cfg)
+    del segmentor.decode_head['loss_decode']
+    segmentor.decode_head.update(
+        num_classes=args.classes,
+        norm_cfg=norm_cfg,
+        loss_decode={'type': 'PixelCrossEntropyLoss'},
+    )
+    if args.depth == 18:
+        segmentor.decode_head.update(in_channels=512, c1_in_channels=64)
+    # A threshold that random weights pass on some pixels and not on others.
+    train_cfg = {'tau': 2 / args.classes}
+    model = MODELS.build({'type': 'IMAS', 'segmentor': segmentor, 'semi_train_cfg': train_cfg})
+    model.init_weights()
+    return model.to(args.device).train()
+
+
+def make_batch(args: argparse.Namespace) -> dict:
+    generator = torch.Generator().manual_seed(0)
+    size = (args.size, args.size)
+
+    def images(num: int) -> torch.Tensor:
+        return torch.randint(0, 256, (num, 3, *size), dtype=torch.uint8, generator=generator)
+
+    def sample(**maps: torch.Tensor) -> SegDataSample:
+        data_sample = SegDataSample(metainfo={'img_shape': size, 'img_path': 'made up'})
+        data_sample.set_data({key: PixelData(data=value) for key, value in maps.items()})
+        return data_sample
+
+    label = torch.randint(0, args.classes, (1, *size), generator=generator)
+    valid = torch.ones(1, *size, dtype=torch.bool)
+    weak = images(args.unlabeled)
+    return {
+        'inputs': {'labeled': images(args.labeled), 'weak': weak, 'strong': 255 - weak},
+        'data_samples': {
+            'labeled': [sample(gt_sem_seg=label) for _ in range(args.labeled)],
+            'weak': [sample(valid_mask=valid) for _ in range(args.unlabeled)],
+            'strong': [sample(valid_mask=valid) for _ in range(args.unlabeled)],
+        },
+    }
+
+
+class Bench:
+    """The two contestants, on one model and one batch."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        torch.manual_seed(0)
+        self.args = args
+        self.model = build_model(args)
+        self.wrapper = build_optim_wrapper(
+            self.model,
+            {
+                'type': 'AutocastOptimWrapper' if args.amp else 'OptimWrapper',
+                'constructor': 'NetworkOptimWrapperConstructor',
+                'optimizer': {'type': 'SGD', 'lr': 1e-3, 'momentum': 0.9, 'weight_decay': 1e-4},
+            },
+        )
+        self.batch = make_batch(args)
+        inputs = self.model.data_preprocessor(self.batch, True)['inputs']
+        self.weak = inputs['weak']
+        self.joint = torch.cat([inputs['labeled'], inputs['weak'], inputs['strong']])
+
+    def step(self) -> None:
+        self.model.train_step(self.batch, self.wrapper)
+        self.model.update_teacher(0.996)
+
+    def passes(self) -> None:
+        student, teacher = self.model.student, self.model.teacher
+        with torch.autocast(self.args.device, torch.bfloat16, enabled=self.args.amp):
+            with torch.no_grad(), evaluating(student):
+                student._forward(self.weak)
+            with torch.no_grad():
+                teacher._forward(self.weak)
+            logits = student._forward(self.joint)
+        logits.backward(torch.ones_like(logits))
+        student.zero_grad()
+
+    def time(self, function) -> float:
+        """Seconds of one call, and its peak of device memory in MiB on CUDA."""
+        if self.args.device == 'cuda':
+            torch.cuda.synchronize()
+        start = time.perf_counter()
+        function()
+        if self.args.device == 'cuda':
+            torch.cuda.synchronize()
+        return time.perf_counter() - start
+
+
+def peak_memory(bench: Bench, function) -> float:
+    """MiB that a call allocates above what was there, at its peak."""
+    if bench.args.device == 'cuda':
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        function()
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
+    ) as profile:
+        function()
+    events = [
+        event for event in profile.profiler.kineto_results.events() if event.name() == '[memory]'
+    ]
+    allocated = peak = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        allocated += event.nbytes()
+        peak = max(peak, allocated)
+    return peak / 2**20
+
+
+def main() -> None:
+    args = parse_args()
+    torch.set_num_threads(args.threads)
+    init_default_scope('mmseg')
+    bench = Bench(args)
+    contestants = {'passes': bench.passes, 'step': bench.step}
+    seconds = {name: [] for name in contestants}
+    for index in range(args.warmup + args.repeats):
+        for name, function in contestants.items():
+            elapsed = bench.time(function)
+            if index >= args.warmup:
+                seconds[name].append(elapsed)
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    memory = {name: peak_memory(bench, function) for name, function in contestants.items()}
+    device = (
+        torch.cuda.get_device_name() if args.device == 'cuda' else f'CPU, {args.threads} thread(s)'
+    )
+    print(
+        f'iMAS, DeepLabv3+ R{args.depth}, {args.labeled}+{args.unlabeled} images of {args.size}x{args.size}, '
+        f'{device}, torch {torch.__version__}, Python {platform.python_version()}'
+        f'{", bfloat16" if args.amp else ""}\n'
+    )
+    print('| | ms, median | ms, least | ms, most | peak MiB |')
+    print('|---|---|---|---|---|')
+    for name, values in seconds.items():
+        low, high = min(values) * 1e3, max(values) * 1e3
+        print(
+            f'| {name} | {medians[name] * 1e3:.1f} | {low:.1f} | {high:.1f} | {memory[name]:.0f} |'
+        )
+    ratio = medians['step'] / medians['passes']
+    print(f'\nstep / passes = {ratio:.3f} (target on CPU: at most {args.target})')
+    if args.check and ratio > args.target:
+        raise SystemExit(1)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,280 @@
+"""Train on a few labelled drawn images, then on the same plus unlabelled ones, and show the difference.
+
+Two small networks learn from scratch on the CPU: one from the labelled images alone, one by iMAS from the
+same and many unlabelled images. A table compares them and a picture shows what they see. Nothing is
+downloaded. A demo that was interrupted goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmengine.runner import load_checkpoint
+from mmseg.registry import DATASETS, MODELS
+from tqdm import tqdm
+
+import mmseg_semi
+from mmseg_semi.functional.agreement import hardness
+from mmseg_semi.functional.pseudo_label import confidence_and_label
+from mmseg_semi.visualization.panels import colorize, heatmap, save_panels
+
+TOOLS = Path(__file__).resolve().parent
+CONFIGS = {
+    'supervised': 'mmseg_semi::demo/suponly_deeplabv3plus_tiny_shapes.py',
+    'iMAS': 'mmseg_semi::demo/imas_deeplabv3plus_tiny_shapes.py',
+}
+#: Row of the table -> run, and the metric that it is read from.
+ROWS = {
+    'supervised': ('supervised', 'mIoU'),
+    'iMAS, student': ('iMAS', 'student/mIoU'),
+    'iMAS, teacher': ('iMAS', 'teacher/mIoU'),
+}
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        '--seeds', type=int, nargs='+', default=[0], help='one pair of trainings each (default: 0)'
+    )
+    parser.add_argument(
+        '--work-dir', type=Path, default=Path('work_dirs/demo'), help='default: work_dirs/demo'
+    )
+    parser.add_argument(
+        '--processes', type=int, default=2, help='trainings at a time, one core each (default: 2)'
+    )
+    parser.add_argument('--images', type=int, default=5, help='images in the picture (default: 5)')
+    parser.add_argument(
+        '--max-iters', type=int, help='train for fewer iterations, to see that everything works'
+    )
+    args = parser.parse_args(argv)
+    if args.processes < 1 or args.images < 1:
+        parser.error('--processes and --images must be at least 1')
+    return args
+
+
+@dataclass
+class Training:
+    """One training in a process of its own, as a user would start it."""
+
+    method: str
+    seed: int
+    work_dir: Path
+    max_iters: int
+    options: list[str]
+    process: subprocess.Popen | None = None
+
+    @property
+    def name(self) -> str:
+        return f'{self.method}, seed {self.seed}'
+
+    @property
+    def config(self) -> Path:
+        return mmseg_semi.compat.config_path(CONFIGS[self.method])
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.work_dir / f'iter_{self.max_iters}.pth'
+
+    @property
+    def log(self) -> Path:
+        return self.work_dir / 'output.txt'
+
+    def start(self) -> None:
+        self.work_dir.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, TOOLS / 'train.py', self.config, '--work-dir', self.work_dir]
+        if (self.work_dir / 'last_checkpoint').exists():
+            command.append('--resume')
+        # Two trainings share the machine: one thread each is faster than both competing for all.
+        environment = dict(os.environ, OMP_NUM_THREADS='1', MKL_NUM_THREADS='1')
+        with self.log.open('w') as output:
+            self.process = subprocess.Popen(
+                [*map(str, command), '--cfg-options', *self.options],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                env=environment,
+            )
+
+    def scalars(self) -> list[dict]:
+        """What the training has logged so far, over all its starts."""
+        files = sorted(self.work_dir.glob('*/vis_data/scalars.json'))
+        lines = [line for file in files for line in file.read_text().splitlines()]
+        return [json.loads(line) for line in lines if line.endswith('}')]
+
+    def iteration(self) -> int:
+        return max((entry.get('step', 0) for entry in self.scalars()), default=0)
+
+    def metric(self, key: str) -> tuple[float, float]:
+        """Last and best value of a validation metric."""
+        by_step = {entry['step']: entry[key] for entry in self.scalars() if key in entry}
+        return by_step[max(by_step)], max(by_step.values())
+
+
+def plan(args: argparse.Namespace) -> list[Training]:
+    """The trainings of the demo, those first that take longest."""
+    trainings = []
+    for method in reversed(CONFIGS):
+        cfg = Config.fromfile(mmseg_semi.compat.config_path(CONFIGS[method]))
+        max_iters = args.max_iters or cfg.train_cfg.max_iters
+        for seed in args.seeds:
+            options = [
+                f'randomness.seed={seed}',
+                *(f'{key}={seed}' for key in _seed_keys(cfg)),
+                f'train_cfg.max_iters={max_iters}',
+            ]
+            if args.max_iters:
+                options.append(f'train_cfg.val_interval={max_iters}')
+            name = f'{method.lower()}_seed{seed}_{max_iters}iter'
+            trainings.append(Training(method, seed, args.work_dir / name, max_iters, options))
+    return trainings
+
+
+def _seed_keys(cfg: Config) -> list[str]:
+    """Keys of the datasets' seeds: another seed draws other images, for training and validation."""
+    keys = [f'{stage}_dataloader.dataset.seed' for stage in ('val', 'test')]
+    if cfg.train_dataloader.dataset.type == 'LabeledUnlabeledDataset':
+        children = ('labeled.seed', 'unlabeled.seed')
+        return keys + [f'train_dataloader.dataset.{child}' for child in children]
+    return [*keys, 'train_dataloader.dataset.seed']
+
+
+def run(trainings: list[Training], processes: int) -> None:
+    """Run the trainings, some at a time, with a progress bar for each.
+
+    Raises:
+        RuntimeError: A training failed; says where its output is.
+    """
+    waiting = [training for training in trainings if not training.checkpoint.exists()]
+    for training in trainings:
+        if training not in waiting:
+            print(f'{training.name}: found {training.checkpoint}')
+    bars = {
+        training.name: tqdm(total=training.max_iters, desc=training.name, unit='it', position=i)
+        for i, training in enumerate(waiting)
+    }
+    running: list[Training] = []
+    try:
+        while waiting or running:
+            while waiting and len(running) < processes:
+                running.append(waiting.pop(0))
+                running[-1].start()
+            time.sleep(1)
+            for training in list(running):
+                bar, code = bars[training.name], training.process.poll()
+                bar.update(training.iteration() - bar.n)
+                if code is None:
+                    continue
+                running.remove(training)
+                bar.refresh()
+                if code != 0:
+                    tail = training.log.read_text().strip().splitlines()[-1:]
+                    raise RuntimeError(
+                        f'{training.name} stopped with exit code {code}: see {training.log}, which ends in '
+                        f'"{"".join(tail)}".'
+                    )
+    finally:
+        for training in running:
+            training.process.terminate()
+        for bar in bars.values():
+            bar.close()
+
+
+def table(trainings: list[Training], seeds: list[int]) -> str:
+    """Markdown: mIoU of each row and seed, last and best, and the gain over supervised training."""
+    by_key = {(training.method, training.seed): training for training in trainings}
+    values = {
+        row: np.array([by_key[method, seed].metric(key) for seed in seeds])
+        for row, (method, key) in ROWS.items()
+    }
+    columns = ['mIoU, last', 'mIoU, best', 'gain, last']
+    if len(seeds) > 1:
+        columns += [f'seed {seed}, last' for seed in seeds]
+    lines = ['| | ' + ' | '.join(columns) + ' |', '|---' * (len(columns) + 1) + '|']
+    baseline = values['supervised'].mean(axis=0)[0]
+    for row, numbers in values.items():
+        last, best = numbers.mean(axis=0)
+        cells = [f'{last:.2f}', f'{best:.2f}', f'{last - baseline:+.2f}']
+        if len(seeds) > 1:
+            cells += [f'{number:.2f}' for number in numbers[:, 0]]
+        lines.append(f'| {row} | ' + ' | '.join(cells) + ' |')
+    return '\n'.join(lines)
+
+
+@torch.no_grad()
+def draw(supervised: Training, semi: Training, num_images: int, path: Path) -> None:
+    """Write a picture of validation images and what both trainings make of them."""
+    models, cfg = [], None
+    for training in (semi, supervised):
+        cfg = Config.fromfile(training.config)
+        init_default_scope('mmseg')
+        model = MODELS.build(cfg.model)
+        load_checkpoint(model, str(training.checkpoint), map_location='cpu')
+        models.append(model.eval())
+    imas, plain = models
+    tau = imas.semi_train_cfg['tau']
+    dataset = DATASETS.build(dict(cfg.val_dataloader.dataset, seed=semi.seed))
+    palette, classes = dataset.metainfo['palette'], len(dataset.metainfo['classes'])
+    rows, captions = [], []
+    for index in range(num_images):
+        sample = dataset[index]
+        batch = plain.data_preprocessor(
+            {'inputs': [sample['inputs']], 'data_samples': [sample['data_samples']]}, False
+        )
+        size = tuple(sample['inputs'].shape[-2:])
+        _, label = confidence_and_label(plain._forward(batch['inputs']), size)
+        confidence_s, label_s = confidence_and_label(imas.student._forward(batch['inputs']), size)
+        confidence_t, label_t = confidence_and_label(imas.teacher._forward(batch['inputs']), size)
+        gamma = hardness(
+            label_s, confidence_s, label_t, confidence_t, tau=tau, num_classes=classes
+        ).item()
+        rows.append(
+            [
+                sample['inputs'].flip(0).permute(1, 2, 0).numpy(),
+                colorize(sample['data_samples'].gt_sem_seg.data[0].numpy(), palette),
+                colorize(label[0].numpy(), palette),
+                colorize(label_t[0].numpy(), palette),
+                heatmap(confidence_t[0].numpy()),
+                heatmap(np.full(size, gamma, dtype=np.float32)),
+            ]
+        )
+        captions.append(
+            f'hardness {gamma:.2f}, confident ratio {(confidence_t >= tau).float().mean():.2f}'
+        )
+    titles = ['image', 'truth', 'supervised', 'iMAS', 'teacher confidence', 'hardness']
+    save_panels(str(path), rows, titles, captions)
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
+    start = time.time()
+    trainings = plan(args)
+    print(
+        f'{len(trainings)} trainings, {args.processes} at a time; their logs are in {args.work_dir}'
+    )
+    try:
+        run(trainings, args.processes)
+    except RuntimeError as error:
+        sys.exit(f'demo: {error}')
+    lines = table(trainings, args.seeds)
+    (args.work_dir / 'table.md').write_text(lines + '\n')
+    picture = args.work_dir / 'predictions.png'
+    by_method = {training.method: training for training in reversed(trainings)}
+    draw(by_method['supervised'], by_method['iMAS'], args.images, picture)
+    print(f'\n{lines}\n\nPicture: {picture}\nTime: {(time.time() - start) / 60:.1f} minutes')
+
+
+if __name__ == '__main__':
+    main()
