@@ -22,13 +22,13 @@ class PinnableSamples(list):
 
 
 def _pinned(element: BaseDataElement) -> BaseDataElement:
-    pinned = element.new(data={})
+    pinned = element.new()
     for name, value in element.items():
         if isinstance(value, torch.Tensor):
             value = value.pin_memory()
         elif isinstance(value, BaseDataElement):
             value = _pinned(value)
-        pinned.set_field(value, name)
+        pinned.set_data({name: value})
     return pinned
 
 

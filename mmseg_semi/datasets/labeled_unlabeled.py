@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import logging
 import random
 from collections.abc import Iterator, Mapping
 
@@ -128,7 +129,7 @@ class LabeledUnlabeledDataset(Dataset):
                 f'{len(both)} image(s) are in the labelled and in the unlabelled set, the first is {both[0]}; '
                 'they are trained on with and without their labels.',
                 logger='current',
-                level='WARNING',
+                level=logging.WARNING,
             )
 
 

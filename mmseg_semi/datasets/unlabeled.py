@@ -1,5 +1,6 @@
 """Unlabelled images: a folder or a list of them, and nothing else."""
 
+import logging
 import os.path as osp
 from collections.abc import Iterator, Sequence
 
@@ -93,7 +94,7 @@ class UnlabeledDataset(BaseDataset):
     def _found(self) -> list[str]:
         if not self._folder:
             raise ValueError(
-                'UnlabeledDataset has neither img_dir nor ann_file: set one to where the unlabelled images are.'
+                'UnlabeledDataset has no img_dir, ann_file or data_root: set img_dir to the folder of images.'
             )
         if self._is_local(self._folder) and not osp.isdir(self._folder):
             raise FileNotFoundError(
@@ -105,9 +106,7 @@ class UnlabeledDataset(BaseDataset):
         )
         suffixes = tuple(suffix.lower() for suffix in self.img_suffix)
         return sorted(
-            fileio.join_path(self._folder, name, backend_args=self.backend_args)
-            for name in names
-            if name.lower().endswith(suffixes)
+            osp.join(self._folder, name) for name in names if name.lower().endswith(suffixes)
         )
 
     def _listed(self) -> list[str]:
@@ -126,7 +125,7 @@ class UnlabeledDataset(BaseDataset):
                 f'{self.ann_file} lists {len(paths) - len(set(paths))} image(s) more than once; they are drawn '
                 'that much more often.',
                 logger='current',
-                level='WARNING',
+                level=logging.WARNING,
             )
         return paths
 
@@ -150,7 +149,7 @@ class UnlabeledDataset(BaseDataset):
 
     def _complete(self, name: str, exists: Folders | None) -> str:
         """Path of the listed ``name``: as it is if it has an ending, else with the first that fits."""
-        path = fileio.join_path(self._folder, name, backend_args=self.backend_args)
+        path = osp.join(self._folder, name)
         if name.lower().endswith(tuple(suffix.lower() for suffix in self.img_suffix)):
             return path
         candidates = [path + suffix for suffix in self.img_suffix]

@@ -139,7 +139,12 @@ class CheckLabels(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         """Check the labels and return ``results`` as they are."""
-        label, image = results['gt_seg_map'], results['img']
+        label, image = results.get('gt_seg_map'), results['img']
+        if label is None:
+            raise ValueError(
+                f'{results.get("img_path")} has no label map: load annotations in the labelled '
+                "pipeline, such as with dict(type='LoadAnnotations')."
+            )
         path = results.get('seg_map_path') or f'the label map of {results.get("img_path")}'
         if label.ndim != 2 or _is_deep(results.get('seg_map_path')):
             kind = '16-bit' if label.ndim == 2 else 'a colour image'
@@ -154,7 +159,8 @@ class CheckLabels(BaseTransform):
                 'mask of its own size.'
             )
         if self.num_classes is not None and not _in_range(label, self.num_classes):
-            value = label[(label >= self.num_classes) & (label != IGNORE_INDEX)].max()
+            wrong = (label < 0) | (label >= self.num_classes) & (label != IGNORE_INDEX)
+            value = label[wrong].max()
             raise ValueError(
                 f'{path} has the value {value}, but the dataset has {self.num_classes} classes '
                 f'(0 to {self.num_classes - 1}, {IGNORE_INDEX} = void): correct the mask or the '
@@ -170,7 +176,7 @@ def _in_range(label: np.ndarray, num_classes: int) -> bool:
     if label.dtype == np.uint8:
         # One pass: 255 + 1 wraps to 0, so void passes for class 0.
         return int((label + np.uint8(1)).max()) <= num_classes
-    return bool(((label < num_classes) & (label >= 0) | (label == IGNORE_INDEX)).all())
+    return bool(((label >= 0) & (label < num_classes) | (label == IGNORE_INDEX)).all())
 
 
 def _is_deep(path: str | None) -> bool:

@@ -60,7 +60,7 @@ def _equalize(image: np.ndarray, _) -> np.ndarray:
 
 
 def _gaussian_blur(image: np.ndarray, sigma: float) -> np.ndarray:
-    return cv2.GaussianBlur(image, (0, 0), sigma)
+    return cv2.GaussianBlur(image, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)  # as Pillow
 
 
 def _blend_with_level(image: np.ndarray, level: int, factor: float) -> np.ndarray:
