@@ -55,6 +55,7 @@ def config(data_root):
             type='LabeledUnlabeledDataset',
             labeled=dict(
                 type='BaseSegDataset',
+                serialize_data=False,  # spares every test two slow rounds of garbage collection
                 metainfo=dict(classes=CLASSES, palette=PALETTE),
                 data_root=str(data_root),
                 ann_file='labeled.txt',
@@ -69,6 +70,7 @@ def config(data_root):
             ),
             unlabeled=dict(
                 type='UnlabeledDataset',
+                serialize_data=False,
                 data_root=str(data_root),
                 img_dir='pool',
                 ann_file='unlabeled.txt',

@@ -319,7 +319,7 @@ GREY = np.full((24, 32), 1, dtype=np.uint8)
         (
             write('labeled.txt', ''),
             ValueError,
-            r"labelled dataset has no image \(.*ann_file='labeled.txt'",
+            r"labelled dataset has no image \(.*ann_file='.*labeled\.txt'",
         ),
         (write('unlabeled.txt', '\n'), ValueError, r'no image in the list .*unlabeled\.txt'),
         (settings('labeled', ann_file='no.txt'), FileNotFoundError, r'no\.txt'),
@@ -407,6 +407,14 @@ def test_pipelines_of_the_wrong_kind(config):
     ]
     with pytest.raises(ValueError, match="makes a branch 'labeled'"):
         build(config)[4]
+
+
+def test_empty_serialised_child(config, data_root):
+    """mmengine's default storage fails on an empty list before its length can be asked for."""
+    (data_root / 'labeled.txt').write_text('')
+    config['labeled'].update(serialize_data=True)
+    with pytest.raises(ValueError, match='labelled dataset has no image'):
+        build(config)
 
 
 def test_bad_settings(config):
