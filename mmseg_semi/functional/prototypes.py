@@ -1,0 +1,95 @@
+"""Classes as directions in feature space: classifying by cosine, and following the data slowly."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ._common import check_same_shape, exact_float, no_autocast, unit
+
+
+def cosine_logits(features: Tensor, prototypes: Tensor, temperature: float = 1.0) -> Tensor:
+    """Cosine of every pixel's feature with every class's prototype, over a temperature (DeS4, Eq. 1-3).
+
+    DeS4 prints no temperature. With 1 and 21 classes no probability can exceed 0.27, so a smaller one
+    is a setting of the method. The lengths are divided out after the product, which spares a
+    normalised copy of the features.
+
+    Args:
+        features: (N, D, h, w), any floating dtype.
+        prototypes: (C, D); neither they nor the features need unit length.
+        temperature: above 0.
+
+    Returns:
+        (N, C, h, w) in [-1, 1] / temperature up to rounding, float32 (float64 if either argument
+        is). A zero vector has cosine 0 with everything, and finite gradients.
+
+    Raises:
+        ValueError: if the shapes do not fit or `temperature` is not positive.
+    """
+    if features.dim() != 4 or prototypes.dim() != 2 or features.shape[1] != prototypes.shape[1]:
+        raise ValueError(
+            f'features has shape {tuple(features.shape)} and prototypes {tuple(prototypes.shape)}, '
+            'but they must be (N, D, h, w) and (C, D) with one D.'
+        )
+    if not temperature > 0:
+        raise ValueError(f'temperature is {temperature}, but must be above 0.')
+    with no_autocast(features.device):
+        features, prototypes = exact_float(features), exact_float(prototypes)
+        dtype = torch.promote_types(features.dtype, prototypes.dtype)
+        size = features.shape[2:]
+        features, prototypes = features.to(dtype).flatten(2), prototypes.to(dtype)
+        # Ten times faster on the CPU than vector_norm; the square root of 0 has no finite gradient.
+        length = features.square().sum(dim=1, keepdim=True)
+        length = length.masked_fill(length == 0, 1).sqrt()
+        product = unit(prototypes, dim=1).expand(len(features), -1, -1).bmm(features)
+        return (product / (length * temperature)).unflatten(2, size)
+
+
+@torch.no_grad()
+def update_prototypes(
+    prototypes: Tensor,
+    means: Tensor,
+    present: Tensor,
+    decay: float,
+    *,
+    initialised: Tensor | None = None,
+) -> Tensor:
+    """Move the prototypes that the batch shows towards its means (DeS4, Eq. 12; ESL, Eq. 12).
+
+    new = decay · old + (1 - decay) · mean. A class or part that the batch does not show keeps its
+    prototype: averaging with 0 would shrink it until the next mean outweighs it. The first mean
+    of a prototype replaces it.
+
+    Lengths are left as they come out; normalise the means or the result where a method says so. Rows
+    whose means are not finite must be left out of `present`.
+
+    Args:
+        prototypes: (C, D), or (C, K, D) with K parts per class.
+        means: like `prototypes`; rows that are not present are not read and may hold anything.
+        present: (C,) or (C, K), true (or not 0) where the batch has a mean.
+        decay: weight of the old prototype, in [0, 1]; both papers use 0.99.
+        initialised: like `present`, false where the prototype has no value yet; by default all have.
+
+    Returns:
+        The new prototypes in a new tensor, float32 (float64 for float64 prototypes), without a
+        gradient. Nothing waits for the device.
+
+    Raises:
+        ValueError: if the shapes do not fit or `decay` lies outside [0, 1].
+    """
+    check_same_shape(means, prototypes, 'means', 'prototypes')
+    for name, rows in (('present', present), ('initialised', initialised)):
+        if rows is not None and rows.shape != prototypes.shape[:-1]:
+            raise ValueError(
+                f'{name} has shape {tuple(rows.shape)}, but prototypes of shape '
+                f'{tuple(prototypes.shape)} need {tuple(prototypes.shape[:-1])}.'
+            )
+    if not 0 <= decay <= 1:
+        raise ValueError(f'decay is {decay}, but must lie in [0, 1].')
+    prototypes = exact_float(prototypes)
+    means = means.to(prototypes.dtype)
+    moved = decay * prototypes + (1 - decay) * means
+    if initialised is not None:
+        moved = torch.where(initialised.bool()[..., None], moved, means)
+    return torch.where(present.bool()[..., None], moved, prototypes)

@@ -1,0 +1,316 @@
+"""Which pixels count, and how much: DeS4's pixel weights and its multi-entropy sampling.
+
+The sampling goes from the data set to a handful of pixels: every class's share (`class_ratio`), its
+pixels in this batch (`class_quota`), the zones of their entropy (`zone_index`), how much of the quota
+each zone takes (`zone_ratio`, `zone_quota`), and the draw (`multi_entropy_sample`).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ._common import VOID, check_map, check_same_shape, exact_float, no_autocast
+
+
+def entropy(probs: Tensor, dim: int = 1) -> Tensor:
+    """Entropy -Σ p ln(p + 1e-10) of probabilities, in nats (DeS4, Eq. 9).
+
+    Args:
+        probs: probabilities along `dim`, any floating dtype.
+        dim: the dimension of the classes, which the result lacks.
+
+    Returns:
+        In [0, ln C] up to 1e-10 per class, float32 (float64 for float64 probabilities).
+    """
+    with no_autocast(probs.device):
+        probs = exact_float(probs)
+        return -(probs * (probs + 1e-10).log()).sum(dim=dim)
+
+
+@torch.no_grad()
+def pixel_weights(confidence: Tensor, label: Tensor, ignore_index: int = VOID) -> Tensor:
+    """Weight of each pixel in DeS4's supervised loss, larger where the network is unsure (Eq. 7).
+
+    (1 - confidence)^2 over its sum in the image. The paper prints argmax for the maximum (D3).
+
+    Args:
+        confidence: (N, H, W) largest probability of each pixel; not read where void.
+        label: (N, H, W) true class.
+        ignore_index: the label that is void.
+
+    Returns:
+        (N, H, W), float32 (float64 for float64 confidence), without a gradient: 0 at void pixels, sum
+        1 in each image, uniform over the others if every confidence is 1; all 0 in an image without
+        any. Nothing waits for the device.
+
+    Raises:
+        ValueError: if the shapes do not fit.
+    """
+    check_map(confidence, 'confidence')
+    check_same_shape(label, confidence, 'label', 'confidence')
+    valid = label != ignore_index
+    unsure = (1 - exact_float(confidence)).square().masked_fill(~valid, 0)
+    total = unsure.sum(dim=(1, 2), keepdim=True)
+    weights = torch.where(total > 0, unsure, valid.to(unsure.dtype))
+    count = valid.sum(dim=(1, 2), keepdim=True).clamp(min=1)
+    return weights / torch.where(total > 0, total, count.to(total.dtype))
+
+
+def class_ratio(dataset_counts: Tensor) -> Tensor:
+    """Share of its pixels that every class gives, n_min / n_c (DeS4, Sec. 3.3, rule D6).
+
+    The rarest class gives all of its pixels and the others as many in expectation. The paper's text
+    has the inverse, which asks for more pixels than there are.
+
+    Args:
+        dataset_counts: (C,) pixels of each class in the labelled set, void left out.
+
+    Returns:
+        (C,) float64 in [0, 1]; 0 for classes without pixels, which do not count as the rarest.
+
+    Raises:
+        ValueError: if `dataset_counts` is not a vector.
+    """
+    _check_vector(dataset_counts, 'dataset_counts')
+    counts = dataset_counts.detach().double()
+    shown = counts > 0
+    rarest = counts.masked_fill(~shown, torch.inf).amin() if len(counts) else counts.sum()
+    return torch.where(shown, rarest / counts, 0)
+
+
+def class_quota(ratio: Tensor, batch_counts: Tensor) -> Tensor:
+    """Pixels to draw of each class of a batch: ratio · count, rounded half up (DeS4, Sec. 3.3).
+
+    Args:
+        ratio: (C,) as of `class_ratio`.
+        batch_counts: (C,) pixels of each class in the batch.
+
+    Returns:
+        (C,) int64, at least 1 where the batch has a pixel and at most what it has.
+
+    Raises:
+        ValueError: if the shapes do not fit.
+    """
+    _check_vector(ratio, 'ratio')
+    check_same_shape(batch_counts, ratio, 'batch_counts', 'ratio')
+    counts = batch_counts.detach().long()
+    quota = (ratio.detach().double() * counts + 0.5).floor().long()
+    return torch.minimum(quota.clamp(min=1), counts)
+
+
+def zone_index(entropy: Tensor, num_zones: int) -> Tensor:
+    """Zone of each pixel: equal widths from the least to the largest entropy (DeS4, Eq. 10).
+
+    A value on a border belongs to the upper zone, the largest one to the last (D7).
+
+    Args:
+        entropy: (M,) entropies of one class.
+        num_zones: k, at least 1.
+
+    Returns:
+        (M,) int64 in [0, k); all 0 if the entropies are equal. Nothing waits for the device.
+
+    Raises:
+        ValueError: if `entropy` is not a vector or `num_zones` below 1.
+    """
+    _check_vector(entropy, 'entropy')
+    _check_zones(num_zones)
+    entropy = exact_float(entropy.detach())
+    if not len(entropy):
+        return entropy.long()
+    low = entropy.amin()
+    return _zone(entropy - low, entropy.amax() - low, num_zones)
+
+
+def zone_ratio(entropy: Tensor, zones: Tensor, num_zones: int, alpha: float) -> Tensor:
+    """Raw share of each zone, 1 / (alpha + its mean entropy) (DeS4, Eq. 11).
+
+    As printed this favours low entropy, whatever the text says of difficult samples (D8); a larger
+    `alpha` makes the zones more equal.
+
+    Args:
+        entropy: (M,) entropies of one class.
+        zones: (M,) zone of each, as of `zone_index`.
+        num_zones: k.
+        alpha: above 0; the paper uses 0.1.
+
+    Returns:
+        (k,), not normalised, float32 (float64 for float64 entropies); 0 for empty zones. The means
+        are taken in float64. Nothing waits for the device.
+
+    Raises:
+        ValueError: if the shapes do not fit, `num_zones` is below 1 or `alpha` not above 0.
+    """
+    _check_vector(entropy, 'entropy')
+    check_same_shape(zones, entropy, 'zones', 'entropy')
+    _check_zones(num_zones)
+    _check_alpha(alpha)
+    return _ratio(exact_float(entropy.detach()), zones.long(), num_zones, alpha)[0]
+
+
+def zone_quota(ratio: Tensor, total: int | Tensor, available: Tensor) -> Tensor:
+    """Pixels to draw in each zone (DeS4, after Eq. 11, rule D9).
+
+    The total is shared out by `ratio` with the method of the largest remainder (the lower zone
+    first on equal ones). What a zone lacks is then taken from what its neighbours have to spare, the
+    nearest first and the lower first at equal distance, zone by zone from the lowest.
+
+    Args:
+        ratio: (k,) not negative, need not be normalised; all 0 means equal shares.
+        total: pixels to draw, an int or a tensor of one element.
+        available: (k,) pixels that each zone has.
+
+    Returns:
+        (k,) int64, at most `available`, with the sum min(total, available.sum()). Nothing waits for
+        the device.
+
+    Raises:
+        ValueError: if the shapes do not fit or `total` is a negative int.
+    """
+    _check_vector(ratio, 'ratio')
+    check_same_shape(available, ratio, 'available', 'ratio')
+    if isinstance(total, Tensor):
+        total = total.detach().reshape(1).long()
+    elif total < 0:
+        raise ValueError(f'total is {total}, but the number of pixels to draw cannot be negative.')
+    else:
+        total = torch.full((1,), int(total), device=ratio.device)
+    return _quota(ratio.detach()[None], total, available.detach().long()[None])[0]
+
+
+@torch.no_grad()
+def multi_entropy_sample(
+    entropy: Tensor,
+    label: Tensor,
+    quota: Tensor,
+    *,
+    num_zones: int = 5,
+    alpha: float = 0.1,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Draw pixels of every class from all levels of its entropy (DeS4, Sec. 3.3, steps e to i).
+
+    Each class has zones of its own (`zone_index`), shares its quota among them (`zone_ratio`,
+    `zone_quota`) and draws uniformly without replacement in each. All classes and zones are handled
+    at once: the pixels are shuffled, then sorted by class and zone, which keeps them shuffled within
+    each zone, and the first ones of each zone are taken.
+
+    Args:
+        entropy: (M,) entropy of each pixel; not read where void.
+        label: (M,) class of each pixel, 255 = void.
+        quota: (C,) pixels to draw of each class; one beyond the class's pixels takes all of them.
+        num_zones: k, at least 1.
+        alpha: of `zone_ratio`, above 0.
+        generator: source of randomness, on any device; by default torch's on that of `entropy`.
+
+    Returns:
+        (S,) int64 indices into `entropy`, without repetition, in no particular order. The host
+        waits for the device once, for S.
+
+    Raises:
+        ValueError: if the shapes do not fit, `num_zones` is below 1 or `alpha` not above 0.
+    """
+    _check_vector(entropy, 'entropy')
+    check_same_shape(label, entropy, 'label', 'entropy')
+    _check_vector(quota, 'quota')
+    _check_zones(num_zones)
+    _check_alpha(alpha)
+    entropy, device = exact_float(entropy), entropy.device
+    num_classes, num_pixels = len(quota), len(entropy)
+    if not num_pixels or not num_classes:
+        return torch.empty(0, dtype=torch.int64, device=device)
+
+    # Void is one more class, of which nothing is taken.
+    row = label.masked_fill(label == VOID, num_classes).long()
+    edge = entropy.new_full((2, num_classes + 1), torch.inf)
+    low = edge[0].scatter_reduce(0, row, entropy, 'amin')
+    span = (-edge[1]).scatter_reduce(0, row, entropy, 'amax') - low
+    cell = _zone(entropy - low.index_select(0, row), span.index_select(0, row), num_zones)
+    cell.add_(row, alpha=num_zones)
+    ratio, count = _ratio(entropy, cell, (num_classes + 1) * num_zones, alpha)
+
+    where = device if generator is None else generator.device
+    shuffled = torch.randperm(num_pixels, generator=generator, device=where)
+    shuffled = shuffled.to(device, non_blocking=True)
+    # The CPU sorts 8- and 16-bit keys five times faster than 64-bit ones.
+    fits = (
+        dtype
+        for dtype in (torch.uint8, torch.int16, torch.int64)
+        if len(count) - 1 <= torch.iinfo(dtype).max
+    )
+    order = cell.to(next(fits)).index_select(0, shuffled).sort(stable=True).indices
+
+    # The one wait: the quotas are a few hundred numbers, which the host shares out fastest.
+    ratio, count, quota = (
+        torch.cat([ratio.double(), count.double(), quota.double()])
+        .cpu()
+        .split([len(count), len(count), num_classes])
+    )
+    shape = (num_classes, num_zones)
+    count = count[: num_classes * num_zones].long()
+    take = _quota(ratio[: len(count)].view(shape), quota.long(), count.view(shape)).flatten()
+    first = count.cumsum(0) - count
+    drawn = [
+        order[start : start + n] for start, n in zip(first.tolist(), take.tolist(), strict=True)
+    ]
+    return shuffled.index_select(0, torch.cat(drawn))
+
+
+def _zone(offset: Tensor, span: Tensor, num_zones: int) -> Tensor:
+    """Zone of each `offset` from the least entropy, where the largest offset is `span`."""
+    # Multiplied before divided, so that a border that can be represented is met exactly.
+    zone = (offset * num_zones).div_(span.masked_fill(span <= 0, 1))
+    return zone.long().clamp_(0, num_zones - 1)
+
+
+def _ratio(entropy: Tensor, row: Tensor, num_rows: int, alpha: float) -> tuple[Tensor, Tensor]:
+    """1 / (alpha + mean entropy) of each row (0 if empty), and the pixels of each row."""
+    count = row.new_zeros(num_rows).index_add_(0, row, torch.ones_like(row))
+    total = entropy.new_zeros(num_rows, dtype=torch.float64)
+    total = total.index_add_(0, row, entropy.double())
+    ratio = (1 / (alpha + total / count.clamp(min=1))).masked_fill(count == 0, 0)
+    return ratio.to(entropy.dtype), count
+
+
+def _quota(ratio: Tensor, total: Tensor, available: Tensor) -> Tensor:
+    """`zone_quota` of many classes: ratio and available (C, k), total (C,)."""
+    num_zones = ratio.shape[1]
+    total = torch.minimum(total, available.sum(dim=1)).clamp(min=0)[:, None]
+    ratio = ratio.double()
+    weight = ratio.sum(dim=1, keepdim=True)
+    ratio = torch.where(weight > 0, ratio / weight, 1 / max(1, num_zones))
+    share = ratio * total
+    quota = share.floor()
+    left = total - quota.sum(dim=1, keepdim=True)
+    order = (share - quota).argsort(dim=1, descending=True, stable=True)
+    bonus = torch.arange(num_zones, device=ratio.device) < left
+    quota = quota.scatter_add(1, order, bonus.to(quota.dtype)).long()
+
+    take = torch.minimum(quota, available)
+    lack = list((quota - take).unbind(dim=1))
+    spare = list((available - take).unbind(dim=1))
+    take = list(take.unbind(dim=1))
+    for zone in range(num_zones):
+        by_distance = sorted(range(num_zones), key=lambda other: (abs(other - zone), other))
+        for other in by_distance[1:]:
+            moved = torch.minimum(lack[zone], spare[other])
+            lack[zone] = lack[zone] - moved
+            spare[other] = spare[other] - moved
+            take[other] = take[other] + moved
+    return torch.stack(take, dim=1)
+
+
+def _check_vector(x: Tensor, name: str) -> None:
+    if x.dim() != 1:
+        raise ValueError(f'{name} has shape {tuple(x.shape)}, but must have one dimension.')
+
+
+def _check_zones(num_zones: int) -> None:
+    if num_zones < 1:
+        raise ValueError(f'num_zones is {num_zones}, but at least one zone is needed.')
+
+
+def _check_alpha(alpha: float) -> None:
+    if not alpha > 0:
+        raise ValueError(f'alpha is {alpha}, but must be above 0: a mean entropy can be 0.')
