@@ -10,6 +10,7 @@ from mmengine.dist import all_gather_object, get_rank, get_world_size
 from mmengine.hooks import Hook
 from mmseg.registry import HOOKS
 
+from ...datasets import LabeledUnlabeledSampler
 from ._common import save_due
 
 
@@ -18,11 +19,13 @@ class ResumableRandomnessHook(Hook):
     """Give every rank its own random stream, and save it with each checkpoint.
 
     The stream is that of Python, numpy and torch in the training process: dropout, boxes, triggers. It
-    starts from (seed, rank), whatever was drawn while building. Validation is kept apart from it, since
-    a resumed run does not repeat the validation of the iteration that it resumes from. The states of all
-    ranks are gathered before a save is due, because MMEngine saves on rank 0 alone.
+    starts from (seed, rank), whatever was drawn while building. Validation and the making of the loader's
+    iterators are kept apart from it, since a resumed run does not repeat the validation of the iteration
+    that it resumes from and makes an iterator where the other one has one. The states of all ranks are
+    gathered before a save is due, because MMEngine saves on rank 0 alone.
 
-    The data's randomness is addressed by position and needs no state, see LabeledUnlabeledDataset.
+    The data's randomness is addressed by position and needs no state but the seed, see
+    LabeledUnlabeledDataset.
     """
 
     # Before the hooks that save, after those that update weights.
@@ -31,12 +34,16 @@ class ResumableRandomnessHook(Hook):
     def __init__(self) -> None:
         self._gathered: list[dict] | None = None
         self._restored: dict | None = None
-        self._before_val: dict | None = None
+        self._kept: dict | None = None
         self._started = False
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         if not runner._resume:
             return
+        sampler = runner.train_dataloader.sampler
+        if isinstance(sampler, LabeledUnlabeledSampler):
+            # A config without a seed draws another one each time, and the sampler was built with that.
+            sampler.seed = checkpoint['meta']['seed']
         states = checkpoint.get('random_states')
         if states is None or len(states) != get_world_size():
             found = 'none' if states is None else f'those of {len(states)} processes'
@@ -50,15 +57,23 @@ class ResumableRandomnessHook(Hook):
     def before_train(self, runner) -> None:
         self._started = False
 
-    def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
+    def before_train_epoch(self, runner) -> None:
         if self._started:
-            return
-        # Not before the first iteration: making the loader's iterator draws a number.
-        self._started = True
-        if self._restored is not None:
-            _set_random_state(self._restored)
+            self._kept = _random_state()
+
+    def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
+        # Not in before_train: making the loader's iterator, which follows it, draws a number.
+        if not self._started:
+            self._started = True
+            if self._restored is not None:
+                _set_random_state(self._restored)
+                self._restored = None
+            else:
+                _seed_everything(runner.seed, get_rank(), runner.iter)
         else:
-            _seed_everything(runner.seed, get_rank(), runner.iter)
+            self._put_back()
+        # Whoever saves at a moment that is not foreseen here must not save the states of an earlier one.
+        self._gathered = None
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         if save_due(runner):
@@ -69,13 +84,16 @@ class ResumableRandomnessHook(Hook):
 
     def before_val(self, runner) -> None:
         if self._started:
-            self._before_val = _random_state()
+            self._kept = _random_state()
             self._gathered = _gather_states()
 
     def after_val(self, runner) -> None:
-        if self._before_val is not None:
-            _set_random_state(self._before_val)
-            self._before_val = None
+        self._put_back()
+
+    def _put_back(self) -> None:
+        if self._kept is not None:
+            _set_random_state(self._kept)
+            self._kept = None
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         if self._gathered is not None:

@@ -12,7 +12,10 @@ from mmseg_semi.engine import ResumableRandomnessHook
 def make_runner(resume=False, seed=3):
     hook = CheckpointHook(interval=2, by_epoch=False, save_last=False)
     logger = logging.getLogger('test_resumable_randomness')
-    return SimpleNamespace(iter=0, seed=seed, hooks=[hook], _resume=resume, logger=logger)
+    loader = SimpleNamespace(sampler=None)
+    return SimpleNamespace(
+        iter=0, seed=seed, hooks=[hook], _resume=resume, logger=logger, train_dataloader=loader
+    )
 
 
 def draw():
@@ -57,6 +60,25 @@ def test_validation_does_not_shift_the_stream():
     plain, _ = train(make_runner(), start(make_runner()), 4)
     validated, _ = train(make_runner(), start(make_runner()), 4, validate_at=(1, 2))
     assert plain == validated
+
+
+def test_making_a_loaders_iterator_does_not_shift_the_stream():
+    plain, _ = train(make_runner(), start(make_runner()), 4)
+    hook, drawn = start(make_runner()), []
+    for _ in range(2):
+        hook.before_train_epoch(make_runner())
+        draw()
+        drawn += train(make_runner(), hook, 2)[0]
+    assert plain == drawn
+
+
+def test_states_of_an_earlier_iteration_are_not_saved():
+    runner = make_runner()
+    hook = start(runner)
+    train(runner, hook, 3)
+    checkpoint = {}
+    hook.before_save_checkpoint(runner, checkpoint)
+    assert checkpoint == {}
 
 
 def test_resumed_run_draws_the_numbers_of_the_uninterrupted_one():
