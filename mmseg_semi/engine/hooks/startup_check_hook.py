@@ -66,11 +66,21 @@ class StartupCheckHook(Hook):
                 )
 
     def _check_checkpoints(self, runner) -> None:
+        accumulated = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
         for hook in runner.hooks:
-            if isinstance(hook, CheckpointHook) and type(hook) is CheckpointHook:
+            if not isinstance(hook, CheckpointHook):
+                continue
+            if type(hook) is CheckpointHook:
                 runner.logger.warning(
                     'CheckpointHook writes in place: killed while saving, the run may have nothing to '
                     "resume from; use type='AtomicCheckpointHook'."
+                )
+            iterations = hook.interval * (len(runner.train_dataloader) if hook.by_epoch else 1)
+            if hook.interval > 0 and iterations % accumulated:
+                runner.logger.warning(
+                    f'A checkpoint every {iterations} iterations does not hold the gradients of '
+                    f'accumulative_counts={accumulated} in the making, so a run resumed from it loses them: '
+                    f'make the interval of the checkpoint hook a multiple of {accumulated}.'
                 )
 
     def _check_hooks(self, runner, model: SemiSegmentor) -> None:

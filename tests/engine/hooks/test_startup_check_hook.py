@@ -25,6 +25,13 @@ class Data:
         return {'img_path': self.paths[index]}
 
 
+class Loader(SimpleNamespace):
+    """A loader as far as the hook reads it."""
+
+    def __len__(self):
+        return 4
+
+
 def make_pair(labeled, unlabeled, num_classes=4):
     """A LabeledUnlabeledDataset of paths, without files."""
     pair = LabeledUnlabeledDataset.__new__(LabeledUnlabeledDataset)
@@ -54,7 +61,7 @@ def make_runner(
     train_loop._max_iters = 10
     return SimpleNamespace(
         model=network,
-        train_dataloader=SimpleNamespace(dataset=pair, sampler=sampler, batch_size=batch_size),
+        train_dataloader=Loader(dataset=pair, sampler=sampler, batch_size=batch_size),
         val_dataloader=SimpleNamespace(dataset=Data(list(val), num_classes)),
         val_loop=object(),
         train_loop=train_loop,
@@ -117,3 +124,12 @@ def test_stock_checkpoint_hook_is_warned_about(caplog):
     with caplog.at_level(logging.WARNING):
         StartupCheckHook().before_train(make_runner(hooks=hooks))
     assert "use type='AtomicCheckpointHook'" in caplog.text
+
+
+def test_checkpoint_within_an_accumulated_step_is_warned_about(caplog):
+    for interval, warned in ((3, True), (4, False)):
+        caplog.clear()
+        hooks = [MeanTeacherHook(), AtomicCheckpointHook(interval=interval, by_epoch=False)]
+        with caplog.at_level(logging.WARNING):
+            StartupCheckHook().before_train(make_runner(hooks=hooks))
+        assert ('accumulative_counts=2' in caplog.text) == warned
