@@ -1,0 +1,152 @@
+"""A training that is killed and resumed ends with the weights of one that was not, bit for bit."""
+
+import random
+import re
+
+import numpy as np
+import pytest
+import torch
+from processes import TOOLS, run_tool
+from tiny_run import dump, tiny_config
+
+SCENARIOS = {
+    'accumulation': {
+        'optim_wrapper__accumulative_counts': 2,
+        'default_hooks__checkpoint__interval': 4,
+        'train_cfg__val_interval': 3,
+    },
+    'epochs': {'epochs': 4},
+    'epochs_with_workers': {'epochs': 4, 'workers': 1},
+    'best_checkpoint': {'default_hooks__checkpoint__save_best': 'teacher/mIoU'},
+    'frequent_validation': {'train_cfg__val_interval': 1, 'workers': 1},
+}
+
+
+def differences(first, second, where=''):
+    """Keys under which two checkpoints differ, by bits."""
+    if isinstance(first, dict):
+        if first.keys() != second.keys():
+            return [f'{where}: keys {first.keys() ^ second.keys()}']
+        pairs = [(first[key], second[key], f'{where}.{key}') for key in first]
+    elif isinstance(first, (list, tuple)):
+        if len(first) != len(second):
+            return [f'{where}: lengths {len(first)} and {len(second)}']
+        pairs = [
+            (a, b, f'{where}[{i}]') for i, (a, b) in enumerate(zip(first, second, strict=True))
+        ]
+    elif isinstance(first, torch.Tensor):
+        same = first.dtype == second.dtype and torch.equal(first, second)
+        return [] if same else [where]
+    elif isinstance(first, np.ndarray):
+        return [] if np.array_equal(first, second) else [where]
+    else:
+        return [] if first == second else [where]
+    return [line for pair in pairs for line in differences(*pair)]
+
+
+def load(path):
+    """What must be the same in the last checkpoints of two runs."""
+    checkpoint = torch.load(path, weights_only=False)
+    keys = ('state_dict', 'optimizer', 'param_schedulers', 'random_states')
+    return {key: checkpoint[key] for key in keys}
+
+
+def final(folder):
+    return load((folder / 'work' / 'last_checkpoint').read_text())
+
+
+def prepare(folder, kill=None, **settings):
+    """Write config.py and, with the arguments of KillHook, sabotaged.py, which dies on the way."""
+    folder.mkdir(parents=True)
+    config = tiny_config(folder / 'work', **settings)
+    dump(config, folder / 'config.py')
+    if kill is not None:
+        config.custom_imports.imports.append('saboteurs')
+        config.custom_hooks.append({'type': 'KillHook', **kill})
+        dump(config, folder / 'sabotaged.py')
+    return folder
+
+
+def train(folder, config='config.py', *args, ranks=1):
+    return run_tool(TOOLS / 'train.py', config, *args, cwd=folder, ranks=ranks)
+
+
+def train_whole(folder, ranks=1, **settings):
+    result = train(prepare(folder, **settings), ranks=ranks)
+    assert result.code == 0, result.output
+    return final(folder)
+
+
+def train_killed_and_resumed(folder, kill, ranks=1, **settings):
+    prepare(folder, kill, **settings)
+    result = train(folder, 'sabotaged.py', ranks=ranks)
+    assert result.code == -9, result.output
+    result = train(folder, 'config.py', '--resume', ranks=ranks)
+    assert result.code == 0, result.output
+    return final(folder), result.output
+
+
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory):
+    """Last checkpoint of the standard training in one process."""
+    return train_whole(tmp_path_factory.mktemp('whole') / 'run')
+
+
+def random_moment(name, first=6, last=13):
+    """A moment that nobody chose, the same in every run of the tests."""
+    draw = random.Random(name)
+    stages = ('before_train_iter', 'after_train_iter')
+    return {'iteration': draw.randint(first, last), 'stage': draw.choice(stages)}
+
+
+@pytest.mark.parametrize('name', SCENARIOS)
+def test_resumed_run_ends_like_the_uninterrupted_one(name, tmp_path):
+    whole = train_whole(tmp_path / 'whole', **SCENARIOS[name])
+    resumed, output = train_killed_and_resumed(
+        tmp_path / 'killed', random_moment(name), **SCENARIOS[name]
+    )
+    assert re.search(r'resumed epoch: \d+, iter: [1-9]', output)
+    assert differences(whole, resumed) == []
+
+
+def test_run_without_a_seed_goes_on_with_the_one_it_drew(tmp_path):
+    folder = prepare(tmp_path / 'whole', randomness__seed=None)
+    assert train(folder).code == 0
+    earlier = folder / 'work' / 'iter_10.pth'
+    options = ('--cfg-options', f'load_from={earlier}', f'work_dir={tmp_path / "again"}')
+    result = train(folder, 'config.py', '--resume', *options)
+    assert result.code == 0, result.output
+    assert differences(final(folder), load(tmp_path / 'again' / 'iter_14.pth')) == []
+
+
+@pytest.mark.parametrize(
+    'kill', [{'iteration': 3}, {'iteration': 5, 'stage': 'before_save_checkpoint'}]
+)
+def test_killed_before_the_first_checkpoint_it_starts_anew(kill, tmp_path, whole):
+    resumed, output = train_killed_and_resumed(tmp_path / 'killed', kill)
+    assert 'resumed epoch' not in output
+    assert differences(whole, resumed) == []
+
+
+@pytest.mark.parametrize('workers', [0, 2])
+def test_one_process(workers, tmp_path, whole):
+    # The uninterrupted run has no workers: they change nothing either.
+    kill = random_moment(f'workers {workers}')
+    resumed, _ = train_killed_and_resumed(tmp_path / 'killed', kill, workers=workers)
+    assert differences(whole, resumed) == []
+
+
+def test_killed_while_saving(tmp_path, whole):
+    kill = {'iteration': 10, 'stage': 'before_save_checkpoint'}
+    resumed, output = train_killed_and_resumed(tmp_path / 'killed', kill)
+    assert 'iter: 5' in output
+    assert differences(whole, resumed) == []
+
+
+def test_two_ranks(tmp_path):
+    settings = {'labeled': 1, 'unlabeled': 1, 'workers': 1}
+    whole = train_whole(tmp_path / 'whole', ranks=2, **settings)
+    kill = {**random_moment('two ranks'), 'rank': 1}
+    resumed, _ = train_killed_and_resumed(tmp_path / 'killed', kill, ranks=2, **settings)
+    assert len(resumed['random_states']) == 2
+    assert differences(whole, resumed) == []
