@@ -1,0 +1,72 @@
+# CamVid, 11 classes at 480 x 360, with labelled images only. Partitions set the list:
+# train_dataloader.dataset.ann_file.
+dataset_type = 'CamVidDataset'
+data_root = 'data/camvid'
+# Transforms say (height, width) of a crop and (width, height) of a scale.
+crop_size = (360, 480)
+scale = (480, 360)
+ratio_range = (0.5, 2.0)
+
+geometry = [
+    dict(type='RandomResize', scale=scale, ratio_range=ratio_range, keep_ratio=True),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='RandomCrop', crop_size=crop_size),
+]
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations'),
+    *geometry,
+    dict(type='PackSegInputs'),
+]
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    # Before the labels are loaded: they are compared at their own size.
+    dict(type='Resize', scale=scale, keep_ratio=True),
+    dict(type='LoadAnnotations'),
+    dict(type='PackSegInputs'),
+]
+
+train_dataloader = dict(
+    batch_size=8,
+    num_workers=4,
+    persistent_workers=True,
+    pin_memory=True,
+    sampler=dict(type='InfiniteSampler', shuffle=True),
+    dataset=dict(
+        type=dataset_type,
+        data_root=data_root,
+        data_prefix=dict(img_path='img_dir/train', seg_map_path='ann_dir/train'),
+        ann_file='splits/train.txt',
+        pipeline=train_pipeline,
+    ),
+)
+# `val` is one clip between training frames, a check at most: what is reported is `test`.
+val_dataloader = dict(
+    batch_size=1,
+    num_workers=2,
+    persistent_workers=True,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(
+        type=dataset_type,
+        data_root=data_root,
+        data_prefix=dict(img_path='img_dir/val', seg_map_path='ann_dir/val'),
+        ann_file='splits/val.txt',
+        pipeline=test_pipeline,
+    ),
+)
+test_dataloader = dict(
+    batch_size=1,
+    num_workers=2,
+    persistent_workers=True,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(
+        type=dataset_type,
+        data_root=data_root,
+        data_prefix=dict(img_path='img_dir/test', seg_map_path='ann_dir/test'),
+        ann_file='splits/test.txt',
+        pipeline=test_pipeline,
+    ),
+)
+
+val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
+test_evaluator = val_evaluator

@@ -1,0 +1,34 @@
+# CamVid at 128 x 96 with crops of 96 x 72, labelled images only: the check that runs on one core in a minute.
+_base_ = './camvid.py'
+crop_size = (72, 96)
+scale = (128, 96)
+
+geometry = [
+    # The smallest image is as large as the crop: nothing is padded.
+    dict(type='RandomResize', scale=scale, ratio_range=(0.75, 1.5), keep_ratio=True),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='RandomCrop', crop_size=crop_size),
+]
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations'),
+    *geometry,
+    dict(type='PackSegInputs'),
+]
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale=scale, keep_ratio=True),
+    dict(type='LoadAnnotations'),
+    dict(type='PackSegInputs'),
+]
+
+train_dataloader = dict(
+    num_workers=0,
+    persistent_workers=False,
+    pin_memory=False,
+    dataset=dict(pipeline=train_pipeline),
+)
+val_dataloader = dict(num_workers=0, persistent_workers=False, dataset=dict(pipeline=test_pipeline))
+test_dataloader = dict(
+    num_workers=0, persistent_workers=False, dataset=dict(pipeline=test_pipeline)
+)

@@ -1,0 +1,78 @@
+# Cityscapes with labelled images only. Partitions set the list: train_dataloader.dataset.ann_file.
+dataset_type = 'CityscapesDataset'
+data_root = 'data/cityscapes'
+img_suffix = '_leftImg8bit.png'
+seg_map_suffix = '_gtFine_labelTrainIds.png'
+crop_size = (769, 769)
+
+# Resize, flip, crop, in iMAS's order. At scales below 0.751 the crop is higher than the image and the
+# preprocessor pads it: mean colour, label 255.
+geometry = [
+    dict(type='RandomResize', scale=(2048, 1024), ratio_range=(0.5, 2.0), keep_ratio=True),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='RandomCrop', crop_size=crop_size),
+]
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations'),
+    *geometry,
+    dict(type='PackSegInputs'),
+]
+# At the original 1024 x 2048; the model slides its window over it (test_cfg).
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations'),
+    dict(type='PackSegInputs'),
+]
+# For `tools/test.py --tta` only; no published figure uses it.
+tta_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(
+        type='TestTimeAug',
+        transforms=[
+            [dict(type='Resize', scale_factor=r, keep_ratio=True) for r in (0.75, 1.0, 1.5)],
+            [dict(type='RandomFlip', prob=p, direction='horizontal') for p in (0.0, 1.0)],
+            [dict(type='LoadAnnotations')],
+            [dict(type='PackSegInputs')],
+        ],
+    ),
+]
+
+# CheckedDataset is the stock class named in `of`, with a clear error where its files are missing.
+train_dataloader = dict(
+    batch_size=4,
+    num_workers=4,
+    persistent_workers=True,
+    pin_memory=True,
+    sampler=dict(type='InfiniteSampler', shuffle=True),
+    dataset=dict(
+        type='CheckedDataset',
+        of=dataset_type,
+        data_root=data_root,
+        data_prefix=dict(img_path='leftImg8bit/train', seg_map_path='gtFine/train'),
+        img_suffix=img_suffix,
+        seg_map_suffix=seg_map_suffix,
+        ann_file='splits/u2pl/372/labeled.txt',
+        pipeline=train_pipeline,
+    ),
+)
+val_dataloader = dict(
+    batch_size=1,
+    num_workers=4,
+    persistent_workers=True,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(
+        type='CheckedDataset',
+        of=dataset_type,
+        data_root=data_root,
+        data_prefix=dict(img_path='leftImg8bit/val', seg_map_path='gtFine/val'),
+        img_suffix=img_suffix,
+        seg_map_suffix=seg_map_suffix,
+        pipeline=test_pipeline,
+    ),
+)
+test_dataloader = val_dataloader
+
+# One confusion matrix for all 500 images, void left out.
+val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
+test_evaluator = val_evaluator

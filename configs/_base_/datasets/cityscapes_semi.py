@@ -1,0 +1,43 @@
+# Cityscapes with labelled and unlabelled images. Partitions set the two lists, ann_file of each child.
+_base_ = './cityscapes.py'
+
+unlabeled_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='AddValidMask'),
+    *_base_.geometry,
+    dict(
+        type='MultiBranch',
+        weak=[dict(type='PackUnlabeledInputs')],
+        strong=[dict(type='RandomIntensity', ranges='paper'), dict(type='PackUnlabeledInputs')],
+    ),
+]
+
+train_dataloader = dict(
+    _delete_=True,
+    batch_size=8,  # of one process: labeled + unlabeled of the sampler
+    num_workers=6,
+    persistent_workers=True,
+    pin_memory=True,
+    sampler=dict(type='LabeledUnlabeledSampler', labeled=4, unlabeled=4, endless=True),
+    collate_fn=dict(type='collate_branches'),
+    dataset=dict(
+        type='LabeledUnlabeledDataset',
+        labeled=dict(
+            type=_base_.dataset_type,
+            data_root=_base_.data_root,
+            data_prefix=dict(img_path='leftImg8bit/train', seg_map_path='gtFine/train'),
+            img_suffix=_base_.img_suffix,
+            seg_map_suffix=_base_.seg_map_suffix,
+            ann_file='splits/u2pl/372/labeled.txt',
+            pipeline=_base_.train_pipeline,
+        ),
+        unlabeled=dict(
+            type='UnlabeledDataset',
+            data_root=_base_.data_root,
+            img_dir='leftImg8bit/train',
+            img_suffix=_base_.img_suffix,
+            ann_file='splits/u2pl/372/unlabeled.txt',
+            pipeline=unlabeled_pipeline,
+        ),
+    ),
+)

@@ -1,0 +1,44 @@
+# Drawn shapes, 6 classes: no files. Images are stretches of one stream: 40 labelled ones, the next 500
+# without labels, and others for validation. Another `seed` (of all sets alike) is another stream.
+dataset_type = 'ShapesDataset'
+image_size = (64, 64)
+crop_size = (64, 64)
+
+geometry = [
+    dict(type='RandomResize', scale=image_size, ratio_range=(0.75, 1.5), keep_ratio=True),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='RandomCrop', crop_size=crop_size),
+]
+train_pipeline = [dict(type='LoadShapes'), *geometry, dict(type='PackSegInputs')]
+test_pipeline = [dict(type='LoadShapes'), dict(type='PackSegInputs')]
+
+train_dataloader = dict(
+    batch_size=8,
+    num_workers=0,
+    sampler=dict(type='InfiniteSampler', shuffle=True),
+    dataset=dict(
+        type=dataset_type,
+        image_size=image_size,
+        seed=0,
+        start=0,
+        num_images=40,
+        pipeline=train_pipeline,
+    ),
+)
+val_dataloader = dict(
+    batch_size=1,
+    num_workers=0,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(
+        type=dataset_type,
+        image_size=image_size,
+        seed=0,
+        start=10000,
+        num_images=200,
+        pipeline=test_pipeline,
+    ),
+)
+test_dataloader = val_dataloader
+
+val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
+test_evaluator = val_evaluator

@@ -1,0 +1,11 @@
+# SGD with poly decay as iMAS's code trains Cityscapes: one learning rate for encoder and heads.
+optim_wrapper = dict(
+    type='OptimWrapper',
+    constructor='NetworkOptimWrapperConstructor',
+    optimizer=dict(type='SGD', lr=0.01, momentum=0.9, weight_decay=5e-4),
+)
+# `end` is left out, so that it is train_cfg.max_iters.
+param_scheduler = [dict(type='PolyLR', power=0.9, eta_min=0.0, begin=0, by_epoch=False)]
+
+# For 16 labelled and 16 unlabelled images a step; the base counts both, supervised-only configs set 16.
+auto_scale_lr = dict(enable=False, base_batch_size=32)

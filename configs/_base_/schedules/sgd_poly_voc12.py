@@ -1,0 +1,15 @@
+# SGD with poly decay as iMAS's code trains Pascal VOC: the encoder's learning rate is a tenth of the heads'.
+optim_wrapper = dict(
+    type='OptimWrapper',
+    # The student alone is optimised, with whatever constructor the network wants; stock models as ever.
+    constructor='NetworkOptimWrapperConstructor',
+    optimizer=dict(type='SGD', lr=0.001, momentum=0.9, weight_decay=1e-4),
+    # Matches the auxiliary head's parameters, too.
+    paramwise_cfg=dict(custom_keys=dict(head=dict(lr_mult=10.0))),
+)
+# lr * (1 - iteration / max_iters)^0.9 down to 0; `end` is left out, so that it is train_cfg.max_iters.
+param_scheduler = [dict(type='PolyLR', power=0.9, eta_min=0.0, begin=0, by_epoch=False)]
+
+# These learning rates are for 16 labelled and 16 unlabelled images a step, over all GPUs. The base counts both;
+# supervised-only configs set 16. `--auto-scale-lr` scales to the batch that is there.
+auto_scale_lr = dict(enable=False, base_batch_size=32)
