@@ -1,0 +1,95 @@
+"""What the README promises, run as a reader would."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mmseg_semi.datasets.shapes import CLASSES, write_shapes
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def block_after(heading, language):
+    """The first code block of a language below a heading of the README."""
+    text = (ROOT / 'README.md').read_text()
+    section = text[text.index(f'## {heading}\n') :]
+    return re.search(rf'```{language}\n(.*?)```', section, re.DOTALL).group(1)
+
+
+@pytest.mark.slow
+def test_ten_lines_of_config_train_on_your_own_data(tmp_path):
+    """The block as it stands; only the network's size is cut down, since this machine may have no GPU."""
+    config = block_after('Your own data', 'python')
+    assert len([line for line in config.splitlines() if line.strip()]) <= 12
+    names = tuple(CLASSES)
+    config = config.replace("('background', 'crack')", repr(names))
+    config = config.replace('num_classes=2', f'num_classes={len(names)}')
+    config = config.replace(
+        '[[0, 0, 0], [255, 0, 0]]', repr([[i, i, i] for i in range(len(names))])
+    )
+    (tmp_path / 'cracks.py').write_text(config)
+    root = tmp_path / 'data' / 'cracks'
+    write_shapes(tmp_path / 'drawn', 8)
+    for kind, folder, suffix in (
+        ('img_dir', 'drawn/img_dir', '.jpg'),
+        ('ann_dir', 'drawn/ann_dir', '.png'),
+    ):
+        for place, part in enumerate(('train', 'val', 'unlabeled')):
+            if (kind, part) == ('ann_dir', 'unlabeled'):
+                continue
+            (root / kind / part).mkdir(parents=True)
+            for file in sorted((tmp_path / folder).iterdir())[place * 2 : place * 2 + 2]:
+                _convert(file, root / kind / part / (file.stem + suffix))
+    small = [
+        'model.segmentor.pretrained=None',
+        'model.segmentor.backbone.base_channels=4',
+        'model.segmentor.backbone.stem_channels=8',
+        'model.segmentor.backbone.depth=18',
+        'model.segmentor.backbone.norm_cfg.type=BN',
+        'model.segmentor.decode_head.in_channels=32',
+        'model.segmentor.decode_head.c1_in_channels=4',
+        'model.segmentor.decode_head.channels=8',
+        'model.segmentor.auxiliary_head.in_channels=16',
+        'model.segmentor.auxiliary_head.channels=8',
+        'model.data_preprocessor.size=(64,64)',
+        'train_dataloader.dataset.labeled.pipeline.4.crop_size=(64,64)',
+        'train_dataloader.dataset.unlabeled.pipeline.4.crop_size=(64,64)',
+        'train_dataloader.num_workers=0',
+        'train_dataloader.persistent_workers=False',
+        'val_dataloader.num_workers=0',
+        'val_dataloader.persistent_workers=False',
+        'train_cfg.max_iters=2',
+        'train_cfg.val_interval=2',
+    ]
+    command = [sys.executable, ROOT / 'tools/train.py', 'cracks.py', '--cfg-options', *small]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
+    assert '2 labelled and 2 unlabelled images' in run.stdout + run.stderr
+    assert (tmp_path / 'work_dirs/cracks/iter_2.pth').exists()
+
+
+def _convert(source, target):
+    if target.suffix == source.suffix:
+        target.write_bytes(source.read_bytes())
+        return
+    from PIL import Image
+
+    Image.open(source).convert('RGB').save(target, quality=95)
+
+
+def test_every_file_that_the_readme_links_to_exists():
+    text = (ROOT / 'README.md').read_text()
+    links = [link for link in re.findall(r'\]\(([^)#]+)', text) if '://' not in link]
+    assert len(links) > 5
+    missing = [link for link in links if not (ROOT / link).exists()]
+    assert not missing
+
+
+def test_every_tool_that_the_readme_names_exists():
+    text = (ROOT / 'README.md').read_text()
+    tools = set(re.findall(r'tools/\S+?\.(?:py|sh)', text))
+    assert {'tools/train.py', 'tools/dist_train.sh', 'tools/quickstart.py'} <= tools
+    assert all((ROOT / tool).exists() for tool in tools)
