@@ -41,9 +41,9 @@ class ResumableRandomnessHook(Hook):
         if not runner._resume:
             return
         sampler = runner.train_dataloader.sampler
-        if isinstance(sampler, LabeledUnlabeledSampler):
+        if isinstance(sampler, LabeledUnlabeledSampler) and 'sampler_seed' in checkpoint:
             # A config without a seed draws another one each time, and the sampler was built with that.
-            sampler.seed = checkpoint['meta']['seed']
+            sampler.seed = checkpoint['sampler_seed']
         states = checkpoint.get('random_states')
         if states is None or len(states) != get_world_size():
             found = 'none' if states is None else f'those of {len(states)} processes'
@@ -98,6 +98,9 @@ class ResumableRandomnessHook(Hook):
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         if self._gathered is not None:
             checkpoint['random_states'] = self._gathered
+        sampler = runner.train_dataloader.sampler
+        if isinstance(sampler, LabeledUnlabeledSampler):
+            checkpoint['sampler_seed'] = sampler.seed
 
 
 def _seed_everything(seed: int, rank: int, iteration: int) -> None:
