@@ -10,6 +10,7 @@ import os
 import random
 import runpy
 import socket
+import subprocess
 import sys
 import traceback
 from multiprocessing import connection, forkserver, get_context
@@ -92,6 +93,20 @@ def run_tool(tool: Path, *args, cwd: Path, ranks: int = 1) -> Result:
                         other.kill()
     rank = first or 0
     return Result(processes[rank].exitcode, logs[rank].read_text())
+
+
+def run_script(script: Path, *args, cwd: Path) -> Result:
+    """Run a shell script or, with this Python, a tool, as a user would: with all its imports."""
+    starter = [sys.executable] if script.suffix == '.py' else []
+    done = subprocess.run(
+        [*starter, str(script), *map(str, args)],
+        cwd=cwd,
+        env={**os.environ, **ENVIRONMENT, 'PYTHON': sys.executable},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    return Result(done.returncode, done.stdout)
 
 
 def _server():

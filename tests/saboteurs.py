@@ -1,15 +1,17 @@
-"""Hooks, transforms and losses that break a training, for the tests of what survives."""
+"""Hooks that break a training, or watch it, for the tests of what survives."""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+from pathlib import Path
 
 import torch
-from mmcv.transforms import BaseTransform
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
-from mmseg.registry import HOOKS, TRANSFORMS
+from mmengine.model import is_model_wrapper
+from mmseg.registry import HOOKS
 
 
 @HOOKS.register_module()
@@ -46,14 +48,27 @@ class PoisonWeightsHook(Hook):
             next(runner.model.parameters()).fill_(float('nan'))
 
 
-@TRANSFORMS.register_module()
-class RecordPath(BaseTransform):
-    """Append the path of each image that passes to a file, from whatever worker it passes in."""
+@HOOKS.register_module()
+class WatchHook(Hook):
+    """Write down what each rank sees and ends with: ``rank0.json`` and ``rank0.pth`` in the work folder.
 
-    def __init__(self, file: str) -> None:
-        self.file = file
+    The JSON has, for each iteration, branch, path and sum of the uint8 values of every image.
+    """
 
-    def transform(self, results: dict) -> dict:
-        with open(self.file, 'a') as file:
-            file.write(results['img_path'] + '\n')
-        return results
+    def __init__(self) -> None:
+        self.batches = []
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
+        self.batches.append(
+            [
+                (branch, sample.img_path, int(image.sum()))
+                for branch, images in data_batch['inputs'].items()
+                for image, sample in zip(images, data_batch['data_samples'][branch], strict=True)
+            ]
+        )
+
+    def after_train(self, runner) -> None:
+        path = Path(runner.work_dir) / f'rank{get_rank()}'
+        path.with_suffix('.json').write_text(json.dumps(self.batches))
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        torch.save(model.state_dict(), path.with_suffix('.pth'))

@@ -7,9 +7,12 @@ CutMix, validations that do not coincide with saves.
 
 from __future__ import annotations
 
+import copy
+import uuid
 from pathlib import Path
 
 from mmengine.config import Config
+from mmengine.runner import Runner
 from tiny import tiny_segmentor
 
 from mmseg_semi.datasets.shapes import CLASSES, PALETTE, write_shapes
@@ -212,7 +215,9 @@ def tiny_config(
                     ],
                 },
             ],
-        }
+        },
+        # Laying it out as pretty Python, for each checkpoint, takes longer than the training.
+        format_python_code=False,
     )
     if method:
         config.custom_hooks.append({'type': 'MeanTeacherHook', 'decay': 0.9, 'copy_epochs': 1})
@@ -220,6 +225,13 @@ def tiny_config(
             config.train_dataloader.sampler.endless = False
     config.merge_from_dict({key.replace('__', '.'): value for key, value in changes.items()})
     return config
+
+
+def build_runner(config: Config) -> Runner:
+    """Build a Runner that shares no logger, visualizer or history with others of this process."""
+    config = copy.deepcopy(config)
+    config.experiment_name = uuid.uuid4().hex
+    return Runner.from_cfg(config)
 
 
 def dump(config: Config, path: Path) -> Path:

@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from processes import TOOLS, run_tool
+from processes import TOOLS, run_script, run_tool
 from tiny_run import dump, tiny_config
 
 SCENARIOS = {
@@ -143,10 +143,18 @@ def test_killed_while_saving(tmp_path, whole):
     assert differences(whole, resumed) == []
 
 
-def test_two_ranks(tmp_path):
+@pytest.mark.slow
+def test_two_ranks_of_the_launcher_script(tmp_path):
     settings = {'labeled': 1, 'unlabeled': 1, 'workers': 1}
     whole = train_whole(tmp_path / 'whole', ranks=2, **settings)
     kill = {**random_moment('two ranks'), 'rank': 1}
-    resumed, _ = train_killed_and_resumed(tmp_path / 'killed', kill, ranks=2, **settings)
+    folder = prepare(tmp_path / 'killed', kill, **settings)
+    killed = run_script(TOOLS / 'dist_train.sh', 'sabotaged.py', 2, cwd=folder)
+    assert killed.code == 1
+    assert 'Signal 9 (SIGKILL)' in killed.output
+    done = run_script(TOOLS / 'dist_train.sh', 'config.py', 2, '--resume', cwd=folder)
+    assert done.code == 0, done.output
+    assert 'resumed epoch: 0, iter: ' in done.output
+    resumed = final(folder)
     assert len(resumed['random_states']) == 2
     assert differences(whole, resumed) == []
