@@ -1,5 +1,7 @@
 """The sampler inside mmengine's own training loops: endless, by epochs, resumed."""
 
+import multiprocessing
+
 import pytest
 import torch
 from mmengine.hooks import Hook
@@ -67,6 +69,8 @@ def train(config, tmp_path, monkeypatch):
             **settings,
         )
         runner.train()
+        for worker in multiprocessing.active_children():
+            worker.terminate()  # torch waits five seconds for each when the Runner is collected
         return record.batches
 
     return run
