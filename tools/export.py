@@ -12,7 +12,7 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from mmengine.utils import mkdir_or_exist
 
 import mmseg_semi  # noqa: F401  registers the package's modules
-from mmseg_semi.engine.export import plain_config, plain_state_dict
+from mmseg_semi.engine.export import own_modules, plain_config, plain_state_dict
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -32,8 +32,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def export(args: argparse.Namespace) -> tuple[str, str]:
-    """Write the files and return their paths."""
+def export(args: argparse.Namespace) -> tuple[str, str, list[str]]:
+    """Write the files; return their paths and the modules that still need this package."""
     for path in (args.config, args.checkpoint):
         if not osp.isfile(path):
             raise FileNotFoundError(f'{path} does not exist: give the path of a file.')
@@ -62,17 +62,20 @@ def export(args: argparse.Namespace) -> tuple[str, str]:
     plain.dump(config_path)
     kept = {key: meta[key] for key in ('dataset_meta', 'epoch', 'iter', 'seed') if key in meta}
     torch.save({'state_dict': weights, 'meta': kept}, weights_path)
-    return config_path, weights_path
+    return config_path, weights_path, own_modules(plain.model)
 
 
 def main() -> None:
     args = parse_args()
     try:
-        config_path, weights_path = export(args)
+        config_path, weights_path, own = export(args)
     except (OSError, ValueError) as error:
         sys.exit(f'export: {error}')
+    needs = 'they need no mmseg_semi'
+    if own:
+        needs = f'the network has {", ".join(own)}, so that they import mmseg_semi'
     print(
-        f'{config_path} and {weights_path} are plain MMSegmentation: they need no mmseg_semi. Try\n'
+        f'{config_path} and {weights_path} are for the tools of MMSegmentation: {needs}. Try\n'
         f'  MMSegInferencer(model={config_path!r}, weights={weights_path!r})'
     )
 

@@ -64,11 +64,17 @@ def plain_config(cfg: Config, dataset_meta: dict) -> Config:
         cfg (Config): Of a training with this package.
         dataset_meta (dict): ``classes`` and ``palette`` of the training set, from its checkpoint.
 
+    Returns:
+        Config: Of the network alone. Where the network itself has a module of this package, which stock
+        MMSegmentation cannot build, it has ``custom_imports`` and needs the package after all.
+
     Raises:
-        ValueError: The network has a module of this package, which stock MMSegmentation cannot build.
+        ValueError: The test pipeline has a transform of this package.
     """
     plain = {'default_scope': 'mmseg', 'load_from': None, 'resume': False}
     plain['model'] = _plain_model(cfg.model)
+    if own_modules(plain['model']):
+        plain['custom_imports'] = {'imports': [PACKAGE], 'allow_failed_imports': False}
     for key in KEPT_KEYS:
         if key in cfg:
             plain[key] = copy.deepcopy(cfg[key])
@@ -81,6 +87,12 @@ def plain_config(cfg: Config, dataset_meta: dict) -> Config:
     hooks = copy.deepcopy(cfg.get('default_hooks', {}))
     plain['default_hooks'] = {name: hook for name, hook in hooks.items() if name != 'checkpoint'}
     return Config(plain)
+
+
+def own_modules(model: dict) -> list[str]:
+    """Types in a model's config that stock MMSegmentation cannot build."""
+    types = {part['type'] for part in _configs_in(model) if _is_ours(MODELS, part['type'])}
+    return sorted(types)
 
 
 def _plain_model(model: dict) -> dict:
@@ -96,12 +108,6 @@ def _plain_model(model: dict) -> dict:
         for head in heads if isinstance(heads, (list, tuple)) else [heads]:
             if head is not None and 'loss_decode' in head:
                 head['loss_decode'] = _plain_loss(head['loss_decode'])
-    for part in _configs_in(plain):
-        if _is_ours(MODELS, part['type']):
-            raise ValueError(
-                f'{part["type"]} is a module of {PACKAGE}, which stock MMSegmentation cannot build: export '
-                'only serves networks of stock modules.'
-            )
     return plain
 
 
@@ -115,6 +121,9 @@ def _plain_loss(loss: dict | list) -> dict | list:
 
 
 def _plain_dataset(dataset: dict, dataset_meta: dict) -> dict:
+    if 'of' in dataset:  # CheckedDataset names the class that it builds
+        dataset = {**dataset, 'type': dataset['of']}
+        del dataset['of']
     if not _is_ours(DATASETS, dataset['type']):
         return dataset
     cls = DATASETS.get(dataset['type'])
