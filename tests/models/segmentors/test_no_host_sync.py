@@ -1,0 +1,49 @@
+"""In a training step nothing waits for the device; only a GPU can show it."""
+
+import pytest
+import torch
+from mmengine.optim import build_optim_wrapper
+from mmseg.registry import MODELS
+from tiny import collated_batch, tiny_segmentor
+
+needs_gpu = pytest.mark.skipif(
+    not torch.cuda.is_available(), reason='counting host synchronisations needs a GPU'
+)
+
+
+def on_device(batch):
+    """Move the images beforehand: a copy from memory that is not pinned is the loader's business."""
+    inputs = {branch: images.cuda() for branch, images in batch['inputs'].items()}
+    samples = {
+        branch: [sample.to('cuda') for sample in samples]
+        for branch, samples in batch['data_samples'].items()
+    }
+    return {'inputs': inputs, 'data_samples': samples}
+
+
+@needs_gpu
+@pytest.mark.parametrize('loss', [{}, {'ohem': {'threshold': 0.7, 'min_kept': 100}}])
+@pytest.mark.parametrize('ignore_padding', [True, False])
+def test_step_and_average_never_wait(loss, ignore_padding):
+    segmentor = tiny_segmentor('BN', loss_decode={'type': 'PixelCrossEntropyLoss', **loss})
+    settings = {'tau': 0.28, 'ignore_padding': ignore_padding}
+    model = MODELS.build({'type': 'IMAS', 'segmentor': segmentor, 'semi_train_cfg': settings})
+    model = model.cuda().train()
+    wrapper = build_optim_wrapper(
+        model,
+        {
+            'type': 'OptimWrapper',
+            'constructor': 'NetworkOptimWrapperConstructor',
+            'optimizer': {'type': 'SGD', 'lr': 0.01, 'momentum': 0.9},
+        },
+    )
+    batch = on_device(collated_batch(2, 3))
+    for _ in range(3):  # cuDNN and the allocator settle
+        model.train_step(batch, wrapper)
+        model.update_teacher(0.99)
+    torch.cuda.set_sync_debug_mode('error')
+    try:
+        model.train_step(batch, wrapper)
+        model.update_teacher(0.99)
+    finally:
+        torch.cuda.set_sync_debug_mode('default')

@@ -1,0 +1,76 @@
+"""The main job on real images: iMAS on CamVid must not break what supervised training learns.
+
+At this size (128 x 96, a minute of one core for the supervised run) no method needs to win.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+CAMVID = Path(os.environ.get('CAMVID_ROOT', ROOT.parent / 'shared/data/camvid')).resolve()
+CONFIGS = {
+    'supervised': 'suponly/suponly_deeplabv3plus_r18-tiny_600iter_camvid-1_16-96x72.py',
+    'iMAS': 'imas/imas_deeplabv3plus_r18-tiny_600iter_camvid-1_16-96x72.py',
+}
+CHILDREN = {
+    'supervised': ['train_dataloader.dataset'],
+    'iMAS': ['train_dataloader.dataset.labeled', 'train_dataloader.dataset.unlabeled'],
+}
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not (CAMVID / 'splits').is_dir(),
+        reason=f'CamVid is neither at $CAMVID_ROOT nor at {CAMVID}',
+    ),
+]
+
+
+def start(method, work_dir):
+    """Train, and validate on the test images, in a process of its own."""
+    places = [*CHILDREN[method], 'val_dataloader.dataset', 'test_dataloader.dataset']
+    options = [f'{place}.data_root={CAMVID}' for place in places]
+    options += [
+        'val_dataloader.dataset.data_prefix.img_path=img_dir/test',
+        'val_dataloader.dataset.data_prefix.seg_map_path=ann_dir/test',
+        'val_dataloader.dataset.ann_file=splits/test.txt',
+    ]
+    command = [
+        sys.executable,
+        ROOT / 'tools/train.py',
+        ROOT / 'configs' / CONFIGS[method],
+        '--work-dir',
+        work_dir,
+        '--cfg-options',
+        *options,
+    ]
+    return subprocess.Popen(
+        [str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def scalars(work_dir):
+    (file,) = work_dir.glob('*/vis_data/scalars.json')
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def test_imas_stays_within_three_points_of_supervised_training(tmp_path):
+    runs = {method: start(method, tmp_path / method) for method in CONFIGS}
+    for method, process in runs.items():
+        output, _ = process.communicate()
+        assert process.returncode == 0, f'{method}: {output[-3000:]}'
+    logs = {method: scalars(tmp_path / method) for method in CONFIGS}
+    supervised = logs['supervised'][-1]['mIoU']
+    teacher, student = (logs['iMAS'][-1][f'{network}/mIoU'] for network in ('teacher', 'student'))
+    # About 30 is normal at 1/16; far below would mean that nothing was learnt.
+    assert supervised > 24
+    assert teacher > supervised - 3, (supervised, teacher, student)
+    unlabeled = [entry for entry in logs['iMAS'] if 'loss_unlabeled' in entry]
+    assert len(unlabeled) >= 8
+    assert all(0 < entry['loss'] < 10 for entry in logs['iMAS'] if 'loss' in entry)
+    assert 0.2 < sum(entry['confident_ratio'] for entry in unlabeled) / len(unlabeled) < 0.9
