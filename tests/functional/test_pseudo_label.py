@@ -89,6 +89,17 @@ def test_chunks_of_several_images_give_the_same(monkeypatch):
             assert torch.equal(result, expected)
 
 
+def test_strips_of_rows_give_the_same(monkeypatch):
+    logits = random_logits()
+    whole = pseudo_label.confidence_and_label(logits, (9, 7))
+    for elements in (1, 3 * 4 * 7 * 2, 3 * 4 * 7 * 9):  # 1, 2 and all rows
+        monkeypatch.setattr(pseudo_label, '_CACHED_ELEMENTS', elements)
+        for result, expected in zip(
+            pseudo_label.confidence_and_label(logits, (9, 7)), whole, strict=True
+        ):
+            assert torch.equal(result, expected)
+
+
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize('autocast', [False, True])
 def test_half_precision_is_computed_in_float32(dtype, autocast):

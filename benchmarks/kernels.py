@@ -1,0 +1,517 @@
+"""Time the hot functions of `mmseg_semi.functional` against the forms that the field's code uses.
+
+Each case names its usual form, ours, and what must be equal between them, which is asserted before
+anything is timed. The two run in turn within one process, so that a busy machine slows both, and
+the medians are compared. Memory is the peak above what the inputs occupy.
+
+    python benchmarks/kernels.py                       # all, on the CPU with one thread
+    python benchmarks/kernels.py --device cuda --size 769 --only cross_entropy paste
+    python benchmarks/kernels.py --check               # exit status 1 if a target is missed
+
+A further kernel is one more `Case` in `CASES`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmseg_semi.functional import agreement, losses, mixing, pseudo_label
+
+
+@dataclass
+class Setting:
+    """The sizes of a run."""
+
+    device: str = 'cpu'
+    batch: int = 8
+    classes: int = 21
+    size: int = 513
+    seed: int = 0
+
+    @property
+    def stride_size(self) -> int:
+        """Side of a decoder's logits at stride 4: 129 for 513."""
+        return (self.size - 1) // 4 + 1
+
+    def generator(self) -> torch.Generator:
+        return torch.Generator().manual_seed(self.seed)
+
+
+@dataclass
+class Case:
+    """One kernel: `usual` and `ours` take what `inputs` makes and return tensors to compare."""
+
+    name: str
+    what: str
+    inputs: Callable[[Setting], Sequence]
+    usual: Callable[..., object]
+    ours: Callable[..., object]
+    speed_target: float | None = None
+    memory_target: float | None = None
+    tolerance: dict = field(default_factory=lambda: dict(rtol=1e-5, atol=1e-6))
+    measure_memory: bool = False
+
+
+# --- Inputs --------------------------------------------------------------------------------------
+
+
+def smooth_logits(s: Setting, generator: torch.Generator) -> Tensor:
+    """Logits with regions, as a network's are, at stride 4."""
+    coarse = torch.randn(s.batch, s.classes, 12, 12, generator=generator) * 5
+    coarse[:, 0] += 4  # a background that fills half of the image
+    side = (s.stride_size, s.stride_size)
+    noise = torch.randn(s.batch, s.classes, *side, generator=generator) * 0.3
+    return F.interpolate(coarse, side, mode='bicubic') + noise
+
+
+def prediction(s: Setting, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    logits = smooth_logits(s, generator)
+    confidence, label = pseudo_label.confidence_and_label(logits, s.size)
+    return confidence.to(s.device), label.to(s.device)
+
+
+def logits_only(s: Setting):
+    return smooth_logits(s, s.generator()).to(s.device), s.size
+
+
+def two_predictions(s: Setting):
+    generator = s.generator()
+    confidence_s, label_s = prediction(s, generator)
+    confidence_t, label_t = prediction(s, generator)
+    agree = torch.rand(label_s.shape, generator=generator).to(s.device) < 0.7
+    return label_s, confidence_s, torch.where(agree, label_s, label_t), confidence_t, s.classes
+
+
+def images_and_boxes(s: Setting):
+    generator = s.generator()
+    images = torch.randn(s.batch, 3, s.size, s.size, generator=generator).to(s.device)
+    confidence, label = prediction(s, generator)
+    boxes = mixing.sample_boxes(s.batch, s.size, style='unimatch', generator=generator)
+    boxes = boxes.to(s.device)
+    return (images, label, confidence), boxes, mixing._box_mask(boxes[:, None], s.size, s.size)
+
+
+def logits_and_label(s: Setting):
+    generator = s.generator()
+    logits = smooth_logits(s, generator).to(s.device)
+    label = prediction(s, generator)[1]
+    label[torch.rand(label.shape, generator=generator).to(s.device) < 0.05] = 255
+    return logits, label
+
+
+def logits_and_probs(s: Setting):
+    generator = s.generator()
+    logits, target = smooth_logits(s, generator), smooth_logits(s, generator)
+    target = F.interpolate(target, (s.size, s.size), mode='bilinear').softmax(1)
+    return logits.to(s.device), target.to(s.device)
+
+
+def contrast(s: Setting):
+    """ESL's: 1024 anchors of 512 channels, 255 negatives each out of a full bank."""
+    generator = s.generator()
+    anchors, positives = (torch.randn(1024, 512, generator=generator) for _ in range(2))
+    bank = torch.randn(s.classes * 5 * 200, 512, generator=generator)
+    negatives = torch.randint(0, len(bank), (1024, 255), generator=generator)
+    return tuple(x.to(s.device) for x in (anchors, positives, bank, negatives))
+
+
+def checkpoint_masks(s: Setting):
+    return [torch.stack([two_predictions(s)[i][0] for i in (0, 2, 0)]), s.classes]
+
+
+# --- Usual forms ---------------------------------------------------------------------------------
+
+
+def usual_confidence_and_label(logits, size):
+    full = F.interpolate(logits, (size, size), mode='bilinear')
+    return full.softmax(dim=1).max(dim=1)[0], full.argmax(dim=1)
+
+
+def usual_hardness_one_hot(label_s, confidence_s, label_t, confidence_t, num_classes):
+    one, two = (F.one_hot(x, num_classes).float() for x in (label_s, label_t))
+    both = (one * two).sum(dim=(1, 2))
+    n_s, n_t = one.sum(dim=(1, 2)), two.sum(dim=(1, 2))
+    iou = both / (n_s + n_t - both).clamp(min=1)
+    pixels = label_s[0].numel()
+    agree_s, agree_t = (n_s / pixels * iou).sum(1), (n_t / pixels * iou).sum(1)
+    rho_s, rho_t = (x.ge(0.95).float().mean(dim=(1, 2)) for x in (confidence_s, confidence_t))
+    return 1 - (rho_s / 2 * agree_s + rho_t / 2 * agree_t)
+
+
+def numpy_histogram(first: np.ndarray, second: np.ndarray, num_classes: int) -> np.ndarray:
+    mask = (first >= 0) & (first < num_classes)
+    key = num_classes * first[mask].astype(int) + second[mask].astype(int)
+    return np.bincount(key, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
+def usual_hardness_numpy(label_s, confidence_s, label_t, confidence_t, num_classes):
+    def weighted(first, second):
+        out = []
+        for a, b in zip(first.cpu().numpy(), second.cpu().numpy(), strict=True):
+            counts = numpy_histogram(a, b, num_classes)
+            both, n = np.diag(counts), counts.sum(1)
+            iou = both / np.maximum(n + counts.sum(0) - both, 1)
+            out.append((iou * n / n.sum()).sum())
+        return torch.tensor(out, dtype=torch.float32).to(label_s.device)
+
+    agree_s, agree_t = weighted(label_s, label_t), weighted(label_t, label_s)
+    rho_s, rho_t = (x.ge(0.95).float().mean(dim=(1, 2)) for x in (confidence_s, confidence_t))
+    return 1 - (rho_s / 2 * agree_s + rho_t / 2 * agree_t)
+
+
+def usual_paste(tensors, _, mask):
+    mixed = []
+    for x in tensors:
+        out, chosen = x.clone(), mask if x.dim() == 3 else mask[:, None].expand_as(x)
+        out[chosen] = x.flip(0)[chosen]
+        mixed.append(out)
+    return mixed
+
+
+def usual_cross_entropy(logits, label):
+    logits = logits.detach().requires_grad_()
+    full = F.interpolate(logits, label.shape[-2:], mode='bilinear')
+    value = F.cross_entropy(full, label, ignore_index=255)
+    value.backward()
+    return value.detach(), logits.grad
+
+
+def usual_ohem(logits, label):
+    logits = logits.detach().requires_grad_()
+    full = F.interpolate(logits, label.shape[-2:], mode='bilinear')
+    valid = label != 255
+    target = label * valid
+    prob = full.softmax(1).gather(1, target[:, None])[:, 0].masked_fill(~valid, 1)
+    threshold = prob.detach().flatten().sort().values[min(100000, prob.numel()) - 1].clamp(min=0.7)
+    target = target.masked_fill(~(valid & (prob <= threshold)), 255)
+    value = F.cross_entropy(full, target, ignore_index=255)
+    value.backward()
+    return value.detach(), logits.grad
+
+
+def usual_soft_cross_entropy(logits, target):
+    logits = logits.detach().requires_grad_()
+    full = F.interpolate(logits, target.shape[-2:], mode='bilinear')
+    value = -(target * full.log_softmax(1)).sum(1).mean((1, 2))
+    value.mean().backward()
+    return value.detach(), logits.grad
+
+
+def usual_info_nce(anchors, positives, bank, negatives):
+    anchors = anchors.detach().requires_grad_()
+    others = torch.cat([positives[:, None], bank[negatives]], dim=1)
+    cosine = torch.cosine_similarity(anchors[:, None], others, dim=2)
+    value = F.cross_entropy(cosine / 0.5, negatives.new_zeros(len(anchors)))
+    value.backward()
+    return value.detach(), anchors.grad
+
+
+def usual_stability(masks, num_classes):
+    total = 0.0
+    masks = masks.cpu().numpy()
+    for mask in masks[:-1]:
+        counts = numpy_histogram(masks[-1], mask, num_classes)
+        both = np.diag(counts)
+        with np.errstate(invalid='ignore'):
+            total += np.nanmean(both / (counts.sum(0) + counts.sum(1) - both))
+    return torch.tensor(total)
+
+
+# --- Ours ----------------------------------------------------------------------------------------
+
+
+def our_hardness(label_s, confidence_s, label_t, confidence_t, num_classes):
+    return agreement.hardness(
+        label_s, confidence_s, label_t, confidence_t, tau=0.95, num_classes=num_classes
+    )
+
+
+def our_paste(tensors, boxes, _):
+    return [mixing.paste(x, x.flip(0), boxes) for x in tensors]
+
+
+def our_cross_entropy(logits, label):
+    logits = logits.detach().requires_grad_()
+    value = losses.cross_entropy(logits, label)
+    value.backward()
+    return value.detach(), logits.grad
+
+
+def our_ohem(logits, label):
+    logits = logits.detach().requires_grad_()
+    value = losses.ohem_cross_entropy(logits, label)
+    value.backward()
+    return value.detach(), logits.grad
+
+
+def our_soft_cross_entropy(logits, target):
+    logits = logits.detach().requires_grad_()
+    value = losses.soft_cross_entropy(logits, target)
+    value.mean().backward()
+    return value.detach(), logits.grad
+
+
+def our_info_nce(anchors, positives, bank, negatives):
+    anchors = anchors.detach().requires_grad_()
+    value = losses.info_nce(anchors, positives, bank, negatives, 0.5)
+    value.backward()
+    return value.detach(), anchors.grad
+
+
+def our_stability(masks, num_classes):
+    return torch.tensor(agreement.stability(masks, num_classes))
+
+
+# A gradient is a sum of thousands of float32 terms, so the two orders of summation differ by more.
+GRADIENT = dict(rtol=1e-3, atol=1e-7)
+
+CASES = [
+    Case(
+        'confidence_and_label',
+        'softmax, maximum and a second argmax of the batch',
+        logits_only,
+        usual_confidence_and_label,
+        pseudo_label.confidence_and_label,
+        speed_target=3,
+        measure_memory=True,
+    ),
+    Case(
+        'hardness',
+        'one-hot maps',
+        two_predictions,
+        usual_hardness_one_hot,
+        our_hardness,
+        speed_target=15,
+        measure_memory=True,
+    ),
+    Case(
+        'hardness_numpy',
+        'two numpy histograms per image',
+        two_predictions,
+        usual_hardness_numpy,
+        our_hardness,
+    ),
+    Case(
+        'paste',
+        'boolean indexing of images, labels, confidences',
+        images_and_boxes,
+        usual_paste,
+        our_paste,
+        speed_target=5,
+    ),
+    Case(
+        'cross_entropy',
+        'upsample and cross-entropy of the batch, forward and backward',
+        logits_and_label,
+        usual_cross_entropy,
+        our_cross_entropy,
+        speed_target=1.5,
+        memory_target=1 / 4,
+        tolerance=GRADIENT,
+        measure_memory=True,
+    ),
+    Case(
+        'ohem_cross_entropy',
+        'upsample, softmax, sort, cross-entropy, forward and backward',
+        logits_and_label,
+        usual_ohem,
+        our_ohem,
+        tolerance=GRADIENT,
+        measure_memory=True,
+    ),
+    Case(
+        'soft_cross_entropy',
+        'upsample and log-softmax of the batch, forward and backward',
+        logits_and_probs,
+        usual_soft_cross_entropy,
+        our_soft_cross_entropy,
+        tolerance=GRADIENT,
+        measure_memory=True,
+    ),
+    Case(
+        'info_nce',
+        'gathered negatives and their cosines, forward and backward',
+        contrast,
+        usual_info_nce,
+        our_info_nce,
+        tolerance=GRADIENT,
+        measure_memory=True,
+    ),
+    Case(
+        'stability',
+        'numpy histograms of three masks of one image',
+        checkpoint_masks,
+        usual_stability,
+        our_stability,
+    ),
+]
+
+
+# --- Measuring -----------------------------------------------------------------------------------
+
+
+def synchronize(device: str) -> None:
+    if device.startswith('cuda'):
+        torch.cuda.synchronize()
+
+
+def assert_equal(case: Case, setting: Setting, arguments: Sequence) -> None:
+    """Raise unless both forms give the same numbers."""
+    usual, ours = case.usual(*arguments), case.ours(*arguments)
+    usual, ours = (x if isinstance(x, (tuple, list)) else (x,) for x in (usual, ours))
+    for index, (expected, result) in enumerate(zip(usual, ours, strict=True)):
+        torch.testing.assert_close(
+            result,
+            expected,
+            check_dtype=False,
+            msg=lambda text, i=index: f'{case.name}, result {i}: {text}',
+            **case.tolerance,
+        )
+
+
+def times(case: Case, setting: Setting, repeats: int) -> tuple[float, float]:
+    """Median seconds of the usual form and of ours, run in turn."""
+    arguments = case.inputs(setting)
+    assert_equal(case, setting, arguments)
+    seconds = {case.usual: [], case.ours: []}
+    for _ in range(repeats):
+        for form, collected in seconds.items():
+            gc.collect()
+            synchronize(setting.device)
+            start = time.perf_counter()
+            form(*arguments)
+            synchronize(setting.device)
+            collected.append(time.perf_counter() - start)
+    return statistics.median(seconds[case.usual]), statistics.median(seconds[case.ours])
+
+
+def peak_bytes(case: Case, setting: Setting, form: str) -> int:
+    """Bytes that one run of a form needs at its peak, above its inputs.
+
+    On CUDA the allocator counts them. On the CPU they are the growth of the process's resident
+    memory, which misses nothing that a kernel allocates for itself.
+    """
+    function = {'usual': case.usual, 'ours': case.ours}[form]
+    small = Setting(**{**setting.__dict__, 'batch': 1, 'size': 33})
+    function(*case.inputs(small))  # loads whatever is loaded on first use
+    arguments = case.inputs(setting)
+    gc.collect()
+    if setting.device.startswith('cuda'):
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        function(*arguments)
+        synchronize(setting.device)
+        return torch.cuda.max_memory_allocated() - before
+    with open('/proc/self/clear_refs', 'w') as file:
+        file.write('5')  # resets the peak to the present size
+    before = resident('VmHWM')
+    function(*arguments)
+    return resident('VmHWM') - before
+
+
+def resident(key: str) -> int:
+    with open('/proc/self/status') as file:
+        line = next(line for line in file if line.startswith(key))
+    return int(line.split()[1]) * 1024
+
+
+def peak_in_fresh_process(case: Case, setting: Setting, threads: int, form: str) -> int | None:
+    """`peak_bytes` in a process of its own; None where the platform has no /proc."""
+    if not setting.device.startswith('cuda') and not os.path.exists('/proc/self/clear_refs'):
+        return None
+    command = [sys.executable, __file__, '--peak', case.name, form]
+    for name in ('device', 'batch', 'classes', 'size', 'seed'):
+        command += [f'--{name}', str(getattr(setting, name))]
+    command += ['--threads', str(threads)]
+    # Blocks of their own pages go back at once, so that the peak is what was alive, not what the
+    # allocator kept for later.
+    environment = {**os.environ, 'MALLOC_MMAP_THRESHOLD_': '65536'}
+    run = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    return int(run.stdout.split()[-1])
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__.split('\n\n')[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    names = [case.name for case in CASES]
+    parser.add_argument('--device', default='cpu', help='cpu or cuda')
+    parser.add_argument('--threads', type=int, default=1, help='CPU threads')
+    parser.add_argument('--repeats', type=int, default=7, help='runs of each form')
+    parser.add_argument('--batch', type=int, default=8, help='images')
+    parser.add_argument('--classes', type=int, default=21, help='classes')
+    parser.add_argument('--size', type=int, default=513, help='side of the images in pixels')
+    parser.add_argument('--seed', type=int, default=0, help='seed of the inputs')
+    parser.add_argument('--only', nargs='+', choices=names, metavar='NAME', help=f'of {names}')
+    parser.add_argument('--check', action='store_true', help='exit with 1 if a target is missed')
+    parser.add_argument('--peak', nargs=2, metavar=('NAME', 'FORM'), help=argparse.SUPPRESS)
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    options = parse(argv)
+    torch.set_num_threads(options.threads)
+    setting = Setting(options.device, options.batch, options.classes, options.size, options.seed)
+    if options.peak:
+        name, form = options.peak
+        print(peak_bytes(next(case for case in CASES if case.name == name), setting, form))
+        return 0
+
+    cases = [case for case in CASES if not options.only or case.name in options.only]
+    missed = []
+    print(
+        f'{setting.batch} images of {setting.size}², {setting.classes} classes, {setting.device}, '
+        f'{options.threads} thread(s), median of {options.repeats}, torch {torch.__version__}\n'
+    )
+    print('| kernel | usual form | usual ms | ours ms | speed-up | target |')
+    print('|---|---|---|---|---|---|')
+    for case in cases:
+        usual, ours = times(case, setting, options.repeats)
+        target = '' if case.speed_target is None else f'≥ {case.speed_target:g}×'
+        if case.speed_target is not None and usual / ours < case.speed_target:
+            missed.append(f'{case.name} speed')
+        print(
+            f'| {case.name} | {case.what} | {usual * 1e3:.1f} | {ours * 1e3:.1f} '
+            f'| {usual / ours:.1f}× | {target} |',
+            flush=True,
+        )
+    print('\n| kernel | usual peak MB | ours peak MB | share | target |')
+    print('|---|---|---|---|---|')
+    for case in cases:
+        if not case.measure_memory:
+            continue
+        usual, ours = (
+            peak_in_fresh_process(case, setting, options.threads, form)
+            for form in ('usual', 'ours')
+        )
+        if usual is None:
+            print(f'| {case.name} | not measured on this platform | | | |')
+            continue
+        target = '' if case.memory_target is None else f'≤ {case.memory_target:.2f}'
+        if case.memory_target is not None and ours / usual > case.memory_target:
+            missed.append(f'{case.name} memory')
+        print(
+            f'| {case.name} | {usual / 1e6:.0f} | {ours / 1e6:.0f} | {ours / usual:.2f} '
+            f'| {target} |',
+            flush=True,
+        )
+    if missed:
+        print(f'\nBelow target: {", ".join(missed)}.')
+    return 1 if missed and options.check else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
