@@ -68,6 +68,24 @@ def test_rotation_fills_invalid_corners():
     assert not mask[(image == 0).all(dim=0)].any()
 
 
+@pytest.mark.parametrize('view', ['whole', 'cropped', 'flipped', 'float', 'grey'])
+def test_image_is_packed_as_mmseg_packs_it(view):
+    image = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    image = dict(
+        whole=image,
+        cropped=image[1:5, 2:7],
+        flipped=image[:, ::-1],
+        float=image.astype(np.float32),
+        grey=image[..., :1],
+    )[view]
+    results = dict(img=image, img_path='a.jpg')
+    stock = Compose([dict(type='PackSegInputs')])(results)['inputs']
+    ours = Compose([dict(type='AddValidMask'), dict(type='PackUnlabeledInputs')])(results)['inputs']
+    assert torch.equal(ours, stock)
+    assert ours.dtype == stock.dtype
+    assert ours.is_contiguous()
+
+
 def test_meta_information():
     image = np.zeros((4, 6, 3), dtype=np.uint8)
     packed = Compose([dict(type='AddValidMask'), dict(type='PackUnlabeledInputs')])(
