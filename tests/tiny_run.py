@@ -230,7 +230,7 @@ def tiny_config(
 def build_runner(config: Config) -> Runner:
     """Build a Runner that shares no logger, visualizer or history with others of this process."""
     config = copy.deepcopy(config)
-    config.experiment_name = uuid.uuid4().hex
+    config.experiment_name = config.visualizer.name = uuid.uuid4().hex
     return Runner.from_cfg(config)
 
 
