@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 from .files import missing_files, real_paths
 from .paths import check_data_paths
 from .transforms.checks import reads_local_files, with_file_checks
+from .unlabeled import UnlabeledDataset
 
 _SAMPLE = 1  # keeps these draws apart from the sampler's, which may start from the same seed
 _KINDS = ('labeled', 'unlabeled')
@@ -63,7 +64,8 @@ class LabeledUnlabeledDataset(Dataset):
         self.num_labeled, self.num_unlabeled = len(self.labeled), len(self.unlabeled)
         if check_files:
             _check_existence('labeled', self.labeled)
-            _check_existence('unlabeled', self.unlabeled)
+            if not isinstance(self.unlabeled, UnlabeledDataset):  # which has looked already
+                _check_existence('unlabeled', self.unlabeled)
             classes = self.metainfo.get('classes')
             num_classes = len(classes) if classes else None
             self.labeled = _checked('labeled', self.labeled, num_classes)

@@ -10,7 +10,7 @@ from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 from mmseg.registry import DATASETS
 
-from .files import Folders, missing_files
+from .files import Folders
 
 
 @DATASETS.register_module()
@@ -113,7 +113,7 @@ class UnlabeledDataset(BaseDataset):
         local = self._is_local(self._folder or self.ann_file)
         exists = Folders()
         paths = [self._complete(name, exists if local else None) for name in self._lines()]
-        missing = missing_files(paths) if local else []
+        missing = [path for path in paths if path not in exists] if local else []
         if missing:
             raise FileNotFoundError(
                 f'{len(missing)} of {len(paths)} images of {self.ann_file} do not exist, the first is '
@@ -153,7 +153,9 @@ class UnlabeledDataset(BaseDataset):
         if name.lower().endswith(tuple(suffix.lower() for suffix in self.img_suffix)):
             return path
         candidates = [path + suffix for suffix in self.img_suffix]
-        if exists is None and len(candidates) > 1:
+        if exists is not None:
+            candidates += [path + suffix.upper() for suffix in self.img_suffix]
+        elif len(candidates) > 1:
             raise ValueError(
                 f'{self.ann_file} has the id {name!r}, and img_suffix={self.img_suffix} leaves open which file '
                 'it is: set img_suffix to one ending, since a file backend is not searched.'

@@ -215,6 +215,26 @@ def test_checks_are_inserted_and_the_config_is_not_edited(config):
     assert 'CheckImageFile' not in str(unchecked.labeled.pipeline)
 
 
+def test_labels_that_count_from_one(config, data_root):
+    mask = np.tile(np.array([0, 1, 2, 3], np.uint8), (24, 8))
+    for i in range(4):
+        cv2.imwrite(str(data_root / f'ann_dir/l{i}.png'), mask)
+    with pytest.raises(ValueError, match=r'has the value 3, .*reduce_zero_label=True'):
+        build(config)[0, 0]
+    config['labeled']['reduce_zero_label'] = True
+    label = build(config)[0, 0]['data_samples']['labeled'].gt_sem_seg.data
+    assert set(label.unique().tolist()) == {0, 1, 2, 255}
+
+
+def test_any_class_can_be_the_unlabelled_child(config, data_root):
+    config['unlabeled'].update(type='BaseSegDataset', data_prefix=dict(img_path='pool'))
+    config['unlabeled'].pop('img_dir')
+    assert list(build(config)[4]['inputs']) == ['weak', 'strong']
+    (data_root / 'pool/u2.jpg').unlink()
+    with pytest.raises(FileNotFoundError, match=r'1 of 6 images of the unlabelled .*u2\.jpg'):
+        build(config)
+
+
 def test_built_children_are_not_changed(config):
     labeled, unlabeled = DATASETS.build(config['labeled']), DATASETS.build(config['unlabeled'])
     count = len(labeled.pipeline.transforms)

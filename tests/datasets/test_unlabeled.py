@@ -27,6 +27,9 @@ def test_folder_is_searched_recursively_sorted_and_whatever_the_case(data_root):
         'CAMERA.JPG', 'b.png', 'u5.jpg', 'u0.jpg', 'u1.jpg', 'u2.jpg', 'u3.jpg', 'u4.jpg',
     ]  # fmt: skip
     assert names(UnlabeledDataset(img_dir=str(data_root / 'pool'), img_suffix='.png')) == ['b.png']
+    (data_root / 'list.txt').write_text('CAMERA\n')
+    listed = UnlabeledDataset(data_root=str(data_root), img_dir='pool', ann_file='list.txt')
+    assert names(listed) == ['CAMERA.JPG']
 
 
 @pytest.mark.parametrize('prefix', [dict(img_dir='pool'), dict(data_prefix=dict(img_path='pool'))])
