@@ -41,8 +41,9 @@ def assign_parts(
         align_corners: how the upsampling of the cosines aligns its grid.
 
     Returns:
-        (N, H, W) int64 in [0, K), -1 at void pixels; the lower part wins a tie. A prototype that is
-        not valid is never chosen; a class without any gets part 0. Nothing waits for the device.
+        (N, H, W) int64 in [0, K), -1 at void pixels; the lower part wins a tie (cosines that agree
+        to 16 units in the last place of 1). A prototype that is not valid is never chosen; a class
+        without any gets part 0. Nothing waits for the device.
 
     Raises:
         ValueError: if the shapes do not fit.
@@ -65,6 +66,9 @@ def assign_parts(
     part = torch.full_like(label, -1)
     for image in range(len(label)):
         cosines = cosine_logits(features[image : image + 1], prototypes.flatten(0, 1))
+        # Two equal prototypes can differ in the last digits of their cosines, by their rows' places
+        # in the matrix product.
+        tie = 16 * torch.finfo(cosines.dtype).eps
         for first in range(0, num_classes, step):
             classes = slice(first, min(first + step, num_classes))
             chunk = cosines[:, classes.start * num_parts : classes.stop * num_parts]
@@ -74,7 +78,8 @@ def assign_parts(
             row = label[image] - first
             own = full.gather(0, row.clamp(0, len(full) - 1).expand(1, num_parts, -1, -1))[0]
             here = (row >= 0) & (row < len(full)) & (label[image] != VOID)
-            part[image] = torch.where(here, own.max(dim=0).indices, part[image])
+            nearest = (own >= own.amax(dim=0) - tie).byte().max(dim=0).indices
+            part[image] = torch.where(here, nearest, part[image])
     return part
 
 
