@@ -1,0 +1,128 @@
+"""MMSegmentation's own command line tools run our configs, and ours take the same arguments."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from PIL import Image
+from processes import ROOT, STOCK_TOOLS, TOOLS, run_script, run_tool
+from tiny_run import NUM_VAL, dump, tiny_config, write_images
+
+SHAPES_CONFIG = ROOT / 'configs/imas/imas_deeplabv3plus_tiny_1500iter_shapes-40-64x64.py'
+
+
+def metrics_of(work_dir):
+    """What a test wrote to its JSON log."""
+    path = max(work_dir.glob('*/*.json'), key=lambda path: path.stat().st_mtime)
+    return json.loads(path.read_text())
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+    """A folder in which the stock train.py has trained config.py for 6 of its 14 iterations."""
+    folder = tmp_path_factory.mktemp('run')
+    images = write_images(folder / 'images')
+    dump(tiny_config(folder / 'elsewhere', images=images, workers=1), folder / 'config.py')
+    options = ('--work-dir', 'work', '--cfg-options', 'train_cfg.max_iters=6')
+    result = run_tool(STOCK_TOOLS / 'train.py', 'config.py', *options, cwd=folder)
+    assert result.code == 0, result.output
+    return folder
+
+
+def test_options_and_work_dir_are_obeyed(run):
+    assert (run / 'work' / 'iter_6.pth').exists()
+    assert not (run / 'elsewhere').exists()
+
+
+def test_stock_train_resumes(run):
+    options = ('--work-dir', 'work', '--resume', '--cfg-options', 'train_cfg.max_iters=8')
+    result = run_tool(STOCK_TOOLS / 'train.py', 'config.py', *options, cwd=run)
+    assert result.code == 0, result.output
+    assert 'resumed epoch: 0, iter: 6' in result.output
+    assert (run / 'work' / 'iter_8.pth').exists()
+
+
+@pytest.mark.parametrize('tool', [STOCK_TOOLS / 'test.py', TOOLS / 'test.py'])
+@pytest.mark.parametrize('arguments', [(), ('--tta',)])
+def test_both_networks_are_tested(run, tool, arguments, tmp_path):
+    options = ('config.py', 'work/iter_6.pth', '--work-dir', tmp_path / 'tested', *arguments)
+    result = run_tool(tool, *options, cwd=run)
+    assert result.code == 0, result.output
+    metrics = metrics_of(tmp_path / 'tested')
+    assert {'teacher/mIoU', 'student/mIoU'} <= metrics.keys()
+    validated = re.findall(r'teacher/mIoU: ([\d.]+)', (result.output))
+    assert validated == [f'{metrics["teacher/mIoU"]:.4f}']
+
+
+@pytest.mark.parametrize('tool', [STOCK_TOOLS / 'test.py', TOOLS / 'test.py'])
+def test_predictions_and_pictures_are_written_once(run, tool, tmp_path):
+    options = ('--out', tmp_path / 'maps', '--show-dir', tmp_path / 'pictures')
+    where = ('--work-dir', tmp_path / 'tested')
+    result = run_tool(tool, 'config.py', 'work/iter_6.pth', *options, *where, cwd=run)
+    assert result.code == 0, result.output
+    maps = sorted((tmp_path / 'maps').glob('*.png'))
+    ids = (run / 'images' / 'val.txt').read_text().split()
+    assert [path.stem for path in maps] == ids
+    assert all(np.array(Image.open(path)).shape == (32, 32) for path in maps)
+    assert len(list((tmp_path / 'pictures').rglob('*.png'))) == NUM_VAL
+
+
+def test_amp_without_a_gpu_ends_in_a_clear_error(run, tmp_path):
+    arguments = ('config.py', '--amp', '--work-dir', tmp_path / 'amp')
+    stock = run_tool(STOCK_TOOLS / 'train.py', *arguments, cwd=run)
+    assert stock.code == 1
+    assert re.search('is only available .*on gpu', stock.last_line)
+    ours = run_tool(TOOLS / 'train.py', *arguments, cwd=run)
+    assert ours.code == 1
+    assert ours.last_line == (
+        'error: --amp: mixed precision needs a GPU and there is none; leave --amp out.'
+    )
+
+
+def test_stock_tools_run_a_config_of_the_package(tmp_path):
+    options = (
+        'train_cfg.max_iters=2',
+        'train_cfg.val_interval=2',
+        'val_dataloader.dataset.num_images=2',
+        'test_dataloader.dataset.num_images=2',
+        'train_dataloader.batch_size=4',
+        'train_dataloader.sampler.labeled=2',
+        'train_dataloader.sampler.unlabeled=2',
+        'model.semi_train_cfg.unlabeled_start=1',
+        'default_hooks.logger.interval=1',
+    )
+    trained = run_tool(
+        STOCK_TOOLS / 'train.py',
+        SHAPES_CONFIG,
+        *('--work-dir', 'work', '--cfg-options', *options),
+        cwd=tmp_path,
+    )
+    assert trained.code == 0, trained.output
+    assert 'loss_unlabeled' in trained.output
+    tested = run_tool(
+        STOCK_TOOLS / 'test.py',
+        SHAPES_CONFIG,
+        'work/iter_2.pth',
+        *('--work-dir', 'tested', '--cfg-options', *options),
+        cwd=tmp_path,
+    )
+    assert tested.code == 0, tested.output
+    last = Config.fromfile(next((tmp_path / 'work').glob('*.py')))
+    assert last.train_cfg.max_iters == 2
+    validated = json.loads(
+        next((tmp_path / 'work').glob('*/vis_data/scalars.json')).read_text().splitlines()[-1]
+    )
+    assert metrics_of(tmp_path / 'tested')['teacher/mIoU'] == validated['teacher/mIoU']
+
+
+@pytest.mark.slow
+def test_stock_tools_in_processes_of_their_own(run, tmp_path):
+    """Once without the fork server: the config alone has to bring the package in."""
+    options = ('--cfg-options', 'train_cfg.max_iters=1', f'work_dir={tmp_path / "work"}')
+    trained = run_script(STOCK_TOOLS / 'train.py', 'config.py', *options, cwd=run)
+    assert trained.code == 0, trained.output
+    weights = torch.load(tmp_path / 'work' / 'iter_1.pth', weights_only=False)['state_dict']
+    assert {key.partition('.')[0] for key in weights} == {'student', 'teacher', 'ema_steps'}
