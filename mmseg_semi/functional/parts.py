@@ -30,7 +30,7 @@ def assign_parts(
 
     The paper resizes the encoder's features to the label's size before the cosine. Here the C·K
     cosines are computed where the features are and resized instead, which with 2048 channels takes a
-    tenth of the time. The images are taken one by one, and as many classes at a time as
+    twentieth of the time. The images are taken one by one, and as many classes at a time as
     `CHUNK_ELEMENTS` allows.
 
     Args:
