@@ -1,0 +1,487 @@
+"""Every config says what its name says and builds, without any data and without a network connection."""
+
+from __future__ import annotations
+
+import ast
+import copy
+import functools
+import inspect
+import re
+from pathlib import Path
+
+import mmengine.config.config as mmengine_config
+import pytest
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.dataset import Compose
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import FUNCTIONS, init_default_scope
+from yapf.yapflib import yapf_api
+
+import mmseg_semi
+
+init_default_scope('mmseg')
+
+from mmseg.registry import (  # noqa: E402
+    DATA_SAMPLERS,
+    DATASETS,
+    HOOKS,
+    LOOPS,
+    METRICS,
+    MODEL_WRAPPERS,
+    MODELS,
+    PARAM_SCHEDULERS,
+)
+
+ROOT = Path(mmseg_semi.__file__).resolve().parent.parent / 'configs'
+FILES = sorted(f for f in ROOT.rglob('*.py') if '_base_' not in f.relative_to(ROOT).parts)
+BASES = sorted((ROOT / '_base_').rglob('*.py'))
+#: {method}_{model}_{schedule}_{dataset}[-{partition}]-{crop}.py; the demo's configs have names of their own.
+NAME = re.compile(
+    r'(?P<method>[a-z]+)(?P<official>-official)?_deeplabv3plus_(?P<net>[a-z0-9-]+)_'
+    r'((?P<gpus>\d+)xb(?P<batch>\d+)-)?(?P<length>\d+)(?P<unit>e|k|iter)_'
+    r'(?P<dataset>[a-z0-9]+)(-(?P<partition>[a-z0-9_-]+))?-(?P<crop>\d+x\d+)\.py'
+)
+NAMED = [file for file in FILES if file.parent.name != 'demo']
+#: Training images of each dataset, and images of each kind in a step over all GPUs.
+TOTAL = {'voc12': 10582, 'cityscapes': 2975, 'camvid': 367, 'shapes': 540}
+STEP = {'voc12': 16, 'cityscapes': 16, 'camvid': 8, 'shapes': 8, 'own': 4}
+
+
+def ids(file: Path) -> str:
+    return str(file.relative_to(ROOT))
+
+
+@pytest.fixture(scope='session', autouse=True)
+def parse_each_file_once():
+    """Configs share their bases: mmengine would read them again for each config that names them."""
+    parse, parsed = Config.__dict__['_file2dict'].__func__, {}
+
+    def once(filename, *args, **kwargs):
+        key = str(Path(filename).resolve())
+        if key not in parsed:
+            parsed[key] = parse(filename, *args, **kwargs)
+        return copy.deepcopy(parsed[key])
+
+    Config._file2dict = staticmethod(once)
+    yield parsed
+    Config._file2dict = staticmethod(parse)
+
+
+@functools.cache
+def load(file: Path) -> Config:
+    """The config of a file; tests do not change it."""
+    return Config.fromfile(file)
+
+
+@functools.cache
+def build_model(text: str):
+    """The model on the meta device: shapes without numbers, so nothing is allocated or downloaded."""
+    with torch.device('meta'):
+        return MODELS.build(ConfigDict(ast.literal_eval(text)))
+
+
+def model_of(cfg: Config):
+    """The config's model, built once for all configs that have the same."""
+    return build_model(repr(cfg.model.to_dict()))
+
+
+def network_config(cfg: Config):
+    return cfg.model.get('segmentor', cfg.model)
+
+
+def labeled_config(cfg: Config):
+    dataset = cfg.train_dataloader.dataset
+    return dataset.labeled if dataset.type == 'LabeledUnlabeledDataset' else dataset
+
+
+def dataset_class(config):
+    return DATASETS.get(config.get('of', config.type))
+
+
+def pipelines(cfg: Config) -> dict[str, list]:
+    """All pipelines of a config by name."""
+    found = {
+        'labeled': labeled_config(cfg).pipeline,
+        'val': cfg.val_dataloader.dataset.pipeline,
+        'test': cfg.test_dataloader.dataset.pipeline,
+    }
+    if 'unlabeled' in cfg.train_dataloader.dataset:
+        found['unlabeled'] = cfg.train_dataloader.dataset.unlabeled.pipeline
+    if 'tta_pipeline' in cfg:
+        found['tta'] = cfg.tta_pipeline
+    return found
+
+
+def steps(pipeline, *types: str) -> list:
+    return [step for step in pipeline if step.type in types]
+
+
+GEOMETRY = ('RandomResize', 'RandomFlip', 'RandomCrop')
+
+
+def test_there_are_configs():
+    methods = {file.parent.name for file in FILES}
+    assert {'imas', 'suponly'} <= methods
+    assert all(NAME.fullmatch(file.name) for file in NAMED), (
+        'a file name does not follow the pattern'
+    )
+
+
+# ------------------------------------------------------------------------------------ what the name says
+
+
+@pytest.mark.parametrize('file', NAMED, ids=ids)
+def test_name_tells_method_and_network(file):
+    cfg, said = load(file), NAME.fullmatch(file.name)
+    assert file.parent.name == said['method']
+    kind = {'suponly': 'EncoderDecoder', 'imas': 'IMAS'}[said['method']]
+    assert cfg.model.type == kind
+    if said['method'] == 'imas':
+        assert cfg.model.semi_train_cfg.get('ignore_background', False) == bool(said['official'])
+    backbone = network_config(cfg).backbone
+    depth = re.match(r'r(\d+)', said['net'])
+    assert backbone.depth == (int(depth[1]) if depth else 18)
+    published = re.match(r'r\d+s-', said['net'])
+    assert backbone.type == ('CeilPoolResNetV1c' if published else 'ResNetV1c')
+    stride = re.search(r'-d(\d+)$', said['net'])
+    # Drawn shapes and the small CamVid check name no stride: it is 8.
+    expected = int(stride[1]) if stride else 8
+    model = model_of(cfg)
+    network = getattr(model, 'student', model).eval()
+    with torch.no_grad():
+        image = torch.zeros(1, 3, *cfg.crop_size, device='meta')
+        features = network.extract_feat(image)
+        logits = network.decode_head(features)
+    assert features[-1].shape[2:] == tuple(-(-side // expected) for side in cfg.crop_size)
+    assert logits.shape[2:] == tuple(-(-side // 4) for side in cfg.crop_size)
+
+
+PARTITIONED = [file for file in NAMED if NAME.fullmatch(file.name)['partition']]
+
+
+@pytest.mark.parametrize('file', PARTITIONED, ids=ids)
+def test_name_tells_partition(file):
+    cfg, said = load(file), NAME.fullmatch(file.name)
+    name, partition = said['dataset'], said['partition']
+    dataset, labeled = cfg.train_dataloader.dataset, labeled_config(cfg)
+    semi = dataset.type == 'LabeledUnlabeledDataset'
+    if name == 'shapes':
+        assert labeled.num_images == int(partition)
+        if semi:
+            assert dataset.unlabeled.num_images == TOTAL[name] - int(partition)
+            assert dataset.unlabeled.start == labeled.start + labeled.num_images
+            assert dataset.unlabeled.labeled is False
+        return
+    if partition == 'all':
+        assert labeled.ann_file == 'splits/train.txt'
+        return
+    family, _, count = partition.rpartition('-')
+    folder = f'splits/{family}/{count}' if family else f'splits/{partition}/seed0'
+    assert labeled.ann_file == f'{folder}/labeled.txt'
+    if semi:
+        assert dataset.unlabeled.ann_file == f'{folder}/unlabeled.txt'
+
+
+@pytest.mark.parametrize('file', NAMED, ids=ids)
+def test_name_tells_length(file):
+    cfg, said = load(file), NAME.fullmatch(file.name)
+    length, unit = int(said['length']), said['unit']
+    if unit == 'e':
+        # Passes over the unlabelled images.
+        labeled = int(said['partition'].rpartition('-')[2])
+        iterations = (TOTAL[said['dataset']] - labeled) // STEP[said['dataset']]
+        assert cfg.train_cfg.max_iters == length * iterations
+        assert cfg.train_cfg.val_interval % iterations == 0
+        assert cfg.default_hooks.checkpoint.interval == cfg.train_cfg.val_interval
+    else:
+        assert cfg.train_cfg.max_iters == length * (1000 if unit == 'k' else 1)
+    assert cfg.train_cfg.max_iters >= cfg.train_cfg.val_interval
+    assert 'end' not in cfg.param_scheduler[0], 'the schedule would not follow max_iters'
+
+
+@pytest.mark.parametrize('file', NAMED, ids=ids)
+def test_name_tells_crop_and_batch(file):
+    cfg, said = load(file), NAME.fullmatch(file.name)
+    # Names say width x height, like a dataset's images.
+    width, height = map(int, said['crop'].split('x'))
+    assert cfg.crop_size == (height, width)
+    assert cfg.model.data_preprocessor.size == cfg.crop_size
+    found = pipelines(cfg)
+    for name in ('labeled', 'unlabeled'):
+        if name in found:
+            (crop,) = steps(found[name], 'RandomCrop')
+            assert crop.crop_size == cfg.crop_size
+    loader, sampler = cfg.train_dataloader, cfg.train_dataloader.sampler
+    gpus = int(said['gpus'] or 1)
+    assert said['batch'] is None or int(said['batch']) == loader.batch_size
+    if said['method'] == 'suponly':
+        assert gpus * loader.batch_size == STEP[said['dataset']]
+        assert cfg.auto_scale_lr.base_batch_size == gpus * loader.batch_size
+    else:
+        assert sampler.labeled + sampler.unlabeled == loader.batch_size
+        assert gpus * sampler.labeled == gpus * sampler.unlabeled == STEP[said['dataset']]
+        assert cfg.auto_scale_lr.base_batch_size == 2 * STEP[said['dataset']]
+    assert cfg.auto_scale_lr.enable is False
+
+
+# ------------------------------------------------------------------------------------ what every config must be
+
+
+@pytest.mark.parametrize('file', FILES, ids=ids)
+def test_model_fits_data(file):
+    cfg = load(file)
+    model, network = model_of(cfg), network_config(cfg)
+    heads = [network.decode_head, network.get('auxiliary_head')]
+    assert {head.num_classes for head in heads if head} == {model.num_classes}
+    for config in (labeled_config(cfg), cfg.val_dataloader.dataset, cfg.test_dataloader.dataset):
+        classes = dataset_class(config).METAINFO.get('classes')
+        # Images of one's own: a config on top says the classes, of heads and datasets.
+        assert classes is None or len(classes) == model.num_classes
+    if 'class_weight' in network.decode_head.loss_decode:
+        assert len(network.decode_head.loss_decode.class_weight) == model.num_classes
+    assert cfg.custom_imports['imports'] == ['mmseg_semi']
+    assert cfg.default_scope == 'mmseg'
+
+
+@pytest.mark.parametrize('file', FILES, ids=ids)
+def test_pipelines_build(file):
+    cfg = load(file)
+    found = pipelines(cfg)
+    for pipeline in found.values():
+        Compose(copy.deepcopy(pipeline))
+    drawn = labeled_config(cfg).type == 'ShapesDataset'
+    load_labels = 'LoadShapes' if drawn else 'LoadAnnotations'
+    for name in ('labeled', 'val', 'test'):
+        assert len(steps(found[name], load_labels)) == 1
+        assert found[name][-1].type == 'PackSegInputs'
+    assert not steps(found['test'], *GEOMETRY)
+    if 'unlabeled' in found:
+        unlabeled = found['unlabeled']
+        assert not steps(unlabeled, 'LoadAnnotations', 'PackSegInputs')
+        assert unlabeled[1].type == 'AddValidMask'
+        assert unlabeled[-1].type == 'MultiBranch'
+        assert {'weak', 'strong'} == unlabeled[-1].keys() - {'type'}
+        # One geometry for all branches, and the same as of labelled images.
+        assert steps(unlabeled, *GEOMETRY) == steps(found['labeled'], *GEOMETRY)
+
+
+@pytest.mark.parametrize('file', FILES, ids=ids)
+def test_loaders_resolve(file):
+    cfg = load(file)
+    for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
+        _binds(DATA_SAMPLERS, loader.sampler, dataset=[])
+        if 'collate_fn' in loader:
+            assert FUNCTIONS.get(loader.collate_fn.type) is not None
+        dataset = loader.dataset
+        children = [dataset]
+        if dataset.type == 'LabeledUnlabeledDataset':
+            children += [dataset.labeled, dataset.unlabeled]
+            assert loader.sampler.type == 'LabeledUnlabeledSampler'
+        for child in children:
+            _binds(DATASETS, child)
+            assert dataset_class(child) is not None
+        if loader.get('persistent_workers'):
+            assert loader.num_workers > 0, 'torch refuses persistent workers without workers'
+    for evaluator in (cfg.val_evaluator, cfg.test_evaluator):
+        METRICS.build(copy.deepcopy(evaluator))
+
+
+@pytest.mark.parametrize('file', FILES, ids=ids)
+def test_engine_resolves(file):
+    cfg = load(file)
+    semi = 'segmentor' in cfg.model
+    hooks = {hook.type: HOOKS.build(copy.deepcopy(hook)) for hook in cfg.custom_hooks}
+    assert len(hooks) == len(cfg.custom_hooks)
+    assert {'ResumableRandomnessHook', 'StartupCheckHook', 'FiniteLossHook'} <= hooks.keys()
+    assert semi == ('PseudoLabelMonitorHook' in hooks)
+    if semi:
+        assert set(model_of(cfg).required_hooks) <= hooks.keys()
+    for name, hook in cfg.default_hooks.items():
+        if name == 'visualization':  # asks for the runner's visualizer
+            assert HOOKS.get(hook.type) is not None
+        else:
+            HOOKS.build(copy.deepcopy(hook))
+    assert cfg.default_hooks.checkpoint.type == 'AtomicCheckpointHook'
+    assert 'save_best' not in cfg.default_hooks.checkpoint, 'the last checkpoint is the result'
+    assert MODEL_WRAPPERS.get(cfg.model_wrapper_cfg.type) is not None
+    assert LOOPS.get(cfg.train_cfg.type).__name__ == 'IterBasedTrainLoop'
+    prefix = 'TeacherStudent' if semi else ''
+    for stage in ('Val', 'Test'):
+        loop = LOOPS.get(cfg[f'{stage.lower()}_cfg'].type)
+        assert loop.__name__ == f'{prefix}{stage}Loop'
+    assert all(PARAM_SCHEDULERS.get(s.type) is not None for s in cfg.param_scheduler)
+    assert cfg.randomness.seed == 0
+
+
+@pytest.mark.parametrize('file', FILES, ids=ids)
+def test_dumped_config_is_the_config(file, monkeypatch):
+    # Resuming reads the dump. Laying it out takes a second and changes nothing.
+    for module in (
+        yapf_api,
+        mmengine_config,
+    ):  # mmengine imports it late or early, as its version has it
+        monkeypatch.setattr(
+            module, 'FormatCode', lambda code, **kwargs: (code, True), raising=False
+        )
+    cfg = load(file)
+    again = Config.fromstring(cfg.pretty_text, '.py')
+    assert again.to_dict() == cfg.to_dict()
+
+
+@pytest.mark.parametrize('method', ['imas', 'suponly'])
+def test_laid_out_dump_is_the_config(method):
+    cfg = load(next(file for file in FILES if file.parent.name == method))
+    assert Config.fromstring(cfg.pretty_text, '.py').to_dict() == cfg.to_dict()
+
+
+def _binds(registry, config, **given):
+    """The config's keys are arguments of its class."""
+    kind = registry.get(config.type)
+    assert kind is not None, f'{config.type} is not registered'
+    arguments = {key: value for key, value in config.items() if key != 'type'}
+    inspect.signature(kind).bind(**arguments, **given)
+
+
+# ------------------------------------------------------------------------------------ what the papers say
+
+
+def _named(pattern: str) -> list[Path]:
+    return [file for file in NAMED if re.search(pattern, file.name)]
+
+
+@pytest.mark.parametrize('file', _named('_voc12-|_cityscapes-'), ids=ids)
+def test_benchmarks_follow_the_paper(file):
+    """METHODS: iMAS, hyper-parameters."""
+    cfg, voc = load(file), '_voc12-' in file.name
+    network = network_config(cfg)
+    optimizer = cfg.optim_wrapper.optimizer
+    assert (optimizer.type, optimizer.momentum) == ('SGD', 0.9)
+    assert (optimizer.lr, optimizer.weight_decay) == ((0.001, 1e-4) if voc else (0.01, 5e-4))
+    assert cfg.param_scheduler == [
+        dict(type='PolyLR', power=0.9, eta_min=0.0, begin=0, by_epoch=False)
+    ]
+    rates, grid = (
+        ((1, 6, 12, 18), (2, 4, 8)) if '-d16_' in file.name else ((1, 12, 24, 36), (4, 8, 16))
+    )
+    assert network.decode_head.dilations == rates
+    assert network.backbone.multi_grid == grid
+    assert network.decode_head.align_corners
+    assert network.decode_head.dropout_ratio == 0
+    # Whole images or windows at the images' own size.
+    assert not steps(cfg.test_dataloader.dataset.pipeline, 'Resize')
+    if voc:
+        assert network.test_cfg.mode == 'whole'
+        assert network.auxiliary_head is None
+        assert 'ohem' not in network.decode_head.loss_decode
+    else:
+        ohem = dict(threshold=0.7, min_kept=100000)
+        assert network.test_cfg == dict(mode='slide', crop_size=(769, 769), stride=(512, 512))
+        assert network.decode_head.loss_decode.ohem == ohem
+        assert network.auxiliary_head.loss_decode == dict(
+            type='PixelCrossEntropyLoss', loss_weight=0.4, ohem=ohem
+        )
+    if cfg.model.type == 'IMAS':
+        settings = model_of(cfg).semi_train_cfg
+        assert settings['tau'] == (0.95 if voc else 0.7)
+        assert settings['unlabeled_weight'] == 3.0
+        assert settings['ignore_padding'] is False
+        assert settings['weak_in_joint_forward'] is True
+        assert settings['joint_forward'] is True
+        assert settings['unlabeled_start'] == 0
+        (teacher,) = [hook for hook in cfg.custom_hooks if hook.type == 'MeanTeacherHook']
+        assert (teacher.decay, teacher.warmup, teacher.copy_epochs) == (0.996, 'ratio', 1)
+
+
+@pytest.mark.parametrize('name', ['voc12', 'cityscapes'])
+def test_head_learns_faster_on_voc_alone(name):
+    file = next(file for file in _named(f'imas_.*_{name}-') if '-official' not in file.name)
+    cfg = load(file)
+    model = model_of(cfg)
+    wrapper = build_optim_wrapper(model, copy.deepcopy(cfg.optim_wrapper))
+    rates = {id(p): g['lr'] for g in wrapper.optimizer.param_groups for p in g['params']}
+    factor = 10 if name == 'voc12' else 1
+    for key, parameter in model.student.named_parameters():
+        assert rates[id(parameter)] == pytest.approx(
+            cfg.optim_wrapper.optimizer.lr * (factor if 'head' in key else 1)
+        )
+    assert not any(id(parameter) in rates for parameter in model.teacher.parameters())
+
+
+@pytest.mark.parametrize('file', _named('^suponly'), ids=ids)
+def test_baseline_differs_in_the_unlabelled_images_alone(file):
+    batch = re.search(r'(\d+)xb(\d+)-', file.name)
+    name = file.name.replace('suponly', 'imas')
+    if batch:
+        name = name.replace(batch[0], f'{batch[1]}xb{2 * int(batch[2])}-')
+    twin = ROOT / 'imas' / name
+    if not twin.exists():
+        assert re.search(r'-all-|shapes-540-', file.name), f'{name} is missing'
+        return
+    cfg, semi = load(file), load(twin)
+    network = cfg.model.to_dict()
+    preprocessor = network.pop('data_preprocessor')
+    segmentor = semi.model.segmentor.to_dict()
+    segmentor.pop('data_preprocessor')
+    assert network == segmentor
+    theirs = semi.model.data_preprocessor.to_dict()
+    assert {**preprocessor, 'type': theirs['type']} == theirs
+    labeled, also = labeled_config(cfg), labeled_config(semi)
+    assert labeled.pipeline == also.pipeline
+    assert labeled.get('ann_file') == also.get('ann_file')
+    assert cfg.train_dataloader.batch_size == semi.train_dataloader.sampler.labeled
+    for key in (
+        'train_cfg',
+        'optim_wrapper',
+        'param_scheduler',
+        'val_dataloader',
+        'test_dataloader',
+    ):
+        assert cfg[key] == semi[key]
+
+
+@pytest.mark.parametrize('file', _named('^imas-official'), ids=ids)
+def test_official_preset_changes_two_things(file):
+    cfg = load(file).to_dict()
+    lead = load(file.with_name(file.name.replace('-official', ''))).to_dict()
+    assert cfg['model']['semi_train_cfg'].pop('ignore_background') is True
+    assert lead['model']['semi_train_cfg'].pop('ignore_background') is False
+    for config, ranges in ((cfg, 'official'), (lead, 'paper')):
+        for pipeline in (
+            config['unlabeled_pipeline'],
+            config['train_dataloader']['dataset']['unlabeled']['pipeline'],
+        ):
+            assert pipeline[-1]['strong'][0].pop('ranges') == ranges
+    assert cfg == lead
+
+
+def test_camvid_class_weights():
+    weights = load(
+        _named('^suponly.*r18-d8.*camvid-1_16')[0]
+    ).model.decode_head.loss_decode.class_weight
+    share = torch.tensor(
+        [16.845, 23.259, 0.983, 31.658, 4.486, 9.724, 1.173, 1.127, 5.866, 0.639, 0.292],
+        dtype=torch.float64,
+    )
+    weights = torch.tensor(weights, dtype=torch.float64)
+    # Proportional to frequency^-0.5, and 1 for the average pixel.
+    torch.testing.assert_close(weights / weights[0], (share / share[0]) ** -0.5, rtol=1e-3, atol=0)
+    torch.testing.assert_close(
+        (weights * share).sum() / share.sum(), torch.tensor(1.0).double(), rtol=1e-4, atol=0
+    )
+
+
+def test_every_base_is_used(parse_each_file_once):
+    for file in FILES:
+        load(file)
+    unused = [ids(base) for base in BASES if str(base) not in parse_each_file_once]
+    assert not unused
+
+
+def test_shapes_validate_on_other_images():
+    cfg = load(_named('^imas.*shapes')[0])
+    data = cfg.train_dataloader.dataset
+    sets = [data.labeled, data.unlabeled, cfg.val_dataloader.dataset]
+    drawn = [range(one.start, one.start + one.num_images) for one in sets]
+    assert len({one.seed for one in sets}) == 1
+    assert len(set().union(*drawn)) == sum(map(len, drawn)) == 740
