@@ -125,6 +125,8 @@ def rows_of(cfg: Config) -> Iterator[tuple[list, list[str], list]]:
 
 def browse(options: argparse.Namespace) -> list[str]:
     """Write the pictures; return their paths."""
+    if not osp.isfile(options.config):
+        raise FileNotFoundError(f'{options.config} does not exist: give the path of a config.')
     cfg = Config.fromfile(options.config)
     if options.cfg_options:
         cfg.merge_from_dict(options.cfg_options)

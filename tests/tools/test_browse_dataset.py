@@ -152,6 +152,11 @@ def test_errors_are_one_sentence(browse, write, root, options, said):
     assert '\n' not in error.value.code
 
 
+def test_missing_config(browse):
+    with pytest.raises(SystemExit, match=r'nowhere\.py does not exist: give the path of a config'):
+        browse(['nowhere.py'])
+
+
 def test_command_line(write, root):
     path = write(CONFIG)
     command = [sys.executable, str(TOOL), path, '--num', '1']
