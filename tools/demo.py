@@ -31,8 +31,8 @@ from mmseg_semi.visualization.panels import colorize, heatmap, save_panels
 
 TOOLS = Path(__file__).resolve().parent
 CONFIGS = {
-    'supervised': 'mmseg_semi::demo/suponly_deeplabv3plus_tiny_shapes.py',
-    'iMAS': 'mmseg_semi::demo/imas_deeplabv3plus_tiny_shapes.py',
+    'supervised': 'mmseg_semi::suponly/suponly_deeplabv3plus_tiny_1500iter_shapes-40-64x64.py',
+    'iMAS': 'mmseg_semi::imas/imas_deeplabv3plus_tiny_1500iter_shapes-40-64x64.py',
 }
 #: Row of the table -> run, and the metric that it is read from.
 ROWS = {
@@ -134,6 +134,7 @@ def plan(args: argparse.Namespace) -> list[Training]:
                 f'randomness.seed={seed}',
                 *(f'{key}={seed}' for key in _seed_keys(cfg)),
                 f'train_cfg.max_iters={max_iters}',
+                'default_hooks.logger.interval=25',
             ]
             if args.max_iters:
                 options.append(f'train_cfg.val_interval={max_iters}')
@@ -162,7 +163,14 @@ def run(trainings: list[Training], processes: int) -> None:
         if training not in waiting:
             print(f'{training.name}: found {training.checkpoint}')
     bars = {
-        training.name: tqdm(total=training.max_iters, desc=training.name, unit='it', position=i)
+        training.name: tqdm(
+            total=training.max_iters,
+            desc=training.name,
+            unit='it',
+            position=i,
+            # A file is not to be filled with bars.
+            mininterval=0.5 if sys.stderr.isatty() else 30,
+        )
         for i, training in enumerate(waiting)
     }
     running: list[Training] = []
@@ -174,11 +182,12 @@ def run(trainings: list[Training], processes: int) -> None:
             time.sleep(1)
             for training in list(running):
                 bar, code = bars[training.name], training.process.poll()
-                bar.update(training.iteration() - bar.n)
+                done = training.iteration()
+                if done > bar.n:
+                    bar.update(done - bar.n)
                 if code is None:
                     continue
                 running.remove(training)
-                bar.refresh()
                 if code != 0:
                     tail = training.log.read_text().strip().splitlines()[-1:]
                     raise RuntimeError(
