@@ -22,8 +22,8 @@ PALETTE = [[0, 0, 0], [220, 60, 60], [230, 190, 60], [70, 180, 90], [60, 120, 22
 IGNORE_INDEX = 255
 
 TEXTURES = ('stripes', 'checks', 'dots', 'grain', 'plain')
-HUE_SPREAD = 0.16  # half-width of a class's hues; the class centres lie 0.2 apart, so they overlap
-OWN_TEXTURE = 0.75  # probability of the class's own texture; else any of the five
+HUE_SPREAD = 0.1  # half-width of a class's hues; the class centres lie 0.2 apart, so they touch
+OWN_TEXTURE = 0.85  # probability of the class's own texture; else any of the five
 # Radius relative to the disk's, so that the classes cover about the same area.
 RADIUS = dict(disk=1.0, square=1.25, triangle=1.5, star=1.35, ring=1.2)
 NOISE_GRID = 16  # side of the random table that grain and background read
@@ -112,7 +112,7 @@ def sample_scene(seed, index, image_size):
             label=label,
             outline=CLASSES[label],
             center=place(),
-            radius=RADIUS[CLASSES[label]] * uniform(0.11, 0.2) * scale,
+            radius=RADIUS[CLASSES[label]] * uniform(0.14, 0.24) * scale,
             aspect=1.0,
             rotation=rotation(),
             colors=colors(hue, uniform(0.4, 0.95), uniform(0.5, 1.0)),
@@ -144,9 +144,9 @@ def sample_scene(seed, index, image_size):
         texture='cloud',
         period=uniform(0.1, 0.3) * scale,
     )
-    below = [distractor() for _ in range(2 + int(3 * random()))]
+    below = [distractor() for _ in range(1 + int(3 * random()))]
     shapes = [shape() for _ in range(2 + int(3 * random()))]
-    above = [distractor() for _ in range(int(3 * random()))]
+    above = [distractor() for _ in range(int(2 * random()))]
     grid = random((NOISE_GRID, NOISE_GRID), dtype=np.float32)
     noise = random((3, height, width), dtype=np.float32)
     return Scene(
@@ -156,7 +156,7 @@ def sample_scene(seed, index, image_size):
         grid=grid,
         light=(uniform(-0.5, 0.5), uniform(-0.5, 0.5)),
         cast=(uniform(0.8, 1.2), uniform(0.8, 1.2), uniform(0.8, 1.2)),
-        noise=(noise - np.float32(0.5)) * np.float32(uniform(8, 48)),
+        noise=(noise - np.float32(0.5)) * np.float32(uniform(8, 40)),
     )
 
 
