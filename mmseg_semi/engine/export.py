@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+import inspect
 
 from mmengine.config import Config
-from mmseg.registry import DATASETS, MODELS, TRANSFORMS
+from mmseg.registry import DATASETS, HOOKS, MODELS, TRANSFORMS
 
 PACKAGE = __name__.partition('.')[0]
 #: What a config needs beside the model to test and to draw.
@@ -16,10 +17,15 @@ KEPT_KEYS = (
     'vis_backends',
     'visualizer',
     'tta_model',
-    'tta_pipeline',
     'val_evaluator',
     'test_evaluator',
 )
+#: Where drawn images are found once ``mmseg_semi.datasets.shapes.write_shapes`` has made files of them.
+DRAWN = {
+    'data_root': 'data/shapes',
+    'data_prefix': {'img_path': 'img_dir', 'seg_map_path': 'ann_dir'},
+    'img_suffix': '.png',
+}
 #: Arguments of MMSegmentation's BaseSegDataset that a dataset of ours may share.
 BASE_DATASET_KEYS = (
     'ann_file',
@@ -73,8 +79,9 @@ def plain_config(cfg: Config, dataset_meta: dict) -> Config:
     """
     plain = {'default_scope': 'mmseg', 'load_from': None, 'resume': False}
     plain['model'] = _plain_model(cfg.model)
-    if own_modules(plain['model']):
-        plain['custom_imports'] = {'imports': [PACKAGE], 'allow_failed_imports': False}
+    imports = _imports(cfg, keep_own=bool(own_modules(plain['model'])))
+    if imports:
+        plain['custom_imports'] = {'imports': imports, 'allow_failed_imports': False}
     for key in KEPT_KEYS:
         if key in cfg:
             plain[key] = copy.deepcopy(cfg[key])
@@ -84,9 +91,24 @@ def plain_config(cfg: Config, dataset_meta: dict) -> Config:
             loader['dataset'] = _plain_dataset(loader['dataset'], dataset_meta)
             plain[f'{stage}_dataloader'] = loader
             plain[f'{stage}_cfg'] = {'type': f'{stage.capitalize()}Loop'}
+    if 'tta_pipeline' in cfg:
+        plain['tta_pipeline'] = _plain_pipeline(copy.deepcopy(cfg.tta_pipeline))
     hooks = copy.deepcopy(cfg.get('default_hooks', {}))
-    plain['default_hooks'] = {name: hook for name, hook in hooks.items() if name != 'checkpoint'}
+    plain['default_hooks'] = {
+        name: hook
+        for name, hook in hooks.items()
+        if hook is None or not _is_ours(HOOKS, hook['type'])
+    }
     return Config(plain)
+
+
+def _imports(cfg: Config, keep_own: bool) -> list[str]:
+    """What the config imports, such as ``mmpretrain.models`` for a backbone; this package only if need be."""
+    imports = cfg.get('custom_imports', {}).get('imports', [])
+    imports = [imports] if isinstance(imports, str) else list(imports)
+    if keep_own and PACKAGE not in imports:
+        imports.append(PACKAGE)
+    return [name for name in imports if keep_own or name.partition('.')[0] != PACKAGE]
 
 
 def own_modules(model: dict) -> list[str]:
@@ -99,10 +121,13 @@ def _plain_model(model: dict) -> dict:
     inner = model.get('segmentor')
     plain = copy.deepcopy(model if inner is None else inner)
     preprocessor = copy.deepcopy(model.get('data_preprocessor') or plain['data_preprocessor'])
+    preprocessor.pop('non_blocking', None)
     plain['data_preprocessor'] = dict(preprocessor, type='SegDataPreProcessor')
     # The weights come from the checkpoint: nothing is to be downloaded first.
     plain['pretrained'] = None
     plain['backbone']['init_cfg'] = None
+    if 'pretrained' in plain['backbone']:
+        plain['backbone']['pretrained'] = None
     for name in ('decode_head', 'auxiliary_head'):
         heads = plain.get(name)
         for head in heads if isinstance(heads, (list, tuple)) else [heads]:
@@ -126,27 +151,39 @@ def _plain_dataset(dataset: dict, dataset_meta: dict) -> dict:
         del dataset['of']
     if not _is_ours(DATASETS, dataset['type']):
         return dataset
-    cls = DATASETS.get(dataset['type'])
     plain = {key: dataset[key] for key in BASE_DATASET_KEYS if key in dataset}
     plain['type'] = 'BaseSegDataset'
     plain['metainfo'] = {
         key: dataset_meta[key] for key in ('classes', 'palette') if key in dataset_meta
     }
-    for key in ('img_suffix', 'seg_map_suffix', 'reduce_zero_label'):
-        if key not in plain and hasattr(cls, key):
-            plain[key] = getattr(cls, key)
-    pipeline = []
-    for transform in dataset['pipeline']:
+    drawn = any(_draws(transform) for transform in dataset['pipeline'])
+    own = inspect.signature(DATASETS.get(dataset['type'])).parameters
+    defaults = {key: own[key].default for key in BASE_DATASET_KEYS if key in own}
+    return {
+        **defaults,
+        **(DRAWN if drawn else {}),
+        **plain,
+        'pipeline': _plain_pipeline(dataset['pipeline']),
+    }
+
+
+def _plain_pipeline(pipeline: list) -> list:
+    plain = []
+    for transform in pipeline:
         if not _is_ours(TRANSFORMS, transform['type']):
-            pipeline.append(transform)
-        elif transform['type'].startswith('Load'):
+            plain.append(transform)
+        elif _draws(transform):
             # Images that were drawn become images that are read.
-            pipeline += [{'type': 'LoadImageFromFile'}, {'type': 'LoadAnnotations'}]
+            plain += [{'type': 'LoadImageFromFile'}, {'type': 'LoadAnnotations'}]
         else:
             raise ValueError(
                 f'the test pipeline has {transform["type"]}, a transform of {PACKAGE}: use stock transforms.'
             )
-    return dict(plain, pipeline=pipeline)
+    return plain
+
+
+def _draws(transform: dict) -> bool:
+    return _is_ours(TRANSFORMS, transform['type']) and transform['type'].startswith('Load')
 
 
 def _configs_in(value) -> list[dict]:

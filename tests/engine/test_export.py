@@ -1,0 +1,145 @@
+"""Configs and weights of the plain network inside a method."""
+
+import copy
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmseg.registry import DATASETS, MODELS
+from tiny_run import tiny_config
+
+from mmseg_semi.datasets.shapes import CLASSES, PALETTE, write_shapes
+from mmseg_semi.engine.export import own_modules, plain_config, plain_state_dict
+
+META = {'classes': CLASSES, 'palette': PALETTE}
+
+
+def test_weights_of_one_network_have_its_own_keys():
+    model = MODELS.build(tiny_config('unused').model)
+    model.init_weights()
+    with torch.no_grad():
+        model.teacher.decode_head.conv_seg.bias.fill_(2)
+    plain = MODELS.build(tiny_config('unused', method=None).model)
+    for name in ('student', 'teacher'):
+        weights = plain_state_dict(model.state_dict(), name)
+        plain.load_state_dict(weights, strict=True)
+        assert torch.equal(
+            plain.decode_head.conv_seg.bias, getattr(model, name).decode_head.conv_seg.bias
+        )
+
+
+def test_weights_of_a_plain_network_stay():
+    state_dict = {'backbone.x': torch.ones(1)}
+    assert plain_state_dict(state_dict, None) == state_dict
+
+
+def test_missing_network_is_said():
+    with pytest.raises(
+        ValueError, match=r"no network 'teacher', its weights belong to \['backbone'\]"
+    ):
+        plain_state_dict({'backbone.x': torch.ones(1)}, 'teacher')
+
+
+@pytest.mark.parametrize('method', ['IMAS', None])
+def test_nothing_of_the_package_is_left(method):
+    config = tiny_config('work', method)
+    before = copy.deepcopy(config._cfg_dict.to_dict())
+    plain = plain_config(config, META)
+    assert config._cfg_dict.to_dict() == before
+    assert plain.model.type == 'EncoderDecoder'
+    assert plain.model.data_preprocessor.type == 'SegDataPreProcessor'
+    assert plain.model.decode_head.loss_decode == {'type': 'CrossEntropyLoss', 'loss_weight': 1.0}
+    assert own_modules(plain.model) == []
+    assert 'mmseg_semi' not in plain.text
+    for name in ('Semi', 'Shapes', 'TeacherStudent', 'Atomic', 'custom_imports', 'train_'):
+        assert name not in plain.pretty_text.replace('train_cfg', '')
+    assert (plain.val_cfg.type, plain.test_cfg.type) == ('ValLoop', 'TestLoop')
+
+
+def test_drawn_images_become_the_files_of_write_shapes(tmp_path):
+    config = tiny_config('work')
+    plain = plain_config(config, META)
+    dataset = plain.test_dataloader.dataset
+    start, number = config.test_dataloader.dataset.start, config.test_dataloader.dataset.num_images
+    write_shapes(tmp_path, number, image_size=(32, 32), start=start)
+    read = DATASETS.build({**dataset, 'data_root': str(tmp_path)})
+    drawn = DATASETS.build(config.test_dataloader.dataset)
+    assert read.metainfo['classes'] == drawn.metainfo['classes']
+    for index in range(number):
+        assert torch.equal(read[index]['inputs'], drawn[index]['inputs'])
+        labels = [data[index]['data_samples'].gt_sem_seg.data for data in (read, drawn)]
+        assert torch.equal(*labels)
+    assert [t.type for t in plain.tta_pipeline] == [
+        'LoadImageFromFile',
+        'LoadAnnotations',
+        'TestTimeAug',
+    ]
+
+
+def test_datasets_of_the_package_become_stock_ones_with_their_suffixes():
+    config = tiny_config('work')
+    pipeline = [{'type': 'LoadImageFromFile'}, {'type': 'PackSegInputs'}]
+    paths = {'data_root': 'data/camvid', 'ann_file': 'test.txt', 'data_prefix': {'img_path': 'i'}}
+    config.test_dataloader.dataset = {'type': 'CamVidDataset', 'pipeline': pipeline, **paths}
+    config.val_dataloader.dataset = {
+        'type': 'CheckedDataset',
+        'of': 'CityscapesDataset',
+        'data_root': 'data/cityscapes',
+        'pipeline': pipeline,
+    }
+    plain = plain_config(config, META)
+    dataset = plain.test_dataloader.dataset
+    assert (dataset.type, dataset.img_suffix, dataset.seg_map_suffix) == (
+        'BaseSegDataset',
+        '.jpg',
+        '.png',
+    )
+    assert {key: dataset[key] for key in paths} == paths
+    assert dataset.metainfo == {'classes': CLASSES, 'palette': PALETTE}
+    assert plain.val_dataloader.dataset == {
+        'type': 'CityscapesDataset',
+        'data_root': 'data/cityscapes',
+        'pipeline': pipeline,
+    }
+
+
+def test_imports_of_others_stay_and_those_of_the_package_where_it_is_needed():
+    config = tiny_config('work')
+    config.custom_imports.imports = ['mmpretrain.models', 'mmseg_semi', 'mmseg_semi.models']
+    assert plain_config(config, META).custom_imports.imports == ['mmpretrain.models']
+    config.model.segmentor.backbone.type = 'CeilPoolResNetV1c'
+    plain = plain_config(config, META)
+    assert own_modules(plain.model) == ['CeilPoolResNetV1c']
+    assert 'mmseg_semi' in plain.custom_imports.imports
+    config.pop('custom_imports')
+    assert plain_config(config, META).custom_imports.imports == ['mmseg_semi']
+
+
+def test_weights_are_not_downloaded_again_and_hooks_may_be_switched_off():
+    config = tiny_config('work')
+    config.model.segmentor.update(pretrained='open-mmlab://resnet18_v1c')
+    config.model.data_preprocessor = dict(
+        config.model.segmentor.pop('data_preprocessor'),
+        type='MultiBranchDataPreprocessor',
+        non_blocking=False,
+    )
+    config.default_hooks.logger = None
+    plain = plain_config(config, META)
+    assert plain.model.pretrained is None
+    assert plain.model.backbone.init_cfg is None
+    assert 'non_blocking' not in plain.model.data_preprocessor
+    assert plain.default_hooks.logger is None
+    MODELS.build(plain.model)
+
+
+def test_transform_of_the_package_in_the_test_pipeline_is_refused():
+    config = tiny_config('work')
+    config.test_dataloader.dataset.pipeline.insert(1, {'type': 'CheckLabels'})
+    with pytest.raises(ValueError, match='the test pipeline has CheckLabels'):
+        plain_config(config, META)
+
+
+def test_config_survives_its_file(tmp_path):
+    plain = plain_config(tiny_config('work'), META)
+    plain.dump(str(tmp_path / 'config.py'))
+    assert Config.fromfile(tmp_path / 'config.py')._cfg_dict == plain._cfg_dict
