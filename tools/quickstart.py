@@ -108,10 +108,13 @@ class Environment:
 
     def _install(self):
         print('Installing mmseg_semi with all that it needs (some minutes, 6 GB)', flush=True)
+        constraints = (self.root / 'requirements' / 'constraints.txt').as_uri()
         command = [str(self.python), '-m', 'pip', 'install', '--disable-pip-version-check']
-        command += ['-c', str(self.root / 'requirements' / 'constraints.txt')]
-        command += ['-e', f'{self.root}[{EXTRAS}]']
-        if subprocess.call(command) != 0:
+        command += ['-c', constraints, '-e', f'{self.root}[{EXTRAS}]']
+        # Parts of the stack are built from source: with the tested setuptools too. Older pips know the
+        # first variable, newer ones the second.
+        build = {'PIP_CONSTRAINT': constraints, 'PIP_BUILD_CONSTRAINT': constraints}
+        if subprocess.call(command, env=dict(os.environ, **build)) != 0:
             self.begun_mark.unlink()  # pip ended by itself, so it left the environment sound
             raise SetUpError(
                 'pip could not install the requirements, as the lines above say: check that this machine '

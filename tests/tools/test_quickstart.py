@@ -46,12 +46,14 @@ def commands(quickstart, monkeypatch):
 
     class Commands(list):
         fail = None
+        environments = ()
 
     ran = Commands()
 
-    def call(command, **_):
+    def call(command, env=None, **_):
         if 'install' in command:
             ran.append(command)
+            ran.environments += (env,)
         if ran.fail is not None and ran.fail in command:
             return 1
         if 'venv' in command:
@@ -118,7 +120,11 @@ def test_a_fresh_environment_is_made_once(quickstart, clone, commands, tmp_path)
     assert kinds(commands) == ['venv', 'pip']
     install = commands[1]
     assert install[:4] == [str(environment.python), '-m', 'pip', 'install']
-    assert install[install.index('-c') + 1] == str(clone / 'requirements' / 'constraints.txt')
+    constraints = (clone / 'requirements' / 'constraints.txt').as_uri()
+    assert install[install.index('-c') + 1] == constraints
+    assert (
+        commands.environments[-1]['PIP_CONSTRAINT'] == constraints
+    )  # for what is built from source
     assert install[install.index('-e') + 1] == f'{clone}[onedl,test,dev]'
     environment.set_up()
     quickstart.Environment(tmp_path / 'env', clone).set_up()
