@@ -179,11 +179,12 @@ def ohem_cross_entropy(
             valid = label != ignore_index
             pixels = _pixel_losses(exact_float(logits), label.masked_fill(~valid, 0), align_corners)
             prob = pixels.neg_().exp_().clamp_(max=1).masked_fill_(~valid, 1)
+            # With fewer non-void pixels than min_kept the k-th is a void one, q = 1, and none is easy.
             # The k smallest in any order, then their maximum: unlike `kthvalue` this also runs on
             # CUDA when deterministic algorithms are demanded.
             smallest = prob.flatten().topk(min_kept, largest=False, sorted=False).values
             easy = prob > smallest.max().clamp(min=threshold)
-            label = label.masked_fill(easy & (valid.sum() >= min_kept), ignore_index)
+            label = label.masked_fill(easy, ignore_index)
     return cross_entropy(logits, label, ignore_index=ignore_index, align_corners=align_corners)
 
 

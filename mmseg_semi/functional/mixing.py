@@ -103,11 +103,9 @@ def paste(base: Tensor, patch: Tensor, boxes: Tensor) -> Tensor:
     if boxes.is_floating_point() or boxes.dtype == torch.bool:
         raise ValueError(f'boxes is {boxes.dtype}, but must hold integer pixel positions.')
     boxes = boxes[:, None] if boxes.dim() == 2 else boxes
-    height, width = base.shape[-2:]
     if boxes.device.type != 'cpu':
-        inside = _box_mask(boxes, height, width)
-        inside = inside if base.dim() == 3 else inside[:, None]
-        return torch.where(inside, patch.to(base.dtype), base)
+        return _paste_by_mask(base, patch, boxes)
+    height, width = base.shape[-2:]
     mixed = base.clone()
     for index, image_boxes in enumerate(boxes.tolist()):
         for x1, y1, x2, y2 in _odd_rectangles(image_boxes, height, width):
@@ -221,6 +219,13 @@ def _integer(uniform: Tensor, low: int, high: int | Tensor) -> Tensor:
     if not isinstance(high, Tensor):
         low = min(low, high - 1)
     return low + (uniform * (high - low)).long()
+
+
+def _paste_by_mask(base: Tensor, patch: Tensor, boxes: Tensor) -> Tensor:
+    """`paste` of (N, K, 4) boxes whose numbers the host does not know."""
+    inside = _box_mask(boxes, *base.shape[-2:])
+    inside = inside if base.dim() == 3 else inside[:, None]
+    return torch.where(inside, patch.to(base.dtype), base)
 
 
 def _box_mask(boxes: Tensor, height: int, width: int) -> Tensor:

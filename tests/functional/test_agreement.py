@@ -243,6 +243,8 @@ def test_the_device_histogram_equals_the_host_one():
         host, device = agreement._count_on_host(*arguments), agreement._count_on_device(*arguments)
         assert torch.equal(host, device)
         assert (host.sum(1) == 42).all()
+    many = torch.zeros(1, 2**21 + 1, dtype=torch.int64)  # more per lane than float16 can count
+    assert agreement._count_on_device(many, many, 2).tolist() == [[2**21 + 1, 0, 0, 0]]
 
 
 # --- pairwise_mean_iou and stability -------------------------------------------------------------

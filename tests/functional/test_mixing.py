@@ -196,9 +196,7 @@ def slow_paste(base, patch, boxes):
 
 def masked_paste(base, patch, boxes):
     """What `paste` does with boxes on a device, on the CPU."""
-    boxes = boxes if boxes.dim() == 3 else boxes[:, None]
-    mask = mixing._box_mask(boxes, *base.shape[-2:])
-    return torch.where(mask if base.dim() == 3 else mask[:, None], patch.to(base.dtype), base)
+    return mixing._paste_by_mask(base, patch, boxes if boxes.dim() == 3 else boxes[:, None])
 
 
 def test_paste_by_hand():
