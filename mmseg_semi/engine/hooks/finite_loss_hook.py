@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+from mmengine.dist import all_gather_object
 from mmengine.hooks import Hook
 from mmseg.registry import HOOKS
-from torch import Tensor
+from torch import Tensor, nn
 
-from ._common import save_due
+from ._common import save_due, unwrap
 
 
 class _Pending(NamedTuple):
@@ -25,14 +26,15 @@ class FiniteLossHook(Hook):
     """Raise when a loss term is not finite, naming the iteration, the term and the images.
 
     The flags are copied to the host without blocking and read one iteration later, so that the step does
-    not wait for the device; where a checkpoint is due they are read at once, so that no spoilt weights are
-    saved and the last good checkpoint stands.
+    not wait for the device. Where a checkpoint is due they are read at once, the weights are looked at as
+    well, since a finite loss may have infinite gradients, and the ranks agree, since one rank's NaN is in
+    the averaged gradients of all: so no spoilt weights are saved and the last good checkpoint stands.
 
     Args:
         max_images (int): How many image names the message lists.
 
     Raises:
-        FloatingPointError: A loss is NaN or infinite.
+        FloatingPointError: A loss is NaN or infinite, or where a checkpoint is due, a weight.
     """
 
     # Before the teacher follows the student and before anything is saved.
@@ -61,35 +63,64 @@ class FiniteLossHook(Hook):
             runner.iter + 1, list(losses), finite, copied, _image_names(data_batch)
         )
         if save_due(runner):
-            self._check(runner)
+            self._check_before_save(runner)
 
     def after_train_epoch(self, runner) -> None:
-        self._check(runner)
+        self._check_before_save(runner)
 
     def before_val(self, runner) -> None:
-        self._check(runner)
+        # The best checkpoint is saved after it.
+        self._check_before_save(runner)
 
     def _check(self, runner) -> None:
         pending, self._pending = self._pending, None
-        if pending is None:
-            return
-        if pending.copied is not None:
-            pending.copied.synchronize()
-        if pending.finite.all():
-            return
-        pairs = zip(pending.names, pending.finite.tolist(), strict=True)
-        # The sum is not finite either: name the terms that made it so.
-        terms = [name for name, fine in pairs if not fine and name != 'loss'] or ['loss']
+        found = None if pending is None else _loss_terms(pending)
+        if found is not None:
+            raise FloatingPointError(self._sentence(runner, pending, found))
+
+    def _check_before_save(self, runner) -> None:
+        pending, self._pending = self._pending, None
+        sentence = None
+        if pending is not None:
+            found = _loss_terms(pending) or _weight(unwrap(runner.model))
+            sentence = None if found is None else self._sentence(runner, pending, found)
+        sentences = [sentence for sentence in all_gather_object(sentence) if sentence is not None]
+        if sentences:
+            raise FloatingPointError(sentences[0])
+
+    def _sentence(self, runner, pending: _Pending, found: str) -> str:
         more = len(pending.images) - self.max_images
         images = ', '.join(pending.images[: self.max_images]) + (
             f' and {more} more' if more > 0 else ''
         )
         last = runner.message_hub.runtime_info.get('last_ckpt')
-        raise FloatingPointError(
-            f'loss term {", ".join(terms)} is NaN or infinite in iteration {pending.iteration} with the '
-            f'images {images}: lower the learning rate or check these images, then resume from '
+        return (
+            f'{found} is NaN or infinite in iteration {pending.iteration} with the images {images}: lower the '
+            'learning rate or check these images, then resume from '
             f'{last or "the start, since no checkpoint was saved yet"}.'
         )
+
+
+def _loss_terms(pending: _Pending) -> str | None:
+    """The terms that are not finite."""
+    if pending.copied is not None:
+        pending.copied.synchronize()
+    if pending.finite.all():
+        return None
+    pairs = zip(pending.names, pending.finite.tolist(), strict=True)
+    # The sum is not finite either: name the terms that made it so.
+    terms = [name for name, fine in pairs if not fine and name != 'loss'] or ['loss']
+    return f'loss term {", ".join(terms)}'
+
+
+def _weight(model: nn.Module) -> str | None:
+    """The first weight that is not finite."""
+    # Not the buffers: a constant mask of a network may well be infinite.
+    names, weights = zip(*model.named_parameters(), strict=True)
+    finite = torch.stack([torch.isfinite(weight).all() for weight in weights]).tolist()
+    return next(
+        (f'weight {name}' for name, fine in zip(names, finite, strict=True) if not fine), None
+    )
 
 
 def _image_names(data_batch) -> list[str]:

@@ -11,7 +11,8 @@ from mmseg_semi.engine import FiniteLossHook
 def make_runner(interval=-1):
     hook = CheckpointHook(interval=interval, by_epoch=False, save_last=False)
     hub = SimpleNamespace(runtime_info={'last_ckpt': 'work/iter_4.pth'})
-    return SimpleNamespace(iter=9, hooks=[hook], message_hub=hub)
+    model = torch.nn.Linear(2, 2)
+    return SimpleNamespace(iter=9, hooks=[hook], message_hub=hub, model=model)
 
 
 def losses(**values):
@@ -60,3 +61,25 @@ def test_long_batches_are_cut_and_a_missing_checkpoint_is_said():
         FloatingPointError, match=r'images labeled\.png and 1 more: .* from the start'
     ):
         hook.after_train_iter(runner, 0, collated_batch(), losses(loss=float('nan')))
+
+
+def test_infinite_weights_of_a_finite_loss_are_not_saved():
+    hook, runner = FiniteLossHook(), make_runner(interval=5)
+    with torch.no_grad():
+        runner.model.bias[1] = float('inf')
+    runner.iter = 8
+    hook.after_train_iter(runner, 8, collated_batch(), losses(loss=1.0))
+    runner.iter = 9
+    message = r'^weight bias is NaN or infinite in iteration 10 with'
+    with pytest.raises(FloatingPointError, match=message):
+        hook.after_train_iter(runner, 9, collated_batch(), losses(loss=1.0))
+    runner.iter = 10
+    hook.after_train_iter(runner, 10, collated_batch(), losses(loss=1.0))
+    with pytest.raises(FloatingPointError, match='^weight bias'):
+        hook.after_train_epoch(runner)
+
+
+def test_infinite_constants_of_a_network_are_left_alone():
+    hook, runner = FiniteLossHook(), make_runner(interval=1)
+    runner.model.register_buffer('mask', torch.full((2, 2), float('-inf')))
+    hook.after_train_iter(runner, 9, collated_batch(), losses(loss=1.0))
