@@ -37,14 +37,14 @@ class KillHook(Hook):
 
 @HOOKS.register_module()
 class PoisonWeightsHook(Hook):
-    """Make a weight of the student NaN before one (1-based) iteration, as a diverged step would."""
+    """Make a weight of the student NaN before one (1-based) iteration, on one rank."""
 
-    def __init__(self, iteration: int) -> None:
-        self.iteration = iteration
+    def __init__(self, iteration: int, rank: int = 0) -> None:
+        self.iteration, self.rank = iteration, rank
 
     @torch.no_grad()
     def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
-        if runner.iter + 1 == self.iteration:
+        if runner.iter + 1 == self.iteration and get_rank() == self.rank:
             next(runner.model.parameters()).fill_(float('nan'))
 
 
