@@ -16,6 +16,8 @@ for _name in (
     'mmseg_semi',
 ):
     importlib.import_module(_name)
+# Every Runner asks the compilers for their versions.
+importlib.import_module('mmengine.runner.runner').collect_env = dict
 importlib.import_module('torch').set_num_threads(1)
 # BaseDataset collects garbage, which would walk through all that was imported.
 gc.freeze()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import uuid
 from pathlib import Path
+from unittest import mock
 
 from mmengine.config import Config
 from mmengine.runner import Runner
@@ -231,7 +232,9 @@ def build_runner(config: Config) -> Runner:
     """Build a Runner that shares no logger, visualizer or history with others of this process."""
     config = copy.deepcopy(config)
     config.experiment_name = config.visualizer.name = uuid.uuid4().hex
-    return Runner.from_cfg(config)
+    # Asking the compilers for their versions takes longer than the training.
+    with mock.patch('mmengine.runner.runner.collect_env', dict):
+        return Runner.from_cfg(config)
 
 
 def dump(config: Config, path: Path) -> Path:

@@ -40,9 +40,9 @@ def test_last_good_checkpoint_stands(iteration, last, tmp_path):
     result = train(tmp_path)
     assert result.code == 1
     sentence = (
-        rf'FloatingPointError: loss term decode\.loss_ce, loss_unlabeled is NaN or infinite in iteration '
-        rf'{iteration} with the images (shapes/seed0/\d{{6}}\.png(, )?){{2,4}}: lower the learning rate or check '
-        rf'these images, then resume from \S*/work/{last}\.'
+        r'FloatingPointError: loss term decode\.loss_ce, loss_unlabeled is NaN or infinite in '
+        rf'iteration {iteration} with the images (shapes/seed0/\d{{6}}\.png(, )?){{2,4}}: lower the '
+        rf'learning rate or check these images, then resume from \S*/work/{last}\.'
     )
     assert re.fullmatch(sentence, result.last_line)
     checkpoints = sorted((tmp_path / 'work').glob('*.pth'), key=lambda path: path.stat().st_mtime)

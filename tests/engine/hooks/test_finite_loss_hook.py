@@ -75,7 +75,7 @@ def test_infinite_weights_of_a_finite_loss_are_not_saved():
         hook.after_train_iter(runner, 9, collated_batch(), losses(loss=1.0))
     runner.iter = 10
     hook.after_train_iter(runner, 10, collated_batch(), losses(loss=1.0))
-    with pytest.raises(FloatingPointError, match='^weight bias'):
+    with pytest.raises(FloatingPointError, match=r'^weight bias'):
         hook.after_train_epoch(runner)
 
 

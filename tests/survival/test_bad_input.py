@@ -1,0 +1,319 @@
+"""What is wrong with files or settings ends the training with one sentence, the last line that a user sees."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmseg.registry import MODELS
+from PIL import Image
+from processes import TOOLS, run_tool
+from tiny import tiny_segmentor
+from tiny_run import dump, tiny_config, write_images
+
+
+class Job:
+    """A training of one iteration on a folder of files, to be spoilt and run."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.images = write_images(folder / 'images')
+        short = {'train_cfg__max_iters': 1, 'train_cfg__val_interval': 9}
+        self.config = tiny_config(folder / 'work', images=self.images, workers=1, **short)
+
+    @property
+    def data(self):
+        return self.config.train_dataloader.dataset
+
+    def ids(self, name):
+        return (self.images / f'{name}.txt').read_text().split()
+
+    def add(self, name, *ids):
+        self.write(name, *self.ids(name), *ids)
+
+    def write(self, name, *ids):
+        (self.images / f'{name}.txt').write_text('\n'.join(ids))
+
+    def image(self, name):
+        """Path of the image that the set's only id names, after the list is cut to it."""
+        first = self.ids(name)[0]
+        self.write(name, first)
+        return self.images / 'img_dir' / f'{first}.png'
+
+    def mask(self):
+        return self.images / 'ann_dir' / self.image('labeled').name
+
+    def run(self, *arguments):
+        dump(self.config, self.folder / 'config.py')
+        return run_tool(TOOLS / 'train.py', 'config.py', *arguments, cwd=self.folder)
+
+
+@pytest.fixture
+def job(tmp_path):
+    return Job(tmp_path)
+
+
+def change_file(path, change):
+    image = change(np.array(Image.open(path)))
+    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(path)
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:200])
+
+
+def set_value(path, value):
+    change_file(path, lambda label: np.full_like(label, value))
+
+
+def settings(job, **changes):
+    job.config.merge_from_dict({key.replace('__', '.'): value for key, value in changes.items()})
+
+
+def model(job, **changes):
+    settings(job, **{f'model__semi_train_cfg__{key}': value for key, value in changes.items()})
+
+
+def hook(job, **changes):
+    teacher = next(h for h in job.config.custom_hooks if h.type == 'MeanTeacherHook')
+    teacher.update(changes)
+
+
+def without_strong_branch(job):
+    del job.data.unlabeled.pipeline[-1]['strong']
+
+
+def other_architecture(job, **head):
+    network = tiny_segmentor(num_classes=6)
+    network['decode_head'].update(head)
+    path = job.folder / 'other.pth'
+    torch.save({'state_dict': MODELS.build(network).state_dict(), 'meta': {}}, path)
+    job.config.load_from = str(path)
+
+
+def other_teacher(job):
+    """A checkpoint of this method whose student fits and whose teacher does not."""
+    trained = MODELS.build(job.config.model).state_dict()
+    key = 'teacher.decode_head.conv_seg.weight'
+    path = job.folder / 'other.pth'
+    torch.save({'state_dict': {**trained, key: trained[key][:3]}, 'meta': {}}, path)
+    job.config.load_from = str(path)
+
+
+def plain_dataset(job):
+    job.config.train_dataloader.dataset = job.data.labeled
+    job.config.train_dataloader.sampler = {'type': 'InfiniteSampler'}
+
+
+def no_padding(job):
+    """A preprocessor that pads nothing, and crops of twice the images' size."""
+    job.config.model.segmentor.data_preprocessor.size = None
+    for child in (job.data.labeled, job.data.unlabeled):
+        for transform in child.pipeline:
+            if transform.type == 'RandomCrop':
+                transform.crop_size = (64, 64)
+
+
+# How the training is spoilt, and what its last line must say.
+LISTS = {
+    'empty labelled list': (
+        lambda job: job.write('labeled'),
+        r'The labelled dataset has no image \(.*labeled\.txt.*train_dataloader\.dataset\.labeled',
+    ),
+    'empty unlabelled list': (
+        lambda job: job.write('unlabeled'),
+        r'UnlabeledDataset found no image in the list \S*/unlabeled\.txt: set img_dir or ann_file',
+    ),
+    'empty unlabelled folder': (
+        lambda job: (
+            (job.folder / 'none').mkdir(),
+            job.data.unlabeled.update(ann_file='', img_dir=str(job.folder / 'none')),
+        ),
+        r'UnlabeledDataset found no image in the folder \S*/none: set img_dir or ann_file',
+    ),
+    'missing list': (
+        lambda job: (job.images / 'labeled.txt').unlink(),
+        r'\S*/labeled\.txt \(from ann_file\) does not exist',
+    ),
+    'missing folder': (
+        lambda job: job.data.unlabeled.update(img_dir='nowhere'),
+        r'\S*/nowhere \(from img_dir\) does not exist',
+    ),
+    'labelled image in the validation list': (
+        lambda job: job.add('val', job.ids('labeled')[0]),
+        r'1 labelled images are also validation images, e\.g\. \S*/000000\.png: remove them',
+    ),
+    'unlabelled image in the validation list': (
+        lambda job: job.add('unlabeled', job.ids('val')[1]),
+        r'1 unlabelled images are also validation images, e\.g\. \S*/000015\.png: remove them',
+    ),
+    'missing labelled image': (
+        lambda job: job.image('labeled').unlink(),
+        r'1 of 1 images of the labelled dataset do not exist, the first is \S*/000000\.png',
+    ),
+    'missing unlabelled image': (
+        lambda job: job.add('unlabeled', 'nothing'),
+        r'1 of 10 images of \S*/unlabeled\.txt do not exist, the first is \S*/nothing\.png',
+    ),
+    'missing mask': (
+        lambda job: job.mask().unlink(),
+        r'1 of 1 masks of the labelled dataset do not exist, the first is \S*/ann_dir/000000\.png',
+    ),
+}
+FILES = {
+    'mask of another size': (
+        lambda job: change_file(job.mask(), lambda label: label[:-2]),
+        r'\S*/ann_dir/000000\.png is 30x32 \(height x width\) but its image \S* is 32x32',
+    ),
+    'label value beyond the classes': (
+        lambda job: set_value(job.mask(), 6),
+        r'\S*/ann_dir/000000\.png has the value 6, but the dataset has 6 classes',
+    ),
+    'colour mask': (
+        lambda job: change_file(job.mask(), lambda label: np.stack([label] * 3, -1)),
+        r'\S*/ann_dir/000000\.png is a colour image',
+    ),
+    'grey labelled image': (
+        lambda job: change_file(job.image('labeled'), lambda image: image[..., 0]),
+        r'\S*/000000\.png is .*grey.* not 8-bit RGB',
+    ),
+    'RGBA unlabelled image': (
+        lambda job: change_file(
+            job.image('unlabeled'), lambda image: Image.fromarray(image).convert('RGBA')
+        ),
+        r'\S*/000005\.png is .*RGBA.* not 8-bit RGB',
+    ),
+    '16-bit unlabelled image': (
+        lambda job: change_file(
+            job.image('unlabeled'), lambda image: image[..., 0].astype(np.uint16) * 257
+        ),
+        r'\S*/000005\.png is 16-bit .* not 8-bit RGB',
+    ),
+    'truncated labelled image': (
+        lambda job: truncate(job.image('labeled')),
+        r'\S*/000000\.png is truncated: copy it again, or take it out of the list',
+    ),
+    'truncated unlabelled image': (
+        lambda job: truncate(job.image('unlabeled')),
+        r'\S*/000005\.png is truncated: copy it again, or take it out of the list',
+    ),
+    'text instead of an image': (
+        lambda job: job.image('unlabeled').write_text('no image'),
+        r'\S*/000005\.png cannot be read as an image',
+    ),
+    'crop larger than the image': (
+        no_padding,
+        r'.*000\d{3}\.png is \d+x\d+ \(height x width\) .*crop is larger than the image',
+    ),
+}
+SETTINGS = {
+    'classes of head and dataset': (
+        lambda job: settings(job, model__segmentor__decode_head__num_classes=5),
+        r'decode_head\.num_classes=5 but the dataset of train_dataloader has 6 classes',
+    ),
+    'classes of head and validation': (
+        lambda job: settings(
+            job, val_dataloader__dataset__metainfo={'_delete_': True, 'classes': ['a', 'b']}
+        ),
+        r'decode_head\.num_classes=6 but the dataset of val_dataloader has 2 classes',
+    ),
+    'checkpoint of a wider head': (
+        lambda job: other_architecture(job, channels=16),
+        r"the checkpoint's 'decode_head\S*' has shape .* load a checkpoint of the same",
+    ),
+    'checkpoint of another backbone': (
+        lambda job: (other_architecture(job), settings(job, model__segmentor__backbone__depth=34)),
+        r"the checkpoint and the student differ in \d+ weights, e\.g\. 'backbone",
+    ),
+    'checkpoint with another teacher': (
+        other_teacher,
+        r"the checkpoint's 'decode_head\.conv_seg\.weight' has shape \(3, .* but the teacher",
+    ),
+    'no labelled slot': (
+        lambda job: settings(job, train_dataloader__sampler__labeled=0),
+        r'LabeledUnlabeledSampler labeled=0 makes batches without labeled samples',
+    ),
+    'batch size': (
+        lambda job: settings(job, train_dataloader__batch_size=8),
+        r'train_dataloader\.batch_size=8 but the sampler makes batches of labeled=2 \+ unlabeled=2',
+    ),
+    'no strong branch': (
+        without_strong_branch,
+        r"the batch has branches \['labeled', 'weak'\] but no 'strong', which IMAS needs",
+    ),
+    'plain dataset': (
+        plain_dataset,
+        r'train_dataloader has a BaseSegDataset with a InfiniteSampler: semi-supervised training needs',
+    ),
+    'endless under epochs': (
+        lambda job: settings(
+            job, train_cfg={'_delete_': True, 'type': 'EpochBasedTrainLoop', 'max_epochs': 1}
+        ),
+        r'the sampler has endless=True under EpochBasedTrainLoop: set endless=False',
+    ),
+    'no teacher hook': (
+        lambda job: job.config.custom_hooks.pop(),
+        r"IMAS needs MeanTeacherHook: add dict\(type='MeanTeacherHook'\) to custom_hooks",
+    ),
+    'tau': (lambda job: model(job, tau=1.5), r'semi_train_cfg\.tau=1\.5 is no confidence'),
+    'weight': (
+        lambda job: model(job, unlabeled_weight=-1),
+        r'semi_train_cfg\.unlabeled_weight=-1 is negative',
+    ),
+    'start': (
+        lambda job: model(job, unlabeled_start=-5),
+        r'semi_train_cfg\.unlabeled_start=-5 is negative',
+    ),
+    'reading': (
+        lambda job: model(job, untriggered='other'),
+        r"semi_train_cfg\.untriggered='other' is unknown: choose 'official' or 'literal'",
+    ),
+    'misspelt setting': (
+        lambda job: model(job, taw=0.9),
+        r"semi_train_cfg has no setting \['taw'\]",
+    ),
+    'CutMix probability': (
+        lambda job: model(job, cutmix={'type': 'AdaptiveCutMix', 'prob': 2}),
+        r'prob=2 is no probability: give a number in \[0, 1\]',
+    ),
+    'decay': (lambda job: hook(job, decay=1.2), r'decay=1\.2 is out of range'),
+    'loss weight': (
+        lambda job: settings(job, model__segmentor__decode_head__loss_decode__loss_weight=-1),
+        r'loss_weight=-1 is negative',
+    ),
+    'predicting network': (
+        lambda job: settings(job, model__semi_test_cfg={'predict_on': 'pupil'}),
+        r"predict_on='pupil' names no network of IMAS",
+    ),
+}
+CASES = {**LISTS, **FILES, **SETTINGS}
+
+
+@pytest.mark.parametrize('name', CASES)
+def test_last_line_is_the_sentence(name, job):
+    spoil, sentence = CASES[name]
+    spoil(job)
+    result = job.run()
+    assert result.code == 1
+    assert re.match(rf'(error|\w+Error): ([\w ]+: )?{sentence}', result.last_line)
+    assert result.last_line.endswith(('.', '?'))
+    assert len(result.last_line) < 600
+
+
+def test_image_in_both_training_lists_is_warned_about(job):
+    job.add('unlabeled', job.ids('labeled')[0])
+    result = job.run()
+    assert result.code == 0, result.output
+    assert re.search(
+        r'WARNING - 1 image\(s\) are in the labelled and in the unlabelled set, the first is \S*000000',
+        result.output,
+    )
+
+
+def test_masks_of_unlabelled_images_are_never_opened(job):
+    """The unlabelled ids have no masks at all; and where they do, they may be broken."""
+    for name in job.ids('unlabeled'):
+        (job.images / 'ann_dir' / f'{name}.png').write_text('no mask')
+    assert job.run().code == 0
+    assert Path(job.folder / 'work' / 'iter_1.pth').exists()
