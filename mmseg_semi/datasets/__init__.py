@@ -2,7 +2,7 @@
 
 from .camvid import CamVidDataset
 from .collate import collate_branches
-from .labeled_unlabeled import LabeledUnlabeledDataset
+from .labeled_unlabeled import LabeledUnlabeledDataset, check_files_exist
 from .paths import build_checked, check_data_paths
 from .sampler import LabeledUnlabeledSampler
 from .shapes import LoadShapes, ShapesDataset
@@ -31,5 +31,6 @@ __all__ = [
     'UnlabeledDataset',
     'build_checked',
     'check_data_paths',
+    'check_files_exist',
     'collate_branches',
 ]

@@ -63,9 +63,11 @@ class LabeledUnlabeledDataset(Dataset):
         self.unlabeled = _build('unlabeled', unlabeled)
         self.num_labeled, self.num_unlabeled = len(self.labeled), len(self.unlabeled)
         if check_files:
-            _check_existence('labeled', self.labeled)
+            check_files_exist(self.labeled, 'labelled', 'train_dataloader.dataset.labeled')
             if not isinstance(self.unlabeled, UnlabeledDataset):  # which has looked already
-                _check_existence('unlabeled', self.unlabeled)
+                check_files_exist(
+                    self.unlabeled, 'unlabelled', 'train_dataloader.dataset.unlabeled'
+                )
             classes = self.metainfo.get('classes')
             num_classes = len(classes) if classes else None
             self.labeled = _checked('labeled', self.labeled, num_classes)
@@ -207,23 +209,31 @@ def _loaders(child) -> Iterator[LoadImageFromFile | LoadAnnotations]:
             yield transform
 
 
-def _check_existence(kind: str, child) -> None:
-    """FileNotFoundError when a file that the child's loaders would open is not there."""
-    loaders = list(_loaders(child))
-    for loader, key, what in (
+def check_files_exist(dataset, name: str, key: str) -> None:
+    """Look for every file that a dataset's loaders would open.
+
+    Args:
+        dataset: any mmseg dataset; files behind a file backend are not looked for.
+        name: of the dataset, in the message.
+        key: where the config sets it.
+
+    Raises:
+        FileNotFoundError: an image or a mask is not there.
+    """
+    loaders = list(_loaders(dataset))
+    for loader, field, what in (
         (LoadImageFromFile, 'img_path', 'images'),
         (LoadAnnotations, 'seg_map_path', 'masks'),
     ):
         if not any(isinstance(transform, loader) for transform in loaders):
             continue
-        infos = (child.get_data_info(index) for index in range(len(child)))
-        paths = [info[key] for info in infos if key in info]
+        infos = (dataset.get_data_info(index) for index in range(len(dataset)))
+        paths = [info[field] for info in infos if field in info]
         missing = missing_files(paths)
         if missing:
             raise FileNotFoundError(
-                f'{len(missing)} of {len(paths)} {what} of the {_NAMES[kind]} dataset do not exist, '
-                f'the first is {missing[0]}: correct the list (one id per line), or data_prefix and '
-                f'suffixes of train_dataloader.dataset.{kind}.'
+                f'{len(missing)} of {len(paths)} {what} of the {name} dataset do not exist, the first is '
+                f'{missing[0]}: correct the list (one id per line), or data_prefix and suffixes of {key}.'
             )
 
 

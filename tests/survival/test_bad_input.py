@@ -160,6 +160,14 @@ LISTS = {
         lambda job: job.mask().unlink(),
         r'1 of 1 masks of the labelled dataset do not exist, the first is \S*/ann_dir/000000\.png',
     ),
+    'missing validation image': (
+        lambda job: job.add('val', 'nothing'),
+        r'1 of 5 images of the validation dataset do not exist, the first is \S*/nothing\.png',
+    ),
+    'missing validation mask': (
+        lambda job: (job.images / 'ann_dir' / '000015.png').unlink(),
+        r'1 of 4 masks of the validation dataset do not exist, the first is \S*/000015\.png',
+    ),
 }
 FILES = {
     'mask of another size': (

@@ -9,7 +9,7 @@ from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import EpochBasedTrainLoop
 from mmseg.registry import HOOKS
 
-from ...datasets import LabeledUnlabeledDataset, LabeledUnlabeledSampler
+from ...datasets import LabeledUnlabeledDataset, LabeledUnlabeledSampler, check_files_exist
 from ...models.segmentors.base import SemiSegmentor
 from ._common import unwrap
 
@@ -22,6 +22,7 @@ class StartupCheckHook(Hook):
         ValueError: In one sentence with the remedy, when the loader's batch does not match the sampler's
             make-up, a hook of the method is missing, the class counts of head and dataset differ, or a
             training image is also a validation image.
+        FileNotFoundError: A file of the validation set is not there.
     """
 
     priority = 'VERY_HIGH'
@@ -52,6 +53,8 @@ class StartupCheckHook(Hook):
     def _check_validation(self, runner, dataset) -> None:
         if runner.val_loop is None:
             return
+        # Not hours later, when the first validation opens them.
+        check_files_exist(runner.val_dataloader.dataset, 'validation', 'val_dataloader.dataset')
         held_out = {osp.realpath(path) for path in _image_paths(runner.val_dataloader.dataset)}
         if isinstance(dataset, LabeledUnlabeledDataset):
             parts = {'labelled': dataset.labeled_paths(), 'unlabelled': dataset.unlabeled_paths()}
