@@ -197,7 +197,7 @@ def test_name_tells_length(file):
     else:
         assert cfg.train_cfg.max_iters == length * (1000 if unit == 'k' else 1)
     assert cfg.train_cfg.max_iters >= cfg.train_cfg.val_interval
-    assert 'end' not in cfg.param_scheduler[0], 'the schedule would not follow max_iters'
+    assert 'end' not in cfg.param_scheduler[-1], 'the schedule would not follow max_iters'
 
 
 @pytest.mark.parametrize('file', NAMED, ids=ids)

@@ -1,0 +1,77 @@
+"""The converter of deep-stem ImageNet weights."""
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from mmseg.registry import MODELS
+
+import mmseg_semi  # noqa: F401  registers the backbone
+
+TOOL = Path(__file__).resolve().parents[2] / 'tools/model_converters/deep_stem_resnet.py'
+spec = importlib.util.spec_from_file_location('deep_stem_resnet', TOOL)
+converter = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(converter)
+
+
+def _network():
+    return MODELS.build(
+        {
+            'type': 'CeilPoolResNetV1c',
+            'depth': 50,
+            'stem_channels': 128,
+            'base_channels': 4,
+            'norm_cfg': {'type': 'BN'},
+        }
+    )
+
+
+def _torchvision_names(weights):
+    named = {'fc.weight': torch.zeros(3, 2), 'fc.bias': torch.zeros(3)}
+    for key, value in weights.items():
+        if key.startswith('stem.7.'):
+            key = 'bn1.' + key[len('stem.7.') :]
+        elif key.startswith('stem.'):
+            key = 'conv1.' + key[len('stem.') :]
+        named[key] = value
+    return named
+
+
+def _run(*arguments):
+    command = [sys.executable, str(TOOL), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize('wrapped', [False, True])
+def test_weights_load_completely(tmp_path, wrapped):
+    weights = _network().state_dict()
+    source = _torchvision_names(weights)
+    torch.save({'state_dict': source} if wrapped else source, tmp_path / 'source.pth')
+    converter.main([str(tmp_path / 'source.pth'), str(tmp_path / 'new' / 'resnet.pth')])
+    converted = torch.load(tmp_path / 'new' / 'resnet.pth', weights_only=True)
+    _network().load_state_dict(converted)
+    assert converted.keys() == weights.keys()
+    assert all(torch.equal(converted[key], weights[key]) for key in weights)
+
+
+def test_refuses_another_stem():
+    source = _torchvision_names(_network().state_dict())
+    source['conv1.0.weight'] = torch.zeros(32, 3, 3, 3)
+    with pytest.raises(converter.ConversionError, match=r'\[32, 64, 128\] channels.*v1s'):
+        converter.rename(source)
+    # A plain 7x7 stem.
+    with pytest.raises(converter.ConversionError, match=r'\[0, 0, 0\] channels'):
+        converter.rename({'conv1.weight': torch.zeros(64, 3, 7, 7)})
+
+
+def test_command_line_says_one_sentence(tmp_path):
+    command = [sys.executable, str(TOOL), str(tmp_path / 'none.pth'), str(tmp_path / 'new.pth')]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.strip().endswith(
+        'none.pth does not exist: give the downloaded checkpoint as SRC.'
+    )
+    assert len(done.stderr.strip().splitlines()) == 1

@@ -1,0 +1,72 @@
+"""Rename the weights of a deep-stem ResNet (64-64-128) for the configs with the papers' network.
+
+    python tools/model_converters/deep_stem_resnet.py SRC data/pretrained/resnet101_v1s.pth
+
+SRC is an ImageNet checkpoint with torchvision's names whose stem is a sequence `conv1.0` to `conv1.6`
+followed by `bn1`: the encoders of U2PL and iMAS, or GluonCV's ResNet-v1s as PyTorch has them
+(docs/configs.md says where from). DST gets MMSegmentation's names, without the classifier.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+
+WIDTHS = {'conv1.0.weight': 64, 'conv1.3.weight': 64, 'conv1.6.weight': 128}
+
+
+class ConversionError(Exception):
+    """What is wrong and what to do, in one sentence."""
+
+
+def rename(weights):
+    """The weights under MMSegmentation's names.
+
+    Args:
+        weights (dict[str, Tensor]): Under torchvision's names.
+
+    Returns:
+        dict[str, Tensor]: Without the classifier.
+
+    Raises:
+        ConversionError: The stem is not three convolutions of 64, 64 and 128 channels.
+    """
+    widths = [len(weights.get(name, ())) for name in WIDTHS]
+    if widths != list(WIDTHS.values()):
+        raise ConversionError(
+            f'the stem has convolutions of {widths} channels at {", ".join(WIDTHS)}, not of 64, 64 and 128: '
+            'give the checkpoint of a deep-stem ResNet (v1s); for a v1c one no conversion is needed.'
+        )
+    renamed = {}
+    for name, value in weights.items():
+        if name.startswith('conv1.'):
+            name = name.replace('conv1.', 'stem.', 1)
+        elif name.startswith('bn1.'):
+            name = name.replace('bn1.', 'stem.7.', 1)
+        if not name.startswith('fc.'):
+            renamed[name] = value
+    return renamed
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('src', type=Path, help='the checkpoint to convert')
+    parser.add_argument('dst', type=Path, help='the file to write')
+    args = parser.parse_args(argv)
+    if not args.src.is_file():
+        raise ConversionError(f'{args.src} does not exist: give the downloaded checkpoint as SRC.')
+    weights = torch.load(args.src, map_location='cpu', weights_only=True)
+    renamed = rename(weights.get('state_dict', weights))
+    args.dst.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(renamed, args.dst)
+    print(f'{args.dst}: {len(renamed)} tensors')
+
+
+if __name__ == '__main__':
+    try:
+        main()
+    except ConversionError as error:
+        sys.exit(f'{Path(__file__).name}: {error}')
