@@ -5,7 +5,6 @@ image_size = (64, 64)
 crop_size = (64, 64)
 
 geometry = [
-    dict(type='RandomResize', scale=image_size, ratio_range=(0.75, 1.5), keep_ratio=True),
     dict(type='RandomFlip', prob=0.5),
     dict(type='RandomCrop', crop_size=crop_size),
 ]

@@ -2,7 +2,7 @@
 _base_ = [
     '../_base_/models/deeplabv3plus_tiny.py',
     '../_base_/datasets/shapes_semi.py',
-    '../_base_/schedules/adamw_poly.py',
+    '../_base_/schedules/adamw_poly_warmup.py',
     '../_base_/runtime/semi_runtime.py',
 ]
 model = dict(
@@ -13,15 +13,14 @@ model = dict(
     ),
     segmentor=_base_.model,
     # Other settings than with pre-trained weights, where a high threshold selects what is right:
-    # from scratch it selects the large classes and the run collapses. So: a lower one, a weight of
-    # 1, and a supervised start.
-    semi_train_cfg=dict(tau=0.5, unlabeled_weight=1.0, unlabeled_start=400),
+    # from scratch it selects the large classes and the run collapses. So: a lower one, a weight
+    # below 1, and a supervised start.
+    semi_train_cfg=dict(tau=0.5, unlabeled_weight=0.5, unlabeled_start=300),
     semi_test_cfg=dict(predict_on='teacher'),
 )
 custom_hooks = [
     *_base_.custom_hooks,
     dict(type='MeanTeacherHook', decay=0.99, warmup='ratio', buffers='average'),
 ]
-optim_wrapper = dict(optimizer=dict(lr=4e-3))
-train_cfg = dict(max_iters=1500, val_interval=500)
-default_hooks = dict(checkpoint=dict(interval=500))
+train_cfg = dict(max_iters=900, val_interval=300)
+default_hooks = dict(checkpoint=dict(interval=300))
