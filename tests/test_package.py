@@ -59,16 +59,29 @@ def test_constraints_name_no_index():
     assert '://' not in (ROOT / 'requirements' / 'constraints.txt').read_text()
 
 
+def copy_of_sources(folder):
+    """What a build reads, so that the checkout of the tests is left alone."""
+    folder.mkdir()
+    for name in (
+        'setup.py',
+        'pyproject.toml',
+        'MANIFEST.in',
+        'README.md',
+        'LICENSE',
+        'model-index.yml',
+    ):
+        shutil.copy2(ROOT / name, folder / name)
+    ignore = shutil.ignore_patterns('.mim', '__pycache__')
+    for name in ('mmseg_semi', 'configs', 'tools', 'requirements'):
+        shutil.copytree(ROOT / name, folder / name, ignore=ignore)
+    return folder
+
+
 @pytest.fixture(scope='module')
 def wheel(tmp_path_factory):
-    """The wheel, built from the source distribution, which is built from a copy of the checkout.
-
-    The copy holds a stale `.mim`, as an editable install leaves it.
-    """
+    """The wheel, built from the source distribution, in the presence of a stale `.mim`."""
     folder = tmp_path_factory.mktemp('build')
-    source = folder / 'source'
-    ignore = shutil.ignore_patterns('.*', '__pycache__', 'build', '*.egg-info', 'work_dirs', 'data')
-    shutil.copytree(ROOT, source, ignore=ignore)
+    source = copy_of_sources(folder / 'source')
     stale = source / 'mmseg_semi' / '.mim'
     stale.mkdir()
     (stale / 'stale.py').touch()
@@ -137,16 +150,7 @@ print('resolved')
 
 @pytest.mark.slow
 def test_an_editable_install_links_configs_and_tools(tmp_path):
-    """In a copy of what the build reads, so that the checkout of the tests is left alone."""
-    source = tmp_path / 'source'
-    source.mkdir()
-    for name in ('setup.py', 'pyproject.toml', 'README.md', 'model-index.yml', 'LICENSE'):
-        shutil.copy2(ROOT / name, source / name)
-    shutil.copytree(ROOT / 'requirements', source / 'requirements')
-    for name in ('mmseg_semi', 'configs', 'tools'):
-        (source / name).mkdir()
-    shutil.copy2(ROOT / 'mmseg_semi' / 'version.py', source / 'mmseg_semi')
-    (source / 'mmseg_semi' / '__init__.py').touch()
+    source = copy_of_sources(tmp_path / 'source')
     site = tmp_path / 'site'
     pip = [
         sys.executable,
