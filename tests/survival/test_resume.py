@@ -16,9 +16,16 @@ SCENARIOS = {
         'train_cfg__val_interval': 3,
     },
     'epochs': {'epochs': 4},
-    'epochs_with_workers': {'epochs': 4, 'workers': 1},
-    'best_checkpoint': {'default_hooks__checkpoint__save_best': 'teacher/mIoU'},
-    'frequent_validation': {'train_cfg__val_interval': 1, 'workers': 1},
+    'epochs_in_bfloat16': {
+        'epochs': 4,
+        'workers': 1,
+        'optim_wrapper__type': 'AutocastOptimWrapper',
+    },
+    'best_checkpoint': {
+        'default_hooks__checkpoint__save_best': 'teacher/mIoU',
+        'train_cfg__val_interval': 1,
+        'workers': 1,
+    },
 }
 
 
@@ -136,11 +143,27 @@ def test_one_process(workers, tmp_path, whole):
     assert differences(whole, resumed) == []
 
 
-def test_killed_while_saving(tmp_path, whole):
-    kill = {'iteration': 10, 'stage': 'before_save_checkpoint'}
+@pytest.mark.parametrize(
+    ('kill', 'resumed_from'),
+    [
+        ({'iteration': 10, 'stage': 'before_save_checkpoint'}, 5),
+        # The validation that follows iteration 12.
+        ({'iteration': 13, 'stage': 'before_val_iter'}, 10),
+    ],
+)
+def test_killed_while_saving_or_validating(kill, resumed_from, tmp_path, whole):
     resumed, output = train_killed_and_resumed(tmp_path / 'killed', kill)
-    assert 'iter: 5' in output
+    assert f'resumed epoch: 0, iter: {resumed_from}' in output
     assert differences(whole, resumed) == []
+
+
+def test_finished_training_has_nothing_to_resume(tmp_path, whole):
+    folder = prepare(tmp_path / 'run')
+    assert train(folder).code == 0
+    result = train(folder, 'config.py', '--resume')
+    assert result.code == 0, result.output
+    assert 'resumed epoch: 0, iter: 14' in result.output
+    assert differences(whole, final(folder)) == []
 
 
 @pytest.mark.slow

@@ -56,6 +56,18 @@ def test_both_networks_are_tested(run, tool, arguments, tmp_path):
     assert validated == [f'{metrics["teacher/mIoU"]:.4f}']
 
 
+def test_two_processes_find_the_metrics_of_one(run, tmp_path):
+    found = []
+    for ranks in (1, 2):
+        options = ('config.py', 'work/iter_6.pth', '--tta', '--work-dir', tmp_path / f'{ranks}')
+        result = run_tool(TOOLS / 'test.py', *options, cwd=run, ranks=ranks)
+        assert result.code == 0, result.output
+        found.append(metrics_of(tmp_path / f'{ranks}'))
+    assert {key: value for key, value in found[0].items() if 'time' not in key} == {
+        key: value for key, value in found[1].items() if 'time' not in key
+    }
+
+
 @pytest.mark.parametrize('tool', [STOCK_TOOLS / 'test.py', TOOLS / 'test.py'])
 def test_predictions_and_pictures_are_written_once(run, tool, tmp_path):
     options = ('--out', tmp_path / 'maps', '--show-dir', tmp_path / 'pictures')
