@@ -5,7 +5,8 @@ image_size = (64, 64)
 crop_size = (64, 64)
 
 geometry = [
-    dict(type='RandomFlip', prob=0.5),
+    dict(type='RandomFlip', prob=0.5, direction='horizontal'),
+    dict(type='RandomFlip', prob=0.5, direction='vertical'),
     dict(type='RandomCrop', crop_size=crop_size),
 ]
 train_pipeline = [dict(type='LoadShapes'), *geometry, dict(type='PackSegInputs')]
