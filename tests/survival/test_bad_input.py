@@ -106,6 +106,11 @@ def plain_dataset(job):
     job.config.train_dataloader.sampler = {'type': 'InfiniteSampler'}
 
 
+def auxiliary_head_of_other_classes(job):
+    head = tiny_segmentor(auxiliary=True, num_classes=3)['auxiliary_head']
+    job.config.model.segmentor.auxiliary_head = head
+
+
 def no_padding(job):
     """A preprocessor that pads nothing, and crops of twice the images' size."""
     job.config.model.segmentor.data_preprocessor.size = None
@@ -219,6 +224,10 @@ SETTINGS = {
     'classes of head and dataset': (
         lambda job: settings(job, model__segmentor__decode_head__num_classes=5),
         r'decode_head\.num_classes=5 but the dataset of train_dataloader has 6 classes',
+    ),
+    'classes of the auxiliary head': (
+        auxiliary_head_of_other_classes,
+        r'auxiliary_head\.num_classes=3 but the dataset of train_dataloader has 6 classes',
     ),
     'classes of head and validation': (
         lambda job: settings(

@@ -7,6 +7,7 @@ import os.path as osp
 from mmengine.dist import get_world_size
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import EpochBasedTrainLoop
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.registry import HOOKS
 
 from ...datasets import LabeledUnlabeledDataset, LabeledUnlabeledSampler, check_files_exist
@@ -41,14 +42,17 @@ class StartupCheckHook(Hook):
         datasets = {'train_dataloader': dataset}
         if runner.val_loop is not None:
             datasets['val_dataloader'] = runner.val_dataloader.dataset
+        network = getattr(model, model.networks[0]) if isinstance(model, SemiSegmentor) else model
+        heads = {key: m for key, m in network.named_modules() if isinstance(m, BaseDecodeHead)}
         for name, data in datasets.items():
             classes = (getattr(data, 'metainfo', None) or {}).get('classes')
-            if classes is not None and len(classes) != model.num_classes:
-                raise ValueError(
-                    f'decode_head.num_classes={model.num_classes} but the dataset of {name} has '
-                    f'{len(classes)} classes: set num_classes={len(classes)} in every head, or correct the '
-                    "dataset's metainfo."
-                )
+            for key, head in heads.items():
+                if classes is not None and len(classes) != head.num_classes:
+                    raise ValueError(
+                        f'{key}.num_classes={head.num_classes} but the dataset of {name} has {len(classes)} '
+                        f"classes: set num_classes={len(classes)} in every head, or correct the dataset's "
+                        'metainfo.'
+                    )
 
     def _check_validation(self, runner, dataset) -> None:
         if runner.val_loop is None:
