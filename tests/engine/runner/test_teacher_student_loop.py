@@ -117,7 +117,7 @@ def test_only_the_predicting_network_writes_files(predict_on, checkpoint, tmp_pa
     network = getattr(runner.model, predict_on).eval()
     network.data_preprocessor = runner.model.data_preprocessor
     predictions = [
-        sample.pred_sem_seg.data[0].numpy()
+        sample.pred_sem_seg.data[0].cpu().numpy()
         for batch in runner.test_dataloader
         for sample in network.test_step(batch)
     ]
@@ -151,7 +151,7 @@ def test_dumped_results_are_those_of_the_predicting_network(checkpoint, tmp_path
     network = runner.model.teacher.eval()
     network.data_preprocessor = runner.model.data_preprocessor
     batch = next(iter(runner.test_dataloader))
-    expected = network.test_step(copy.deepcopy(batch))[0].seg_logits.data
+    expected = network.test_step(copy.deepcopy(batch))[0].seg_logits.data.cpu()
     torch.testing.assert_close(results[0]['seg_logits']['data'], expected)
 
 
