@@ -98,10 +98,11 @@ def two_predictions(s: Setting):
 def images_and_boxes(s: Setting):
     generator = s.generator()
     images = torch.randn(s.batch, 3, s.size, s.size, generator=generator).to(s.device)
-    confidence, label = prediction(s, generator)
+    bases = images, *prediction(s, generator)
     boxes = mixing.sample_boxes(s.batch, s.size, style='unimatch', generator=generator)
     boxes = boxes.to(s.device)
-    return (images, label, confidence), boxes, mixing._box_mask(boxes[:, None], s.size, s.size)
+    mask = mixing._box_mask(boxes[:, None], s.size, s.size)
+    return bases, [x.flip(0) for x in bases], boxes, mask
 
 
 def logits_and_label(s: Setting):
@@ -120,11 +121,11 @@ def logits_and_probs(s: Setting):
 
 
 def contrast(s: Setting):
-    """ESL's: 1024 anchors of 512 channels, 255 negatives each out of a full bank."""
+    """ESL's: two anchors per row of the image (1026 for 513), 255 negatives each, a full bank."""
     generator = s.generator()
-    anchors, positives = (torch.randn(1024, 512, generator=generator) for _ in range(2))
+    anchors, positives = (torch.randn(2 * s.size, 512, generator=generator) for _ in range(2))
     bank = torch.randn(s.classes * 5 * 200, 512, generator=generator)
-    negatives = torch.randint(0, len(bank), (1024, 255), generator=generator)
+    negatives = torch.randint(0, len(bank), (2 * s.size, 255), generator=generator)
     return tuple(x.to(s.device) for x in (anchors, positives, bank, negatives))
 
 
@@ -172,11 +173,11 @@ def usual_hardness_numpy(label_s, confidence_s, label_t, confidence_t, num_class
     return 1 - (rho_s / 2 * agree_s + rho_t / 2 * agree_t)
 
 
-def usual_paste(tensors, _, mask):
+def usual_paste(bases, patches, _, mask):
     mixed = []
-    for x in tensors:
-        out, chosen = x.clone(), mask if x.dim() == 3 else mask[:, None].expand_as(x)
-        out[chosen] = x.flip(0)[chosen]
+    for base, patch in zip(bases, patches, strict=True):
+        out, chosen = base.clone(), mask if base.dim() == 3 else mask[:, None].expand_as(base)
+        out[chosen] = patch[chosen]
         mixed.append(out)
     return mixed
 
@@ -239,8 +240,8 @@ def our_hardness(label_s, confidence_s, label_t, confidence_t, num_classes):
     )
 
 
-def our_paste(tensors, boxes, _):
-    return [mixing.paste(x, x.flip(0), boxes) for x in tensors]
+def our_paste(bases, patches, boxes, _):
+    return [mixing.paste(x, y, boxes) for x, y in zip(bases, patches, strict=True)]
 
 
 def our_cross_entropy(logits, label):

@@ -20,6 +20,9 @@ One VOC crop (21 classes, 513×513) is 5.5 million, so large images go one by on
 taken several at a time, because their cost is the number of kernel calls.
 """
 
+CACHED_ELEMENTS = 1 << 19
+"""Elements of such a block that the CPU takes at once, so that its cache holds them."""
+
 
 def exact_float(x: Tensor) -> Tensor:
     """Return float16 and bfloat16 as float32; every other dtype as it is."""
@@ -53,6 +56,15 @@ def image_chunks(num_images: int, elements_per_image: int) -> list[slice]:
     """Cut a batch into slices of at most `CHUNK_ELEMENTS` elements, at least one image each."""
     step = max(1, CHUNK_ELEMENTS // max(1, elements_per_image))
     return [slice(start, start + step) for start in range(0, num_images, step)]
+
+
+def row_strips(block: Tensor) -> list[slice]:
+    """Cut the rows of an (n, C, H, W) block: on the CPU to what its cache holds, else not at all."""
+    num_images, num_classes, height, width = block.shape
+    if block.device.type != 'cpu':
+        return [slice(None)]
+    step = max(1, CACHED_ELEMENTS // max(1, num_images * num_classes * width))
+    return [slice(start, start + step) for start in range(0, height, step)]
 
 
 def unit(x: Tensor, dim: int) -> Tensor:

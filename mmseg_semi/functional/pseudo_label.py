@@ -15,11 +15,10 @@ from ._common import (
     exact_float,
     image_chunks,
     no_autocast,
+    row_strips,
     to_size,
     upsample,
 )
-
-_CACHED_ELEMENTS = 1 << 20
 
 
 @torch.no_grad()
@@ -53,10 +52,11 @@ def confidence_and_label(
         label = confidence.new_empty(confidence.shape, dtype=torch.int64)
         for part in image_chunks(num_images, num_classes * height * width):
             full = upsample(logits[part], (height, width), align_corners)
-            for rows in _strips(full):
+            for rows in row_strips(full):
                 strip = full[:, :, rows]
                 top, label[part, rows] = strip.max(dim=1)
                 confidence[part, rows] = (strip - top[:, None]).exp_().sum(dim=1).reciprocal_()
+            del full  # or it would live on while the next one is made
     return confidence, label
 
 
@@ -136,12 +136,3 @@ def average_label(
                 total = total + upsample(logits[part], size, align_corners).softmax(dim=1)
             label[part] = total.max(dim=1).indices
     return label
-
-
-def _strips(full: Tensor) -> list[slice]:
-    """Rows to take at once: on the CPU what its cache holds, elsewhere all of them."""
-    num_images, num_classes, height, width = full.shape
-    if full.device.type != 'cpu':
-        return [slice(None)]
-    step = max(1, _CACHED_ELEMENTS // (num_images * num_classes * width))
-    return [slice(start, start + step) for start in range(0, height, step)]

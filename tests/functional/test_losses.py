@@ -196,6 +196,28 @@ def test_chunks_of_several_images_give_the_same(monkeypatch):
             torch.testing.assert_close(gradient(value, logits), grad)
 
 
+@pytest.mark.parametrize('small', [(4, 5), (9, 7)])
+def test_strips_of_rows_give_the_same(monkeypatch, small):
+    logits, label = problem(small=small)
+    _, target, valid = soft_problem(small)
+    values = [
+        losses.cross_entropy(logits, label, reduction='image_sum'),
+        losses.soft_cross_entropy(logits, target, valid_mask=valid),
+    ]
+    for elements in (1, 3 * 4 * 7 * 2, 3 * 4 * 7 * 9):  # 1, 2 and all rows at a time
+        monkeypatch.setattr(_common, 'CACHED_ELEMENTS', elements)
+        others = [
+            losses.cross_entropy(logits, label, reduction='image_sum'),
+            losses.soft_cross_entropy(logits, target, valid_mask=valid),
+        ]
+        for value, other in zip(values, others, strict=True):
+            torch.testing.assert_close(other, value)
+            torch.testing.assert_close(
+                gradient(other, logits),
+                torch.autograd.grad(value.sum(), logits, retain_graph=True)[0],
+            )
+
+
 @pytest.mark.parametrize('reduction', ['valid_mean', 'pixel_mean', 'image_sum', 'none'])
 @pytest.mark.parametrize('small', [(4, 5), (9, 7)])
 def test_all_void_is_zero_with_a_graph(reduction, small):

@@ -93,7 +93,7 @@ def test_strips_of_rows_give_the_same(monkeypatch):
     logits = random_logits()
     whole = pseudo_label.confidence_and_label(logits, (9, 7))
     for elements in (1, 3 * 4 * 7 * 2, 3 * 4 * 7 * 9):  # 1, 2 and all rows
-        monkeypatch.setattr(pseudo_label, '_CACHED_ELEMENTS', elements)
+        monkeypatch.setattr(_common, 'CACHED_ELEMENTS', elements)
         for result, expected in zip(
             pseudo_label.confidence_and_label(logits, (9, 7)), whole, strict=True
         ):
@@ -142,6 +142,24 @@ def test_extreme_logits_stay_finite():
     confidence, label = pseudo_label.confidence_and_label(logits)
     assert confidence.tolist() == [[[1.0, 1.0]]]
     assert label.tolist() == [[[0, 1]]]
+
+
+def test_nan_logits_are_never_confident_and_keep_a_class_in_range():
+    logits = torch.full((1, 3, 1, 2), torch.nan)
+    logits[..., 1] = torch.tensor([0.0, 1.0, 0.0]).view(1, 3, 1)
+    confidence, label = pseudo_label.confidence_and_label(logits)
+    assert confidence.isnan().tolist() == [[[True, False]]]
+    assert label[0, 0, 1] == 1
+    assert 0 <= label[0, 0, 0] < 3
+    assert pseudo_label.confident_ratio(confidence, 0.0) == 0.5
+
+
+def test_the_lowest_class_wins_ties_among_many():
+    logits = torch.randint(
+        0, 3, (2, 300, 4, 5)
+    ).float()  # many ties, more classes than a byte counts
+    _, label = pseudo_label.confidence_and_label(logits)
+    np.testing.assert_array_equal(label.numpy(), logits.numpy().argmax(1))
 
 
 def test_confidence_and_label_rejects():
