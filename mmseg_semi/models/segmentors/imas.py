@@ -102,6 +102,11 @@ class IMAS(MeanTeacherSegmentor):
                 f"semi_train_cfg.untriggered='{cfg['untriggered']}' is unknown: "
                 "choose 'official' or 'literal'."
             )
+        if not cfg['joint_forward'] and segmentor.get('backbone', {}).get('with_cp'):
+            raise ValueError(
+                'segmentor.backbone.with_cp=True checkpoints in a way that breaks the several forwards of '
+                'joint_forward=False under DistributedDataParallel: set joint_forward=True or with_cp=False.'
+            )
         self.intensity = None if cfg['intensity'] is None else TRANSFORMS.build(cfg['intensity'])
         self.cutmix = None if cfg['cutmix'] is None else TRANSFORMS.build(cfg['cutmix'])
         if self.intensity is None:

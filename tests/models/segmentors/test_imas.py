@@ -320,6 +320,16 @@ def test_bad_settings_are_refused(settings, message):
         build(**settings)
 
 
+def test_reentrant_checkpointing_needs_the_joint_forward():
+    segmentor = tiny_segmentor('GN')
+    segmentor['backbone']['with_cp'] = True
+    config = {'type': 'IMAS', 'segmentor': segmentor}
+    loss = MODELS.build(config).train().loss(**batch_of(build()))['loss_unlabeled']
+    assert torch.isfinite(loss)
+    with pytest.raises(ValueError, match=r'set joint_forward=True or with_cp=False'):
+        MODELS.build({**config, 'semi_train_cfg': {'joint_forward': False}})
+
+
 def test_auxiliary_head_learns_from_labeled_images_only():
     torch.manual_seed(0)
     model = MODELS.build({'type': 'IMAS', 'segmentor': tiny_segmentor('GN', auxiliary=True)})
