@@ -1,4 +1,4 @@
-"""Install mmseg_semi; its configs and tools travel with it under mmseg_semi/.mim, where mmengine and mim look."""
+"""Install mmseg_semi; its configs and tools travel along in mmseg_semi/.mim, where mmengine looks."""
 
 import os
 import shutil
@@ -14,8 +14,8 @@ SHIPPED = ('configs', 'tools', 'model-index.yml')
 class BuildWithMim(build_py):
     """Adds `.mim`: copied into a wheel, linked into the checkout for an editable install.
 
-    The links mean that an edited config is the installed one. A wheel is filled from the top-level folders, never
-    from links that an editable install left behind.
+    The links mean that an edited config is the installed one. A wheel is filled from the top-level
+    folders, never from links that an editable install left behind.
     """
 
     def run(self):
