@@ -1,4 +1,4 @@
-"""Hooks that break a training, or watch it, for the tests of what survives."""
+"""Hooks and loops that break a training, or watch it, for the tests of what survives."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import torch
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
-from mmseg.registry import HOOKS
+from mmengine.runner import IterBasedTrainLoop
+from mmengine.runner.loops import _InfiniteDataloaderIterator
+from mmseg.registry import HOOKS, LOOPS
 
 
 @HOOKS.register_module()
@@ -72,3 +74,24 @@ class WatchHook(Hook):
         path.with_suffix('.json').write_text(json.dumps(self.batches))
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         torch.save(model.state_dict(), path.with_suffix('.pth'))
+
+
+class EagerIterator(_InfiniteDataloaderIterator):
+    """As in MMEngine 0.10.7: made at once, and resumed by loading all batches again."""
+
+    def __init__(self, dataloader) -> None:
+        super().__init__(dataloader)
+        self._iterator = iter(dataloader)
+
+    def skip_iter(self, num_iters: int) -> None:
+        for _ in range(num_iters):
+            next(self)
+
+
+@LOOPS.register_module()
+class EagerTrainLoop(IterBasedTrainLoop):
+    """The upstream loop, whichever distribution is installed."""
+
+    def __init__(self, runner, dataloader, **kwargs) -> None:
+        super().__init__(runner, dataloader, **kwargs)
+        self.dataloader_iterator = EagerIterator(self.dataloader)

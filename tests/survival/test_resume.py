@@ -15,6 +15,7 @@ SCENARIOS = {
         'default_hooks__checkpoint__interval': 4,
         'train_cfg__val_interval': 3,
     },
+    'upstream_loop': {'train_cfg__type': 'EagerTrainLoop', 'workers': 1},
     'epochs': {'epochs': 4},
     'epochs_in_bfloat16': {
         'epochs': 4,
@@ -66,9 +67,9 @@ def prepare(folder, kill=None, **settings):
     """Write config.py and, with the arguments of KillHook, sabotaged.py, which dies on the way."""
     folder.mkdir(parents=True)
     config = tiny_config(folder / 'work', **settings)
+    config.custom_imports.imports.append('saboteurs')
     dump(config, folder / 'config.py')
     if kill is not None:
-        config.custom_imports.imports.append('saboteurs')
         config.custom_hooks.append({'type': 'KillHook', **kill})
         dump(config, folder / 'sabotaged.py')
     return folder
@@ -116,8 +117,10 @@ def test_resumed_run_ends_like_the_uninterrupted_one(name, tmp_path):
     assert differences(whole, resumed) == []
 
 
-def test_run_without_a_seed_goes_on_with_the_one_it_drew(tmp_path):
-    folder = prepare(tmp_path / 'whole', randomness__seed=None)
+@pytest.mark.parametrize('loop', ['IterBasedTrainLoop', 'EagerTrainLoop'])
+def test_run_without_a_seed_goes_on_with_the_one_it_drew(loop, tmp_path):
+    settings = {'randomness__seed': None, 'train_cfg__type': loop, 'workers': 1}
+    folder = prepare(tmp_path / 'whole', **settings)
     assert train(folder).code == 0
     earlier = folder / 'work' / 'iter_10.pth'
     options = ('--cfg-options', f'load_from={earlier}', f'work_dir={tmp_path / "again"}')

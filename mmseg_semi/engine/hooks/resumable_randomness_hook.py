@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from mmengine.dist import all_gather_object, get_rank, get_world_size
 from mmengine.hooks import Hook
+from mmengine.runner import IterBasedTrainLoop
 from mmseg.registry import HOOKS
 
 from ...datasets import LabeledUnlabeledSampler
@@ -41,9 +42,8 @@ class ResumableRandomnessHook(Hook):
         if not runner._resume:
             return
         sampler = runner.train_dataloader.sampler
-        if isinstance(sampler, LabeledUnlabeledSampler) and 'sampler_seed' in checkpoint:
-            # A config without a seed draws another one each time, and the sampler was built with that.
-            sampler.seed = checkpoint['sampler_seed']
+        if isinstance(sampler, LabeledUnlabeledSampler):
+            self._reseed(runner, sampler, checkpoint.get('sampler_seed', sampler.seed))
         states = checkpoint.get('random_states')
         if states is None or len(states) != get_world_size():
             found = 'none' if states is None else f'those of {len(states)} processes'
@@ -53,6 +53,16 @@ class ResumableRandomnessHook(Hook):
             )
             return
         self._restored = states[get_rank()]
+
+    def _reseed(self, runner, sampler: LabeledUnlabeledSampler, seed: int) -> None:
+        # A config without a seed draws another one each time, and the sampler was built with that.
+        if sampler.seed == seed:
+            return
+        sampler.seed = seed
+        loop = runner.train_loop
+        if isinstance(loop, IterBasedTrainLoop):
+            # Upstream MMEngine has made it already, and its workers have loaded what the other seed chose.
+            loop.dataloader_iterator = type(loop.dataloader_iterator)(loop.dataloader)
 
     def before_train(self, runner) -> None:
         self._started = False
