@@ -75,7 +75,9 @@ def test_nan_of_one_rank_is_not_saved_by_another(tmp_path):
     prepare(tmp_path, hook, labeled=1, unlabeled=1)
     result = train(tmp_path, ranks=2)
     assert result.code == 1
-    assert 'is NaN or infinite in iteration 5' in result.last_line
+    assert 'loss term decode.loss_ce, loss_unlabeled is NaN or infinite in iteration 5' in (
+        result.last_line
+    )
     assert 'from the start, since no checkpoint was saved yet' in result.last_line
     assert not list((tmp_path / 'work').glob('*.pth'))
 

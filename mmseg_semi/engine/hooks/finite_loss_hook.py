@@ -86,7 +86,8 @@ class FiniteLossHook(Hook):
             sentence = None if found is None else self._sentence(runner, pending, found)
         sentences = [sentence for sentence in all_gather_object(sentence) if sentence is not None]
         if sentences:
-            raise FloatingPointError(sentences[0])
+            # The rank whose loss it was knows the images; the others only find their weights spoilt.
+            raise FloatingPointError(min(sentences, key=lambda text: not text.startswith('loss')))
 
     def _sentence(self, runner, pending: _Pending, found: str) -> str:
         more = len(pending.images) - self.max_images
