@@ -86,6 +86,16 @@ def model_of(cfg: Config):
     return build_model(repr(cfg.model.to_dict()))
 
 
+@functools.cache
+def map_sizes(text: str, size: tuple[int, int]):
+    """Height and width of the last feature and of the logits for a crop of ``size``."""
+    model = build_model(text)
+    network = getattr(model, 'student', model).eval()
+    with torch.no_grad():
+        features = network.extract_feat(torch.zeros(1, 3, *size, device='meta'))
+        return tuple(features[-1].shape[2:]), tuple(network.decode_head(features).shape[2:])
+
+
 def network_config(cfg: Config):
     return cfg.model.get('segmentor', cfg.model)
 
@@ -147,14 +157,9 @@ def test_name_tells_method_and_network(file):
     stride = re.search(r'-d(\d+)$', said['net'])
     # Drawn shapes and the small CamVid check name no stride: it is 8.
     expected = int(stride[1]) if stride else 8
-    model = model_of(cfg)
-    network = getattr(model, 'student', model).eval()
-    with torch.no_grad():
-        image = torch.zeros(1, 3, *cfg.crop_size, device='meta')
-        features = network.extract_feat(image)
-        logits = network.decode_head(features)
-    assert features[-1].shape[2:] == tuple(-(-side // expected) for side in cfg.crop_size)
-    assert logits.shape[2:] == tuple(-(-side // 4) for side in cfg.crop_size)
+    features, logits = map_sizes(repr(cfg.model.to_dict()), tuple(cfg.crop_size))
+    assert features == tuple(-(-side // expected) for side in cfg.crop_size)
+    assert logits == tuple(-(-side // 4) for side in cfg.crop_size)
 
 
 PARTITIONED = [file for file in NAMED if NAME.fullmatch(file.name)['partition']]
