@@ -14,9 +14,9 @@ model = dict(
     ),
     segmentor=_base_.model,
     # Other settings than with pre-trained weights, where a high threshold selects what is right:
-    # from scratch it selects the large classes and the run collapses. So: a lower one, a weight of
-    # 1, and a supervised start.
-    semi_train_cfg=dict(tau=0.5, unlabeled_weight=1.0, unlabeled_start=150),
+    # from scratch it selects the large classes and the run collapses. So: a lower one, a low
+    # weight and a supervised start.
+    semi_train_cfg=dict(tau=0.6, unlabeled_weight=0.25, unlabeled_start=200),
     semi_test_cfg=dict(predict_on='teacher'),
 )
 custom_hooks = [
