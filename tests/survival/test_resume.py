@@ -85,11 +85,11 @@ def train_whole(folder, ranks=1, **settings):
     return final(folder)
 
 
-def train_killed_and_resumed(folder, kill, ranks=1, **settings):
+def train_killed_and_resumed(folder, kill, **settings):
     prepare(folder, kill, **settings)
-    result = train(folder, 'sabotaged.py', ranks=ranks)
+    result = train(folder, 'sabotaged.py')
     assert result.code == -9, result.output
-    result = train(folder, 'config.py', '--resume', ranks=ranks)
+    result = train(folder, 'config.py', '--resume')
     assert result.code == 0, result.output
     return final(folder), result.output
 
@@ -171,7 +171,7 @@ def test_finished_training_has_nothing_to_resume(tmp_path, whole):
 
 @pytest.mark.slow
 def test_two_ranks_of_the_launcher_script(tmp_path):
-    settings = {'labeled': 1, 'unlabeled': 1, 'workers': 1}
+    settings = {'labeled': 1, 'unlabeled': 1, 'workers': 1, **SCENARIOS['accumulation']}
     whole = train_whole(tmp_path / 'whole', ranks=2, **settings)
     kill = {**random_moment('two ranks'), 'rank': 1}
     folder = prepare(tmp_path / 'killed', kill, **settings)
