@@ -1,5 +1,5 @@
-# A folder of labelled images and one of unlabelled ones, for data of your own: README, "Your own data". Masks hold
-# class indices, 255 = void. Layout below data_root:
+# A folder of labelled images and one of unlabelled ones, for data of your own: README, "Your own data".
+# Masks hold class indices, 255 = void. Layout below data_root:
 #   img_dir/{train,val,unlabeled}/NAME.jpg   any ending that OpenCV reads; img_suffix names the labelled one
 #   ann_dir/{train,val}/NAME.png
 data_root = 'data/own'
