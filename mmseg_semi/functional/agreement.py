@@ -174,7 +174,6 @@ def _joint_counts(
     if valid_mask is not None:
         check_same_shape(valid_mask, first, 'valid_mask', 'the labels')
         first = first.masked_fill(~valid_mask.bool(), VOID)
-    first, second = first.clamp(max=num_classes), second.clamp(max=num_classes)
     count = _count_on_host if first.device.type == 'cpu' else _count_on_device
     counts = count(first.flatten(1), second.flatten(1), side)
     return counts.view(len(first), side, side)[:, :num_classes, :num_classes]
@@ -183,7 +182,8 @@ def _joint_counts(
 def _count_on_host(first: Tensor, second: Tensor, side: int) -> Tensor:
     """Joint histogram by `bincount`, on keys as small as they can be."""
     dtype = torch.int16 if side * side <= torch.iinfo(torch.int16).max else torch.int32
-    key = first.to(dtype).mul_(side).add_(second.to(dtype))
+    first, second = (x.to(dtype).clamp(max=side - 1) for x in (first, second))
+    key = first.mul_(side).add_(second)
     counts = [torch.bincount(image, minlength=side * side) for image in key]
     return torch.stack(counts) if counts else first.new_zeros((0, side * side), dtype=torch.int64)
 
@@ -196,7 +196,8 @@ def _count_on_device(first: Tensor, second: Tensor, side: int) -> Tensor:
     """
     num_images, num_pixels = first.shape
     lane = torch.arange(num_pixels, device=first.device) % _LANES
-    key = first.long() * side + second + lane * (side * side)
+    first, second = (x.long().clamp(max=side - 1) for x in (first, second))
+    key = first * side + second + lane * (side * side)
     counts = torch.zeros((num_images, _LANES * side * side), dtype=torch.int32, device=first.device)
     one = torch.ones((), dtype=torch.int32, device=first.device)
     counts.scatter_add_(1, key, one.expand_as(key))
