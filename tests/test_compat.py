@@ -14,6 +14,9 @@ import torch
 from mmengine.config import Config
 from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.hub import get_config
+from mmengine.logging import HistoryBuffer
+from mmengine.runner import CheckpointLoader
+from mmseg.models import SegDataPreProcessor
 
 import mmseg_semi
 from mmseg_semi import compat
@@ -275,6 +278,26 @@ def test_plain_names_of_stock_configs_work_once_the_package_is_imported(tmp_path
     config.write_text("_base_ = 'mmseg::_base_/schedules/schedule_20k.py'\n")
     assert Config.fromfile(config).train_cfg.max_iters == 20000
     assert get_config('mmseg::_base_/schedules/schedule_20k.py').train_cfg.max_iters == 20000
+
+
+# --------------------------------------------------------- where the distributions differ
+
+
+def test_checkpoints_of_mmengine_are_loaded(tmp_path):
+    """They hold the history of the log, which torch does not take for weights."""
+    history = HistoryBuffer()
+    history.update(3.0)
+    file = tmp_path / 'iter_1.pth'
+    torch.save({'state_dict': {'w': torch.ones(2)}, 'message_hub': history}, file)
+    for load in (compat.load_checkpoint_file, CheckpointLoader.load_checkpoint):
+        loaded = load(str(file), 'cpu')
+        assert loaded['state_dict']['w'].tolist() == [1, 1]
+        assert loaded['message_hub'].current() == 3.0
+
+
+@pytest.mark.parametrize('setting', [{}, {'bgr_to_rgb': True}, {'rgb_to_bgr': True}])
+def test_a_preprocessor_says_whether_it_swaps_channels(setting):
+    assert compat.swaps_channels(SegDataPreProcessor(**setting)) is bool(setting)
 
 
 # ------------------------------------------------------------------------- processes on CPU

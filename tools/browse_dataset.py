@@ -20,6 +20,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmseg.registry import MODELS
 
+from mmseg_semi.compat import swaps_channels
 from mmseg_semi.visualization import colorize, overlay, save_panels
 
 ROWS_PER_FILE = 8
@@ -72,7 +73,7 @@ def pictures(images: torch.Tensor, preprocessor) -> np.ndarray:
         images = images * preprocessor.std + preprocessor.mean
     if images.size(1) != 3:
         images = images[:, :1].expand(-1, 3, -1, -1)
-    elif not preprocessor._channel_conversion:
+    elif not swaps_channels(preprocessor):
         images = images.flip(1)  # still in the BGR order of mmcv's loader
     return images.round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
 

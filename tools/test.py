@@ -69,6 +69,7 @@ def show_predictions(cfg: Config, args: argparse.Namespace) -> None:
             "visualization=dict(type='SegVisualizationHook') there."
         )
     hook.draw = True
+    hook.setdefault('interval', 1)  # upstream's default draws every fiftieth image only
     if args.show:
         hook.update(show=True, wait_time=args.wait_time)
     if args.show_dir is not None:

@@ -9,6 +9,8 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
+from mmseg_semi.compat import swaps_channels
+
 _LABEL_MAPS = ('gt_sem_seg', 'gt_edge_map', 'gt_depth_map')
 
 
@@ -126,7 +128,7 @@ class MultiBranchDataPreprocessor(SegDataPreProcessor):
             if len(set(_sizes(images))) > 1:
                 return torch.cat([self._batch(image[None], height, width) for image in images])
             images = torch.stack(images)
-        if self._channel_conversion and images.size(1) == 3:
+        if swaps_channels(self) and images.size(1) == 3:
             images = images.flip(1)
         # Not multiplied by the reciprocal: the results are those of SegDataPreProcessor to the last bit.
         images = (

@@ -87,7 +87,10 @@ def _sharpness(image: np.ndarray, factor: float) -> np.ndarray:
 
 
 def _hue(image: np.ndarray, shift: float) -> np.ndarray:
-    return mmcv.adjust_hue(image, shift, backend='cv2')
+    # As mmcv.adjust_hue, which in upstream's mmcv fails on negative shifts under numpy 2.
+    hue, saturation, value = cv2.split(cv2.cvtColor(image, cv2.COLOR_BGR2HSV_FULL))
+    hue = hue + np.uint8(int(shift * 255) % 256)  # wraps around, as hues do
+    return cv2.cvtColor(cv2.merge([hue, saturation, value]), cv2.COLOR_HSV2BGR_FULL)
 
 
 def _posterize(image: np.ndarray, bits: int) -> np.ndarray:

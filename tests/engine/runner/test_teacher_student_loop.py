@@ -108,6 +108,7 @@ def test_only_the_predicting_network_writes_files(predict_on, checkpoint, tmp_pa
         model__semi_test_cfg={'predict_on': predict_on},
         test_evaluator__output_dir=str(tmp_path / 'maps'),
         default_hooks__visualization__draw=True,
+        default_hooks__visualization__interval=1,  # upstream's default is 50
         visualizer__save_dir=str(tmp_path / 'pictures'),
     )
     assert {'teacher/mIoU', 'student/mIoU'} <= metrics.keys()
