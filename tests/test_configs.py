@@ -357,7 +357,7 @@ def _named(pattern: str) -> list[Path]:
 
 @pytest.mark.parametrize('file', _named('_voc12-|_cityscapes-'), ids=ids)
 def test_benchmarks_follow_the_paper(file):
-    """METHODS: iMAS, hyper-parameters."""
+    """The published hyper-parameters of iMAS."""
     cfg, voc = load(file), '_voc12-' in file.name
     network = network_config(cfg)
     optimizer = cfg.optim_wrapper.optimizer

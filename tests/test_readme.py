@@ -6,6 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmseg.registry import MODELS
 
 from mmseg_semi.datasets.shapes import CLASSES, write_shapes
 
@@ -93,3 +97,34 @@ def test_every_tool_that_the_readme_names_exists():
     tools = set(re.findall(r'tools/\S+?\.(?:py|sh)', text))
     assert {'tools/train.py', 'tools/dist_train.sh', 'tools/quickstart.py'} <= tools
     assert all((ROOT / tool).exists() for tool in tools)
+
+
+def test_another_network_takes_the_place_of_the_base(tmp_path):
+    """SegFormer, as the README says it: with `_delete_`, or it would be merged with DeepLabv3+."""
+    network = """
+network = dict(
+    type='EncoderDecoder',
+    backbone=dict(
+        type='MixVisionTransformer', embed_dims=8, num_layers=[1, 1, 1, 1], num_heads=[1, 1, 1, 1]
+    ),
+    decode_head=dict(
+        type='SegformerHead',
+        in_channels=[8, 8, 8, 8],
+        in_index=[0, 1, 2, 3],
+        channels=8,
+        num_classes=2,
+        norm_cfg=dict(type='BN'),
+        loss_decode=dict(type='CrossEntropyLoss'),
+    ),
+    test_cfg=dict(mode='whole'),
+)
+model = dict(segmentor=dict(_delete_=True, **network))
+"""
+    base = block_after('Your own data', 'python').splitlines()[0]
+    (tmp_path / 'segformer.py').write_text(base + network)
+    init_default_scope('mmseg')
+    model = MODELS.build(Config.fromfile(tmp_path / 'segformer.py').model)
+    assert type(model.student.backbone).__name__ == 'MixVisionTransformer'
+    assert type(model.teacher.decode_head).__name__ == 'SegformerHead'
+    output, views = model.forward_views(model.student, *torch.randn(2, 1, 3, 64, 64))
+    assert output.logits.shape[:2] == views[0].shape[:2] == (1, 2)

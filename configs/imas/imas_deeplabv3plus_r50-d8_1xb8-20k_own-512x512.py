@@ -1,7 +1,7 @@
 # iMAS on images of your own, one GPU, MMSegmentation's stock DeepLabv3+ with ImageNet weights: README,
 # "Your own data", shows what to set on top of it.
 _base_ = [
-    *__import__('mmseg_semi').bases('mmseg::_base_/models/deeplabv3plus_r50-d8.py'),
+    '../_base_/models/deeplabv3plus_r50_own.py',
     '../_base_/datasets/own_semi.py',
     '../_base_/schedules/sgd_poly_voc12.py',
     '../_base_/runtime/semi_runtime.py',
@@ -18,7 +18,7 @@ model = dict(
 )
 custom_hooks = [
     *_base_.custom_hooks,
-    dict(type='MeanTeacherHook', decay=0.996, warmup='ratio', copy_epochs=1),
+    dict(type='MeanTeacherHook', decay=0.996, warmup='ratio'),
 ]
 # The schedule's learning rates are for 32 images a step; this batch has 8.
 optim_wrapper = dict(optimizer=dict(lr=0.00025))

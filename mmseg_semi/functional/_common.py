@@ -6,6 +6,8 @@ its output: a float16 confidence of 0.95 rounds to 0.9502, float16 counts overfl
 
 from __future__ import annotations
 
+import numbers
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -36,7 +38,7 @@ def no_autocast(device: torch.device) -> torch.autocast:
 
 def to_size(size: int | tuple[int, int]) -> tuple[int, int]:
     """Read a size: (H, W), or an int for a square."""
-    if isinstance(size, int):
+    if isinstance(size, numbers.Integral):
         size = (size, size)
     height, width = (int(side) for side in size)
     if height < 1 or width < 1:

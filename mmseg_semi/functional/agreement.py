@@ -27,7 +27,7 @@ def weighted_iou(
     class 0 then has agreement 0).
 
     Args:
-        first: (N, H, W) integer classes below `num_classes`, or 255.
+        first: (N, H, W) integer classes below `num_classes`, or 255; a value between them counts as 255.
         second: like `first`.
         num_classes: C, at most 255.
         ignore_background: leave class 0 out.
@@ -101,7 +101,7 @@ def pairwise_mean_iou(first: Tensor, second: Tensor, num_classes: int) -> Tensor
     that only one map shows has IoU 0. A pixel that is 255 in either map is left out of both.
 
     Args:
-        first: (N, H, W) integer classes below `num_classes`, or 255.
+        first: (N, H, W) integer classes below `num_classes`, or 255; a value between them counts as 255.
         second: like `first`.
         num_classes: C, at most 255.
 

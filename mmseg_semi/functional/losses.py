@@ -46,7 +46,7 @@ def cross_entropy(
     align_corners: bool = False,
     reduction: str = 'valid_mean',
 ) -> Tensor:
-    """Cross-entropy of hard labels at the labels' resolution (METHODS §0, iMAS L_x, ST++ Eq. 2).
+    """Cross-entropy of hard labels at the labels' resolution (iMAS L_x, ST++ Eq. 2).
 
     The papers' printed divisors differ; their codes all divide by the non-void pixels of the batch,
     which is 'valid_mean'. Unlike `torch.nn.functional.cross_entropy` this is 0 with a graph, not
@@ -150,7 +150,7 @@ def ohem_cross_entropy(
     ignore_index: int = VOID,
     align_corners: bool = False,
 ) -> Tensor:
-    """Cross-entropy over the hard pixels of the batch: online hard example mining (METHODS §0).
+    """Cross-entropy over the hard pixels of the batch: online hard example mining (OHEM).
 
     With q the probability of the target class, a pixel is kept if q ≤ t, where t is the larger of
     `threshold` and the `min_kept`-th smallest q of the batch, void pixels counting as q = 1. The
@@ -465,7 +465,8 @@ def _pixels_and_slope(
         pixels = logp.gather(1, target)[:, 0].neg_()
     else:
         target = target.to(logp.dtype)
-        pixels = (target * logp).sum(dim=1).neg_()
+        # A class of no probability adds nothing, also where it is masked with a logit of -inf.
+        pixels = (target * logp).masked_fill_(target == 0, 0).sum(dim=1).neg_()
     if weight is not None:
         if weight.dtype != torch.bool:
             pixels *= weight

@@ -120,10 +120,12 @@ def masked_average_pool(
         )
     with no_autocast(features.device):
         features = exact_float(features)
-        # Row 0 collects what counts nowhere, so that a class beyond C is an error, not a loss.
+        # Row 0 collects what counts nowhere, so that a class beyond C is an error, not a loss; a part
+        # beyond K would be one of the next class, so it is sent where there is no row either.
         row = 1 + label.long().flatten(1) * num_parts + part.long().flatten(1)
-        row = row.masked_fill(((label == VOID) | (part < 0)).flatten(1), 0)
         num_rows = 1 + num_classes * num_parts
+        row = row.masked_fill((part >= num_parts).flatten(1), num_rows)
+        row = row.masked_fill(((label == VOID) | (part < 0)).flatten(1), 0)
         # Along the pixels as they lie: to turn the features channels-last first costs three times
         # more. index_add, unlike scatter_add, can be made deterministic on CUDA by torch's switch.
         sums = features.new_zeros((*features.shape[:2], num_rows))

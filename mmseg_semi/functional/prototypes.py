@@ -32,7 +32,7 @@ def cosine_logits(features: Tensor, prototypes: Tensor, temperature: float = 1.0
             f'features has shape {tuple(features.shape)} and prototypes {tuple(prototypes.shape)}, '
             'but they must be (N, D, h, w) and (C, D) with one D.'
         )
-    if not temperature > 0:
+    if not isinstance(temperature, Tensor) and not temperature > 0:
         raise ValueError(f'temperature is {temperature}, but must be above 0.')
     with no_autocast(features.device):
         features, prototypes = exact_float(features), exact_float(prototypes)

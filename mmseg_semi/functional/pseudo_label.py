@@ -25,7 +25,7 @@ from ._common import (
 def confidence_and_label(
     logits: Tensor, size: int | tuple[int, int] | None = None, align_corners: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Most probable class of each pixel and its probability (iMAS, Sec. 3.2; METHODS of all).
+    """Most probable class of each pixel and its probability (iMAS, Sec. 3.2, and all methods here).
 
     The logits are upsampled before the softmax, as every paper's code does. The probability of the
     largest logit is 1 / Σ_c exp(x_c - max x), so one maximum gives both results and no map of

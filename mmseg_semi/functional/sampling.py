@@ -32,7 +32,7 @@ def entropy(probs: Tensor, dim: int = 1) -> Tensor:
 def pixel_weights(confidence: Tensor, label: Tensor, ignore_index: int = VOID) -> Tensor:
     """Weight of each pixel in DeS4's supervised loss, larger where the network is unsure (Eq. 7).
 
-    (1 - confidence)^2 over its sum in the image. The paper prints argmax for the maximum (D3).
+    (1 - confidence)^2 over its sum in the image. The paper prints argmax for the maximum.
 
     Args:
         confidence: (N, H, W) largest probability of each pixel; not read where void.
@@ -58,7 +58,7 @@ def pixel_weights(confidence: Tensor, label: Tensor, ignore_index: int = VOID) -
 
 
 def class_ratio(dataset_counts: Tensor) -> Tensor:
-    """Share of its pixels that every class gives, n_min / n_c (DeS4, Sec. 3.3, rule D6).
+    """Share of its pixels that every class gives, n_min / n_c (DeS4, Sec. 3.3).
 
     The rarest class gives all of its pixels and the others as many in expectation. The paper's text
     has the inverse, which asks for more pixels than there are.
@@ -102,7 +102,7 @@ def class_quota(ratio: Tensor, batch_counts: Tensor) -> Tensor:
 def zone_index(entropy: Tensor, num_zones: int) -> Tensor:
     """Zone of each pixel: equal widths from the least to the largest entropy (DeS4, Eq. 10).
 
-    A value on a border belongs to the upper zone, the largest one to the last (D7).
+    A value on a border belongs to the upper zone, the largest one to the last.
 
     Args:
         entropy: (M,) entropies of one class.
@@ -126,7 +126,7 @@ def zone_index(entropy: Tensor, num_zones: int) -> Tensor:
 def zone_ratio(entropy: Tensor, zones: Tensor, num_zones: int, alpha: float) -> Tensor:
     """Raw share of each zone, 1 / (alpha + its mean entropy) (DeS4, Eq. 11).
 
-    As printed this favours low entropy, whatever the text says of difficult samples (D8); a larger
+    As printed this favours low entropy, whatever the text says of difficult samples; a larger
     `alpha` makes the zones more equal.
 
     Args:
@@ -150,7 +150,7 @@ def zone_ratio(entropy: Tensor, zones: Tensor, num_zones: int, alpha: float) -> 
 
 
 def zone_quota(ratio: Tensor, total: int | Tensor, available: Tensor) -> Tensor:
-    """Pixels to draw in each zone (DeS4, after Eq. 11, rule D9).
+    """Pixels to draw in each zone (DeS4, after Eq. 11).
 
     The total is shared out by `ratio` with the method of the largest remainder (the lower zone
     first on equal ones). What a zone lacks is then taken from what its neighbours have to spare, the

@@ -17,7 +17,7 @@ def dominant_soft_label(probs: Tensor, eta: float) -> Tensor:
 
     With a pixel's probabilities sorted in falling order, C* is the smallest number whose sum reaches
     `eta` and δ the C*-th of them; every class with p ≥ δ is dominant, so that all classes tied at δ
-    are in (E1). Eq. 4's p_{C*,j} is read as the C*-th of the sorted vector (E2). If rounding keeps
+    are in. Eq. 4's p_{C*,j} is read as the C*-th of the sorted vector. If rounding keeps
     the sum of all classes below `eta`, all are dominant.
 
     Images do not influence each other: it may be called image by image to save memory. On a device

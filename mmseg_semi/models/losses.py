@@ -15,7 +15,7 @@ from ..functional.losses import cross_entropy, ohem_cross_entropy
 class PixelCrossEntropyLoss(nn.Module):
     """Cross-entropy over the non-void pixels of the batch, plain or with online hard example mining.
 
-    The mean runs over the pixels that are not void (METHODS: "supervised CE"), is 0 with a graph when there
+    The mean runs over the pixels that are not void, is 0 with a graph when there
     are none, and OHEM follows the rule of the segmentation literature (threshold on the probability of the
     target class, at least ``min_kept`` pixels per batch). Two things distinguish it from MMSegmentation's
     ``CrossEntropyLoss`` and ``OhemCrossEntropy``: it takes the head's small logits and upsamples image by

@@ -94,8 +94,9 @@ class AdaptiveCutMix(BaseTransform):
         """Draw partners, boxes and the trigger for images of ``size`` (H, W)."""
         num, device = len(hardness), hardness.device
         boxes = sample_boxes(num, size, style=self.style, generator=generator)
-        uniform = torch.rand((), generator=generator)
-        # Drawn on the host and sent without blocking: nothing here waits for the device.
+        where = 'cpu' if generator is None else generator.device
+        uniform = torch.rand((), generator=generator, device=where)
+        # Drawn on the host, unless the generator is the device's, and sent without blocking.
         boxes = boxes.to(device, non_blocking=True)
         uniform = uniform.to(device, non_blocking=True)
         if self.adaptive:

@@ -844,3 +844,11 @@ def test_cuda_gives_the_numbers_of_the_cpu_without_synchronising():
     for x, y in zip(on_gpu, on_cpu, strict=True):
         if y.requires_grad:
             torch.testing.assert_close(x.grad.cpu(), y.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_soft_target_may_mask_a_class():
+    logits = torch.tensor([[0.3, -0.2, -torch.inf]]).view(1, 3, 1, 1)
+    target = torch.tensor([[0.25, 0.75, 0.0]]).view(1, 3, 1, 1)
+    logp = torch.tensor([0.3, -0.2]).log_softmax(0)
+    expected = -(0.25 * logp[0] + 0.75 * logp[1])
+    torch.testing.assert_close(losses.soft_cross_entropy(logits, target), expected[None])

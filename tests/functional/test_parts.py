@@ -384,3 +384,10 @@ def test_cuda_gives_the_numbers_of_the_cpu_without_synchronising():
         torch.cuda.set_sync_debug_mode('default')
     for value, expected in zip(values, everything(*arguments), strict=True):
         torch.testing.assert_close(value.cpu(), expected)
+
+
+def test_a_part_beyond_the_last_is_an_error_and_not_the_next_class():
+    features = torch.ones(1, 2, 1, 2)
+    label, part = torch.tensor([[[0, 1]]]), torch.tensor([[[2, 0]]])
+    with pytest.raises((IndexError, RuntimeError)):
+        parts.masked_average_pool(features, label, part, 2, 2)

@@ -1,6 +1,7 @@
 import pytest
 import torch
-from mmseg.registry import TRANSFORMS
+from mmseg.registry import MODELS, TRANSFORMS
+from tiny import tiny_segmentor
 
 from mmseg_semi.models.mixers import AdaptiveCutMix, CutMixPlan, IntensityMix
 
@@ -81,3 +82,9 @@ def test_bad_settings_are_refused():
         AdaptiveCutMix(prob=1.5)
     with pytest.raises(ValueError, match="style='cps' draws no box per image"):
         AdaptiveCutMix(style='cps')
+
+
+def test_options_change_without_repeating_the_type():
+    config = {'type': 'IMAS', 'segmentor': tiny_segmentor()}
+    model = MODELS.build({**config, 'semi_train_cfg': {'cutmix': {'adaptive': False, 'prob': 0.5}}})
+    assert (model.cutmix.adaptive, model.cutmix.prob) == (False, 0.5)

@@ -1,5 +1,5 @@
 # DeepLabv3+ with ResNet-50 at output stride 16, for Pascal VOC: iMAS's network as far as stock modules and
-# public ImageNet weights give it. THIS IS THE NETWORK THAT OUR CONFIGS REPORT.
+# public ImageNet weights give it.
 #
 # It has the paper's output stride, ASPP rates, multi-grid, channels (256, low-level 48), align_corners,
 # no dropout and no auxiliary head. It differs from the network behind the published figures in four places:

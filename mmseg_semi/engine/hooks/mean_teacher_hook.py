@@ -66,6 +66,7 @@ class MeanTeacherHook(Hook):
         # Read once: a step that asked the device for its number would wait for it.
         self._step = int(model.ema_steps)
         self._copy_steps = self.copy_steps
+        accumulated = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
         if self.copy_epochs:
             sampler = runner.train_dataloader.sampler
             if not hasattr(sampler, 'iters_per_epoch'):
@@ -73,9 +74,14 @@ class MeanTeacherHook(Hook):
                     f'copy_epochs={self.copy_epochs} needs a LabeledUnlabeledSampler, not '
                     f'{type(sampler).__name__}: give copy_steps instead.'
                 )
-            accumulated = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
             epoch_steps = max(1, sampler.iters_per_epoch // accumulated)
             self._copy_steps = max(self._copy_steps, self.copy_epochs * epoch_steps)
+        if 0 < runner.max_iters // accumulated <= self._copy_steps:
+            runner.logger.warning(
+                f'The teacher is a copy of the student for {self._copy_steps} optimizer steps '
+                f'(copy_epochs={self.copy_epochs}, copy_steps={self.copy_steps}) and the training has '
+                f'{runner.max_iters // accumulated}: it will never be an average; lower them.'
+            )
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
         unwrap(runner.model).set_iteration(runner.iter)

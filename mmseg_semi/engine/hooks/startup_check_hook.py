@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os.path as osp
-
 from mmengine.dist import get_world_size
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import EpochBasedTrainLoop
@@ -11,6 +9,7 @@ from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.registry import HOOKS
 
 from ...datasets import LabeledUnlabeledDataset, LabeledUnlabeledSampler, check_files_exist
+from ...datasets.files import real_paths
 from ...models.segmentors.base import SemiSegmentor
 from ._common import unwrap
 
@@ -59,13 +58,14 @@ class StartupCheckHook(Hook):
             return
         # Not hours later, when the first validation opens them.
         check_files_exist(runner.val_dataloader.dataset, 'validation', 'val_dataloader.dataset')
-        held_out = {osp.realpath(path) for path in _image_paths(runner.val_dataloader.dataset)}
+        held_out = set(real_paths(_image_paths(runner.val_dataloader.dataset)))
         if isinstance(dataset, LabeledUnlabeledDataset):
             parts = {'labelled': dataset.labeled_paths(), 'unlabelled': dataset.unlabeled_paths()}
         else:
             parts = {'training': _image_paths(dataset)}
         for name, paths in parts.items():
-            shared = [path for path in paths if osp.realpath(path) in held_out]
+            resolved = zip(paths, real_paths(paths), strict=True)
+            shared = [path for path, real in resolved if real in held_out]
             if shared:
                 raise ValueError(
                     f'{len(shared)} {name} images are also validation images, e.g. {shared[0]}: remove them '

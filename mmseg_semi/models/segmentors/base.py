@@ -346,8 +346,9 @@ def _head_loss(
 ) -> dict[str, Tensor]:
     """Apply a head's ``loss_decode`` to small logits (N, C, h, w)."""
     if type(head).loss_by_feat is not BaseDecodeHead.loss_by_feat:
+        # A loss of the head's own making, which may wait for the device.
         losses = head.loss_by_feat(logits, data_samples)
-        return {f'{prefix}.{key}': value for key, value in losses.items()}
+        return {f'{prefix}.{key}': value for key, value in losses.items() if 'loss' in key}
     label = torch.stack([sample.gt_sem_seg.data for sample in data_samples])
     modules = (
         head.loss_decode if isinstance(head.loss_decode, nn.ModuleList) else [head.loss_decode]

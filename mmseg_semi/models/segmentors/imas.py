@@ -107,8 +107,8 @@ class IMAS(MeanTeacherSegmentor):
                 'segmentor.backbone.with_cp=True checkpoints in a way that breaks the several forwards of '
                 'joint_forward=False under DistributedDataParallel: set joint_forward=True or with_cp=False.'
             )
-        self.intensity = None if cfg['intensity'] is None else TRANSFORMS.build(cfg['intensity'])
-        self.cutmix = None if cfg['cutmix'] is None else TRANSFORMS.build(cfg['cutmix'])
+        self.intensity = _build_mixer('IntensityMix', cfg['intensity'])
+        self.cutmix = _build_mixer('AdaptiveCutMix', cfg['cutmix'])
         if self.intensity is None:
             self.unlabeled_branches = ('weak',)
 
@@ -217,3 +217,8 @@ class IMAS(MeanTeacherSegmentor):
         counts = label.new_zeros(self.num_classes).scatter_add_(0, label.flatten(), ones.flatten())
         share = counts / counts.sum().clamp(min=1)
         return torch.special.entr(share).sum()
+
+
+def _build_mixer(default: str, cfg: dict | None):
+    """The transform of a setting, whose type need not be repeated to change an option."""
+    return None if cfg is None else TRANSFORMS.build({'type': default, **cfg})

@@ -27,6 +27,8 @@ class MeanTeacherSegmentor(SemiSegmentor):
         self.teacher = copy.deepcopy(self.student)
         self.teacher.requires_grad_(False)
         self.teacher.eval()
+        # Its initialisation is the student's: nothing is drawn or downloaded twice.
+        self.teacher._is_init = True
         # Optimizer steps that the average has followed: a buffer, so that a resumed warm-up goes on.
         self.register_buffer('ema_steps', torch.zeros((), dtype=torch.int64))
         self._teacher_loaded = False
@@ -38,9 +40,10 @@ class MeanTeacherSegmentor(SemiSegmentor):
         return self
 
     def init_weights(self) -> None:
-        """Initialise the student; the teacher starts as its copy."""
-        self.student.init_weights()
-        self.copy_student_to_teacher()
+        """Initialise the student, then apply ``init_cfg``; the teacher starts as the student's copy."""
+        super().init_weights()
+        if not self._teacher_loaded:
+            self.copy_student_to_teacher()
 
     def on_network_loaded(self, name: str) -> None:
         if name == 'teacher':

@@ -1,3 +1,4 @@
+import logging
 from types import SimpleNamespace
 
 import pytest
@@ -10,11 +11,13 @@ from tiny import build_plain, collated_batch, tiny_segmentor
 from mmseg_semi.engine import MeanTeacherHook
 
 
-def make_runner(model, accumulative_counts=1, iters_per_epoch=4):
+def make_runner(model, accumulative_counts=1, iters_per_epoch=4, max_iters=100):
     optimizer = torch.optim.SGD(model.student.parameters(), lr=0.1)
     return SimpleNamespace(
         model=model,
         iter=0,
+        max_iters=max_iters,
+        logger=logging.getLogger('test_mean_teacher_hook'),
         optim_wrapper=OptimWrapper(optimizer, accumulative_counts=accumulative_counts),
         message_hub=MessageHub.get_instance('test_mean_teacher_hook'),
         train_dataloader=SimpleNamespace(sampler=SimpleNamespace(iters_per_epoch=iters_per_epoch)),
@@ -109,3 +112,11 @@ def test_copy_epochs_needs_our_sampler(model):
     runner.train_dataloader.sampler = SimpleNamespace()
     with pytest.raises(ValueError, match='give copy_steps instead'):
         MeanTeacherHook(copy_epochs=1).before_train(runner)
+
+
+def test_teacher_that_would_never_be_an_average_is_warned_about(model, caplog):
+    with caplog.at_level(logging.WARNING):
+        MeanTeacherHook(copy_epochs=1).before_train(make_runner(model, max_iters=5))
+        assert not caplog.records
+        MeanTeacherHook(copy_epochs=1).before_train(make_runner(model, max_iters=4))
+    assert 'a copy of the student for 4 optimizer steps' in caplog.text

@@ -79,3 +79,14 @@ def test_start_copies_the_student_unless_a_checkpoint_brought_a_teacher(model):
     model.start_teacher()
     assert torch.equal(model.teacher.decode_head.conv_seg.weight, before)
     assert not torch.equal(before, model.student.decode_head.conv_seg.weight)
+
+
+def test_pretrained_weights_of_the_method_reach_both_networks(model, tmp_path):
+    disturb(model.student)
+    torch.save({'state_dict': model.student.state_dict()}, tmp_path / 'plain.pth')
+    init_cfg = {'type': 'Pretrained', 'checkpoint': str(tmp_path / 'plain.pth')}
+    loaded = MODELS.build({'type': 'IMAS', 'segmentor': tiny_segmentor(), 'init_cfg': init_cfg})
+    loaded.init_weights()
+    for key, value in model.student.state_dict().items():
+        assert torch.equal(loaded.student.state_dict()[key], value)
+        assert torch.equal(loaded.teacher.state_dict()[key], value)
