@@ -161,6 +161,7 @@ def test_test_sets_what_its_arguments_say(config, monkeypatch, tmp_path):
     assert cfg.load_from == str(checkpoint)
     assert (cfg.test_evaluator.output_dir, cfg.test_evaluator.keep_results) == ('maps', True)
     assert (cfg.visualizer.save_dir, cfg.default_hooks.visualization.draw) == ('pictures', True)
+    assert cfg.default_hooks.visualization.interval == 1
     assert (cfg.model.type, cfg.model.module.type) == ('SegTTAModel', 'EncoderDecoder')
     assert cfg.test_dataloader.dataset.pipeline[1].type == 'TestTimeAug'
 
