@@ -5,7 +5,7 @@ from .data_preprocessor import MultiBranchDataPreprocessor
 from .heads import PlainDeepLabV3PlusHead
 from .losses import PixelCrossEntropyLoss
 from .mixers import AdaptiveCutMix, IntensityMix
-from .segmentors import IMAS, MeanTeacherSegmentor, SemiSegmentor
+from .segmentors import IMAS, MeanTeacherSegmentor, SemiSegmentor, SlideScoreEncoderDecoder
 from .wrappers import SemiDistributedDataParallel
 
 __all__ = [
@@ -19,4 +19,5 @@ __all__ = [
     'PlainDeepLabV3PlusHead',
     'SemiDistributedDataParallel',
     'SemiSegmentor',
+    'SlideScoreEncoderDecoder',
 ]

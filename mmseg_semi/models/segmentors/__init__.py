@@ -3,5 +3,6 @@
 from .base import SemiSegmentor
 from .imas import IMAS
 from .mean_teacher import MeanTeacherSegmentor
+from .slide import SlideScoreEncoderDecoder
 
-__all__ = ['IMAS', 'MeanTeacherSegmentor', 'SemiSegmentor']
+__all__ = ['IMAS', 'MeanTeacherSegmentor', 'SemiSegmentor', 'SlideScoreEncoderDecoder']
