@@ -16,6 +16,10 @@ import torch
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.visualization import Visualizer
 
+# yapf, which formats configs, writes a cache at its first import after an install, and a process that reads it
+# meanwhile fails. Pytest loads this file before it starts its workers.
+from yapf.yapflib import yapf_api  # noqa: F401
+
 torch.set_num_threads(1)
 
 

@@ -128,6 +128,9 @@ def plan(args: argparse.Namespace) -> list[Training]:
     trainings = []
     for method in reversed(CONFIGS):
         cfg = Config.fromfile(mmseg_semi.compat.config_path(CONFIGS[method]))
+        # Formatted here once: yapf's first use after an install writes a cache that two trainings at a time
+        # would write together.
+        assert cfg.pretty_text
         max_iters = args.max_iters or cfg.train_cfg.max_iters
         for seed in args.seeds:
             options = [
