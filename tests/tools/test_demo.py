@@ -89,3 +89,6 @@ def test_bad_arguments_are_refused(demo, capsys):
     with pytest.raises(SystemExit):
         demo.parse_args(['--processes', '0'])
     assert '--processes and --images must be at least 1' in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        demo.parse_args(['--max-iters', '50'])
+    assert '--max-iters 50: the warm-up takes 50 iterations' in capsys.readouterr().err
