@@ -62,10 +62,10 @@ def test_two_processes_find_the_metrics_of_one(run, tmp_path):
         options = ('config.py', 'work/iter_6.pth', '--tta', '--work-dir', tmp_path / f'{ranks}')
         result = run_tool(TOOLS / 'test.py', *options, cwd=run, ranks=ranks)
         assert result.code == 0, result.output
-        found.append(metrics_of(tmp_path / f'{ranks}'))
-    assert {key: value for key, value in found[0].items() if 'time' not in key} == {
-        key: value for key, value in found[1].items() if 'time' not in key
-    }
+        # From the log, which rank 0 alone writes: MMEngine lets every rank dump the same JSON file at once.
+        found.append(dict(re.findall(r'((?:teacher|student)/\w+): ([\d.]+)', result.output)))
+    assert {'teacher/mIoU', 'student/mIoU'} <= found[0].keys()
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize('tool', [STOCK_TOOLS / 'test.py', TOOLS / 'test.py'])
