@@ -1,10 +1,12 @@
 """Datasets, samplers and transforms, registered with MMSegmentation."""
 
 from .camvid import CamVidDataset
+from .children import check_files_exist
 from .collate import collate_branches
-from .labeled_unlabeled import LabeledUnlabeledDataset, check_files_exist
+from .labeled_unlabeled import LabeledUnlabeledDataset
 from .paths import build_checked, check_data_paths
-from .sampler import LabeledUnlabeledSampler
+from .pseudo_labeled import PseudoLabeledDataset, SelfTrainingDataset, image_ids
+from .sampler import LabeledUnlabeledSampler, PositionSampler, ShuffledSampler
 from .shapes import LoadShapes, ShapesDataset
 from .transforms import (
     AddValidMask,
@@ -26,11 +28,16 @@ __all__ = [
     'LoadShapes',
     'MultiBranch',
     'PackUnlabeledInputs',
+    'PositionSampler',
+    'PseudoLabeledDataset',
     'RandomIntensity',
+    'SelfTrainingDataset',
     'ShapesDataset',
+    'ShuffledSampler',
     'UnlabeledDataset',
     'build_checked',
     'check_data_paths',
     'check_files_exist',
     'collate_branches',
+    'image_ids',
 ]

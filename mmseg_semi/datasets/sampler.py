@@ -1,4 +1,4 @@
-"""The order of samples: batches of fixed make-up from one stream that is addressed by position."""
+"""The order of samples: streams that are addressed by position."""
 
 import itertools
 from collections.abc import Iterator
@@ -9,35 +9,85 @@ from mmseg.registry import DATA_SAMPLERS
 from torch.utils.data import Sampler
 
 _STREAM = 0  # keeps these draws apart from the samples' own, which start from the same seed
-_LABELED, _UNLABELED = 0, 1
+_LABELED, _UNLABELED, _ALL = 0, 1, 2
+
+
+class PositionSampler(Sampler):
+    """Base of the samplers whose order depends on nothing but the seed and the position.
+
+    They yield ``(index, position)``: the index into the dataset and the sample's number in its stream, from
+    which the dataset seeds the sample's transforms. So neither the number of ranks or workers nor
+    where a run was resumed changes what is drawn.
+
+    Args:
+        seed: at least 0; None takes one from mmengine, the same on all ranks. A runner passes the
+            experiment's seed.
+        endless: True, for mmengine's ``IterBasedTrainLoop``: iterating never ends and ``set_epoch`` is
+            ignored. False, for ``EpochBasedTrainLoop``: epoch e continues where epoch e-1 ended.
+    """
+
+    def __init__(self, seed: int | None, endless: bool) -> None:
+        if seed is None:
+            seed = sync_random_seed()
+        if not isinstance(seed, int) or seed < 0:
+            raise ValueError(
+                f'{type(self).__name__} seed={seed!r} must be an integer of at least 0.'
+            )
+        self.rank, self.world_size = get_dist_info()
+        self.seed = seed
+        self.endless = endless
+        self._epoch = 0
+        self._skipped = 0
+
+    def _steps(self, per_epoch: int) -> Iterator[int]:
+        """Numbers of the steps to come, from where ``skip`` or ``set_epoch`` has put the start."""
+        if self.endless:
+            return itertools.count(self._skipped)
+        first = self._epoch * per_epoch
+        return iter(range(first, first + per_epoch))
+
+    def skip(self, num_samples: int) -> None:
+        """Start iterating after this rank's first ``num_samples`` samples, in no time.
+
+        mmengine's training loop calls it once when a run is resumed. The count is absolute, from
+        the start of the stream.
+
+        Raises:
+            ValueError: not a whole number of steps, or the sampler is finite.
+        """
+        if num_samples < 0:
+            raise ValueError(f'{type(self).__name__} cannot skip {num_samples} samples.')
+        if not self.endless:
+            raise ValueError(
+                f'{type(self).__name__} with endless=False cannot resume under iteration-based '
+                'training: set train_dataloader.sampler.endless=True.'
+            )
+        self._skipped = num_samples
+
+    def set_epoch(self, epoch: int) -> None:
+        """Start the next iteration at this epoch; an endless sampler has none and ignores it."""
+        self._epoch = epoch
 
 
 @DATA_SAMPLERS.register_module()
-class LabeledUnlabeledSampler(Sampler):
+class LabeledUnlabeledSampler(PositionSampler):
     """Batches of ``labeled`` + ``unlabeled`` samples per rank, the labelled ones first.
 
     Each of the two lists is gone through in passes, every pass in an order of its own. The k-th
     labelled sample that the whole job draws is ``order(seed, 'labeled', k // N)[k % N]`` for a list
     of N, and in iteration t slot s of rank r draws number ``k = t·world·L + r·L + s``, likewise for
-    the unlabelled list. So the order depends on nothing but the seed and the position: not on
-    how many ranks or workers there are or on where a run was resumed, and 2 ranks with half the
-    batch draw in each iteration what 1 rank draws. A rank's labelled list that is shorter than
-    its share of a batch simply repeats within the batch.
+    the unlabelled list. So 2 ranks with half the batch draw in each iteration what 1 rank draws. A
+    rank's labelled list that is shorter than its share of a batch simply repeats within the batch.
+    The position that it yields is the sample's number k in its own stream.
 
-    Yields ``(index, position)``: the index into the dataset (labelled samples first) and the
-    sample's number k in its own stream, from which ``LabeledUnlabeledDataset`` seeds its transforms.
-
-    Use it as a flat ``sampler`` with ``batch_size = labeled + unlabeled``, endless under mmengine's
-    ``IterBasedTrainLoop`` and finite under ``EpochBasedTrainLoop``.
+    Use it as a flat ``sampler`` with ``batch_size = labeled + unlabeled``.
 
     Args:
         dataset: has ``num_labeled`` and ``num_unlabeled``, as ``LabeledUnlabeledDataset``.
         labeled: labelled samples per batch and rank, at least 1.
         unlabeled: unlabelled samples per batch and rank, at least 1.
-        seed: at least 0; None takes one from mmengine, the same on all ranks. A runner passes the
-            experiment's seed.
-        endless: True: iterating never ends and ``set_epoch`` is ignored. False: iterating
-            ends after ``iters_per_epoch`` batches, and epoch e continues where epoch e-1 ended.
+        seed: see :class:`PositionSampler`.
+        endless: see :class:`PositionSampler`; a finite one ends after ``iters_per_epoch`` batches.
 
     Raises:
         ValueError: the dataset has no labelled and unlabelled part, or ``labeled``, ``unlabeled`` or ``seed``
@@ -63,19 +113,9 @@ class LabeledUnlabeledSampler(Sampler):
                     f'LabeledUnlabeledSampler {name}={value!r} makes batches without {name} samples: '
                     f'set {name} to at least 1.'
                 )
-        if seed is None:
-            seed = sync_random_seed()
-        if not isinstance(seed, int) or seed < 0:
-            raise ValueError(
-                f'LabeledUnlabeledSampler seed={seed!r} must be an integer of at least 0.'
-            )
-        self.rank, self.world_size = get_dist_info()
+        super().__init__(seed, endless)
         self.dataset = dataset
         self.labeled, self.unlabeled = labeled, unlabeled
-        self.seed = seed
-        self.endless = endless
-        self._epoch = 0
-        self._skipped = 0  # iterations
 
     @property
     def iters_per_epoch(self) -> int:
@@ -87,16 +127,11 @@ class LabeledUnlabeledSampler(Sampler):
         return self.iters_per_epoch * (self.labeled + self.unlabeled)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        """Yield ``(index, position)``, from where ``skip`` or ``set_epoch`` has put the start."""
-        if self.endless:
-            iterations = itertools.count(self._skipped)
-        else:
-            first = self._epoch * self.iters_per_epoch
-            iterations = iter(range(first, first + self.iters_per_epoch))
+        """Yield ``(index, position)``."""
         num_labeled = self.dataset.num_labeled
         labeled = _Order(self.seed, _LABELED, num_labeled)
         unlabeled = _Order(self.seed, _UNLABELED, self.dataset.num_unlabeled)
-        for iteration in iterations:
+        for iteration in self._steps(self.iters_per_epoch):
             for position in self._positions(iteration, self.labeled):
                 yield labeled[position], position
             for position in self._positions(iteration, self.unlabeled):
@@ -107,31 +142,53 @@ class LabeledUnlabeledSampler(Sampler):
         return range(first, first + share)
 
     def skip(self, num_samples: int) -> None:
-        """Start iterating after this rank's first ``num_samples`` samples, in no time.
-
-        mmengine's training loop calls it once when a run is resumed. The count is absolute, from
-        the start of the stream.
-
-        Raises:
-            ValueError: not a whole number of batches, or the sampler is finite.
-        """
         batch_size = self.labeled + self.unlabeled
-        if num_samples < 0 or num_samples % batch_size:
+        if num_samples % batch_size:
             raise ValueError(
                 f'LabeledUnlabeledSampler cannot skip {num_samples} samples, since a batch has '
                 f'{self.labeled} labelled and {self.unlabeled} unlabelled ones: set '
                 f'train_dataloader.batch_size={batch_size}.'
             )
-        if not self.endless:
-            raise ValueError(
-                'LabeledUnlabeledSampler with endless=False cannot resume under iteration-based '
-                'training: set train_dataloader.sampler.endless=True.'
-            )
+        super().skip(num_samples)
         self._skipped = num_samples // batch_size
 
-    def set_epoch(self, epoch: int) -> None:
-        """Start the next iteration at this epoch; an endless sampler has none and ignores it."""
-        self._epoch = epoch
+
+@DATA_SAMPLERS.register_module()
+class ShuffledSampler(PositionSampler):
+    """All samples of one list in passes, every pass in an order of its own.
+
+    The k-th sample that the whole job draws is ``order(seed, k // N)[k % N]``, and draw t of rank r is
+    number ``k = t·world + r``. A finite sampler gives each rank ``N // world`` samples per epoch, of which
+    a loader with ``drop_last=True`` makes whole batches.
+
+    Args:
+        dataset: takes ``(index, position)``, as ``SelfTrainingDataset``.
+        seed: see :class:`PositionSampler`.
+        endless: see :class:`PositionSampler`.
+
+    Raises:
+        ValueError: the dataset does not seed its samples by position, or ``seed`` is out of range.
+    """
+
+    def __init__(self, dataset, seed: int | None = None, endless: bool = False) -> None:
+        if not hasattr(dataset, 'num_pseudo_labeled'):
+            raise ValueError(
+                f'ShuffledSampler needs a SelfTrainingDataset, not {type(dataset).__name__}: set '
+                "train_dataloader.dataset.type='SelfTrainingDataset'."
+            )
+        super().__init__(seed, endless)
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        """Samples of one epoch on this rank; an endless sampler goes on after them."""
+        return len(self.dataset) // self.world_size
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        """Yield ``(index, position)``."""
+        order = _Order(self.seed, _ALL, len(self.dataset))
+        for step in self._steps(len(self)):
+            position = step * self.world_size + self.rank
+            yield order[position], position
 
 
 class _Order:

@@ -342,7 +342,8 @@ class ShapesDataset(BaseSegDataset):
 class LoadShapes(BaseTransform):
     """Draw the image, and the labels of a labelled sample, instead of loading them.
 
-    Required keys: ``shapes``; ``seg_fields`` for a labelled sample.
+    Required keys: ``shapes``; ``seg_fields`` for a labelled sample. A ``seg_map_path`` leaves the labels to
+    ``LoadAnnotations``.
 
     Added keys: ``img`` ((H, W, 3) uint8, BGR), ``img_shape``, ``ori_shape``, and for a labelled
     sample ``gt_seg_map`` ((H, W) uint8, 255 = void), whose name is added to ``seg_fields``.
@@ -359,7 +360,8 @@ class LoadShapes(BaseTransform):
     def transform(self, results):
         """Draw; the cached arrays themselves are never handed out."""
         shapes = results['shapes']
-        labeled = 'seg_fields' in results
+        # A pseudo-labelled image has a mask in a file: its true labels are not even drawn.
+        labeled = 'seg_fields' in results and 'seg_map_path' not in results
         key = (shapes['seed'], shapes['index'], tuple(shapes['image_size']), labeled)
         drawn = self._drawn.get(key)
         if drawn is None:

@@ -1,0 +1,164 @@
+"""What datasets of named children share: building them, checking their files, seeding their samples."""
+
+import contextlib
+import copy
+import logging
+import random
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import torch
+from mmcv.transforms import LoadAnnotations, LoadImageFromFile
+from mmengine.dataset import Compose
+from mmengine.logging import print_log
+from mmseg.registry import DATASETS
+
+from .files import missing_files, real_paths
+from .paths import check_data_paths
+from .transforms.checks import reads_local_files, with_file_checks
+
+NAMES = dict(labeled='labelled', unlabeled='unlabelled', pseudo_labeled='pseudo-labelled')
+_SAMPLE = 1  # keeps these draws apart from the sampler's, which may start from the same seed
+
+
+def check_seed(owner, seed) -> None:
+    """Raise ValueError unless ``seed`` is an integer of at least 0."""
+    if not isinstance(seed, int) or seed < 0:
+        raise ValueError(f'{type(owner).__name__} seed={seed!r} must be an integer of at least 0.')
+
+
+@contextlib.contextmanager
+def sample_randomness(seed: int, *key: int) -> Iterator[None]:
+    """Seed Python's, numpy's and torch's CPU generator from seed and key; restore their states at the end."""
+    sequence = np.random.SeedSequence((seed, _SAMPLE, *key))
+    words = [int(word) for word in sequence.generate_state(3)]
+    # The transforms of mmcv and mmseg draw from numpy's global state, so that is what is seeded.
+    states = random.getstate(), np.random.get_state(), torch.default_generator.get_state()
+    try:
+        random.seed(words[0])
+        np.random.seed(words[1])
+        # Not torch.manual_seed: it would reseed the GPUs as well.
+        torch.default_generator.manual_seed(words[2])
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.default_generator.set_state(states[2])
+
+
+def build_child(kind: str, child, may_be_empty: bool = False):
+    """The initialised child; ValueError or FileNotFoundError in one sentence when it has no images."""
+    if isinstance(child, Mapping):
+        check_data_paths(child)
+        try:
+            child = DATASETS.build(copy.deepcopy(child))
+            if hasattr(child, 'full_init'):
+                child.full_init()
+        except ValueError as error:
+            # mmengine serialises an empty list of samples into numpy's complaint.
+            if 'need at least one array' not in str(error):
+                raise
+            raise ValueError(_empty(kind, child)) from None
+    elif hasattr(child, 'full_init'):
+        child.full_init()
+    if not hasattr(child, '__len__') or not hasattr(child, 'get_data_info'):
+        raise ValueError(
+            f'train_dataloader.dataset.{kind}={child!r} is not a dataset: give the config of the '
+            f'{NAMES[kind]} dataset.'
+        )
+    if len(child) == 0 and not may_be_empty:
+        raise ValueError(_empty(kind, child))
+    return child
+
+
+def _empty(kind: str, child) -> str:
+    get = child.get if isinstance(child, Mapping) else lambda key, _: getattr(child, key, None)
+    settings = {
+        key: get(key, None) for key in ('data_root', 'ann_file', 'data_prefix', 'img_suffix')
+    }
+    said = ', '.join(f'{key}={value!r}' for key, value in settings.items() if value)
+    return (
+        f'The {NAMES[kind]} dataset has no image ({said or "no path is set"}): correct these settings of '
+        f'train_dataloader.dataset.{kind}, or put at least one image there.'
+    )
+
+
+def image_paths(child) -> list[str]:
+    """Paths of a dataset's images, in its order; a made-up name where a sample has none."""
+    infos = (child.get_data_info(index) for index in range(len(child)))
+    return [info.get('img_path') or f'sample {index}' for index, info in enumerate(infos)]
+
+
+def _loaders(child) -> Iterator[LoadImageFromFile | LoadAnnotations]:
+    """mmcv's loaders of local files in the pipelines of a dataset and of what it wraps."""
+    for inner in (*getattr(child, 'datasets', ()), getattr(child, 'dataset', None)):
+        if inner is not None:
+            yield from _loaders(inner)
+    for transform in getattr(getattr(child, 'pipeline', None), 'transforms', ()):
+        if isinstance(transform, (LoadImageFromFile, LoadAnnotations)) and reads_local_files(
+            transform
+        ):
+            yield transform
+
+
+def check_files_exist(dataset, name: str, key: str) -> None:
+    """Look for every file that a dataset's loaders would open.
+
+    Args:
+        dataset: any mmseg dataset; files behind a file backend are not looked for.
+        name: of the dataset, in the message.
+        key: where the config sets it.
+
+    Raises:
+        FileNotFoundError: an image or a mask is not there.
+    """
+    loaders = list(_loaders(dataset))
+    for loader, field, what in (
+        (LoadImageFromFile, 'img_path', 'images'),
+        (LoadAnnotations, 'seg_map_path', 'masks'),
+    ):
+        if not any(isinstance(transform, loader) for transform in loaders):
+            continue
+        infos = (dataset.get_data_info(index) for index in range(len(dataset)))
+        paths = [info[field] for info in infos if field in info]
+        missing = missing_files(paths)
+        if missing:
+            raise FileNotFoundError(
+                f'{len(missing)} of {len(paths)} {what} of the {name} dataset do not exist, the first is '
+                f'{missing[0]}: correct the list (one id per line), or data_prefix and suffixes of {key}.'
+            )
+
+
+def with_checks(kind: str, child, num_classes: int | None):
+    """A shallow copy of the child whose pipelines have the file checks; the child stays as it is."""
+    child = copy.copy(child)
+    if hasattr(child, 'datasets'):
+        child.datasets = [with_checks(kind, inner, num_classes) for inner in child.datasets]
+        return child
+    if hasattr(child, 'dataset'):
+        child.dataset = with_checks(kind, child.dataset, num_classes)
+        return child
+    transforms = getattr(getattr(child, 'pipeline', None), 'transforms', None)
+    unchecked = 'all files (it has no pipeline to put the checks in)'
+    if transforms is not None:
+        transforms, unchecked = with_file_checks(transforms, num_classes, kind != 'unlabeled')
+        child.pipeline = Compose(transforms)
+    if unchecked:
+        print_log(
+            f'File checks of the {NAMES[kind]} {type(child).__name__} leave out {unchecked}.',
+            logger='current',
+        )
+    return child
+
+
+def warn_of_shared_images(labeled: Sequence[str], others: Sequence[str], consequence: str) -> None:
+    """Log the paths that are in both lists, links resolved; ``consequence`` ends the sentence."""
+    known = set(real_paths(labeled))
+    both = [path for path, real in zip(others, real_paths(others), strict=True) if real in known]
+    if both:
+        print_log(
+            f'{len(both)} image(s) are in the labelled and in the unlabelled set, the first is {both[0]}; '
+            f'{consequence}',
+            logger='current',
+            level=logging.WARNING,
+        )

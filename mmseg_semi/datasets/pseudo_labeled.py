@@ -1,0 +1,245 @@
+"""Self-training: images whose masks a network has made, and the list that mixes them with labelled ones."""
+
+import os
+import os.path as osp
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmengine.dataset import Compose
+from mmseg.registry import DATASETS, TRANSFORMS
+from torch.utils.data import Dataset
+
+from .children import (
+    build_child,
+    check_files_exist,
+    check_seed,
+    image_paths,
+    sample_randomness,
+    warn_of_shared_images,
+    with_checks,
+)
+
+#: In a folder of pseudo-labels: what they were made with; written last, so that it marks a whole folder.
+LABELS_SUMMARY = 'pseudo_labels.json'
+MASK_SUFFIX = '.png'
+
+
+def image_ids(dataset) -> list[str]:
+    """A name for each image of an initialised dataset, under which its mask and its score are kept.
+
+    The path relative to the folder of images (what all images share where the dataset names
+    none), with '/' and without the file's ending.
+
+    Returns:
+        list[str]: Unique, in the order of the dataset.
+
+    Raises:
+        ValueError: an image is listed twice, lies outside of the folder, or differs from another in its
+            ending alone.
+    """
+    paths = image_paths(dataset)
+    folder = (getattr(dataset, 'data_prefix', None) or {}).get('img_path')
+    if not folder and paths:
+        folder = osp.commonpath([osp.dirname(path) for path in paths])
+    seen: dict[str, str] = {}
+    for path in paths:
+        name = osp.splitext(osp.relpath(path, folder or '.'))[0].replace(os.sep, '/')
+        if name.startswith('../'):
+            raise ValueError(
+                f'{path} lies outside of {folder}, so its pseudo-label has no place: set img_dir to a '
+                'folder that holds all images.'
+            )
+        if name in seen:
+            twice = 'is listed twice' if seen[name] == path else f'and {seen[name]} have one name'
+            raise ValueError(
+                f'{path} {twice}, and pseudo-labels are kept by name: list every image once, under a '
+                'name of its own.'
+            )
+        seen[name] = path
+    return list(seen)
+
+
+@DATASETS.register_module()
+class PseudoLabeledDataset(Dataset):
+    """Those images of an unlabelled dataset that have a pseudo-label, with it as their annotation.
+
+    The masks are ``FOLDER/<id>.png`` (see :func:`image_ids`) as `tools/pseudo_label.py` and the stages of
+    self-training write them. They hold classes of the network, so ``reduce_zero_label`` is never applied.
+
+    Args:
+        images: config of the unlabelled dataset, or the dataset; its pipeline is not used.
+        labels: folder(s) of pseudo-labels, each with masks of other images.
+        pipeline: transforms; ``LoadAnnotations`` reads the mask, also after ``LoadShapes``.
+
+    Raises:
+        FileNotFoundError: a folder is missing or is not whole.
+        ValueError: a mask belongs to no image, or an image has two.
+    """
+
+    def __init__(self, images, labels: str | Sequence[str], pipeline: Sequence = ()) -> None:
+        self.labels = [labels] if isinstance(labels, str) else list(labels)
+        self.images = build_child('pseudo_labeled', images)
+        ids = image_ids(self.images)
+        masks = self._masks(set(ids))
+        # Index of the image and path of its mask, in the order of the images.
+        self._labeled = [(i, masks[name]) for i, name in enumerate(ids) if name in masks]
+        self.pipeline = Compose(
+            [TRANSFORMS.build(t) if isinstance(t, dict) else t for t in pipeline]
+        )
+
+    def _masks(self, ids: set[str]) -> dict[str, str]:
+        """Path of the mask of each image that has one."""
+        masks: dict[str, str] = {}
+        for folder in self.labels:
+            if not osp.isfile(osp.join(folder, LABELS_SUMMARY)):
+                raise FileNotFoundError(
+                    f'{folder} is no finished folder of pseudo-labels ({LABELS_SUMMARY} is missing): run the '
+                    'stage or the tools/pseudo_label.py that writes it to its end.'
+                )
+            for path in sorted(Path(folder).rglob(f'*{MASK_SUFFIX}')):
+                name = path.relative_to(folder).with_suffix('').as_posix()
+                if name not in ids:
+                    raise ValueError(
+                        f'{path} is the mask of no image of the unlabelled dataset: name the images that '
+                        'the masks were made of, or remove it.'
+                    )
+                if name in masks:
+                    raise ValueError(
+                        f'{name} has two pseudo-labels, {masks[name]} and {path}: name folders of different '
+                        'images in `labels`.'
+                    )
+                masks[name] = str(path)
+        return masks
+
+    def __len__(self) -> int:
+        return len(self._labeled)
+
+    def get_data_info(self, index: int) -> dict:
+        """What is known of a sample before it is loaded; ``seg_map_path`` is its pseudo-label."""
+        image, mask = self._labeled[index]
+        return {
+            **self.images.get_data_info(image),
+            'seg_map_path': mask,
+            'label_map': None,
+            'reduce_zero_label': False,
+            'seg_fields': [],
+        }
+
+    def __getitem__(self, index: int) -> dict:
+        return self.pipeline(self.get_data_info(index))
+
+
+@DATASETS.register_module()
+class SelfTrainingDataset(Dataset):
+    """Labelled images, repeated, and pseudo-labelled ones as one list (ST++, Algorithm 1 and its code).
+
+    With Nl labelled and Nu pseudo-labelled images the list is ``labelled × max(1, ceil(Nu / Nl))`` followed by
+    the pseudo-labelled ones, so about half of what is drawn carries true labels. Without
+    pseudo-labels, as for the teacher, a labelled list below ``double_below`` images is taken
+    twice, which only makes the epochs longer.
+
+    ``dataset[index, position]``, which is how ``ShuffledSampler`` asks, seeds the transforms from
+    ``(seed, position)``: a sample does not depend on workers, ranks or resumes. ``dataset[index]``
+    uses the random states as they are.
+
+    Args:
+        labeled: any mmseg dataset, config or object.
+        pseudo_labeled: usually a ``PseudoLabeledDataset``, config or object; None for labelled images alone.
+            It may be empty, as when one image was scored and none is reliable.
+        double_below: see above; 0 never doubles. ST++'s code has 200.
+        seed: of the samples' randomness, at least 0.
+        check_files: whether image and mask files are checked, as by ``LabeledUnlabeledDataset``.
+
+    Raises:
+        FileNotFoundError: a list, folder, image or mask that does not exist.
+        ValueError: no labelled image, or a setting out of range.
+    """
+
+    def __init__(
+        self,
+        labeled,
+        pseudo_labeled=None,
+        double_below: int = 200,
+        seed: int = 0,
+        check_files: bool = True,
+    ) -> None:
+        check_seed(self, seed)
+        if not isinstance(double_below, int) or double_below < 0:
+            raise ValueError(
+                f'SelfTrainingDataset double_below={double_below!r} must be a number of images, or 0 to '
+                'never take the labelled list twice.'
+            )
+        self.seed = seed
+        self.labeled = build_child('labeled', labeled)
+        self.pseudo_labeled = None
+        if pseudo_labeled is not None:
+            self.pseudo_labeled = build_child('pseudo_labeled', pseudo_labeled, may_be_empty=True)
+        if check_files:
+            self._check_files()
+        self.num_labeled = len(self.labeled)
+        self.num_pseudo_labeled = 0 if self.pseudo_labeled is None else len(self.pseudo_labeled)
+        self.copies = max(1, -(-self.num_pseudo_labeled // self.num_labeled))
+        if self.pseudo_labeled is None and self.num_labeled < double_below:
+            self.copies = 2
+        warn_of_shared_images(
+            self.labeled_paths(),
+            self.pseudo_labeled_paths(),
+            'they are trained on with both labels.',
+        )
+
+    def _check_files(self) -> None:
+        classes = self.metainfo.get('classes')
+        for kind in ('labeled', 'pseudo_labeled'):
+            child = getattr(self, kind)
+            if child is None:
+                continue
+            check_files_exist(
+                child, kind.replace('labeled', 'labelled'), f'train_dataloader.dataset.{kind}'
+            )
+            setattr(self, kind, with_checks(kind, child, len(classes) if classes else None))
+
+    @property
+    def metainfo(self) -> dict:
+        """Meta information of the labelled child: classes, palette and so on."""
+        return self.labeled.metainfo
+
+    def labeled_paths(self) -> list[str]:
+        """Image paths of the labelled child, each once."""
+        return image_paths(self.labeled)
+
+    def pseudo_labeled_paths(self) -> list[str]:
+        """Image paths of the pseudo-labelled child; none without it."""
+        return [] if self.pseudo_labeled is None else image_paths(self.pseudo_labeled)
+
+    def get_data_info(self, index: int) -> dict:
+        """What the child knows of sample ``index`` before it is loaded."""
+        child, child_index = self._locate(index)
+        return child.get_data_info(child_index)
+
+    def __len__(self) -> int:
+        return self.copies * self.num_labeled + self.num_pseudo_labeled
+
+    def __getitem__(self, index: int | tuple[int, int]) -> dict:
+        """Load a sample.
+
+        Args:
+            index: ``(index, position)`` or an index; labelled samples come first.
+
+        Returns:
+            What the child's pipeline packs: ``{'inputs': (C, H, W) uint8, 'data_samples': SegDataSample}``.
+        """
+        if not isinstance(index, tuple):
+            child, child_index = self._locate(index)
+            return child[child_index]
+        index, position = index
+        child, child_index = self._locate(index)
+        with sample_randomness(self.seed, position):
+            return child[child_index]
+
+    def _locate(self, index: int):
+        if not 0 <= index < len(self):
+            raise IndexError(f'index {index} is not in a dataset of {len(self)} samples')
+        repeated = self.copies * self.num_labeled
+        if index < repeated:
+            return self.labeled, index % self.num_labeled
+        return self.pseudo_labeled, index - repeated
