@@ -14,7 +14,11 @@ from .transforms import (
     CheckLabels,
     MultiBranch,
     PackUnlabeledInputs,
+    RandomColorJitter,
+    RandomGaussianBlur,
+    RandomGray,
     RandomIntensity,
+    RandomNoiseCutout,
 )
 from .unlabeled import UnlabeledDataset
 
@@ -30,7 +34,11 @@ __all__ = [
     'PackUnlabeledInputs',
     'PositionSampler',
     'PseudoLabeledDataset',
+    'RandomColorJitter',
+    'RandomGaussianBlur',
+    'RandomGray',
     'RandomIntensity',
+    'RandomNoiseCutout',
     'SelfTrainingDataset',
     'ShapesDataset',
     'ShuffledSampler',

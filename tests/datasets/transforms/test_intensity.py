@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from mmseg_semi.datasets import RandomIntensity
-from mmseg_semi.datasets.transforms.intensity import _APPLY, _OFFICIAL, _PAPER
+from mmseg_semi.datasets.transforms.intensity import _OFFICIAL, _OPERATIONS, _PAPER
 
 
 def texture(kind):
@@ -83,6 +83,16 @@ def test_equals_pillow(kind, operation, strengths, largest, mean):
         assert difference.mean() <= mean, strength
 
 
+@pytest.mark.parametrize('operation', ['brightness', 'contrast', 'color'])
+@pytest.mark.parametrize('factor', [1.2, 1.5, 3.0])
+def test_factors_above_one_clip_as_pillow_does(operation, factor):
+    image = texture('smooth')
+    ours = RandomIntensity.apply(image, [(operation, factor)])
+    assert (ours == 255).mean() > (image == 255).mean()
+    difference = np.abs(ours.astype(int) - pillow(image, operation, factor))
+    assert difference.max() <= (0 if operation == 'brightness' else 3)
+
+
 def test_channel_order_is_bgr():
     red = np.zeros((4, 4, 3), np.uint8)
     red[..., 2] = 255
@@ -102,7 +112,7 @@ def test_operations_run_in_the_order_given():
 def test_arguments_stay_as_they_are():
     image = texture('smooth')
     before = image.copy()
-    for operation in _APPLY:
+    for operation in _OPERATIONS:
         strength = _PAPER[operation][1] if operation in _PAPER else None
         RandomIntensity.apply(image, [(operation, strength)])
         assert np.array_equal(image, before), operation
@@ -110,7 +120,7 @@ def test_arguments_stay_as_they_are():
 
 def test_any_memory_layout():
     image = texture('smooth')
-    for operation in _APPLY:
+    for operation in _OPERATIONS:
         strength = _PAPER[operation][0] if operation in _PAPER else None
         transform = RandomIntensity()
         transform.sample = lambda pair=(operation, strength): [pair]
@@ -126,7 +136,7 @@ def test_sampling_draws_with_replacement_and_uniformly():
     drawn = [transform.sample() for _ in range(6000)]
     assert all(len(pair) == 2 for pair in drawn)
     counts = Counter(name for pair in drawn for name, _ in pair)
-    assert set(counts) == set(_APPLY)
+    assert set(counts) == set(_OPERATIONS)
     assert len(counts) == 12
     assert all(abs(count - 1000) < 160 for count in counts.values())  # 5 sigma
     same = sum(first == second for (first, _), (second, _) in drawn)

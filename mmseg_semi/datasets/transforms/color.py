@@ -1,0 +1,103 @@
+"""ST++'s strong changes of colour and sharpness, for pseudo-labelled images after the weak geometry."""
+
+import random
+
+from mmseg.registry import TRANSFORMS
+
+from .operations import RandomOperations, checked_ends, checked_number
+
+
+@TRANSFORMS.register_module()
+class RandomColorJitter(RandomOperations):
+    """Change brightness, contrast, saturation and hue, each uniformly and in a random order.
+
+    ST++, Sec. 3.1, with the values of its code; as torchvision's ``ColorJitter`` on Pillow images.
+    Changes ``img``, uint8 (H, W, 3) in BGR order, and nothing else.
+
+    Args:
+        brightness, contrast, saturation: half-width b of the range of factors, which is
+            [max(0, 1 - b), 1 + b]; 1 leaves the image as it is, 0 leaves out the operation.
+        hue: largest shift either way, as a fraction of the hue circle, at most 0.5.
+        prob: how often an image is changed at all.
+
+    Raises:
+        ValueError: a setting out of range; in a call, an image that is not uint8 (H, W, 3).
+    """
+
+    def __init__(
+        self,
+        brightness: float = 0.5,
+        contrast: float = 0.5,
+        saturation: float = 0.5,
+        hue: float = 0.25,
+        prob: float = 0.8,
+    ) -> None:
+        halves = dict(brightness=brightness, contrast=contrast, saturation=saturation)
+        for name, half in halves.items():
+            checked_number(half, 0.0, 10.0, f'RandomColorJitter {name}')
+        checked_number(hue, 0.0, 0.5, 'RandomColorJitter hue')
+        self.prob = checked_number(prob, 0.0, 1.0, 'RandomColorJitter prob')
+        halves['color'] = halves.pop('saturation')
+        ranges = {name: (max(0.0, 1 - half), 1 + half) for name, half in halves.items() if half}
+        self.ranges = {**ranges, 'hue': (-hue, hue)} if hue else ranges
+
+    def sample(self) -> tuple[tuple[str, float], ...]:
+        """Draw the operations in their order with their strengths; empty with 1 - ``prob``."""
+        if random.random() >= self.prob:
+            return ()
+        order = random.sample([*self.ranges], len(self.ranges))
+        return tuple((name, random.uniform(*self.ranges[name])) for name in order)
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}(ranges={self.ranges}, prob={self.prob})'
+
+
+@TRANSFORMS.register_module()
+class RandomGray(RandomOperations):
+    """Replace an image by its luma, 0.299 R + 0.587 G + 0.114 B, in three equal channels.
+
+    ST++, Sec. 3.1. mmcv's ``RandomGrayscale`` weighs the channels equally unless told otherwise, and
+    cuts fractions off, so that its images are half a grey level darker and some grey ones change.
+
+    Args:
+        prob: how often an image is changed.
+
+    Raises:
+        ValueError: ``prob`` out of range; in a call, an image that is not uint8 (H, W, 3).
+    """
+
+    def __init__(self, prob: float = 0.2) -> None:
+        self.prob = checked_number(prob, 0.0, 1.0, 'RandomGray prob')
+
+    def sample(self) -> tuple[tuple[str, None], ...]:
+        """Draw whether the image becomes grey; empty with 1 - ``prob``."""
+        return (('grayscale', None),) if random.random() < self.prob else ()
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}(prob={self.prob})'
+
+
+@TRANSFORMS.register_module()
+class RandomGaussianBlur(RandomOperations):
+    """Blur with a Gaussian whose sigma is drawn uniformly. ST++, Sec. 3.1.
+
+    Args:
+        sigma: smallest and largest sigma in pixels.
+        prob: how often an image is changed.
+
+    Raises:
+        ValueError: a setting out of range; in a call, an image that is not uint8 (H, W, 3).
+    """
+
+    def __init__(self, sigma: tuple[float, float] = (0.1, 2.0), prob: float = 0.5) -> None:
+        self.sigma = checked_ends(sigma, 0.01, 100.0, 'RandomGaussianBlur sigma')
+        self.prob = checked_number(prob, 0.0, 1.0, 'RandomGaussianBlur prob')
+
+    def sample(self) -> tuple[tuple[str, float], ...]:
+        """Draw the sigma; empty with 1 - ``prob``."""
+        if random.random() >= self.prob:
+            return ()
+        return (('gaussian_blur', random.uniform(*self.sigma)),)
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}(sigma={self.sigma}, prob={self.prob})'
