@@ -28,6 +28,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         action='store_true',
         help='scale the learning rate by batch size / auto_scale_lr.base_batch_size of the config',
     )
+    parser.add_argument(
+        '--stages',
+        nargs='+',
+        metavar='NAME',
+        help='run these stages only, of a config with several (default: all that are not finished)',
+    )
     add_run_arguments(parser)
     return parser.parse_args(argv)
 
@@ -50,6 +56,13 @@ def training_config(args: argparse.Namespace) -> Config:
                 'add auto_scale_lr=dict(enable=True, base_batch_size=...) to it.'
             )
         cfg.auto_scale_lr.enable = True
+    if args.stages:
+        if 'stages' not in cfg:
+            raise ValueError(
+                f'--stages {" ".join(args.stages)}: {args.config} trains once and has no stages; leave --stages '
+                'out.'
+            )
+        cfg.run_stages = args.stages
     return cfg
 
 

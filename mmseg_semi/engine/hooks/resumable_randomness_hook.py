@@ -11,7 +11,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import IterBasedTrainLoop
 from mmseg.registry import HOOKS
 
-from ...datasets import LabeledUnlabeledSampler
+from ...datasets import PositionSampler
 from ._common import save_due
 
 
@@ -26,7 +26,7 @@ class ResumableRandomnessHook(Hook):
     gathered before a save is due, because MMEngine saves on rank 0 alone.
 
     The data's randomness is addressed by position and needs no state but the seed, see
-    LabeledUnlabeledDataset.
+    PositionSampler.
     """
 
     # Before the hooks that save, after those that update weights.
@@ -42,7 +42,7 @@ class ResumableRandomnessHook(Hook):
         if not runner._resume:
             return
         sampler = runner.train_dataloader.sampler
-        if isinstance(sampler, LabeledUnlabeledSampler):
+        if isinstance(sampler, PositionSampler):
             self._reseed(runner, sampler, checkpoint.get('sampler_seed', sampler.seed))
         states = checkpoint.get('random_states')
         if states is None or len(states) != get_world_size():
@@ -54,7 +54,7 @@ class ResumableRandomnessHook(Hook):
             return
         self._restored = states[get_rank()]
 
-    def _reseed(self, runner, sampler: LabeledUnlabeledSampler, seed: int) -> None:
+    def _reseed(self, runner, sampler: PositionSampler, seed: int) -> None:
         # A config without a seed draws another one each time, and the sampler was built with that.
         if sampler.seed == seed:
             return
@@ -109,7 +109,7 @@ class ResumableRandomnessHook(Hook):
         if self._gathered is not None:
             checkpoint['random_states'] = self._gathered
         sampler = runner.train_dataloader.sampler
-        if isinstance(sampler, LabeledUnlabeledSampler):
+        if isinstance(sampler, PositionSampler):
             checkpoint['sampler_seed'] = sampler.seed
 
 

@@ -8,7 +8,14 @@ from mmengine.runner import EpochBasedTrainLoop
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.registry import HOOKS
 
-from ...datasets import LabeledUnlabeledDataset, LabeledUnlabeledSampler, check_files_exist
+from ...datasets import (
+    LabeledUnlabeledDataset,
+    LabeledUnlabeledSampler,
+    PositionSampler,
+    SelfTrainingDataset,
+    ShuffledSampler,
+    check_files_exist,
+)
 from ...datasets.files import real_paths
 from ...models.segmentors.base import SemiSegmentor
 from ._common import unwrap
@@ -36,6 +43,9 @@ class StartupCheckHook(Hook):
             self._check_hooks(runner, model)
             self._check_loader(runner, loader)
             self._report(runner, model, loader)
+        elif isinstance(loader.dataset, SelfTrainingDataset):
+            self._check_self_training(runner, loader)
+            self._report_self_training(runner, loader)
 
     def _check_classes(self, runner, model, dataset) -> None:
         datasets = {'train_dataloader': dataset}
@@ -58,19 +68,15 @@ class StartupCheckHook(Hook):
             return
         # Not hours later, when the first validation opens them.
         check_files_exist(runner.val_dataloader.dataset, 'validation', 'val_dataloader.dataset')
-        held_out = set(real_paths(_image_paths(runner.val_dataloader.dataset)))
         if isinstance(dataset, LabeledUnlabeledDataset):
-            parts = {'labelled': dataset.labeled_paths(), 'unlabelled': dataset.unlabeled_paths()}
+            parts = {'labelled': dataset.labeled, 'unlabelled': dataset.unlabeled}
+        elif isinstance(dataset, SelfTrainingDataset):
+            parts = {'labelled': dataset.labeled}
+            if dataset.pseudo_labeled is not None:
+                parts['pseudo-labelled'] = dataset.pseudo_labeled
         else:
-            parts = {'training': _image_paths(dataset)}
-        for name, paths in parts.items():
-            resolved = zip(paths, real_paths(paths), strict=True)
-            shared = [path for path, real in resolved if real in held_out]
-            if shared:
-                raise ValueError(
-                    f'{len(shared)} {name} images are also validation images, e.g. {shared[0]}: remove them '
-                    f'from the {name} list, since they would falsify the result.'
-                )
+            parts = {'training': dataset}
+        check_held_out(parts, runner.val_dataloader.dataset)
 
     def _check_checkpoints(self, runner) -> None:
         accumulated = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
@@ -113,11 +119,27 @@ class StartupCheckHook(Hook):
                 f'train_dataloader.batch_size={loader.batch_size} but the sampler makes batches of '
                 f'labeled={sampler.labeled} + unlabeled={sampler.unlabeled}: make them equal.'
             )
+        self._check_endless(runner, sampler)
+
+    def _check_endless(self, runner, sampler: PositionSampler) -> None:
         by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
         if by_epoch == sampler.endless:
             raise ValueError(
                 f'the sampler has endless={sampler.endless} under {type(runner.train_loop).__name__}: set '
                 f'endless={not by_epoch}.'
+            )
+
+    def _check_self_training(self, runner, loader) -> None:
+        if not isinstance(loader.sampler, ShuffledSampler):
+            raise ValueError(
+                f'train_dataloader has a SelfTrainingDataset with a {type(loader.sampler).__name__}, which '
+                "cannot be resumed: set train_dataloader.sampler=dict(type='ShuffledSampler')."
+            )
+        self._check_endless(runner, loader.sampler)
+        if not loader.sampler.endless and len(loader) == 0:
+            raise ValueError(
+                f'an epoch of {len(loader.dataset)} images on {get_world_size()} process(es) has no whole '
+                f'batch of {loader.batch_size}: lower train_dataloader.batch_size.'
             )
 
     def _report(self, runner, model: SemiSegmentor, loader) -> None:
@@ -137,6 +159,37 @@ class StartupCheckHook(Hook):
             f'{type(model).__name__} predicts with the {model.semi_test_cfg["predict_on"]}; settings: '
             f'{settings}.'
         )
+
+    def _report_self_training(self, runner, loader) -> None:
+        dataset, world = loader.dataset, get_world_size()
+        accumulated = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
+        iterations = len(dataset) // (world * loader.batch_size)
+        runner.logger.info(
+            f'Self-training: {dataset.num_labeled} labelled images × {dataset.copies} and '
+            f'{dataset.num_pseudo_labeled} pseudo-labelled ones; {loader.batch_size} per process, {world} '
+            f'processes, accumulation {accumulated}: an effective batch of '
+            f'{loader.batch_size * world * accumulated}; {iterations} iterations per pass over the list, '
+            f'{runner.train_loop.max_iters} in all.'
+        )
+
+
+def check_held_out(parts: dict, validation) -> None:
+    """Raise ValueError if an image that is trained on is also a validation image.
+
+    Args:
+        parts: what is trained on: a word for each dataset = the dataset.
+        validation: the validation set.
+    """
+    held_out = set(real_paths(_image_paths(validation)))
+    for name, dataset in parts.items():
+        paths = _image_paths(dataset)
+        resolved = zip(paths, real_paths(paths), strict=True)
+        shared = [path for path, real in resolved if real in held_out]
+        if shared:
+            raise ValueError(
+                f'{len(shared)} {name} images are also validation images, e.g. {shared[0]}: remove them '
+                f'from the {name} list, since they would falsify the result.'
+            )
 
 
 def _image_paths(dataset) -> list[str]:

@@ -1,0 +1,48 @@
+# Drawn shapes for self-training: 40 with labels, 500 whose labels a network makes.
+_base_ = './shapes.py'
+
+# On pseudo-labelled images only, after the geometry that all images share.
+strong = [
+    dict(type='RandomColorJitter'),
+    dict(type='RandomGray'),
+    dict(type='RandomGaussianBlur'),
+    dict(type='RandomNoiseCutout'),
+]
+pseudo_labeled_pipeline = [
+    dict(type='LoadShapes'),
+    dict(type='LoadAnnotations'),
+    *_base_.geometry,
+    *strong,
+    dict(type='PackSegInputs'),
+]
+
+# Each stage says which pseudo-labels it trains on: pseudo_labeled=dict(labels=[folders]), or None.
+train_dataloader = dict(
+    _delete_=True,
+    batch_size=16,
+    num_workers=0,
+    sampler=dict(type='ShuffledSampler', endless=True),
+    dataset=dict(
+        type='SelfTrainingDataset',
+        labeled=dict(
+            type=_base_.dataset_type,
+            image_size=_base_.image_size,
+            seed=0,
+            start=0,
+            num_images=40,
+            pipeline=_base_.train_pipeline,
+        ),
+        pseudo_labeled=dict(
+            type='PseudoLabeledDataset',
+            images=dict(
+                type=_base_.dataset_type,
+                labeled=False,
+                image_size=_base_.image_size,
+                seed=0,
+                start=40,
+                num_images=500,
+            ),
+            pipeline=pseudo_labeled_pipeline,
+        ),
+    ),
+)

@@ -1,0 +1,44 @@
+# ST++ (Algorithm 2): the reliable half is labelled by the teacher and trained on first; its student
+# labels the rest; the last training sees all.
+_base_ = './default_runtime.py'
+runner_type = 'StagedRunner'
+stages = dict(
+    teacher=dict(
+        type='TrainStage',
+        cfg=dict(train_dataloader=dict(dataset=dict(pseudo_labeled=None))),
+        # Checkpoints after a third, two thirds and all of the training.
+        extra_hooks=[dict(type='ReliableSelectionHook', num_checkpoints=3)],
+    ),
+    select=dict(type='SelectStage', model='teacher', ratio=0.5),
+    # checkpoint='best' labels with the best on the validation set, as the paper's code does (it also needs
+    # default_hooks.checkpoint.save_best='mIoU').
+    label_reliable=dict(
+        type='LabelStage', model='teacher', subset='stage://select/reliable.txt', checkpoint='last'
+    ),
+    student=dict(
+        type='TrainStage',
+        cfg=dict(
+            train_dataloader=dict(
+                dataset=dict(pseudo_labeled=dict(labels=['stage://label_reliable']))
+            )
+        ),
+    ),
+    label_unreliable=dict(
+        type='LabelStage',
+        model='student',
+        subset='stage://select/unreliable.txt',
+        checkpoint='last',
+    ),
+    final=dict(
+        type='TrainStage',
+        cfg=dict(
+            train_dataloader=dict(
+                dataset=dict(
+                    pseudo_labeled=dict(
+                        labels=['stage://label_reliable', 'stage://label_unreliable']
+                    )
+                )
+            )
+        ),
+    ),
+)

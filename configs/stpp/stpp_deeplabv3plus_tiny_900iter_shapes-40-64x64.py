@@ -1,0 +1,11 @@
+# ST++, 40 drawn images with labels and 500 without, from scratch on a CPU: no data to prepare. 900
+# iterations per training.
+_base_ = [
+    '../_base_/models/deeplabv3plus_tiny.py',
+    '../_base_/datasets/shapes_self_training.py',
+    '../_base_/schedules/adamw_poly_warmup.py',
+    '../_base_/runtime/stpp_runtime.py',
+]
+model = dict(data_preprocessor=dict(size=_base_.crop_size))
+train_cfg = dict(max_iters=900, val_interval=300)
+default_hooks = dict(checkpoint=dict(interval=300))

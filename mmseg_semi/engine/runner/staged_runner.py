@@ -1,0 +1,225 @@
+"""Methods that train several times, one after the other, as one run: ST, ST++."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import os.path as osp
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.dist import barrier, broadcast_object_list, init_dist, is_distributed, is_main_process
+from mmengine.logging import MMLogger
+from mmengine.registry import DefaultScope
+from mmseg.registry import DATASETS, RUNNERS
+
+from ...compat import init_distributed
+from ...datasets import image_ids
+from ..hooks.startup_check_hook import check_held_out
+from .stages import Stage, TrainStage, build_stages
+
+
+@RUNNERS.register_module()
+class StagedRunner:
+    """Run the ``stages`` of a config, each in ``WORK_DIR/<name>/``, skipping those that are finished.
+
+    ``runner_type='StagedRunner'`` makes `tools/train.py`, MMSegmentation's own as well, build this in the
+    place of MMEngine's Runner. The top level of the config is the ordinary config of the last training, so
+    that the stock test tools read it; a stage says what differs. Run again, with or without
+    ``--resume``, it goes on where it stopped. A stage that was begun or finished with other
+    settings, or from other results, is refused, not repeated and not used.
+
+    ``WORK_DIR/stages/<name>.json`` holds what a stage was made with and whether it is finished. Who wants a
+    stage done again removes its folder and those of the stages after it.
+
+    Args:
+        cfg (Config): With ``stages``, and ``run_stages`` (list of names, or None for all).
+
+    Raises:
+        ValueError: A stage that does not exist or does not fit, or whose inputs are not finished.
+        FileNotFoundError: The unlabelled images are missing.
+    """
+
+    def __init__(self, cfg: Config) -> None:
+        self.cfg = copy.deepcopy(cfg)
+        self.work_dir = self.cfg.work_dir
+        # Classes are looked up by name before the first Runner sets the scope.
+        DefaultScope.get_instance(
+            f'staged_{uuid.uuid4().hex}', scope_name=self.cfg.get('default_scope', 'mmseg')
+        )
+        self._join_processes()
+        self.stages = build_stages(self.cfg)
+        self._chosen = self._choose(self.cfg.get('run_stages'))
+        self.logger = self._build_logger()
+
+    @classmethod
+    def from_cfg(cls, cfg: Config) -> StagedRunner:
+        """What MMEngine's registry calls."""
+        return cls(cfg)
+
+    def _join_processes(self) -> None:
+        launcher = self.cfg.get('launcher', 'none')
+        if launcher == 'none' or is_distributed():
+            return
+        dist_cfg = dict(self.cfg.get('env_cfg', {}).get('dist_cfg', {}))
+        if get_device() == 'cpu':
+            init_distributed(launcher, timeout=dist_cfg.get('timeout'))
+        else:
+            init_dist(launcher, **dist_cfg)
+
+    def _choose(self, names: list[str] | None) -> list[str]:
+        unknown = [name for name in names or () if name not in self.stages]
+        if unknown:
+            raise ValueError(
+                f'There is no stage {unknown[0]!r}: choose of {", ".join(self.stages)}.'
+            )
+        return [name for name in self.stages if not names or name in names]
+
+    def _build_logger(self) -> MMLogger:
+        name = f'stages_{time.strftime("%Y%m%d_%H%M%S")}_{uuid.uuid4().hex[:6]}'
+        log_dir = osp.join(self.work_dir, 'stages')
+        os.makedirs(log_dir, exist_ok=True)
+        return MMLogger.get_instance(
+            name,
+            log_file=osp.join(log_dir, f'{name}.log'),
+            log_level=self.cfg.get('log_level', 'INFO'),
+        )
+
+    def train(self) -> None:
+        """Run what is not finished of the chosen stages, and say where the result is."""
+        self._check()
+        for name in self._chosen:
+            stage = self.stages[name]
+            if _on_main(self._begin, stage):
+                self.logger.info(f'Stage {name} is finished: {stage.folder}')
+                continue
+            self.logger.info(f'Stage {name} ({type(stage).__name__}) in {stage.folder}')
+            started = time.time()
+            stage.run(self.logger)
+            barrier()
+            _on_main(self._finish, stage)
+            self.logger.info(f'Stage {name} took {time.time() - started:.0f} s')
+        self._report()
+
+    def _check(self) -> None:
+        """Say now what would otherwise fail hours later."""
+        for stage in self.stages.values():
+            stage.check()
+        images = DATASETS.build(_plain_dataset(self.cfg))
+        if hasattr(images, 'full_init'):
+            images.full_init()
+        image_ids(images)
+        self.logger.info(
+            f'{" → ".join(self._chosen)} with {len(images)} unlabelled images, in {self.work_dir}'
+        )
+        if self.cfg.get('val_dataloader') is not None:
+            validation = DATASETS.build(copy.deepcopy(self.cfg.val_dataloader.dataset))
+            check_held_out({'unlabelled': images}, validation)
+
+    # ------------------------------------------------------------------ what is on the disk
+    def _mark(self, name: str) -> Path:
+        return Path(self.work_dir, 'stages', f'{name}.json')
+
+    def _read(self, name: str) -> dict[str, Any]:
+        """What is known of a stage; nothing when its folder was removed."""
+        mark = self._mark(name)
+        if not mark.is_file() or not osp.isdir(self.stages[name].folder):
+            return {}
+        return json.loads(mark.read_text(encoding='utf-8'))
+
+    def _write(self, stage: Stage, **state) -> None:
+        os.makedirs(stage.folder, exist_ok=True)
+        mark = self._mark(stage.name)
+        partial = mark.with_suffix('.partial')
+        partial.write_text(json.dumps(state, indent=1, default=str), encoding='utf-8')
+        partial.replace(mark)
+
+    def _begin(self, stage: Stage) -> bool:
+        """Whether the stage is finished; otherwise check that it may begin or go on, and mark it begun."""
+        inputs = {}
+        for name in sorted(stage.needs()):
+            finished = self._read(name).get('finished')
+            if not finished:
+                raise ValueError(
+                    f'Stage {stage.name} needs the result of {name}, which is not finished: run it first '
+                    f'(--stages {name} {stage.name}).'
+                )
+            inputs[name] = finished
+        settings = json.loads(json.dumps(stage.settings(), default=str))
+        known = self._read(stage.name)
+        remedy = (
+            f'take another --work-dir, or remove {stage.folder} and the folders of the stages after it to do '
+            'them again.'
+        )
+        if known and known['settings'] != settings:
+            key, before, now = _first_difference(known['settings'], settings)
+            raise ValueError(
+                f'Stage {stage.name} was begun with {key}={before} and is now to be run with {now}: {remedy}'
+            )
+        if known and known['inputs'] != inputs:
+            changed = [name for name in inputs if known['inputs'].get(name) != inputs[name]]
+            raise ValueError(
+                f'Stage {stage.name} was begun with an earlier result of {", ".join(changed)}: {remedy}'
+            )
+        if not known:
+            self._write(stage, settings=settings, inputs=inputs, finished=None)
+        return bool(known.get('finished'))
+
+    def _finish(self, stage: Stage) -> None:
+        known = self._read(stage.name)
+        # A name for this very result, by which the stages after it know it again.
+        self._write(stage, **{**known, 'finished': uuid.uuid4().hex})
+
+    def _report(self) -> None:
+        last = [stage for stage in self.stages.values() if isinstance(stage, TrainStage)][-1]
+        if not _on_main(lambda: bool(self._read(last.name).get('finished'))):
+            return
+        path = last.checkpoint()
+        if is_main_process():
+            partial = Path(self.work_dir, 'last_checkpoint.partial')
+            partial.write_text(path)
+            partial.replace(Path(self.work_dir, 'last_checkpoint'))
+        self.logger.info(f'The result is the last checkpoint of stage {last.name}: {path}')
+
+
+def _plain_dataset(cfg: Config) -> dict:
+    """Config of the unlabelled images, which every stage after the teacher's training looks at."""
+    dataset = cfg.train_dataloader.dataset
+    images = (dataset.get('pseudo_labeled') or {}).get('images')
+    if images is None:
+        raise ValueError(
+            'train_dataloader.dataset.pseudo_labeled.images is not set: give the config of the unlabelled '
+            "images, for example dict(type='UnlabeledDataset', img_dir=...)."
+        )
+    return copy.deepcopy(images)
+
+
+def _on_main(function: Callable, *args):
+    """Call ``function`` on rank 0; its result, or the error that it raised, is that of all ranks."""
+    outcome: list[Any] = [None, None]
+    if is_main_process():
+        try:
+            outcome[0] = function(*args)
+        except (ValueError, OSError) as error:
+            outcome[1] = error
+    broadcast_object_list(outcome)
+    if outcome[1] is not None:
+        raise outcome[1]
+    return outcome[0]
+
+
+def _first_difference(before, now, key: str = '') -> tuple[str, Any, Any]:
+    """Dotted key and both values of the first place where two settings differ."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for name in [*before, *now]:
+            if before.get(name) != now.get(name):
+                return _first_difference(
+                    before.get(name), now.get(name), f'{key}.{name}' if key else name
+                )
+    return key, before, now

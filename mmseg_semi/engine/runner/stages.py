@@ -1,0 +1,385 @@
+"""The stages of self-training: a training, a ranking of images, a labelling; each in a folder of its own."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import os.path as osp
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmengine.logging import MessageHub, MMLogger
+from mmengine.registry import Registry
+from mmengine.runner import Runner
+from mmengine.visualization import Visualizer
+
+from ...self_training import pseudo_label, select_reliable
+from ..hooks.reliable_selection_hook import kept_checkpoints
+
+#: In a stage's settings, ``stage://NAME/file`` is a file in the folder of stage NAME.
+REFERENCE = 'stage://'
+STAGES = Registry('stage', scope='mmseg_semi', locations=['mmseg_semi.engine.runner.stages'])
+
+#: Top-level settings that a training's result depends on.
+_DECISIVE = (
+    'model',
+    'train_dataloader',
+    'train_cfg',
+    'optim_wrapper',
+    'param_scheduler',
+    'custom_hooks',
+    'randomness',
+    'load_from',
+    'auto_scale_lr',
+)
+#: Settings of the loader that change its speed alone.
+_SPEED_ONLY = ('num_workers', 'persistent_workers', 'pin_memory', 'prefetch_factor')
+
+
+class Stage(ABC):
+    """One step of a staged method. Its result is what is in its folder.
+
+    Args:
+        name (str): Its key in ``stages``.
+        folder (str): Where it writes, and nobody else.
+        top (Config): The staged config.
+        others (dict[str, Stage]): The stages before it.
+    """
+
+    def __init__(self, name: str, folder: str, top: Config, others: dict[str, Stage]) -> None:
+        self.name, self.folder, self.top = name, folder, top
+        self._others = others
+
+    def _other(self, key: str, name: str, kind: type[Stage]) -> Stage:
+        """The earlier stage that a setting names."""
+        if not isinstance(self._others.get(name), kind):
+            known = [n for n, stage in self._others.items() if isinstance(stage, kind)]
+            raise ValueError(
+                f'stages.{self.name}.{key}={name!r} is no {kind.__name__} before it: name one of '
+                f'{known or "them (there is none)"}.'
+            )
+        return self._others[name]
+
+    def resolve(self, value):
+        """``value`` with every ``stage://NAME/file`` replaced by the path, in copies of dicts and lists."""
+
+        def path(text: str) -> str:
+            name, _, file = text.removeprefix(REFERENCE).partition('/')
+            return osp.join(self._other(REFERENCE.strip(':/'), name, Stage).folder, file).rstrip(
+                '/'
+            )
+
+        return _mapped(value, lambda text: path(text) if text.startswith(REFERENCE) else text)
+
+    def needs(self) -> set[str]:
+        """Names of the stages whose results it uses."""
+        return {
+            text.removeprefix(REFERENCE).partition('/')[0] for text in _references(self.settings())
+        }
+
+    def check(self) -> None:
+        """Raise ValueError or FileNotFoundError, before any stage runs, if this one could not."""
+        self.resolve(self.settings())
+
+    @abstractmethod
+    def settings(self) -> dict:
+        """All that the result depends on, before references are resolved."""
+
+    @abstractmethod
+    def run(self, logger: MMLogger) -> None:
+        """Make the result; called again after a kill, go on. Every rank calls it."""
+
+
+@STAGES.register_module()
+class TrainStage(Stage):
+    """An ordinary training by MMEngine's Runner, of the staged config's top level with changes.
+
+    Args:
+        cfg (dict, optional): What differs from the top level, merged as a config is into its base.
+        extra_hooks (list[dict], optional): Hooks of this training besides its ``custom_hooks``.
+    """
+
+    def __init__(
+        self,
+        name,
+        folder,
+        top,
+        others,
+        cfg: dict | None = None,
+        extra_hooks: list[dict] | None = None,
+    ) -> None:
+        super().__init__(name, folder, top, others)
+        self._changes, self._extra_hooks = cfg or {}, extra_hooks or []
+
+    def config(self) -> Config:
+        """The config of this training, with references as they are."""
+        cfg = copy.deepcopy(self.top)
+        for key in ('runner_type', 'stages', 'run_stages'):
+            cfg.pop(key, None)
+        cfg.merge_from_dict(copy.deepcopy(dict(self._changes)))
+        cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), *copy.deepcopy(self._extra_hooks)]
+        cfg.work_dir = self.folder
+        return cfg
+
+    def settings(self) -> dict:
+        cfg = self.config().to_dict()
+        found = {key: copy.deepcopy(cfg[key]) for key in _DECISIVE if cfg.get(key) is not None}
+        for key in _SPEED_ONLY:
+            found.get('train_dataloader', {}).pop(key, None)
+        return found
+
+    def checkpoint(self, which: str = 'last') -> str:
+        """The last checkpoint, or the one that ``save_best`` kept.
+
+        Raises:
+            FileNotFoundError: there is no such checkpoint.
+            ValueError: several metrics have a best checkpoint.
+        """
+        if which == 'last':
+            pointer = Path(self.folder, 'last_checkpoint')
+            if not pointer.is_file():
+                raise FileNotFoundError(
+                    f'{pointer} does not exist, so stage {self.name} left no checkpoint: set the interval of '
+                    'default_hooks.checkpoint to at most the length of the training.'
+                )
+            # The pointer has the path as it was when the training was started, perhaps from another folder.
+            return osp.join(self.folder, osp.basename(pointer.read_text().strip()))
+        found = sorted(Path(self.folder).glob('best_*.pth'))
+        if not found:
+            raise FileNotFoundError(
+                f"checkpoint='best' and stage {self.name} kept no best checkpoint in {self.folder}: set "
+                "default_hooks.checkpoint.save_best='mIoU', or checkpoint='last'."
+            )
+        if len(found) > 1:
+            raise ValueError(
+                f"checkpoint='best' and {self.folder} has {', '.join(path.name for path in found)}: let "
+                'default_hooks.checkpoint.save_best name one metric.'
+            )
+        return str(found[0])
+
+    def run(self, logger: MMLogger) -> None:
+        cfg = self.config()
+        resolved = Config(
+            self.resolve(cfg.to_dict()), cfg_text=self.top.text, filename=self.top.filename
+        )
+        # Laying out the dumped config costs seconds, which whoever switched it off does not want.
+        resolved._format_python_code = self.top._format_python_code
+        resolved.resume = Path(self.folder, 'last_checkpoint').is_file()
+        if resolved.resume:
+            resolved.load_from = None
+        stem = Path(self.top.filename or 'config').stem
+        resolved.experiment_name = f'{self.top.get("experiment_name") or stem}_{self.name}'
+        runner = Runner.from_cfg(resolved)
+        try:
+            runner.train()
+        finally:
+            _forget(runner)
+        del runner
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+class _UsesNetwork(Stage):
+    """A stage that predicts the unlabelled images with the network of a training."""
+
+    def __init__(self, name, folder, top, others, model: str) -> None:
+        super().__init__(name, folder, top, others)
+        self.training: TrainStage = self._other('model', model, TrainStage)
+
+    @property
+    def images(self) -> dict:
+        """Config of the unlabelled images."""
+        return self.top.train_dataloader.dataset.pseudo_labeled.images
+
+    def needs(self) -> set[str]:
+        return {self.training.name, *super().needs()}
+
+
+@STAGES.register_module()
+class SelectStage(_UsesNetwork):
+    """Rank the unlabelled images by the stability of their masks (ST++, Eq. 4) and split them.
+
+    Args:
+        model (str): The training, which has a ReliableSelectionHook.
+        ratio (float): Share of reliable images, in (0, 1).
+        batch_size (int): Images per forward, where their sizes are equal.
+        num_workers (int): Processes that load images.
+    """
+
+    def __init__(
+        self, name, folder, top, others, model, ratio=0.5, batch_size=8, num_workers=2
+    ) -> None:
+        super().__init__(name, folder, top, others, model)
+        if not 0 < ratio < 1:
+            raise ValueError(
+                f'stages.{name}.ratio={ratio} leaves one of the two halves empty: give a share between 0 and 1.'
+            )
+        self.ratio, self.batch_size, self.num_workers = ratio, batch_size, num_workers
+
+    def settings(self) -> dict:
+        return dict(model=self.training.name, ratio=self.ratio, images=_plain(self.images))
+
+    def check(self) -> None:
+        super().check()
+        hooks = [hook['type'] for hook in self.training.config().get('custom_hooks') or ()]
+        if 'ReliableSelectionHook' not in hooks:
+            raise ValueError(
+                f'stages.{self.name} ranks images by checkpoints of {self.training.name}, which keeps none: '
+                f"set stages.{self.training.name}.extra_hooks=[dict(type='ReliableSelectionHook')]."
+            )
+
+    def run(self, logger: MMLogger) -> None:
+        select_reliable(
+            self.training.config(),
+            kept_checkpoints(self.training.folder),
+            self.images,
+            self.folder,
+            ratio=self.ratio,
+            batch_size=self.batch_size,
+            num_workers=self.num_workers,
+            logger=logger,
+        )
+
+
+@STAGES.register_module()
+class LabelStage(_UsesNetwork):
+    """Write pseudo-labels by test-time augmentation (ST++, Algorithm 1 and its code).
+
+    Args:
+        model (str): The training whose network labels.
+        subset (str, optional): File of ids, one per line; None labels all unlabelled images.
+        checkpoint (str): 'last', or 'best' for the one that ``save_best`` kept, as ST++'s tables have it.
+        scales (list[float]): Factors of the image's size.
+        flip (bool): Whether each scale is also seen mirrored.
+        batch_size (int): Images per forward, where their sizes are equal.
+        num_workers (int): Processes that load images.
+    """
+
+    def __init__(
+        self,
+        name,
+        folder,
+        top,
+        others,
+        model,
+        subset=None,
+        checkpoint='last',
+        scales=(0.5, 0.75, 1.0, 1.5, 2.0),
+        flip=True,
+        batch_size=8,
+        num_workers=2,
+    ) -> None:
+        super().__init__(name, folder, top, others, model)
+        if checkpoint not in ('last', 'best'):
+            raise ValueError(
+                f"stages.{name}.checkpoint={checkpoint!r} must be 'last' or 'best' (on the validation set)."
+            )
+        self.subset, self.checkpoint = subset, checkpoint
+        self.scales, self.flip = tuple(scales), flip
+        self.batch_size, self.num_workers = batch_size, num_workers
+
+    def settings(self) -> dict:
+        return dict(
+            model=self.training.name,
+            checkpoint=self.checkpoint,
+            subset=self.subset,
+            scales=list(self.scales),
+            flip=self.flip,
+            images=_plain(self.images),
+        )
+
+    def check(self) -> None:
+        super().check()
+        saves_best = self.training.config().default_hooks.checkpoint.get('save_best')
+        if self.checkpoint == 'best' and not saves_best:
+            raise ValueError(
+                f"stages.{self.name}.checkpoint='best' and no best checkpoint is kept: set "
+                "default_hooks.checkpoint.save_best='mIoU'."
+            )
+
+    def run(self, logger: MMLogger) -> None:
+        path = self.training.checkpoint(self.checkpoint)
+        logger.info(
+            f'{self.name}: labelling with the {self.checkpoint} checkpoint of {self.training.name}, {path}'
+        )
+        subset = self.resolve(self.subset)
+        pseudo_label(
+            self.training.config(),
+            path,
+            self.images,
+            self.folder,
+            subset=None if subset is None else Path(subset).read_text().splitlines(),
+            scales=self.scales,
+            flip=self.flip,
+            batch_size=self.batch_size,
+            num_workers=self.num_workers,
+            logger=logger,
+        )
+
+
+def build_stages(top: Config) -> dict[str, Stage]:
+    """The stages of a config, by name and in order.
+
+    Raises:
+        ValueError: none, an unknown type or setting, or a reference to no earlier stage.
+    """
+    if not top.get('stages'):
+        raise ValueError(
+            f"runner_type='StagedRunner' and {top.filename or 'the config'} has no stages: add "
+            "stages=dict(teacher=dict(type='TrainStage', ...), ...)."
+        )
+    stages: dict[str, Stage] = {}
+    for name, config in top.stages.items():
+        settings = dict(config)
+        kind = STAGES.get(settings.pop('type', ''))
+        if kind is None:
+            raise ValueError(
+                f'stages.{name}.type={config.get("type")!r} is no stage: use one of '
+                f'{", ".join(sorted(STAGES.module_dict))}.'
+            )
+        try:
+            stages[name] = kind(name, osp.join(top.work_dir, name), top, dict(stages), **settings)
+        except TypeError as error:
+            raise ValueError(f'stages.{name} does not fit {kind.__name__}: {error}.') from None
+    return stages
+
+
+def _mapped(value, change: Callable[[str], str]):
+    """``value`` with ``change`` applied to every string in it."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, dict):
+        return {key: _mapped(item, change) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_mapped(item, change) for item in value)
+    return value
+
+
+def _references(value) -> Iterator[str]:
+    """Every string in ``value`` that refers to a stage."""
+    if isinstance(value, str) and value.startswith(REFERENCE):
+        yield value
+    elif isinstance(value, (dict, list, tuple)):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _references(item)
+
+
+def _plain(config) -> dict:
+    return config.to_dict() if hasattr(config, 'to_dict') else dict(config)
+
+
+def _forget(runner: Runner) -> None:
+    """Close the logs of a finished Runner and let go what MMEngine keeps of it under global names.
+
+    The next stage's visualizer has the same name and would otherwise be this one, writing to its folder.
+    """
+    runner.visualizer.close()
+    for handler in runner.logger.handlers:
+        handler.close()
+    for instance in (runner.visualizer, runner.logger, runner.message_hub):
+        for owner in {type(instance), Visualizer, MMLogger, MessageHub}:
+            owner._instance_dict.pop(instance.instance_name, None)
