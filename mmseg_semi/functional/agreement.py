@@ -12,7 +12,8 @@ from torch import Tensor
 from ._common import VOID, check_map, check_same_shape, check_tau, exact_float
 from .pseudo_label import confident_ratio
 
-_LANES = 32
+_DEVICE_LANES = 32
+_HOST_LANES = 4
 
 
 def weighted_iou(
@@ -130,10 +131,29 @@ def stability(masks: Tensor, num_classes: int) -> float:
         ValueError: if there is no mask or `num_classes` is out of range.
     """
     check_map(masks, 'masks')
+    return float(stabilities(masks[:, None], num_classes)[0])
+
+
+def stabilities(masks: Tensor, num_classes: int) -> Tensor:
+    """`stability` of several images of one size at once, without reading anything back (ST++, Eq. 4).
+
+    Args:
+        masks: (K, N, H, W) integer classes of N images by K checkpoints, the last one last, or 255.
+        num_classes: C, at most 255.
+
+    Returns:
+        (N,) float64 in [0, K - 1]; 0 for K = 1.
+
+    Raises:
+        ValueError: if there is no mask or `num_classes` is out of range.
+    """
+    if masks.dim() != 4:
+        raise ValueError(f'masks has shape {tuple(masks.shape)}, but must be (K, N, H, W).')
     if len(masks) == 0:
         raise ValueError('masks holds no mask, but stability needs at least one checkpoint.')
     last = masks[-1:].expand_as(masks[:-1])
-    return float(_mean_iou(_joint_counts(masks[:-1], last, num_classes)).sum())
+    counts = _joint_counts(masks[:-1].flatten(0, 1), last.flatten(0, 1), num_classes)
+    return _mean_iou(counts).view(len(masks) - 1, masks.shape[1]).sum(dim=0)
 
 
 def _weighted_iou(counts: Tensor, ignore_background: bool) -> Tensor:
@@ -180,12 +200,22 @@ def _joint_counts(
 
 
 def _count_on_host(first: Tensor, second: Tensor, side: int) -> Tensor:
-    """Joint histogram by `bincount`, on keys as small as they can be."""
-    dtype = torch.int16 if side * side <= torch.iinfo(torch.int16).max else torch.int32
+    """Joint histogram by `bincount`, on keys as small as they can be.
+
+    Most pixels of an image share one key, and an addition waits for the one before it to the same
+    address, so neighbouring pixels count in different lanes.
+    """
+    num_keys, largest = side * side, torch.iinfo(torch.int16).max
+    lanes = max(1, min(_HOST_LANES, largest // num_keys))
+    dtype = torch.int16 if num_keys * lanes <= largest else torch.int32
     first, second = (x.to(dtype).clamp(max=side - 1) for x in (first, second))
-    key = first.mul_(side).add_(second)
-    counts = [torch.bincount(image, minlength=side * side) for image in key]
-    return torch.stack(counts) if counts else first.new_zeros((0, side * side), dtype=torch.int64)
+    lane = (torch.arange(1024) % lanes * num_keys).to(dtype)
+    lane = lane.repeat(-(-first.shape[1] // len(lane)))[: first.shape[1]]
+    key = first.mul_(side).add_(second).add_(lane)
+    counts = [torch.bincount(image, minlength=num_keys * lanes) for image in key]
+    if not counts:
+        return first.new_zeros((0, num_keys), dtype=torch.int64)
+    return torch.stack(counts).view(-1, lanes, num_keys).sum(dim=1)
 
 
 def _count_on_device(first: Tensor, second: Tensor, side: int) -> Tensor:
@@ -195,10 +225,12 @@ def _count_on_device(first: Tensor, second: Tensor, side: int) -> Tensor:
     pixels count in different lanes.
     """
     num_images, num_pixels = first.shape
-    lane = torch.arange(num_pixels, device=first.device) % _LANES
+    lane = torch.arange(num_pixels, device=first.device) % _DEVICE_LANES
     first, second = (x.long().clamp(max=side - 1) for x in (first, second))
     key = first * side + second + lane * (side * side)
-    counts = torch.zeros((num_images, _LANES * side * side), dtype=torch.int32, device=first.device)
+    counts = torch.zeros(
+        (num_images, _DEVICE_LANES * side * side), dtype=torch.int32, device=first.device
+    )
     one = torch.ones((), dtype=torch.int32, device=first.device)
     counts.scatter_add_(1, key, one.expand_as(key))
-    return counts.view(num_images, _LANES, side * side).sum(dim=1)
+    return counts.view(num_images, _DEVICE_LANES, side * side).sum(dim=1)

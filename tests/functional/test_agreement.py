@@ -289,6 +289,24 @@ def test_stability_degenerate():
         agreement.stability(mask[0], 2)
 
 
+def test_stabilities_are_those_of_each_image():
+    masks = torch.stack([maps(seed=seed)[0] for seed in range(3)])
+    scores = agreement.stabilities(masks.to(torch.uint8), 5)
+    assert scores.dtype == torch.float64
+    assert scores.tolist() == [agreement.stability(masks[:, n], 5) for n in range(masks.shape[1])]
+    assert agreement.stabilities(masks[:1], 5).tolist() == [0.0] * masks.shape[1]
+    with pytest.raises(ValueError, match='must be \\(K, N, H, W\\)'):
+        agreement.stabilities(masks[0], 5)
+
+
+@pytest.mark.parametrize('num_classes', [2, 21, 100, 150, 255])
+def test_counts_of_any_number_of_classes(num_classes):
+    generator = torch.Generator().manual_seed(num_classes)
+    first, second = torch.randint(0, num_classes, (2, 1, 31, 41), generator=generator)
+    result = agreement.pairwise_mean_iou(first, second, num_classes)
+    np.testing.assert_allclose(result.numpy(), slow_mean_iou(first, second, num_classes), rtol=1e-6)
+
+
 # --- all of them ---------------------------------------------------------------------------------
 
 
