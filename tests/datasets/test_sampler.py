@@ -1,4 +1,4 @@
-"""LabeledUnlabeledSampler: the stream, its shares, its passes and its seekability."""
+"""The samplers: their streams, shares, passes and seekability."""
 
 import itertools
 import time
@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from mmseg_semi.datasets import LabeledUnlabeledSampler, sampler
+from mmseg_semi.datasets import LabeledUnlabeledSampler, ShuffledSampler, sampler
 
 
 def make(num_labeled, num_unlabeled, labeled, unlabeled, rank=0, world_size=1, seed=3, **settings):
@@ -170,3 +170,59 @@ def test_bad_skips():
         make(5, 7, 2, 3).skip(8)
     with pytest.raises(ValueError, match='endless=True'):
         make(5, 7, 2, 3, endless=False).skip(10)
+
+
+# ------------------------------------------------------------------------------------ ShuffledSampler
+
+
+class Positioned(list):
+    """A list of samples that claims to be seeded by position."""
+
+    num_pseudo_labeled = 0
+
+
+def shuffled(length, rank=0, world_size=1, seed=3, **settings):
+    made = ShuffledSampler(Positioned(range(length)), seed=seed, **settings)
+    made.rank, made.world_size = rank, world_size
+    return made
+
+
+def test_shuffled_passes_have_each_sample_once_in_another_order():
+    drawn = list(itertools.islice(shuffled(7, endless=True), 70))
+    assert [position for _, position in drawn] == list(range(70))
+    passes = [tuple(index for index, _ in drawn[i : i + 7]) for i in range(0, 70, 7)]
+    assert all(sorted(one) == list(range(7)) for one in passes)
+    assert len(set(passes)) == 10
+
+
+def test_shuffled_ranks_share_what_one_draws():
+    one = list(itertools.islice(shuffled(7, endless=True), 40))
+    two = [list(itertools.islice(shuffled(7, rank, 2, endless=True), 20)) for rank in range(2)]
+    assert two == [one[0::2], one[1::2]]
+
+
+def test_shuffled_epochs_continue():
+    sampler = shuffled(7, world_size=2)
+    assert len(sampler) == 3
+    epochs = []
+    for epoch in range(4):
+        sampler.set_epoch(epoch)
+        epochs.append(list(sampler))
+    stream = list(itertools.islice(shuffled(7, world_size=2, endless=True), 12))
+    assert list(itertools.chain(*epochs)) == stream
+
+
+def test_shuffled_skip_is_absolute():
+    sampler = shuffled(7, rank=1, world_size=2, endless=True)
+    whole = list(itertools.islice(sampler, 20))
+    sampler.skip(13)
+    assert list(itertools.islice(sampler, 7)) == whole[13:]
+    with pytest.raises(ValueError, match='ShuffledSampler cannot skip -1'):
+        sampler.skip(-1)
+    with pytest.raises(ValueError, match='endless=False cannot resume under iteration-based'):
+        shuffled(7).skip(3)
+
+
+def test_shuffled_needs_a_dataset_that_takes_positions():
+    with pytest.raises(ValueError, match='needs a SelfTrainingDataset, not list'):
+        ShuffledSampler([1, 2])
