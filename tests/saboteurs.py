@@ -8,12 +8,13 @@ import signal
 from pathlib import Path
 
 import torch
+from mmcv.transforms import BaseTransform
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import IterBasedTrainLoop
 from mmengine.runner.loops import _InfiniteDataloaderIterator
-from mmseg.registry import HOOKS, LOOPS
+from mmseg.registry import HOOKS, LOOPS, TRANSFORMS
 
 
 @HOOKS.register_module()
@@ -24,17 +25,49 @@ class KillHook(Hook):
         iteration (int): 1-based.
         stage (str): Name of the hook point, e.g. ``after_train_iter``.
         rank (int): The process that dies.
+        flag (str, optional): File in the working folder without which nothing happens, so that the config
+            is the same before and after.
     """
 
     priority = 'LOWEST'
 
-    def __init__(self, iteration: int, stage: str = 'after_train_iter', rank: int = 0) -> None:
-        self.iteration, self.rank = iteration, rank
+    def __init__(
+        self,
+        iteration: int,
+        stage: str = 'after_train_iter',
+        rank: int = 0,
+        flag: str | None = None,
+    ) -> None:
+        self.iteration, self.rank, self.flag = iteration, rank, flag
         setattr(self, stage, self._kill)
 
     def _kill(self, runner, *args, **kwargs) -> None:
+        if self.flag is not None and not Path(self.flag).is_file():
+            return
         if runner.iter + 1 == self.iteration and get_rank() == self.rank:
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+@TRANSFORMS.register_module()
+class KillAtImage(BaseTransform):
+    """Kill the process that loads one image for one stage of a staged run, while a file says so.
+
+    Args:
+        flag (str): File in the working folder with the names of the stage and the image; without it
+            nothing happens, so that the config is the same before and after.
+    """
+
+    def __init__(self, flag: str) -> None:
+        self.flag = Path(flag)
+
+    def transform(self, results: dict) -> dict:
+        if self.flag.is_file():
+            stage, image = self.flag.read_text().split()
+            mark = Path('work', 'stages', f'{stage}.json')
+            running = mark.is_file() and json.loads(mark.read_text())['finished'] is None
+            if running and image in results['img_path']:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return results
 
 
 @HOOKS.register_module()

@@ -18,6 +18,7 @@ from tiny import tiny_segmentor
 
 from mmseg_semi.datasets.shapes import CLASSES, PALETTE, write_shapes
 
+RUNTIMES = Path(__file__).parents[1] / 'configs' / '_base_' / 'runtime'
 SIZE = (32, 32)
 NUM_LABELED, NUM_UNLABELED, NUM_VAL = 5, 9, 4
 #: Where the sets begin in the stream of drawn images, and in the files.
@@ -241,3 +242,53 @@ def dump(config: Config, path: Path) -> Path:
     """Write the config as a file for the tools."""
     config.dump(str(path))
     return path
+
+
+def tiny_stages_config(
+    work_dir: Path, runtime: str = 'stpp', *, images: Path | None = None, **changes
+) -> Config:
+    """Return the config of ST, ST++ or ST++ with a third re-training, of 14 iterations per training.
+
+    The stages are those of `configs/_base_/runtime/{runtime}_runtime.py`, with two scales, small batches and
+    no workers.
+    """
+    stages = Config.fromfile(RUNTIMES / f'{runtime}_runtime.py').stages.to_dict()
+    for stage in stages.values():
+        if stage['type'] != 'TrainStage':
+            stage.update(num_workers=0, batch_size=3)
+        if stage['type'] == 'LabelStage':
+            stage['scales'] = [0.5, 1.0]
+    config = tiny_config(work_dir, None, images=images)
+    labeled = config.train_dataloader.dataset.to_dict()
+    load, weak = labeled['pipeline'][:1], labeled['pipeline'][-4:-1]
+    strong = [
+        {'type': 'RandomColorJitter'},
+        {'type': 'RandomGray'},
+        {'type': 'RandomGaussianBlur'},
+        {'type': 'RandomNoiseCutout'},
+    ]
+    unlabeled = _dataset('unlabeled', images, [])
+    del unlabeled['pipeline']
+    config.train_dataloader = {
+        'batch_size': 4,
+        'num_workers': 0,
+        'sampler': {'type': 'ShuffledSampler', 'endless': True},
+        'dataset': {
+            'type': 'SelfTrainingDataset',
+            'labeled': labeled,
+            'pseudo_labeled': {
+                'type': 'PseudoLabeledDataset',
+                'images': unlabeled,
+                'pipeline': [
+                    *load,
+                    {'type': 'LoadAnnotations'},
+                    *weak,
+                    *strong,
+                    {'type': 'PackSegInputs'},
+                ],
+            },
+        },
+    }
+    config.runner_type, config.stages = 'StagedRunner', stages
+    config.merge_from_dict({key.replace('__', '.'): value for key, value in changes.items()})
+    return config

@@ -59,8 +59,8 @@ def training_config(args: argparse.Namespace) -> Config:
     if args.stages:
         if 'stages' not in cfg:
             raise ValueError(
-                f'--stages {" ".join(args.stages)}: {args.config} trains once and has no stages; leave --stages '
-                'out.'
+                f'--stages {" ".join(args.stages)}: {args.config} trains once and has no stages; leave '
+                '--stages out.'
             )
         cfg.run_stages = args.stages
     return cfg

@@ -73,10 +73,17 @@ class PseudoLabeledDataset(Dataset):
 
     Raises:
         FileNotFoundError: a folder is missing or is not whole.
-        ValueError: a mask belongs to no image, or an image has two.
+        ValueError: no folder, a mask that belongs to no image, or an image with two.
     """
 
-    def __init__(self, images, labels: str | Sequence[str], pipeline: Sequence = ()) -> None:
+    def __init__(
+        self, images, labels: str | Sequence[str] | None = None, pipeline: Sequence = ()
+    ) -> None:
+        if labels is None:
+            raise ValueError(
+                'PseudoLabeledDataset has no labels: set them to the folder(s) that tools/pseudo_label.py or a '
+                'stage of self-training wrote, or look at the config in the folder of a stage that has run.'
+            )
         self.labels = [labels] if isinstance(labels, str) else list(labels)
         self.images = build_child('pseudo_labeled', images)
         ids = image_ids(self.images)

@@ -117,6 +117,13 @@ def test_an_unfinished_folder_is_refused(tmp_path, images):
         PseudoLabeledDataset(images, str(tmp_path / 'nothing'))
 
 
+def test_labels_must_be_named(images):
+    with pytest.raises(
+        ValueError, match=r'PseudoLabeledDataset has no labels: set them to the folder'
+    ):
+        PseudoLabeledDataset(images)
+
+
 def test_a_mask_of_no_image_is_refused(tmp_path, images):
     folder = write_masks(tmp_path / 'masks', {'u0': 1, 'other': 1})
     with pytest.raises(ValueError, match=r'other\.png is the mask of no image'):

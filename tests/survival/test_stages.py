@@ -1,0 +1,366 @@
+"""ST and ST++ from the command line: whole, killed in each stage and resumed, on two ranks, by stock tools."""
+
+import csv
+import json
+import os
+import re
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from processes import STOCK_TOOLS, TOOLS, run_tool
+from tiny_run import dump, tiny_config, tiny_stages_config, write_images
+
+STAGES = ('teacher', 'select', 'label_reliable', 'student', 'label_unreliable', 'final')
+TRAININGS = ('teacher', 'student', 'final')
+LAST = 'iter_14.pth'
+
+
+def prepare(folder, runtime='stpp', **settings):
+    """Write config.py, in which `flag.txt` arms what kills it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = tiny_stages_config(folder / 'work', runtime, **settings)
+    config.work_dir = 'work'
+    config.custom_imports.imports.append('saboteurs')
+    config.test_dataloader.dataset.pipeline.insert(0, {'type': 'KillAtImage', 'flag': 'flag.txt'})
+    for name, stage in config.stages.items():
+        if stage.type == 'TrainStage':
+            kill = {'type': 'KillHook', 'iteration': 9, 'flag': f'{name}.flag'}
+            stage.extra_hooks = [*stage.get('extra_hooks', []), kill]
+    dump(config, folder / 'config.py')
+    return folder
+
+
+def train(folder, *args, ranks=1, tool=TOOLS / 'train.py'):
+    return run_tool(tool, 'config.py', *args, cwd=folder, ranks=ranks)
+
+
+def weights(folder, stage):
+    return torch.load(folder / 'work' / stage / LAST, weights_only=False)['state_dict']
+
+
+def masks(folder, stage):
+    """Bytes of every mask by its name."""
+    root = folder / 'work' / stage
+    return {path.name: path.read_bytes() for path in sorted(root.glob('*.png'))}
+
+
+def outcome(folder):
+    """All that a run of ST++ makes and hands on."""
+    found = {name: weights(folder, name) for name in TRAININGS}
+    found['stability'] = [
+        torch.load(folder / 'work/teacher/stability' / name, weights_only=False)['state_dict']
+        for name in ('iter_4.pth', 'iter_9.pth', LAST)
+    ]
+    for name in ('scores.csv', 'reliable.txt', 'unreliable.txt'):
+        found[name] = (folder / 'work/select' / name).read_text()
+    for name in ('label_reliable', 'label_unreliable'):
+        found[name] = masks(folder, name)
+    return found
+
+
+def differences(first, second, where=''):
+    if isinstance(first, dict):
+        if first.keys() != second.keys():
+            return [f'{where}: {first.keys() ^ second.keys()}']
+        return [line for k in first for line in differences(first[k], second[k], f'{where}.{k}')]
+    if isinstance(first, list):
+        return [
+            line
+            for i, pair in enumerate(zip(first, second, strict=True))
+            for line in differences(*pair, f'{where}[{i}]')
+        ]
+    same = torch.equal(first, second) if isinstance(first, torch.Tensor) else first == second
+    return [] if same else [where]
+
+
+def marks(folder):
+    return {
+        name: json.loads((folder / 'work/stages' / f'{name}.json').read_text())['finished']
+        for name in STAGES
+        if (folder / 'work/stages' / f'{name}.json').is_file()
+    }
+
+
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory):
+    """A folder with an ST++ run of one process that nothing disturbed."""
+    folder = prepare(tmp_path_factory.mktemp('whole'))
+    result = train(folder)
+    assert result.code == 0, result.output
+    (folder / 'output.txt').write_text(result.output)
+    return folder
+
+
+def copy_of(whole, folder, *stages):
+    """A folder in which only these stages have been run."""
+    shutil.copytree(whole, folder)
+    for name in set(STAGES) - set(stages):
+        shutil.rmtree(folder / 'work' / name)
+    return folder
+
+
+# ------------------------------------------------------------------------------------ the whole run
+
+
+def test_every_stage_leaves_its_result(whole):
+    work = whole / 'work'
+    assert all(marks(whole).values())
+    assert list(marks(whole)) == list(STAGES)
+    rows = list(csv.DictReader((work / 'select/scores.csv').open()))
+    assert len(rows) == 9
+    reliable, unreliable = (
+        (work / f'select/{name}.txt').read_text().split() for name in ('reliable', 'unreliable')
+    )
+    assert (len(reliable), len(unreliable)) == (4, 5)
+    assert {f'{name}.png' for name in reliable} == masks(whole, 'label_reliable').keys()
+    assert {f'{name}.png' for name in unreliable} == masks(whole, 'label_unreliable').keys()
+    scores = {row['id']: float(row['score']) for row in rows}
+    assert min(scores[name] for name in reliable) >= max(scores[name] for name in unreliable)
+    assert all(0 <= score <= 2 for score in scores.values())
+    assert len(set(scores.values())) > 1
+    for path in [
+        *(work / 'label_reliable').glob('*.png'),
+        *(work / 'label_unreliable').glob('*.png'),
+    ]:
+        label = np.array(Image.open(path))
+        assert label.shape == (32, 32)
+        assert label.max() < 6
+    assert (work / 'last_checkpoint').read_text() == os.path.join('work', 'final', LAST)
+
+
+def test_networks_differ(whole):
+    trained = [weights(whole, name)['decode_head.conv_seg.weight'] for name in TRAININGS]
+    assert not torch.equal(trained[0], trained[1])
+    assert not torch.equal(trained[1], trained[2])
+
+
+def test_log_says_what_is_trained_on_what(whole):
+    output = (whole / 'output.txt').read_text()
+    lists = re.findall(r'(\d+) labelled images × (\d+) and (\d+) pseudo-labelled', output)
+    assert lists == [('5', '2', '0'), ('5', '1', '4'), ('5', '2', '9')]
+    assert 'label_reliable: labelling with the last checkpoint of teacher, ' in output
+    assert 'label_unreliable: labelling with the last checkpoint of student, ' in output
+    assert 'The result is the last checkpoint of stage final' in output
+
+
+def test_st_is_three_stages(tmp_path):
+    folder = prepare(tmp_path, 'st')
+    result = train(folder)
+    assert result.code == 0, result.output
+    assert len(masks(folder, 'label')) == 9
+    assert '5 labelled images × 2 and 9 pseudo-labelled' in result.output
+    assert not (folder / 'work/select').exists()
+
+
+@pytest.mark.slow
+def test_third_retraining_labels_everything_again(tmp_path):
+    folder = prepare(tmp_path, 'stpp_retrain3')
+    result = train(folder)
+    assert result.code == 0, result.output
+    assert len(masks(folder, 'label_all')) == 9
+    assert (folder / 'work/last_checkpoint').read_text() == os.path.join('work', 'retrain3', LAST)
+
+
+# ------------------------------------------------------------------------------------ kill and resume
+
+
+@pytest.mark.parametrize('stage', TRAININGS)
+def test_killed_in_a_training(stage, whole, tmp_path):
+    before = STAGES[: STAGES.index(stage)]
+    folder = copy_of(whole, tmp_path / 'killed', *before)
+    flag = folder / f'{stage}.flag'
+    flag.touch()
+    result = train(folder)
+    assert result.code == -9, result.output
+    flag.unlink()
+    result = train(folder, '--resume')
+    assert result.code == 0, result.output
+    assert 'resumed epoch: 0, iter: 5' in result.output
+    for name in before:
+        assert f'Stage {name} is finished' in result.output
+    assert differences(outcome(whole), outcome(folder)) == []
+
+
+@pytest.mark.parametrize('stage', ['select', 'label_reliable', 'label_unreliable'])
+def test_killed_between_images(stage, whole, tmp_path):
+    before = STAGES[: STAGES.index(stage)]
+    folder = copy_of(whole, tmp_path / 'killed', *before)
+    half = 'unreliable' if stage == 'label_unreliable' else 'reliable'
+    ids = (whole / f'work/select/{half}.txt').read_text().split()
+    # The last image of the stage, so that others have been done.
+    image = sorted(ids)[-1] if stage != 'select' else '000013'
+    (folder / 'flag.txt').write_text(f'{stage} {image}')
+    result = train(folder)
+    assert result.code == -9, result.output
+    done = masks(folder, stage) if stage != 'select' else {}
+    assert marks(folder)[stage] is None
+    (folder / 'flag.txt').unlink()
+    times = {name: os.stat(folder / 'work' / stage / name).st_mtime_ns for name in done}
+    result = train(folder)
+    assert result.code == 0, result.output
+    assert differences(outcome(whole), outcome(folder)) == []
+    for name, time in times.items():
+        assert os.stat(folder / 'work' / stage / name).st_mtime_ns == time
+
+
+def test_finished_run_does_nothing_again(whole, tmp_path):
+    folder = copy_of(whole, tmp_path / 'again', *STAGES)
+    files = {path: path.stat().st_mtime_ns for path in folder.rglob('work/*/*.p*')}
+    assert len(files) > 15
+    result = train(folder)
+    assert result.code == 0, result.output
+    assert result.output.count('is finished') == 6
+    assert files == {path: path.stat().st_mtime_ns for path in files}
+
+
+# ------------------------------------------------------------------------------- some stages, other settings
+
+
+def test_some_stages(whole, tmp_path):
+    folder = copy_of(whole, tmp_path / 'some', 'teacher')
+    result = train(folder, '--stages', 'select', 'label_reliable')
+    assert result.code == 0, result.output
+    assert list(masks(folder, 'label_reliable').values()) == list(
+        masks(whole, 'label_reliable').values()
+    )
+    assert not (folder / 'work/student').exists()
+    assert 'The result is' not in result.output
+
+
+@pytest.mark.parametrize(
+    ('stages', 'sentence'),
+    [
+        (
+            ['final'],
+            r'Stage final needs the result of label_reliable, which is not finished: run it first',
+        ),
+        (['selection'], r"There is no stage 'selection': choose of teacher, select, "),
+    ],
+)
+def test_stages_that_cannot_run(stages, sentence, whole, tmp_path):
+    folder = copy_of(whole, tmp_path / 'run', 'teacher')
+    result = train(folder, '--stages', *stages)
+    assert result.code == 1
+    assert re.search(sentence, result.last_line)
+
+
+def test_other_settings_are_refused_and_nothing_is_touched(whole, tmp_path):
+    folder = copy_of(whole, tmp_path / 'run', *STAGES)
+    result = train(folder, '--cfg-options', 'optim_wrapper.optimizer.lr=0.1')
+    assert result.code == 1
+    assert re.search(
+        r'Stage teacher was begun with optim_wrapper\.optimizer\.lr=0\.005 and is now to be run with 0\.1: '
+        r'take another --work-dir, or remove work/teacher',
+        result.last_line,
+    )
+    assert differences(outcome(whole), outcome(folder)) == []
+
+
+def test_other_speed_is_accepted(whole, tmp_path):
+    folder = copy_of(whole, tmp_path / 'run', *STAGES)
+    options = ('train_dataloader.num_workers=1', 'stages.select.batch_size=2')
+    assert train(folder, '--cfg-options', *options).code == 0
+
+
+def test_results_of_another_run_are_refused(whole, tmp_path):
+    folder = copy_of(whole, tmp_path / 'run', *STAGES)
+    shutil.rmtree(folder / 'work/teacher')
+    result = train(folder)
+    assert result.code == 1
+    assert 'Stage select was begun with an earlier result of teacher' in result.last_line
+
+
+# ------------------------------------------------------------------------------------ ranks and stock tools
+
+
+def test_two_ranks_give_the_same_lists_and_labels(whole, tmp_path):
+    folder = copy_of(whole, tmp_path / 'two', 'teacher')
+    result = train(folder, '--stages', 'select', 'label_reliable', ranks=2)
+    assert result.code == 0, result.output
+    for name in ('scores.csv', 'reliable.txt', 'unreliable.txt'):
+        ours, theirs = (root / 'work/select' / name for root in (folder, whole))
+        assert ours.read_text() == theirs.read_text()
+    assert masks(folder, 'label_reliable') == masks(whole, 'label_reliable')
+
+
+@pytest.mark.slow
+def test_whole_run_on_two_ranks(tmp_path):
+    folder = prepare(tmp_path, train_dataloader__batch_size=2)
+    result = train(folder, ranks=2)
+    assert result.code == 0, result.output
+    assert all(marks(folder).values())
+    assert len(marks(folder)) == 6
+
+
+def test_stock_tools(whole, tmp_path):
+    folder = copy_of(whole, tmp_path / 'stock', *STAGES[:5])
+    result = train(folder, '--work-dir', 'work', tool=STOCK_TOOLS / 'train.py')
+    assert result.code == 0, result.output
+    assert differences(weights(whole, 'final'), weights(folder, 'final')) == []
+    tested = [
+        run_tool(tool, 'config.py', f'work/{stage}/{LAST}', cwd=folder)
+        for tool in (STOCK_TOOLS / 'test.py', TOOLS / 'test.py')
+        for stage in ('teacher', 'final')
+    ]
+    figures = [re.findall(r'mIoU: ([\d.]+)', result.output)[-1] for result in tested]
+    assert figures[:2] == figures[2:]
+    plain = torch.load(folder / 'work/final' / LAST, weights_only=False)['state_dict']
+    assert not [key for key in plain if key.startswith(('student', 'teacher'))]
+
+
+# ------------------------------------------------------------------------------------ said before it costs time
+
+
+@pytest.mark.parametrize(
+    ('options', 'sentence'),
+    [
+        (
+            ['train_dataloader.dataset.pseudo_labeled.images.ann_file=val.txt'],
+            r'4 unlabelled images are also validation images',
+        ),
+        (
+            ['train_dataloader.dataset.pseudo_labeled.images.img_dir=nowhere'],
+            r'nowhere.* does not exist',
+        ),
+        (['stages.select.ratio=1'], r'stages\.select\.ratio=1 leaves one of the two halves empty'),
+        (
+            ['stages.select.model=student'],
+            r"stages\.select\.model='student' is no TrainStage before it",
+        ),
+        (['stages.select.modle=student'], r"stages\.select does not fit SelectStage: .*'modle'"),
+        (
+            ['stages.select.type=Select'],
+            r"stages\.select\.type='Select' is no stage: use one of Label",
+        ),
+        (
+            ['stages.teacher.extra_hooks=[]'],
+            r'ranks images by checkpoints of teacher, which keeps none',
+        ),
+        (
+            ['stages.label_reliable.checkpoint=best'],
+            r"label_reliable\.checkpoint='best' and no best checkpoint is kept: set default_hooks",
+        ),
+        (
+            ['stages.label_reliable.subset=stage://choose/x.txt'],
+            r"stages\.label_reliable\.stage='choose' is no Stage before it: name one of \['teacher', 'sel",
+        ),
+        (['train_cfg.max_iters=2'], r'A training of 2 iter\(s\) has no 3 different checkpoints'),
+    ],
+)
+def test_what_cannot_work_is_said_at_once(options, sentence, tmp_path):
+    images = write_images(tmp_path / 'data')
+    folder = prepare(tmp_path / 'run', images=images)
+    result = train(folder, '--cfg-options', *options)
+    assert result.code == 1, result.output
+    assert re.search(sentence, result.last_line), result.last_line
+    assert not list(folder.rglob('*.pth'))
+
+
+def test_stages_of_a_config_without(tmp_path):
+    dump(tiny_config(tmp_path / 'work', None), tmp_path / 'config.py')
+    result = train(tmp_path, '--stages', 'teacher')
+    assert result.code == 1
+    assert 'config.py trains once and has no stages; leave --stages out' in result.last_line
