@@ -112,14 +112,16 @@ class ImagePool:
         return self.ids[position] + suffix
 
     def fingerprint(self) -> str:
-        """Tells one list from another: which images, from where and in which order."""
-        lines = []
-        for position in range(len(self)):
+        """Tells one list of images from another, by ids and sizes of the files: wherever they are."""
+        digest = hashlib.sha256()
+        for position, name in enumerate(self.ids):
             info = self.info(position)
-            lines.append(f'{info.get("img_path")} {info.get("shapes", "")}\n')
-        first = self.info(0)['img_path'] if lines else 'none'
-        digest = hashlib.sha256(''.join(lines).encode()).hexdigest()
-        return f'{len(lines)} from {first} on, SHA-256 {digest}'
+            known = info.get('shapes')
+            if known is None and osp.isfile(info['img_path']):
+                known = osp.getsize(info['img_path'])
+            digest.update(f'{name} {known}\n'.encode())
+        first = f' from {self.ids[0]} on' if self.ids else ''
+        return f'{len(self)}{first}, SHA-256 {digest.hexdigest()}'
 
     def plan(self, batch_size: int) -> list[list[int]]:
         """Cut the list into batches of images of one size, at most ``batch_size`` and `BATCH_PIXELS`.

@@ -131,15 +131,15 @@ def _label(
 
 
 def prediction_settings(cfg: Config, pool: ImagePool) -> dict:
-    """What else than weights and views decides on a prediction, as JSON can hold it."""
+    """What else than weights and views decides on a prediction, for `OutputFolder`."""
     inner = cfg.model.get('segmentor') or cfg.model
     settings = {
-        'images': pool.fingerprint(),
-        'pipeline': repr(prediction_pipeline(cfg)),
-        'test_cfg': repr(inner.get('test_cfg')),
+        'images': on_first_rank(pool.fingerprint),
+        'pipeline': prediction_pipeline(cfg),
+        'test_cfg': inner.get('test_cfg'),
     }
     if inner is not cfg.model:
-        settings['semi_test_cfg'] = repr(cfg.model.get('semi_test_cfg'))
+        settings['semi_test_cfg'] = cfg.model.get('semi_test_cfg')
     return settings
 
 

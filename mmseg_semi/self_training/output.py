@@ -93,7 +93,8 @@ class OutputFolder:
     Args:
         path: of the folder; made if need be.
         summary_name: of the JSON file that marks it as finished.
-        settings: all that decides what is written there, as JSON can hold it.
+        settings: all that decides what is written there, as JSON can hold it; what it cannot, such as a
+            class in place of its name, is taken as a string.
         remarks: what else `begun.json` says, such as where the checkpoint was; not compared.
     """
 
@@ -101,7 +102,7 @@ class OutputFolder:
         self.path = path
         self._summary = osp.join(path, summary_name)
         self._begun = osp.join(path, BEGUN)
-        self._settings = json.loads(json.dumps(settings))
+        self._settings = json.loads(json.dumps(settings, default=str))
         self._remarks = remarks
 
     def file(self, name: str) -> str:

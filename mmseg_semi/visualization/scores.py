@@ -32,6 +32,7 @@ def save_histogram(
     if threshold is not None:
         axes.axvline(threshold, color='#b03030', linestyle='--', label=f'{threshold:.4g}')
         axes.legend(title='reliable from')
+    axes.yaxis.get_major_locator().set_params(integer=True)
     axes.set(xlabel=xlabel, ylabel='images', title=title)
     figure.savefig(path, dpi=120)
 
