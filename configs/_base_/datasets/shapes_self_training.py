@@ -1,18 +1,11 @@
 # Drawn shapes for self-training: 40 with labels, 500 whose labels a network makes.
-_base_ = './shapes.py'
+_base_ = ['./shapes.py', './strong_augmentation.py']
 
-# On pseudo-labelled images only, after the geometry that all images share.
-strong = [
-    dict(type='RandomColorJitter'),
-    dict(type='RandomGray'),
-    dict(type='RandomGaussianBlur'),
-    dict(type='RandomNoiseCutout'),
-]
 pseudo_labeled_pipeline = [
     dict(type='LoadShapes'),
     dict(type='LoadAnnotations'),
     *_base_.geometry,
-    *strong,
+    *_base_.strong,
     dict(type='PackSegInputs'),
 ]
 
