@@ -5,11 +5,12 @@ from .hooks import (
     FiniteLossHook,
     MeanTeacherHook,
     PseudoLabelMonitorHook,
+    ReliableSelectionHook,
     ResumableRandomnessHook,
     StartupCheckHook,
 )
 from .optim import AutocastOptimWrapper, NetworkOptimWrapperConstructor
-from .runner import TeacherStudentTestLoop, TeacherStudentValLoop
+from .runner import StagedRunner, TeacherStudentTestLoop, TeacherStudentValLoop
 
 __all__ = [
     'AtomicCheckpointHook',
@@ -18,7 +19,9 @@ __all__ = [
     'MeanTeacherHook',
     'NetworkOptimWrapperConstructor',
     'PseudoLabelMonitorHook',
+    'ReliableSelectionHook',
     'ResumableRandomnessHook',
+    'StagedRunner',
     'StartupCheckHook',
     'TeacherStudentTestLoop',
     'TeacherStudentValLoop',

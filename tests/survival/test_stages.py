@@ -323,12 +323,12 @@ def test_stock_tools(whole, tmp_path):
         ),
         (
             ['train_dataloader.dataset.pseudo_labeled.images.img_dir=nowhere'],
-            r'nowhere.* does not exist',
+            r'9 of 9 images of .*unlabeled\.txt do not exist, .*nowhere',
         ),
         (['stages.select.ratio=1'], r'stages\.select\.ratio=1 leaves one of the two halves empty'),
         (
             ['stages.select.model=student'],
-            r"stages\.select\.model='student' is no TrainStage before it",
+            r'The stages need each other in a circle, label_reliable → select → student → label_r',
         ),
         (['stages.select.modle=student'], r"stages\.select does not fit SelectStage: .*'modle'"),
         (
@@ -345,7 +345,7 @@ def test_stock_tools(whole, tmp_path):
         ),
         (
             ['stages.label_reliable.subset=stage://choose/x.txt'],
-            r"stages\.label_reliable\.stage='choose' is no Stage before it: name one of \['teacher', 'sel",
+            r"stages\.label_reliable\.stage='choose' is no Stage of this config: name one that is",
         ),
         (['train_cfg.max_iters=2'], r'A training of 2 iter\(s\) has no 3 different checkpoints'),
     ],

@@ -4,6 +4,7 @@ from .atomic_checkpoint_hook import AtomicCheckpointHook
 from .finite_loss_hook import FiniteLossHook
 from .mean_teacher_hook import MeanTeacherHook
 from .pseudo_label_monitor_hook import PseudoLabelMonitorHook
+from .reliable_selection_hook import ReliableSelectionHook
 from .resumable_randomness_hook import ResumableRandomnessHook
 from .startup_check_hook import StartupCheckHook
 
@@ -12,6 +13,7 @@ __all__ = [
     'FiniteLossHook',
     'MeanTeacherHook',
     'PseudoLabelMonitorHook',
+    'ReliableSelectionHook',
     'ResumableRandomnessHook',
     'StartupCheckHook',
 ]
