@@ -50,7 +50,7 @@ NAMED = [file for file in FILES if file.parent.name != 'demo']
 #: step mixes both kinds, images in all.
 TOTAL = {'voc12': 10582, 'cityscapes': 2975, 'camvid': 367, 'shapes': 540}
 STEP = {'voc12': 16, 'cityscapes': 16, 'camvid': 8, 'shapes': 8, 'own': 4}
-MIXED = {**STEP, 'shapes': 16, 'own': 8}
+MIXED = {**STEP, 'own': 8}
 #: ST++'s strong augmentation with the values of its code, which are the transforms' defaults.
 STRONG = ['RandomColorJitter', 'RandomGray', 'RandomGaussianBlur', 'RandomNoiseCutout']
 #: Pseudo-labels that each training of a method sees.

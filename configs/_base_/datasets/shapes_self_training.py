@@ -12,7 +12,7 @@ pseudo_labeled_pipeline = [
 # Each stage says which pseudo-labels it trains on: pseudo_labeled=dict(labels=[folders]), or None.
 train_dataloader = dict(
     _delete_=True,
-    batch_size=16,
+    batch_size=8,
     num_workers=0,
     sampler=dict(type='ShuffledSampler', endless=True),
     dataset=dict(
