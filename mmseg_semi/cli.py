@@ -13,6 +13,7 @@ from pathlib import Path
 from mmengine.config import Config, DictAction
 from mmengine.device import get_device
 from mmengine.dist import init_dist, is_distributed
+from mmengine.utils.dl_utils import set_multi_processing
 
 from mmseg_semi.compat import config_path, init_distributed
 
@@ -148,11 +149,13 @@ def check_file(path: str, what: str, suffix: str) -> None:
     raise FileNotFoundError(f'The {what} {path} does not exist: {remedy}')
 
 
-def join_processes_without_runner(cfg: Config) -> None:
-    """Let the processes of a launcher work together, with or without GPUs; nothing else does it."""
+def set_up_processes(cfg: Config) -> None:
+    """What a Runner does first, for tools without one: join the launcher's processes, set how workers start."""
     join_processes(cfg)
+    env_cfg = cfg.get('env_cfg', {})
     if cfg.launcher != 'none' and not is_distributed():
-        init_dist(cfg.launcher, **cfg.get('env_cfg', {}).get('dist_cfg', {}))
+        init_dist(cfg.launcher, **env_cfg.get('dist_cfg', {}))
+    set_multi_processing(**env_cfg.get('mp_cfg', {}), distributed=is_distributed())
 
 
 def join_processes(cfg: Config) -> None:

@@ -1,6 +1,7 @@
 """Write a mask for every image of a folder or a list: what a trained network sees, as palette PNG files.
 
-Run it again after an interruption, with the same arguments, and it continues.
+Run it again after an interruption, with the same arguments, and it continues. On several processes:
+`torchrun --nproc-per-node=N tools/pseudo_label.py ... --launcher pytorch`.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from mmseg_semi.cli import (
     add_image_arguments,
     check_file,
     images_config,
-    join_processes_without_runner,
     load_config,
     one_sentence_errors,
+    set_up_processes,
 )
 from mmseg_semi.self_training import pseudo_label
 from mmseg_semi.self_training.labeling import SCALES
@@ -61,7 +62,7 @@ def main() -> None:
         check_file(args.checkpoint, 'checkpoint', '.pth')
         cfg = load_config(args)
         images = images_config(args)
-        join_processes_without_runner(cfg)
+        set_up_processes(cfg)
         pseudo_label(
             cfg,
             args.checkpoint,

@@ -1,6 +1,7 @@
 """Rank images by how stable their masks were over checkpoints of one training, and split the list (ST++).
 
-Run it again after an interruption, with the same arguments, and it continues.
+Run it again after an interruption, with the same arguments, and it continues. On several processes:
+`torchrun --nproc-per-node=N tools/select_reliable.py ... --launcher pytorch`.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from mmseg_semi.cli import (
     add_image_arguments,
     check_file,
     images_config,
-    join_processes_without_runner,
     load_config,
     one_sentence_errors,
+    set_up_processes,
 )
 from mmseg_semi.self_training import report_truth, select_reliable
 
@@ -67,7 +68,7 @@ def main() -> None:
             check_file(path, 'checkpoint', '.pth')
         cfg = load_config(args)
         images = images_config(args)
-        join_processes_without_runner(cfg)
+        set_up_processes(cfg)
         loading = dict(batch_size=args.batch_size, num_workers=args.num_workers)
         select_reliable(cfg, args.checkpoints, images, args.out, ratio=args.ratio, **loading)
         if args.truth is not None:
