@@ -12,8 +12,6 @@ from pathlib import Path
 
 from mmengine.config import Config, DictAction
 from mmengine.device import get_device
-from mmengine.dist import init_dist, is_distributed
-from mmengine.utils.dl_utils import set_multi_processing
 
 from mmseg_semi.compat import config_path, init_distributed
 
@@ -147,15 +145,6 @@ def check_file(path: str, what: str, suffix: str) -> None:
     close = difflib.get_close_matches(path, known, n=1, cutoff=0.0)
     remedy = f'did you mean {close[0]}?' if close else f'give the path of a {suffix} file.'
     raise FileNotFoundError(f'The {what} {path} does not exist: {remedy}')
-
-
-def set_up_processes(cfg: Config) -> None:
-    """What a Runner does first, for tools without one: join the launcher's processes, set how workers start."""
-    join_processes(cfg)
-    env_cfg = cfg.get('env_cfg', {})
-    if cfg.launcher != 'none' and not is_distributed():
-        init_dist(cfg.launcher, **env_cfg.get('dist_cfg', {}))
-    set_multi_processing(**env_cfg.get('mp_cfg', {}), distributed=is_distributed())
 
 
 def join_processes(cfg: Config) -> None:

@@ -15,8 +15,8 @@ from mmseg_semi.cli import (
     images_config,
     load_config,
     one_sentence_errors,
-    set_up_processes,
 )
+from mmseg_semi.compat import set_up_processes
 from mmseg_semi.self_training import pseudo_label
 from mmseg_semi.self_training.labeling import SCALES
 

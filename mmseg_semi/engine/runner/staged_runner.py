@@ -11,13 +11,12 @@ import uuid
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.device import get_device
-from mmengine.dist import barrier, init_dist, is_distributed
+from mmengine.dist import barrier
 from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 from mmseg.registry import DATASETS, RUNNERS
 
-from ...compat import init_distributed
+from ...compat import set_up_processes
 from ...datasets import image_ids
 from ...self_training.output import make_folders, on_first_rank, write_bytes, writing
 from ..hooks.startup_check_hook import check_held_out
@@ -52,7 +51,7 @@ class StagedRunner:
         DefaultScope.get_instance(
             f'staged_{uuid.uuid4().hex}', scope_name=self.cfg.get('default_scope', 'mmseg')
         )
-        self._join_processes()
+        set_up_processes(self.cfg)
         self.stages = build_stages(self.cfg)
         self._chosen = self._choose(self.cfg.get('run_stages'))
         self.logger = self._build_logger()
@@ -61,16 +60,6 @@ class StagedRunner:
     def from_cfg(cls, cfg: Config) -> StagedRunner:
         """What MMEngine's registry calls."""
         return cls(cfg)
-
-    def _join_processes(self) -> None:
-        launcher = self.cfg.get('launcher', 'none')
-        if launcher == 'none' or is_distributed():
-            return
-        dist_cfg = dict(self.cfg.get('env_cfg', {}).get('dist_cfg', {}))
-        if get_device() == 'cpu':
-            init_distributed(launcher, timeout=dist_cfg.get('timeout'))
-        else:
-            init_dist(launcher, **dist_cfg)
 
     def _choose(self, names: list[str] | None) -> list[str]:
         unknown = [name for name in names or () if name not in self.stages]
