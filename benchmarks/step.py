@@ -52,21 +52,27 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def build_model(args: argparse.Namespace) -> torch.nn.Module:
-    """iMAS over the stock DeepLabv3+, randomly initialised."""
+def network_config(depth: int, num_classes: int) -> dict:
+    """The stock DeepLabv3+ over a ResNet, without auxiliary head."""
     (base,) = mmseg_semi.bases('mmseg::_base_/models/deeplabv3plus_r50-d8.py')
     segmentor = Config.fromfile(base).model
     norm_cfg = {'type': 'BN', 'requires_grad': True}
     segmentor.update(pretrained=None, auxiliary_head=None)
-    segmentor.backbone.update(depth=args.depth, norm_cfg=norm_cfg)
+    segmentor.backbone.update(depth=depth, norm_cfg=norm_cfg)
     del segmentor.decode_head['loss_decode']
     segmentor.decode_head.update(
-        num_classes=args.classes,
+        num_classes=num_classes,
         norm_cfg=norm_cfg,
         loss_decode={'type': 'PixelCrossEntropyLoss'},
     )
-    if args.depth == 18:
+    if depth == 18:
         segmentor.decode_head.update(in_channels=512, c1_in_channels=64)
+    return segmentor
+
+
+def build_model(args: argparse.Namespace) -> torch.nn.Module:
+    """iMAS over `network_config`, randomly initialised."""
+    segmentor = network_config(args.depth, args.classes)
     # A threshold that random weights pass on some pixels and not on others.
     train_cfg = {'tau': 2 / args.classes}
     model = MODELS.build({'type': 'IMAS', 'segmentor': segmentor, 'semi_train_cfg': train_cfg})
