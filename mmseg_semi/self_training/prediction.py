@@ -165,7 +165,7 @@ class Predictor:
         """The sum of the softmax maps (N, C, H, W) of all views."""
         total = images.new_zeros((len(images), self.num_classes, *size))
         for scale in scales:
-            view_size = tuple(int(side * scale) for side in images.shape[-2:])
+            view_size = tuple(max(1, int(side * scale)) for side in images.shape[-2:])
             for part in self._parts(len(images), view_size, 1 + flip):
                 views = self._resize(images[part], view_size)
                 probs = self._pairs(views) if flip else self._forward(views).softmax(dim=1)
@@ -256,15 +256,20 @@ def _load_weights(
     own = {k.removeprefix(f'{name}.'): v for k, v in weights.items() if k.startswith(f'{name}.')}
     problem = None
     try:
-        missing = network.load_state_dict(own or weights, strict=False).missing_keys
+        differing = network.load_state_dict(own or weights, strict=False)
     except RuntimeError as error:  # a size mismatch
         problem = ' '.join(str(error).splitlines()[1].split()).rstrip('.')
     else:
         # Counters and auxiliary heads come and go between training and published checkpoints.
         optional = ('num_batches_tracked', 'auxiliary_head')
-        missing = [key for key in missing if not any(part in key for part in optional)]
-        if missing:
-            problem = f'{len(missing)} weights are missing, e.g. {missing[0]}'
+        for words, keys in (
+            ('are missing', differing.missing_keys),
+            ('have no place in it', differing.unexpected_keys),
+        ):
+            keys = [key for key in keys if not any(part in key for part in optional)]
+            if keys:
+                problem = f'{len(keys)} weights {words}, e.g. {keys[0]}'
+                break
     if problem:
         raise ValueError(
             f'{path} does not fit the network of the config ({problem}): give a checkpoint that this config '

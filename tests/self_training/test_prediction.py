@@ -208,6 +208,14 @@ def test_a_checkpoint_that_does_not_fit(tmp_path, cfg, checkpoints):
         ValueError, match=r'\(1 weights are missing, e.g. decode_head.conv_seg.bias\)'
     ):
         Predictor(cfg, str(tmp_path / 'x.pth'), 'cpu')
+    # A deeper network has all the weights of this one, and more.
+    deeper = torch.load(checkpoints[0], weights_only=False)['state_dict']
+    deeper['backbone.layer1.9.conv1.weight'] = torch.zeros(1)
+    torch.save(dict(state_dict=deeper), tmp_path / 'deeper.pth')
+    with pytest.raises(
+        ValueError, match=r'\(1 weights have no place in it, e\.g\. backbone\.layer1\.9\.conv1'
+    ):
+        Predictor(cfg, str(tmp_path / 'deeper.pth'), 'cpu')
     method = trained.checkpoint(trained.config(method=True), tmp_path / 'method.pth')
     with pytest.raises(ValueError, match='weights are missing'):
         Predictor(cfg, method, 'cpu')
