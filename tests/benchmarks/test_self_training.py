@@ -49,7 +49,11 @@ def test_both_forms_agree_and_a_missed_target_fails_only_when_asked(benchmark, c
     )
     assert options.images == 2
     assert benchmark.main(SMALL) == 0
-    assert [row.name for row in rows] == ['metric', 'scoring', 'labelling']
+    assert [row.name for row in rows] == [
+        'metric, masks of 500x375',
+        'scoring',
+        'labelling',
+    ]
     assert [row.target for row in rows] == [3.0, None, 1.1]
     assert all(0 < share < 1 for row in rows[1:] for share in (row.usual_outside, row.ours_outside))
     rows[:] = [row._replace(usual=1.0, ours=0.1) for row in rows]
@@ -58,7 +62,7 @@ def test_both_forms_agree_and_a_missed_target_fails_only_when_asked(benchmark, c
     capsys.readouterr()
     assert benchmark.main([*SMALL, '--check']) == 1
     output = capsys.readouterr().out
-    assert '| metric | 2 | 20 | 10.00× | ≥ 3× |' in output
+    assert '| metric, masks of 500x375 | 2 | 20 | 10.00× | ≥ 3× |' in output
     assert output.endswith('\nBelow target: labelling.\n')
 
 
