@@ -14,6 +14,7 @@ from .transforms import (
     PackUnlabeledInputs,
     RandomIntensity,
 )
+from .unaugmented import unaugmented
 from .unlabeled import UnlabeledDataset
 
 __all__ = [
@@ -33,4 +34,5 @@ __all__ = [
     'check_data_paths',
     'check_files_exist',
     'collate_branches',
+    'unaugmented',
 ]
