@@ -22,6 +22,8 @@ SCENARIOS = {
         'workers': 1,
         'optim_wrapper__type': 'AutocastOptimWrapper',
     },
+    'esl': {'method': 'ESL', 'workers': 1},
+    'esl_whose_parts_come_later': {'method': 'ESL', 'model__semi_train_cfg__unlabeled_start': 7},
     'best_checkpoint': {
         'default_hooks__checkpoint__save_best': 'teacher/mIoU',
         'train_cfg__val_interval': 1,
