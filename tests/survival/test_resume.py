@@ -117,6 +117,9 @@ def test_resumed_run_ends_like_the_uninterrupted_one(name, tmp_path):
     )
     assert re.search(r'resumed epoch: \d+, iter: [1-9]', output)
     assert differences(whole, resumed) == []
+    if SCENARIOS[name].get('method') == 'ESL':  # there was something to resume
+        assert whole['state_dict']['bank.fill'].any()
+        assert whole['state_dict']['bank.cursor'].any()
 
 
 @pytest.mark.parametrize('loop', ['IterBasedTrainLoop', 'EagerTrainLoop'])
