@@ -1,5 +1,16 @@
 """Pictures of what the network sees and says."""
 
 from .panels import colorize, heatmap, overlay, save_panels
+from .parts import EMBEDDINGS, color_counts, color_parts, embed, save_scatter
 
-__all__ = ['colorize', 'heatmap', 'overlay', 'save_panels']
+__all__ = [
+    'EMBEDDINGS',
+    'color_counts',
+    'color_parts',
+    'colorize',
+    'embed',
+    'heatmap',
+    'overlay',
+    'save_panels',
+    'save_scatter',
+]
