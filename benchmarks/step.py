@@ -4,7 +4,9 @@ Both run interleaved in one process on the same weights and the same images; the
 the medians. The step is all of ``train_step`` (normalisation, targets, mixing, losses, backward,
 optimizer) and the teacher's average. The passes are forwards and backwards with nothing around them: for
 iMAS the two labelling forwards of the weak view, and the joint forward and backward of the student on
-the labelled images and two views (11 forwards of an image pair, a backward counting as two).
+the labelled images and two views (11 forwards of an image pair, a backward counting as two); for ESL the
+teacher's forward on the labelled images and the weak view, and the joint forward and backward of the
+student on them, both with segmentation head and projector (8 forwards of an image pair, and the heads).
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
+    parser.add_argument('--method', default='iMAS', choices=('iMAS', 'ESL'))
     parser.add_argument(
         '--depth', type=int, default=50, choices=(18, 50, 101), help='of the ResNet'
     )
@@ -71,12 +74,20 @@ def network_config(depth: int, num_classes: int) -> dict:
 
 
 def build_model(args: argparse.Namespace) -> torch.nn.Module:
-    """iMAS over `network_config`, randomly initialised."""
+    """The method over `network_config`, randomly initialised."""
     segmentor = network_config(args.depth, args.classes)
     # A threshold that random weights pass on some pixels and not on others.
-    train_cfg = {'tau': 2 / args.classes}
-    model = MODELS.build({'type': 'IMAS', 'segmentor': segmentor, 'semi_train_cfg': train_cfg})
+    threshold = {'iMAS': 'tau', 'ESL': 'anchor_threshold'}[args.method]
+    train_cfg = {threshold: 2 / args.classes}
+    model = MODELS.build(
+        {'type': args.method.upper(), 'segmentor': segmentor, 'semi_train_cfg': train_cfg}
+    )
     model.init_weights()
+    if args.method == 'ESL':  # as after a while of training
+        model.bank.rows[:-1].normal_()
+        model.bank.fill.fill_(model.bank.capacity)
+        model.prototypes.vectors.normal_()
+        model.prototypes.valid.fill_(True)
     return model.to(args.device).train()
 
 
@@ -123,22 +134,36 @@ class Bench:
         self.batch = make_batch(args)
         inputs = self.model.data_preprocessor(self.batch, True)['inputs']
         self.weak = inputs['weak']
-        self.joint = torch.cat([inputs['labeled'], inputs['weak'], inputs['strong']])
+        branches = {'iMAS': ('labeled', 'weak', 'strong'), 'ESL': ('labeled', 'weak')}[args.method]
+        self.joint = torch.cat([inputs[branch] for branch in branches])
 
     def step(self) -> None:
         self.model.train_step(self.batch, self.wrapper)
         self.model.update_teacher(0.996)
 
     def passes(self) -> None:
-        student, teacher = self.model.student, self.model.teacher
+        passes = {'iMAS': self.imas_passes, 'ESL': self.esl_passes}[self.args.method]
         with torch.autocast(self.args.device, torch.bfloat16, enabled=self.args.amp):
-            with torch.no_grad(), evaluating(student):
-                student._forward(self.weak)
-            with torch.no_grad():
-                teacher._forward(self.weak)
-            logits = student._forward(self.joint)
-        logits.backward(torch.ones_like(logits))
-        student.zero_grad()
+            outputs = passes()
+        torch.autograd.backward(outputs, [torch.ones_like(output) for output in outputs])
+        self.model.student.zero_grad()
+
+    def imas_passes(self) -> list[torch.Tensor]:
+        student, teacher = self.model.student, self.model.teacher
+        with torch.no_grad(), evaluating(student):
+            student._forward(self.weak)
+        with torch.no_grad():
+            teacher._forward(self.weak)
+        return [student._forward(self.joint)]
+
+    def esl_passes(self) -> list[torch.Tensor]:
+        with torch.no_grad():
+            self._tapped(self.model.teacher)
+        return self._tapped(self.model.student)
+
+    def _tapped(self, network: torch.nn.Module) -> list[torch.Tensor]:
+        output = self.model.forward_network(network, self.joint, tap=True)
+        return [output.logits, network.decode_head.projector(output.decoder)]
 
     def time(self, function) -> float:
         """Seconds of one call, and its peak of device memory in MiB on CUDA."""
@@ -190,7 +215,8 @@ def main() -> None:
         torch.cuda.get_device_name() if args.device == 'cuda' else f'CPU, {args.threads} thread(s)'
     )
     print(
-        f'iMAS, DeepLabv3+ R{args.depth}, {args.labeled}+{args.unlabeled} images of {args.size}x{args.size}, '
+        f'{args.method}, DeepLabv3+ R{args.depth}, {args.labeled}+{args.unlabeled} images of '
+        f'{args.size}x{args.size}, '
         f'{device}, torch {torch.__version__}, Python {platform.python_version()}'
         f'{", bfloat16" if args.amp else ""}\n'
     )

@@ -8,6 +8,7 @@ from mmseg.registry import MODEL_WRAPPERS, MODELS
 from tiny import collated_batch, tiny_segmentor
 
 import mmseg_semi.engine  # noqa: F401  registers the constructors
+from mmseg_semi.models import PartMemoryBank, PartPrototypes
 
 
 def halve(batch: dict, rank: int, world_size: int) -> dict:
@@ -26,14 +27,28 @@ def halve(batch: dict, rank: int, world_size: int) -> dict:
 def train_imas(
     rank: int, world_size: int, iterations: int, accumulative_counts: int = 1, norm: str = 'GN'
 ) -> dict:
-    """Train iMAS for some iterations and return its weights and the first iteration's log."""
+    """Train iMAS for some iterations and return its weights and the iterations' logs."""
+    # Boxes and pairs are drawn on each rank, so only the rest is the same on one and on two.
+    settings = {'tau': 0.27, 'cutmix': None}
+    return train_method(rank, world_size, iterations, 'IMAS', settings, accumulative_counts, norm)
+
+
+def train_method(
+    rank: int,
+    world_size: int,
+    iterations: int,
+    method: str,
+    settings: dict,
+    accumulative_counts: int = 1,
+    norm: str = 'GN',
+) -> dict:
+    """Train a method for some iterations and return its weights and the iterations' logs."""
     torch.manual_seed(0)
     model = MODELS.build(
         {
-            'type': 'IMAS',
+            'type': method,
             'segmentor': tiny_segmentor(norm, auxiliary=True),
-            # Boxes and pairs are drawn on each rank, so only the rest is the same on one and on two.
-            'semi_train_cfg': {'tau': 0.27, 'cutmix': None},
+            'semi_train_cfg': settings,
         }
     )
     model.init_weights()
@@ -59,3 +74,16 @@ def train_imas(
             inner.update_teacher(0.9)
     logs = [{key: value.detach() for key, value in log.items()} for log in logs]
     return {'state_dict': inner.state_dict(), 'logs': logs}
+
+
+def remember_parts(rank: int, world_size: int) -> dict:
+    """Push the same images' parts, shared over the ranks, into a bank and prototypes; return their buffers."""
+    torch.manual_seed(0)
+    bank, prototypes = PartMemoryBank(2, 2, 3, 4), PartPrototypes(2, 2, 4)
+    prototypes.start(0, torch.ones(2, 4))
+    for _ in range(5):
+        means, present = torch.randn(4, 2, 2, 4), torch.rand(4, 2, 2) < 0.5
+        share = slice(rank * 4 // world_size, (rank + 1) * 4 // world_size)
+        bank.push(means[share], present[share])
+        prototypes.follow(means[share], present[share].long() * 3, decay=0.9)
+    return {**bank.state_dict(), **prototypes.state_dict()}

@@ -1,6 +1,19 @@
 """Pictures of what the network sees and says."""
 
 from .panels import colorize, heatmap, overlay, save_panels
+from .parts import EMBEDDINGS, color_counts, color_parts, embed, save_scatter
 from .scores import save_examples, save_histogram
 
-__all__ = ['colorize', 'heatmap', 'overlay', 'save_examples', 'save_histogram', 'save_panels']
+__all__ = [
+    'EMBEDDINGS',
+    'color_counts',
+    'color_parts',
+    'colorize',
+    'embed',
+    'heatmap',
+    'overlay',
+    'save_examples',
+    'save_histogram',
+    'save_panels',
+    'save_scatter',
+]
