@@ -66,11 +66,11 @@ class ESL(MeanTeacherSegmentor):
     K = 5, q = 200 and 512 channels in float32: of 266256 places at stride 4 at most A = 21000 are anchors. The
     bank and its normalised copy take 2 x 43 MB; the anchors, their places in the projector's output and their
     normalised copy 43 + 86 + 43 MB; the positives and theirs 2 x 43 MB; A x 255 negatives 43 MB, of which four
-    while they are drawn; the similarities of 2048 anchors with the whole bank 172 MB at a time, forwards and
-    again backwards; what is kept of the chosen ones 4 x 21.5 MB. That makes at most 0.7 GB in either
-    direction. Then the gradient at the projector's output takes 545 MB, beside 0.3 GB that are left of the
-    rest. Telling and storing the parts goes image by image, below 0.2 GB. ``benchmarks/contrast_memory.py``
-    measures 0.72 GB in all on the CPU, and 0.37 GB at B = 4.
+    while they are drawn; the similarities of 2048 anchors with the whole bank 172 MB at a time; what is kept
+    of the chosen ones 4 x 21.5 MB. That makes at most 0.7 GB. Then the gradient at the projector's output
+    takes 545 MB, beside at most 0.3 GB that are left of the rest. Telling and storing the parts goes image by
+    image, below 0.2 GB. ``benchmarks/contrast_memory.py`` measures 0.72 GB in all on the CPU, and 0.35 GB at
+    B = 4.
 
     Settings of ``semi_train_cfg``:
 
