@@ -38,7 +38,7 @@ FILES = sorted(f for f in ROOT.rglob('*.py') if '_base_' not in f.relative_to(RO
 BASES = sorted((ROOT / '_base_').rglob('*.py'))
 #: {method}_{model}_{schedule}_{dataset}[-{partition}]-{crop}.py; the demo's configs have names of their own.
 NAME = re.compile(
-    r'(?P<method>[a-z]+)(?P<official>-official)?_deeplabv3plus_(?P<net>[a-z0-9-]+)_'
+    r'(?P<method>[a-z]+)(?P<official>-official)?(?P<crop_test>-centercrop)?_deeplabv3plus_(?P<net>[a-z0-9-]+)_'
     r'((?P<gpus>\d+)xb(?P<batch>\d+)-)?(?P<length>\d+)(?P<unit>e|k|iter)_'
     r'(?P<dataset>[a-z0-9]+)(-(?P<partition>[a-z0-9_-]+))?-(?P<crop>\d+x\d+)\.py'
 )
@@ -46,6 +46,11 @@ NAMED = [file for file in FILES if file.parent.name != 'demo']
 #: Training images of each dataset, and images of each kind in a step over all GPUs.
 TOTAL = {'voc12': 10582, 'cityscapes': 2975, 'camvid': 367, 'shapes': 540}
 STEP = {'voc12': 16, 'cityscapes': 16, 'camvid': 8, 'shapes': 8, 'own': 4}
+ESL_STEP = {**STEP, 'voc12': 8, 'cityscapes': 8}
+
+
+def step_of(said: re.Match) -> int:
+    return (ESL_STEP if said['method'] == 'esl' else STEP)[said['dataset']]
 
 
 def ids(file: Path) -> str:
@@ -132,7 +137,7 @@ GEOMETRY = ('RandomResize', 'RandomFlip', 'RandomCrop')
 
 def test_there_are_configs():
     methods = {file.parent.name for file in FILES}
-    assert {'imas', 'suponly'} <= methods
+    assert {'esl', 'imas', 'suponly'} <= methods
     assert all(NAME.fullmatch(file.name) for file in NAMED), (
         'a file name does not follow the pattern'
     )
@@ -146,10 +151,11 @@ def test_name_tells_method_and_network(file):
     cfg, said = load(file), NAME.fullmatch(file.name)
     assert file.parent.name == said['method']
     cityscapes = 'cityscapes' in file.name
-    # Only its windows differ from EncoderDecoder's.
-    plain = 'SlideScoreEncoderDecoder' if cityscapes else 'EncoderDecoder'
+    # Only its windows differ from EncoderDecoder's; ESL evaluates with MMSegmentation's.
+    slides = cityscapes and said['method'] != 'esl'
+    plain = 'SlideScoreEncoderDecoder' if slides else 'EncoderDecoder'
     assert network_config(cfg).type == plain
-    assert cfg.model.type == {'suponly': plain, 'imas': 'IMAS'}[said['method']]
+    assert cfg.model.type == {'suponly': plain, 'imas': 'IMAS', 'esl': 'ESL'}[said['method']]
     if said['method'] == 'imas':
         assert cfg.model.semi_train_cfg.get('ignore_background', False) == bool(said['official'])
     backbone = network_config(cfg).backbone
@@ -198,7 +204,7 @@ def test_name_tells_length(file):
     if unit == 'e':
         # Passes over the unlabelled images.
         labeled = int(said['partition'].rpartition('-')[2])
-        iterations = (TOTAL[said['dataset']] - labeled) // STEP[said['dataset']]
+        iterations = (TOTAL[said['dataset']] - labeled) // step_of(said)
         assert cfg.train_cfg.max_iters == length * iterations
         assert cfg.train_cfg.val_interval % iterations == 0
         assert cfg.default_hooks.checkpoint.interval == cfg.train_cfg.val_interval
@@ -224,12 +230,12 @@ def test_name_tells_crop_and_batch(file):
     gpus = int(said['gpus'] or 1)
     assert said['batch'] is None or int(said['batch']) == loader.batch_size
     if said['method'] == 'suponly':
-        assert gpus * loader.batch_size == STEP[said['dataset']]
+        assert gpus * loader.batch_size == step_of(said)
         assert cfg.auto_scale_lr.base_batch_size == gpus * loader.batch_size
     else:
         assert sampler.labeled + sampler.unlabeled == loader.batch_size
-        assert gpus * sampler.labeled == gpus * sampler.unlabeled == STEP[said['dataset']]
-        assert cfg.auto_scale_lr.base_batch_size == 2 * STEP[said['dataset']]
+        assert gpus * sampler.labeled == gpus * sampler.unlabeled == step_of(said)
+        assert cfg.auto_scale_lr.base_batch_size == 2 * step_of(said)
     assert cfg.auto_scale_lr.enable is False
 
 
@@ -268,8 +274,12 @@ def test_pipelines_build(file):
         unlabeled = found['unlabeled']
         assert not steps(unlabeled, 'LoadAnnotations', 'PackSegInputs')
         assert unlabeled[1].type == 'AddValidMask'
-        assert unlabeled[-1].type == 'MultiBranch'
-        assert {'weak', 'strong'} == unlabeled[-1].keys() - {'type'}
+        if cfg.model.type == 'ESL':  # CutMix is its only strong augmentation
+            assert unlabeled[-1].type == 'PackUnlabeledInputs'
+            assert not steps(unlabeled, 'RandomIntensity')
+        else:
+            assert unlabeled[-1].type == 'MultiBranch'
+            assert {'weak', 'strong'} == unlabeled[-1].keys() - {'type'}
         # One geometry for all branches, and the same as of labelled images.
         assert steps(unlabeled, *GEOMETRY) == steps(found['labeled'], *GEOMETRY)
 
@@ -337,7 +347,7 @@ def test_dumped_config_is_the_config(file, monkeypatch):
     assert again.to_dict() == cfg.to_dict()
 
 
-@pytest.mark.parametrize('method', ['imas', 'suponly'])
+@pytest.mark.parametrize('method', ['esl', 'imas', 'suponly'])
 def test_laid_out_dump_is_the_config(method):
     cfg = load(next(file for file in FILES if file.parent.name == method))
     assert Config.fromstring(cfg.pretty_text, '.py').to_dict() == cfg.to_dict()
@@ -358,7 +368,7 @@ def _named(pattern: str) -> list[Path]:
     return [file for file in NAMED if re.search(pattern, file.name)]
 
 
-@pytest.mark.parametrize('file', _named('_voc12-|_cityscapes-'), ids=ids)
+@pytest.mark.parametrize('file', _named('^(?!esl).*(_voc12-|_cityscapes-)'), ids=ids)
 def test_benchmarks_follow_the_paper(file):
     """The published hyper-parameters of iMAS."""
     cfg, voc = load(file), '_voc12-' in file.name
@@ -399,6 +409,47 @@ def test_benchmarks_follow_the_paper(file):
         assert settings['unlabeled_start'] == 0
         (teacher,) = [hook for hook in cfg.custom_hooks if hook.type == 'MeanTeacherHook']
         assert (teacher.decay, teacher.warmup, teacher.copy_epochs) == (0.996, 'ratio', 1)
+
+
+@pytest.mark.parametrize('file', _named('^esl.*(_voc12-|_cityscapes-)'), ids=ids)
+def test_esl_benchmarks_follow_the_paper(file):
+    """Sec. 4.1 of ESL, and U2PL's network where it is silent."""
+    cfg, voc = load(file), '_voc12-' in file.name
+    network, model = network_config(cfg), model_of(cfg)
+    optimizer = cfg.optim_wrapper.optimizer
+    assert (optimizer.lr, optimizer.weight_decay) == ((0.001, 1e-4) if voc else (0.01, 5e-4))
+    assert cfg.optim_wrapper.paramwise_cfg.custom_keys == dict(head=dict(lr_mult=10.0))
+    assert cfg.param_scheduler[0].power == 0.9
+    # What is published and what is recommended are the defaults, but for the padding.
+    assert model.semi_train_cfg == {**type(model).train_defaults, 'ignore_padding': False}
+    assert model.bank.rows.shape == (model.num_classes * 5 * 200 + 1, 512)
+    assert model.prototypes.vectors.shape == (model.num_classes, 5, 2048)
+    assert len(model.student.decode_head.classifier_convs) == 3
+    assert len(model.student.decode_head.projector) == 3
+    (teacher,) = [hook for hook in cfg.custom_hooks if hook.type == 'MeanTeacherHook']
+    assert (teacher.decay, teacher.warmup) == (0.99, 'ratio')
+    assert cfg.env_cfg.dist_cfg == dict(backend='nccl', timeout=7200)
+    ohem = None if voc else dict(threshold=0.7, min_kept=100000)
+    assert network.decode_head.loss_decode.get('ohem') == ohem
+    if voc:
+        assert network.auxiliary_head is None
+        assert network.test_cfg.mode == 'whole'
+        crops = steps(cfg.test_dataloader.dataset.pipeline, 'CenterCrop')
+        assert [crop.crop_size for crop in crops] == [(513, 513)] * ('-centercrop' in file.name)
+    else:
+        assert network.auxiliary_head.loss_decode.ohem == ohem
+        assert network.test_cfg == dict(mode='slide', crop_size=(769, 769), stride=(513, 513))
+
+
+def test_esl_has_all_partitions_of_the_paper():
+    names = [file.name for file in _named('^esl_.*r101-d8')]
+    for family, counts in {
+        'voc12-classic': (92, 183, 366, 732, 1464),
+        'voc12-blender-u2pl': (662, 1323, 2646, 5291),
+        'cityscapes-u2pl': (186, 372, 744, 1488),
+    }.items():
+        for count in counts:
+            assert sum(f'_{family}-{count}-' in name for name in names) == 1
 
 
 @pytest.mark.parametrize('name', ['voc12', 'cityscapes'])

@@ -30,6 +30,9 @@ ROOMS_BELOW = {
     'engine': {*TOP, 'visualization', 'self_training'},
 }
 
+PURE = {'torch', 'numpy', 'sklearn'}
+"""What `functional` may import beside the standard library."""
+
 STACK_READERS = {'importlib.metadata', 'importlib_metadata', 'pkg_resources'}
 """What tells which distribution of the OpenMMLab stack is installed; for `compat` alone."""
 
@@ -79,9 +82,9 @@ def violations(source, module, is_package=False, files=('cli',)):
             if not above_all and room != own and room not in ROOMS_BELOW[own]:
                 below = ', '.join(sorted(ROOMS_BELOW[own])) or 'nothing'
                 found.append(f'{where}, but below {own} lies only: {below}')
-        elif own == 'functional' and root not in {'torch', 'numpy'} | sys.stdlib_module_names:
+        elif own == 'functional' and root not in PURE | sys.stdlib_module_names:
             found.append(
-                f'{where}, but functional knows only torch, numpy and the standard library'
+                f'{where}, but functional knows only torch, numpy, sklearn and the standard library'
             )
         if own != 'compat' and any(f'{name}.'.startswith(f'{reader}.') for reader in STACK_READERS):
             found.append(f'{where}, but only compat looks at what is installed')

@@ -20,6 +20,7 @@ from .transforms import (
     RandomIntensity,
     RandomNoiseCutout,
 )
+from .unaugmented import unaugmented
 from .unlabeled import UnlabeledDataset
 
 __all__ = [
@@ -48,4 +49,5 @@ __all__ = [
     'check_files_exist',
     'collate_branches',
     'image_ids',
+    'unaugmented',
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+from collections.abc import Sequence
 
 from mmengine.config import Config
 from mmseg.registry import DATASETS, HOOKS, MODELS, TRANSFORMS
@@ -40,12 +41,16 @@ BASE_DATASET_KEYS = (
 )
 
 
-def plain_state_dict(state_dict: dict, network: str | None) -> dict:
+def plain_state_dict(
+    state_dict: dict, network: str | None, training_only: Sequence[str] = ()
+) -> dict:
     """Return the weights of one network under the keys of the stock segmentor.
 
     Args:
         state_dict (dict): Of a method, or of a stock segmentor with ``network=None``.
         network (str, optional): Name of the network, e.g. ``teacher``.
+        training_only (sequence of str): Prefixes of weights that are left out, the method's
+            ``training_only``.
 
     Raises:
         ValueError: The checkpoint has no such network.
@@ -60,7 +65,8 @@ def plain_state_dict(state_dict: dict, network: str | None) -> dict:
             f"the checkpoint has no network '{network}', its weights belong to {found}: give the checkpoint "
             'that this config has trained, or another --network.'
         )
-    return weights
+    dropped = tuple(training_only)
+    return {key: value for key, value in weights.items() if not key.startswith(dropped)}
 
 
 def plain_config(cfg: Config, dataset_meta: dict) -> Config:
@@ -120,6 +126,8 @@ def own_modules(model: dict) -> list[str]:
 def _plain_model(model: dict) -> dict:
     inner = model.get('segmentor')
     plain = copy.deepcopy(model if inner is None else inner)
+    if inner is not None:
+        plain = MODELS.get(model['type']).network_config(plain, model.get('semi_train_cfg') or {})
     preprocessor = copy.deepcopy(model.get('data_preprocessor') or plain['data_preprocessor'])
     preprocessor.pop('non_blocking', None)
     plain['data_preprocessor'] = dict(preprocessor, type='SegDataPreProcessor')
@@ -130,8 +138,8 @@ def _plain_model(model: dict) -> dict:
         plain['backbone']['pretrained'] = None
     for name in ('decode_head', 'auxiliary_head'):
         heads = plain.get(name)
-        for head in heads if isinstance(heads, (list, tuple)) else [heads]:
-            if head is not None and 'loss_decode' in head:
+        for head in _configs_in(heads):
+            if 'loss_decode' in head:
                 head['loss_decode'] = _plain_loss(head['loss_decode'])
     return plain
 

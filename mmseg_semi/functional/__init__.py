@@ -8,6 +8,7 @@ that says so).
 
 from . import (
     agreement,
+    contrast,
     losses,
     mixing,
     parts,
@@ -20,6 +21,7 @@ from . import (
 
 __all__ = [
     'agreement',
+    'contrast',
     'losses',
     'mixing',
     'parts',

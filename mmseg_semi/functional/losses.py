@@ -258,27 +258,53 @@ def info_nce(
     Raises:
         ValueError: if a shape is wrong, `temperature` is not positive or `reduction` is unknown.
     """
-    _check_contrast(anchors, positives, bank, negatives)
     if reduction not in ('mean', 'none'):
         raise ValueError(f'reduction is {reduction!r}, but must be mean or none.')
+    terms = contrast_logits(anchors, positives, bank, negatives, temperature)
+    losses = terms.logsumexp(dim=1) - terms[:, 0]
+    return losses if reduction == 'none' else losses.sum() / max(1, len(anchors))
+
+
+def contrast_logits(
+    anchors: Tensor, positives: Tensor, bank: Tensor, negatives: Tensor, temperature: float
+) -> Tensor:
+    """Cosines of each anchor with its positive and its negatives over a temperature (ESL, Eq. 10).
+
+    The log-softmax of the first column is the logarithm of Eq. 10's fraction, and the anchors whose
+    first column is their largest are told apart from all their negatives.
+
+    Args:
+        anchors: (A, D).
+        positives: (A, D), one per anchor.
+        bank: (M, D), the stored vectors; M may be 0.
+        negatives: (A, S) int64, rows of `bank`; -1 = none; S may be 0.
+        temperature: σ, above 0.
+
+    Returns:
+        (A, 1 + S), float32 (float64 for float64 anchors): the positive first, -inf for no negative.
+        With an empty bank only the positives: (A, 1).
+
+    Raises:
+        ValueError: if a shape is wrong or `temperature` is not positive.
+    """
+    _check_contrast(anchors, positives, bank, negatives)
     if not isinstance(temperature, Tensor) and not temperature > 0:
         raise ValueError(f'temperature is {temperature}, but must be above 0.')
     with no_autocast(anchors.device):
         anchors = unit(exact_float(anchors), dim=1)
         positives = unit(exact_float(positives).to(anchors.dtype), dim=1)
         bank = unit(exact_float(bank).to(anchors.dtype), dim=1)
-        positive = (anchors * positives).sum(dim=1, keepdim=True) / temperature
-        if len(bank) == 0:
-            negatives = negatives[:, :0]
-        losses = []
-        for part in (slice(i, i + _ANCHORS) for i in range(0, len(anchors), _ANCHORS)):
-            chosen = negatives[part]
-            similarity = (anchors[part] @ bank.t()).gather(1, chosen.clamp(min=0)) / temperature
-            similarity = similarity.masked_fill(chosen < 0, -torch.inf)
-            terms = torch.cat([positive[part], similarity], dim=1)
-            losses.append(terms.logsumexp(dim=1) - positive[part, 0])
-        losses = torch.cat(losses) if losses else positive[:, 0]
-        return losses if reduction == 'none' else losses.sum() / max(1, len(anchors))
+        columns = [(anchors * positives).sum(dim=1, keepdim=True)]
+        if len(bank) and negatives.shape[1]:
+            parts = [slice(i, i + _ANCHORS) for i in range(0, max(1, len(anchors)), _ANCHORS)]
+            columns.append(torch.cat([_chosen(anchors[p], bank, negatives[p]) for p in parts]))
+        return torch.cat(columns, dim=1) / temperature
+
+
+def _chosen(anchors: Tensor, bank: Tensor, rows: Tensor) -> Tensor:
+    """Products (a, S) of vectors (a, D) with rows (a, S) of the bank, -inf where a row is -1."""
+    products = (anchors @ bank.t()).gather(1, rows.clamp(min=0))
+    return products.masked_fill(rows < 0, -torch.inf)
 
 
 def _check_pair(logits: Tensor, label: Tensor) -> None:
@@ -485,6 +511,7 @@ def _pixels_and_slope(
 
 __all__ = [
     'confident_cross_entropy',
+    'contrast_logits',
     'cross_entropy',
     'info_nce',
     'ohem_cross_entropy',

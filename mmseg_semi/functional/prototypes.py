@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -93,3 +96,45 @@ def update_prototypes(
     if initialised is not None:
         moved = torch.where(initialised.bool()[..., None], moved, means)
     return torch.where(present.bool()[..., None], moved, prototypes)
+
+
+def cluster_centers(features: Tensor, num_clusters: int, *, seed: int = 0) -> Tensor:
+    """Centres of k-means clusters, the first prototypes of a class's parts (ESL, text before Eq. 7).
+
+    Lloyd's algorithm from k-means++ starts, scikit-learn's. It works with Euclidean distances and the
+    assignment of parts with cosines, so features should have unit length where that matters.
+
+    Args:
+        features: (M, D) on any device; moved to the host.
+        num_clusters: K, at least 1.
+        seed: of the starts; the same features in the same order give the same centres.
+
+    Returns:
+        (K', D) of the features' device, float32 (float64 for float64 features), where K' is K or, if that
+        is less, the number of different vectors; none for M = 0.
+
+    Raises:
+        ValueError: if `features` is not a finite (M, D) tensor or `num_clusters` is below 1.
+    """
+    if features.dim() != 2 or not features.is_floating_point():
+        raise ValueError(
+            f'features is a {features.dtype} tensor of shape {tuple(features.shape)}, but must be '
+            'floating point and (M, D).'
+        )
+    if num_clusters < 1:
+        raise ValueError(f'num_clusters is {num_clusters}, but must be at least 1.')
+    rows = exact_float(features.detach()).cpu().numpy()
+    if not np.isfinite(rows).all():
+        raise ValueError('features holds NaN or infinite values, which no cluster can hold.')
+    if len(rows) <= num_clusters:
+        centers = np.unique(rows, axis=0)
+    else:
+        # A second to import, and most trainings never need it.
+        from sklearn.cluster import KMeans
+
+        # Fewer different vectors than clusters are no reason to warn: they are counted below.
+        with warnings.catch_warnings():
+            warnings.filterwarnings('ignore', message='Number of distinct clusters')
+            fitted = KMeans(num_clusters, n_init=1, random_state=seed).fit(rows)
+        centers = fitted.cluster_centers_[np.unique(fitted.labels_)]
+    return torch.from_numpy(np.ascontiguousarray(centers)).to(features.device)

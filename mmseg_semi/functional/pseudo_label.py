@@ -94,6 +94,24 @@ def confident_ratio(confidence: Tensor, tau: float, valid_mask: Tensor | None = 
 
 
 @torch.no_grad()
+def label_entropy(label: Tensor, num_classes: int, valid_mask: Tensor | None = None) -> Tensor:
+    """Entropy in nats of the class histogram of label maps: 0 when one class has taken over.
+
+    Args:
+        label: (N, H, W) int64 in [0, C).
+        num_classes: C.
+        valid_mask: (N, H, W) bool, True = real pixel; the others are not counted.
+
+    Returns:
+        A float32 scalar in [0, ln C]; 0 without any pixel. Nothing waits for the device.
+    """
+    ones = torch.ones_like(label) if valid_mask is None else valid_mask.to(label.dtype)
+    counts = label.new_zeros(num_classes).scatter_add_(0, label.flatten(), ones.flatten())
+    share = counts / counts.sum().clamp(min=1)
+    return torch.special.entr(share).sum()
+
+
+@torch.no_grad()
 def average_label(
     logits_list: Sequence[Tensor],
     size: int | tuple[int, int] | None = None,

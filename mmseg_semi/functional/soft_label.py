@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-from ._common import exact_float, no_autocast
+from ._common import check_logits, exact_float, image_chunks, no_autocast, upsample
+from .losses import soft_cross_entropy
+from .mixing import paste
 
 _CACHED_PIXELS = 1 << 13
 """Pixels that the CPU takes at once, so that what is computed of them stays in its cache."""
@@ -35,11 +39,7 @@ def dominant_soft_label(probs: Tensor, eta: float) -> Tensor:
     Raises:
         ValueError: if `probs` is not a floating (N, C, H, W) tensor or `eta` lies outside (0, 1].
     """
-    if probs.dim() != 4 or not probs.is_floating_point():
-        raise ValueError(
-            f'probs is a {probs.dtype} tensor of shape {tuple(probs.shape)}, but must be floating '
-            'point and (N, C, H, W).'
-        )
+    _check_probs(probs)
     if not 0 < eta <= 1:
         raise ValueError(f'eta is {eta}, but a share of probability to reach lies in (0, 1].')
     on_cpu = probs.device.type == 'cpu'
@@ -54,6 +54,112 @@ def dominant_soft_label(probs: Tensor, eta: float) -> Tensor:
                 torch.ge(p, delta, out=y)
                 y.mul_(p).div_(y.sum(dim=0))
     return soft
+
+
+@torch.no_grad()
+def top_soft_label(probs: Tensor, num: int) -> Tensor:
+    """Soft label over the `num` most probable classes of each pixel, the rest dropped (ESL, ablation).
+
+    With 1 it is the hard label, one-hot.
+
+    Args:
+        probs: (N, C, H, W) probabilities, any floating dtype.
+        num: classes to keep, at least 1; C or more keeps them all.
+
+    Returns:
+        (N, C, H, W) as of `dominant_soft_label`. Of classes that tie, one is kept, on one device always
+        the same.
+
+    Raises:
+        ValueError: if `probs` is not a floating (N, C, H, W) tensor or `num` is below 1.
+    """
+    _check_probs(probs)
+    if num < 1:
+        raise ValueError(f'num is {num}, but at least 1 class must be kept.')
+    with no_autocast(probs.device):
+        probs = exact_float(probs)
+        if num == 1:
+            top, kept = probs.max(dim=1, keepdim=True)
+        else:
+            top, kept = probs.topk(min(num, probs.shape[1]), dim=1)
+        return torch.zeros_like(probs).scatter_(1, kept, top / top.sum(dim=1, keepdim=True))
+
+
+def soft_label_cross_entropy(
+    logits: Tensor,
+    teacher_logits: Tensor,
+    size: tuple[int, int],
+    soft_label: Callable[[Tensor], Tensor],
+    *,
+    partner: Tensor | None = None,
+    boxes: Tensor | None = None,
+    valid_mask: Tensor | None = None,
+    align_corners: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Cross-entropy of student logits against soft labels of teacher logits, image by image (ESL, Eq. 3-6).
+
+    The teacher's logits are upsampled, cut and pasted, made probabilities and soft labels, and compared,
+    for as many images at a time as `CHUNK_ELEMENTS` allows: no full-resolution (N, C, H, W) tensor of the
+    batch ever exists. A soft label depends on its own pixel alone, so to paste the logits is to paste the
+    soft labels.
+
+    Args:
+        logits: (N, C, h, w) of the student, any floating dtype.
+        teacher_logits: (N, C, h', w') of the teacher, of the unmixed images; no gradient flows into them.
+        size: (H, W) of the images.
+        soft_label: from probabilities (n, C, H, W) to targets of that shape.
+        partner: (N,) int64, the image whose boxes are pasted into each; with `boxes`.
+        boxes: (N, 4) int64 as of `mixing.paste`.
+        valid_mask: (N, H, W) bool of the mixed images, True = real pixel; the others add nothing, and the
+            divisor stays H W.
+        align_corners: how the upsampling aligns its grid.
+
+    Returns:
+        The loss of each image (N,), float32 (float64 for float64 logits), and the numbers of (valid)
+        pixels with one, two and more classes in their target, (3,) int64.
+
+    Raises:
+        ValueError: if the shapes do not fit.
+    """
+    check_logits(logits)
+    check_logits(teacher_logits)
+    if logits.shape[:2] != teacher_logits.shape[:2]:
+        raise ValueError(
+            f'teacher_logits has shape {tuple(teacher_logits.shape)} and logits {tuple(logits.shape)}, '
+            'but both must be of the same images and classes.'
+        )
+    teacher_logits = exact_float(teacher_logits.detach())
+    classes_at = torch.zeros(3, dtype=torch.int64, device=logits.device)
+    values = []
+    for part in image_chunks(len(logits), logits.shape[1] * size[0] * size[1]):
+        valid = None if valid_mask is None else valid_mask[part]
+        with torch.no_grad(), no_autocast(logits.device):
+            full = upsample(teacher_logits[part], size, align_corners)
+            if boxes is not None:
+                patch = upsample(teacher_logits[partner[part]], size, align_corners)
+                full = paste(full, patch, boxes[part])
+                del patch
+            target = soft_label(full.softmax(dim=1))
+            del full  # or it would live on while the loss is computed
+            number = target.count_nonzero(dim=1)
+            if valid is not None:
+                number = number.masked_fill(~valid, 0)
+            classes_at += torch.stack(
+                [(number == 1).sum(), (number == 2).sum(), (number > 2).sum()]
+            )
+        values.append(
+            soft_cross_entropy(logits[part], target, valid_mask=valid, align_corners=align_corners)
+        )
+        del target
+    return torch.cat(values), classes_at
+
+
+def _check_probs(probs: Tensor) -> None:
+    if probs.dim() != 4 or not probs.is_floating_point():
+        raise ValueError(
+            f'probs is a {probs.dtype} tensor of shape {tuple(probs.shape)}, but must be floating '
+            'point and (N, C, H, W).'
+        )
 
 
 def _delta_on_cpu(probs: Tensor, eta: float) -> Tensor:

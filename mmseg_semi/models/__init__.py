@@ -2,19 +2,24 @@
 
 from .backbones import CeilPoolResNetV1c
 from .data_preprocessor import MultiBranchDataPreprocessor
-from .heads import PlainDeepLabV3PlusHead
+from .heads import DeepClassifierHead, PlainDeepLabV3PlusHead
 from .losses import PixelCrossEntropyLoss
+from .memory import PartMemoryBank, PartPrototypes
 from .mixers import AdaptiveCutMix, IntensityMix
-from .segmentors import IMAS, MeanTeacherSegmentor, SemiSegmentor, SlideScoreEncoderDecoder
+from .segmentors import ESL, IMAS, MeanTeacherSegmentor, SemiSegmentor, SlideScoreEncoderDecoder
 from .wrappers import SemiDistributedDataParallel
 
 __all__ = [
+    'ESL',
     'IMAS',
     'AdaptiveCutMix',
     'CeilPoolResNetV1c',
+    'DeepClassifierHead',
     'IntensityMix',
     'MeanTeacherSegmentor',
     'MultiBranchDataPreprocessor',
+    'PartMemoryBank',
+    'PartPrototypes',
     'PixelCrossEntropyLoss',
     'PlainDeepLabV3PlusHead',
     'SemiDistributedDataParallel',

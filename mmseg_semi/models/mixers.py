@@ -121,3 +121,8 @@ class AdaptiveCutMix(BaseTransform):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(adaptive={self.adaptive}, prob={self.prob}, style='{self.style}')"
+
+
+def build_mixer(default: str, cfg: dict | None) -> BaseTransform | None:
+    """The transform of a setting, whose type need not be repeated to change an option; None for None."""
+    return None if cfg is None else TRANSFORMS.build({'type': default, **cfg})

@@ -3,6 +3,7 @@
 from .atomic_checkpoint_hook import AtomicCheckpointHook
 from .finite_loss_hook import FiniteLossHook
 from .mean_teacher_hook import MeanTeacherHook
+from .prototype_init_hook import PrototypeInitHook
 from .pseudo_label_monitor_hook import PseudoLabelMonitorHook
 from .resumable_randomness_hook import ResumableRandomnessHook
 from .startup_check_hook import StartupCheckHook
@@ -11,6 +12,7 @@ __all__ = [
     'AtomicCheckpointHook',
     'FiniteLossHook',
     'MeanTeacherHook',
+    'PrototypeInitHook',
     'PseudoLabelMonitorHook',
     'ResumableRandomnessHook',
     'StartupCheckHook',

@@ -1,5 +1,14 @@
-"""Decode heads of the papers that MMSegmentation lacks."""
+"""Decode heads of the papers that MMSegmentation lacks, and the tap of any head's features."""
 
+from .feature_tap import DeepClassifierHead, TappedLogits, conv_stack, install_tap, tapped, tapping
 from .plain_deeplabv3plus_head import PlainDeepLabV3PlusHead
 
-__all__ = ['PlainDeepLabV3PlusHead']
+__all__ = [
+    'DeepClassifierHead',
+    'PlainDeepLabV3PlusHead',
+    'TappedLogits',
+    'conv_stack',
+    'install_tap',
+    'tapped',
+    'tapping',
+]

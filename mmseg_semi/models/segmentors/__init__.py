@@ -1,8 +1,15 @@
 """The base of all methods, and one file per method."""
 
 from .base import SemiSegmentor
+from .esl import ESL
 from .imas import IMAS
 from .mean_teacher import MeanTeacherSegmentor
 from .slide import SlideScoreEncoderDecoder
 
-__all__ = ['IMAS', 'MeanTeacherSegmentor', 'SemiSegmentor', 'SlideScoreEncoderDecoder']
+__all__ = [
+    'ESL',
+    'IMAS',
+    'MeanTeacherSegmentor',
+    'SemiSegmentor',
+    'SlideScoreEncoderDecoder',
+]

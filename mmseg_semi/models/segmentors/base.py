@@ -22,6 +22,8 @@ from mmseg.models.utils import resize
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
+from ..heads import tapped, tapping
+
 
 class NetworkOutput(NamedTuple):
     """Small logits of one network for a batch of images.
@@ -29,10 +31,14 @@ class NetworkOutput(NamedTuple):
     Attributes:
         logits (Tensor): (N, C, h, w), as the decode head returns them.
         auxiliary (list[Tensor]): (M, C, h', w') for each auxiliary head, only for the images it was asked for.
+        encoder (list[Tensor]): Stages of the encoder (N, D', h', w'), where the head was tapped.
+        decoder (Tensor, optional): (N, D, h, w), the features before the classifier, likewise.
     """
 
     logits: Tensor
     auxiliary: list[Tensor]
+    encoder: list[Tensor] = ()
+    decoder: Tensor | None = None
 
 
 class SemiSegmentor(BaseSegmentor):
@@ -62,6 +68,8 @@ class SemiSegmentor(BaseSegmentor):
     required_hooks: tuple[str, ...] = ()
     #: Branches of unlabelled images that a batch must bring.
     unlabeled_branches: tuple[str, ...] = ()
+    #: Prefixes of weights of a network that it needs for training alone: no plain checkpoint has them.
+    training_only: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -82,13 +90,22 @@ class SemiSegmentor(BaseSegmentor):
             data_preprocessor = dict(inner, type='MultiBranchDataPreprocessor')
         # Built here, since the base class only knows MMEngine's registry where no scope is set.
         super().__init__(data_preprocessor=MODELS.build(data_preprocessor), init_cfg=init_cfg)
-        self.student = MODELS.build(segmentor)
+        self.semi_train_cfg = merge_settings('semi_train_cfg', self.train_defaults, semi_train_cfg)
+        self.student = MODELS.build(self.network_config(segmentor, self.semi_train_cfg))
         _check_network(self.student)
-        self.semi_train_cfg = _merge_settings('semi_train_cfg', self.train_defaults, semi_train_cfg)
-        self.semi_test_cfg = _merge_settings(
+        self.add_training_modules(self.student)
+        self.semi_test_cfg = merge_settings(
             'semi_test_cfg', {'predict_on': self.networks[-1]}, semi_test_cfg
         )
         self._check_network_name(self.semi_test_cfg['predict_on'])
+
+    @classmethod
+    def network_config(cls, segmentor: dict, semi_train_cfg: dict) -> dict:
+        """The config of the network that predicts, without what only training needs; exports have it too."""
+        return segmentor
+
+    def add_training_modules(self, network: nn.Module) -> None:
+        """Extend the network, before copies of it are made, by modules named in :attr:`training_only`."""
 
     # ------------------------------------------------------------------ what stock tools read
     @property
@@ -181,11 +198,20 @@ class SemiSegmentor(BaseSegmentor):
     iteration = 0
 
     def forward_network(
-        self, network: nn.Module, images: Tensor, num_auxiliary: int = 0
+        self, network: nn.Module, images: Tensor, num_auxiliary: int = 0, tap: bool = False
     ) -> NetworkOutput:
-        """Run one network; auxiliary heads see the first ``num_auxiliary`` images only."""
+        """Run one network; auxiliary heads see the first ``num_auxiliary`` images only.
+
+        ``tap=True`` also returns the features of the encoder and of the decoder, whose tap must be installed.
+        """
         features = network.extract_feat(images)
-        logits = network.decode_head.forward(features)
+        decoder = None
+        if tap:
+            with tapping(network.decode_head):
+                output = network.decode_head.forward(features)
+            logits, decoder = tapped(output, network.decode_head)
+        else:
+            logits = network.decode_head.forward(features)
         if not isinstance(logits, Tensor):
             raise ValueError(
                 f'{type(network.decode_head).__name__} returns {type(logits).__name__} in training, not '
@@ -195,7 +221,7 @@ class SemiSegmentor(BaseSegmentor):
         if num_auxiliary and network.with_auxiliary_head:
             first = [feature[:num_auxiliary] for feature in features]
             auxiliary = [head.forward(first) for head in _auxiliary_heads(network)]
-        return NetworkOutput(logits, auxiliary)
+        return NetworkOutput(logits, auxiliary, list(features) if tap else [], decoder)
 
     def forward_views(
         self, network: nn.Module, labeled: Tensor, *views: Tensor, joint: bool = True
@@ -291,7 +317,12 @@ class SemiSegmentor(BaseSegmentor):
                     f'{tuple(network[key].shape)}: load a checkpoint of the same architecture and classes.'
                 )
         # Counters and auxiliary heads come and go between training and published checkpoints.
-        optional = ('num_batches_tracked', 'auxiliary_head', 'data_preprocessor')
+        optional = (
+            'num_batches_tracked',
+            'auxiliary_head',
+            'data_preprocessor',
+            *self.training_only,
+        )
         unmatched = [
             key for key in network.keys() ^ weights.keys() if not any(o in key for o in optional)
         ]
@@ -310,7 +341,7 @@ class SemiSegmentor(BaseSegmentor):
             )
 
 
-def _merge_settings(name: str, defaults: dict, given: dict | None) -> dict:
+def merge_settings(name: str, defaults: dict, given: dict | None) -> dict:
     given = {} if given is None else dict(given)
     unknown = set(given) - set(defaults)
     if unknown:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from mmseg.registry import MODELS, TRANSFORMS
+from mmseg.registry import MODELS
 from torch import Tensor
 
 from ...functional.agreement import hardness
 from ...functional.losses import confident_cross_entropy
-from ...functional.pseudo_label import confidence_and_label, confident_ratio
+from ...functional.pseudo_label import confidence_and_label, confident_ratio, label_entropy
+from ..mixers import build_mixer
 from .base import evaluating
 from .mean_teacher import MeanTeacherSegmentor
 
@@ -107,8 +108,8 @@ class IMAS(MeanTeacherSegmentor):
                 'segmentor.backbone.with_cp=True checkpoints in a way that breaks the several forwards of '
                 'joint_forward=False under DistributedDataParallel: set joint_forward=True or with_cp=False.'
             )
-        self.intensity = _build_mixer('IntensityMix', cfg['intensity'])
-        self.cutmix = _build_mixer('AdaptiveCutMix', cfg['cutmix'])
+        self.intensity = build_mixer('IntensityMix', cfg['intensity'])
+        self.cutmix = build_mixer('AdaptiveCutMix', cfg['cutmix'])
         if self.intensity is None:
             self.unlabeled_branches = ('weak',)
 
@@ -158,7 +159,7 @@ class IMAS(MeanTeacherSegmentor):
             'hardness_std': gamma.std(correction=0),
             'confident_ratio': confident_ratio(confidence, cfg['tau'], valid).mean(),
             'teacher_student_agreement': agreement,
-            'pseudo_label_entropy': self._label_entropy(label, valid),
+            'pseudo_label_entropy': label_entropy(label, self.num_classes, valid),
         }
         if valid is not None:
             label = label.masked_fill(~valid, 255)
@@ -210,15 +211,3 @@ class IMAS(MeanTeacherSegmentor):
         if valid is None:
             return same.float().mean()
         return (same & valid).sum() / valid.sum().clamp(min=1)
-
-    def _label_entropy(self, label: Tensor, valid: Tensor | None) -> Tensor:
-        """Entropy in nats of the class histogram of a label map: 0 when one class has taken over."""
-        ones = torch.ones_like(label) if valid is None else valid.to(label.dtype)
-        counts = label.new_zeros(self.num_classes).scatter_add_(0, label.flatten(), ones.flatten())
-        share = counts / counts.sum().clamp(min=1)
-        return torch.special.entr(share).sum()
-
-
-def _build_mixer(default: str, cfg: dict | None):
-    """The transform of a setting, whose type need not be repeated to change an option."""
-    return None if cfg is None else TRANSFORMS.build({'type': default, **cfg})

@@ -1,0 +1,6 @@
+# As deeplabv3plus_r101_imas.py, at the output stride of U2PL's recipe, which ESL follows where it is silent.
+_base_ = './deeplabv3plus_r101_imas.py'
+model = dict(
+    backbone=dict(strides=(1, 2, 1, 1), dilations=(1, 1, 2, 4), multi_grid=(4, 8, 16)),
+    decode_head=dict(dilations=(1, 12, 24, 36)),
+)

@@ -1,0 +1,37 @@
+# ESL, CamVid 1/16 at 128 x 96, from scratch: a check on one core that the method learns, not a
+# benchmark.
+_base_ = [
+    '../_base_/models/deeplabv3plus_r18-tiny_camvid.py',
+    '../_base_/datasets/camvid_tiny_semi.py',
+    '../_base_/schedules/adamw_poly.py',
+    '../_base_/runtime/esl_runtime.py',
+]
+model = dict(
+    _delete_=True,
+    type='ESL',
+    data_preprocessor=dict(
+        _base_.data_preprocessor, type='MultiBranchDataPreprocessor', size=_base_.crop_size
+    ),
+    segmentor=_base_.model,
+    semi_train_cfg=dict(
+        # A small network: fewer and narrower vectors, and the stock head alone.
+        segmentation_head=None,
+        projector=dict(channels=64, out_channels=64),
+        queue_size=50,
+        num_negatives=63,
+        # From scratch: a supervised start, after which the parts are told.
+        unlabeled_start=200,
+    ),
+    semi_test_cfg=dict(predict_on='teacher'),
+)
+train_dataloader = dict(
+    dataset=dict(
+        unlabeled=dict(
+            # CutMix is the only strong augmentation.
+            pipeline=[*_base_.unlabeled_pipeline[:-1], dict(type='PackUnlabeledInputs')]
+        )
+    )
+)
+optim_wrapper = dict(optimizer=dict(lr=4e-3))
+train_cfg = dict(max_iters=600, val_interval=600)
+default_hooks = dict(checkpoint=dict(interval=200))

@@ -1,0 +1,40 @@
+"""A dataset's images as they are, for passes that look at all of them once."""
+
+from __future__ import annotations
+
+import copy
+
+from mmengine.dataset import Compose
+
+_KEPT = ('Load', 'Check', 'Pack')
+
+
+def unaugmented(dataset, pipeline: list | None = None):
+    """Return a shallow copy of a dataset whose pipeline loads, checks and packs: no resize, crop or flip.
+
+    Args:
+        dataset: any mmseg dataset with a pipeline, or a wrapper of some; it is not changed.
+        pipeline (list, optional): Configs of the transforms to use. Default: those of the dataset whose
+            names begin with Load, Check or Pack.
+
+    Raises:
+        ValueError: There is no pipeline, or nothing of it that loads an image.
+    """
+    dataset = copy.copy(dataset)
+    if hasattr(dataset, 'datasets'):
+        dataset.datasets = [unaugmented(inner, pipeline) for inner in dataset.datasets]
+        return dataset
+    if hasattr(dataset, 'dataset'):
+        dataset.dataset = unaugmented(dataset.dataset, pipeline)
+        return dataset
+    if pipeline is None:
+        transforms = getattr(getattr(dataset, 'pipeline', None), 'transforms', ())
+        pipeline = [t for t in transforms if type(t).__name__.startswith(_KEPT)]
+    names = [t['type'] if isinstance(t, dict) else type(t).__name__ for t in pipeline]
+    if not any(name.startswith('Load') for name in names) or not names[-1].startswith('Pack'):
+        raise ValueError(
+            f'the pipeline of the labelled {type(dataset).__name__} leaves {names} without its augmentation, '
+            'which does not load and pack an image: give a `pipeline` that does.'
+        )
+    dataset.pipeline = Compose(copy.copy(pipeline))
+    return dataset

@@ -1,0 +1,177 @@
+"""The first prototypes of all parts, from one pass over the labelled images."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from mmengine.dataset import pseudo_collate
+from mmengine.dist import all_gather_object, broadcast, get_rank, get_world_size
+from mmengine.hooks import Hook
+from mmseg.registry import HOOKS
+from torch import Tensor
+from torch.utils.data import DataLoader, Subset
+
+from ...datasets import LabeledUnlabeledDataset, unaugmented
+from ...functional.parts import resize_nearest
+from ...functional.prototypes import cluster_centers
+from ...models.segmentors.esl import ESL
+from ._common import unwrap
+
+
+@HOOKS.register_module()
+class PrototypeInitHook(Hook):
+    """Cluster the teacher encoder's features of each class into its parts (ESL, text before Eq. 7).
+
+    It runs before the first iteration that needs prototypes, with ``unlabeled_start=0`` before training. The
+    labelled images are read once, as they are and shared over the ranks; each class is clustered on
+    rank 0 from a sample of its pixels that depends on the seed and the images alone, not on the ranks. Give
+    the collectives time for it (``env_cfg.dist_cfg.timeout`` in seconds). The result is in the model's buffers:
+    a resumed run, or one that loads a checkpoint of the method, finds it there and skips the pass. No
+    random number of the training is drawn.
+
+    Args:
+        max_pixels (int): Most places of a class that are clustered, of the encoder's grid.
+        seed (int): Of the choice of places and of the clustering.
+        pipeline (list, optional): Transforms that load and pack a labelled image. Default: those of the
+            labelled pipeline that load, check and pack, so without resize, crop and flip.
+        num_workers (int, optional): Of the pass's loader. Default: as many as the training's.
+
+    Raises:
+        ValueError: The model or its data do not fit.
+    """
+
+    # After MeanTeacherHook, which gives the teacher its weights and tells the model the time.
+    priority = 'BELOW_NORMAL'
+
+    def __init__(
+        self,
+        max_pixels: int = 10000,
+        seed: int = 0,
+        pipeline: list | None = None,
+        num_workers: int | None = None,
+    ) -> None:
+        if max_pixels < 1:
+            raise ValueError(f'max_pixels={max_pixels} leaves nothing to cluster: give at least 1.')
+        if seed < 0:
+            raise ValueError(f'seed={seed} is negative: give an integer of at least 0.')
+        self.max_pixels = max_pixels
+        self.seed = seed
+        self.pipeline = pipeline
+        self.num_workers = num_workers
+
+    def before_train(self, runner) -> None:
+        model = unwrap(runner.model)
+        if not isinstance(model, ESL):
+            raise ValueError(
+                f'PrototypeInitHook found a {type(model).__name__}, which has no parts: remove the hook from '
+                'custom_hooks.'
+            )
+        if not isinstance(runner.train_dataloader.dataset, LabeledUnlabeledDataset):
+            raise ValueError(
+                f'PrototypeInitHook found a {type(runner.train_dataloader.dataset).__name__}: it needs a '
+                'LabeledUnlabeledDataset, whose labelled images it reads.'
+            )
+        # Read once: a step that asked the device would wait for it.
+        self._done = not model.contrasts or bool(model.prototypes.ready)
+
+    def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
+        model = unwrap(runner.model)
+        if self._done or runner.iter < model.semi_train_cfg['unlabeled_start']:
+            return
+        self._done = True
+        dataset = unaugmented(runner.train_dataloader.dataset.labeled, self.pipeline)
+        runner.logger.info(
+            f'{len(dataset)} labelled images are read once to find the parts of their classes.'
+        )
+        samples = self._collect(runner, model, dataset)
+        found = []
+        for label, sample in enumerate(samples):
+            centers = self._cluster(model, sample)
+            model.prototypes.start(label, centers)
+            found.append(len(centers))
+        model.prototypes.ready.fill_(True)
+        classes = dataset.metainfo.get('classes') or range(model.num_classes)
+        absent = [name for name, number in zip(classes, found, strict=True) if number == 0]
+        runner.logger.info(
+            f'Parts of each class: {found}.'
+            + (f' The labelled images lack {", ".join(map(str, absent))}.' if absent else '')
+        )
+
+    @torch.no_grad()
+    def _collect(self, runner, model: ESL, dataset) -> list[_Sample]:
+        """A sample of each class's features from this rank's share of the images."""
+        loader = runner.train_dataloader
+        images = range(get_rank(), len(dataset), get_world_size())
+        workers = loader.num_workers if self.num_workers is None else self.num_workers
+        batches = DataLoader(
+            Subset(dataset, images),
+            num_workers=workers,
+            collate_fn=pseudo_collate,
+            # Its own, or the loader would draw from the training's random numbers.
+            generator=torch.Generator(),
+        )
+        samples = [_Sample(self.max_pixels) for _ in range(model.num_classes)]
+        for index, batch in zip(images, batches, strict=True):
+            data = model.data_preprocessor(batch, False)
+            features = model.encode(data['inputs'])
+            label = data['data_samples'][0].gt_sem_seg.data
+            label = resize_nearest(label, features.shape[-2:], model.align_corners)[0].flatten()
+            features = features[0].flatten(1).t().float()
+            # Of the image alone, so that the ranks' number does not change the choice.
+            keys = torch.from_numpy(np.random.default_rng([self.seed, index]).random(len(label)))
+            for number in label.unique().tolist():
+                if number < model.num_classes:
+                    here = (label == number).nonzero().squeeze(1)
+                    samples[number].add(keys[here.cpu()], features[here])
+        return samples
+
+    def _cluster(self, model: ESL, sample: _Sample) -> Tensor:
+        """The centres of one class, found on rank 0 from all ranks' samples."""
+        gathered = _Sample(self.max_pixels)
+        for keys, features in all_gather_object(sample.content()):
+            gathered.add(keys, features)
+        vectors = model.prototypes.vectors
+        centers, number = torch.zeros_like(vectors[0]), vectors.new_zeros((), dtype=torch.int64)
+        if get_rank() == 0:
+            _, features = gathered.content()
+            if len(features):
+                if model.semi_train_cfg['normalize_encoder']:
+                    features = F.normalize(features, dim=1)
+                found = cluster_centers(features, len(centers), seed=self.seed)
+                centers[: len(found)] = found
+                number.fill_(len(found))
+        broadcast(centers)
+        broadcast(number)
+        return centers[: int(number)]
+
+
+class _Sample:
+    """Those features of a class that have the smallest random keys, at most ``size``."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._chunks: list[tuple[Tensor, Tensor]] = []
+        self._limit = float('inf')
+
+    def add(self, keys: Tensor, features: Tensor) -> None:
+        """Take float64 keys (M,) of the host and features (M, D) of any device into account."""
+        near = (keys < self._limit).nonzero().squeeze(1)
+        self._chunks.append((keys[near], features[near.to(features.device)].cpu()))
+        # Not each time: that would copy all features for every image.
+        if sum(len(chunk) for chunk, _ in self._chunks) > 2 * self.size:
+            self.content()
+
+    def content(self) -> tuple[Tensor, Tensor]:
+        """Keys and features by rising key."""
+        if not self._chunks:
+            return torch.empty(0, dtype=torch.float64), torch.empty(0, 0)
+        keys, features = (
+            torch.cat([chunk[i] for chunk in self._chunks if len(chunk[0])] or [self._chunks[0][i]])
+            for i in (0, 1)
+        )
+        order = keys.argsort()[: self.size]
+        self._chunks = [(keys[order], features[order])]
+        if len(order) == self.size:
+            self._limit = float(self._chunks[0][0][-1])
+        return self._chunks[0]

@@ -1,0 +1,177 @@
+"""Which pixels are contrasted with which stored vectors (ESL): anchors, positives and negatives are drawn here.
+
+The stored vectors lie in first-in-first-out queues of one capacity, side by side in one bank: entry s of
+queue j is row j · capacity + s, and a queue's first `fill` entries are taken. Nothing here waits for the
+device: what is drawn has a size that the arguments' shapes alone decide, and -1 marks what is not there.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Anchors(NamedTuple):
+    """The pixels that `sample_anchors` has drawn.
+
+    Attributes:
+        index: (A,) int64, positions in the label map, by rising class; -1 = none.
+        label: (A,) int64, their classes; 0 where there is none.
+        counts: (C,) int64, the number of each class.
+        capped: (C,) bool, True where the limit left out pixels.
+    """
+
+    index: Tensor
+    label: Tensor
+    counts: Tensor
+    capped: Tensor
+
+
+@torch.no_grad()
+def sample_anchors(
+    label: Tensor,
+    num_classes: int,
+    *,
+    ratio: float = 0.1,
+    limit: int = 1000,
+    generator: torch.Generator | None = None,
+) -> Anchors:
+    """Draw a share of the pixels of each class, without replacement (ESL, Eq. 9).
+
+    A class with n candidates gets ceil(ratio · n) anchors, so at least one, and at most `limit`. The paper
+    says 10 % and names no limit.
+
+    Args:
+        label: (M,) int64 classes of the candidates; what is outside [0, C), as 255, is none.
+        num_classes: C.
+        ratio: share in (0, 1].
+        limit: of each class, at least 1.
+        generator: source of randomness on the label's device; by default torch's.
+
+    Returns:
+        Anchors: A = min(C · limit, ratio · M + C) rounded down, the empty places last; on the CPU,
+        which does not have to wait for the number, A is that of the anchors.
+
+    Raises:
+        ValueError: if an argument is out of range.
+    """
+    if label.dim() != 1:
+        raise ValueError(f'label has shape {tuple(label.shape)}, but must be (M,).')
+    if not 0 < ratio <= 1:
+        raise ValueError(f'ratio is {ratio}, but a share of the candidates lies in (0, 1].')
+    if limit < 1:
+        raise ValueError(f'limit is {limit}, but must be at least 1.')
+    device = label.device
+    row = torch.where((label >= 0) & (label < num_classes), label, num_classes)
+    candidates = row.new_zeros(num_classes + 1)
+    candidates = candidates.scatter_add_(0, row, torch.ones_like(row))
+    # Rounded up but for the last digits, in which a tenth of 30 exceeds 3.
+    wanted = (candidates[:num_classes].double() * ratio * (1 - 1e-12)).ceil().long()
+    counts = wanted.clamp(max=limit)
+    most = min(num_classes * limit, int(ratio * len(label)) + num_classes, len(label))
+    places = torch.arange(most, device=device)
+    ends = counts.cumsum(0)
+    if device.type == 'cpu':
+        places = places[: int(ends[-1]) if num_classes else 0]
+    # Within its class each candidate has a random place.
+    key = torch.rand(len(label), dtype=torch.float64, generator=generator, device=device)
+    order = (row + key).argsort()
+    chosen = torch.searchsorted(ends, places, right=True).clamp(max=num_classes - 1)
+    first = candidates.cumsum(0) - candidates
+    position = first[chosen] + places - (ends - counts)[chosen]
+    taken = places < ends[-1]
+    index = order[position.clamp(max=len(label) - 1)].masked_fill(~taken, -1)
+    return Anchors(index, chosen.masked_fill(~taken, 0), counts, wanted > limit)
+
+
+@torch.no_grad()
+def sample_positives(
+    queue: Tensor, fill: Tensor, capacity: int, *, generator: torch.Generator | None = None
+) -> Tensor:
+    """Draw one entry of each anchor's own queue (ESL, text before Eq. 10).
+
+    Args:
+        queue: (A,) int64, the anchors' queues.
+        fill: (Q,) int64, entries of each queue.
+        capacity: of every queue.
+        generator: source of randomness on the queue's device; by default torch's.
+
+    Returns:
+        (A,) int64 rows of the bank; -1 where the queue is empty.
+    """
+    own = fill[queue]
+    uniform = torch.rand(len(queue), dtype=torch.float64, generator=generator, device=queue.device)
+    entry = (uniform * own).long()
+    return (queue * capacity + entry).masked_fill(own == 0, -1)
+
+
+@torch.no_grad()
+def sample_negatives(
+    queue: Tensor,
+    fill: Tensor,
+    capacity: int,
+    num: int,
+    *,
+    block: int = 1,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Draw entries of all other queues for each anchor (ESL, text before Eq. 10).
+
+    Uniform over the stored entries, with replacement: of twenty thousand, 255 draws hold one or two
+    twice. Where there are no more than `num`, each is taken once.
+
+    Args:
+        queue: (A,) int64, the anchors' queues.
+        fill: (Q,) int64, entries of each queue.
+        capacity: of every queue.
+        num: S, negatives of an anchor, at least 1.
+        block: so many neighbouring queues are left out with the anchor's own, from a multiple of
+            `block`; 1 leaves out the anchor's alone, so that other parts of its class are negatives.
+        generator: source of randomness on the queue's device; by default torch's.
+
+    Returns:
+        (A, S) int64 rows of the bank, -1 = none.
+
+    Raises:
+        ValueError: if `num` is below 1 or the queues are not a multiple of `block`.
+    """
+    if num < 1:
+        raise ValueError(f'num is {num}, but an anchor needs at least 1 negative.')
+    if block < 1 or len(fill) % block:
+        raise ValueError(f'block is {block}, but {len(fill)} queues must be a multiple of it.')
+    ends = fill.cumsum(0)
+    starts = ends - fill
+    own = queue // block
+    own_start, own_fill = starts[own * block], fill.view(-1, block).sum(dim=1)[own]
+    others = (ends[-1] - own_fill)[:, None]
+    shape = (len(queue), num)
+    # Single precision and steps in place: these are the largest tensors of the contrast.
+    pick = torch.rand(shape, generator=generator, device=queue.device).mul_(others).long()
+    pick = torch.minimum(pick, others - 1)
+    every = torch.arange(num, device=queue.device)
+    pick = torch.where(others > num, pick, every)
+    none = pick >= others
+    pick += own_fill[:, None] * (pick >= own_start[:, None])
+    holder = torch.searchsorted(ends, pick, right=True).clamp_(max=len(fill) - 1)
+    pick += (torch.arange(len(fill), device=queue.device) * capacity - starts)[holder]
+    return pick.masked_fill_(none, -1)
+
+
+def class_mean(values: Tensor, label: Tensor, weight: Tensor, num_classes: int) -> Tensor:
+    """Mean of the classes' means, an absent class counting as 0 (ESL, Eq. 10: 1/C Σ_c 1/|A_c| Σ_a).
+
+    Args:
+        values: (A,).
+        label: (A,) int64 classes.
+        weight: (A,) bool, False leaves an anchor out of everything.
+        num_classes: C, the divisor.
+
+    Returns:
+        A scalar of the values' dtype; 0 with a graph without anchors.
+    """
+    counts = values.new_zeros(num_classes).index_add(0, label, weight.to(values.dtype))
+    share = weight / counts.clamp(min=1)[label]
+    # Where, not times: a value that does not count may be infinite.
+    return torch.where(weight, values, 0).mul(share).sum() / num_classes

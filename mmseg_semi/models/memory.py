@@ -1,0 +1,130 @@
+"""What a method remembers of the parts of classes from step to step: prototypes and a bank of features.
+
+All of it is buffers, so that checkpoints hold it, and all of it is the same on every rank: what the ranks
+see is gathered in their order. Nothing here waits for the device.
+"""
+
+from __future__ import annotations
+
+import torch
+from mmengine.dist import all_gather
+from torch import Tensor, nn
+
+from ..functional.parts import assign_parts
+from ..functional.prototypes import update_prototypes
+
+
+class _Memory(nn.Module):
+    """Buffers whose shapes a checkpoint must have: MMEngine would log the difference and go on without."""
+
+    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:
+        for name, buffer in self.named_buffers(recurse=False):
+            saved = state_dict.get(prefix + name)
+            if saved is not None and saved.shape != buffer.shape:
+                raise ValueError(
+                    f"the checkpoint's '{prefix}{name}' has shape {tuple(saved.shape)} but this config's "
+                    f'{tuple(buffer.shape)}: set num_parts, queue_size and projector as in the training that '
+                    'saved it, or load a plain checkpoint of the network alone.'
+                )
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+class PartPrototypes(_Memory):
+    """One direction in the encoder's feature space for each part of each class (ESL, Eq. 7 and 12).
+
+    Args:
+        num_classes (int): C.
+        num_parts (int): K.
+        channels (int): D of the encoder's features.
+    """
+
+    def __init__(self, num_classes: int, num_parts: int, channels: int) -> None:
+        super().__init__()
+        self.register_buffer('vectors', torch.zeros(num_classes, num_parts, channels))
+        self.register_buffer('valid', torch.zeros(num_classes, num_parts, dtype=torch.bool))
+        # Whether the pass over the labelled images is done; classes that these lack are not valid then.
+        self.register_buffer('ready', torch.zeros((), dtype=torch.bool))
+
+    @torch.no_grad()
+    def start(self, label: int, centers: Tensor) -> None:
+        """Set the first parts of one class, (K', D) with K' of at most K."""
+        self.vectors[label, : len(centers)] = centers.to(self.vectors)
+        self.valid[label, : len(centers)] = True
+
+    def assign(self, features: Tensor, label: Tensor, align_corners: bool = False) -> Tensor:
+        """Part (N, H, W) of each pixel of a label map, see :func:`assign_parts`."""
+        return assign_parts(
+            features, label, self.vectors, valid=self.valid, align_corners=align_corners
+        )
+
+    @torch.no_grad()
+    def follow(self, means: Tensor, counts: Tensor, decay: float) -> None:
+        """Move towards the mean of each part over the images of all ranks (Eq. 12).
+
+        A part that no image shows stays, one without a value yet is set, and means that are not finite
+        are left out.
+
+        Args:
+            means (Tensor): (N, C, K, D) of each image.
+            counts (Tensor): int64 (N, C, K), the pixels behind them.
+            decay (float): Weight of the old prototype.
+        """
+        sums = (means * counts[..., None]).sum(dim=0)
+        # Summed in the ranks' order, so that all of them have the same digits.
+        sums = torch.stack(all_gather(sums)).sum(dim=0)
+        counts = torch.stack(all_gather(counts.sum(dim=0))).sum(dim=0)
+        means = sums / counts.clamp(min=1)[..., None]
+        present = (counts > 0) & means.isfinite().all(dim=-1)
+        moved = update_prototypes(self.vectors, means, present, decay, initialised=self.valid)
+        self.vectors.copy_(moved)
+        self.valid.logical_or_(present)
+
+
+class PartMemoryBank(_Memory):
+    """A first-in-first-out queue of features for each part of each class (ESL, Sec. 3.3).
+
+    Queue ``class * K + part`` takes rows from its number times the capacity on.
+
+    Args:
+        num_classes (int): C.
+        num_parts (int): K.
+        capacity (int): q, entries of a queue.
+        channels (int): D of the features.
+    """
+
+    def __init__(self, num_classes: int, num_parts: int, capacity: int, channels: int) -> None:
+        super().__init__()
+        num_queues = num_classes * num_parts
+        self.capacity = capacity
+        # The last row takes what is not to be stored: choosing what is would wait for the device.
+        self.register_buffer('rows', torch.zeros(num_queues * capacity + 1, channels))
+        # Of each queue, where the next entry goes and how many there are.
+        self.register_buffer('cursor', torch.zeros(num_queues, dtype=torch.int64))
+        self.register_buffer('fill', torch.zeros(num_queues, dtype=torch.int64))
+
+    @property
+    def entries(self) -> Tensor:
+        """The stored features (C * K * q, D); of a queue the first ``fill`` rows are taken."""
+        return self.rows[:-1]
+
+    @torch.no_grad()
+    def push(self, means: Tensor, present: Tensor) -> None:
+        """Append the parts that the images of all ranks show, rank by rank and image by image (Eq. 8).
+
+        Args:
+            means (Tensor): (N, C, K, D), the same N on all ranks.
+            present (Tensor): bool (N, C, K). Means that are not finite count as absent.
+        """
+        means = torch.cat(all_gather(means.flatten(1, 2).to(self.rows)))
+        present = torch.cat(all_gather(present.flatten(1))) & means.isfinite().all(dim=-1)
+        place = present.cumsum(dim=0) - 1
+        number = present.sum(dim=0)
+        # Where more come than a queue holds, the last ones stay.
+        stored = present & (place >= number - self.capacity)
+        first = torch.arange(len(number), device=number.device) * self.capacity
+        row = first + (self.cursor + place) % self.capacity
+        row = row.masked_fill(~stored, len(self.rows) - 1)
+        self.rows.index_copy_(0, row.flatten(), means.flatten(0, 1))
+        self.rows[-1].zero_()
+        self.cursor.add_(number).remainder_(self.capacity)
+        self.fill.add_(number).clamp_(max=self.capacity)
