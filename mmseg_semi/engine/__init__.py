@@ -2,9 +2,12 @@
 
 from .hooks import (
     AtomicCheckpointHook,
+    ClassCountHook,
+    ClassDistributionHook,
     FiniteLossHook,
     MeanTeacherHook,
     PrototypeInitHook,
+    PrototypeMeanHook,
     PseudoLabelMonitorHook,
     ResumableRandomnessHook,
     StartupCheckHook,
@@ -15,10 +18,13 @@ from .runner import TeacherStudentTestLoop, TeacherStudentValLoop
 __all__ = [
     'AtomicCheckpointHook',
     'AutocastOptimWrapper',
+    'ClassCountHook',
+    'ClassDistributionHook',
     'FiniteLossHook',
     'MeanTeacherHook',
     'NetworkOptimWrapperConstructor',
     'PrototypeInitHook',
+    'PrototypeMeanHook',
     'PseudoLabelMonitorHook',
     'ResumableRandomnessHook',
     'StartupCheckHook',
