@@ -12,6 +12,9 @@ from torch import Tensor
 
 from ._common import VOID, check_map, check_same_shape, exact_float, no_autocast
 
+STYLES = ('multi_entropy', 'quantity', 'confidence')
+RULES = ('inverse', 'literal')
+
 
 def entropy(probs: Tensor, dim: int = 1) -> Tensor:
     """Entropy -Σ p ln(p + 1e-10) of probabilities, in nats (DeS4, Eq. 9).
@@ -311,6 +314,62 @@ def confidence_mask(
     take = torch.minimum(quota.detach().long().clamp(min=0), count[:num_classes])
     mask = _first_of_each(pixels, count, torch.cat([take, take.new_zeros(1)]))
     return mask, take[:, None]
+
+
+@torch.no_grad()
+def balanced_mask(
+    logits: Tensor,
+    label: Tensor,
+    dataset_counts: Tensor,
+    *,
+    style: str = 'multi_entropy',
+    rule: str = 'inverse',
+    num_zones: int = 5,
+    alpha: float = 0.1,
+    generator: torch.Generator | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Draw pixels of every class of a batch, as many of each class in expectation (DeS4, Sec. 3.3; Table 4).
+
+    Args:
+        logits: (N, C, h, w), any floating dtype.
+        label: (N, h, w) class of each pixel, 255 = void.
+        dataset_counts: (C,) pixels of each class in the labelled set, void left out.
+        style: 'multi_entropy' draws from zones of the entropy (`multi_entropy_mask`), 'quantity' uniformly,
+            'confidence' by the largest probability (`confidence_mask`).
+        rule: 'inverse' takes the share n_min / n_c of a class's pixels (`class_ratio`); 'literal' the
+            paper's n_c / n_min, of at least 1 and so all of them.
+        num_zones, alpha: of `multi_entropy_mask`.
+        generator: source of randomness, on any device; by default torch's on that of `logits`.
+
+    Returns:
+        (N, h, w) bool, True where a pixel is drawn, and int64 (C, k), the pixels drawn of each class's zones,
+        k = 1 but for 'multi_entropy'. Nothing waits for the device.
+
+    Raises:
+        ValueError: if the shapes do not fit, or `style` or `rule` is unknown.
+    """
+    for name, value, known in (('style', style, STYLES), ('rule', rule, RULES)):
+        if value not in known:
+            raise ValueError(f'{name} is {value!r}, but must be one of {", ".join(known)}.')
+    check_map(label, 'label')
+    num_classes, flat = logits.shape[1], label.flatten()
+    ratio = class_ratio(dataset_counts)
+    if rule == 'literal':
+        ratio = ratio.reciprocal().masked_fill(ratio == 0, 0)
+    row = flat.masked_fill(flat == VOID, num_classes).long()
+    counts = row.new_zeros(num_classes + 1).index_add_(0, row, torch.ones_like(row))
+    quota = class_quota(ratio, counts[:num_classes])
+    with no_autocast(logits.device):
+        probs = exact_float(logits).softmax(dim=1)
+    if style == 'confidence':
+        confidence = probs.amax(dim=1).flatten()
+        drawn, taken = confidence_mask(confidence, flat, quota, generator=generator)
+    else:
+        zones = {'num_zones': num_zones if style == 'multi_entropy' else 1, 'alpha': alpha}
+        drawn, taken = multi_entropy_mask(
+            entropy(probs).flatten(), flat, quota, **zones, generator=generator
+        )
+    return drawn.view_as(label), taken
 
 
 def _shuffled_cells(

@@ -16,14 +16,7 @@ from ...functional.mixing import paste
 from ...functional.parts import masked_average_pool, resize_nearest
 from ...functional.prototypes import mean_similarity, mean_turn
 from ...functional.pseudo_label import confidence_and_label, label_entropy
-from ...functional.sampling import (
-    class_quota,
-    class_ratio,
-    confidence_mask,
-    entropy,
-    multi_entropy_mask,
-    pixel_weights,
-)
+from ...functional.sampling import RULES, STYLES, balanced_mask, pixel_weights
 from ..memory import mean_over_ranks
 from ..mixers import build_mixer
 from .base import NetworkOutput, evaluating, merge_settings, write_shared_once
@@ -250,9 +243,16 @@ class DeS4(MeanTeacherSegmentor):
         """
         cfg, classifier = self.semi_train_cfg, network.decode_head.conv_seg
         label = self._to_grid(label, output.decoder)
-        drawn, counts = self.sample(output.logits[: len(label)], label)
-        drawn = label.masked_fill(~drawn.view_as(label), 255)
-        means, number = self._class_means(output.decoder, drawn)
+        drawn, counts = balanced_mask(
+            output.logits[: len(label)],
+            label,
+            self.class_counts,
+            style=cfg['sampling'],
+            rule=cfg['class_ratio'],
+            num_zones=cfg['num_zones'],
+            alpha=cfg['alpha'],
+        )
+        means, number = self._class_means(output.decoder, label.masked_fill(~drawn, 255))
         before = classifier.vectors.clone()
         classifier.follow(means, number > 0, cfg['prototype_decay'], cfg['normalize'])
         self.sample_counts += counts
@@ -264,33 +264,6 @@ class DeS4(MeanTeacherSegmentor):
             'sampled_ratio': counts.sum() / (label != 255).sum().clamp(min=1),
             **{f'zone{i}_ratio': share[i] for i in range(len(share)) if len(share) > 1},
         }
-
-    @torch.no_grad()
-    def sample(self, logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-        """Draw pixels of every class, of this rank's images (Sec. 3.3; Table 4).
-
-        Args:
-            logits (Tensor): (B, C, h, w) of the network whose features are sampled.
-            label (Tensor): int64 (B, h, w).
-
-        Returns:
-            tuple: bool (B * h * w,), and int64 (C, k), how many pixels of each class and zone are drawn.
-        """
-        cfg, label = self.semi_train_cfg, label.flatten()
-        ratio = class_ratio(self.class_counts)
-        if cfg['class_ratio'] == 'literal':
-            ratio = (1 / ratio).masked_fill(ratio == 0, 0)
-        present = label.new_zeros(self.num_classes + 1)
-        known = torch.where(label < self.num_classes, label, self.num_classes)
-        present.scatter_add_(0, known, torch.ones_like(known))
-        quota = class_quota(ratio, present[:-1])
-        probs = logits.float().softmax(dim=1)
-        if cfg['sampling'] == 'confidence':
-            return confidence_mask(probs.amax(dim=1).flatten(), label, quota)
-        zones = self.sample_counts.shape[1]
-        return multi_entropy_mask(
-            entropy(probs).flatten(), label, quota, num_zones=zones, alpha=cfg['alpha']
-        )
 
     @torch.no_grad()
     def start_prototypes(self, images: Iterable[tuple[Tensor, Tensor]]) -> int:
@@ -372,8 +345,8 @@ def _check_settings(cfg: dict) -> None:
     """Refuse values that no training could mean."""
     choices = {
         'prototype_init': ('first_batch', 'labeled_set'),
-        'sampling': ('multi_entropy', 'quantity', 'confidence'),
-        'class_ratio': ('inverse', 'literal'),
+        'sampling': STYLES,
+        'class_ratio': RULES,
     }
     for key, known in choices.items():
         if cfg[key] not in known:
