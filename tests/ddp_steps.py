@@ -8,6 +8,7 @@ from mmseg.registry import MODEL_WRAPPERS, MODELS
 from tiny import collated_batch, tiny_segmentor
 
 import mmseg_semi.engine  # noqa: F401  registers the constructors
+from mmseg_semi.models import PartMemoryBank, PartPrototypes
 
 
 def halve(batch: dict, rank: int, world_size: int) -> dict:
@@ -59,3 +60,16 @@ def train_imas(
             inner.update_teacher(0.9)
     logs = [{key: value.detach() for key, value in log.items()} for log in logs]
     return {'state_dict': inner.state_dict(), 'logs': logs}
+
+
+def remember_parts(rank: int, world_size: int) -> dict:
+    """Push the same images' parts, shared over the ranks, into a bank and prototypes; return their buffers."""
+    torch.manual_seed(0)
+    bank, prototypes = PartMemoryBank(2, 2, 3, 4), PartPrototypes(2, 2, 4)
+    prototypes.start(0, torch.ones(2, 4))
+    for _ in range(5):
+        means, present = torch.randn(4, 2, 2, 4), torch.rand(4, 2, 2) < 0.5
+        share = slice(rank * 4 // world_size, (rank + 1) * 4 // world_size)
+        bank.push(means[share], present[share])
+        prototypes.follow(means[share], present[share].long() * 3, decay=0.9)
+    return {**bank.state_dict(), **prototypes.state_dict()}

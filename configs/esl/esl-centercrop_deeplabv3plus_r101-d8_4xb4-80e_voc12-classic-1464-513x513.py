@@ -8,7 +8,7 @@ test_pipeline = [
         type='CenterCrop',
         crop_size=(513, 513),
         auto_pad=True,
-        pad_cfg=dict(type='Pad', pad_val=dict(img=(123.675, 116.28, 103.53), seg=255)),
+        pad_cfg=dict(type='Pad', pad_val=dict(img=(103.53, 116.28, 123.675), seg=255)),
     ),
     dict(type='PackSegInputs'),
 ]

@@ -71,10 +71,8 @@ def sample_anchors(
     wanted = (candidates[:num_classes].double() * ratio * (1 - 1e-12)).ceil().long()
     counts = wanted.clamp(max=limit)
     most = min(num_classes * limit, int(ratio * len(label)) + num_classes, len(label))
-    places = torch.arange(most, device=device)
     ends = counts.cumsum(0)
-    if device.type == 'cpu':
-        places = places[: int(ends[-1]) if num_classes else 0]
+    places = _taken(torch.arange(most, device=device), ends[-1])
     # Within its class each candidate has a random place.
     key = torch.rand(len(label), dtype=torch.float64, generator=generator, device=device)
     order = (row + key).argsort()
@@ -84,6 +82,11 @@ def sample_anchors(
     taken = places < ends[-1]
     index = order[position.clamp(max=len(label) - 1)].masked_fill(~taken, -1)
     return Anchors(index, chosen.masked_fill(~taken, 0), counts, wanted > limit)
+
+
+def _taken(places: Tensor, number: Tensor) -> Tensor:
+    """The first places, where to ask for their number waits for no device; else all."""
+    return places[: int(number)] if places.device.type == 'cpu' else places
 
 
 @torch.no_grad()

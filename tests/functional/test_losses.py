@@ -852,3 +852,25 @@ def test_soft_target_may_mask_a_class():
     logp = torch.tensor([0.3, -0.2]).log_softmax(0)
     expected = -(0.25 * logp[0] + 0.75 * logp[1])
     torch.testing.assert_close(losses.soft_cross_entropy(logits, target), expected[None])
+
+
+def test_contrast_logits_are_cosines_with_the_positive_first():
+    anchors, positives = torch.tensor([[3.0, 4], [0, 2]]), torch.tensor([[1.0, 0], [0, 7]])
+    bank = torch.tensor([[0.0, 1], [2, 0]])
+    terms = losses.contrast_logits(anchors, positives, bank, torch.tensor([[0, -1], [1, 0]]), 0.5)
+    expected = torch.tensor([[1.2, 1.6, -torch.inf], [2, 0, 2]])
+    torch.testing.assert_close(terms, expected)
+    lonely = losses.contrast_logits(anchors, positives, bank[:0], torch.full((2, 3), -1), 0.5)
+    torch.testing.assert_close(lonely, expected[:, :1])
+
+
+def test_contrast_of_equal_features_and_its_lower_bounds():
+    same = torch.ones(1, 4)
+    rows = torch.zeros(1, 255, dtype=torch.int64)
+    loss = losses.info_nce(same, same, same, rows, 0.5)
+    torch.testing.assert_close(loss, torch.tensor(256.0).log())
+    # Features that end in ReLU cannot be further apart than at a right angle.
+    apart = losses.info_nce(same, same, torch.tensor([[1.0, -1, 1, -1]]), rows, 0.5)
+    assert apart.item() == pytest.approx(3.5698, abs=1e-4)
+    opposite = losses.info_nce(same, same, -same, rows, 0.5)
+    assert opposite.item() == pytest.approx(1.7353, abs=1e-4)

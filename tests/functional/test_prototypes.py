@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from mmseg_semi.functional.prototypes import cosine_logits, update_prototypes
+from mmseg_semi.functional.prototypes import cluster_centers, cosine_logits, update_prototypes
 
 
 def slow_cosine(a, b):
@@ -270,3 +270,46 @@ def test_cuda_gives_the_numbers_of_the_cpu_without_synchronising():
         torch.cuda.set_sync_debug_mode('default')
     for value, expected in zip(values, everything(*arguments), strict=True):
         torch.testing.assert_close(value.cpu(), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_centers_of_separate_clusters():
+    centers = torch.tensor([[5.0, 0, 0], [0, 5, 0], [0, 0, 5]])
+    features = centers.repeat_interleave(40, dim=0) + torch.randn(120, 3) * 0.1
+    found = cluster_centers(features[torch.randperm(120)], 3)
+    order = found.argmax(dim=1).argsort()
+    means = features.view(3, 40, 3).mean(dim=1)
+    torch.testing.assert_close(found[order], means)
+    assert found.dtype == torch.float32
+
+
+def test_same_features_and_seed_give_the_same_centers():
+    features = torch.randn(300, 8, dtype=torch.float64)
+    first, second = cluster_centers(features, 5, seed=3), cluster_centers(features, 5, seed=3)
+    assert torch.equal(first, second)
+    assert first.shape == (5, 8)
+    assert first.dtype == torch.float64
+
+
+@pytest.mark.parametrize(
+    ('features', 'expected'),
+    [
+        (torch.zeros(0, 3), torch.zeros(0, 3)),
+        (torch.tensor([[1.0, 2], [0, 3]]), torch.tensor([[0.0, 3], [1, 2]])),
+        (torch.ones(50, 2), torch.ones(1, 2)),  # fewer different vectors than clusters
+        (torch.tensor([[0.0, 1]] * 20 + [[1, 0]] * 20), torch.tensor([[0.0, 1], [1, 0]])),
+    ],
+)
+@pytest.mark.filterwarnings('error')
+def test_few_vectors_give_few_centers(features, expected):
+    found = cluster_centers(features, 5)
+    assert found.shape == expected.shape
+    torch.testing.assert_close(found[found[:, 0].argsort()], expected)
+
+
+def test_vectors_that_no_cluster_holds_are_refused():
+    with pytest.raises(ValueError, match='NaN or infinite'):
+        cluster_centers(torch.tensor([[1.0, float('nan')]]), 2)
+    with pytest.raises(ValueError, match=r'must be floating point and \(M, D\)'):
+        cluster_centers(torch.zeros(3), 2)
+    with pytest.raises(ValueError, match='num_clusters is 0'):
+        cluster_centers(torch.zeros(3, 2), 0)

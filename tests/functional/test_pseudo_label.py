@@ -305,3 +305,16 @@ def test_upsampling_is_that_of_torch():
     confidence, label = pseudo_label.confidence_and_label(logits, (9, 7))
     torch.testing.assert_close(confidence, full.softmax(1).max(1).values)
     assert torch.equal(label, full.argmax(1))
+
+
+def test_entropy_of_the_class_histogram():
+    label = torch.tensor([[[0, 0, 1], [3, 3, 1]]])
+    everything = pseudo_label.label_entropy(label, 4)
+    torch.testing.assert_close(everything, torch.tensor(3.0).log())
+    valid = torch.tensor([[[True, True, True], [False, False, True]]])
+    torch.testing.assert_close(pseudo_label.label_entropy(label, 4, valid), torch.tensor(2.0).log())
+    assert pseudo_label.label_entropy(torch.full((2, 3, 3), 2), 4) == 0
+    assert pseudo_label.label_entropy(label, 4, torch.zeros_like(valid)) == 0
+    with FakeTensorMode():
+        on_device = torch.zeros(2, 3, 3, dtype=torch.int64, device='cuda')
+        assert pseudo_label.label_entropy(on_device, 4).device.type == 'cuda'

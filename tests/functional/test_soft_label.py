@@ -9,7 +9,13 @@ from hypothesis.extra import numpy as hnp
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mmseg_semi.functional import soft_label
-from mmseg_semi.functional.soft_label import dominant_soft_label
+from mmseg_semi.functional.losses import soft_cross_entropy
+from mmseg_semi.functional.mixing import paste
+from mmseg_semi.functional.soft_label import (
+    dominant_soft_label,
+    soft_label_cross_entropy,
+    top_soft_label,
+)
 
 
 def one_pixel(values, eta, dtype=torch.float64):
@@ -197,3 +203,93 @@ def test_cuda_gives_the_numbers_of_the_cpu_without_synchronising():
     finally:
         torch.cuda.set_sync_debug_mode('default')
     torch.testing.assert_close(result.cpu(), dominant_soft_label(probs, 0.95))
+
+
+@pytest.mark.parametrize(
+    ('num', 'expected'),
+    [
+        (1, [0, 1, 0, 0]),
+        (2, [0, 5 / 8, 0, 3 / 8]),
+        (3, [1 / 9, 5 / 9, 0, 3 / 9]),
+        (4, [0.1, 0.5, 0.1, 0.3]),
+        (9, [0.1, 0.5, 0.1, 0.3]),
+    ],
+)
+def test_most_probable_classes(num, expected):
+    probs = torch.tensor([0.1, 0.5, 0.1, 0.3], dtype=torch.float64).view(1, 4, 1, 1)
+    got = top_soft_label(probs, num).flatten()
+    if num == 3:  # two classes tie: one of them is kept
+        assert sorted(got.tolist()) == pytest.approx(sorted(expected))
+    else:
+        torch.testing.assert_close(got, torch.tensor(expected, dtype=torch.float64))
+
+
+def test_hard_label_is_one_hot_also_where_classes_tie():
+    label = top_soft_label(torch.full((2, 5, 3, 3), 0.2), 1)
+    assert torch.equal(label.sum(dim=1), torch.ones(2, 3, 3))
+    assert label.count_nonzero() == 18
+    with pytest.raises(ValueError, match='num is 0'):
+        top_soft_label(torch.rand(1, 2, 3, 3), 0)
+    with pytest.raises(ValueError, match='must be floating'):
+        top_soft_label(torch.rand(2, 3, 3), 1)
+
+
+SIZE = (12, 14)
+
+
+def plain_loss(student, teacher, mixed, valid, corners):
+    """Upsample, soft label, cut and paste, cross-entropy: of the batch, in this order."""
+    full = torch.nn.functional.interpolate(teacher, SIZE, mode='bilinear', align_corners=corners)
+    target = by_sort(full.softmax(dim=1), 0.9)
+    if mixed is not None:
+        partner, boxes = mixed
+        target = paste(target, target[partner], boxes)
+    return soft_cross_entropy(student, target, valid_mask=valid, align_corners=corners), target
+
+
+@pytest.mark.parametrize('chunk', [1, 1 << 22])
+@pytest.mark.parametrize('corners', [False, True])
+@pytest.mark.parametrize('masked', [False, True])
+@pytest.mark.parametrize('mix', [False, True])
+def test_loss_image_by_image_is_that_of_the_batch(mix, masked, corners, chunk, monkeypatch):
+    monkeypatch.setattr('mmseg_semi.functional._common.CHUNK_ELEMENTS', chunk)
+    student, teacher = torch.randn(2, 3, 5, 4, 6, dtype=torch.float64).mul(3)
+    boxes = torch.tensor([[1, 2, 9, 7], [0, 0, 14, 12], [3, 3, 3, 3]])
+    mixed = (torch.tensor([1, 2, 0]), boxes) if mix else None
+    valid = torch.rand(3, *SIZE) < 0.7 if masked else None
+    logits = [student.clone().requires_grad_() for _ in range(2)]
+    expected, target = plain_loss(logits[0], teacher, mixed, valid, corners)
+    got, classes_at = soft_label_cross_entropy(
+        logits[1],
+        teacher,
+        SIZE,
+        lambda probs: dominant_soft_label(probs, 0.9),
+        **(dict(partner=mixed[0], boxes=boxes) if mix else {}),
+        valid_mask=valid,
+        align_corners=corners,
+    )
+    torch.testing.assert_close(got, expected)
+    for loss in (expected, got):
+        loss.mean().backward()
+    torch.testing.assert_close(logits[1].grad, logits[0].grad)
+    number = (target > 0).sum(dim=1)[slice(None) if valid is None else valid]
+    counts = [(number == 1).sum(), (number == 2).sum(), (number > 2).sum()]
+    assert classes_at.tolist() == counts
+    assert min(counts) > 0
+
+
+def test_teacher_gets_no_gradient_and_half_precision_is_exact():
+    teacher = torch.randn(2, 5, 4, 6, dtype=torch.bfloat16, requires_grad=True)
+    student = torch.randn(2, 5, 4, 6, dtype=torch.bfloat16, requires_grad=True)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        got, _ = soft_label_cross_entropy(
+            student, teacher, SIZE, lambda probs: dominant_soft_label(probs, 0.9)
+        )
+    assert got.dtype == torch.float32
+    exact, _ = plain_loss(student.float(), teacher.float(), None, None, False)
+    torch.testing.assert_close(got, exact)
+    got.sum().backward()
+    assert teacher.grad is None
+    assert student.grad.abs().sum() > 0
+    with pytest.raises(ValueError, match='same images and classes'):
+        soft_label_cross_entropy(student, teacher[:1], SIZE, dominant_soft_label)

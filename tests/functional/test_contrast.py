@@ -1,0 +1,175 @@
+"""What ESL contrasts: counts by hand, and the frequencies of the draws."""
+
+import math
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from mmseg_semi.functional import contrast
+from mmseg_semi.functional.contrast import (
+    class_mean,
+    sample_anchors,
+    sample_negatives,
+    sample_positives,
+)
+
+
+def labels(*counts, void=0):
+    """A shuffled map (M,) with so many pixels of each class."""
+    label = torch.cat(
+        [torch.full((n,), c) for c, n in enumerate(counts)] + [torch.full((void,), 255)]
+    )
+    return label[torch.randperm(len(label))]
+
+
+@pytest.mark.parametrize(
+    ('counts', 'ratio', 'limit', 'expected', 'capped'),
+    [
+        ((30, 1, 0, 11), 0.1, 1000, [3, 1, 0, 2], [0, 0, 0, 0]),  # rounded up, at least one
+        ((100, 5, 21), 0.1, 4, [4, 1, 3], [1, 0, 0]),
+        ((7, 9), 1.0, 1000, [7, 9], [0, 0]),
+        ((100, 300, 700), 0.07, 1000, [7, 21, 49], [0, 0, 0]),  # products that floats exceed
+    ],
+)
+def test_share_and_limit_of_each_class(counts, ratio, limit, expected, capped):
+    label = labels(*counts, void=13)
+    anchors = sample_anchors(label, len(counts), ratio=ratio, limit=limit)
+    assert anchors.counts.tolist() == expected
+    assert anchors.capped.tolist() == [bool(x) for x in capped]
+    # Each place is of the class that it is said to be, and drawn once.
+    assert torch.equal(label[anchors.index], anchors.label)
+    assert torch.bincount(anchors.label, minlength=len(counts)).tolist() == expected
+    assert len(set(anchors.index.tolist())) == len(anchors.index) == sum(expected)
+
+
+def test_empty_places_come_last_where_their_number_is_not_asked(monkeypatch):
+    monkeypatch.setattr(contrast, '_taken', lambda places, number: places)
+    label = labels(30, 1, 0, 11, void=13)
+    anchors = sample_anchors(label, 4, ratio=0.1, limit=5)
+    # At most 5 of each class, a tenth of 55 places and one of each class more: 9 places, of which 6 are taken.
+    assert anchors.index.shape == (9,)
+    assert anchors.index[6:].tolist() == [-1] * 3
+    assert anchors.label.tolist() == [0, 0, 0, 1, 3, 3, 0, 0, 0]
+    assert torch.equal(label[anchors.index[:6]], anchors.label[:6])
+
+
+def test_every_candidate_is_as_likely():
+    label = torch.tensor([0, 1, 0, 255, 0, 1, 0])
+    hits = torch.zeros(len(label))
+    for seed in range(2000):
+        generator = torch.Generator().manual_seed(seed)
+        drawn = sample_anchors(label, 2, ratio=0.5, generator=generator).index
+        hits[drawn] += 1
+    assert hits[3] == 0
+    torch.testing.assert_close(hits[label < 2] / 2000, torch.full((6,), 0.5), atol=0.05, rtol=0)
+
+
+@pytest.mark.parametrize('num_pixels', [0, 5])
+def test_without_candidates_there_are_no_anchors(num_pixels):
+    anchors = sample_anchors(torch.full((num_pixels,), 255), 3)
+    assert anchors.index.shape == anchors.label.shape == (0,)
+    assert anchors.counts.tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ('settings', 'message'),
+    [
+        ({'ratio': 0}, r'ratio is 0, but a share'),
+        ({'ratio': 1.1}, r'ratio is 1\.1'),
+        ({'limit': 0}, r'limit is 0'),
+    ],
+)
+def test_bad_share_is_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        sample_anchors(torch.zeros(4, dtype=torch.int64), 1, **settings)
+    with pytest.raises(ValueError, match=r'must be \(M,\)'):
+        sample_anchors(torch.zeros(2, 2, dtype=torch.int64), 1)
+
+
+def test_positives_are_of_the_anchors_own_queue():
+    fill = torch.tensor([3, 0, 1])
+    queue = torch.tensor([0] * 300 + [1] * 5 + [2] * 5)
+    rows = sample_positives(queue, fill, capacity=4)
+    assert set(rows[:300].tolist()) == {0, 1, 2}
+    torch.testing.assert_close(
+        torch.bincount(rows[:300]) / 300, torch.full((3,), 1 / 3), atol=0.1, rtol=0
+    )
+    assert rows[300:].tolist() == [-1] * 5 + [8] * 5
+
+
+def stored(fill, capacity):
+    return [q * capacity + s for q, number in enumerate(fill) for s in range(number)]
+
+
+def test_negatives_come_from_all_other_queues_also_of_the_same_class():
+    # Two classes of two parts; the anchor is of the second part of the first class.
+    fill, capacity = [3, 4, 0, 2], 4
+    rows = sample_negatives(torch.tensor([1] * 40), torch.tensor(fill), capacity, num=4)
+    own = set(range(4, 8))
+    expected = sorted(set(stored(fill, capacity)) - own)
+    assert sorted(set(rows.flatten().tolist())) == expected == [0, 1, 2, 12, 13]
+    share = torch.bincount(rows.flatten(), minlength=14)[expected] / rows.numel()
+    torch.testing.assert_close(share, torch.full((5,), 0.2), atol=0.12, rtol=0)
+
+
+def test_same_class_can_be_left_out():
+    fill, capacity = torch.tensor([3, 4, 1, 2]), 4
+    rows = sample_negatives(torch.tensor([0, 1, 2, 3]), fill, capacity, num=50, block=2)
+    found = [sorted(set(row.tolist()) - {-1}) for row in rows]
+    assert found == [[8, 12, 13]] * 2 + [[0, 1, 2, 4, 5, 6, 7]] * 2
+
+
+@pytest.mark.parametrize('num', [4, 5, 255])
+def test_few_negatives_are_all_taken_once(num):
+    fill, capacity = torch.tensor([2, 3, 1]), 3
+    rows = sample_negatives(torch.tensor([0, 1, 2]), fill, capacity, num=num)
+    assert rows.shape == (3, num)
+    for row, own in zip(rows.tolist(), range(3), strict=True):
+        others = [x for x in stored(fill.tolist(), capacity) if x // capacity != own]
+        taken = [x for x in row if x >= 0]
+        if len(others) <= num:
+            assert taken == others
+            assert row[len(others) :] == [-1] * (num - len(others))
+        else:
+            assert len(taken) == num
+            assert set(taken) <= set(others)
+
+
+def test_an_empty_bank_has_no_negatives():
+    rows = sample_negatives(torch.tensor([0, 1]), torch.tensor([0, 0]), 4, num=3)
+    assert rows.tolist() == [[-1] * 3] * 2
+    only_own = sample_negatives(torch.tensor([1]), torch.tensor([0, 4]), 4, num=3)
+    assert only_own.tolist() == [[-1] * 3]
+    with pytest.raises(ValueError, match='num is 0'):
+        sample_negatives(torch.tensor([0]), torch.tensor([1]), 4, num=0)
+    with pytest.raises(ValueError, match='block is 2, but 3 queues'):
+        sample_negatives(torch.tensor([0]), torch.tensor([1, 1, 1]), 4, num=1, block=2)
+
+
+def test_mean_of_class_means_counts_absent_classes():
+    values = torch.tensor([1.0, 3.0, 10.0, math.inf], requires_grad=True)
+    label = torch.tensor([0, 0, 2, 1])
+    weight = torch.tensor([True, True, True, False])
+    mean = class_mean(values, label, weight, 4)
+    assert mean == (2 + 10) / 4
+    mean.backward()
+    assert values.grad.tolist() == [1 / 8, 1 / 8, 1 / 4, 0]
+    empty = torch.zeros(0, requires_grad=True)
+    nothing = class_mean(empty, label[:0], weight[:0], 4)
+    assert nothing == 0
+    nothing.backward()
+
+
+def test_nothing_waits_for_a_device():
+    with FakeTensorMode():
+        label = torch.zeros(500, dtype=torch.int64, device='cuda')
+        anchors = sample_anchors(label, 3, ratio=0.1, limit=10)
+        # What the shapes allow, not what there is.
+        assert anchors.index.shape == (30,)
+        fill = torch.zeros(6, dtype=torch.int64, device='cuda')
+        assert sample_positives(anchors.label, fill, 5).shape == (30,)
+        rows = sample_negatives(anchors.label, fill, 5, 7, block=2)
+        assert rows.shape == (30, 7)
+        values = torch.rand(30, device='cuda')
+        assert class_mean(values, anchors.label, anchors.index >= 0, 3).shape == ()
