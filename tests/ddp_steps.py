@@ -27,14 +27,28 @@ def halve(batch: dict, rank: int, world_size: int) -> dict:
 def train_imas(
     rank: int, world_size: int, iterations: int, accumulative_counts: int = 1, norm: str = 'GN'
 ) -> dict:
-    """Train iMAS for some iterations and return its weights and the first iteration's log."""
+    """Train iMAS for some iterations and return its weights and the iterations' logs."""
+    # Boxes and pairs are drawn on each rank, so only the rest is the same on one and on two.
+    settings = {'tau': 0.27, 'cutmix': None}
+    return train_method(rank, world_size, iterations, 'IMAS', settings, accumulative_counts, norm)
+
+
+def train_method(
+    rank: int,
+    world_size: int,
+    iterations: int,
+    method: str,
+    settings: dict,
+    accumulative_counts: int = 1,
+    norm: str = 'GN',
+) -> dict:
+    """Train a method for some iterations and return its weights and the iterations' logs."""
     torch.manual_seed(0)
     model = MODELS.build(
         {
-            'type': 'IMAS',
+            'type': method,
             'segmentor': tiny_segmentor(norm, auxiliary=True),
-            # Boxes and pairs are drawn on each rank, so only the rest is the same on one and on two.
-            'semi_train_cfg': {'tau': 0.27, 'cutmix': None},
+            'semi_train_cfg': settings,
         }
     )
     model.init_weights()

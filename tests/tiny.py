@@ -10,10 +10,21 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import nn
 
+from mmseg_semi.models.mixers import AdaptiveCutMix
+
 # What a Runner does first: MMEngine's own builders then find MMSegmentation's registries.
 init_default_scope('mmseg')
 
 NUM_CLASSES = 4
+
+
+class FixedCutMix(AdaptiveCutMix):
+    """A CutMix whose draw is given, so that a reference can replay it."""
+
+    plan = None
+
+    def sample(self, hardness, size, generator=None):
+        return self.plan
 
 
 def tiny_segmentor(norm: str = 'BN', auxiliary: bool = False, **head) -> dict:

@@ -21,6 +21,21 @@ from mmseg_semi.datasets.shapes import CLASSES, PALETTE, write_shapes
 RUNTIMES = Path(__file__).parents[1] / 'configs' / '_base_' / 'runtime'
 SIZE = (32, 32)
 NUM_LABELED, NUM_UNLABELED, NUM_VAL = 5, 9, 4
+#: What each method needs beside the defaults: settings, and hooks.
+METHODS = {
+    'IMAS': ({'tau': 0.3, 'unlabeled_weight': 1.0}, []),
+    'ESL': (
+        {
+            'segmentation_head': {'channels': 8},
+            'projector': {'channels': 8, 'out_channels': 8},
+            'num_parts': 2,
+            'queue_size': 3,
+            'num_negatives': 8,
+            'anchor_threshold': 0.3,
+        },
+        [{'type': 'PrototypeInitHook', 'max_pixels': 50}],
+    ),
+}
 #: Where the sets begin in the stream of drawn images, and in the files.
 STARTS = {'labeled': 0, 'unlabeled': NUM_LABELED, 'val': NUM_LABELED + NUM_UNLABELED}
 NUMBERS = {'labeled': NUM_LABELED, 'unlabeled': NUM_UNLABELED, 'val': NUM_VAL}
@@ -125,7 +140,7 @@ def tiny_config(
     classifier = {'type': 'Normal', 'std': 2.0, 'override': {'name': 'conv_seg'}}
     network = tiny_segmentor(norm, num_classes=len(CLASSES), dropout_ratio=0.2, init_cfg=classifier)
     network['data_preprocessor']['size'] = SIZE
-    settings = {'tau': 0.3, 'unlabeled_weight': 1.0}
+    settings, hooks = METHODS.get(method, ({}, []))
     model = {'type': method, 'segmentor': network, 'semi_train_cfg': settings}
     evaluation = {
         'batch_size': 2,
@@ -223,6 +238,7 @@ def tiny_config(
     )
     if method:
         config.custom_hooks.append({'type': 'MeanTeacherHook', 'decay': 0.9, 'copy_epochs': 1})
+        config.custom_hooks += hooks
         if by_epoch:
             config.train_dataloader.sampler.endless = False
     config.merge_from_dict({key.replace('__', '.'): value for key, value in changes.items()})

@@ -56,6 +56,31 @@ def test_nothing_of_the_package_is_left(method):
     assert (plain.val_cfg.type, plain.test_cfg.type) == ('ValLoop', 'TestLoop')
 
 
+@pytest.mark.parametrize('deep', [False, True])
+def test_esl_needs_the_package_for_its_own_head_alone(deep):
+    head = {'channels': 8} if deep else None
+    config = tiny_config('work', 'ESL', model__semi_train_cfg__segmentation_head=head)
+    before = copy.deepcopy(config._cfg_dict.to_dict())
+    plain = plain_config(config, META)
+    assert config._cfg_dict.to_dict() == before
+    assert own_modules(plain.model) == (['DeepClassifierHead'] if deep else [])
+    assert plain.get('custom_imports', {}).get('imports') == (['mmseg_semi'] if deep else None)
+    assert 'PixelCrossEntropyLoss' not in plain.pretty_text
+    model = MODELS.build(config.model).eval()
+    model.init_weights()
+    weights = plain_state_dict(model.state_dict(), 'student', model.training_only)
+    assert not any('projector' in key for key in weights)
+    network = MODELS.build(plain.model).eval()
+    network.load_state_dict(weights, strict=True)
+    image = torch.randn(1, 3, 32, 32)
+    assert torch.equal(network._forward(image), model.student._forward(image))
+    # And back: what was exported is where another training may start.
+    again = MODELS.build(config.model)
+    again.load_state_dict(weights, strict=False)
+    for name in ('student', 'teacher'):
+        assert torch.equal(getattr(again, name).eval()._forward(image), network._forward(image))
+
+
 def test_drawn_images_become_the_files_of_write_shapes(tmp_path):
     config = tiny_config('work')
     plain = plain_config(config, META)

@@ -22,6 +22,8 @@ SCENARIOS = {
         'workers': 1,
         'optim_wrapper__type': 'AutocastOptimWrapper',
     },
+    'esl': {'method': 'ESL', 'workers': 1},
+    'esl_whose_parts_come_later': {'method': 'ESL', 'model__semi_train_cfg__unlabeled_start': 7},
     'best_checkpoint': {
         'default_hooks__checkpoint__save_best': 'teacher/mIoU',
         'train_cfg__val_interval': 1,
@@ -115,6 +117,9 @@ def test_resumed_run_ends_like_the_uninterrupted_one(name, tmp_path):
     )
     assert re.search(r'resumed epoch: \d+, iter: [1-9]', output)
     assert differences(whole, resumed) == []
+    if SCENARIOS[name].get('method') == 'ESL':  # there was something to resume
+        assert whole['state_dict']['bank.fill'].any()
+        assert whole['state_dict']['bank.cursor'].any()
 
 
 @pytest.mark.parametrize('loop', ['IterBasedTrainLoop', 'EagerTrainLoop'])

@@ -42,6 +42,9 @@ json.dump(found, open('predictions.json', 'w'))
 """
 
 
+STOCK_HEAD = {'model__semi_train_cfg__segmentation_head': None}
+
+
 def logged(work_dir):
     (path,) = work_dir.glob('*/*.json')
     return json.loads(path.read_text())
@@ -49,7 +52,7 @@ def logged(work_dir):
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
-    """Two trainings of 2 iterations: iMAS on drawn images, supervised on files; and both as files."""
+    """Trainings of 2 iterations: iMAS and ESL on drawn images, supervised on files; and both as files."""
     folder = tmp_path_factory.mktemp('export')
     images = write_images(folder / 'images')
     write_shapes(folder / 'drawn', NUMBERS['val'], image_size=SIZE, start=STARTS['val'])
@@ -57,6 +60,7 @@ def folder(tmp_path_factory):
     trainings = {
         'imas': tiny_config(folder / 'imas', **short),
         'plain': tiny_config(folder / 'plain', None, images=images, **short),
+        'esl': tiny_config(folder / 'esl', 'ESL', **short, **STOCK_HEAD),
     }
     for name, config in trainings.items():
         result = run_tool(
@@ -73,8 +77,8 @@ def export(folder, name, *arguments):
 
 @pytest.mark.slow
 def test_exports_predict_and_score_alike_without_the_package(folder):
-    for name in ('teacher', 'student', 'model'):
-        training = 'plain' if name == 'model' else 'imas'
+    for name in ('teacher', 'student', 'model', 'esl'):
+        training = {'model': 'plain', 'esl': 'esl'}.get(name, 'imas')
         network = () if name != 'student' else ('--network', 'student')
         result = export(folder, training, f'exported_{name}', *network)
         assert result.code == 0, result.output
@@ -83,6 +87,7 @@ def test_exports_predict_and_score_alike_without_the_package(folder):
         'exported_teacher,teacher.pth,drawn',
         'exported_student,student.pth,drawn',
         'exported_model,model.pth,images',
+        'exported_esl,teacher.pth,drawn',
     ]
     script = folder / 'without_package.py'
     script.write_text(WITHOUT_PACKAGE)
@@ -96,7 +101,7 @@ def test_exports_predict_and_score_alike_without_the_package(folder):
     )
     assert run.returncode == 0, run.stderr
     expected = {}
-    for training in ('imas', 'plain'):
+    for training in ('imas', 'plain', 'esl'):
         where = folder / f'tested_{training}'
         result = run_tool(
             *(TOOLS / 'test.py', f'{training}_config.py', f'{training}/iter_2.pth'),
@@ -110,6 +115,7 @@ def test_exports_predict_and_score_alike_without_the_package(folder):
         assert got['mIoU'] == expected['imas'][f'{name}/mIoU']
         assert got['aAcc'] == expected['imas'][f'{name}/aAcc']
     assert logged(folder / 'exported_model' / 'tested')['mIoU'] == expected['plain']['mIoU']
+    assert logged(folder / 'exported_esl' / 'tested')['mIoU'] == expected['esl']['teacher/mIoU']
     predictions = json.loads((folder / 'predictions.json').read_text())
     assert len(predictions['exported_teacher']) == SIZE[0]
     assert len(torch.tensor(predictions['exported_teacher']).unique()) > 1
@@ -184,3 +190,22 @@ def test_file_that_is_no_checkpoint(folder, kind):
     expected = 'has no state_dict' if kind == 'weights' else 'is no checkpoint or only a part'
     assert result.last_line.startswith(f'export: {kind}.pth {expected}')
     assert 'Traceback' not in result.output
+
+
+def test_esl_with_a_head_of_its_own_says_so(folder):
+    config = tiny_config(folder / 'deep', 'ESL', train_cfg__max_iters=1)
+    dump(config, folder / 'deep_config.py')
+    result = run_tool(TOOLS / 'train.py', 'deep_config.py', cwd=folder)
+    assert result.code == 0, result.output
+    result = run_tool(
+        TOOLS / 'export.py', 'deep_config.py', 'deep/iter_1.pth', 'exported_deep', cwd=folder
+    )
+    assert result.code == 0, result.output
+    assert 'the network has DeepClassifierHead, so that they import mmseg_semi' in result.output
+    tested = run_tool(
+        *(STOCK_TOOLS / 'test.py', 'exported_deep/config.py', 'exported_deep/teacher.pth'),
+        *('--cfg-options', 'test_dataloader.dataset.data_root=drawn'),
+        cwd=folder,
+    )
+    assert tested.code == 0, tested.output
+    assert 'mIoU' in tested.output

@@ -7,18 +7,15 @@ import pytest
 import torch
 from mmseg.models.utils import resize
 from mmseg.registry import MODELS
-from tiny import NUM_CLASSES, collated_batch, tiny_segmentor, unlabeled_sample
+from tiny import (
+    NUM_CLASSES,
+    FixedCutMix,
+    collated_batch,
+    tiny_segmentor,
+    unlabeled_sample,
+)
 
-from mmseg_semi.models.mixers import AdaptiveCutMix, CutMixPlan
-
-
-class FixedCutMix(AdaptiveCutMix):
-    """A CutMix whose draw is given, so that the reference can replay it."""
-
-    plan = None
-
-    def sample(self, hardness, size, generator=None):
-        return self.plan
+from mmseg_semi.models.mixers import CutMixPlan
 
 
 def build(norm='GN', tau=0.28, **settings):

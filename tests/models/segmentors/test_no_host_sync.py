@@ -21,13 +21,25 @@ def on_device(batch):
     return {'inputs': inputs, 'data_samples': samples}
 
 
+SETTINGS = {
+    'IMAS': {'tau': 0.28},
+    'ESL': {
+        'anchor_threshold': 0.26,
+        'num_parts': 2,
+        'queue_size': 3,
+        'projector': {'channels': 8, 'out_channels': 8},
+    },
+}
+
+
 @needs_gpu
+@pytest.mark.parametrize('method', SETTINGS)
 @pytest.mark.parametrize('loss', [{}, {'ohem': {'threshold': 0.7, 'min_kept': 100}}])
 @pytest.mark.parametrize('ignore_padding', [True, False])
-def test_step_and_average_never_wait(loss, ignore_padding):
+def test_step_and_average_never_wait(loss, ignore_padding, method):
     segmentor = tiny_segmentor('BN', loss_decode={'type': 'PixelCrossEntropyLoss', **loss})
-    settings = {'tau': 0.28, 'ignore_padding': ignore_padding}
-    model = MODELS.build({'type': 'IMAS', 'segmentor': segmentor, 'semi_train_cfg': settings})
+    settings = {**SETTINGS[method], 'ignore_padding': ignore_padding}
+    model = MODELS.build({'type': method, 'segmentor': segmentor, 'semi_train_cfg': settings})
     model = model.cuda().train()
     wrapper = build_optim_wrapper(
         model,
