@@ -11,6 +11,7 @@ from mmengine.runner.checkpoint import _load_checkpoint_to_model, get_state_dict
 from mmseg.registry import MODELS
 from tiny import (
     NUM_CLASSES,
+    FixedCutMix,
     build_plain,
     collated_batch,
     tiny_segmentor,
@@ -18,18 +19,9 @@ from tiny import (
 )
 
 import mmseg_semi.engine  # noqa: F401  registers the constructors
-from mmseg_semi.models.mixers import AdaptiveCutMix, CutMixPlan
+from mmseg_semi.models.mixers import CutMixPlan
 
 BASELINE = {'decoupled_training': False, 'shared_head': False, 'pixel_reweighting': False}
-
-
-class FixedCutMix(AdaptiveCutMix):
-    """A CutMix whose draw is given, so that the reference can replay it."""
-
-    plan = None
-
-    def sample(self, hardness, size, generator=None):
-        return self.plan
 
 
 def build(norm='GN', auxiliary=False, **settings):
