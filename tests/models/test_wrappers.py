@@ -25,9 +25,8 @@ def test_sync_bn_falls_back_to_bn_whose_statistics_agree(tmp_path):
         assert torch.equal(second['state_dict'][key], value), key
 
 
-@pytest.mark.parametrize('shared', [True, False])
-def test_prototypes_of_two_ranks_are_those_of_one(tmp_path, shared):
-    settings = {'cutmix': None, 'shared_head': shared}
+def test_prototypes_of_two_ranks_are_those_of_one(tmp_path):
+    settings = {'cutmix': None}
     first, second = run_on_ranks(train_method, 2, tmp_path, 2, 3, 'DeS4', settings)
     alone = train_method(0, 1, 3, 'DeS4', settings)
     for key, value in alone['state_dict'].items():
