@@ -38,7 +38,7 @@ FILES = sorted(f for f in ROOT.rglob('*.py') if '_base_' not in f.relative_to(RO
 BASES = sorted((ROOT / '_base_').rglob('*.py'))
 #: {method}_{model}_{schedule}_{dataset}[-{partition}]-{crop}.py; the demo's configs have names of their own.
 NAME = re.compile(
-    r'(?P<method>[a-z]+)(?P<official>-official)?(?P<crop_test>-centercrop)?_deeplabv3plus_(?P<net>[a-z0-9-]+)_'
+    r'(?P<method>[a-z]+4?)(?P<official>-official)?(?P<crop_test>-centercrop)?_deeplabv3plus_(?P<net>[a-z0-9-]+)_'
     r'((?P<gpus>\d+)xb(?P<batch>\d+)-)?(?P<length>\d+)(?P<unit>e|k|iter)_'
     r'(?P<dataset>[a-z0-9]+)(-(?P<partition>[a-z0-9_-]+))?-(?P<crop>\d+x\d+)\.py'
 )
@@ -46,6 +46,7 @@ NAMED = [file for file in FILES if file.parent.name != 'demo']
 #: Training images of each dataset, and images of each kind in a step over all GPUs.
 TOTAL = {'voc12': 10582, 'cityscapes': 2975, 'camvid': 367, 'shapes': 540}
 STEP = {'voc12': 16, 'cityscapes': 16, 'camvid': 8, 'shapes': 8, 'own': 4}
+METHODS = {'imas': 'IMAS', 'esl': 'ESL', 'des4': 'DeS4'}
 ESL_STEP = {**STEP, 'voc12': 8, 'cityscapes': 8}
 
 
@@ -137,7 +138,7 @@ GEOMETRY = ('RandomResize', 'RandomFlip', 'RandomCrop')
 
 def test_there_are_configs():
     methods = {file.parent.name for file in FILES}
-    assert {'esl', 'imas', 'suponly'} <= methods
+    assert {'des4', 'esl', 'imas', 'suponly'} <= methods
     assert all(NAME.fullmatch(file.name) for file in NAMED), (
         'a file name does not follow the pattern'
     )
@@ -151,11 +152,11 @@ def test_name_tells_method_and_network(file):
     cfg, said = load(file), NAME.fullmatch(file.name)
     assert file.parent.name == said['method']
     cityscapes = 'cityscapes' in file.name
-    # Only its windows differ from EncoderDecoder's; ESL evaluates with MMSegmentation's.
-    slides = cityscapes and said['method'] != 'esl'
+    # Only its windows differ from EncoderDecoder's; ESL and DeS4 are evaluated with MMSegmentation's.
+    slides = cityscapes and said['method'] not in ('esl', 'des4')
     plain = 'SlideScoreEncoderDecoder' if slides else 'EncoderDecoder'
     assert network_config(cfg).type == plain
-    assert cfg.model.type == {'suponly': plain, 'imas': 'IMAS', 'esl': 'ESL'}[said['method']]
+    assert cfg.model.type == METHODS.get(said['method'], plain)
     if said['method'] == 'imas':
         assert cfg.model.semi_train_cfg.get('ignore_background', False) == bool(said['official'])
     backbone = network_config(cfg).backbone
@@ -274,7 +275,7 @@ def test_pipelines_build(file):
         unlabeled = found['unlabeled']
         assert not steps(unlabeled, 'LoadAnnotations', 'PackSegInputs')
         assert unlabeled[1].type == 'AddValidMask'
-        if cfg.model.type == 'ESL':  # CutMix is its only strong augmentation
+        if cfg.model.type in ('ESL', 'DeS4'):  # CutMix is its only strong augmentation
             assert unlabeled[-1].type == 'PackUnlabeledInputs'
             assert not steps(unlabeled, 'RandomIntensity')
         else:
@@ -347,7 +348,7 @@ def test_dumped_config_is_the_config(file, monkeypatch):
     assert again.to_dict() == cfg.to_dict()
 
 
-@pytest.mark.parametrize('method', ['esl', 'imas', 'suponly'])
+@pytest.mark.parametrize('method', ['des4', 'esl', 'imas', 'suponly'])
 def test_laid_out_dump_is_the_config(method):
     cfg = load(next(file for file in FILES if file.parent.name == method))
     assert Config.fromstring(cfg.pretty_text, '.py').to_dict() == cfg.to_dict()
@@ -368,7 +369,7 @@ def _named(pattern: str) -> list[Path]:
     return [file for file in NAMED if re.search(pattern, file.name)]
 
 
-@pytest.mark.parametrize('file', _named('^(?!esl).*(_voc12-|_cityscapes-)'), ids=ids)
+@pytest.mark.parametrize('file', _named('^(?!esl|des4).*(_voc12-|_cityscapes-)'), ids=ids)
 def test_benchmarks_follow_the_paper(file):
     """The published hyper-parameters of iMAS."""
     cfg, voc = load(file), '_voc12-' in file.name
@@ -447,6 +448,42 @@ def test_esl_has_all_partitions_of_the_paper():
         'voc12-classic': (92, 183, 366, 732, 1464),
         'voc12-blender-u2pl': (662, 1323, 2646, 5291),
         'cityscapes-u2pl': (186, 372, 744, 1488),
+    }.items():
+        for count in counts:
+            assert sum(f'_{family}-{count}-' in name for name in names) == 1
+
+
+@pytest.mark.parametrize('file', _named('^des4.*(_voc12-|_cityscapes-)'), ids=ids)
+def test_des4_benchmarks_follow_the_paper(file):
+    """Sec. 4.1 of DeS4, and U2PL's network where it is silent."""
+    cfg, voc = load(file), '_voc12-' in file.name
+    network, model = network_config(cfg), model_of(cfg)
+    optimizer = cfg.optim_wrapper.optimizer
+    assert (optimizer.type, optimizer.momentum) == ('SGD', 0.9)
+    assert (optimizer.lr, optimizer.weight_decay) == ((0.001, 1e-4) if voc else (0.01, 6e-4))
+    assert ('paramwise_cfg' in cfg.optim_wrapper) == voc
+    assert cfg.param_scheduler[0].power == 0.9
+    # What is published and what is recommended are the defaults, but for the padding.
+    assert model.semi_train_cfg == {**type(model).train_defaults, 'ignore_padding': False}
+    assert model.prototypes.vectors.shape == (model.num_classes, 256)
+    (teacher,) = [hook for hook in cfg.custom_hooks if hook.type == 'MeanTeacherHook']
+    assert (teacher.decay, teacher.warmup, teacher.buffers) == (0.99, 'none', 'average')
+    ohem = None if voc else dict(threshold=0.7, min_kept=100000)
+    assert network.decode_head.loss_decode.get('ohem') == ohem
+    assert (network.auxiliary_head is None) == voc
+    rates, grid = (
+        ((1, 6, 12, 18), (2, 4, 8)) if '-d16_' in file.name else ((1, 12, 24, 36), (4, 8, 16))
+    )
+    assert network.decode_head.dilations == rates
+    assert network.backbone.multi_grid == grid
+
+
+def test_des4_has_all_partitions_of_the_paper():
+    names = [file.name for file in _named('^des4_.*r101-d8')]
+    for family, counts in {
+        'voc12-classic': (92, 183, 366, 732, 1464),
+        'voc12-blender-u2pl': (662, 1323, 2646, 5291),
+        'cityscapes-u2pl': (372, 744),
     }.items():
         for count in counts:
             assert sum(f'_{family}-{count}-' in name for name in names) == 1
