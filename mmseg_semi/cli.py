@@ -21,6 +21,11 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--work-dir', help='folder for logs and results (default: work_dirs/NAME_OF_THE_CONFIG)'
     )
+    add_config_arguments(parser)
+
+
+def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of every tool that reads a config and may run on several processes."""
     parser.add_argument(
         '--cfg-options',
         nargs='+',
@@ -38,6 +43,61 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
 
 
+def add_image_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that name unlabelled images and say how they are loaded."""
+    parser.add_argument(
+        '--img-dir',
+        metavar='DIR',
+        help='folder that the lines of IMAGES are relative to, where it is a list',
+    )
+    parser.add_argument(
+        '--img-suffix',
+        nargs='+',
+        metavar='SUFFIX',
+        help='ending(s) of the images (default: .jpg .jpeg .png)',
+    )
+    parser.add_argument(
+        '--batch-size',
+        type=int,
+        default=8,
+        help='images of one size that are in the network together; large ones are fewer (default: 8)',
+    )
+    parser.add_argument(
+        '--num-workers',
+        type=int,
+        default=2,
+        help='processes that load images, of each rank (default: 2)',
+    )
+
+
+def images_config(args: argparse.Namespace) -> dict:
+    """Config of the images that `IMAGES` and the arguments of `add_image_arguments` name.
+
+    Raises:
+        FileNotFoundError: there is no such folder or list.
+        ValueError: a list without the folder it belongs to, or a folder with another.
+    """
+    config = dict(type='UnlabeledDataset', img_dir=args.images)
+    if Path(args.images).is_dir():
+        if args.img_dir is not None:
+            raise ValueError(
+                f'--img-dir {args.img_dir}: IMAGES is the folder {args.images} itself; leave --img-dir out.'
+            )
+    elif not Path(args.images).is_file():
+        raise FileNotFoundError(
+            f'IMAGES {args.images} does not exist: give a folder of images, or a list of ids with --img-dir.'
+        )
+    elif args.img_dir is None:
+        raise ValueError(
+            f'IMAGES {args.images} is a list: give the folder of its images with --img-dir.'
+        )
+    else:
+        config.update(ann_file=args.images, img_dir=args.img_dir)
+    if args.img_suffix is not None:
+        config['img_suffix'] = args.img_suffix
+    return config
+
+
 @contextmanager
 def one_sentence_errors() -> Iterator[None]:
     """End the program with the message alone when what the user named is missing or does not fit."""
@@ -48,7 +108,7 @@ def one_sentence_errors() -> Iterator[None]:
 
 
 def load_config(args: argparse.Namespace) -> Config:
-    """The config that the arguments of `add_run_arguments` ask for.
+    """The config that the arguments of `add_run_arguments` or `add_config_arguments` ask for.
 
     Args:
         args (argparse.Namespace): With `config`, a path or `package::path/below/its/configs.py`.
@@ -66,7 +126,7 @@ def load_config(args: argparse.Namespace) -> Config:
     cfg.launcher = args.launcher
     if args.cfg_options is not None:
         cfg.merge_from_dict(args.cfg_options)
-    if args.work_dir is not None:
+    if getattr(args, 'work_dir', None) is not None:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = str(Path('work_dirs') / Path(path).stem)

@@ -348,6 +348,23 @@ def init_distributed(
     )
 
 
+def set_up_processes(cfg) -> None:
+    """What a Runner does first, for whoever has none yet: join the launcher's processes, set how workers start.
+
+    Args:
+        cfg (Config): With ``launcher`` and ``env_cfg``, as a Runner takes them.
+    """
+    from mmengine.dist import init_dist, is_distributed
+    from mmengine.utils.dl_utils import set_multi_processing
+
+    launcher, env_cfg = cfg.get('launcher', 'none'), cfg.get('env_cfg', {})
+    dist_cfg = env_cfg.get('dist_cfg', {})
+    init_distributed(launcher, timeout=dist_cfg.get('timeout'))
+    if launcher != 'none' and not is_distributed():
+        init_dist(launcher, **dist_cfg)
+    set_multi_processing(**env_cfg.get('mp_cfg', {}), distributed=is_distributed())
+
+
 def _has_accelerator() -> bool:
     from mmengine.device import get_device
 

@@ -33,21 +33,42 @@ from mmseg.registry import (  # noqa: E402
     PARAM_SCHEDULERS,
 )
 
+from mmseg_semi.engine.runner.stages import TrainStage, build_stages  # noqa: E402
+
 ROOT = Path(mmseg_semi.__file__).resolve().parent.parent / 'configs'
 FILES = sorted(f for f in ROOT.rglob('*.py') if '_base_' not in f.relative_to(ROOT).parts)
 BASES = sorted((ROOT / '_base_').rglob('*.py'))
 #: {method}_{model}_{schedule}_{dataset}[-{partition}]-{crop}.py; the demo's configs have names of their own.
 NAME = re.compile(
-    r'(?P<method>[a-z]+4?)(?P<official>-official)?(?P<crop_test>-centercrop)?_deeplabv3plus_(?P<net>[a-z0-9-]+)_'
+    r'(?P<method>[a-z]+4?)(-(?P<variant>official|st|retrain3|centercrop))?_'
+    r'(?P<head>deeplabv3plus|pspnet)_(?P<net>[a-z0-9-]+)_'
     r'((?P<gpus>\d+)xb(?P<batch>\d+)-)?(?P<length>\d+)(?P<unit>e|k|iter)_'
     r'(?P<dataset>[a-z0-9]+)(-(?P<partition>[a-z0-9_-]+))?-(?P<crop>\d+x\d+)\.py'
 )
 NAMED = [file for file in FILES if file.parent.name != 'demo']
-#: Training images of each dataset, and images of each kind in a step over all GPUs.
+#: Training images of each dataset, and images of each kind in a step over all GPUs; in self-training, where a
+#: step mixes both kinds, images in all.
 TOTAL = {'voc12': 10582, 'cityscapes': 2975, 'camvid': 367, 'shapes': 540}
 STEP = {'voc12': 16, 'cityscapes': 16, 'camvid': 8, 'shapes': 8, 'own': 4}
+#: Methods whose windows on Cityscapes are MMSegmentation's.
+WHOLE = ('esl', 'des4')
 METHODS = {'imas': 'IMAS', 'esl': 'ESL', 'des4': 'DeS4'}
 ESL_STEP = {**STEP, 'voc12': 8, 'cityscapes': 8}
+
+
+MIXED = {**STEP, 'own': 8}
+#: ST++'s strong augmentation with the values of its code, which are the transforms' defaults.
+STRONG = ['RandomColorJitter', 'RandomGray', 'RandomGaussianBlur', 'RandomNoiseCutout']
+#: Pseudo-labels that each training of a method sees.
+LABELS = {
+    'st': {'teacher': None, 'student': ['stage://label']},
+    'stpp': {
+        'teacher': None,
+        'student': ['stage://label_reliable'],
+        'final': ['stage://label_reliable', 'stage://label_unreliable'],
+    },
+}
+LABELS['stpp-retrain3'] = {**LABELS['stpp'], 'retrain3': ['stage://label_all']}
 
 
 def step_of(said: re.Match) -> int:
@@ -108,7 +129,37 @@ def network_config(cfg: Config):
 
 def labeled_config(cfg: Config):
     dataset = cfg.train_dataloader.dataset
-    return dataset.labeled if dataset.type == 'LabeledUnlabeledDataset' else dataset
+    child = dataset.get('labeled')  # a switch of drawn shapes, which are no child
+    return child if isinstance(child, dict) else dataset
+
+
+def unlabeled_config(cfg: Config):
+    """The images without labels, which self-training labels by a network; None without any."""
+    dataset = cfg.train_dataloader.dataset
+    if dataset.type == 'LabeledUnlabeledDataset':
+        return dataset.unlabeled
+    return (dataset.get('pseudo_labeled') or {}).get('images')
+
+
+def self_trains(cfg: Config) -> bool:
+    """Whether it is a training, or several, of ST or ST++."""
+    return cfg.train_dataloader.dataset.type == 'SelfTrainingDataset'
+
+
+@functools.cache
+def stages_of(file: Path):
+    """The stages of a config by name."""
+    top = copy.deepcopy(load(file))
+    top.work_dir = 'work'
+    return build_stages(top)
+
+
+@functools.cache
+def training(file: Path, stage: str) -> dict:
+    """The config of one training of a staged config, without what every stage has of its own."""
+    cfg = stages_of(file)[stage].config().to_dict()
+    del cfg['work_dir']
+    return cfg
 
 
 def dataset_class(config):
@@ -122,8 +173,10 @@ def pipelines(cfg: Config) -> dict[str, list]:
         'val': cfg.val_dataloader.dataset.pipeline,
         'test': cfg.test_dataloader.dataset.pipeline,
     }
-    if 'unlabeled' in cfg.train_dataloader.dataset:
-        found['unlabeled'] = cfg.train_dataloader.dataset.unlabeled.pipeline
+    dataset = cfg.train_dataloader.dataset
+    for kind in ('unlabeled', 'pseudo_labeled'):
+        if dataset.get(kind):
+            found[kind] = dataset[kind].pipeline
     if 'tta_pipeline' in cfg:
         found['tta'] = cfg.tta_pipeline
     return found
@@ -133,12 +186,12 @@ def steps(pipeline, *types: str) -> list:
     return [step for step in pipeline if step.type in types]
 
 
-GEOMETRY = ('RandomResize', 'RandomFlip', 'RandomCrop')
+GEOMETRY = ('RandomResize', 'Pad', 'RandomFlip', 'RandomCrop')
 
 
 def test_there_are_configs():
     methods = {file.parent.name for file in FILES}
-    assert {'des4', 'esl', 'imas', 'suponly'} <= methods
+    assert {'des4', 'esl', 'imas', 'suponly', 'st', 'stpp'} <= methods
     assert all(NAME.fullmatch(file.name) for file in NAMED), (
         'a file name does not follow the pattern'
     )
@@ -151,25 +204,32 @@ def test_there_are_configs():
 def test_name_tells_method_and_network(file):
     cfg, said = load(file), NAME.fullmatch(file.name)
     assert file.parent.name == said['method']
-    cityscapes = 'cityscapes' in file.name
-    # Only its windows differ from EncoderDecoder's; ESL and DeS4 are evaluated with MMSegmentation's.
-    slides = cityscapes and said['method'] not in ('esl', 'des4')
-    plain = 'SlideScoreEncoderDecoder' if slides else 'EncoderDecoder'
+    windows = 'cityscapes' in file.name and not self_trains(cfg) and said['method'] not in WHOLE
+    # Only its windows differ from EncoderDecoder's; ST++ evaluates whole images, ESL and DeS4 whole windows.
+    plain = 'SlideScoreEncoderDecoder' if windows else 'EncoderDecoder'
     assert network_config(cfg).type == plain
     assert cfg.model.type == METHODS.get(said['method'], plain)
     if said['method'] == 'imas':
-        assert cfg.model.semi_train_cfg.get('ignore_background', False) == bool(said['official'])
+        official = said['variant'] == 'official'
+        assert cfg.model.semi_train_cfg.get('ignore_background', False) == official
+    staged = said['method'] in ('st', 'stpp')
+    assert cfg.get('runner_type') == ('StagedRunner' if staged else None)
+    assert self_trains(cfg) == (staged or said['variant'] == 'st')
+    head = {'deeplabv3plus': ('DepthwiseSeparableASPPHead', 'PlainDeepLabV3PlusHead')}
+    assert network_config(cfg).decode_head.type in head.get(said['head'], ('PSPHead',))
     backbone = network_config(cfg).backbone
     depth = re.match(r'r(\d+)', said['net'])
     assert backbone.depth == (int(depth[1]) if depth else 18)
-    published = re.match(r'r\d+s-', said['net'])
-    assert backbone.type == ('CeilPoolResNetV1c' if published else 'ResNetV1c')
+    stem = re.match(r'r\d+([sb]?)-', said['net'])
+    stems = {'s': 'CeilPoolResNetV1c', 'b': 'ResNet', '': 'ResNetV1c'}
+    assert backbone.type == stems[stem[1] if stem else '']
     stride = re.search(r'-d(\d+)$', said['net'])
     # Drawn shapes and the small CamVid check name no stride: it is 8.
     expected = int(stride[1]) if stride else 8
     features, logits = map_sizes(repr(cfg.model.to_dict()), tuple(cfg.crop_size))
     assert features == tuple(-(-side // expected) for side in cfg.crop_size)
-    assert logits == tuple(-(-side // 4) for side in cfg.crop_size)
+    size = 4 if said['head'] == 'deeplabv3plus' else expected
+    assert logits == tuple(-(-side // size) for side in cfg.crop_size)
 
 
 PARTITIONED = [file for file in NAMED if NAME.fullmatch(file.name)['partition']]
@@ -179,14 +239,14 @@ PARTITIONED = [file for file in NAMED if NAME.fullmatch(file.name)['partition']]
 def test_name_tells_partition(file):
     cfg, said = load(file), NAME.fullmatch(file.name)
     name, partition = said['dataset'], said['partition']
-    dataset, labeled = cfg.train_dataloader.dataset, labeled_config(cfg)
-    semi = dataset.type == 'LabeledUnlabeledDataset'
+    labeled, unlabeled = labeled_config(cfg), unlabeled_config(cfg)
+    assert (unlabeled is None) == (said['method'] == 'suponly')
     if name == 'shapes':
         assert labeled.num_images == int(partition)
-        if semi:
-            assert dataset.unlabeled.num_images == TOTAL[name] - int(partition)
-            assert dataset.unlabeled.start == labeled.start + labeled.num_images
-            assert dataset.unlabeled.labeled is False
+        if unlabeled:
+            assert unlabeled.num_images == TOTAL[name] - int(partition)
+            assert unlabeled.start == labeled.start + labeled.num_images
+            assert unlabeled.labeled is False
         return
     if partition == 'all':
         assert labeled.ann_file == 'splits/train.txt'
@@ -194,14 +254,23 @@ def test_name_tells_partition(file):
     family, _, count = partition.rpartition('-')
     folder = f'splits/{family}/{count}' if family else f'splits/{partition}/seed0'
     assert labeled.ann_file == f'{folder}/labeled.txt'
-    if semi:
-        assert dataset.unlabeled.ann_file == f'{folder}/unlabeled.txt'
+    if unlabeled:
+        assert unlabeled.ann_file == f'{folder}/unlabeled.txt'
 
 
 @pytest.mark.parametrize('file', NAMED, ids=ids)
 def test_name_tells_length(file):
     cfg, said = load(file), NAME.fullmatch(file.name)
     length, unit = int(said['length']), said['unit']
+    assert 'end' not in cfg.param_scheduler[-1], 'the schedule would not follow the length'
+    if unit == 'e' and self_trains(cfg):
+        # Passes over each training's own list.
+        assert (cfg.train_cfg.type, cfg.train_cfg.max_epochs) == ('EpochBasedTrainLoop', length)
+        assert 'max_iters' not in cfg.train_cfg
+        assert length % cfg.train_cfg.val_interval == 0
+        checkpoint = cfg.default_hooks.checkpoint
+        assert (checkpoint.by_epoch, length % checkpoint.interval) == (True, 0)
+        return
     if unit == 'e':
         # Passes over the unlabelled images.
         labeled = int(said['partition'].rpartition('-')[2])
@@ -212,7 +281,6 @@ def test_name_tells_length(file):
     else:
         assert cfg.train_cfg.max_iters == length * (1000 if unit == 'k' else 1)
     assert cfg.train_cfg.max_iters >= cfg.train_cfg.val_interval
-    assert 'end' not in cfg.param_scheduler[-1], 'the schedule would not follow max_iters'
 
 
 @pytest.mark.parametrize('file', NAMED, ids=ids)
@@ -223,14 +291,19 @@ def test_name_tells_crop_and_batch(file):
     assert cfg.crop_size == (height, width)
     assert cfg.model.data_preprocessor.size == cfg.crop_size
     found = pipelines(cfg)
-    for name in ('labeled', 'unlabeled'):
+    for name in ('labeled', 'unlabeled', 'pseudo_labeled'):
         if name in found:
             (crop,) = steps(found[name], 'RandomCrop')
             assert crop.crop_size == cfg.crop_size
+            for pad in steps(found[name], 'Pad'):
+                assert pad.size == (width, height)
     loader, sampler = cfg.train_dataloader, cfg.train_dataloader.sampler
     gpus = int(said['gpus'] or 1)
     assert said['batch'] is None or int(said['batch']) == loader.batch_size
-    if said['method'] == 'suponly':
+    if self_trains(cfg):
+        assert gpus * loader.batch_size == MIXED[said['dataset']]
+        assert cfg.auto_scale_lr.base_batch_size == gpus * loader.batch_size
+    elif said['method'] == 'suponly':
         assert gpus * loader.batch_size == step_of(said)
         assert cfg.auto_scale_lr.base_batch_size == gpus * loader.batch_size
     else:
@@ -283,6 +356,18 @@ def test_pipelines_build(file):
             assert {'weak', 'strong'} == unlabeled[-1].keys() - {'type'}
         # One geometry for all branches, and the same as of labelled images.
         assert steps(unlabeled, *GEOMETRY) == steps(found['labeled'], *GEOMETRY)
+    if 'pseudo_labeled' in found:
+        first = [dict(type='LoadShapes' if drawn else 'LoadImageFromFile')]
+        # Masks are files, also of drawn images, and the geometry is that of labelled images.
+        assert found['pseudo_labeled'] == [
+            *first,
+            dict(type='LoadAnnotations'),
+            *steps(found['labeled'], *GEOMETRY),
+            *(dict(type=name) for name in STRONG),
+            dict(type='PackSegInputs'),
+        ]
+    for name in found.keys() - {'pseudo_labeled'}:
+        assert not steps(found[name], *STRONG)
 
 
 @pytest.mark.parametrize('file', FILES, ids=ids)
@@ -297,6 +382,17 @@ def test_loaders_resolve(file):
         if dataset.type == 'LabeledUnlabeledDataset':
             children += [dataset.labeled, dataset.unlabeled]
             assert loader.sampler.type == 'LabeledUnlabeledSampler'
+        elif dataset.type == 'SelfTrainingDataset':
+            children.append(dataset.labeled)
+            assert loader.sampler.type == 'ShuffledSampler'
+            by_epoch = LOOPS.get(cfg.train_cfg.type).__name__ == 'EpochBasedTrainLoop'
+            assert loader.sampler.get('endless', False) != by_epoch
+            assert loader.get('drop_last', False) == by_epoch
+            if dataset.pseudo_labeled:
+                children.append(dataset.pseudo_labeled.images)
+                assert 'pipeline' not in dataset.pseudo_labeled.images
+                # Folders are the stages' to say.
+                _binds(DATASETS, ConfigDict(dataset.pseudo_labeled, labels=[]))
         for child in children:
             _binds(DATASETS, child)
             assert dataset_class(child) is not None
@@ -324,7 +420,15 @@ def test_engine_resolves(file):
     assert cfg.default_hooks.checkpoint.type == 'AtomicCheckpointHook'
     assert 'save_best' not in cfg.default_hooks.checkpoint, 'the last checkpoint is the result'
     assert MODEL_WRAPPERS.get(cfg.model_wrapper_cfg.type) is not None
-    assert LOOPS.get(cfg.train_cfg.type).__name__ == 'IterBasedTrainLoop'
+    by_epoch = '_voc12-' in file.name or '_cityscapes-' in file.name
+    by_epoch = by_epoch and self_trains(cfg)
+    loop = 'EpochBasedTrainLoop' if by_epoch else 'IterBasedTrainLoop'
+    assert LOOPS.get(cfg.train_cfg.type).__name__ == loop
+    # Checkpoints, the log and the learning rate count what the loop counts.
+    assert cfg.default_hooks.checkpoint.by_epoch == by_epoch
+    assert cfg.default_hooks.logger.log_metric_by_epoch == by_epoch
+    assert cfg.log_processor.by_epoch == by_epoch
+    assert {scheduler.by_epoch for scheduler in cfg.param_scheduler} == {by_epoch}
     prefix = 'TeacherStudent' if semi else ''
     for stage in ('Val', 'Test'):
         loop = LOOPS.get(cfg[f'{stage.lower()}_cfg'].type)
@@ -348,7 +452,7 @@ def test_dumped_config_is_the_config(file, monkeypatch):
     assert again.to_dict() == cfg.to_dict()
 
 
-@pytest.mark.parametrize('method', ['des4', 'esl', 'imas', 'suponly'])
+@pytest.mark.parametrize('method', ['des4', 'esl', 'imas', 'stpp', 'suponly'])
 def test_laid_out_dump_is_the_config(method):
     cfg = load(next(file for file in FILES if file.parent.name == method))
     assert Config.fromstring(cfg.pretty_text, '.py').to_dict() == cfg.to_dict()
@@ -369,8 +473,8 @@ def _named(pattern: str) -> list[Path]:
     return [file for file in NAMED if re.search(pattern, file.name)]
 
 
-@pytest.mark.parametrize('file', _named('^(?!esl|des4).*(_voc12-|_cityscapes-)'), ids=ids)
-def test_benchmarks_follow_the_paper(file):
+@pytest.mark.parametrize('file', _named('^(imas|suponly_).*(_voc12-|_cityscapes-)'), ids=ids)
+def test_imas_benchmarks_follow_the_paper(file):
     """The published hyper-parameters of iMAS."""
     cfg, voc = load(file), '_voc12-' in file.name
     network = network_config(cfg)
@@ -504,7 +608,151 @@ def test_head_learns_faster_on_voc_alone(name):
     assert not any(id(parameter) in rates for parameter in model.teacher.parameters())
 
 
-@pytest.mark.parametrize('file', _named('^suponly'), ids=ids)
+SELF_TRAINING = _named('^(st|stpp|suponly-st)[_-]')
+STAGED = [file for file in SELF_TRAINING if file.parent.name != 'suponly']
+
+
+@pytest.mark.parametrize(
+    'file', [f for f in SELF_TRAINING if re.search('_voc12-|_cityscapes-', f.name)], ids=ids
+)
+def test_self_training_follows_the_paper(file):
+    """The published hyper-parameters of ST and ST++."""
+    cfg, voc = load(file), '_voc12-' in file.name
+    optimizer, head = cfg.optim_wrapper.optimizer, cfg.model.decode_head
+    assert optimizer == dict(
+        type='SGD', lr=0.001 if voc else 0.004, momentum=0.9, weight_decay=1e-4
+    )
+    assert cfg.param_scheduler == [
+        dict(
+            type='PolyLR',
+            power=0.9,
+            eta_min=0.0,
+            begin=0,
+            by_epoch=True,
+            convert_to_iter_based=True,
+        )
+    ]
+    depth = cfg.model.backbone.depth
+    assert cfg.model.pretrained == f'torchvision://resnet{depth}'
+    assert cfg.model.backbone.norm_cfg.type == head.norm_cfg.type == 'BN'
+    assert head.loss_decode == dict(type='PixelCrossEntropyLoss', loss_weight=1.0)
+    assert cfg.model.auxiliary_head is None
+    assert head.align_corners
+    assert head.dropout_ratio == 0.1
+    if head.type == 'PSPHead':
+        assert head.pool_scales == (1, 2, 3, 6)
+    else:
+        assert head.dilations == (1, 12, 24, 36)
+        assert (head.channels, head.c1_channels) == (256, 48)
+    assert cfg.model.test_cfg.mode == 'whole'
+    assert not steps(cfg.test_dataloader.dataset.pipeline, 'Resize')
+    crop = 321 if voc else 721
+    scale = (400, 400) if voc else (2048, 1024)
+    assert steps(labeled_config(cfg).pipeline, *GEOMETRY) == [
+        dict(type='RandomResize', scale=scale, ratio_range=(0.5, 2.0), keep_ratio=True),
+        dict(type='Pad', size=(crop, crop), pad_val=dict(img=0, seg=255)),
+        dict(type='RandomCrop', crop_size=(crop, crop)),
+        dict(type='RandomFlip', prob=0.5),
+    ]
+    assert cfg.train_dataloader.dataset.get('double_below', 200) == 200
+    assert cfg.train_dataloader.batch_size == (8 if voc else 4)
+
+
+@pytest.mark.parametrize('file', _named('^suponly-st.*_(voc12|cityscapes)-.*-(1464|372)-'), ids=ids)
+def test_every_head_learns_ten_times_faster_in_self_training(file):
+    cfg = load(file)
+    model = model_of(cfg)
+    wrapper = build_optim_wrapper(model, copy.deepcopy(cfg.optim_wrapper))
+    rates = {id(p): g['lr'] for g in wrapper.optimizer.param_groups for p in g['params']}
+    for key, parameter in model.named_parameters():
+        assert rates[id(parameter)] == pytest.approx(
+            cfg.optim_wrapper.optimizer.lr * (10 if 'head' in key else 1)
+        )
+
+
+@pytest.mark.parametrize('file', STAGED, ids=ids)
+def test_stages_are_the_methods(file):
+    said = NAME.fullmatch(file.name)
+    method = f'{said["method"]}-{said["variant"]}' if said['variant'] else said['method']
+    stages = stages_of(file)
+    for stage in stages.values():
+        stage.check()
+    trainings = {name for name, stage in stages.items() if isinstance(stage, TrainStage)}
+    assert trainings == LABELS[method].keys()
+    others = {
+        name: {key: value for key, value in stage.items() if not key.startswith('batch_size')}
+        for name, stage in load(file).stages.items()
+        if name not in trainings
+    }
+    label = dict(type='LabelStage', checkpoint='last')
+    expected = {'label': dict(label, model='teacher')}
+    if said['method'] == 'stpp':
+        expected = {
+            'select': dict(type='SelectStage', model='teacher', ratio=0.5),
+            'label_reliable': dict(label, model='teacher', subset='stage://select/reliable.txt'),
+            'label_unreliable': dict(
+                label, model='student', subset='stage://select/unreliable.txt'
+            ),
+        }
+    if said['variant'] == 'retrain3':
+        expected['label_all'] = dict(label, model='final')
+    assert others == expected
+    labelers = [stage for name, stage in stages.items() if name.startswith('label')]
+    assert {(stage.scales, stage.flip) for stage in labelers} == {
+        ((0.5, 0.75, 1.0, 1.5, 2.0), True)
+    }
+
+
+@pytest.mark.parametrize('file', STAGED, ids=ids)
+def test_trainings_differ_in_their_pseudo_labels_alone(file):
+    said, top = NAME.fullmatch(file.name), load(file).to_dict()
+    method = f'{said["method"]}-{said["variant"]}' if said['variant'] else said['method']
+    for key in ('runner_type', 'stages'):
+        del top[key]
+    for name, labels in LABELS[method].items():
+        cfg = dict(training(file, name))
+        expected = copy.deepcopy(top)
+        dataset = expected['train_dataloader']['dataset']
+        if labels is None:
+            dataset['pseudo_labeled'] = None
+        else:
+            dataset['pseudo_labeled']['labels'] = labels
+        if name == 'teacher' and said['method'] == 'stpp':
+            hook = dict(type='ReliableSelectionHook', num_checkpoints=3)
+            expected['custom_hooks'].append(hook)
+            HOOKS.build(dict(hook))
+        assert cfg == expected
+
+
+@pytest.mark.parametrize('file', STAGED, ids=ids)
+def test_baseline_is_the_first_stage(file):
+    said = NAME.fullmatch(file.name)
+    twin = ROOT / 'suponly' / file.name.replace(file.name.partition('_')[0], 'suponly-st', 1)
+    if said['dataset'] == 'own':
+        assert not twin.exists()
+        return
+    teacher = dict(training(file, 'teacher'))
+    if said['method'] == 'stpp':
+        teacher['custom_hooks'] = teacher['custom_hooks'][:-1]
+    assert teacher == load(twin).to_dict()
+
+
+def test_every_method_has_the_papers_partitions():
+    voc, city = '2xb8-80e_voc12', '4xb4-240e_cityscapes'
+    blender = [f'{voc}-blender-stpp-{count}-321x321' for count in (662, 1323, 2645)]
+    classic = [f'{voc}-classic-{count}-321x321' for count in (92, 183, 366, 732, 1464)]
+    expected = {f'pspnet_r50b-d8_{part}' for part in blender}
+    for net in ('r50b', 'r101b'):
+        expected |= {f'deeplabv3plus_{net}-d8_{part}' for part in blender + classic}
+    expected |= {f'deeplabv3plus_r50b-d8_{city}-stpp-{count}-721x721' for count in (100, 372, 744)}
+    for net in ('r18', 'r50'):
+        expected |= {f'deeplabv3plus_{net}-d8_1xb8-10k_camvid-1_{n}-480x360' for n in (2, 4, 8, 16)}
+    for method in ('suponly-st', 'st', 'stpp'):
+        named = {file.stem.removeprefix(f'{method}_') for file in _named(f'^{method}_')}
+        assert expected <= named
+
+
+@pytest.mark.parametrize('file', _named('^suponly_'), ids=ids)
 def test_baseline_differs_in_the_unlabelled_images_alone(file):
     batch = re.search(r'(\d+)xb(\d+)-', file.name)
     name = file.name.replace('suponly', 'imas')
@@ -553,7 +801,7 @@ def test_official_preset_changes_two_things(file):
 
 def test_camvid_class_weights():
     weights = load(
-        _named('^suponly.*r18-d8.*camvid-1_16')[0]
+        _named('^suponly_.*r18-d8.*camvid-1_16')[0]
     ).model.decode_head.loss_decode.class_weight
     share = torch.tensor(
         [16.845, 23.259, 0.983, 31.658, 4.486, 9.724, 1.173, 1.127, 5.866, 0.639, 0.292],
@@ -565,6 +813,26 @@ def test_camvid_class_weights():
     torch.testing.assert_close(
         (weights * share).sum() / share.sum(), torch.tensor(1.0).double(), rtol=1e-4, atol=0
     )
+
+
+def test_ten_lines_of_self_training_on_images_of_your_own():
+    """The block of docs/configs.md as it stands."""
+    text = (ROOT.parent / 'docs' / 'configs.md').read_text(encoding='utf-8')
+    section = text[text.index('### Self-training on images of your own\n') :]
+    block = re.search(r'```python\n(.*?)```', section, re.DOTALL)[1]
+    assert len(block.splitlines()) <= 10
+    cfg = Config.fromstring(block, '.py')
+    model = model_of(cfg)
+    assert model.num_classes == model.auxiliary_head.num_classes == 2
+    labeled, images = labeled_config(cfg), unlabeled_config(cfg)
+    for dataset in (labeled, cfg.val_dataloader.dataset, cfg.test_dataloader.dataset):
+        assert dataset.data_root == 'data/cracks'
+        assert len(dataset.metainfo.classes) == 2
+        _binds(DATASETS, dataset)
+    assert images.data_root == 'data/cracks'
+    _binds(DATASETS, images)
+    cfg.work_dir = 'work'
+    assert {'teacher', 'select', 'final'} <= build_stages(cfg).keys()
 
 
 def test_every_base_is_used(parse_each_file_once):

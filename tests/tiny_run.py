@@ -310,5 +310,7 @@ def tiny_stages_config(
         },
     }
     config.runner_type, config.stages = 'StagedRunner', stages
+    # Merging takes `_delete_` out of what it is given.
+    changes = copy.deepcopy(changes)
     config.merge_from_dict({key.replace('__', '.'): value for key, value in changes.items()})
     return config

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import argparse
 import os.path as osp
-import pickle
 import sys
 
 import torch
 from mmengine.config import Config, DictAction
-from mmengine.runner.checkpoint import CheckpointLoader
 from mmengine.utils import mkdir_or_exist
 from mmseg.registry import MODELS
 
 import mmseg_semi  # noqa: F401  registers the package's modules
 from mmseg_semi.engine.export import own_modules, plain_config, plain_state_dict
+from mmseg_semi.models.checkpoints import read_checkpoint
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -55,7 +54,7 @@ def export(args: argparse.Namespace) -> tuple[str, str, list[str]]:
             f'--network {network}: the model of {args.config} is a plain {cfg.model.type} with no networks '
             'to choose from; leave --network out.'
         )
-    checkpoint = load(args.checkpoint)
+    checkpoint = read_checkpoint(args.checkpoint)
     meta = checkpoint.get('meta', {})
     weights = plain_state_dict(checkpoint['state_dict'], network, *kept_apart)
     config_path = osp.join(args.out_dir, 'config.py')
@@ -69,19 +68,6 @@ def export(args: argparse.Namespace) -> tuple[str, str, list[str]]:
     kept = {key: meta[key] for key in ('dataset_meta', 'epoch', 'iter', 'seed') if key in meta}
     torch.save({'state_dict': weights, 'meta': kept}, weights_path)
     return config_path, weights_path, own_modules(plain.model)
-
-
-def load(path: str) -> dict:
-    """The checkpoint; ValueError when the file is none of MMEngine's, or broken."""
-    try:
-        checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu')
-    except (pickle.UnpicklingError, EOFError, OSError, RuntimeError) as error:
-        raise ValueError(
-            f'{path} is no checkpoint or only a part of one ({error!r:.80}): give one that the training saved.'
-        ) from None
-    if not isinstance(checkpoint, dict) or 'state_dict' not in checkpoint:
-        raise ValueError(f'{path} has no state_dict: give a checkpoint that the training saved.')
-    return checkpoint
 
 
 def main() -> None:

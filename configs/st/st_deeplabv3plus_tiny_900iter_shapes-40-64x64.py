@@ -9,3 +9,4 @@ _base_ = [
 model = dict(data_preprocessor=dict(size=_base_.crop_size))
 train_cfg = dict(max_iters=900, val_interval=300)
 default_hooks = dict(checkpoint=dict(interval=300))
+auto_scale_lr = dict(base_batch_size=8)

@@ -9,11 +9,12 @@ from .hooks import (
     PrototypeInitHook,
     PrototypeMeanHook,
     PseudoLabelMonitorHook,
+    ReliableSelectionHook,
     ResumableRandomnessHook,
     StartupCheckHook,
 )
 from .optim import AutocastOptimWrapper, NetworkOptimWrapperConstructor
-from .runner import TeacherStudentTestLoop, TeacherStudentValLoop
+from .runner import StagedRunner, TeacherStudentTestLoop, TeacherStudentValLoop
 
 __all__ = [
     'AtomicCheckpointHook',
@@ -26,7 +27,9 @@ __all__ = [
     'PrototypeInitHook',
     'PrototypeMeanHook',
     'PseudoLabelMonitorHook',
+    'ReliableSelectionHook',
     'ResumableRandomnessHook',
+    'StagedRunner',
     'StartupCheckHook',
     'TeacherStudentTestLoop',
     'TeacherStudentValLoop',

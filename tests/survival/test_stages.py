@@ -1,6 +1,7 @@
 """ST and ST++ from the command line: whole, killed in each stage and resumed, on two ranks, by stock tools."""
 
 import csv
+import hashlib
 import json
 import os
 import re
@@ -164,7 +165,77 @@ def test_third_retraining_labels_everything_again(tmp_path):
     assert (folder / 'work/last_checkpoint').read_text() == os.path.join('work', 'retrain3', LAST)
 
 
+def test_one_unlabelled_image_leaves_the_reliable_half_empty(tmp_path):
+    """METHODS 2.6: the second training is then on the labelled images alone."""
+    images = write_images(tmp_path / 'data')
+    (images / 'unlabeled.txt').write_text('000007\n')
+    folder = prepare(tmp_path / 'run', images=images)
+    result = train(folder)
+    assert result.code == 0, result.output
+    assert (folder / 'work/select/reliable.txt').read_text() == ''
+    lists = re.findall(r'(\d+) labelled images × (\d+) and (\d+) pseudo-labelled', result.output)
+    assert lists == [('5', '2', '0'), ('5', '1', '0'), ('5', '1', '1')]
+    assert masks(folder, 'label_reliable') == {}
+    assert list(masks(folder, 'label_unreliable')) == ['000007.png']
+
+
+def test_best_checkpoint_labels_where_the_config_says_so(tmp_path):
+    settings = {
+        'default_hooks__checkpoint__save_best': 'mIoU',
+        'stages__label__checkpoint': 'best',
+    }
+    folder = prepare(tmp_path, 'st', **settings)
+    result = train(folder)
+    assert result.code == 0, result.output
+    (best,) = (folder / 'work/teacher').glob('best_mIoU_iter_*.pth')
+    assert f'label: labelling with the best checkpoint of teacher, {best.relative_to(folder)}' in (
+        result.output
+    )
+    summary = json.loads((folder / 'work/label/pseudo_labels.json').read_text())
+    assert hashlib.sha256(best.read_bytes()).hexdigest() in json.dumps(summary)
+
+
 # ------------------------------------------------------------------------------------ kill and resume
+
+
+BY_EPOCH = {
+    'train_cfg': {
+        '_delete_': True,
+        'type': 'EpochBasedTrainLoop',
+        'max_epochs': 3,
+        'val_interval': 1,
+    },
+    'train_dataloader__sampler__endless': False,
+    'train_dataloader__drop_last': True,
+    'default_hooks__checkpoint__by_epoch': True,
+    'default_hooks__checkpoint__interval': 1,
+    'param_scheduler': [
+        {'type': 'PolyLR', 'eta_min': 0, 'power': 0.9, 'convert_to_iter_based': True}
+    ],
+}
+
+
+def test_epochs_follow_each_list_and_resume(tmp_path):
+    """Lists of 10, 9 and 19 images in batches of 4: epochs of 2, 2 and 4 iterations."""
+    folders = [prepare(tmp_path / name, **BY_EPOCH) for name in ('whole', 'killed')]
+    result = train(folders[0])
+    assert result.code == 0, result.output
+    for name, iterations in (('teacher', 6), ('student', 6), ('final', 12)):
+        checkpoint = torch.load(folders[0] / f'work/{name}/epoch_3.pth', weights_only=False)
+        assert checkpoint['meta']['iter'] == iterations
+        assert checkpoint['param_schedulers'][0]['total_iters'] == iterations - 1
+    assert len(list(folders[0].glob('work/teacher/stability/epoch_*.pth'))) == 3
+    (folders[1] / 'final.flag').touch()  # dies in the third of the epochs
+    assert train(folders[1]).code == -9
+    (folders[1] / 'final.flag').unlink()
+    result = train(folders[1])
+    assert result.code == 0, result.output
+    assert 'resumed epoch: 2, iter: 8' in result.output
+    ends = [
+        torch.load(folder / 'work/final/epoch_3.pth', weights_only=False)['state_dict']
+        for folder in folders
+    ]
+    assert differences(*ends) == []
 
 
 @pytest.mark.parametrize('stage', TRAININGS)
@@ -323,12 +394,12 @@ def test_stock_tools(whole, tmp_path):
         ),
         (
             ['train_dataloader.dataset.pseudo_labeled.images.img_dir=nowhere'],
-            r'nowhere.* does not exist',
+            r'9 of 9 images of .*unlabeled\.txt do not exist, .*nowhere',
         ),
         (['stages.select.ratio=1'], r'stages\.select\.ratio=1 leaves one of the two halves empty'),
         (
             ['stages.select.model=student'],
-            r"stages\.select\.model='student' is no TrainStage before it",
+            r'The stages need each other in a circle, label_reliable → select → student → label_r',
         ),
         (['stages.select.modle=student'], r"stages\.select does not fit SelectStage: .*'modle'"),
         (
@@ -345,7 +416,7 @@ def test_stock_tools(whole, tmp_path):
         ),
         (
             ['stages.label_reliable.subset=stage://choose/x.txt'],
-            r"stages\.label_reliable\.stage='choose' is no Stage before it: name one of \['teacher', 'sel",
+            r"stages\.label_reliable\.stage='choose' is no Stage of this config: name one that is",
         ),
         (['train_cfg.max_iters=2'], r'A training of 2 iter\(s\) has no 3 different checkpoints'),
     ],

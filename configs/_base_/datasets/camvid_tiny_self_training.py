@@ -1,19 +1,12 @@
 # CamVid at 128 x 96 for self-training. Partitions set the two lists: ann_file of `labeled` and of
 # `pseudo_labeled.images`.
-_base_ = './camvid_tiny.py'
+_base_ = ['./camvid_tiny.py', './strong_augmentation.py']
 
-# On pseudo-labelled images only, after the geometry that all images share.
-strong = [
-    dict(type='RandomColorJitter'),
-    dict(type='RandomGray'),
-    dict(type='RandomGaussianBlur'),
-    dict(type='RandomNoiseCutout'),
-]
 pseudo_labeled_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations'),
     *_base_.geometry,
-    *strong,
+    *_base_.strong,
     dict(type='PackSegInputs'),
 ]
 

@@ -1,25 +1,18 @@
 # Drawn shapes for self-training: 40 with labels, 500 whose labels a network makes.
-_base_ = './shapes.py'
+_base_ = ['./shapes.py', './strong_augmentation.py']
 
-# On pseudo-labelled images only, after the geometry that all images share.
-strong = [
-    dict(type='RandomColorJitter'),
-    dict(type='RandomGray'),
-    dict(type='RandomGaussianBlur'),
-    dict(type='RandomNoiseCutout'),
-]
 pseudo_labeled_pipeline = [
     dict(type='LoadShapes'),
     dict(type='LoadAnnotations'),
     *_base_.geometry,
-    *strong,
+    *_base_.strong,
     dict(type='PackSegInputs'),
 ]
 
 # Each stage says which pseudo-labels it trains on: pseudo_labeled=dict(labels=[folders]), or None.
 train_dataloader = dict(
     _delete_=True,
-    batch_size=16,
+    batch_size=8,
     num_workers=0,
     sampler=dict(type='ShuffledSampler', endless=True),
     dataset=dict(

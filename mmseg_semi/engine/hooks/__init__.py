@@ -8,6 +8,7 @@ from .mean_teacher_hook import MeanTeacherHook
 from .prototype_init_hook import PrototypeInitHook
 from .prototype_mean_hook import PrototypeMeanHook
 from .pseudo_label_monitor_hook import PseudoLabelMonitorHook
+from .reliable_selection_hook import ReliableSelectionHook
 from .resumable_randomness_hook import ResumableRandomnessHook
 from .startup_check_hook import StartupCheckHook
 
@@ -20,6 +21,7 @@ __all__ = [
     'PrototypeInitHook',
     'PrototypeMeanHook',
     'PseudoLabelMonitorHook',
+    'ReliableSelectionHook',
     'ResumableRandomnessHook',
     'StartupCheckHook',
 ]

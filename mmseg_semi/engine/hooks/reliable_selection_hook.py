@@ -6,12 +6,13 @@ import os
 import os.path as osp
 from pathlib import Path
 
-from mmengine.dist import barrier, is_main_process
+from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop
 from mmseg.registry import HOOKS
 
 from ...self_training import select_reliable
+from ...self_training.output import on_first_rank, write_lines
 
 #: Folder of the checkpoints inside the work folder, and the list of their names, which is written last.
 CHECKPOINTS = 'stability'
@@ -95,11 +96,7 @@ class ReliableSelectionHook(Hook):
         unit, moments = self._moments(runner)
         names = [_name(unit, moment) for moment in moments]
         folder = Path(runner.work_dir, CHECKPOINTS)
-        if is_main_process():
-            partial = folder / f'{CHECKPOINT_LIST}.partial'
-            partial.write_text('\n'.join(names) + '\n')
-            partial.replace(folder / CHECKPOINT_LIST)
-        barrier()
+        on_first_rank(write_lines, str(folder / CHECKPOINT_LIST), names)
         if self.images is not None:
             select_reliable(
                 runner.cfg,

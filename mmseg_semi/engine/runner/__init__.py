@@ -1,5 +1,15 @@
-"""Loops that evaluate every network of a method."""
+"""Loops that evaluate every network of a method, and the runner of methods in stages."""
 
+from .staged_runner import StagedRunner
+from .stages import LabelStage, SelectStage, Stage, TrainStage
 from .teacher_student_loop import TeacherStudentTestLoop, TeacherStudentValLoop
 
-__all__ = ['TeacherStudentTestLoop', 'TeacherStudentValLoop']
+__all__ = [
+    'LabelStage',
+    'SelectStage',
+    'Stage',
+    'StagedRunner',
+    'TeacherStudentTestLoop',
+    'TeacherStudentValLoop',
+    'TrainStage',
+]

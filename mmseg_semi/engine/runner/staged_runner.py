@@ -8,32 +8,30 @@ import os
 import os.path as osp
 import time
 import uuid
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.device import get_device
-from mmengine.dist import barrier, broadcast_object_list, init_dist, is_distributed, is_main_process
+from mmengine.dist import barrier
 from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 from mmseg.registry import DATASETS, RUNNERS
 
-from ...compat import init_distributed
+from ...compat import set_up_processes
 from ...datasets import image_ids
+from ...self_training.output import make_folders, on_first_rank, write_bytes, writing
 from ..hooks.startup_check_hook import check_held_out
 from .stages import Stage, TrainStage, build_stages
 
 
 @RUNNERS.register_module()
 class StagedRunner:
-    """Run the ``stages`` of a config, each in ``WORK_DIR/<name>/``, skipping those that are finished.
+    """Run the ``stages`` of a config, each in ``WORK_DIR/<name>/`` and after those that it needs.
 
     ``runner_type='StagedRunner'`` makes `tools/train.py`, MMSegmentation's own as well, build this in the
     place of MMEngine's Runner. The top level of the config is the ordinary config of the last training, so
     that the stock test tools read it; a stage says what differs. Run again, with or without
-    ``--resume``, it goes on where it stopped. A stage that was begun or finished with other
-    settings, or from other results, is refused, not repeated and not used.
+    ``--resume``, it skips what is finished and goes on where it stopped. A stage that was begun or finished
+    with other settings, or from other results, is refused, not repeated and not used.
 
     ``WORK_DIR/stages/<name>.json`` holds what a stage was made with and whether it is finished. Who wants a
     stage done again removes its folder and those of the stages after it.
@@ -53,7 +51,7 @@ class StagedRunner:
         DefaultScope.get_instance(
             f'staged_{uuid.uuid4().hex}', scope_name=self.cfg.get('default_scope', 'mmseg')
         )
-        self._join_processes()
+        set_up_processes(self.cfg)
         self.stages = build_stages(self.cfg)
         self._chosen = self._choose(self.cfg.get('run_stages'))
         self.logger = self._build_logger()
@@ -62,16 +60,6 @@ class StagedRunner:
     def from_cfg(cls, cfg: Config) -> StagedRunner:
         """What MMEngine's registry calls."""
         return cls(cfg)
-
-    def _join_processes(self) -> None:
-        launcher = self.cfg.get('launcher', 'none')
-        if launcher == 'none' or is_distributed():
-            return
-        dist_cfg = dict(self.cfg.get('env_cfg', {}).get('dist_cfg', {}))
-        if get_device() == 'cpu':
-            init_distributed(launcher, timeout=dist_cfg.get('timeout'))
-        else:
-            init_dist(launcher, **dist_cfg)
 
     def _choose(self, names: list[str] | None) -> list[str]:
         unknown = [name for name in names or () if name not in self.stages]
@@ -84,7 +72,8 @@ class StagedRunner:
     def _build_logger(self) -> MMLogger:
         name = f'stages_{time.strftime("%Y%m%d_%H%M%S")}_{uuid.uuid4().hex[:6]}'
         log_dir = osp.join(self.work_dir, 'stages')
-        os.makedirs(log_dir, exist_ok=True)
+        with writing(log_dir):
+            os.makedirs(log_dir, exist_ok=True)
         return MMLogger.get_instance(
             name,
             log_file=osp.join(log_dir, f'{name}.log'),
@@ -96,14 +85,14 @@ class StagedRunner:
         self._check()
         for name in self._chosen:
             stage = self.stages[name]
-            if _on_main(self._begin, stage):
+            if on_first_rank(self._begin, stage):
                 self.logger.info(f'Stage {name} is finished: {stage.folder}')
                 continue
             self.logger.info(f'Stage {name} ({type(stage).__name__}) in {stage.folder}')
             started = time.time()
             stage.run(self.logger)
             barrier()
-            _on_main(self._finish, stage)
+            on_first_rank(self._finish, stage)
             self.logger.info(f'Stage {name} took {time.time() - started:.0f} s')
         self._report()
 
@@ -123,22 +112,20 @@ class StagedRunner:
             check_held_out({'unlabelled': images}, validation)
 
     # ------------------------------------------------------------------ what is on the disk
-    def _mark(self, name: str) -> Path:
-        return Path(self.work_dir, 'stages', f'{name}.json')
+    def _mark(self, name: str) -> str:
+        return osp.join(self.work_dir, 'stages', f'{name}.json')
 
     def _read(self, name: str) -> dict[str, Any]:
         """What is known of a stage; nothing when its folder was removed."""
         mark = self._mark(name)
-        if not mark.is_file() or not osp.isdir(self.stages[name].folder):
+        if not osp.isfile(mark) or not osp.isdir(self.stages[name].folder):
             return {}
-        return json.loads(mark.read_text(encoding='utf-8'))
+        with open(mark, encoding='utf-8') as file:
+            return json.load(file)
 
     def _write(self, stage: Stage, **state) -> None:
-        os.makedirs(stage.folder, exist_ok=True)
-        mark = self._mark(stage.name)
-        partial = mark.with_suffix('.partial')
-        partial.write_text(json.dumps(state, indent=1, default=str), encoding='utf-8')
-        partial.replace(mark)
+        make_folders([self._mark(stage.name), osp.join(stage.folder, '')])
+        write_bytes(self._mark(stage.name), json.dumps(state, indent=1, default=str).encode())
 
     def _begin(self, stage: Stage) -> bool:
         """Whether the stage is finished; otherwise check that it may begin or go on, and mark it begun."""
@@ -178,13 +165,11 @@ class StagedRunner:
 
     def _report(self) -> None:
         last = [stage for stage in self.stages.values() if isinstance(stage, TrainStage)][-1]
-        if not _on_main(lambda: bool(self._read(last.name).get('finished'))):
+        if not on_first_rank(self._read, last.name).get('finished'):
             return
         path = last.checkpoint()
-        if is_main_process():
-            partial = Path(self.work_dir, 'last_checkpoint.partial')
-            partial.write_text(path)
-            partial.replace(Path(self.work_dir, 'last_checkpoint'))
+        # As MMEngine's own pointers, without a line end.
+        on_first_rank(write_bytes, osp.join(self.work_dir, 'last_checkpoint'), path.encode())
         self.logger.info(f'The result is the last checkpoint of stage {last.name}: {path}')
 
 
@@ -198,20 +183,6 @@ def _plain_dataset(cfg: Config) -> dict:
             "images, for example dict(type='UnlabeledDataset', img_dir=...)."
         )
     return copy.deepcopy(images)
-
-
-def _on_main(function: Callable, *args):
-    """Call ``function`` on rank 0; its result, or the error that it raised, is that of all ranks."""
-    outcome: list[Any] = [None, None]
-    if is_main_process():
-        try:
-            outcome[0] = function(*args)
-        except (ValueError, OSError) as error:
-            outcome[1] = error
-    broadcast_object_list(outcome)
-    if outcome[1] is not None:
-        raise outcome[1]
-    return outcome[0]
 
 
 def _first_difference(before, now, key: str = '') -> tuple[str, Any, Any]:

@@ -46,7 +46,7 @@ class Stage(ABC):
         name (str): Its key in ``stages``.
         folder (str): Where it writes, and nobody else.
         top (Config): The staged config.
-        others (dict[str, Stage]): The stages before it.
+        others (dict[str, Stage]): The stages that are built already, among them all that it names.
     """
 
     def __init__(self, name: str, folder: str, top: Config, others: dict[str, Stage]) -> None:
@@ -54,12 +54,12 @@ class Stage(ABC):
         self._others = others
 
     def _other(self, key: str, name: str, kind: type[Stage]) -> Stage:
-        """The earlier stage that a setting names."""
+        """The stage that a setting names."""
         if not isinstance(self._others.get(name), kind):
             known = [n for n, stage in self._others.items() if isinstance(stage, kind)]
             raise ValueError(
-                f'stages.{self.name}.{key}={name!r} is no {kind.__name__} before it: name one of '
-                f'{known or "them (there is none)"}.'
+                f'stages.{self.name}.{key}={name!r} is no {kind.__name__} of this config: name one that is, '
+                f'such as {known[0] if known else "stages.teacher=dict(type=" + repr(kind.__name__) + ")"}.'
             )
         return self._others[name]
 
@@ -322,10 +322,10 @@ class LabelStage(_UsesNetwork):
 
 
 def build_stages(top: Config) -> dict[str, Stage]:
-    """The stages of a config, by name and in order.
+    """The stages of a config by name, each after those that it needs.
 
     Raises:
-        ValueError: none, an unknown type or setting, or a reference to no earlier stage.
+        ValueError: none, an unknown type or setting, or a reference to no stage or in a circle.
     """
     if not top.get('stages'):
         raise ValueError(
@@ -333,19 +333,45 @@ def build_stages(top: Config) -> dict[str, Stage]:
             "stages=dict(teacher=dict(type='TrainStage', ...), ...)."
         )
     stages: dict[str, Stage] = {}
-    for name, config in top.stages.items():
-        settings = dict(config)
-        kind = STAGES.get(settings.pop('type', ''))
-        if kind is None:
+
+    def build(name: str, waiting: tuple[str, ...] = ()) -> None:
+        if name in waiting:
+            circle = ' → '.join([*waiting[waiting.index(name) :], name])
             raise ValueError(
-                f'stages.{name}.type={config.get("type")!r} is no stage: use one of '
-                f'{", ".join(sorted(STAGES.module_dict))}.'
+                f'The stages need each other in a circle, {circle}: correct `model` or the stage:// of one.'
             )
-        try:
-            stages[name] = kind(name, osp.join(top.work_dir, name), top, dict(stages), **settings)
-        except TypeError as error:
-            raise ValueError(f'stages.{name} does not fit {kind.__name__}: {error}.') from None
+        if name in stages or name not in top.stages:
+            return
+        for needed in _needed(top.stages[name]):
+            build(needed, (*waiting, name))
+        stages[name] = _build_stage(name, top, dict(stages))
+
+    # By what they need, not by their place: MMEngine sorts the keys of a config that it writes.
+    for name in top.stages:
+        build(name)
     return stages
+
+
+def _needed(config: dict) -> Iterator[str]:
+    """Names of the stages that a stage's config names."""
+    if 'model' in config:
+        yield config['model']
+    for reference in _references(config):
+        yield _name_of(reference)
+
+
+def _build_stage(name: str, top: Config, others: dict[str, Stage]) -> Stage:
+    settings = dict(top.stages[name])
+    kind = STAGES.get(settings.pop('type', ''))
+    if kind is None:
+        raise ValueError(
+            f'stages.{name}.type={top.stages[name].get("type")!r} is no stage: use one of '
+            f'{", ".join(sorted(STAGES.module_dict))}.'
+        )
+    try:
+        return kind(name, osp.join(top.work_dir, name), top, others, **settings)
+    except TypeError as error:
+        raise ValueError(f'stages.{name} does not fit {kind.__name__}: {error}.') from None
 
 
 def _mapped(value, change: Callable[[str], str]):
@@ -366,6 +392,11 @@ def _references(value) -> Iterator[str]:
     elif isinstance(value, (dict, list, tuple)):
         for item in value.values() if isinstance(value, dict) else value:
             yield from _references(item)
+
+
+def _name_of(reference: str) -> str:
+    """The stage that `stage://NAME/file` refers to."""
+    return reference.removeprefix(REFERENCE).partition('/')[0]
 
 
 def _plain(config) -> dict:

@@ -7,7 +7,12 @@ from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from mmseg.registry import MODELS
 from tiny import build_plain, tiny_segmentor
 
-from mmseg_semi.datasets import LabeledUnlabeledDataset, LabeledUnlabeledSampler
+from mmseg_semi.datasets import (
+    LabeledUnlabeledDataset,
+    LabeledUnlabeledSampler,
+    SelfTrainingDataset,
+    ShuffledSampler,
+)
 from mmseg_semi.engine import AtomicCheckpointHook, MeanTeacherHook, StartupCheckHook
 
 
@@ -133,3 +138,61 @@ def test_checkpoint_within_an_accumulated_step_is_warned_about(caplog):
         with caplog.at_level(logging.WARNING):
             StartupCheckHook().before_train(make_runner(hooks=hooks))
         assert ('accumulative_counts=2' in caplog.text) == warned
+
+
+# ------------------------------------------------------------------------------------ self-training
+
+
+def self_training_runner(sampler=ShuffledSampler, loop=IterBasedTrainLoop, **settings):
+    """A runner with 2 labelled and 3 pseudo-labelled images."""
+    dataset = SelfTrainingDataset.__new__(SelfTrainingDataset)
+    dataset.labeled, dataset.pseudo_labeled = Data(['l0.png', 'l1.png']), Data(['u0', 'u1', 'u2'])
+    dataset.num_labeled, dataset.num_pseudo_labeled, dataset.copies = 2, 3, 2
+    runner = make_runner(model='EncoderDecoder', loop=loop)
+    if sampler is ShuffledSampler:
+        settings = {'endless': loop is IterBasedTrainLoop, 'seed': 0, **settings}
+    sampler = sampler(dataset, **settings)
+    runner.train_dataloader = Loader(dataset=dataset, sampler=sampler, batch_size=2)
+    return runner
+
+
+def test_self_training_is_reported(caplog):
+    runner = self_training_runner()
+    with caplog.at_level(logging.INFO):
+        StartupCheckHook().before_train(runner)
+    assert (
+        '2 labelled images × 2 and 3 pseudo-labelled ones; 2 per process, 1 processes, accumulation 2: an '
+        'effective batch of 4; 3 iterations per pass over the list, 10 in all.'
+    ) in caplog.text
+
+
+def test_self_training_needs_a_sampler_that_resumes():
+    runner = self_training_runner(lambda dataset: object())
+    with pytest.raises(
+        ValueError, match=r'SelfTrainingDataset with a object, which cannot be resumed'
+    ):
+        StartupCheckHook().before_train(runner)
+
+
+def test_self_training_sampler_fits_the_loop():
+    runner = self_training_runner(endless=False)
+    with pytest.raises(
+        ValueError, match='endless=False under IterBasedTrainLoop: set endless=True'
+    ):
+        StartupCheckHook().before_train(runner)
+
+
+def test_an_epoch_without_a_batch_is_refused(monkeypatch):
+    runner = self_training_runner(loop=EpochBasedTrainLoop)
+    monkeypatch.setattr(Loader, '__len__', lambda self: 0)
+    with pytest.raises(
+        ValueError, match=r'an epoch of 7 images on 1 process\(es\) has no whole batch of 2'
+    ):
+        StartupCheckHook().before_train(runner)
+
+
+def test_pseudo_labelled_validation_image_is_refused():
+    runner = self_training_runner()
+    runner.val_dataloader.dataset = Data(['u1'])
+    with pytest.raises(ValueError, match='1 pseudo-labelled images are also validation images'):
+        StartupCheckHook().before_train(runner)

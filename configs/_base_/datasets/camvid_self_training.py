@@ -1,0 +1,42 @@
+# CamVid for self-training. Partitions set the two lists: ann_file of `labeled` and of
+# `pseudo_labeled.images`.
+_base_ = ['./camvid.py', './strong_augmentation.py']
+
+pseudo_labeled_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations'),
+    *_base_.geometry,
+    *_base_.strong,
+    dict(type='PackSegInputs'),
+]
+
+# Each stage says which pseudo-labels it trains on: pseudo_labeled=dict(labels=[folders]), or None.
+train_dataloader = dict(
+    _delete_=True,
+    batch_size=8,
+    num_workers=4,
+    persistent_workers=True,
+    pin_memory=True,
+    sampler=dict(type='ShuffledSampler', endless=True),
+    dataset=dict(
+        type='SelfTrainingDataset',
+        labeled=dict(
+            type=_base_.dataset_type,
+            data_root=_base_.data_root,
+            data_prefix=dict(img_path='img_dir/train', seg_map_path='ann_dir/train'),
+            ann_file='splits/1_16/seed0/labeled.txt',
+            pipeline=_base_.train_pipeline,
+        ),
+        pseudo_labeled=dict(
+            type='PseudoLabeledDataset',
+            images=dict(
+                type='UnlabeledDataset',
+                data_root=_base_.data_root,
+                img_dir='img_dir/train',
+                img_suffix='.jpg',
+                ann_file='splits/1_16/seed0/unlabeled.txt',
+            ),
+            pipeline=pseudo_labeled_pipeline,
+        ),
+    ),
+)

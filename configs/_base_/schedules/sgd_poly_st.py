@@ -1,0 +1,23 @@
+# SGD with poly decay as ST++'s code trains: the encoder's learning rate is a tenth of the head's. Cityscapes
+# sets 0.004.
+optim_wrapper = dict(
+    type='OptimWrapper',
+    constructor='NetworkOptimWrapperConstructor',
+    optimizer=dict(type='SGD', lr=0.001, momentum=0.9, weight_decay=1e-4),
+    paramwise_cfg=dict(custom_keys=dict(head=dict(lr_mult=10.0))),
+)
+# lr * (1 - iteration / iterations of this training)^0.9 down to 0. `end` is left out, so that it is max_epochs;
+# an epoch is as long as the stage's own list.
+param_scheduler = [
+    dict(
+        type='PolyLR',
+        power=0.9,
+        eta_min=0.0,
+        begin=0,
+        by_epoch=True,
+        convert_to_iter_based=True,
+    )
+]
+
+# For 16 images a step, over all GPUs; `--auto-scale-lr` scales to the batch that is there, as ST++'s code does.
+auto_scale_lr = dict(enable=False, base_batch_size=16)

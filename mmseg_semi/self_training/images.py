@@ -1,0 +1,245 @@
+"""The images to predict: their ids, the batches they make, and how they come from disk.
+
+The make-up of the batches depends on the list alone, and whole batches are dealt to the ranks: so the
+number of ranks, and where an earlier run was killed, change nothing in what the network computes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os.path as osp
+from collections.abc import Iterable, Iterator, Sequence
+
+import cv2
+from mmcv.transforms import LoadAnnotations
+from mmengine.config import Config
+from mmengine.dataset import Compose
+from mmengine.device import get_device
+from mmengine.dist import all_gather_object, get_dist_info
+from mmseg.registry import TRANSFORMS
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+
+from mmseg_semi.datasets.children import build_child
+from mmseg_semi.datasets.pseudo_labeled import image_ids
+from mmseg_semi.datasets.transforms.checks import CheckImageFile, CheckLabels, with_file_checks
+
+BATCH_PIXELS = 2048 * 1024
+"""Pixels that go through the network at once, if there is more than one image: one of Cityscapes."""
+
+
+def prediction_pipeline(cfg: Config) -> list[dict]:
+    """The test pipeline of a config without all that loads or checks annotations.
+
+    What resizes stays: it is the size that the network was trained for.
+
+    Args:
+        cfg (Config): With ``test_dataloader``.
+
+    Returns:
+        list[dict]: Configs of transforms, the config's own.
+
+    Raises:
+        ValueError: the config has no test pipeline.
+    """
+    dataset = cfg.get('test_dataloader', {}).get('dataset', {})
+    while not dataset.get('pipeline') and 'dataset' in dataset:
+        dataset = dataset['dataset']
+    if not dataset.get('pipeline'):
+        raise ValueError(
+            'The config has no test_dataloader.dataset.pipeline, which says how images are prepared for the '
+            'network: add one.'
+        )
+    return [transform for transform in dataset['pipeline'] if not _needs_annotations(transform)]
+
+
+def _needs_annotations(transform: dict) -> bool:
+    kind = transform['type']
+    kind = TRANSFORMS.get(kind) if isinstance(kind, str) else kind
+    if kind is None:
+        return False  # building it says so
+    by_name = kind.__name__.startswith('Load') and 'Annotation' in kind.__name__
+    return by_name or issubclass(kind, (LoadAnnotations, CheckLabels))
+
+
+class ImagePool:
+    """The images of a dataset, prepared as the config's test pipeline does it.
+
+    Args:
+        cfg: with ``test_dataloader``. ``train_dataloader.dataset.check_files=False`` also lets images
+            pass that are not 8-bit RGB.
+        images: config of a dataset of images; a pipeline of its own is not used.
+        subset: ids of the images to take, in any order; None takes all.
+
+    Attributes:
+        ids (list[str]): Of the images taken, in the order of the dataset.
+
+    Raises:
+        FileNotFoundError: folder, list or a listed image does not exist.
+        ValueError: no image, two of one id, or an id of ``subset`` that no image has.
+    """
+
+    def __init__(self, cfg: Config, images: dict, subset: Iterable[str] | None = None) -> None:
+        self._dataset = build_child('unlabeled', images)
+        ids = image_ids(self._dataset)
+        self._indices = list(range(len(ids)))
+        if subset is not None:
+            wanted = set(subset)
+            unknown = sorted(wanted.difference(ids))
+            if unknown:
+                raise ValueError(
+                    f'{len(unknown)} of {len(wanted)} ids of the subset name no image, the first is '
+                    f'{unknown[0]!r}: take the list that was made from the same images.'
+                )
+            self._indices = [i for i in self._indices if ids[i] in wanted]
+        self.ids = [ids[i] for i in self._indices]
+        drawn = bool(ids) and 'shapes' in self._dataset.get_data_info(0)
+        self._transforms = _build(cfg, drawn)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def info(self, position: int) -> dict:
+        """What the dataset knows of an image before it is loaded."""
+        return self._dataset.get_data_info(self._indices[position])
+
+    def true_mask_name(self, position: int, suffix: str) -> str:
+        """File of an image's true mask by mmseg's rule: its ``img_suffix`` gives way to ``suffix``."""
+        path, own = self.info(position)['img_path'], getattr(self._dataset, 'img_suffix', ())
+        for ending in (own,) if isinstance(own, str) else own:
+            if path.endswith(ending):  # an id has lost what follows the last dot
+                return self.ids[position].removesuffix(ending.rpartition('.')[0]) + suffix
+        return self.ids[position] + suffix
+
+    def fingerprint(self) -> str:
+        """Tells one list of images from another, by ids and sizes of the files: wherever they are."""
+        digest = hashlib.sha256()
+        for position, name in enumerate(self.ids):
+            info = self.info(position)
+            known = info.get('shapes')
+            if known is None and osp.isfile(info['img_path']):
+                known = osp.getsize(info['img_path'])
+            digest.update(f'{name} {known}\n'.encode())
+        first = f' from {self.ids[0]} on' if self.ids else ''
+        return f'{len(self)}{first}, SHA-256 {digest.hexdigest()}'
+
+    def plan(self, batch_size: int) -> list[list[int]]:
+        """Cut the list into batches of images of one size, at most ``batch_size`` and `BATCH_PIXELS`.
+
+        Sizes are those of the files; every rank reads the headers of its share and gets the whole plan.
+
+        Returns:
+            list[list[int]]: Positions in `ids`.
+        """
+        rank, world = get_dist_info()
+        own = {i: self._size(i) for i in range(rank, len(self), world)}
+        sizes = {i: size for part in all_gather_object(own) for i, size in part.items()}
+        groups: dict[tuple[int, int] | None, list[int]] = {}
+        for position in range(len(self)):
+            groups.setdefault(sizes[position], []).append(position)
+        return [
+            group[start : start + step]
+            for size, group in groups.items()
+            for step in [images_per_batch(size, batch_size)]
+            for start in range(0, len(group), step)
+        ]
+
+    def load(
+        self, batches: Sequence[list[int]], num_workers: int
+    ) -> Iterator[tuple[list[int], list[dict]]]:
+        """Load batch after batch, each split further where its images turn out to differ in size.
+
+        Yields:
+            tuple: Positions, and the samples as ``PackSegInputs`` leaves them.
+
+        Raises:
+            FileNotFoundError: an image is gone.
+            ValueError: an image cannot be read.
+        """
+        if not batches:
+            return
+        loader = DataLoader(
+            _Loading(self, Compose(self._transforms)),
+            batch_sampler=batches,
+            num_workers=num_workers,
+            collate_fn=list,
+            worker_init_fn=_single_threaded,
+            pin_memory=get_device().startswith('cuda'),
+        )
+        for batch, samples in zip(batches, loader, strict=True):
+            for sample in samples:
+                if isinstance(sample, Exception):
+                    raise sample
+            yield from _of_one_size(batch, samples)
+
+    def _size(self, position: int) -> tuple[int, int] | None:
+        """(height, width) before any transform; None where it would take the whole file to tell."""
+        info = self.info(position)
+        if 'shapes' in info:
+            return tuple(info['shapes']['image_size'])
+        if not osp.isfile(info['img_path']):
+            return None
+        try:
+            with Image.open(info['img_path']) as image:
+                width, height = image.size
+        except (OSError, Image.DecompressionBombError):
+            return None  # loading it says what is wrong
+        return height, width
+
+
+class _Loading(Dataset):
+    """Loads an image, or returns the error: one that a worker raises comes with its traceback."""
+
+    def __init__(self, pool: ImagePool, pipeline: Compose) -> None:
+        self._pool, self._pipeline = pool, pipeline
+
+    def __getitem__(self, position: int) -> dict | Exception:
+        info = self._pool.info(position)
+        try:
+            return self._pipeline(info)
+        except AssertionError:  # mmcv's, when the decoder gives nothing
+            return ValueError(
+                f'{info.get("img_path")} cannot be read as an image: replace it, or take it out of the list.'
+            )
+        except (OSError, ValueError) as error:
+            return error
+
+
+def images_per_batch(
+    size: tuple[int, int] | None, batch_size: int, limit: int = BATCH_PIXELS
+) -> int:
+    """Images of (height, width) in a batch: as many as ``limit`` pixels hold, one at least."""
+    if size is None:
+        return batch_size
+    return max(1, min(batch_size, limit // (size[0] * size[1])))
+
+
+def _of_one_size(batch: list[int], samples: list[dict]) -> Iterator[tuple[list[int], list[dict]]]:
+    groups: dict[tuple, list[int]] = {}
+    for i, sample in enumerate(samples):
+        size = tuple(sample['inputs'].shape[-2:]), tuple(sample['data_samples'].ori_shape[:2])
+        groups.setdefault(size, []).append(i)
+    for size, group in groups.items():
+        step = min(images_per_batch(part, len(batch)) for part in size)
+        for start in range(0, len(group), step):
+            part = group[start : start + step]
+            yield [batch[i] for i in part], [samples[i] for i in part]
+
+
+def _build(cfg: Config, drawn: bool) -> list:
+    configs = prediction_pipeline(cfg)
+    if not drawn:  # a network that was trained on drawn images can label files
+        configs = [
+            dict(type='LoadImageFromFile') if c['type'] == 'LoadShapes' else c for c in configs
+        ]
+    transforms, _ = with_file_checks([TRANSFORMS.build(c) for c in configs], None, labeled=False)
+    if not cfg.get('train_dataloader', {}).get('dataset', {}).get('check_files', True):
+        for transform in transforms:
+            if isinstance(transform, CheckImageFile):
+                transform.rgb = False
+    return transforms
+
+
+def _single_threaded(_: int) -> None:
+    """The workers share the cores already."""
+    cv2.setNumThreads(0)

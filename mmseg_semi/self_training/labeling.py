@@ -1,0 +1,158 @@
+"""Pseudo-labels: a mask for every image, by one network that sees it at several scales and in the mirror."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.dist import all_gather_object, get_dist_info
+from mmengine.logging import MMLogger
+
+from mmseg_semi.datasets.files import Folders
+from mmseg_semi.datasets.pseudo_labeled import LABELS_SUMMARY, MASK_SUFFIX
+
+from .images import ImagePool, prediction_pipeline
+from .masks import MaskWriter, Palette, classes_and_palette, read_mask
+from .output import OutputFolder, make_folders, on_first_rank
+from .prediction import Predictor, checkpoint_digest, repeatable
+from .progress import Progress, log
+
+SCALES = (0.5, 0.75, 1.0, 1.5, 2.0)
+
+
+def pseudo_label(
+    cfg: Config,
+    checkpoint: str,
+    images: dict,
+    out_dir: str,
+    *,
+    subset: Iterable[str] | None = None,
+    scales: Sequence[float] = SCALES,
+    flip: bool = True,
+    batch_size: int = 8,
+    num_workers: int = 2,
+    palette: Palette | None = None,
+    logger: MMLogger | str | None = None,
+) -> dict:
+    """Label images and write ``out_dir/<id>.png``, class indices in a palette PNG (ST++, Algorithm 1).
+
+    The softmax maps of ten views (five scales, each also mirrored) are resized to the original image and
+    summed; the class of the largest sum is the label of a pixel, without a threshold, so no pixel
+    is void. The paper says "five scales and horizontal flipping"; the values are its code's.
+    ``scales=(1.0,), flip=False`` is the network's ordinary prediction.
+
+    All ranks of a job call it and share the images. A call that was killed is continued by the same
+    call, also with another number of ranks: masks that are there are kept. The result is the same,
+    bit by bit, as long as ``batch_size`` is.
+
+    Args:
+        cfg (Config): With ``model`` (stock, or a method of ours: its ``predict_on`` network) and
+            ``test_dataloader``, whose pipeline prepares the images.
+        checkpoint (str): Path of the weights.
+        images (dict): Config of an ``UnlabeledDataset``, or of a ``ShapesDataset`` without labels.
+        out_dir (str): A folder that is new, empty, or begun by a call with the same arguments.
+        subset (Iterable[str], optional): Ids (``image_ids``) of the images to label; None labels all.
+        scales (Sequence[float]): Of the views, relative to what the test pipeline makes.
+        flip (bool): Whether each view is also seen in the mirror.
+        batch_size (int): Images of one size that are loaded and counted together, at most.
+        num_workers (int): Processes of this rank that load images; 0 loads in this one.
+        palette (Sequence, optional): RGB per class; see `classes_and_palette`.
+        logger (MMLogger or str, optional): As `print_log` takes it; None is the current one.
+
+    Returns:
+        dict: What ``out_dir/pseudo_labels.json`` says, which marks the folder as finished: ``settings``,
+        ``checkpoint``, ``num_images``, ``classes`` and, in their order, ``pixels``.
+
+    Raises:
+        FileNotFoundError: checkpoint, list, folder or an image does not exist.
+        OSError: the folder cannot be written, as on a full disk.
+        ValueError: a setting, checkpoint or image that does not fit, or a folder that holds something else.
+    """
+    check_settings(scales=scales, batch_size=batch_size, num_workers=num_workers)
+    pool = ImagePool(cfg, images, subset)
+    settings = {
+        'checkpoint_sha256': on_first_rank(checkpoint_digest, checkpoint),
+        'scales': [float(scale) for scale in scales],
+        'flip': bool(flip),
+        **prediction_settings(cfg, pool),
+    }
+    folder = OutputFolder(out_dir, LABELS_SUMMARY, settings, {'checkpoint': checkpoint})
+    summary = folder.begin()
+    if summary is not None:
+        log(f'{out_dir} has the pseudo-labels of {len(pool)} images already.', logger)
+        return summary
+
+    paths = [folder.file(name + MASK_SUFFIX) for name in pool.ids]
+    done = on_first_rank(_existing, paths)
+    with repeatable():
+        predictor = Predictor(cfg, checkpoint, get_device())
+        classes, palette = classes_and_palette(
+            palette, predictor.dataset_meta, cfg, predictor.num_classes
+        )
+        pixels = _label(
+            pool, predictor, paths, done, scales, flip, batch_size, num_workers, palette, logger
+        )
+    return folder.finish({'num_images': len(pool), 'classes': classes, 'pixels': pixels})
+
+
+def _label(
+    pool: ImagePool,
+    predictor: Predictor,
+    paths: list[str],
+    done: list[bool],
+    scales: Sequence[float],
+    flip: bool,
+    batch_size: int,
+    num_workers: int,
+    palette: Palette,
+    logger,
+) -> list[int]:
+    """Write what is missing; return the pixels of each class in all masks of all ranks."""
+    rank, world = get_dist_info()
+    # A batch goes through the network as a whole if anything of it is missing, as it did the first time.
+    batches = [b for b in pool.plan(batch_size) if not all(done[i] for i in b)]
+    own = batches[rank::world]
+    make_folders(paths[i] for batch in own for i in batch)
+    total = sum(len(batch) for batch in batches)
+    bar = Progress('pseudo-labels', total, [predictor])
+    with MaskWriter(palette, predictor.path) as writer, bar:
+        for positions, samples in pool.load(own, num_workers):
+            size = samples[0]['data_samples'].ori_shape[:2]
+            masks = predictor.masks(predictor.prepare(samples), size, scales, flip)
+            writer.write([paths[i] for i in positions], masks)
+            bar.update(len(positions))
+        rewritten = {i for batch in batches for i in batch}
+        kept = [i for i in range(len(paths)) if i not in rewritten]
+    for i in kept[rank::world]:
+        writer.count(read_mask(paths[i]), paths[i])
+    bar.finish('pseudo-labelled', logger)
+    return [int(n) for n in sum(all_gather_object(writer.pixels))]
+
+
+def prediction_settings(cfg: Config, pool: ImagePool) -> dict:
+    """What else than weights and views decides on a prediction, for `OutputFolder`."""
+    inner = cfg.model.get('segmentor') or cfg.model
+    settings = {
+        'images': on_first_rank(pool.fingerprint),
+        'pipeline': prediction_pipeline(cfg),
+        'test_cfg': inner.get('test_cfg'),
+    }
+    if inner is not cfg.model:
+        settings['semi_test_cfg'] = cfg.model.get('semi_test_cfg')
+    return settings
+
+
+def check_settings(*, scales: Sequence[float], batch_size: int, num_workers: int) -> None:
+    """Raise ValueError for a setting out of range."""
+    if not scales or not all(scale > 0 for scale in scales):
+        raise ValueError(f'scales={list(scales)} must be one or more numbers above 0.')
+    if batch_size < 1:
+        raise ValueError(f'batch_size={batch_size} must be at least 1.')
+    if num_workers < 0:
+        raise ValueError(f'num_workers={num_workers} must be at least 0.')
+
+
+def _existing(paths: list[str]) -> list[bool]:
+    folders = Folders()
+    return [path in folders for path in paths]

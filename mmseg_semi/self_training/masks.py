@@ -1,0 +1,143 @@
+"""Masks as palette PNG files: the class index of every pixel, in colours that a viewer shows."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+from mmengine.config import Config
+from mmseg.registry import DATASETS
+from PIL import Image
+from torch import Tensor
+
+from .output import write_bytes
+from .prediction import VOID
+
+Palette = Sequence[Sequence[int]]
+
+
+def classes_and_palette(
+    palette: Palette | None, dataset_meta: Mapping, cfg: Config, num_classes: int
+) -> tuple[list[str], Palette]:
+    """Names and colours of the classes.
+
+    Args:
+        palette: RGB per class, 0..255, or None for the checkpoint's, else those of the config's test
+            dataset, else PASCAL VOC's map of colours, which has one for every number.
+        dataset_meta: of the checkpoint.
+        cfg: with ``test_dataloader``.
+        num_classes: C.
+
+    Raises:
+        ValueError: ``palette`` has fewer colours than there are classes.
+    """
+    if palette is not None and len(palette) < num_classes:
+        raise ValueError(
+            f'palette has {len(palette)} colours for {num_classes} classes: give one per class, or none.'
+        )
+    sources = [dataset_meta, *_dataset_metas(cfg)]
+
+    def first(key):
+        found = (source.get(key) for source in sources)
+        return next((list(x) for x in found if x and len(x) >= num_classes), None)
+
+    names = first('classes') or [f'class {c}' for c in range(num_classes)]
+    palette = palette if palette is not None else first('palette') or voc_colors(num_classes)
+    return names[:num_classes], [list(map(int, color)) for color in palette[:num_classes]]
+
+
+def voc_colors(number: int) -> list[list[int]]:
+    """PASCAL VOC's colours: bits 0, 3, 6 of the index are red's highest, 1, 4, 7 green's, 2, 5 blue's."""
+    return [
+        [
+            sum((c >> (3 * bit + channel) & 1) << (7 - bit) for bit in range(3))
+            for channel in range(3)
+        ]
+        for c in range(number)
+    ]
+
+
+def encode_mask(mask: np.ndarray, palette: Palette) -> bytes:
+    """A palette PNG file of class indices, uint8 (H, W)."""
+    colors = np.full((VOID + 1, 3), 255, dtype=np.uint8)
+    colors[: len(palette)] = palette
+    image = Image.fromarray(mask)
+    image.putpalette(colors.tobytes())
+    content = io.BytesIO()
+    image.save(content, format='PNG')
+    return content.getvalue()
+
+
+def read_mask(path: str) -> np.ndarray:
+    """The class indices of a mask file, uint8 (H, W)."""
+    with Image.open(path) as image:
+        return np.array(image)
+
+
+class MaskWriter:
+    """Writes the masks of one batch while the next one is in the network.
+
+    Args:
+        palette: RGB per class.
+        source: of the masks, as errors name it.
+
+    Attributes:
+        pixels (np.ndarray): int64 (C,), of each class in what was written.
+    """
+
+    def __init__(self, palette: Palette, source: str) -> None:
+        self.pixels = np.zeros(len(palette), dtype=np.int64)
+        self._palette, self._source = palette, source
+        self._thread = ThreadPoolExecutor(max_workers=1)
+        self._last: Future | None = None
+
+    def __enter__(self) -> MaskWriter:
+        return self
+
+    def __exit__(self, kind, *_) -> None:
+        if kind is None:
+            self._wait()
+        self._thread.shutdown(cancel_futures=True)
+
+    def write(self, paths: Sequence[str], masks: Tensor) -> None:
+        """Write masks (N, H, W) uint8, which may still be computed on the device, to these files.
+
+        Raises:
+            OSError: an earlier batch cannot be written.
+            ValueError: an earlier batch has a pixel that the network says nothing finite of.
+        """
+        self._wait()
+        self._last = self._thread.submit(self._write, paths, masks)
+
+    def _wait(self) -> None:
+        if self._last is not None:
+            self._last.result()
+
+    def _write(self, paths: Sequence[str], masks: Tensor) -> None:
+        for path, mask in zip(paths, masks.cpu().numpy(), strict=True):
+            self.count(mask, path)
+            write_bytes(path, encode_mask(mask, self._palette))
+
+    def count(self, mask: np.ndarray, path: str) -> None:
+        """Add a mask to `pixels`.
+
+        Raises:
+            ValueError: it has a value that is no class.
+        """
+        counts = np.bincount(mask.ravel(), minlength=len(self.pixels))
+        if len(counts) > len(self.pixels):
+            raise ValueError(
+                f'{self._source} gives numbers that are not finite for {path}: take a checkpoint from before '
+                'the training diverged.'
+            )
+        self.pixels += counts
+
+
+def _dataset_metas(cfg: Config) -> list[Mapping]:
+    """What the config says of its test dataset's classes: its ``metainfo``, then its type's."""
+    dataset = cfg.get('test_dataloader', {}).get('dataset', {})
+    kind = dataset.get('of') or dataset.get('type')
+    kind = DATASETS.get(kind) if isinstance(kind, str) else kind
+    return [dataset.get('metainfo') or {}, getattr(kind, 'METAINFO', None) or {}]

@@ -1,0 +1,184 @@
+"""Folders of results: begun with their settings, filled file by file, marked when whole.
+
+No file is ever seen half-written: it is written under another name and renamed. A folder is begun by
+`begun.json`, which holds the settings, and finished by a summary of its own name, which is
+written last. What was neither begun nor finished by the same settings is left alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import os.path as osp
+from collections.abc import Callable, Iterable, Iterator
+
+from mmengine.dist import broadcast_object_list, is_main_process
+
+BEGUN = 'begun.json'
+_ASIDE = '.partial.'
+
+
+def on_first_rank(function: Callable, *args):
+    """Call a function on rank 0; every rank returns its result, or raises its OSError or ValueError."""
+    outcome = [None, None]
+    if is_main_process():
+        try:
+            outcome[0] = function(*args)
+        except (OSError, ValueError) as error:
+            outcome[1] = error
+    broadcast_object_list(outcome)
+    if outcome[1] is not None:
+        raise outcome[1]
+    return outcome[0]
+
+
+@contextlib.contextmanager
+def writing(path: str) -> Iterator[None]:
+    """Turn an error of the file system into one sentence that says how to go on.
+
+    Raises:
+        OSError: naming the path, the reason and the remedy.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OSError(
+            f'{path} cannot be written ({reason}): free space there or name another folder, and run the same '
+            'command again, which continues where this one ended.'
+        ) from None
+
+
+@contextlib.contextmanager
+def whole_file(path: str) -> Iterator[str]:
+    """Give a name beside ``path``, with its ending, to write to; rename to ``path`` at the end.
+
+    Raises:
+        OSError: as `writing` says it; nothing is left of the file then.
+    """
+    folder, name = osp.split(path)
+    aside = osp.join(folder, _ASIDE + name)
+    with writing(path):
+        try:
+            yield aside
+            os.replace(aside, path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.remove(aside)
+            raise
+
+
+def write_bytes(path: str, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    with whole_file(path) as aside, open(aside, 'wb') as file:
+        file.write(content)
+
+
+def write_lines(path: str, lines: Iterable[str]) -> None:
+    """Write a text file whole or not at all, one line each."""
+    write_bytes(path, ''.join(f'{line}\n' for line in lines).encode())
+
+
+def make_folders(paths: Iterable[str]) -> None:
+    """Make the folders of these files."""
+    for folder in sorted({osp.dirname(path) for path in paths}):
+        with writing(folder):
+            os.makedirs(folder, exist_ok=True)
+
+
+class OutputFolder:
+    """One folder of results and the settings that they belong to.
+
+    Args:
+        path: of the folder; made if need be.
+        summary_name: of the JSON file that marks it as finished.
+        settings: all that decides what is written there, as JSON can hold it; what it cannot, such as a
+            class in place of its name, is taken as a string.
+        remarks: what else `begun.json` says, such as where the checkpoint was; not compared.
+    """
+
+    def __init__(self, path: str, summary_name: str, settings: dict, remarks: dict) -> None:
+        self.path = path
+        self._summary = osp.join(path, summary_name)
+        self._begun = osp.join(path, BEGUN)
+        self._settings = json.loads(json.dumps(settings, default=str))
+        self._remarks = remarks
+
+    def file(self, name: str) -> str:
+        """Path of a file of the folder."""
+        return osp.join(self.path, name)
+
+    def begin(self) -> dict | None:
+        """Begin or continue the folder; every rank calls it.
+
+        Returns:
+            dict, optional: The summary, where the folder is finished.
+
+        Raises:
+            OSError: it cannot be written.
+            ValueError: it holds something else, which stays untouched.
+        """
+        return on_first_rank(self._begin)
+
+    def finish(self, summary: dict) -> dict:
+        """Write the summary that marks the folder as finished; every rank calls it and returns the summary."""
+        return on_first_rank(self._finish, summary)
+
+    def _begin(self) -> dict | None:
+        summary = self._read(self._summary)
+        if summary is not None:
+            self._check(summary)
+            return summary
+        begun = self._read(self._begun)
+        if begun is not None:
+            self._check(begun)
+            return None
+        with writing(self.path):
+            os.makedirs(self.path, exist_ok=True)
+            names = [name for name in os.listdir(self.path) if not name.startswith(_ASIDE)]
+        if names:
+            raise ValueError(
+                f'{self.path} holds something else, such as {min(names)}: name an empty or a new folder.'
+            )
+        self._write(self._begun, self._remarks)
+        return None
+
+    def _finish(self, summary: dict) -> dict:
+        self._write(self._summary, {**self._remarks, **summary})
+        with writing(self._begun):
+            os.remove(self._begun)
+        return self._read(self._summary)
+
+    def _write(self, path: str, content: dict) -> None:
+        text = json.dumps({**content, 'settings': self._settings}, indent=1)
+        write_bytes(path, text.encode())
+
+    def _read(self, path: str) -> dict | None:
+        if not osp.isfile(path):
+            return None
+        with open(path, encoding='utf-8') as file:
+            try:
+                content = json.load(file)
+            except ValueError:
+                content = None
+        if not isinstance(content, dict) or 'settings' not in content:
+            raise ValueError(
+                f'{path} belongs to something else: name an empty or a new folder instead of {self.path}.'
+            )
+        return content
+
+    def _check(self, content: dict) -> None:
+        before, now = content['settings'], self._settings
+        for key in sorted(before.keys() | now.keys()):
+            if before.get(key) != now.get(key):
+                was, wanted = (_short(settings.get(key)) for settings in (before, now))
+                raise ValueError(
+                    f'{self.path} was begun with {key}={was} and not with {wanted}: name another folder, or '
+                    'remove this one to begin anew.'
+                )
+
+
+def _short(value) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 120 else f'{text[:90]}...{text[-16:]}'

@@ -1,0 +1,254 @@
+"""One trained network and what it says of images: one plain forward, or the sum over scales and flips."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import hashlib
+import os.path as osp
+import time
+from collections.abc import Iterator, Sequence
+
+import torch
+import torch.nn.functional as F
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmseg.registry import MODELS
+from mmseg.utils import stack_batch
+from torch import Tensor, nn
+
+from mmseg_semi.models.checkpoints import read_checkpoint
+from mmseg_semi.models.segmentors import SemiSegmentor
+
+from .images import images_per_batch
+
+VOID = 255
+
+
+def checkpoint_digest(path: str) -> str:
+    """SHA-256 of a checkpoint file; of an address, the address itself.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    if '://' in path:
+        return path
+    if not osp.isfile(path):
+        raise FileNotFoundError(
+            f'The checkpoint {path} does not exist: give the path of a .pth file.'
+        )
+    digest = hashlib.sha256()
+    with open(path, 'rb') as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+class Stopwatch:
+    """Seconds that a device spends inside ``with`` blocks; on CUDA without waiting for it in between."""
+
+    def __init__(self, device: str) -> None:
+        self._on_cuda = device.startswith('cuda')
+        self._seconds = 0.0
+        self._events: list[tuple] = []
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """Measure a block."""
+        if not self._on_cuda:
+            start = time.perf_counter()
+            yield
+            self._seconds += time.perf_counter() - start
+            return
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        yield
+        end.record()
+        self._events.append((start, end))
+
+    def seconds(self) -> float:
+        """The sum so far."""
+        if self._events:
+            torch.cuda.synchronize()
+        for start, end in self._events:
+            self._seconds += start.elapsed_time(end) / 1000
+        self._events.clear()
+        return self._seconds
+
+
+class Predictor:
+    """The network of a config that predicts, with the weights of a checkpoint, in eval mode.
+
+    Of a semi-supervised method it is the network that ``predict_on`` names; the others are not kept.
+
+    Args:
+        cfg: with ``model``, stock or one of ours.
+        path: of the checkpoint.
+        device: as torch names it.
+
+    Attributes:
+        num_classes (int): C.
+        dataset_meta (dict): Classes and palette that the checkpoint was trained with, if it says so.
+        in_network (Stopwatch): Time within the network.
+
+    Raises:
+        ValueError: the file is no checkpoint, or one of another network; or the network has a single
+            channel for two classes.
+    """
+
+    def __init__(self, cfg: Config, path: str, device: str) -> None:
+        init_default_scope(cfg.get('default_scope') or 'mmseg')
+        self.path = path
+        checkpoint = read_checkpoint(path)
+        model = MODELS.build(copy.deepcopy(cfg.model))
+        name = None
+        self._network = model
+        if isinstance(model, SemiSegmentor):
+            name, self._network = model.semi_test_cfg['predict_on'], model.predictor
+        self._preprocessor = model.data_preprocessor.to(device)
+        _check_channels(self._network)
+        _load_weights(self._network, name, checkpoint['state_dict'], path)
+        self._network = self._network.to(device).eval().requires_grad_(False)
+        self.num_classes = self._network.out_channels
+        self.dataset_meta = checkpoint.get('meta', {}).get('dataset_meta') or {}
+        self.in_network = Stopwatch(device)
+
+    def prepare(self, samples: Sequence[dict]) -> Tensor:
+        """Normalise loaded samples of one size; padding, which depends on the scale, comes later.
+
+        Returns:
+            Tensor: (N, 3, h, w) float32 on the device.
+        """
+        data = {key: [sample[key] for sample in samples] for key in ('inputs', 'data_samples')}
+        height, width = data['inputs'][0].shape[-2:]
+        images = self._preprocessor(data, False)['inputs']
+        return images[..., :height, :width]  # it pads at the bottom and at the right
+
+    @torch.no_grad()
+    def masks(
+        self,
+        images: Tensor,
+        size: tuple[int, int],
+        scales: Sequence[float] = (1.0,),
+        flip: bool = False,
+    ) -> Tensor:
+        """Label every pixel of the original images.
+
+        With one scale of 1 and no flip this is mmseg's prediction: logits at the size of the input,
+        resized to the original, argmax. Otherwise it is ST++'s: each view is ``images`` rescaled to
+        (int(h s), int(w s)), and its mirror image in the same batch; the softmax maps of
+        all views are resized to the original size and summed; argmax, no threshold.
+
+        Args:
+            images (Tensor): (N, 3, h, w), as `prepare` makes them.
+            size (tuple[int, int]): Original (H, W).
+            scales (Sequence[float]): Of the views.
+            flip (bool): Whether each view is also seen in the mirror.
+
+        Returns:
+            Tensor: (N, H, W) uint8; 255 only where the network's output is not finite.
+        """
+        plain = tuple(scales) == (1.0,) and not flip
+        values = self._logits(images, size) if plain else self._scores(images, size, scales, flip)
+        best, label = values.max(dim=1)  # the first of equals, as argmax, in a quarter of its time
+        return label.to(torch.uint8).masked_fill_(~best.isfinite(), VOID)
+
+    def _logits(self, images: Tensor, size: tuple[int, int]) -> Tensor:
+        return self._resize(self._forward(images).float(), size)
+
+    def _scores(
+        self, images: Tensor, size: tuple[int, int], scales: Sequence[float], flip: bool
+    ) -> Tensor:
+        total = images.new_zeros((len(images), self.num_classes, *size))
+        for scale in scales:
+            view_size = tuple(int(side * scale) for side in images.shape[-2:])
+            step = images_per_batch(view_size, len(images) * (1 + flip)) // (1 + flip) or 1
+            for start in range(0, len(images), step):
+                part = slice(start, start + step)
+                views = self._resize(images[part], view_size)
+                if flip:
+                    views = torch.cat([views, views.flip(3)])
+                probs = self._forward(views).float().softmax(dim=1)
+                if flip:  # before the resizing, which is linear: once instead of twice
+                    straight, mirrored = probs.chunk(2)
+                    probs = mirrored.flip(3).add_(straight)
+                total[part] += self._resize(probs, size)
+        return total
+
+    def _forward(self, images: Tensor) -> Tensor:
+        """Logits (N, C, h, w) of normalised images (N, 3, h, w), whole or by windows as ``test_cfg`` says."""
+        height, width = images.shape[-2:]
+        padding = self._preprocessor.test_cfg
+        if padding:
+            images, _ = stack_batch(
+                list(images),
+                size=padding.get('size'),
+                size_divisor=padding.get('size_divisor'),
+                pad_val=self._preprocessor.pad_val,
+            )
+        shape = tuple(images.shape[-2:])
+        meta = dict(ori_shape=shape, img_shape=shape, pad_shape=shape, padding_size=[0] * 4)
+        with self.in_network.running():
+            logits = self._network.inference(images, [dict(meta) for _ in range(len(images))])
+        return logits[..., :height, :width]
+
+    def _resize(self, maps: Tensor, size: tuple[int, int]) -> Tensor:
+        if tuple(maps.shape[-2:]) == tuple(size):
+            return maps
+        return F.interpolate(
+            maps, size=size, mode='bilinear', align_corners=self._network.align_corners
+        )
+
+
+@contextlib.contextmanager
+def repeatable() -> Iterator[None]:
+    """Let cuDNN choose its kernels by rule: not by a race, which images of many sizes would repeat for each."""
+    cudnn = torch.backends.cudnn
+    before = cudnn.benchmark, cudnn.deterministic
+    cudnn.benchmark, cudnn.deterministic = False, True
+    try:
+        yield
+    finally:
+        cudnn.benchmark, cudnn.deterministic = before
+
+
+def _check_channels(network: nn.Module) -> None:
+    if not hasattr(network, 'inference') or not hasattr(network, 'out_channels'):
+        raise ValueError(
+            f'{type(network).__name__} has no inference() that gives logits, so nothing can be pseudo-labelled '
+            'with it: use an EncoderDecoder or a network derived from it.'
+        )
+    if network.out_channels == 1:
+        raise ValueError(
+            'decode_head has out_channels=1, but pseudo-labels need one channel per class: set '
+            'out_channels=num_classes (and num_classes=2 for an object and its background) and train again.'
+        )
+    if network.out_channels > VOID:
+        raise ValueError(
+            f'decode_head has {network.out_channels} classes, but a mask of 8 bits holds at most {VOID} beside '
+            'the void value 255.'
+        )
+
+
+def _load_weights(
+    network: nn.Module, name: str | None, state_dict: dict[str, Tensor], path: str
+) -> None:
+    """Load one network's weights from the checkpoint of a method (`name`) or of the plain network."""
+    weights = {key.removeprefix('module.'): value for key, value in state_dict.items()}
+    own = {k.removeprefix(f'{name}.'): v for k, v in weights.items() if k.startswith(f'{name}.')}
+    problem = None
+    try:
+        missing = network.load_state_dict(own or weights, strict=False).missing_keys
+    except RuntimeError as error:  # a size mismatch
+        problem = ' '.join(str(error).splitlines()[1].split()).rstrip('.')
+    else:
+        # Counters and auxiliary heads come and go between training and published checkpoints.
+        optional = ('num_batches_tracked', 'auxiliary_head')
+        missing = [key for key in missing if not any(part in key for part in optional)]
+        if missing:
+            problem = f'{len(missing)} weights are missing, e.g. {missing[0]}'
+    if problem:
+        raise ValueError(
+            f'{path} does not fit the network of the config ({problem}): give a checkpoint that this config '
+            'has trained, with the same classes.'
+        )

@@ -1,0 +1,86 @@
+"""Scores on disk: one line per image while they are made, one table at the end.
+
+Each rank appends to a file of its own. At the start of a call rank 0 gathers what earlier ones left, however
+many ranks they had; a line without its end is of the moment at which it was killed, and is dropped.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmengine.dist import get_rank
+
+from .output import write_bytes, writing
+
+SCORES = 'scores.csv'
+_PARTS = 'scores_so_far'
+_GATHERED = f'{_PARTS}.csv'
+_PATTERN = f'{_PARTS}*.csv'
+_HEADER = ['id', 'score', 'reliable']
+
+
+def gather_parts(folder: str) -> dict[str, float]:
+    """Scores that earlier calls left, by id; they are put into one file. For rank 0 alone."""
+    found = {}
+    paths = sorted(Path(folder).glob(_PATTERN))
+    for path in paths:
+        text = path.read_text(encoding='utf-8')
+        whole = text[: text.rfind('\n') + 1]
+        found.update({name: float(score) for name, score in csv.reader(io.StringIO(whole))})
+    if found:
+        write_bytes(os.path.join(folder, _GATHERED), _csv(found.items()))
+    for path in paths:
+        if path.name != _GATHERED:
+            path.unlink()
+    return found
+
+
+def remove_parts(folder: str) -> None:
+    """Remove what `gather_parts` would read."""
+    for path in Path(folder).glob(_PATTERN):
+        path.unlink()
+
+
+class ScoreFile:
+    """This rank's scores, appended as they are made; nothing is created before the first."""
+
+    def __init__(self, folder: str) -> None:
+        self._path = os.path.join(folder, f'{_PARTS}_rank{get_rank()}.csv')
+
+    def append(self, scores: dict[str, float]) -> None:
+        """Add scores by id.
+
+        Raises:
+            OSError: the file cannot be written; the same call, made again, continues.
+        """
+        with writing(self._path), open(self._path, 'ab') as file:
+            file.write(_csv(scores.items()))
+
+
+def write_table(
+    path: str, ids: Sequence[str], scores: Sequence[float], reliable: Sequence[bool]
+) -> None:
+    """Write all scores in the order of the list; `reliable` is 1 or 0."""
+    rows = zip(ids, scores, map(int, reliable), strict=True)
+    write_bytes(path, _csv([_HEADER, *rows]))
+
+
+def read_table(path: str) -> tuple[list[str], list[float], list[bool]]:
+    """Ids, scores and whether they are reliable, in the order of the list."""
+    with open(path, newline='', encoding='utf-8') as file:
+        rows = list(csv.reader(file))[1:]
+    return (
+        [row[0] for row in rows],
+        [float(row[1]) for row in rows],
+        [row[2] == '1' for row in rows],
+    )
+
+
+def _csv(rows) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator='\n').writerows(rows)
+    return text.getvalue().encode()

@@ -1,0 +1,152 @@
+"""What the ranking is worth: mIoU of the pseudo-masks of both halves against true masks (ST++, Fig. 3).
+
+Of all of self-training this alone opens true masks of unlabelled images, and only where the user names them.
+"""
+
+from __future__ import annotations
+
+import json
+import os.path as osp
+
+import numpy as np
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.dist import all_gather_object, get_dist_info
+from mmengine.logging import MMLogger
+
+from mmseg_semi.datasets.files import missing_files
+from mmseg_semi.datasets.transforms import CheckLabels
+
+from .images import ImagePool
+from .labeling import check_settings
+from .masks import classes_and_palette, read_mask
+from .output import on_first_rank, write_bytes
+from .prediction import VOID, Predictor, repeatable
+from .progress import Progress, log
+from .scores import SCORES, read_table
+from .selection import SUMMARY
+
+REPORT = 'truth.json'
+
+
+def report_truth(
+    cfg: Config,
+    checkpoint: str,
+    images: dict,
+    out_dir: str,
+    truth: str,
+    *,
+    truth_suffix: str = '.png',
+    batch_size: int = 8,
+    num_workers: int = 2,
+    logger: MMLogger | str | None = None,
+) -> dict:
+    """Compare the masks of the reliable and of the unreliable images with their true masks (ST++, Fig. 3).
+
+    One plain forward per image; one confusion matrix per half, void left out, mean of the IoU over the
+    classes that occur in truth or prediction. All ranks of a job call it and share the images.
+
+    Args:
+        cfg (Config): As for `pseudo_label`.
+        checkpoint (str): Path of the last of the checkpoints that scored.
+        images (dict): Those that were scored.
+        out_dir (str): Folder of `select_reliable`, finished.
+        truth (str): Folder of true masks: 8-bit, class indices, 255 = void, each named as its image with
+            ``truth_suffix`` for the images' ``img_suffix``.
+        truth_suffix (str): Ending of the true masks.
+        batch_size (int): Images of one size that go through the network together, at most.
+        num_workers (int): Processes of this rank that load images; 0 loads in this one.
+        logger (MMLogger or str, optional): As `print_log` takes it; None is the current one.
+
+    Returns:
+        dict: What ``out_dir/truth.json`` says: ``mIoU`` and per class ``IoU`` in percent, each for
+        ``reliable``, ``unreliable`` and ``all``; None for what does not occur.
+
+    Raises:
+        FileNotFoundError: a true mask does not exist.
+        ValueError: ``out_dir`` is not finished, was made of other images, or a true mask does not fit.
+    """
+    check_settings(scales=(1.0,), batch_size=batch_size, num_workers=num_workers)
+    pool = ImagePool(cfg, images)
+    reliable = on_first_rank(_reliable, out_dir, pool)
+    paths = [osp.join(truth, pool.true_mask_name(i, truth_suffix)) for i in range(len(pool))]
+    on_first_rank(_check_there, paths)
+    rank, world = get_dist_info()
+    with repeatable():
+        predictor = Predictor(cfg, checkpoint, get_device())
+        number = predictor.num_classes
+        counts = np.zeros((2, number, number), dtype=np.int64)
+        batches = pool.plan(batch_size)
+        with Progress('true masks', len(pool), [predictor]) as bar:
+            for positions, samples in pool.load(batches[rank::world], num_workers):
+                size = samples[0]['data_samples'].ori_shape[:2]
+                masks = predictor.masks(predictor.prepare(samples), size).cpu().numpy()
+                for i, mask in zip(positions, masks, strict=True):
+                    true = _read_truth(paths[i], pool.info(i)['img_path'], mask, number)
+                    counts[int(reliable[i])] += _confusion(true, mask, number)
+                bar.update(len(positions))
+            bar.finish('compared with true masks', logger)
+    unsure, sure = sum(all_gather_object(counts))
+    halves = {'reliable': sure, 'unreliable': unsure, 'all': sure + unsure}
+    names, _ = classes_and_palette(None, predictor.dataset_meta, cfg, number)
+    report = {
+        'truth': truth,
+        'checkpoint': checkpoint,
+        'classes': names,
+        'mIoU': {
+            half: _percent(np.nanmean(_iou(c))) if c.any() else None for half, c in halves.items()
+        },
+        'IoU': {half: [_percent(x) for x in _iou(c)] for half, c in halves.items()},
+    }
+    path = osp.join(out_dir, REPORT)
+    on_first_rank(write_bytes, path, json.dumps(report, indent=1).encode())
+    values = ', '.join(f'{half} {value}' for half, value in report['mIoU'].items())
+    log(f'mIoU of the pseudo-masks in percent: {values} ({path})', logger)
+    return report
+
+
+def _reliable(out_dir: str, pool: ImagePool) -> list[bool]:
+    """Of each image of the pool, as `select_reliable` found it."""
+    if not osp.isfile(osp.join(out_dir, SUMMARY)):
+        raise ValueError(
+            f'{out_dir} has no {SUMMARY}, so its images are not all scored: run the selection to its end first.'
+        )
+    ids, _, reliable = read_table(osp.join(out_dir, SCORES))
+    if ids != pool.ids:
+        raise ValueError(f'{out_dir} has the scores of other images: name those that were scored.')
+    return reliable
+
+
+def _check_there(paths: list[str]) -> None:
+    missing = missing_files(paths)
+    if missing:
+        raise FileNotFoundError(
+            f'{len(missing)} of {len(paths)} true masks do not exist, the first is {missing[0]}: name the '
+            'folder in which every image has one of its name, and their ending.'
+        )
+
+
+def _read_truth(path: str, image_path: str, mask: np.ndarray, num_classes: int) -> np.ndarray:
+    """Classes (H, W); ValueError when the file does not fit the image or the classes."""
+    true = read_mask(path)
+    # The check wants the image for its size.
+    CheckLabels(num_classes).transform(
+        dict(gt_seg_map=true, seg_map_path=path, img=mask[..., None], img_path=image_path)
+    )
+    return true
+
+
+def _confusion(true: np.ndarray, mask: np.ndarray, num_classes: int) -> np.ndarray:
+    valid = (true != VOID) & (mask != VOID)
+    key = true[valid].astype(np.int64) * num_classes + mask[valid]
+    return np.bincount(key, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
+def _iou(confusion: np.ndarray) -> np.ndarray:
+    both = np.diag(confusion)
+    union = confusion.sum(axis=0) + confusion.sum(axis=1) - both
+    return np.divide(both, union, out=np.full(len(both), np.nan), where=union > 0)
+
+
+def _percent(value: float) -> float | None:
+    return None if np.isnan(value) else round(100 * float(value), 2)

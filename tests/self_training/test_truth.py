@@ -1,0 +1,121 @@
+"""mIoU of both halves against true masks, where the user names them."""
+
+import json
+
+import numpy as np
+import pytest
+import trained
+from PIL import Image
+
+from mmseg_semi.self_training import report_truth, select_reliable
+from mmseg_semi.self_training.images import ImagePool
+from mmseg_semi.self_training.prediction import Predictor
+from mmseg_semi.self_training.scores import read_table
+
+NO_WORKERS = dict(num_workers=0)
+
+
+def write_truth(folder, masks, suffix='.png'):
+    for name, mask in masks.items():
+        path = folder / f'{name}{suffix}'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(mask).save(path)
+    return str(folder)
+
+
+def random_truth(cfg, pool):
+    rng, images = np.random.default_rng(0), ImagePool(cfg, pool)
+    truth = {}
+    for i, name in enumerate(images.ids):
+        with Image.open(images.info(i)['img_path']) as image:
+            truth[name] = rng.integers(0, 4, image.size[::-1], dtype=np.uint8)
+            truth[name][:3] = 255
+    return truth
+
+
+def mean_iou(pairs):
+    """Percent, class by class over the pixels of all pairs (true, predicted)."""
+    true = np.concatenate([t[t != 255] for t, _ in pairs])
+    mask = np.concatenate([m[t != 255] for t, m in pairs])
+    ious = []
+    for c in range(4):
+        union = ((true == c) | (mask == c)).sum()
+        ious.append(((true == c) & (mask == c)).sum() / union if union else np.nan)
+    return 100 * np.nanmean(ious), 100 * np.array(ious)
+
+
+@pytest.fixture(scope='module')
+def selected(cfg, checkpoints, pool, tmp_path_factory):
+    out = tmp_path_factory.mktemp('selected') / 'out'
+    select_reliable(cfg, checkpoints, pool, str(out), **NO_WORKERS)
+    return out
+
+
+def test_miou_of_both_halves(cfg, checkpoints, pool, tmp_path, selected):
+    truth = random_truth(cfg, pool)
+    truth['u1'][truth['u1'] == 3] = 2
+    folder = write_truth(tmp_path, truth)
+    report = report_truth(cfg, checkpoints[-1], pool, str(selected), folder, **NO_WORKERS)
+    assert json.loads((selected / 'truth.json').read_text()) == report
+    predictor, images = Predictor(cfg, checkpoints[-1], 'cpu'), ImagePool(cfg, pool)
+    ids, _, reliable = read_table(str(selected / 'scores.csv'))
+    pairs = {'reliable': [], 'unreliable': [], 'all': []}
+    for positions, samples in images.load(images.plan(8), 0):
+        size = samples[0]['data_samples'].ori_shape
+        masks = predictor.masks(predictor.prepare(samples), size).numpy()
+        for i, mask in zip(positions, masks, strict=True):
+            for half in ('reliable' if reliable[i] else 'unreliable', 'all'):
+                pairs[half].append((truth[ids[i]], mask))
+    assert [len(pairs[half]) for half in pairs] == [3, 4, 7]
+    for half in pairs:
+        mean, ious = mean_iou(pairs[half])
+        assert report['mIoU'][half] == pytest.approx(mean, abs=0.006)
+        assert report['IoU'][half] == pytest.approx(list(ious), abs=0.006)
+    assert len(set(report['mIoU'].values())) == 3
+    assert report['classes'] == list(trained.CLASSES)
+
+
+def test_a_perfect_half(cfg, checkpoints, pool, tmp_path, selected):
+    predictor, images = Predictor(cfg, checkpoints[-1], 'cpu'), ImagePool(cfg, pool)
+    ids, _, reliable = read_table(str(selected / 'scores.csv'))
+    truth = {}
+    for positions, samples in images.load(images.plan(8), 0):
+        size = samples[0]['data_samples'].ori_shape
+        masks = predictor.masks(predictor.prepare(samples), size).numpy()
+        for i, mask in zip(positions, masks, strict=True):
+            truth[ids[i]] = mask if reliable[i] else np.full_like(mask, 255)
+    folder = write_truth(tmp_path, truth)
+    report = report_truth(cfg, checkpoints[-1], pool, str(selected), folder, **NO_WORKERS)
+    assert report['mIoU'] == {'reliable': 100.0, 'unreliable': None, 'all': 100.0}
+
+
+def test_true_masks_by_another_ending(cfg, checkpoints, pool, tmp_path, selected):
+    folder = write_truth(tmp_path, random_truth(cfg, pool), '_mask.png')
+    call = (cfg, checkpoints[-1], pool, str(selected), folder)
+    report = report_truth(*call, truth_suffix='_mask.png', **NO_WORKERS)
+    assert report['mIoU']['all'] > 0
+    with pytest.raises(FileNotFoundError, match=r'^7 of 7 true masks do not exist, .*sub/u0.png'):
+        report_truth(*call, **NO_WORKERS)
+
+
+@pytest.mark.parametrize(
+    ('mask', 'message'),
+    [
+        (np.zeros((24, 31), np.uint8), r'u1.png is 24x31 .* its image .*u1.png is 24x32'),
+        (np.full((24, 32), 4, np.uint8), r'u1.png has the value 4, but the dataset has 4 classes'),
+        (np.zeros((24, 32, 3), np.uint8), r'u1.png is a colour image'),
+    ],
+)
+def test_a_true_mask_that_does_not_fit(cfg, checkpoints, pool, tmp_path, selected, mask, message):
+    folder = write_truth(tmp_path, {**random_truth(cfg, pool), 'u1': mask})
+    with pytest.raises(ValueError, match=message):
+        report_truth(cfg, checkpoints[-1], pool, str(selected), folder, **NO_WORKERS)
+
+
+def test_a_selection_that_does_not_fit(cfg, checkpoints, pool, tmp_path, selected):
+    folder = write_truth(tmp_path / 'truth', random_truth(cfg, pool))
+    with pytest.raises(ValueError, match=r'empty has no selection.json, so its images are not all'):
+        report_truth(cfg, checkpoints[-1], pool, str(tmp_path / 'empty'), folder, **NO_WORKERS)
+    fewer = trained.write_pool(tmp_path / 'fewer', [(24, 32)] * 2)
+    with pytest.raises(ValueError, match='has the scores of other images'):
+        report_truth(cfg, checkpoints[-1], fewer, str(selected), folder, **NO_WORKERS)
