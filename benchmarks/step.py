@@ -2,9 +2,11 @@
 
 Both run interleaved in one process on the same weights and the same images; the figure is the ratio of
 the medians. The step is all of ``train_step`` (normalisation, targets, mixing, losses, backward,
-optimizer) and the teacher's average. The passes are forwards and backwards with nothing around them: for
-iMAS the two labelling forwards of the weak view, and the joint forward and backward of the student on
-the labelled images and two views (11 forwards of an image pair, a backward counting as two).
+optimizer) and the teacher's average. The passes are forwards and backwards with nothing around them, a
+backward counting as two: for iMAS the two labelling forwards of the weak view, and the joint forward and
+backward of the student on the labelled images and two views (11 forwards of an image pair); for DeS4 the
+teacher's forward of the labelled and the weak images with the backward of its decoder on the labelled
+ones, and the joint forward and backward of the student (8 forwards of a pair and 2 of a decoder).
 """
 
 from __future__ import annotations
@@ -25,11 +27,14 @@ from mmseg.structures import SegDataSample
 import mmseg_semi
 from mmseg_semi.models.segmentors.base import evaluating
 
+METHODS = {'IMAS': 'iMAS', 'DeS4': 'DeS4'}
+
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
+    parser.add_argument('--method', default='IMAS', choices=METHODS)
     parser.add_argument(
         '--depth', type=int, default=50, choices=(18, 50, 101), help='of the ResNet'
     )
@@ -53,7 +58,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def build_model(args: argparse.Namespace) -> torch.nn.Module:
-    """iMAS over the stock DeepLabv3+, randomly initialised."""
+    """The method over the stock DeepLabv3+, randomly initialised."""
     (base,) = mmseg_semi.bases('mmseg::_base_/models/deeplabv3plus_r50-d8.py')
     segmentor = Config.fromfile(base).model
     norm_cfg = {'type': 'BN', 'requires_grad': True}
@@ -68,9 +73,11 @@ def build_model(args: argparse.Namespace) -> torch.nn.Module:
     if args.depth == 18:
         segmentor.decode_head.update(in_channels=512, c1_in_channels=64)
     # A threshold that random weights pass on some pixels and not on others.
-    train_cfg = {'tau': 2 / args.classes}
-    model = MODELS.build({'type': 'IMAS', 'segmentor': segmentor, 'semi_train_cfg': train_cfg})
+    train_cfg = {'tau': 2 / args.classes} if args.method == 'IMAS' else {}
+    model = MODELS.build({'type': args.method, 'segmentor': segmentor, 'semi_train_cfg': train_cfg})
     model.init_weights()
+    if args.method == 'DeS4':
+        model.class_counts.copy_(torch.arange(1, args.classes + 1))
     return model.to(args.device).train()
 
 
@@ -116,21 +123,40 @@ class Bench:
         )
         self.batch = make_batch(args)
         inputs = self.model.data_preprocessor(self.batch, True)['inputs']
-        self.weak = inputs['weak']
-        self.joint = torch.cat([inputs['labeled'], inputs['weak'], inputs['strong']])
+        self.labeled, self.weak, self.strong = (
+            inputs[branch] for branch in ('labeled', 'weak', 'strong')
+        )
+        self.passes = getattr(self, f'passes_{args.method.lower()}')
 
     def step(self) -> None:
         self.model.train_step(self.batch, self.wrapper)
         self.model.update_teacher(0.996)
 
-    def passes(self) -> None:
+    def autocast(self) -> torch.autocast:
+        return torch.autocast(self.args.device, torch.bfloat16, enabled=self.args.amp)
+
+    def passes_des4(self) -> None:
         student, teacher = self.model.student, self.model.teacher
-        with torch.autocast(self.args.device, torch.bfloat16, enabled=self.args.amp):
+        head, num = teacher.decode_head, len(self.labeled)
+        with self.autocast():
+            with torch.no_grad():
+                stages = teacher.extract_feat(torch.cat([self.labeled, self.weak]))
+            labeled = head([stage[:num] for stage in stages])
+            with torch.no_grad(), evaluating(head):
+                head([stage[num:] for stage in stages])
+            logits = student._forward(torch.cat([self.labeled, self.weak]))
+        (labeled.sum() + logits.sum()).backward()
+        self.model.zero_grad()
+
+    def passes_imas(self) -> None:
+        student, teacher = self.model.student, self.model.teacher
+        joint = torch.cat([self.labeled, self.weak, self.strong])
+        with self.autocast():
             with torch.no_grad(), evaluating(student):
                 student._forward(self.weak)
             with torch.no_grad():
                 teacher._forward(self.weak)
-            logits = student._forward(self.joint)
+            logits = student._forward(joint)
         logits.backward(torch.ones_like(logits))
         student.zero_grad()
 
@@ -184,8 +210,8 @@ def main() -> None:
         torch.cuda.get_device_name() if args.device == 'cuda' else f'CPU, {args.threads} thread(s)'
     )
     print(
-        f'iMAS, DeepLabv3+ R{args.depth}, {args.labeled}+{args.unlabeled} images of {args.size}x{args.size}, '
-        f'{device}, torch {torch.__version__}, Python {platform.python_version()}'
+        f'{METHODS[args.method]}, DeepLabv3+ R{args.depth}, {args.labeled}+{args.unlabeled} images of '
+        f'{args.size}x{args.size}, {device}, torch {torch.__version__}, Python {platform.python_version()}'
         f'{", bfloat16" if args.amp else ""}\n'
     )
     print('| | ms, median | ms, least | ms, most | peak MiB |')

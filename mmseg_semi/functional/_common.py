@@ -35,9 +35,9 @@ def exact_float(x: Tensor) -> Tensor:
 def no_autocast(device: torch.device) -> AbstractContextManager:
     """Context in which an enclosing autocast region does not lower the precision."""
     kind = torch.device(device).type
-    if not torch.amp.is_autocast_available(kind):  # as of shapes without numbers, on the meta device
-        return nullcontext()
-    return torch.autocast(device_type=kind, enabled=False)
+    # Not available on the meta device, where tensors are shapes without numbers.
+    available = torch.amp.is_autocast_available(kind)
+    return torch.autocast(device_type=kind, enabled=False) if available else nullcontext()
 
 
 def to_size(size: int | tuple[int, int]) -> tuple[int, int]:
