@@ -17,6 +17,7 @@ CONFIGS = {
     'supervised': 'suponly/suponly_deeplabv3plus_r18-tiny_600iter_camvid-1_16-96x72.py',
     'iMAS': 'imas/imas_deeplabv3plus_r18-tiny_600iter_camvid-1_16-96x72.py',
     'ESL': 'esl/esl_deeplabv3plus_r18-tiny_600iter_camvid-1_16-96x72.py',
+    'DeS4': 'des4/des4_deeplabv3plus_r18-tiny_600iter_camvid-1_16-96x72.py',
 }
 HALVES = ['train_dataloader.dataset.labeled', 'train_dataloader.dataset.unlabeled']
 
@@ -69,7 +70,7 @@ def logs(tmp_path_factory):
     return {method: scalars(folder / method) for method in CONFIGS}
 
 
-@pytest.mark.parametrize('method', ['iMAS', 'ESL'])
+@pytest.mark.parametrize('method', ['iMAS', 'ESL', 'DeS4'])
 def test_method_stays_within_three_points_of_supervised_training(logs, method):
     supervised = logs['supervised'][-1]['mIoU']
     teacher, student = (logs[method][-1][f'{network}/mIoU'] for network in ('teacher', 'student'))
@@ -80,6 +81,7 @@ def test_method_stays_within_three_points_of_supervised_training(logs, method):
     key, ratio = {
         'iMAS': ('loss_unlabeled', 'confident_ratio'),
         'ESL': ('loss_soft', 'one_dominant_ratio'),
+        'DeS4': ('loss_unlabeled', 'prototype_similarity'),
     }[method]
     unlabeled = [entry for entry in logs[method] if key in entry]
     assert len(unlabeled) >= 8
