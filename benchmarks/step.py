@@ -2,11 +2,13 @@
 
 Both run interleaved in one process on the same weights and the same images; the figure is the ratio of
 the medians. The step is all of ``train_step`` (normalisation, targets, mixing, losses, backward,
-optimizer) and the teacher's average. The passes are forwards and backwards with nothing around them, a
-backward counting as two: for iMAS the two labelling forwards of the weak view, and the joint forward and
-backward of the student on the labelled images and two views (11 forwards of an image pair); for DeS4 the
-teacher's forward of the labelled and the weak images with the backward of its decoder on the labelled
-ones, and the joint forward and backward of the student (8 forwards of a pair and 2 of a decoder).
+optimizer) and the teacher's average. The passes are forwards and backwards with nothing around them: for
+iMAS the two labelling forwards of the weak view, and the joint forward and backward of the student on
+the labelled images and two views (11 forwards of an image pair, a backward counting as two); for ESL the
+teacher's forward on the labelled images and the weak view, and the joint forward and backward of the
+student on them, both with segmentation head and projector (8 forwards of an image pair, and the heads); for
+DeS4 the teacher's forward of them with the backward of its decoder on the labelled images, and the joint
+forward and backward of the student (8 forwards of an image pair and 2 of a decoder).
 """
 
 from __future__ import annotations
@@ -27,14 +29,12 @@ from mmseg.structures import SegDataSample
 import mmseg_semi
 from mmseg_semi.models.segmentors.base import evaluating
 
-METHODS = {'IMAS': 'iMAS', 'DeS4': 'DeS4'}
-
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    parser.add_argument('--method', default='IMAS', choices=METHODS)
+    parser.add_argument('--method', default='iMAS', choices=('iMAS', 'ESL', 'DeS4'))
     parser.add_argument(
         '--depth', type=int, default=50, choices=(18, 50, 101), help='of the ResNet'
     )
@@ -57,25 +57,38 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def build_model(args: argparse.Namespace) -> torch.nn.Module:
-    """The method over the stock DeepLabv3+, randomly initialised."""
+def network_config(depth: int, num_classes: int) -> dict:
+    """The stock DeepLabv3+ over a ResNet, without auxiliary head."""
     (base,) = mmseg_semi.bases('mmseg::_base_/models/deeplabv3plus_r50-d8.py')
     segmentor = Config.fromfile(base).model
     norm_cfg = {'type': 'BN', 'requires_grad': True}
     segmentor.update(pretrained=None, auxiliary_head=None)
-    segmentor.backbone.update(depth=args.depth, norm_cfg=norm_cfg)
+    segmentor.backbone.update(depth=depth, norm_cfg=norm_cfg)
     del segmentor.decode_head['loss_decode']
     segmentor.decode_head.update(
-        num_classes=args.classes,
+        num_classes=num_classes,
         norm_cfg=norm_cfg,
         loss_decode={'type': 'PixelCrossEntropyLoss'},
     )
-    if args.depth == 18:
+    if depth == 18:
         segmentor.decode_head.update(in_channels=512, c1_in_channels=64)
+    return segmentor
+
+
+def build_model(args: argparse.Namespace) -> torch.nn.Module:
+    """The method over `network_config`, randomly initialised."""
+    segmentor = network_config(args.depth, args.classes)
     # A threshold that random weights pass on some pixels and not on others.
-    train_cfg = {'tau': 2 / args.classes} if args.method == 'IMAS' else {}
-    model = MODELS.build({'type': args.method, 'segmentor': segmentor, 'semi_train_cfg': train_cfg})
+    threshold = {'iMAS': 'tau', 'ESL': 'anchor_threshold', 'DeS4': None}[args.method]
+    train_cfg = {threshold: 2 / args.classes} if threshold else {}
+    name = {'iMAS': 'IMAS'}.get(args.method, args.method)
+    model = MODELS.build({'type': name, 'segmentor': segmentor, 'semi_train_cfg': train_cfg})
     model.init_weights()
+    if args.method == 'ESL':  # as after a while of training
+        model.bank.rows[:-1].normal_()
+        model.bank.fill.fill_(model.bank.capacity)
+        model.prototypes.vectors.normal_()
+        model.prototypes.valid.fill_(True)
     if args.method == 'DeS4':
         model.class_counts.copy_(torch.arange(1, args.classes + 1))
     return model.to(args.device).train()
@@ -123,42 +136,50 @@ class Bench:
         )
         self.batch = make_batch(args)
         inputs = self.model.data_preprocessor(self.batch, True)['inputs']
-        self.labeled, self.weak, self.strong = (
-            inputs[branch] for branch in ('labeled', 'weak', 'strong')
-        )
-        self.passes = getattr(self, f'passes_{args.method.lower()}')
+        self.weak = inputs['weak']
+        branches = ('labeled', 'weak', 'strong') if args.method == 'iMAS' else ('labeled', 'weak')
+        self.joint = torch.cat([inputs[branch] for branch in branches])
 
     def step(self) -> None:
         self.model.train_step(self.batch, self.wrapper)
         self.model.update_teacher(0.996)
 
-    def autocast(self) -> torch.autocast:
-        return torch.autocast(self.args.device, torch.bfloat16, enabled=self.args.amp)
-
-    def passes_des4(self) -> None:
-        student, teacher = self.model.student, self.model.teacher
-        head, num = teacher.decode_head, len(self.labeled)
-        with self.autocast():
-            with torch.no_grad():
-                stages = teacher.extract_feat(torch.cat([self.labeled, self.weak]))
-            labeled = head([stage[:num] for stage in stages])
-            with torch.no_grad(), evaluating(head):
-                head([stage[num:] for stage in stages])
-            logits = student._forward(torch.cat([self.labeled, self.weak]))
-        (labeled.sum() + logits.sum()).backward()
+    def passes(self) -> None:
+        passes = {
+            'iMAS': self.imas_passes,
+            'ESL': self.esl_passes,
+            'DeS4': self.des4_passes,
+        }[self.args.method]
+        with torch.autocast(self.args.device, torch.bfloat16, enabled=self.args.amp):
+            outputs = passes()
+        torch.autograd.backward(outputs, [torch.ones_like(output) for output in outputs])
         self.model.zero_grad()
 
-    def passes_imas(self) -> None:
+    def imas_passes(self) -> list[torch.Tensor]:
         student, teacher = self.model.student, self.model.teacher
-        joint = torch.cat([self.labeled, self.weak, self.strong])
-        with self.autocast():
-            with torch.no_grad(), evaluating(student):
-                student._forward(self.weak)
-            with torch.no_grad():
-                teacher._forward(self.weak)
-            logits = student._forward(joint)
-        logits.backward(torch.ones_like(logits))
-        student.zero_grad()
+        with torch.no_grad(), evaluating(student):
+            student._forward(self.weak)
+        with torch.no_grad():
+            teacher._forward(self.weak)
+        return [student._forward(self.joint)]
+
+    def esl_passes(self) -> list[torch.Tensor]:
+        with torch.no_grad():
+            self._tapped(self.model.teacher)
+        return self._tapped(self.model.student)
+
+    def des4_passes(self) -> list[torch.Tensor]:
+        student, teacher, num = self.model.student, self.model.teacher, self.args.labeled
+        with torch.no_grad():
+            stages = teacher.extract_feat(self.joint)
+        labeled = teacher.decode_head([stage[:num] for stage in stages])
+        with torch.no_grad(), evaluating(teacher.decode_head):
+            teacher.decode_head([stage[num:] for stage in stages])
+        return [student._forward(self.joint), labeled]
+
+    def _tapped(self, network: torch.nn.Module) -> list[torch.Tensor]:
+        output = self.model.forward_network(network, self.joint, tap=True)
+        return [output.logits, network.decode_head.projector(output.decoder)]
 
     def time(self, function) -> float:
         """Seconds of one call, and its peak of device memory in MiB on CUDA."""
@@ -210,8 +231,9 @@ def main() -> None:
         torch.cuda.get_device_name() if args.device == 'cuda' else f'CPU, {args.threads} thread(s)'
     )
     print(
-        f'{METHODS[args.method]}, DeepLabv3+ R{args.depth}, {args.labeled}+{args.unlabeled} images of '
-        f'{args.size}x{args.size}, {device}, torch {torch.__version__}, Python {platform.python_version()}'
+        f'{args.method}, DeepLabv3+ R{args.depth}, {args.labeled}+{args.unlabeled} images of '
+        f'{args.size}x{args.size}, '
+        f'{device}, torch {torch.__version__}, Python {platform.python_version()}'
         f'{", bfloat16" if args.amp else ""}\n'
     )
     print('| | ms, median | ms, least | ms, most | peak MiB |')

@@ -18,8 +18,13 @@ model = dict(
         projector=dict(channels=32, out_channels=32),
         queue_size=50,
         num_negatives=63,
-        # From scratch: a supervised start, after which the parts are told.
-        unlabeled_start=300,
+        # Other settings than with pre-trained weights. From scratch the teacher is unsure for long, and
+        # labels that keep 0.95 of its probability say little: so a lower share, weighted more, little
+        # contrast, and a supervised start, after which the parts are told.
+        eta=0.6,
+        soft_weight=1.0,
+        contrast_weight=0.02,
+        unlabeled_start=450,
     ),
     semi_test_cfg=dict(predict_on='teacher'),
 )

@@ -303,8 +303,33 @@ def contrast_logits(
 
 def _chosen(anchors: Tensor, bank: Tensor, rows: Tensor) -> Tensor:
     """Products (a, S) of vectors (a, D) with rows (a, S) of the bank, -inf where a row is -1."""
-    products = (anchors @ bank.t()).gather(1, rows.clamp(min=0))
-    return products.masked_fill(rows < 0, -torch.inf)
+    return _ChosenProducts.apply(anchors, bank, rows).masked_fill(rows < 0, -torch.inf)
+
+
+class _ChosenProducts(torch.autograd.Function):
+    """Some of the products of two matrices' rows, without keeping all of them for the backward pass.
+
+    `gather` would: with 21000 anchors and as many stored vectors that is 1.8 GB.
+    """
+
+    @staticmethod
+    def forward(ctx, anchors, bank, rows):
+        ctx.save_for_backward(anchors, bank, rows)
+        return (anchors @ bank.t()).gather(1, rows.clamp(min=0))
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad):
+        anchors, bank, rows = ctx.saved_tensors
+        with no_autocast(grad.device):
+            products = grad.new_zeros((len(anchors), len(bank)))
+            products.scatter_add_(1, rows.clamp(min=0), grad)
+            needs_anchors, needs_bank, _ = ctx.needs_input_grad
+            return (
+                products @ bank if needs_anchors else None,
+                products.t() @ anchors if needs_bank else None,
+                None,
+            )
 
 
 def _check_pair(logits: Tensor, label: Tensor) -> None:

@@ -2,10 +2,15 @@
 
 from .class_distribution import read_distributions, save_distribution
 from .panels import colorize, heatmap, overlay, save_panels
+from .parts import EMBEDDINGS, color_counts, color_parts, embed, save_scatter
 from .scores import save_examples, save_histogram
 
 __all__ = [
+    'EMBEDDINGS',
+    'color_counts',
+    'color_parts',
     'colorize',
+    'embed',
     'heatmap',
     'overlay',
     'read_distributions',
@@ -13,4 +18,5 @@ __all__ = [
     'save_examples',
     'save_histogram',
     'save_panels',
+    'save_scatter',
 ]

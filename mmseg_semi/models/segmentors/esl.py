@@ -62,15 +62,15 @@ class ESL(MeanTeacherSegmentor):
     One step costs a forward of the teacher and a joint forward and backward of the student on the labelled
     and the unlabelled images: 8 forwards of an image pair, and the heads.
 
-    Memory of the contrast on the device, beyond the network's activations and their gradients, at B = 16
-    images of 513 x 513 with 21 classes, K = 5, q = 200 and 512 channels in float32. Of 266256 places at stride
-    4 at most A = 21000 are anchors. Bank and its normalised copy 2 x 43 MB; anchors, their positions in the
-    projector's output and their normalised copy 43 + 86 + 43 MB, positives likewise 43 + 43 MB; negatives
-    A x 255 indices 43 MB, drawn with four such tensors beside them at most 172 MB; the similarities of 2048
-    anchors with the whole bank 172 MB at a time, forwards and again backwards; what is kept of all
-    similarities 43 + 5 + 4 x 21.5 MB; maps of labels and parts below 30 MB. That is at most 0.9 GB in the
-    forward pass, and in the backward pass at most 0.9 GB and, last and after the similarities, the gradient at
-    the projector's output, 545 MB: always below 1.5 GB. ``benchmarks/contrast_memory.py`` measures it.
+    Memory of the contrast on the device beyond the network, at B = 16 images of 513 x 513 with 21 classes,
+    K = 5, q = 200 and 512 channels in float32: of 266256 places at stride 4 at most A = 21000 are anchors. The
+    bank and its normalised copy take 2 x 43 MB; the anchors, their places in the projector's output and their
+    normalised copy 43 + 86 + 43 MB; the positives and theirs 2 x 43 MB; A x 255 negatives 43 MB, of which four
+    while they are drawn; the similarities of 2048 anchors with the whole bank 172 MB at a time, forwards and
+    again backwards; what is kept of the chosen ones 4 x 21.5 MB. That makes at most 0.7 GB in either
+    direction. Then the gradient at the projector's output takes 545 MB, beside 0.3 GB that are left of the
+    rest. Telling and storing the parts goes image by image, below 0.2 GB. ``benchmarks/contrast_memory.py``
+    measures 0.72 GB in all on the CPU, and 0.37 GB at B = 4.
 
     Settings of ``semi_train_cfg``:
 

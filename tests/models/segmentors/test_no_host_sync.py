@@ -1,10 +1,13 @@
-"""In a training step nothing waits for the device; only a GPU can show it."""
+"""In a training step nothing waits for the device: seen on a GPU, and without one on pretended tensors."""
 
 import pytest
 import torch
 from mmengine.optim import build_optim_wrapper
+from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 from tiny import collated_batch, tiny_segmentor
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 needs_gpu = pytest.mark.skipif(
     not torch.cuda.is_available(), reason='counting host synchronisations needs a GPU'
@@ -60,3 +63,35 @@ def test_step_and_average_never_wait(loss, ignore_padding, method):
         model.update_teacher(0.99)
     finally:
         torch.cuda.set_sync_debug_mode('default')
+
+
+def pretended(tensor):
+    """A tensor of a device whose values cannot be asked for."""
+    return torch.empty(tensor.shape, dtype=tensor.dtype, device='cuda')
+
+
+@pytest.mark.parametrize('method', SETTINGS)
+@pytest.mark.parametrize('ignore_padding', [True, False])
+def test_losses_read_no_value_back(method, ignore_padding):
+    settings = {**SETTINGS[method], 'ignore_padding': ignore_padding}
+    model = MODELS.build(
+        {'type': method, 'segmentor': tiny_segmentor('BN'), 'semi_train_cfg': settings}
+    ).train()
+    batch = model.data_preprocessor(collated_batch(2, 3), True)
+    # The backward pass of a device that is not there cannot be pretended.
+    with FakeTensorMode(), torch.no_grad():
+        for module in model.modules():
+            for name, parameter in module._parameters.items():
+                if parameter is not None:
+                    module._parameters[name] = nn.Parameter(pretended(parameter))
+            for name, buffer in module._buffers.items():
+                if buffer is not None:
+                    module._buffers[name] = pretended(buffer)
+        inputs = {branch: pretended(images) for branch, images in batch['inputs'].items()}
+        for samples in batch['data_samples'].values():
+            for sample in samples:
+                for name in {'gt_sem_seg', 'valid_mask'} & set(sample.keys()):
+                    sample.set_data({name: PixelData(data=pretended(sample.get(name).data))})
+        losses = model.loss(inputs, batch['data_samples'])
+        assert all(value.device.type == 'cuda' for value in losses.values())
+        assert 'decode.loss_ce' in losses
