@@ -361,13 +361,14 @@ def balanced_mask(
     quota = class_quota(ratio, counts[:num_classes])
     with no_autocast(logits.device):
         probs = exact_float(logits).softmax(dim=1)
+    # Features that overflow in half precision cost the step, but the numbers of samples stay numbers.
     if style == 'confidence':
-        confidence = probs.amax(dim=1).flatten()
+        confidence = probs.amax(dim=1).flatten().nan_to_num()
         drawn, taken = confidence_mask(confidence, flat, quota, generator=generator)
     else:
         zones = {'num_zones': num_zones if style == 'multi_entropy' else 1, 'alpha': alpha}
         drawn, taken = multi_entropy_mask(
-            entropy(probs).flatten(), flat, quota, **zones, generator=generator
+            entropy(probs).flatten().nan_to_num(), flat, quota, **zones, generator=generator
         )
     return drawn.view_as(label), taken
 

@@ -255,7 +255,8 @@ class DeS4(MeanTeacherSegmentor):
         means, number = self._class_means(output.decoder, label.masked_fill(~drawn, 255))
         before = classifier.vectors.clone()
         classifier.follow(means, number > 0, cfg['prototype_decay'], cfg['normalize'])
-        self.sample_counts += counts
+        if network is self.teacher:
+            self.sample_counts += counts
         share = counts.sum(dim=0) / counts.sum().clamp(min=1)
         return {
             'prototype_drift': mean_turn(before, classifier.vectors, classifier.seen),
@@ -275,7 +276,9 @@ class DeS4(MeanTeacherSegmentor):
         Returns:
             int: How many classes have a prototype now.
         """
-        total, number = 0.0, 0
+        shape = self.teacher.decode_head.conv_seg.vectors.shape
+        total = self.class_counts.new_zeros(1, *shape, dtype=torch.float64)
+        number = self.class_counts.new_zeros(1, shape[0])
         with evaluating(self.teacher):
             for image, label in images:
                 features = self.forward_network(self.teacher, image, tap=True).decoder
@@ -319,7 +322,15 @@ class DeS4(MeanTeacherSegmentor):
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:
         """Also take checkpoints of stock networks, whose 1x1 classifier has no place here."""
-        for start in (prefix, *(f'{prefix}{name}.' for name in self.networks)):
+        starts = [f'{prefix}{name}.' for name in self.networks]
+        if self.shared_modules and all(
+            f'{start}decode_head.conv_seg.vectors' in state_dict for start in starts
+        ):
+            raise ValueError(
+                'the checkpoint has prototypes of each network: set semi_train_cfg.shared_head=False as in the '
+                'training that saved it, or load an export of one network.'
+            )
+        for start in (prefix, *starts):
             place = f'{start}decode_head.conv_seg.'
             if state_dict.pop(place + 'weight', None) is not None:
                 state_dict.pop(place + 'bias', None)

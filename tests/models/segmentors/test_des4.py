@@ -328,6 +328,19 @@ def test_checkpoint_brings_all_back(shared):
     assert (other.student.decode_head.conv_seg is other.teacher.decode_head.conv_seg) == shared
 
 
+def test_prototypes_of_each_network_do_not_fit_a_shared_head():
+    separate = build(shared_head=False)
+    with pytest.raises(
+        ValueError, match=r'set semi_train_cfg\.shared_head=False as in the training'
+    ):
+        build().load_state_dict(separate.state_dict())
+    shared = build()
+    shared.loss(**batch_of(shared))
+    separate.load_state_dict(shared.state_dict(), strict=False)
+    for network in (separate.student, separate.teacher):
+        assert torch.equal(network.decode_head.conv_seg.vectors, shared.prototypes.vectors)
+
+
 def test_stock_checkpoint_gives_its_weights_to_both_networks():
     plain = build_plain(norm='GN')
     model = build()
@@ -394,6 +407,7 @@ def test_features_that_are_not_finite_move_no_prototype():
         model.teacher.decode_head.convs[0].conv.weight.fill_(torch.nan)
     model.loss(**set_labels(batch_of(model, seed=1), blocks()))
     assert torch.equal(model.prototypes.vectors, before)
+    assert (model.sample_counts >= 0).all()
 
 
 def test_raw_prototypes_have_the_features_lengths():
@@ -437,6 +451,9 @@ def test_samples_are_balanced_and_counted():
     ratio = torch.tensor([100 / 400, 1.0, 100 / 200, 1.0])
     assert counts.tolist() == (ratio * present + 0.5).floor().long().tolist()
     assert model.sample_counts.shape == (NUM_CLASSES, 5)
+    own = build(shared_head=False)
+    own.loss(**set_labels(batch_of(own), blocks()))
+    assert torch.equal(own.sample_counts.sum(dim=1), counts)
     assert model.pseudo_label_counts.sum() == 3 * 32 * 32
 
 
