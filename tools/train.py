@@ -84,9 +84,10 @@ def main() -> None:
     with one_sentence_errors():
         cfg = training_config(args)
         join_processes(cfg)
-    # Methods of several stages bring a runner of their own.
-    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-    runner.train()
+        if 'runner_type' in cfg:  # of a method in several stages, which keeps tracebacks in its log
+            RUNNERS.build(cfg).train()
+            return
+    Runner.from_cfg(cfg).train()
 
 
 if __name__ == '__main__':

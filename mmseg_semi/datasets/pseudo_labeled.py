@@ -1,5 +1,6 @@
 """Self-training: images whose masks a network has made, and the list that mixes them with labelled ones."""
 
+import json
 import os
 import os.path as osp
 from collections.abc import Sequence
@@ -103,7 +104,16 @@ class PseudoLabeledDataset(Dataset):
                     f'{folder} is no finished folder of pseudo-labels ({LABELS_SUMMARY} is missing): run the '
                     'stage or the tools/pseudo_label.py that writes it to its end.'
                 )
-            for path in sorted(Path(folder).rglob(f'*{MASK_SUFFIX}')):
+            # Names that begin with a dot are of files in the making.
+            paths = sorted(p for p in Path(folder).rglob(f'*{MASK_SUFFIX}') if p.name[0] != '.')
+            with open(osp.join(folder, LABELS_SUMMARY), encoding='utf-8') as file:
+                expected = json.load(file)['num_images']
+            if len(paths) != expected:
+                raise FileNotFoundError(
+                    f'{folder} has {len(paths)} masks and {LABELS_SUMMARY} in it says {expected}: remove the '
+                    'folder and make the pseudo-labels again.'
+                )
+            for path in paths:
                 name = path.relative_to(folder).with_suffix('').as_posix()
                 if name not in ids:
                     raise ValueError(

@@ -14,6 +14,7 @@ from .pseudo_label import confident_ratio
 
 _DEVICE_LANES = 32
 _HOST_LANES = 4
+_HOST_PIXELS = 1 << 17
 
 
 def weighted_iou(
@@ -200,22 +201,33 @@ def _joint_counts(
 
 
 def _count_on_host(first: Tensor, second: Tensor, side: int) -> Tensor:
-    """Joint histogram by `bincount`, on keys as small as they can be.
+    """Joint histogram by `bincount`, on keys as small as they can be, of so many images as the cache holds.
 
     Most pixels of an image share one key, and an addition waits for the one before it to the same
     address, so neighbouring pixels count in different lanes.
     """
-    num_keys, largest = side * side, torch.iinfo(torch.int16).max
+    (num_images, num_pixels), num_keys = first.shape, side * side
+    largest = torch.iinfo(torch.int16).max
     lanes = max(1, min(_HOST_LANES, largest // num_keys))
     dtype = torch.int16 if num_keys * lanes <= largest else torch.int32
-    first, second = (x.to(dtype).clamp(max=side - 1) for x in (first, second))
     lane = (torch.arange(1024) % lanes * num_keys).to(dtype)
-    lane = lane.repeat(-(-first.shape[1] // len(lane)))[: first.shape[1]]
-    key = first.mul_(side).add_(second).add_(lane)
-    counts = [torch.bincount(image, minlength=num_keys * lanes) for image in key]
-    if not counts:
-        return first.new_zeros((0, num_keys), dtype=torch.int64)
-    return torch.stack(counts).view(-1, lanes, num_keys).sum(dim=1)
+    lane = lane.repeat(-(-num_pixels // len(lane)))[:num_pixels]
+    counts = torch.zeros((num_images, lanes * num_keys), dtype=torch.int64)
+    step = max(1, _HOST_PIXELS // max(1, num_pixels))
+    for start in range(0, num_images, step):
+        part = slice(start, start + step)
+        key = _narrow(first[part], dtype, side).mul_(side)
+        key.add_(_narrow(second[part], dtype, side)).add_(lane)
+        for image, of_image in zip(key, counts[part], strict=True):
+            of_image.copy_(torch.bincount(image, minlength=lanes * num_keys))
+    return counts.view(num_images, lanes, num_keys).sum(dim=1)
+
+
+def _narrow(label: Tensor, dtype: torch.dtype, side: int) -> Tensor:
+    """A copy of a map in another type, all that is no class in one extra class; the cheaper step first."""
+    if label.dtype == torch.uint8:
+        return label.clamp(max=side - 1).to(dtype)
+    return label.to(dtype, copy=True).clamp_(max=side - 1)
 
 
 def _count_on_device(first: Tensor, second: Tensor, side: int) -> Tensor:

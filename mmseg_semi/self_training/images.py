@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os.path as osp
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 import cv2
 from mmcv.transforms import LoadAnnotations
@@ -42,7 +43,7 @@ def prediction_pipeline(cfg: Config) -> list[dict]:
     Raises:
         ValueError: the config has no test pipeline.
     """
-    dataset = cfg.get('test_dataloader', {}).get('dataset', {})
+    dataset = (cfg.get('test_dataloader') or {}).get('dataset', {})
     while not dataset.get('pipeline') and 'dataset' in dataset:
         dataset = dataset['dataset']
     if not dataset.get('pipeline'):
@@ -110,6 +111,33 @@ class ImagePool:
             if path.endswith(ending):  # an id has lost what follows the last dot
                 return self.ids[position].removesuffix(ending.rpartition('.')[0]) + suffix
         return self.ids[position] + suffix
+
+    @property
+    def dataset(self) -> Dataset:
+        """The dataset of all images, also of those that are not taken."""
+        return self._dataset
+
+    def check_files(self) -> None:
+        """Read the header and the end of every image file, which takes some 40 µs each.
+
+        Raises:
+            FileNotFoundError: an image does not exist.
+            ValueError: an image is truncated, no image or, unless that was switched off, not 8-bit RGB.
+        """
+        for check in self._transforms:
+            if isinstance(check, CheckImageFile):
+                for position in range(len(self)):
+                    check.transform(self.info(position))
+
+    def check_outside(self, folder: str) -> None:
+        """Raise ValueError if results in ``folder`` would be found as images the next time."""
+        root = (getattr(self._dataset, 'data_prefix', None) or {}).get('img_path')
+        searched = root and osp.isdir(root) and not getattr(self._dataset, 'ann_file', '')
+        if searched and Path(osp.realpath(folder)).is_relative_to(osp.realpath(root)):
+            raise ValueError(
+                f'{folder} lies in the folder of images {root}, where results would be taken for images: name '
+                'a folder outside of it.'
+            )
 
     def fingerprint(self) -> str:
         """Tells one list of images from another, by ids and sizes of the files: wherever they are."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os.path
 from collections.abc import Iterable, Sequence
 
 from mmengine.config import Config
@@ -71,6 +72,7 @@ def pseudo_label(
     """
     check_settings(scales=scales, batch_size=batch_size, num_workers=num_workers)
     pool = ImagePool(cfg, images, subset)
+    pool.check_outside(out_dir)
     settings = {
         'checkpoint_sha256': on_first_rank(checkpoint_digest, checkpoint),
         'scales': [float(scale) for scale in scales],
@@ -155,4 +157,5 @@ def check_settings(*, scales: Sequence[float], batch_size: int, num_workers: int
 
 def _existing(paths: list[str]) -> list[bool]:
     folders = Folders()
-    return [path in folders for path in paths]
+    # An empty file is what a power cut can leave of a renamed one.
+    return [path in folders and os.path.getsize(path) > 0 for path in paths]

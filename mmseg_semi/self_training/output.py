@@ -20,12 +20,12 @@ _ASIDE = '.partial.'
 
 
 def on_first_rank(function: Callable, *args):
-    """Call a function on rank 0; every rank returns its result, or raises its OSError or ValueError."""
+    """Call a function on rank 0; every rank returns its result, or raises its error."""
     outcome = [None, None]
     if is_main_process():
         try:
             outcome[0] = function(*args)
-        except (OSError, ValueError) as error:
+        except Exception as error:  # whatever it is, the others must not wait for ever
             outcome[1] = error
     broadcast_object_list(outcome)
     if outcome[1] is not None:

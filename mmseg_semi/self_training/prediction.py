@@ -20,9 +20,11 @@ from torch import Tensor, nn
 from mmseg_semi.models.checkpoints import read_checkpoint
 from mmseg_semi.models.segmentors import SemiSegmentor
 
-from .images import images_per_batch
+from .images import BATCH_PIXELS, images_per_batch
 
 VOID = 255
+CPU_PIXELS = 1 << 17
+"""Pixels that go through the network at once on a CPU: fewer leave it idle, more leave its caches."""
 
 
 def checkpoint_digest(path: str) -> str:
@@ -112,6 +114,7 @@ class Predictor:
         self.num_classes = self._network.out_channels
         self.dataset_meta = checkpoint.get('meta', {}).get('dataset_meta') or {}
         self.in_network = Stopwatch(device)
+        self._device = device
 
     def prepare(self, samples: Sequence[dict]) -> Tensor:
         """Normalise loaded samples of one size; padding, which depends on the scale, comes later.
@@ -136,8 +139,9 @@ class Predictor:
 
         With one scale of 1 and no flip this is mmseg's prediction: logits at the size of the input,
         resized to the original, argmax. Otherwise it is ST++'s: each view is ``images`` rescaled to
-        (int(h s), int(w s)), and its mirror image in the same batch; the softmax maps of
-        all views are resized to the original size and summed; argmax, no threshold.
+        (int(h s), int(w s)), or its mirror image; the softmax maps of all views are resized to the
+        original size (after those of mirror images are added up, which is the same, resizing
+        being linear) and summed; argmax, no threshold.
 
         Args:
             images (Tensor): (N, 3, h, w), as `prepare` makes them.
@@ -148,35 +152,43 @@ class Predictor:
         Returns:
             Tensor: (N, H, W) uint8; 255 only where the network's output is not finite.
         """
-        plain = tuple(scales) == (1.0,) and not flip
-        values = self._logits(images, size) if plain else self._scores(images, size, scales, flip)
-        best, label = values.max(dim=1)  # the first of equals, as argmax, in a quarter of its time
-        return label.to(torch.uint8).masked_fill_(~best.isfinite(), VOID)
-
-    def _logits(self, images: Tensor, size: tuple[int, int]) -> Tensor:
-        return self._resize(self._forward(images).float(), size)
+        if tuple(scales) == (1.0,) and not flip:
+            parts = self._parts(len(images), images.shape[-2:])
+            return torch.cat(
+                [_label(self._resize(self._forward(images[part]), size)) for part in parts]
+            )
+        return _label(self._scores(images, size, scales, flip))
 
     def _scores(
         self, images: Tensor, size: tuple[int, int], scales: Sequence[float], flip: bool
     ) -> Tensor:
+        """The sum of the softmax maps (N, C, H, W) of all views."""
         total = images.new_zeros((len(images), self.num_classes, *size))
         for scale in scales:
-            view_size = tuple(int(side * scale) for side in images.shape[-2:])
-            step = images_per_batch(view_size, len(images) * (1 + flip)) // (1 + flip) or 1
-            for start in range(0, len(images), step):
-                part = slice(start, start + step)
+            view_size = tuple(max(1, int(side * scale)) for side in images.shape[-2:])
+            for part in self._parts(len(images), view_size, 1 + flip):
                 views = self._resize(images[part], view_size)
-                if flip:
-                    views = torch.cat([views, views.flip(3)])
-                probs = self._forward(views).float().softmax(dim=1)
-                if flip:  # before the resizing, which is linear: once instead of twice
-                    straight, mirrored = probs.chunk(2)
-                    probs = mirrored.flip(3).add_(straight)
+                probs = self._pairs(views) if flip else self._forward(views).softmax(dim=1)
                 total[part] += self._resize(probs, size)
         return total
 
+    def _pairs(self, views: Tensor) -> Tensor:
+        """The softmax maps of views plus those of their mirror images, in one batch where that fits."""
+        both = views, views.flip(3)
+        if len(self._parts(2 * len(views), views.shape[-2:])) == 1:
+            both = (torch.cat(both),)
+        probs = torch.cat([self._forward(batch).softmax(dim=1) for batch in both])
+        straight, mirrored = probs.chunk(2)
+        return mirrored.flip(3).add_(straight)
+
+    def _parts(self, number: int, size: tuple[int, int], views: int = 1) -> list[slice]:
+        """Cut ``number`` images, each seen in so many views of a size, into what the network gets at once."""
+        limit = CPU_PIXELS if self._device == 'cpu' else BATCH_PIXELS
+        step = max(1, images_per_batch(size, number * views, limit) // views)
+        return [slice(start, start + step) for start in range(0, number, step)]
+
     def _forward(self, images: Tensor) -> Tensor:
-        """Logits (N, C, h, w) of normalised images (N, 3, h, w), whole or by windows as ``test_cfg`` says."""
+        """Logits (N, C, h, w) float32 of images (N, 3, h, w), whole or by windows as ``test_cfg`` says."""
         height, width = images.shape[-2:]
         padding = self._preprocessor.test_cfg
         if padding:
@@ -190,7 +202,7 @@ class Predictor:
         meta = dict(ori_shape=shape, img_shape=shape, pad_shape=shape, padding_size=[0] * 4)
         with self.in_network.running():
             logits = self._network.inference(images, [dict(meta) for _ in range(len(images))])
-        return logits[..., :height, :width]
+        return logits[..., :height, :width].float()
 
     def _resize(self, maps: Tensor, size: tuple[int, int]) -> Tensor:
         if tuple(maps.shape[-2:]) == tuple(size):
@@ -210,6 +222,12 @@ def repeatable() -> Iterator[None]:
         yield
     finally:
         cudnn.benchmark, cudnn.deterministic = before
+
+
+def _label(values: Tensor) -> Tensor:
+    """Index of the largest value (N, C, H, W) as uint8 (N, H, W); void where that is not finite."""
+    best, label = values.max(dim=1)  # the first of equals, as argmax, in a quarter of its time
+    return label.to(torch.uint8).masked_fill_(~best.isfinite(), VOID)
 
 
 def _check_channels(network: nn.Module) -> None:
@@ -238,15 +256,20 @@ def _load_weights(
     own = {k.removeprefix(f'{name}.'): v for k, v in weights.items() if k.startswith(f'{name}.')}
     problem = None
     try:
-        missing = network.load_state_dict(own or weights, strict=False).missing_keys
+        differing = network.load_state_dict(own or weights, strict=False)
     except RuntimeError as error:  # a size mismatch
         problem = ' '.join(str(error).splitlines()[1].split()).rstrip('.')
     else:
         # Counters and auxiliary heads come and go between training and published checkpoints.
         optional = ('num_batches_tracked', 'auxiliary_head')
-        missing = [key for key in missing if not any(part in key for part in optional)]
-        if missing:
-            problem = f'{len(missing)} weights are missing, e.g. {missing[0]}'
+        for words, keys in (
+            ('are missing', differing.missing_keys),
+            ('have no place in it', differing.unexpected_keys),
+        ):
+            keys = [key for key in keys if not any(part in key for part in optional)]
+            if keys:
+                problem = f'{len(keys)} weights {words}, e.g. {keys[0]}'
+                break
     if problem:
         raise ValueError(
             f'{path} does not fit the network of the config ({problem}): give a checkpoint that this config '

@@ -28,8 +28,9 @@ def gather_parts(folder: str) -> dict[str, float]:
     found = {}
     paths = sorted(Path(folder).glob(_PATTERN))
     for path in paths:
-        text = path.read_text(encoding='utf-8')
-        whole = text[: text.rfind('\n') + 1]
+        content = path.read_bytes()
+        # In bytes: a line that was cut off may end within a character.
+        whole = content[: content.rfind(b'\n') + 1].decode()
         found.update({name: float(score) for name, score in csv.reader(io.StringIO(whole))})
     if found:
         write_bytes(os.path.join(folder, _GATHERED), _csv(found.items()))

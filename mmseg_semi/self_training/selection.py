@@ -82,6 +82,7 @@ def select_reliable(
             f'ratio={ratio} is not between 0 and 1: give the share of reliable images.'
         )
     pool = ImagePool(cfg, images)
+    pool.check_outside(out_dir)
     digests = on_first_rank(_digests, checkpoints)
     settings = {
         'checkpoints_sha256': digests,

@@ -5,6 +5,7 @@ Of all of self-training this alone opens true masks of unlabelled images, and on
 
 from __future__ import annotations
 
+import inspect
 import json
 import os.path as osp
 
@@ -13,6 +14,7 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import all_gather_object, get_dist_info
 from mmengine.logging import MMLogger
+from mmseg.registry import DATASETS
 
 from mmseg_semi.datasets.files import missing_files
 from mmseg_semi.datasets.transforms import CheckLabels
@@ -52,7 +54,8 @@ def report_truth(
         images (dict): Those that were scored.
         out_dir (str): Folder of `select_reliable`, finished.
         truth (str): Folder of true masks: 8-bit, class indices, 255 = void, each named as its image with
-            ``truth_suffix`` for the images' ``img_suffix``.
+            ``truth_suffix`` for the images' ``img_suffix``. Where the config's test dataset has
+            ``reduce_zero_label``, so have they: 0 is void and classes count from 1.
         truth_suffix (str): Ending of the true masks.
         batch_size (int): Images of one size that go through the network together, at most.
         num_workers (int): Processes of this rank that load images; 0 loads in this one.
@@ -71,6 +74,7 @@ def report_truth(
     reliable = on_first_rank(_reliable, out_dir, pool)
     paths = [osp.join(truth, pool.true_mask_name(i, truth_suffix)) for i in range(len(pool))]
     on_first_rank(_check_there, paths)
+    reduced = _reduces_zero_label(cfg)
     rank, world = get_dist_info()
     with repeatable():
         predictor = Predictor(cfg, checkpoint, get_device())
@@ -82,7 +86,7 @@ def report_truth(
                 size = samples[0]['data_samples'].ori_shape[:2]
                 masks = predictor.masks(predictor.prepare(samples), size).cpu().numpy()
                 for i, mask in zip(positions, masks, strict=True):
-                    true = _read_truth(paths[i], pool.info(i)['img_path'], mask, number)
+                    true = _read_truth(paths[i], pool.info(i)['img_path'], mask, number, reduced)
                     counts[int(reliable[i])] += _confusion(true, mask, number)
                 bar.update(len(positions))
             bar.finish('compared with true masks', logger)
@@ -126,9 +130,22 @@ def _check_there(paths: list[str]) -> None:
         )
 
 
-def _read_truth(path: str, image_path: str, mask: np.ndarray, num_classes: int) -> np.ndarray:
+def _reduces_zero_label(cfg: Config) -> bool:
+    """Whether the annotations of the config's test dataset count classes from 1, with 0 for void."""
+    dataset = cfg.test_dataloader.dataset
+    kind = dataset.get('of') or dataset.type
+    kind = DATASETS.get(kind) if isinstance(kind, str) else kind
+    usual = inspect.signature(kind).parameters.get('reduce_zero_label')
+    return bool(dataset.get('reduce_zero_label', usual is not None and usual.default is True))
+
+
+def _read_truth(
+    path: str, image_path: str, mask: np.ndarray, num_classes: int, reduced: bool
+) -> np.ndarray:
     """Classes (H, W); ValueError when the file does not fit the image or the classes."""
     true = read_mask(path)
+    if reduced:  # in uint8, 0 - 1 is the void value
+        true = np.where(true == VOID, VOID, true - 1).astype(true.dtype)
     # The check wants the image for its size.
     CheckLabels(num_classes).transform(
         dict(gt_seg_map=true, seg_map_path=path, img=mask[..., None], img_path=image_path)

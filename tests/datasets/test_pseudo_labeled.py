@@ -37,7 +37,7 @@ def write_masks(folder, masks, finished=True):
         image.save(path)
     folder.mkdir(parents=True, exist_ok=True)
     if finished:
-        (folder / 'pseudo_labels.json').write_text(json.dumps({}))
+        (folder / 'pseudo_labels.json').write_text(json.dumps({'num_images': len(masks)}))
     return str(folder)
 
 
@@ -115,6 +115,17 @@ def test_an_unfinished_folder_is_refused(tmp_path, images):
         PseudoLabeledDataset(images, folder)
     with pytest.raises(FileNotFoundError, match=r'nothing is no finished folder'):
         PseudoLabeledDataset(images, str(tmp_path / 'nothing'))
+
+
+def test_a_folder_that_lost_a_mask_is_refused(tmp_path, images):
+    folder = write_masks(tmp_path / 'masks', {'u0': 1, 'u1': 1})
+    (tmp_path / 'masks/.partial.u2.png').touch()  # left by a kill: no mask
+    assert len(PseudoLabeledDataset(images, folder)) == 2
+    (tmp_path / 'masks/u1.png').unlink()
+    with pytest.raises(
+        FileNotFoundError, match=r'has 1 masks and pseudo_labels\.json in it says 2'
+    ):
+        PseudoLabeledDataset(images, folder)
 
 
 def test_labels_must_be_named(images):

@@ -108,24 +108,22 @@ def test_scales_and_flips_against_a_loop(tmp_path, pool, align_corners, resized)
         assert not torch.equal(predictor.masks(images, size, **fewer), masks)
 
 
-def test_a_large_batch_goes_through_the_network_in_parts(
-    tmp_path, cfg, checkpoints, pool, monkeypatch
-):
+def test_a_large_batch_goes_through_the_network_in_parts(cfg, checkpoints, pool, monkeypatch):
     predictor = Predictor(cfg, checkpoints[0], 'cpu')
     images = predictor.prepare(samples_of(cfg, pool))
     whole = predictor.masks(images, (24, 32), (1.0, 2.0), flip=True)
     seen = []
     forward = predictor._forward
     monkeypatch.setattr(predictor, '_forward', lambda x: seen.append(tuple(x.shape)) or forward(x))
-    limit = 4 * 24 * 32  # two pairs at scale 1, less than one pair at scale 2
-    monkeypatch.setattr(
-        prediction,
-        'images_per_batch',
-        lambda size, most: max(1, min(most, limit // (size[0] * size[1]))),
-    )
+    # Two pairs at scale 1, less than one pair at scale 2.
+    monkeypatch.setattr(prediction, 'CPU_PIXELS', 4 * 24 * 32)
     parts = predictor.masks(images, (24, 32), (1.0, 2.0), flip=True)
-    assert seen == [(4, 3, 24, 32), (2, 3, 24, 32)] + [(2, 3, 48, 64)] * 3
+    # At scale 2 straight and mirrored views go one after the other.
+    assert seen == [(4, 3, 24, 32), (2, 3, 24, 32)] + [(1, 3, 48, 64)] * 6
     assert (parts == whole).float().mean() > 0.99
+    seen.clear()
+    predictor.masks(torch.cat([images, images]), (24, 32))
+    assert seen == [(4, 3, 24, 32), (2, 3, 24, 32)]
 
 
 def test_the_network_that_the_method_predicts_with(tmp_path, pool):
@@ -210,6 +208,14 @@ def test_a_checkpoint_that_does_not_fit(tmp_path, cfg, checkpoints):
         ValueError, match=r'\(1 weights are missing, e.g. decode_head.conv_seg.bias\)'
     ):
         Predictor(cfg, str(tmp_path / 'x.pth'), 'cpu')
+    # A deeper network has all the weights of this one, and more.
+    deeper = torch.load(checkpoints[0], weights_only=False)['state_dict']
+    deeper['backbone.layer1.9.conv1.weight'] = torch.zeros(1)
+    torch.save(dict(state_dict=deeper), tmp_path / 'deeper.pth')
+    with pytest.raises(
+        ValueError, match=r'\(1 weights have no place in it, e\.g\. backbone\.layer1\.9\.conv1'
+    ):
+        Predictor(cfg, str(tmp_path / 'deeper.pth'), 'cpu')
     method = trained.checkpoint(trained.config(method=True), tmp_path / 'method.pth')
     with pytest.raises(ValueError, match='weights are missing'):
         Predictor(cfg, method, 'cpu')

@@ -1,5 +1,6 @@
 """mIoU of both halves against true masks, where the user names them."""
 
+import copy
 import json
 
 import numpy as np
@@ -87,6 +88,23 @@ def test_a_perfect_half(cfg, checkpoints, pool, tmp_path, selected):
     folder = write_truth(tmp_path, truth)
     report = report_truth(cfg, checkpoints[-1], pool, str(selected), folder, **NO_WORKERS)
     assert report['mIoU'] == {'reliable': 100.0, 'unreliable': None, 'all': 100.0}
+
+
+def test_true_masks_that_count_from_one(cfg, checkpoints, pool, tmp_path, selected):
+    """As ADE20K's: 0 is void, class c is c + 1; the config's test dataset says so."""
+    truth = random_truth(cfg, pool)
+    plain = report_truth(
+        cfg, checkpoints[-1], pool, str(selected), write_truth(tmp_path, truth), **NO_WORKERS
+    )
+    shifted = {
+        name: np.where(mask == 255, 0, mask + 1).astype(np.uint8) for name, mask in truth.items()
+    }
+    (tmp_path / 'shifted').mkdir()
+    folder = write_truth(tmp_path / 'shifted', shifted)
+    reduced = copy.deepcopy(cfg)
+    reduced.test_dataloader.dataset.reduce_zero_label = True
+    report = report_truth(reduced, checkpoints[-1], pool, str(selected), folder, **NO_WORKERS)
+    assert report['mIoU'] == plain['mIoU']
 
 
 def test_true_masks_by_another_ending(cfg, checkpoints, pool, tmp_path, selected):

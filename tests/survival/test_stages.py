@@ -129,7 +129,7 @@ def test_every_stage_leaves_its_result(whole):
         label = np.array(Image.open(path))
         assert label.shape == (32, 32)
         assert label.max() < 6
-    assert (work / 'last_checkpoint').read_text() == os.path.join('work', 'final', LAST)
+    assert (work / 'last_checkpoint').read_text() == str(whole / 'work' / 'final' / LAST)
 
 
 def test_networks_differ(whole):
@@ -162,7 +162,7 @@ def test_third_retraining_labels_everything_again(tmp_path):
     result = train(folder)
     assert result.code == 0, result.output
     assert len(masks(folder, 'label_all')) == 9
-    assert (folder / 'work/last_checkpoint').read_text() == os.path.join('work', 'retrain3', LAST)
+    assert (folder / 'work/last_checkpoint').read_text() == str(tmp_path / 'work/retrain3' / LAST)
 
 
 def test_one_unlabelled_image_leaves_the_reliable_half_empty(tmp_path):
@@ -277,6 +277,53 @@ def test_killed_between_images(stage, whole, tmp_path):
         assert os.stat(folder / 'work' / stage / name).st_mtime_ns == time
 
 
+def test_a_moved_folder_is_resumed(whole, tmp_path):
+    """MMEngine's pointers hold the place that the folder had."""
+    folder = copy_of(whole, tmp_path / 'here', *STAGES[:5])
+    (folder / 'final.flag').touch()
+    assert train(folder).code == -9
+    (folder / 'final.flag').unlink()
+    moved = folder.rename(tmp_path / 'there')
+    result = train(moved)
+    assert result.code == 0, result.output
+    assert 'resumed epoch: 0, iter: 5' in result.output
+    assert differences(weights(whole, 'final'), weights(moved, 'final')) == []
+
+
+def test_a_stage_whose_folder_was_removed_is_made_again(whole, tmp_path):
+    folder = copy_of(whole, tmp_path / 'again', *STAGES)
+    shutil.rmtree(folder / 'work/final')
+    mark = folder / 'work/stages/final.json'
+    before = json.loads(mark.read_text())
+    (folder / 'final.flag').touch()
+    assert train(folder).code == -9
+    # It is not the finished stage that the mark told of.
+    assert before['finished'] is not None
+    assert json.loads(mark.read_text())['finished'] is None
+
+
+def test_disk_full_in_a_training(tmp_path):
+    folder = prepare(tmp_path)
+    code = (
+        'import resource, runpy, signal, sys\n'
+        'signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n'
+        'resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))\n'
+        f'sys.argv = [{str(TOOLS / "train.py")!r}, "config.py"]\n'
+        'runpy.run_path(sys.argv[0], run_name="__main__")\n'
+    )
+    (folder / 'limited.py').write_text(code)
+    result = run_tool(folder / 'limited.py', cwd=folder)
+    assert result.code == 1
+    assert re.search(
+        r'error: The checkpoint .*stability.iter_4\.pth cannot be written \(File too large\): free space',
+        result.last_line,
+    )
+    assert 'Traceback' not in result.output
+    assert 'File too large' in next((folder / 'work/stages').glob('*.log')).read_text()
+    result = train(folder)
+    assert result.code == 0, result.output
+
+
 def test_finished_run_does_nothing_again(whole, tmp_path):
     folder = copy_of(whole, tmp_path / 'again', *STAGES)
     files = {path: path.stat().st_mtime_ns for path in folder.rglob('work/*/*.p*')}
@@ -316,6 +363,7 @@ def test_stages_that_cannot_run(stages, sentence, whole, tmp_path):
     result = train(folder, '--stages', *stages)
     assert result.code == 1
     assert re.search(sentence, result.last_line)
+    assert 'Traceback' not in result.output
 
 
 def test_other_settings_are_refused_and_nothing_is_touched(whole, tmp_path):
@@ -330,9 +378,39 @@ def test_other_settings_are_refused_and_nothing_is_touched(whole, tmp_path):
     assert differences(outcome(whole), outcome(folder)) == []
 
 
+def test_other_settings_of_an_earlier_stage_are_refused(whole, tmp_path):
+    folder = copy_of(whole, tmp_path / 'run', *STAGES[:3])
+    option = 'train_dataloader.dataset.labeled.num_images=3'
+    result = train(folder, '--stages', 'student', '--cfg-options', option)
+    assert result.code == 1
+    assert re.search(
+        r'Stage teacher was begun with train_dataloader\.dataset\.labeled\.num_images=5',
+        result.last_line,
+    )
+    assert not (folder / 'work/student').exists()
+
+
+def test_another_test_pipeline_is_refused(whole, tmp_path):
+    folder = copy_of(whole, tmp_path / 'run', *STAGES)
+    result = train(folder, '--cfg-options', 'test_dataloader.dataset.pipeline.1.cache=False')
+    assert result.code == 1
+    assert 'Stage select was begun with pipeline=' in result.last_line
+
+
+def test_another_number_of_processes_is_reported(whole, tmp_path):
+    folder = copy_of(whole, tmp_path / 'run', *STAGES)
+    result = train(folder, ranks=2)
+    assert result.code == 0, result.output
+    assert 'Stage teacher was begun on 1 process(es) and this run has 2' in result.output
+
+
 def test_other_speed_is_accepted(whole, tmp_path):
     folder = copy_of(whole, tmp_path / 'run', *STAGES)
-    options = ('train_dataloader.num_workers=1', 'stages.select.batch_size=2')
+    options = (
+        'train_dataloader.num_workers=1',
+        'stages.select.batch_size=2',
+        'train_dataloader.dataset.check_files=False',
+    )
     assert train(folder, '--cfg-options', *options).code == 0
 
 
@@ -394,7 +472,7 @@ def test_stock_tools(whole, tmp_path):
         ),
         (
             ['train_dataloader.dataset.pseudo_labeled.images.img_dir=nowhere'],
-            r'9 of 9 images of .*unlabeled\.txt do not exist, .*nowhere',
+            r'nowhere \(from img_dir\) does not exist',
         ),
         (['stages.select.ratio=1'], r'stages\.select\.ratio=1 leaves one of the two halves empty'),
         (
@@ -418,6 +496,19 @@ def test_stock_tools(whole, tmp_path):
             ['stages.label_reliable.subset=stage://choose/x.txt'],
             r"stages\.label_reliable\.stage='choose' is no Stage of this config: name one that is",
         ),
+        (['test_dataloader=None'], r'The config has no test_dataloader\.dataset\.pipeline'),
+        (
+            ['model.decode_head.out_channels=1'],
+            r'stages\.select cannot label with decode_head\.out_channels=1: set out_channels=num_classes',
+        ),
+        (
+            ['stages.student.cfg.train_dataloader.dataset.pseudo_labeled.labels=None'],
+            r'stages\.student does not say on which pseudo-labels it trains',
+        ),
+        (
+            ['stages.label_reliable.subset=own.txt'],
+            r"subset='own\.txt' does not exist: give a file",
+        ),
         (['train_cfg.max_iters=2'], r'A training of 2 iter\(s\) has no 3 different checkpoints'),
     ],
 )
@@ -427,6 +518,18 @@ def test_what_cannot_work_is_said_at_once(options, sentence, tmp_path):
     result = train(folder, '--cfg-options', *options)
     assert result.code == 1, result.output
     assert re.search(sentence, result.last_line), result.last_line
+    assert 'Traceback' not in result.output
+    assert not list(folder.rglob('*.pth'))
+
+
+def test_a_grey_unlabelled_image_is_said_at_once(tmp_path):
+    images = write_images(tmp_path / 'data')
+    folder = prepare(tmp_path / 'run', images=images)
+    path = images / 'img_dir/000009.png'
+    Image.open(path).convert('L').save(path)
+    result = train(folder)
+    assert result.code == 1
+    assert re.search(r'000009\.png is grey \(mode L\), not 8-bit RGB', result.last_line)
     assert not list(folder.rglob('*.pth'))
 
 

@@ -168,7 +168,8 @@ def test_a_list_and_a_plain_prediction(folder):
             'pool',
             'pool',
             FAST,
-            'pool holds something else, such as sub: name an empty or a new folder.',
+            'pool lies in the folder of images pool, where results would be taken for images: name a folder '
+            'outside of it.',
         ),
         (
             'pool',

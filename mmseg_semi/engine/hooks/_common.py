@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from mmengine.hooks import CheckpointHook
 from mmengine.model import is_model_wrapper
 from torch import nn
@@ -10,6 +13,25 @@ from torch import nn
 def unwrap(model: nn.Module) -> nn.Module:
     """The model itself, without the DistributedDataParallel around it."""
     return model.module if is_model_wrapper(model) else model
+
+
+@contextmanager
+def saving(path: str) -> Iterator[None]:
+    """Turn the errors of a disk that takes no checkpoint into one sentence.
+
+    Raises:
+        OSError: naming the path, the reason and the remedy.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        if not isinstance(error, OSError) and 'PytorchStreamWriter' not in str(error):
+            raise
+        reason = getattr(error, 'strerror', None) or str(error).splitlines()[0]
+        raise OSError(
+            f'The checkpoint {path} cannot be written ({reason}): free space there and resume the run '
+            '(--resume; a run of several stages goes on by itself).'
+        ) from error
 
 
 def save_due(runner) -> bool:

@@ -12,7 +12,9 @@ from mmengine.runner import EpochBasedTrainLoop
 from mmseg.registry import HOOKS
 
 from ...self_training import select_reliable
+from ...self_training.images import ImagePool
 from ...self_training.output import on_first_rank, write_lines
+from ._common import saving
 
 #: Folder of the checkpoints inside the work folder, and the list of their names, which is written last.
 CHECKPOINTS = 'stability'
@@ -52,6 +54,10 @@ class ReliableSelectionHook(Hook):
                 f'ReliableSelectionHook num_checkpoints={num_checkpoints!r}: stability compares at least 2 '
                 'checkpoints of a training (ST++ has 3).'
             )
+        if not 0 < ratio < 1:
+            raise ValueError(
+                f'ReliableSelectionHook ratio={ratio} must be the share of reliable images, between 0 and 1.'
+            )
         self.num_checkpoints, self.images, self.ratio = num_checkpoints, images, ratio
 
     def _moments(self, runner) -> tuple[str, list[int]]:
@@ -69,6 +75,8 @@ class ReliableSelectionHook(Hook):
 
     def before_train(self, runner) -> None:
         self._moments(runner)
+        if self.images is not None:  # not after the training
+            on_first_rank(ImagePool(runner.cfg, self.images).check_files)
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         self._save(runner, 'iter', runner.iter + 1)
@@ -82,13 +90,14 @@ class ReliableSelectionHook(Hook):
             return
         folder = osp.join(runner.work_dir, CHECKPOINTS)
         name = _name(unit, now)
-        runner.save_checkpoint(
-            folder,
-            f'{name}.partial',
-            save_optimizer=False,
-            save_param_scheduler=False,
-            by_epoch=unit == 'epoch',
-        )
+        with saving(osp.join(folder, name)):
+            runner.save_checkpoint(
+                folder,
+                f'{name}.partial',
+                save_optimizer=False,
+                save_param_scheduler=False,
+                by_epoch=unit == 'epoch',
+            )
         if is_main_process():
             os.replace(osp.join(folder, f'{name}.partial'), osp.join(folder, name))
 

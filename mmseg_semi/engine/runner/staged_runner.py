@@ -7,18 +7,25 @@ import json
 import os
 import os.path as osp
 import time
+import traceback
 import uuid
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.dist import barrier
+from mmengine.dist import barrier, get_world_size
 from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 from mmseg.registry import DATASETS, RUNNERS
 
 from ...compat import set_up_processes
-from ...datasets import image_ids
-from ...self_training.output import make_folders, on_first_rank, write_bytes, writing
+from ...self_training.images import ImagePool
+from ...self_training.output import (
+    make_folders,
+    on_first_rank,
+    whole_file,
+    write_bytes,
+    writing,
+)
 from ..hooks.startup_check_hook import check_held_out
 from .stages import Stage, TrainStage, build_stages
 
@@ -61,7 +68,8 @@ class StagedRunner:
         """What MMEngine's registry calls."""
         return cls(cfg)
 
-    def _choose(self, names: list[str] | None) -> list[str]:
+    def _choose(self, names: list[str] | str | None) -> list[str]:
+        names = [names] if isinstance(names, str) else names
         unknown = [name for name in names or () if name not in self.stages]
         if unknown:
             raise ValueError(
@@ -74,42 +82,55 @@ class StagedRunner:
         log_dir = osp.join(self.work_dir, 'stages')
         with writing(log_dir):
             os.makedirs(log_dir, exist_ok=True)
+        self._log_file = osp.join(log_dir, f'{name}.log')
         return MMLogger.get_instance(
             name,
-            log_file=osp.join(log_dir, f'{name}.log'),
+            log_file=self._log_file,
             log_level=self.cfg.get('log_level', 'INFO'),
         )
 
     def train(self) -> None:
         """Run what is not finished of the chosen stages, and say where the result is."""
         self._check()
+        on_first_rank(self._dump_config)
         for name in self._chosen:
-            stage = self.stages[name]
-            if on_first_rank(self._begin, stage):
-                self.logger.info(f'Stage {name} is finished: {stage.folder}')
-                continue
-            self.logger.info(f'Stage {name} ({type(stage).__name__}) in {stage.folder}')
-            started = time.time()
-            stage.run(self.logger)
-            barrier()
-            on_first_rank(self._finish, stage)
-            self.logger.info(f'Stage {name} took {time.time() - started:.0f} s')
+            self._run(self.stages[name])
         self._report()
+
+    def _run(self, stage: Stage) -> None:
+        if on_first_rank(self._begin, stage):
+            self.logger.info(f'Stage {stage.name} is finished: {stage.folder}')
+            return
+        self.logger.info(f'Stage {stage.name} ({type(stage).__name__}) in {stage.folder}')
+        started = time.time()
+        try:
+            stage.run(self.logger)
+        except (OSError, ValueError):
+            # The tools end with the sentence alone; where it came from stays in the log.
+            with open(self._log_file, 'a', encoding='utf-8') as file:
+                traceback.print_exc(file=file)
+            raise
+        barrier()
+        on_first_rank(self._finish, stage)
+        self.logger.info(f'Stage {stage.name} took {time.time() - started:.0f} s')
+
+    def _dump_config(self) -> None:
+        name = osp.basename(self.cfg.filename) if self.cfg.filename else 'config.py'
+        with whole_file(osp.join(self.work_dir, name)) as path:
+            self.cfg.dump(path)
 
     def _check(self) -> None:
         """Say now what would otherwise fail hours later."""
         for stage in self.stages.values():
             stage.check()
-        images = DATASETS.build(_plain_dataset(self.cfg))
-        if hasattr(images, 'full_init'):
-            images.full_init()
-        image_ids(images)
+        pool = ImagePool(self.cfg, _unlabeled_images(self.cfg))
+        on_first_rank(pool.check_files)
         self.logger.info(
-            f'{" → ".join(self._chosen)} with {len(images)} unlabelled images, in {self.work_dir}'
+            f'{" → ".join(self._chosen)} with {len(pool)} unlabelled images, in {self.work_dir}'
         )
         if self.cfg.get('val_dataloader') is not None:
             validation = DATASETS.build(copy.deepcopy(self.cfg.val_dataloader.dataset))
-            check_held_out({'unlabelled': images}, validation)
+            check_held_out({'unlabelled': pool.dataset}, validation)
 
     # ------------------------------------------------------------------ what is on the disk
     def _mark(self, name: str) -> str:
@@ -124,11 +145,15 @@ class StagedRunner:
             return json.load(file)
 
     def _write(self, stage: Stage, **state) -> None:
-        make_folders([self._mark(stage.name), osp.join(stage.folder, '')])
-        write_bytes(self._mark(stage.name), json.dumps(state, indent=1, default=str).encode())
+        mark = self._mark(stage.name)
+        make_folders([mark])
+        write_bytes(mark, json.dumps(state, indent=1, default=str).encode())
+        # After the mark: beside the one of a stage whose folder was removed, it would count as finished.
+        make_folders([osp.join(stage.folder, '')])
 
     def _begin(self, stage: Stage) -> bool:
         """Whether the stage is finished; otherwise check that it may begin or go on, and mark it begun."""
+        self._check_settings(stage)
         inputs = {}
         for name in sorted(stage.needs()):
             finished = self._read(name).get('finished')
@@ -138,25 +163,39 @@ class StagedRunner:
                     f'(--stages {name} {stage.name}).'
                 )
             inputs[name] = finished
-        settings = json.loads(json.dumps(stage.settings(), default=str))
         known = self._read(stage.name)
-        remedy = (
-            f'take another --work-dir, or remove {stage.folder} and the folders of the stages after it to do '
-            'them again.'
-        )
-        if known and known['settings'] != settings:
-            key, before, now = _first_difference(known['settings'], settings)
-            raise ValueError(
-                f'Stage {stage.name} was begun with {key}={before} and is now to be run with {now}: {remedy}'
-            )
         if known and known['inputs'] != inputs:
             changed = [name for name in inputs if known['inputs'].get(name) != inputs[name]]
             raise ValueError(
-                f'Stage {stage.name} was begun with an earlier result of {", ".join(changed)}: {remedy}'
+                f'Stage {stage.name} was begun with an earlier result of {", ".join(changed)}: '
+                f'{_remedy(stage)}'
             )
         if not known:
-            self._write(stage, settings=settings, inputs=inputs, finished=None)
+            self._write(
+                stage,
+                settings=_stored(stage.settings()),
+                inputs=inputs,
+                processes=get_world_size(),
+                finished=None,
+            )
         return bool(known.get('finished'))
+
+    def _check_settings(self, stage: Stage) -> None:
+        """Raise ValueError if the stage, or one whose result it uses, was begun with other settings."""
+        for name in stage.needs():
+            self._check_settings(self.stages[name])
+        known, settings = self._read(stage.name), _stored(stage.settings())
+        if known and known['settings'] != settings:
+            key, before, now = _first_difference(known['settings'], settings)
+            raise ValueError(
+                f'Stage {stage.name} was begun with {key}={before} and is now to be run with {now}: '
+                f'{_remedy(stage)}'
+            )
+        if known and isinstance(stage, TrainStage) and known['processes'] != get_world_size():
+            self.logger.warning(
+                f'Stage {stage.name} was begun on {known["processes"]} process(es) and this run has '
+                f'{get_world_size()}: the effective batch of its training is another one.'
+            )
 
     def _finish(self, stage: Stage) -> None:
         known = self._read(stage.name)
@@ -167,13 +206,13 @@ class StagedRunner:
         last = [stage for stage in self.stages.values() if isinstance(stage, TrainStage)][-1]
         if not on_first_rank(self._read, last.name).get('finished'):
             return
-        path = last.checkpoint()
+        path = osp.abspath(last.checkpoint())
         # As MMEngine's own pointers, without a line end.
         on_first_rank(write_bytes, osp.join(self.work_dir, 'last_checkpoint'), path.encode())
         self.logger.info(f'The result is the last checkpoint of stage {last.name}: {path}')
 
 
-def _plain_dataset(cfg: Config) -> dict:
+def _unlabeled_images(cfg: Config) -> dict:
     """Config of the unlabelled images, which every stage after the teacher's training looks at."""
     dataset = cfg.train_dataloader.dataset
     images = (dataset.get('pseudo_labeled') or {}).get('images')
@@ -183,6 +222,18 @@ def _plain_dataset(cfg: Config) -> dict:
             "images, for example dict(type='UnlabeledDataset', img_dir=...)."
         )
     return copy.deepcopy(images)
+
+
+def _stored(settings: dict) -> dict:
+    """Settings as they come back from a mark."""
+    return json.loads(json.dumps(settings, default=str))
+
+
+def _remedy(stage: Stage) -> str:
+    return (
+        f'take another --work-dir, or remove {stage.folder} and the folders of the stages after it to do '
+        'them again.'
+    )
 
 
 def _first_difference(before, now, key: str = '') -> tuple[str, Any, Any]:

@@ -16,7 +16,8 @@ from mmengine.registry import Registry
 from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
 
-from ...self_training import pseudo_label, select_reliable
+from ...self_training import prediction_pipeline, pseudo_label, select_reliable
+from ...self_training.labeling import SCALES
 from ..hooks.reliable_selection_hook import kept_checkpoints
 
 #: In a stage's settings, ``stage://NAME/file`` is a file in the folder of stage NAME.
@@ -34,6 +35,7 @@ _DECISIVE = (
     'randomness',
     'load_from',
     'auto_scale_lr',
+    'sync_bn',
 )
 #: Settings of the loader that change its speed alone.
 _SPEED_ONLY = ('num_workers', 'persistent_workers', 'pin_memory', 'prefetch_factor')
@@ -67,18 +69,15 @@ class Stage(ABC):
         """``value`` with every ``stage://NAME/file`` replaced by the path, in copies of dicts and lists."""
 
         def path(text: str) -> str:
-            name, _, file = text.removeprefix(REFERENCE).partition('/')
-            return osp.join(self._other(REFERENCE.strip(':/'), name, Stage).folder, file).rstrip(
-                '/'
-            )
+            file = text.removeprefix(REFERENCE).partition('/')[2]
+            folder = self._other(REFERENCE.strip(':/'), _name_of(text), Stage).folder
+            return osp.join(folder, file).rstrip('/')
 
         return _mapped(value, lambda text: path(text) if text.startswith(REFERENCE) else text)
 
     def needs(self) -> set[str]:
         """Names of the stages whose results it uses."""
-        return {
-            text.removeprefix(REFERENCE).partition('/')[0] for text in _references(self.settings())
-        }
+        return {_name_of(reference) for reference in _references(self.settings())}
 
     def check(self) -> None:
         """Raise ValueError or FileNotFoundError, before any stage runs, if this one could not."""
@@ -127,9 +126,21 @@ class TrainStage(Stage):
     def settings(self) -> dict:
         cfg = self.config().to_dict()
         found = {key: copy.deepcopy(cfg[key]) for key in _DECISIVE if cfg.get(key) is not None}
+        loader = found.get('train_dataloader', {})
         for key in _SPEED_ONLY:
-            found.get('train_dataloader', {}).pop(key, None)
+            loader.pop(key, None)
+        loader.get('dataset', {}).pop('check_files', None)
         return found
+
+    def check(self) -> None:
+        super().check()
+        pseudo = self.config().train_dataloader.dataset.get('pseudo_labeled')
+        if pseudo is not None and pseudo.get('labels') is None:
+            raise ValueError(
+                f'stages.{self.name} does not say on which pseudo-labels it trains: set '
+                f'train_dataloader.dataset.pseudo_labeled in its cfg to dict(labels=["{REFERENCE}NAME"]), or '
+                'to None.'
+            )
 
     def checkpoint(self, which: str = 'last') -> str:
         """The last checkpoint, or the one that ``save_best`` kept.
@@ -169,7 +180,8 @@ class TrainStage(Stage):
         resolved._format_python_code = self.top._format_python_code
         resolved.resume = Path(self.folder, 'last_checkpoint').is_file()
         if resolved.resume:
-            resolved.load_from = None
+            # Named, because MMEngine's pointer holds the folder's place at the time, which may have moved.
+            resolved.load_from = osp.abspath(self.checkpoint())
         stem = Path(self.top.filename or 'config').stem
         resolved.experiment_name = f'{self.top.get("experiment_name") or stem}_{self.name}'
         runner = Runner.from_cfg(resolved)
@@ -198,6 +210,23 @@ class _UsesNetwork(Stage):
     def needs(self) -> set[str]:
         return {self.training.name, *super().needs()}
 
+    def settings(self) -> dict:
+        return dict(
+            model=self.training.name,
+            images=_plain(self.images),
+            pipeline=prediction_pipeline(self.training.config()),
+        )
+
+    def check(self) -> None:
+        super().check()
+        model = self.training.config().model
+        head = model.get('segmentor', model).get('decode_head') or {}
+        if isinstance(head, dict) and head.get('out_channels') == 1:
+            raise ValueError(
+                f'stages.{self.name} cannot label with decode_head.out_channels=1: set '
+                'out_channels=num_classes (2 for an object and its background).'
+            )
+
 
 @STAGES.register_module()
 class SelectStage(_UsesNetwork):
@@ -221,7 +250,7 @@ class SelectStage(_UsesNetwork):
         self.ratio, self.batch_size, self.num_workers = ratio, batch_size, num_workers
 
     def settings(self) -> dict:
-        return dict(model=self.training.name, ratio=self.ratio, images=_plain(self.images))
+        return {**super().settings(), 'ratio': self.ratio}
 
     def check(self) -> None:
         super().check()
@@ -268,7 +297,7 @@ class LabelStage(_UsesNetwork):
         model,
         subset=None,
         checkpoint='last',
-        scales=(0.5, 0.75, 1.0, 1.5, 2.0),
+        scales=SCALES,
         flip=True,
         batch_size=8,
         num_workers=2,
@@ -283,17 +312,25 @@ class LabelStage(_UsesNetwork):
         self.batch_size, self.num_workers = batch_size, num_workers
 
     def settings(self) -> dict:
-        return dict(
-            model=self.training.name,
+        settings = dict(
             checkpoint=self.checkpoint,
             subset=self.subset,
             scales=list(self.scales),
             flip=self.flip,
-            images=_plain(self.images),
         )
+        if self.checkpoint == 'best':
+            cfg = self.training.config()
+            settings['validation'] = _plain(cfg.val_dataloader.dataset)
+            settings['save_best'] = cfg.default_hooks.checkpoint.get('save_best')
+        return {**super().settings(), **settings}
 
     def check(self) -> None:
         super().check()
+        own_list = self.subset is not None and not self.subset.startswith(REFERENCE)
+        if own_list and not osp.isfile(self.subset):
+            raise FileNotFoundError(
+                f'stages.{self.name}.subset={self.subset!r} does not exist: give a file of ids, one per line.'
+            )
         saves_best = self.training.config().default_hooks.checkpoint.get('save_best')
         if self.checkpoint == 'best' and not saves_best:
             raise ValueError(
@@ -307,12 +344,15 @@ class LabelStage(_UsesNetwork):
             f'{self.name}: labelling with the {self.checkpoint} checkpoint of {self.training.name}, {path}'
         )
         subset = self.resolve(self.subset)
+        if subset is not None:
+            lines = Path(subset).read_text(encoding='utf-8-sig').splitlines()
+            subset = [line.strip() for line in lines if line.strip()]
         pseudo_label(
             self.training.config(),
             path,
             self.images,
             self.folder,
-            subset=None if subset is None else Path(subset).read_text().splitlines(),
+            subset=subset,
             scales=self.scales,
             flip=self.flip,
             batch_size=self.batch_size,
