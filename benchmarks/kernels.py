@@ -28,7 +28,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmseg_semi.functional import agreement, losses, mixing, parts, pseudo_label, soft_label
+from mmseg_semi.functional import (
+    agreement,
+    losses,
+    mixing,
+    parts,
+    pseudo_label,
+    sampling,
+    soft_label,
+)
 
 
 @dataclass
@@ -105,6 +113,18 @@ def images_and_boxes(s: Setting):
     boxes = boxes.to(s.device)
     mask = mixing._box_mask(boxes[:, None], s.size, s.size)
     return bases, [x.flip(0) for x in bases], boxes, mask
+
+
+def entropy_and_quota(s: Setting):
+    """Every pixel of a batch of decoder's features, 133 thousand by default."""
+    generator = s.generator()
+    logits = smooth_logits(s, generator)
+    label = (logits + torch.randn(logits.shape, generator=generator)).argmax(dim=1).flatten()
+    label[::50] = 255
+    counts = torch.bincount(label[label != 255], minlength=s.classes)
+    quota = sampling.class_quota(sampling.class_ratio(counts), counts)
+    entropy = sampling.entropy(logits.softmax(dim=1)).flatten()
+    return entropy.to(s.device), label.to(s.device), quota.to(s.device)
 
 
 def logits_and_label(s: Setting):
@@ -285,6 +305,28 @@ def usual_info_nce(anchors, positives, bank, negatives):
     return value.detach(), anchors.grad
 
 
+def usual_multi_entropy_sample(entropy, label, quota, num_zones=5, alpha=0.1):
+    drawn = []
+    for c in range(len(quota)):
+        inside = label == c
+        if not inside.any():
+            continue
+        low, high = entropy[inside].min(), entropy[inside].max()
+        width = (high - low) / num_zones
+        zones, ratio = [], []
+        for z in range(num_zones):
+            above = entropy >= low + z * width
+            below = (entropy < low + (z + 1) * width) if z < num_zones - 1 else inside
+            zone = inside & above & below
+            zones.append(zone.nonzero().flatten())
+            ratio.append(1 / (alpha + entropy[zone].mean()) if len(zones[-1]) else low * 0)
+        available = torch.tensor([len(zone) for zone in zones], device=label.device)
+        take = sampling.zone_quota(torch.stack(ratio), int(quota[c]), available)
+        for zone, number in zip(zones, take.tolist(), strict=True):
+            drawn.append(zone[torch.randperm(len(zone), device=label.device)[:number]])
+    return torch.bincount(label[torch.cat(drawn)], minlength=len(quota))
+
+
 def usual_stability(masks, num_classes):
     total = 0.0
     masks = masks.cpu().numpy()
@@ -352,6 +394,17 @@ def our_info_nce(anchors, positives, bank, negatives):
 
 def our_stability(masks, num_classes):
     return torch.tensor(agreement.stability(masks, num_classes))
+
+
+def our_multi_entropy_sample(entropy, label, quota):
+    drawn = sampling.multi_entropy_sample(entropy, label, quota)
+    return torch.bincount(label[drawn], minlength=len(quota))
+
+
+def our_multi_entropy_mask(entropy, label, quota):
+    """The form that a training step uses: nothing waits for the device."""
+    drawn, _ = sampling.multi_entropy_mask(entropy, label, quota)
+    return torch.bincount(label[drawn], minlength=len(quota))
 
 
 # A gradient is a sum of thousands of float32 terms, so the two orders of summation differ by more.
@@ -460,6 +513,22 @@ CASES = [
         speed_target=10,
         tolerance=GRADIENT,
         measure_memory=True,
+    ),
+    Case(
+        'multi_entropy_sample',
+        'a loop over classes and zones',
+        entropy_and_quota,
+        usual_multi_entropy_sample,
+        our_multi_entropy_sample,
+        speed_target=8,
+    ),
+    Case(
+        'multi_entropy_mask',
+        'a loop over classes and zones',
+        entropy_and_quota,
+        usual_multi_entropy_sample,
+        our_multi_entropy_mask,
+        speed_target=8,
     ),
     Case(
         'stability',

@@ -6,7 +6,9 @@ optimizer) and the teacher's average. The passes are forwards and backwards with
 iMAS the two labelling forwards of the weak view, and the joint forward and backward of the student on
 the labelled images and two views (11 forwards of an image pair, a backward counting as two); for ESL the
 teacher's forward on the labelled images and the weak view, and the joint forward and backward of the
-student on them, both with segmentation head and projector (8 forwards of an image pair, and the heads).
+student on them, both with segmentation head and projector (8 forwards of an image pair, and the heads); for
+DeS4 the teacher's forward of them with the backward of its decoder on the labelled images, and the joint
+forward and backward of the student (8 forwards of an image pair and 2 of a decoder).
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    parser.add_argument('--method', default='iMAS', choices=('iMAS', 'ESL'))
+    parser.add_argument('--method', default='iMAS', choices=('iMAS', 'ESL', 'DeS4'))
     parser.add_argument(
         '--depth', type=int, default=50, choices=(18, 50, 101), help='of the ResNet'
     )
@@ -77,17 +79,18 @@ def build_model(args: argparse.Namespace) -> torch.nn.Module:
     """The method over `network_config`, randomly initialised."""
     segmentor = network_config(args.depth, args.classes)
     # A threshold that random weights pass on some pixels and not on others.
-    threshold = {'iMAS': 'tau', 'ESL': 'anchor_threshold'}[args.method]
-    train_cfg = {threshold: 2 / args.classes}
-    model = MODELS.build(
-        {'type': args.method.upper(), 'segmentor': segmentor, 'semi_train_cfg': train_cfg}
-    )
+    threshold = {'iMAS': 'tau', 'ESL': 'anchor_threshold', 'DeS4': None}[args.method]
+    train_cfg = {threshold: 2 / args.classes} if threshold else {}
+    name = {'iMAS': 'IMAS'}.get(args.method, args.method)
+    model = MODELS.build({'type': name, 'segmentor': segmentor, 'semi_train_cfg': train_cfg})
     model.init_weights()
     if args.method == 'ESL':  # as after a while of training
         model.bank.rows[:-1].normal_()
         model.bank.fill.fill_(model.bank.capacity)
         model.prototypes.vectors.normal_()
         model.prototypes.valid.fill_(True)
+    if args.method == 'DeS4':
+        model.class_counts.copy_(torch.arange(1, args.classes + 1))
     return model.to(args.device).train()
 
 
@@ -134,7 +137,7 @@ class Bench:
         self.batch = make_batch(args)
         inputs = self.model.data_preprocessor(self.batch, True)['inputs']
         self.weak = inputs['weak']
-        branches = {'iMAS': ('labeled', 'weak', 'strong'), 'ESL': ('labeled', 'weak')}[args.method]
+        branches = ('labeled', 'weak', 'strong') if args.method == 'iMAS' else ('labeled', 'weak')
         self.joint = torch.cat([inputs[branch] for branch in branches])
 
     def step(self) -> None:
@@ -142,11 +145,15 @@ class Bench:
         self.model.update_teacher(0.996)
 
     def passes(self) -> None:
-        passes = {'iMAS': self.imas_passes, 'ESL': self.esl_passes}[self.args.method]
+        passes = {
+            'iMAS': self.imas_passes,
+            'ESL': self.esl_passes,
+            'DeS4': self.des4_passes,
+        }[self.args.method]
         with torch.autocast(self.args.device, torch.bfloat16, enabled=self.args.amp):
             outputs = passes()
         torch.autograd.backward(outputs, [torch.ones_like(output) for output in outputs])
-        self.model.student.zero_grad()
+        self.model.zero_grad()
 
     def imas_passes(self) -> list[torch.Tensor]:
         student, teacher = self.model.student, self.model.teacher
@@ -160,6 +167,15 @@ class Bench:
         with torch.no_grad():
             self._tapped(self.model.teacher)
         return self._tapped(self.model.student)
+
+    def des4_passes(self) -> list[torch.Tensor]:
+        student, teacher, num = self.model.student, self.model.teacher, self.args.labeled
+        with torch.no_grad():
+            stages = teacher.extract_feat(self.joint)
+        labeled = teacher.decode_head([stage[:num] for stage in stages])
+        with torch.no_grad(), evaluating(teacher.decode_head):
+            teacher.decode_head([stage[num:] for stage in stages])
+        return [student._forward(self.joint), labeled]
 
     def _tapped(self, network: torch.nn.Module) -> list[torch.Tensor]:
         output = self.model.forward_network(network, self.joint, tap=True)

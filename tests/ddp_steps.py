@@ -52,6 +52,9 @@ def train_method(
         }
     )
     model.init_weights()
+    if hasattr(model, 'class_counts'):
+        # As many pixels of each class: all of a batch are drawn, whichever rank has them.
+        model.class_counts.fill_(1)
     if world_size > 1:
         model = MODEL_WRAPPERS.build({'type': 'SemiDistributedDataParallel', 'module': model})
     model.train()

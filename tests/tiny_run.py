@@ -35,6 +35,10 @@ METHODS = {
         },
         [{'type': 'PrototypeInitHook', 'max_pixels': 50}],
     ),
+    'DeS4': (
+        {'unlabeled_start': 2},
+        [{'type': 'ClassCountHook'}, {'type': 'ClassDistributionHook', 'interval': 6}],
+    ),
 }
 #: Where the sets begin in the stream of drawn images, and in the files.
 STARTS = {'labeled': 0, 'unlabeled': NUM_LABELED, 'val': NUM_LABELED + NUM_UNLABELED}

@@ -42,13 +42,13 @@ def export(args: argparse.Namespace) -> tuple[str, str, list[str]]:
     if args.cfg_options is not None:
         cfg.merge_from_dict(args.cfg_options)
     network = args.network
-    training_only = ()
+    kept_apart = ((), {})
     if 'segmentor' in cfg.model:
         method = MODELS.get(cfg.model.type)
         network = network or cfg.model.get('semi_test_cfg', {}).get(
             'predict_on', method.networks[-1]
         )
-        training_only = method.training_only
+        kept_apart = method.training_only, method.shared_modules
     elif network is not None:
         raise ValueError(
             f'--network {network}: the model of {args.config} is a plain {cfg.model.type} with no networks '
@@ -56,7 +56,7 @@ def export(args: argparse.Namespace) -> tuple[str, str, list[str]]:
         )
     checkpoint = read_checkpoint(args.checkpoint)
     meta = checkpoint.get('meta', {})
-    weights = plain_state_dict(checkpoint['state_dict'], network, training_only)
+    weights = plain_state_dict(checkpoint['state_dict'], network, *kept_apart)
     config_path = osp.join(args.out_dir, 'config.py')
     weights_path = osp.join(args.out_dir, f'{network or "model"}.pth')
     for path in (config_path, weights_path):

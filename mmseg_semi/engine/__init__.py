@@ -2,9 +2,12 @@
 
 from .hooks import (
     AtomicCheckpointHook,
+    ClassCountHook,
+    ClassDistributionHook,
     FiniteLossHook,
     MeanTeacherHook,
     PrototypeInitHook,
+    PrototypeMeanHook,
     PseudoLabelMonitorHook,
     ReliableSelectionHook,
     ResumableRandomnessHook,
@@ -16,10 +19,13 @@ from .runner import StagedRunner, TeacherStudentTestLoop, TeacherStudentValLoop
 __all__ = [
     'AtomicCheckpointHook',
     'AutocastOptimWrapper',
+    'ClassCountHook',
+    'ClassDistributionHook',
     'FiniteLossHook',
     'MeanTeacherHook',
     'NetworkOptimWrapperConstructor',
     'PrototypeInitHook',
+    'PrototypeMeanHook',
     'PseudoLabelMonitorHook',
     'ReliableSelectionHook',
     'ResumableRandomnessHook',

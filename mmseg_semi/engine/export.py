@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from mmengine.config import Config
 from mmseg.registry import DATASETS, HOOKS, MODELS, TRANSFORMS
@@ -42,7 +42,10 @@ BASE_DATASET_KEYS = (
 
 
 def plain_state_dict(
-    state_dict: dict, network: str | None, training_only: Sequence[str] = ()
+    state_dict: dict,
+    network: str | None,
+    training_only: Sequence[str] = (),
+    shared_modules: Mapping[str, str] | None = None,
 ) -> dict:
     """Return the weights of one network under the keys of the stock segmentor.
 
@@ -51,6 +54,8 @@ def plain_state_dict(
         network (str, optional): Name of the network, e.g. ``teacher``.
         training_only (sequence of str): Prefixes of weights that are left out, the method's
             ``training_only``.
+        shared_modules (mapping, optional): Where a network has what a checkpoint has elsewhere, for all
+            networks; the method's ``shared_modules``.
 
     Raises:
         ValueError: The checkpoint has no such network.
@@ -58,15 +63,21 @@ def plain_state_dict(
     if network is None:
         return dict(state_dict)
     start = f'{network}.'
-    weights = {key[len(start) :]: v for key, v in state_dict.items() if key.startswith(start)}
+    weights = _below(state_dict, start)
     if not weights:
         found = sorted({key.partition('.')[0] for key in state_dict})
         raise ValueError(
             f"the checkpoint has no network '{network}', its weights belong to {found}: give the checkpoint "
             'that this config has trained, or another --network.'
         )
+    for place, home in (shared_modules or {}).items():
+        weights |= {f'{place}.{key}': v for key, v in _below(state_dict, f'{home}.').items()}
     dropped = tuple(training_only)
     return {key: value for key, value in weights.items() if not key.startswith(dropped)}
+
+
+def _below(state_dict: dict, start: str) -> dict:
+    return {key[len(start) :]: v for key, v in state_dict.items() if key.startswith(start)}
 
 
 def plain_config(cfg: Config, dataset_meta: dict) -> Config:

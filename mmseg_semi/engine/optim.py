@@ -21,7 +21,8 @@ class NetworkOptimWrapperConstructor:
 
     Constructors such as ``LearningRateDecayOptimizerConstructor`` look for ``model.backbone``, which a
     method does not have. With ``optim_wrapper=dict(constructor='NetworkOptimWrapperConstructor', ...)`` the
-    student is handed to them as the model; the teacher, which has no gradients, stays out of the optimizer.
+    student is handed to them as the model. What else a method optimises (DeS4: the teacher's decoder) joins the
+    groups of the student's parameters that it corresponds to; the rest has no gradients and stays out.
     A model that is not a method is handed on as it is, so that one schedule serves both.
 
     Args:
@@ -51,7 +52,13 @@ class NetworkOptimWrapperConstructor:
                 'paramwise_cfg': copy.deepcopy(self.paramwise_cfg),
             }
         )
-        return constructor(model.student if isinstance(model, SemiSegmentor) else model)
+        if not isinstance(model, SemiSegmentor):
+            return constructor(model)
+        wrapper = constructor(model.student)
+        alike = model.optimized_alike()
+        for group in wrapper.optimizer.param_groups:
+            group['params'] += [alike[param] for param in group['params'] if param in alike]
+        return wrapper
 
 
 @OPTIM_WRAPPERS.register_module()

@@ -7,6 +7,7 @@ its output: a float16 confidence of 0.95 rounds to 0.9502, float16 counts overfl
 from __future__ import annotations
 
 import numbers
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -31,9 +32,12 @@ def exact_float(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
-def no_autocast(device: torch.device) -> torch.autocast:
+def no_autocast(device: torch.device) -> AbstractContextManager:
     """Context in which an enclosing autocast region does not lower the precision."""
-    return torch.autocast(device_type=torch.device(device).type, enabled=False)
+    kind = torch.device(device).type
+    # Not available on the meta device, where tensors are shapes without numbers.
+    available = torch.amp.is_autocast_available(kind)
+    return torch.autocast(device_type=kind, enabled=False) if available else nullcontext()
 
 
 def to_size(size: int | tuple[int, int]) -> tuple[int, int]:

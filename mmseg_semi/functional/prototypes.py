@@ -98,6 +98,53 @@ def update_prototypes(
     return torch.where(present.bool()[..., None], moved, prototypes)
 
 
+@torch.no_grad()
+def mean_turn(before: Tensor, after: Tensor, known: Tensor) -> Tensor:
+    """How far prototypes have turned, in degrees, on average over classes.
+
+    Args:
+        before: (C, D) prototypes, of any length.
+        after: (C, D), the same later.
+        known: (C,) bool, the classes that count.
+
+    Returns:
+        A scalar in [0, 180], float32 (float64 for float64 prototypes); 0 without a known class. Nothing waits
+        for the device.
+
+    Raises:
+        ValueError: if the shapes do not fit.
+    """
+    check_same_shape(after, before, 'after', 'before')
+    check_same_shape(known, before[:, 0], 'known', 'before[:, 0]')
+    before, after = (unit(exact_float(vectors), dim=1) for vectors in (before, after))
+    # From the chord: the arc cosine of a number near 1 has no digits left for a small angle.
+    chord = torch.linalg.vector_norm(after - before, dim=1)
+    angle = torch.rad2deg(2 * (chord / 2).clamp(max=1).asin())
+    return angle.masked_fill(~known.bool(), 0).sum() / known.sum().clamp(min=1)
+
+
+@torch.no_grad()
+def mean_similarity(prototypes: Tensor, known: Tensor) -> Tensor:
+    """Mean cosine of the prototypes of two different classes.
+
+    Args:
+        prototypes: (C, D), of any length.
+        known: (C,) bool, the classes that count.
+
+    Returns:
+        A scalar in [-1, 1], float32 (float64 for float64 prototypes); 0 without two known classes. Nothing
+        waits for the device.
+
+    Raises:
+        ValueError: if the shapes do not fit.
+    """
+    check_same_shape(known, prototypes[:, 0], 'known', 'prototypes[:, 0]')
+    vectors = unit(exact_float(prototypes), dim=1)
+    pairs = known.bool()[:, None] & known.bool()
+    pairs = pairs.triu(diagonal=1)
+    return (vectors @ vectors.t()).masked_fill(~pairs, 0).sum() / pairs.sum().clamp(min=1)
+
+
 def cluster_centers(features: Tensor, num_clusters: int, *, seed: int = 0) -> Tensor:
     """Centres of k-means clusters, the first prototypes of a class's parts (ESL, text before Eq. 7).
 

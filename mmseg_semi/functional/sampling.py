@@ -2,7 +2,7 @@
 
 The sampling goes from the data set to a handful of pixels: every class's share (`class_ratio`), its
 pixels in this batch (`class_quota`), the zones of their entropy (`zone_index`), how much of the quota
-each zone takes (`zone_ratio`, `zone_quota`), and the draw (`multi_entropy_sample`).
+each zone takes (`zone_ratio`, `zone_quota`), and the draw (`multi_entropy_sample`, `multi_entropy_mask`).
 """
 
 from __future__ import annotations
@@ -11,6 +11,9 @@ import torch
 from torch import Tensor
 
 from ._common import VOID, check_map, check_same_shape, exact_float, no_autocast
+
+STYLES = ('multi_entropy', 'quantity', 'confidence')
+RULES = ('inverse', 'literal')
 
 
 def entropy(probs: Tensor, dim: int = 1) -> Tensor:
@@ -211,9 +214,7 @@ def multi_entropy_sample(
     Raises:
         ValueError: if the shapes do not fit, `num_zones` is below 1 or `alpha` not above 0.
     """
-    _check_vector(entropy, 'entropy')
-    check_same_shape(label, entropy, 'label', 'entropy')
-    _check_vector(quota, 'quota')
+    _check_draw(entropy, label, quota)
     _check_zones(num_zones)
     _check_alpha(alpha)
     entropy, device = exact_float(entropy), entropy.device
@@ -221,26 +222,7 @@ def multi_entropy_sample(
     if not num_pixels or not num_classes:
         return torch.empty(0, dtype=torch.int64, device=device)
 
-    # Void is one more class, of which nothing is taken.
-    row = label.masked_fill(label == VOID, num_classes).long()
-    edge = entropy.new_full((2, num_classes + 1), torch.inf)
-    low = edge[0].scatter_reduce(0, row, entropy, 'amin')
-    span = (-edge[1]).scatter_reduce(0, row, entropy, 'amax') - low
-    cell = _zone(entropy - low.index_select(0, row), span.index_select(0, row), num_zones)
-    cell.add_(row, alpha=num_zones)
-    ratio, count = _ratio(entropy, cell, (num_classes + 1) * num_zones, alpha)
-
-    where = device if generator is None else generator.device
-    shuffled = torch.randperm(num_pixels, generator=generator, device=where)
-    shuffled = shuffled.to(device, non_blocking=True)
-    # The CPU sorts 8- and 16-bit keys five times faster than 64-bit ones.
-    fits = (
-        dtype
-        for dtype in (torch.uint8, torch.int16, torch.int64)
-        if len(count) - 1 <= torch.iinfo(dtype).max
-    )
-    order = cell.to(next(fits)).index_select(0, shuffled).sort(stable=True).indices
-
+    pixels, ratio, count = _shuffled_cells(entropy, label, num_classes, num_zones, alpha, generator)
     # The one wait: the quotas are a few hundred numbers, which the host shares out fastest.
     ratio, count, quota = (
         torch.cat([ratio.double(), count.double(), quota.double()])
@@ -252,9 +234,187 @@ def multi_entropy_sample(
     take = _quota(ratio[: len(count)].view(shape), quota.long(), count.view(shape)).flatten()
     first = count.cumsum(0) - count
     drawn = [
-        order[start : start + n] for start, n in zip(first.tolist(), take.tolist(), strict=True)
+        pixels[start : start + n] for start, n in zip(first.tolist(), take.tolist(), strict=True)
     ]
-    return shuffled.index_select(0, torch.cat(drawn))
+    return torch.cat(drawn)
+
+
+@torch.no_grad()
+def multi_entropy_mask(
+    entropy: Tensor,
+    label: Tensor,
+    quota: Tensor,
+    *,
+    num_zones: int = 5,
+    alpha: float = 0.1,
+    generator: torch.Generator | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The same draw as `multi_entropy_sample`, as a mask: nothing waits for the device.
+
+    With one zone the draw is uniform over the pixels of a class (DeS4, Table 4, quantity balance).
+
+    Args:
+        entropy, label, quota, num_zones, alpha, generator: of `multi_entropy_sample`.
+
+    Returns:
+        (M,) bool, True where a pixel is drawn, and (C, k) int64, the pixels drawn of each class's zones.
+
+    Raises:
+        ValueError: as `multi_entropy_sample`.
+    """
+    _check_draw(entropy, label, quota)
+    _check_zones(num_zones)
+    _check_alpha(alpha)
+    entropy, num_classes = exact_float(entropy), len(quota)
+    if not len(entropy) or not num_classes:
+        return torch.zeros_like(entropy, dtype=torch.bool), quota.new_zeros(num_classes, num_zones)
+    pixels, ratio, count = _shuffled_cells(entropy, label, num_classes, num_zones, alpha, generator)
+    shape, known = (num_classes, num_zones), num_classes * num_zones
+    take = _quota(ratio[:known].view(shape), quota.detach().long(), count[:known].view(shape))
+    return _first_of_each(
+        pixels, count, torch.cat([take.flatten(), count.new_zeros(num_zones)])
+    ), take
+
+
+@torch.no_grad()
+def confidence_mask(
+    confidence: Tensor,
+    label: Tensor,
+    quota: Tensor,
+    *,
+    generator: torch.Generator | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Draw pixels of every class with probabilities proportional to their confidence (DeS4, Table 4).
+
+    Without replacement: the pixels of a class with the least ratios of an exponential variable to their
+    confidence, which is how successive draws by weight are distributed.
+
+    Args:
+        confidence: (M,) largest probability of each pixel, above 0; not read where void.
+        label: (M,) class of each pixel, 255 = void.
+        quota: (C,) pixels to draw of each class; one beyond the class's pixels takes all of them.
+        generator: source of randomness, on any device; by default torch's on that of `confidence`.
+
+    Returns:
+        (M,) bool, True where a pixel is drawn, and (C, 1) int64, the pixels drawn of each class. Nothing
+        waits for the device.
+
+    Raises:
+        ValueError: if the shapes do not fit.
+    """
+    _check_draw(confidence, label, quota, 'confidence')
+    confidence, num_classes = exact_float(confidence), len(quota)
+    where = confidence.device if generator is None else generator.device
+    uniform = torch.rand(len(confidence), generator=generator, dtype=torch.float64, device=where)
+    key = -torch.log1p(-uniform.to(confidence.device, non_blocking=True)) / confidence
+    row = label.masked_fill(label == VOID, num_classes).long()
+    by_key = key.argsort()
+    pixels = by_key.index_select(0, row.index_select(0, by_key).sort(stable=True).indices)
+    count = row.new_zeros(num_classes + 1).index_add_(0, row, torch.ones_like(row))
+    take = torch.minimum(quota.detach().long().clamp(min=0), count[:num_classes])
+    mask = _first_of_each(pixels, count, torch.cat([take, take.new_zeros(1)]))
+    return mask, take[:, None]
+
+
+@torch.no_grad()
+def balanced_mask(
+    logits: Tensor,
+    label: Tensor,
+    dataset_counts: Tensor,
+    *,
+    style: str = 'multi_entropy',
+    rule: str = 'inverse',
+    num_zones: int = 5,
+    alpha: float = 0.1,
+    generator: torch.Generator | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Draw pixels of every class of a batch, as many of each class in expectation (DeS4, Sec. 3.3; Table 4).
+
+    Args:
+        logits: (N, C, h, w), any floating dtype.
+        label: (N, h, w) class of each pixel, 255 = void.
+        dataset_counts: (C,) pixels of each class in the labelled set, void left out.
+        style: 'multi_entropy' draws from zones of the entropy (`multi_entropy_mask`), 'quantity' uniformly,
+            'confidence' by the largest probability (`confidence_mask`).
+        rule: 'inverse' takes the share n_min / n_c of a class's pixels (`class_ratio`); 'literal' the
+            paper's n_c / n_min, of at least 1 and so all of them.
+        num_zones, alpha: of `multi_entropy_mask`.
+        generator: source of randomness, on any device; by default torch's on that of `logits`.
+
+    Returns:
+        (N, h, w) bool, True where a pixel is drawn, and int64 (C, k), the pixels drawn of each class's zones,
+        k = 1 but for 'multi_entropy'. Nothing waits for the device.
+
+    Raises:
+        ValueError: if the shapes do not fit, or `style` or `rule` is unknown.
+    """
+    for name, value, known in (('style', style, STYLES), ('rule', rule, RULES)):
+        if value not in known:
+            raise ValueError(f'{name} is {value!r}, but must be one of {", ".join(known)}.')
+    check_map(label, 'label')
+    num_classes, flat = logits.shape[1], label.flatten()
+    ratio = class_ratio(dataset_counts)
+    if rule == 'literal':
+        ratio = ratio.reciprocal().masked_fill(ratio == 0, 0)
+    row = flat.masked_fill(flat == VOID, num_classes).long()
+    counts = row.new_zeros(num_classes + 1).index_add_(0, row, torch.ones_like(row))
+    quota = class_quota(ratio, counts[:num_classes])
+    with no_autocast(logits.device):
+        probs = exact_float(logits).softmax(dim=1)
+    # Features that overflow in half precision cost the step, but the numbers of samples stay numbers.
+    if style == 'confidence':
+        confidence = probs.amax(dim=1).flatten().nan_to_num()
+        drawn, taken = confidence_mask(confidence, flat, quota, generator=generator)
+    else:
+        zones = {'num_zones': num_zones if style == 'multi_entropy' else 1, 'alpha': alpha}
+        drawn, taken = multi_entropy_mask(
+            entropy(probs).flatten().nan_to_num(), flat, quota, **zones, generator=generator
+        )
+    return drawn.view_as(label), taken
+
+
+def _shuffled_cells(
+    entropy: Tensor,
+    label: Tensor,
+    num_classes: int,
+    num_zones: int,
+    alpha: float,
+    generator: torch.Generator | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """All pixels by class and zone, shuffled within each, and each zone's `zone_ratio` and pixels.
+
+    Void is one more class at the end, of which nothing is to be taken.
+    """
+    device = entropy.device
+    row = label.masked_fill(label == VOID, num_classes).long()
+    edge = entropy.new_full((2, num_classes + 1), torch.inf)
+    low = edge[0].scatter_reduce(0, row, entropy, 'amin')
+    span = (-edge[1]).scatter_reduce(0, row, entropy, 'amax') - low
+    cell = _zone(entropy - low.index_select(0, row), span.index_select(0, row), num_zones)
+    cell.add_(row, alpha=num_zones)
+    ratio, count = _ratio(entropy, cell, (num_classes + 1) * num_zones, alpha)
+
+    where = device if generator is None else generator.device
+    shuffled = torch.randperm(len(entropy), generator=generator, device=where)
+    shuffled = shuffled.to(device, non_blocking=True)
+    # The CPU sorts 8- and 16-bit keys five times faster than 64-bit ones.
+    fits = (
+        dtype
+        for dtype in (torch.uint8, torch.int16, torch.int64)
+        if len(count) - 1 <= torch.iinfo(dtype).max
+    )
+    order = cell.to(next(fits)).index_select(0, shuffled).sort(stable=True).indices
+    return shuffled.index_select(0, order), ratio, count
+
+
+def _first_of_each(pixels: Tensor, count: Tensor, take: Tensor) -> Tensor:
+    """(M,) bool, True at the first `take` of each run of `count` places in the order `pixels`."""
+    place = torch.arange(len(pixels), device=pixels.device)
+    end = count.cumsum(0)
+    # A place's run is the first that ends behind it: cheaper than to repeat each run's number.
+    run = torch.searchsorted(end, place, right=True)
+    drawn = place < (end - count + take).index_select(0, run)
+    return torch.zeros_like(drawn).scatter_(0, pixels, drawn)
 
 
 def _zone(offset: Tensor, span: Tensor, num_zones: int) -> Tensor:
@@ -304,6 +464,12 @@ def _quota(ratio: Tensor, total: Tensor, available: Tensor) -> Tensor:
 def _check_vector(x: Tensor, name: str) -> None:
     if x.dim() != 1:
         raise ValueError(f'{name} has shape {tuple(x.shape)}, but must have one dimension.')
+
+
+def _check_draw(values: Tensor, label: Tensor, quota: Tensor, name: str = 'entropy') -> None:
+    _check_vector(values, name)
+    check_same_shape(label, values, 'label', name)
+    _check_vector(quota, 'quota')
 
 
 def _check_zones(num_zones: int) -> None:

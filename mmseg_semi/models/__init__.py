@@ -2,11 +2,23 @@
 
 from .backbones import CeilPoolResNetV1c
 from .data_preprocessor import MultiBranchDataPreprocessor
-from .heads import DeepClassifierHead, PlainDeepLabV3PlusHead
+from .heads import (
+    DeepClassifierHead,
+    PlainDeepLabV3PlusHead,
+    PrototypeClassifier,
+    PrototypeHead,
+)
 from .losses import PixelCrossEntropyLoss
 from .memory import PartMemoryBank, PartPrototypes
 from .mixers import AdaptiveCutMix, IntensityMix
-from .segmentors import ESL, IMAS, MeanTeacherSegmentor, SemiSegmentor, SlideScoreEncoderDecoder
+from .segmentors import (
+    ESL,
+    IMAS,
+    DeS4,
+    MeanTeacherSegmentor,
+    SemiSegmentor,
+    SlideScoreEncoderDecoder,
+)
 from .wrappers import SemiDistributedDataParallel
 
 __all__ = [
@@ -14,6 +26,7 @@ __all__ = [
     'IMAS',
     'AdaptiveCutMix',
     'CeilPoolResNetV1c',
+    'DeS4',
     'DeepClassifierHead',
     'IntensityMix',
     'MeanTeacherSegmentor',
@@ -22,6 +35,8 @@ __all__ = [
     'PartPrototypes',
     'PixelCrossEntropyLoss',
     'PlainDeepLabV3PlusHead',
+    'PrototypeClassifier',
+    'PrototypeHead',
     'SemiDistributedDataParallel',
     'SemiSegmentor',
     'SlideScoreEncoderDecoder',

@@ -14,6 +14,20 @@ from ..functional.parts import assign_parts
 from ..functional.prototypes import update_prototypes
 
 
+def mean_over_ranks(means: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+    """Means (..., D) and counts (...) over the images of all ranks.
+
+    Args:
+        means (Tensor): (N, ..., D) of each image of this rank.
+        counts (Tensor): int64 (N, ...), the pixels behind them.
+    """
+    sums = (means * counts[..., None]).sum(dim=0)
+    # Summed in the ranks' order, so that all of them have the same digits.
+    sums = torch.stack(all_gather(sums)).sum(dim=0)
+    counts = torch.stack(all_gather(counts.sum(dim=0))).sum(dim=0)
+    return sums / counts.clamp(min=1)[..., None], counts
+
+
 class _Memory(nn.Module):
     """Buffers whose shapes a checkpoint must have: MMEngine would log the difference and go on without."""
 
@@ -69,11 +83,7 @@ class PartPrototypes(_Memory):
             counts (Tensor): int64 (N, C, K), the pixels behind them.
             decay (float): Weight of the old prototype.
         """
-        sums = (means * counts[..., None]).sum(dim=0)
-        # Summed in the ranks' order, so that all of them have the same digits.
-        sums = torch.stack(all_gather(sums)).sum(dim=0)
-        counts = torch.stack(all_gather(counts.sum(dim=0))).sum(dim=0)
-        means = sums / counts.clamp(min=1)[..., None]
+        means, counts = mean_over_ranks(means, counts)
         present = (counts > 0) & means.isfinite().all(dim=-1)
         moved = update_prototypes(self.vectors, means, present, decay, initialised=self.valid)
         self.vectors.copy_(moved)

@@ -1,5 +1,6 @@
 """Pictures of what the network sees and says."""
 
+from .class_distribution import read_distributions, save_distribution
 from .panels import colorize, heatmap, overlay, save_panels
 from .parts import EMBEDDINGS, color_counts, color_parts, embed, save_scatter
 from .scores import save_examples, save_histogram
@@ -12,6 +13,8 @@ __all__ = [
     'embed',
     'heatmap',
     'overlay',
+    'read_distributions',
+    'save_distribution',
     'save_examples',
     'save_histogram',
     'save_panels',

@@ -81,6 +81,31 @@ def test_esl_needs_the_package_for_its_own_head_alone(deep):
         assert torch.equal(getattr(again, name).eval()._forward(image), network._forward(image))
 
 
+@pytest.mark.parametrize('shared', [True, False])
+def test_des4_takes_its_prototypes_along(shared):
+    config = tiny_config('work', 'DeS4', model__semi_train_cfg__shared_head=shared)
+    plain = plain_config(config, META)
+    assert own_modules(plain.model) == ['PrototypeHead']
+    assert plain.custom_imports.imports == ['mmseg_semi']
+    assert plain.model.decode_head.temperature == 0.1
+    model = MODELS.build(config.model).eval()
+    model.init_weights()
+    for name in ('student', 'teacher'):
+        classifier = getattr(model, name).decode_head.conv_seg
+        present = torch.arange(len(classifier.seen)) != 2
+        classifier.start(torch.randn_like(classifier.vectors), present)
+    image = torch.randn(1, 3, 32, 32)
+    for name in ('student', 'teacher'):
+        shared_modules = type(model).shared_modules
+        weights = plain_state_dict(model.state_dict(), name, (), shared_modules)
+        assert [key for key in weights if 'vectors' in key] == ['decode_head.conv_seg.vectors']
+        network = MODELS.build(plain.model).eval()
+        network.load_state_dict(weights, strict=True)
+        expected = getattr(model, name)._forward(image)
+        assert torch.equal(network._forward(image), expected)
+        assert (expected.softmax(dim=1)[:, 2] == 0).all()
+
+
 def test_drawn_images_become_the_files_of_write_shapes(tmp_path):
     config = tiny_config('work')
     plain = plain_config(config, META)

@@ -7,7 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from mmseg_semi.functional.prototypes import cluster_centers, cosine_logits, update_prototypes
+from mmseg_semi.functional.prototypes import (
+    cluster_centers,
+    cosine_logits,
+    mean_similarity,
+    mean_turn,
+    update_prototypes,
+)
 
 
 def slow_cosine(a, b):
@@ -313,3 +319,28 @@ def test_vectors_that_no_cluster_holds_are_refused():
         cluster_centers(torch.zeros(3), 2)
     with pytest.raises(ValueError, match='num_clusters is 0'):
         cluster_centers(torch.zeros(3, 2), 0)
+
+
+def test_mean_turn_is_an_angle():
+    before = torch.tensor([[1.0, 0.0], [2.0, 0.0], [1.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
+    small = 1e-5
+    after = torch.tensor([[1.0, 1.0], [1.0, small], [0.0, 1.0], [0.0, 5.0]], dtype=torch.float64)
+    known = torch.tensor([True, True, False, True])
+    expected = (45 + math.degrees(math.atan(small)) + 0) / 3
+    assert mean_turn(before, after, known).item() == pytest.approx(expected, rel=1e-9)
+    # In float32, too, where the cosine of a small angle is 1.
+    only = torch.tensor([False, True, False, False])
+    turned = mean_turn(before.float(), after.float(), only)
+    assert turned.item() == pytest.approx(math.degrees(small), rel=1e-2)
+    assert mean_turn(before, after, torch.zeros(4, dtype=torch.bool)) == 0
+    assert mean_turn(before, -before, known).item() == pytest.approx(180)
+
+
+def test_mean_similarity_is_of_pairs_of_known_classes():
+    prototypes = torch.tensor([[2.0, 0.0], [0.0, 3.0], [1.0, 1.0], [-9.0, 0.0]])
+    known = torch.tensor([True, True, True, False])
+    expected = (0 + 2 * math.sqrt(0.5)) / 3
+    assert mean_similarity(prototypes, known).item() == pytest.approx(expected)
+    assert mean_similarity(prototypes, torch.tensor([True, False, False, False])) == 0
+    with pytest.raises(ValueError, match='known has shape'):
+        mean_similarity(prototypes, known[:2])

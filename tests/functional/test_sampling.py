@@ -6,16 +6,19 @@ from itertools import combinations
 
 import pytest
 import torch
+from host_reads import ReadsByTheHost
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmseg_semi.functional import sampling
 from mmseg_semi.functional.sampling import (
+    balanced_mask,
     class_quota,
     class_ratio,
+    confidence_mask,
     entropy,
+    multi_entropy_mask,
     multi_entropy_sample,
     pixel_weights,
     zone_index,
@@ -539,25 +542,6 @@ def test_nothing_waits_for_a_device():
         assert all(value.device.type == 'cuda' for value in values)
 
 
-class ReadsByTheHost(TorchDispatchMode):
-    """Count the operations after which the host must know a value of the tensors."""
-
-    names = ('_local_scalar_dense', 'nonzero', 'masked_select', 'unique', 'bincount', 'equal')
-
-    def __init__(self):
-        super().__init__()
-        self.seen = []
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        name = function.overloadpacket.__name__
-        by_mask = name in ('index', 'index_put', 'index_put_') and any(
-            x is not None and x.dtype in (torch.bool, torch.uint8) for x in args[1]
-        )
-        if by_mask or any(name.startswith(read) for read in self.names):
-            self.seen.append(name)
-        return function(*args, **(kwargs or {}))
-
-
 def test_sample_waits_for_a_device_once(monkeypatch):
     values, label = batch()
     copies = []
@@ -603,3 +587,113 @@ def test_sample_on_cuda_draws_the_same_with_a_generator_of_the_cpu(recwarn):
     assert torch.equal(torch.bincount(label[drawn.cpu()]), torch.bincount(label[expected]))
     result = multi_entropy_sample(*on_gpu, generator=seeded())
     assert torch.equal(result.cpu(), expected)
+
+
+# ------------------------------------------------------------------------------ draws as masks
+
+
+def _pixels(num=4000, num_classes=5, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    entropy = torch.rand(num, generator=generator)
+    label = torch.randint(0, num_classes, (num,), generator=generator)
+    label[:100] = 255
+    return entropy, label
+
+
+@pytest.mark.parametrize('num_zones', [1, 5])
+def test_mask_is_the_draw_of_multi_entropy_sample(num_zones):
+    entropy, label = _pixels()
+    quota = torch.tensor([10, 700, 0, 99999, 1])
+    draws = []
+    for function in (multi_entropy_sample, multi_entropy_mask):
+        generator = torch.Generator().manual_seed(7)
+        draws.append(function(entropy, label, quota, num_zones=num_zones, generator=generator))
+    mask, taken = draws[1]
+    assert torch.equal(mask.nonzero().squeeze(1), draws[0].sort().values)
+    counts = torch.bincount(label[label != 255], minlength=5)
+    assert taken.shape == (5, num_zones)
+    assert torch.equal(taken.sum(dim=1), torch.minimum(quota, counts))
+    assert torch.equal(torch.bincount(label[mask], minlength=5), taken.sum(dim=1))
+    for c in (1, 3):
+        zones = zone_index(entropy[label == c], num_zones)
+        drawn = torch.bincount(zones[mask[label == c]], minlength=num_zones)
+        assert torch.equal(drawn, taken[c])
+
+
+def test_masks_of_nothing_are_empty():
+    nothing = torch.empty(0)
+    for function in (multi_entropy_mask, confidence_mask):
+        mask, taken = function(nothing, nothing.long(), torch.tensor([3, 1]))
+        assert mask.shape == (0,)
+        assert taken.sum() == 0
+    void = torch.full((4,), 255)
+    for function in (multi_entropy_mask, confidence_mask):
+        mask, taken = function(torch.rand(4) + 0.1, void, torch.tensor([3, 1]))
+        assert not mask.any()
+        assert taken.sum() == 0
+
+
+def test_confident_pixels_are_drawn_in_proportion():
+    # Two pixels of each of many classes with confidences 3 : 1: the first draw is the first in 3/4.
+    num = 20000
+    confidence = torch.tensor([0.9, 0.3]).repeat(num)
+    label = torch.arange(num).repeat_interleave(2)
+    label = torch.where(label >= 255, label + 1, label)
+    quota = torch.ones(num + 1, dtype=torch.int64)
+    generator = torch.Generator().manual_seed(0)
+    mask, taken = confidence_mask(confidence, label, quota, generator=generator)
+    assert mask.sum() == taken.sum() == num
+    assert mask[0::2].float().mean() == pytest.approx(0.75, abs=0.01)
+    # All are taken where the quota is beyond them, each once.
+    mask, taken = confidence_mask(confidence, label, 5 * quota)
+    assert mask.all()
+    assert taken.max() == 2
+
+
+def test_balanced_draw_has_the_papers_numbers():
+    generator = torch.Generator().manual_seed(1)
+    logits = torch.randn(2, 4, 16, 16, generator=generator)
+    label = torch.randint(0, 3, (2, 16, 16), generator=generator)
+    label[:, 0] = 255
+    counts = torch.tensor([1000, 250, 500, 0])
+    present = torch.bincount(label[label != 255], minlength=4)
+    quota = class_quota(class_ratio(counts), present)
+    drawn = {}
+    for style in ('multi_entropy', 'quantity', 'confidence'):
+        generator = torch.Generator().manual_seed(2)
+        mask, taken = balanced_mask(logits, label, counts, style=style, generator=generator)
+        assert mask.shape == label.shape
+        assert torch.equal(taken.sum(dim=1), quota)
+        assert torch.equal(torch.bincount(label[mask], minlength=4), quota)
+        assert taken.shape[1] == (5 if style == 'multi_entropy' else 1)
+        drawn[style] = mask
+    assert not torch.equal(drawn['multi_entropy'], drawn['quantity'])
+    assert not torch.equal(drawn['confidence'], drawn['quantity'])
+    # The paper's n_c / n_min asks for more than there are: every pixel is taken.
+    mask, taken = balanced_mask(logits, label, counts, rule='literal')
+    assert torch.equal(mask, label != 255)
+    assert torch.equal(taken.sum(dim=1), present)
+    for key in ('style', 'rule'):
+        with pytest.raises(ValueError, match=f"{key} is 'odd', but must be one of"):
+            balanced_mask(logits, label, counts, **{key: 'odd'})
+
+
+def test_confident_draw_prefers_confident_pixels():
+    label = torch.zeros(1, 64, 64, dtype=torch.int64)
+    logits = torch.zeros(1, 3, 64, 64)
+    logits[:, 0, :32] = 6.0
+    counts = torch.tensor([4, 1, 1])
+    generator = torch.Generator().manual_seed(0)
+    sure = balanced_mask(logits, label, counts, style='confidence', generator=generator)[0]
+    assert sure.sum() == 1024
+    assert sure[:, :32].sum() > 2.2 * sure[:, 32:].sum()
+
+
+@pytest.mark.parametrize('style', ['multi_entropy', 'quantity', 'confidence'])
+def test_balanced_draw_never_waits_for_a_device(style):
+    with FakeTensorMode():
+        logits = torch.rand(2, 21, 33, 33, device='cuda')
+        label = torch.zeros(2, 33, 33, dtype=torch.int64, device='cuda')
+        counts = torch.ones(21, dtype=torch.int64, device='cuda')
+        mask, taken = balanced_mask(logits, label, counts, style=style)
+        assert mask.device.type == taken.device.type == 'cuda'

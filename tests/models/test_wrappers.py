@@ -1,6 +1,6 @@
 import pytest
 import torch
-from ddp_steps import train_imas
+from ddp_steps import train_imas, train_method
 from ranks import run_on_ranks
 
 
@@ -23,3 +23,16 @@ def test_sync_bn_falls_back_to_bn_whose_statistics_agree(tmp_path):
     assert any('running_var' in key for key in first['state_dict'])
     for key, value in first['state_dict'].items():
         assert torch.equal(second['state_dict'][key], value), key
+
+
+def test_prototypes_of_two_ranks_are_those_of_one(tmp_path):
+    settings = {'cutmix': None}
+    first, second = run_on_ranks(train_method, 2, tmp_path, 2, 3, 'DeS4', settings)
+    alone = train_method(0, 1, 3, 'DeS4', settings)
+    for key, value in alone['state_dict'].items():
+        assert torch.equal(first['state_dict'][key], second['state_dict'][key]), key
+        torch.testing.assert_close(first['state_dict'][key], value, rtol=1e-4, atol=1e-5)
+    for log, log1, log2 in zip(alone['logs'], first['logs'], second['logs'], strict=True):
+        for key in ('loss', 'decode.loss_ce', 'loss_unlabeled', 'loss_teacher'):
+            torch.testing.assert_close((log1[key] + log2[key]) / 2, log[key], rtol=1e-4, atol=1e-6)
+        assert log['sampled_ratio'] == 1

@@ -17,6 +17,7 @@ CONFIGS = {
     'supervised': 'suponly/suponly_deeplabv3plus_r18-tiny_600iter_camvid-1_16-96x72.py',
     'iMAS': 'imas/imas_deeplabv3plus_r18-tiny_600iter_camvid-1_16-96x72.py',
     'ESL': 'esl/esl_deeplabv3plus_r18-tiny_600iter_camvid-1_16-96x72.py',
+    'DeS4': 'des4/des4_deeplabv3plus_r18-tiny_600iter_camvid-1_16-96x72.py',
 }
 HALVES = ['train_dataloader.dataset.labeled', 'train_dataloader.dataset.unlabeled']
 
@@ -69,7 +70,7 @@ def logs(tmp_path_factory):
     return {method: scalars(folder / method) for method in CONFIGS}
 
 
-@pytest.mark.parametrize('method', ['iMAS', 'ESL'])
+@pytest.mark.parametrize('method', ['iMAS', 'ESL', 'DeS4'])
 def test_method_stays_within_three_points_of_supervised_training(logs, method):
     supervised = logs['supervised'][-1]['mIoU']
     teacher, student = (logs[method][-1][f'{network}/mIoU'] for network in ('teacher', 'student'))
@@ -93,3 +94,16 @@ def test_soft_labels_and_contrast_of_esl_are_at_work(logs):
     # Of 64 entries 1/64 would be chance.
     assert last['contrast_accuracy'] > 1.2 * first['contrast_accuracy'] > 0.1
     assert last['loss_contrast'] < 0.97 * first['loss_contrast']
+
+
+def test_prototypes_of_des4_are_at_work(logs):
+    entries = [entry for entry in logs['DeS4'] if 'prototype_similarity' in entry]
+    unlabeled = [entry for entry in entries if 'loss_unlabeled' in entry]
+    assert len(unlabeled) >= 8
+    assert unlabeled[-1]['loss_unlabeled'] < unlabeled[0]['loss_unlabeled']
+    assert entries[-1]['prototype_ratio'] == 1
+    # The classes move apart, and their prototypes come to rest.
+    assert entries[-1]['prototype_similarity'] < entries[0]['prototype_similarity'] - 0.1
+    # As many samples of a class as the rarest has: a small share of all pixels.
+    assert 0.005 < entries[-1]['sampled_ratio'] < 0.05
+    assert entries[-1]['pseudo_label_distance'] < 0.2

@@ -24,6 +24,7 @@ class Run:
     """What WatchHook wrote down on each rank."""
 
     def __init__(self, folder, ranks, **settings):
+        folder.mkdir(exist_ok=True)
         config = tiny_config(folder / 'work', **settings)
         config.custom_imports.imports.append('saboteurs')
         config.custom_hooks.append({'type': 'WatchHook'})
@@ -65,6 +66,17 @@ def test_two_ranks_learn_what_one_learns(one, two):
 def test_networks_are_equal_on_all_ranks(two):
     for key, value in two.weights[0].items():
         assert torch.equal(two.weights[1][key], value), key
+
+
+def test_prototypes_of_des4_are_equal_on_all_ranks(tmp_path):
+    run = Run(tmp_path, 2, method='DeS4', labeled=1, unlabeled=2, norm='SyncBN')
+    for key, value in run.weights[0].items():
+        assert torch.equal(run.weights[1][key], value), key
+    assert run.weights[0]['prototypes.seen'].sum() > 1
+    alone = Run(tmp_path / 'alone', 1, method='DeS4', train_cfg__max_iters=1)
+    # Counted in shares, which makes no difference; and found there by the run that has its folder beside it.
+    assert torch.equal(run.weights[0]['class_counts'], alone.weights[0]['class_counts'])
+    assert alone.weights[0]['class_counts'].sum() > 0
 
 
 def test_batch_statistics_are_equal_on_all_ranks_and_seeds_may_differ(tmp_path):

@@ -24,6 +24,16 @@ SCENARIOS = {
     },
     'esl': {'method': 'ESL', 'workers': 1},
     'esl_whose_parts_come_later': {'method': 'ESL', 'model__semi_train_cfg__unlabeled_start': 7},
+    'des4': {'method': 'DeS4', 'workers': 1},
+    'des4_without_its_components': {
+        'method': 'DeS4',
+        'norm': 'GN',
+        'model__semi_train_cfg__decoupled_training': False,
+        'model__semi_train_cfg__pixel_reweighting': False,
+        'model__semi_train_cfg__shared_head': False,
+        'model__semi_train_cfg__sampling': 'confidence',
+        'optim_wrapper__type': 'AutocastOptimWrapper',
+    },
     'best_checkpoint': {
         'default_hooks__checkpoint__save_best': 'teacher/mIoU',
         'train_cfg__val_interval': 1,
@@ -120,6 +130,9 @@ def test_resumed_run_ends_like_the_uninterrupted_one(name, tmp_path):
     if SCENARIOS[name].get('method') == 'ESL':  # there was something to resume
         assert whole['state_dict']['bank.fill'].any()
         assert whole['state_dict']['bank.cursor'].any()
+    if name == 'des4':
+        assert whole['state_dict']['prototypes.seen'].sum() > 1
+        assert whole['state_dict']['class_counts'].any()
 
 
 @pytest.mark.parametrize('loop', ['IterBasedTrainLoop', 'EagerTrainLoop'])

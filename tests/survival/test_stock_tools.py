@@ -56,6 +56,19 @@ def test_both_networks_are_tested(run, tool, arguments, tmp_path):
     assert validated == [f'{metrics["teacher/mIoU"]:.4f}']
 
 
+def test_des4_is_trained_and_tested_by_stock_tools(tmp_path):
+    images = write_images(tmp_path / 'images')
+    config = tiny_config(tmp_path / 'work', 'DeS4', images=images, train_cfg__max_iters=4)
+    result = run_tool(STOCK_TOOLS / 'train.py', dump(config, tmp_path / 'config.py'), cwd=tmp_path)
+    assert result.code == 0, result.output
+    for name, arguments in {'plain': (), 'tta': ('--tta',)}.items():
+        options = ('config.py', 'work/iter_4.pth', '--work-dir', tmp_path / name, *arguments)
+        result = run_tool(STOCK_TOOLS / 'test.py', *options, cwd=tmp_path)
+        assert result.code == 0, result.output
+        assert 'missing keys' not in result.output
+        assert {'teacher/mIoU', 'student/mIoU'} <= metrics_of(tmp_path / name).keys()
+
+
 def test_two_processes_find_the_metrics_of_one(run, tmp_path):
     found = []
     for ranks in (1, 2):

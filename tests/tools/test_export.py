@@ -192,20 +192,35 @@ def test_file_that_is_no_checkpoint(folder, kind):
     assert 'Traceback' not in result.output
 
 
-def test_esl_with_a_head_of_its_own_says_so(folder):
-    config = tiny_config(folder / 'deep', 'ESL', train_cfg__max_iters=1)
-    dump(config, folder / 'deep_config.py')
-    result = run_tool(TOOLS / 'train.py', 'deep_config.py', cwd=folder)
+@pytest.mark.parametrize(
+    ('method', 'head'), [('ESL', 'DeepClassifierHead'), ('DeS4', 'PrototypeHead')]
+)
+def test_method_with_a_head_of_its_own_says_so(folder, method, head):
+    name = f'own_{method}'
+    config = tiny_config(folder / name, method, train_cfg__max_iters=1)
+    dump(config, folder / f'{name}_config.py')
+    result = run_tool(TOOLS / 'train.py', f'{name}_config.py', cwd=folder)
     assert result.code == 0, result.output
     result = run_tool(
-        TOOLS / 'export.py', 'deep_config.py', 'deep/iter_1.pth', 'exported_deep', cwd=folder
+        *(TOOLS / 'export.py', f'{name}_config.py', f'{name}/iter_1.pth', f'exported_{name}'),
+        cwd=folder,
     )
     assert result.code == 0, result.output
-    assert 'the network has DeepClassifierHead, so that they import mmseg_semi' in result.output
+    assert f'the network has {head}, so that they import mmseg_semi' in result.output
     tested = run_tool(
-        *(STOCK_TOOLS / 'test.py', 'exported_deep/config.py', 'exported_deep/teacher.pth'),
+        *(STOCK_TOOLS / 'test.py', f'exported_{name}/config.py', f'exported_{name}/teacher.pth'),
         *('--cfg-options', 'test_dataloader.dataset.data_root=drawn'),
         cwd=folder,
     )
     assert tested.code == 0, tested.output
-    assert 'mIoU' in tested.output
+    own = run_tool(
+        *(TOOLS / 'test.py', f'{name}_config.py', f'{name}/iter_1.pth', '--work-dir'),
+        f'tested_{name}',
+        cwd=folder,
+    )
+    assert own.code == 0, own.output
+    scores = (
+        re.findall(r'teacher/mIoU: (\S+)', own.output),
+        re.findall(r' mIoU: (\S+)', tested.output),
+    )
+    assert scores[0][-1] == scores[1][-1]

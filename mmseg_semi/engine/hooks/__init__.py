@@ -1,9 +1,12 @@
 """One hook per file: a hook decides when, the model what."""
 
 from .atomic_checkpoint_hook import AtomicCheckpointHook
+from .class_count_hook import ClassCountHook
+from .class_distribution_hook import ClassDistributionHook
 from .finite_loss_hook import FiniteLossHook
 from .mean_teacher_hook import MeanTeacherHook
 from .prototype_init_hook import PrototypeInitHook
+from .prototype_mean_hook import PrototypeMeanHook
 from .pseudo_label_monitor_hook import PseudoLabelMonitorHook
 from .reliable_selection_hook import ReliableSelectionHook
 from .resumable_randomness_hook import ResumableRandomnessHook
@@ -11,9 +14,12 @@ from .startup_check_hook import StartupCheckHook
 
 __all__ = [
     'AtomicCheckpointHook',
+    'ClassCountHook',
+    'ClassDistributionHook',
     'FiniteLossHook',
     'MeanTeacherHook',
     'PrototypeInitHook',
+    'PrototypeMeanHook',
     'PseudoLabelMonitorHook',
     'ReliableSelectionHook',
     'ResumableRandomnessHook',

@@ -5,18 +5,16 @@ from __future__ import annotations
 import numpy as np
 import torch
 import torch.nn.functional as F
-from mmengine.dataset import pseudo_collate
-from mmengine.dist import all_gather_object, broadcast, get_rank, get_world_size
+from mmengine.dist import all_gather_object, broadcast, get_rank
 from mmengine.hooks import Hook
 from mmseg.registry import HOOKS
 from torch import Tensor
-from torch.utils.data import DataLoader, Subset
 
-from ...datasets import LabeledUnlabeledDataset, unaugmented
 from ...functional.parts import resize_nearest
 from ...functional.prototypes import cluster_centers
 from ...models.segmentors.esl import ESL
 from ._common import unwrap
+from ._labeled_images import labeled_images, own_share
 
 
 @HOOKS.register_module()
@@ -67,11 +65,7 @@ class PrototypeInitHook(Hook):
                 f'PrototypeInitHook found a {type(model).__name__}, which has no parts: remove the hook from '
                 'custom_hooks.'
             )
-        if not isinstance(runner.train_dataloader.dataset, LabeledUnlabeledDataset):
-            raise ValueError(
-                f'PrototypeInitHook found a {type(runner.train_dataloader.dataset).__name__}: it needs a '
-                'LabeledUnlabeledDataset, whose labelled images it reads.'
-            )
+        self._dataset = labeled_images(runner, self, self.pipeline)
         # Read once: a step that asked the device would wait for it.
         self._done = not model.contrasts or bool(model.prototypes.ready)
 
@@ -80,7 +74,7 @@ class PrototypeInitHook(Hook):
         if self._done or runner.iter < model.semi_train_cfg['unlabeled_start']:
             return
         self._done = True
-        dataset = unaugmented(runner.train_dataloader.dataset.labeled, self.pipeline)
+        dataset = self._dataset
         runner.logger.info(
             f'{len(dataset)} labelled images are read once to find the parts of their classes.'
         )
@@ -101,18 +95,9 @@ class PrototypeInitHook(Hook):
     @torch.no_grad()
     def _collect(self, runner, model: ESL, dataset) -> list[_Sample]:
         """A sample of each class's features from this rank's share of the images."""
-        loader = runner.train_dataloader
-        images = range(get_rank(), len(dataset), get_world_size())
-        workers = loader.num_workers if self.num_workers is None else self.num_workers
-        batches = DataLoader(
-            Subset(dataset, images),
-            num_workers=workers,
-            collate_fn=pseudo_collate,
-            # Its own, or the loader would draw from the training's random numbers.
-            generator=torch.Generator(),
-        )
+        batches = own_share(runner, dataset, self.num_workers)
         samples = [_Sample(self.max_pixels) for _ in range(model.num_classes)]
-        for index, batch in zip(images, batches, strict=True):
+        for index, batch in zip(batches.dataset.indices, batches, strict=True):
             data = model.data_preprocessor(batch, False)
             features = model.encode(data['inputs'])
             label = data['data_samples'][0].gt_sem_seg.data

@@ -2,10 +2,13 @@
 
 from .feature_tap import DeepClassifierHead, TappedLogits, conv_stack, install_tap, tapped, tapping
 from .plain_deeplabv3plus_head import PlainDeepLabV3PlusHead
+from .prototype_classifier import PrototypeClassifier, PrototypeHead
 
 __all__ = [
     'DeepClassifierHead',
     'PlainDeepLabV3PlusHead',
+    'PrototypeClassifier',
+    'PrototypeHead',
     'TappedLogits',
     'conv_stack',
     'install_tap',

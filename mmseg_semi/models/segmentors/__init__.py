@@ -1,6 +1,7 @@
 """The base of all methods, and one file per method."""
 
 from .base import SemiSegmentor
+from .des4 import DeS4
 from .esl import ESL
 from .imas import IMAS
 from .mean_teacher import MeanTeacherSegmentor
@@ -9,6 +10,7 @@ from .slide import SlideScoreEncoderDecoder
 __all__ = [
     'ESL',
     'IMAS',
+    'DeS4',
     'MeanTeacherSegmentor',
     'SemiSegmentor',
     'SlideScoreEncoderDecoder',

@@ -70,6 +70,8 @@ class SemiSegmentor(BaseSegmentor):
     unlabeled_branches: tuple[str, ...] = ()
     #: Prefixes of weights of a network that it needs for training alone: no plain checkpoint has them.
     training_only: tuple[str, ...] = ()
+    #: Modules that all networks have in common: where a network has it, and where a checkpoint has it once.
+    shared_modules: dict[str, str] = {}
 
     def __init__(
         self,
@@ -204,7 +206,12 @@ class SemiSegmentor(BaseSegmentor):
 
         ``tap=True`` also returns the features of the encoder and of the decoder, whose tap must be installed.
         """
-        features = network.extract_feat(images)
+        return self.forward_heads(network, network.extract_feat(images), num_auxiliary, tap)
+
+    def forward_heads(
+        self, network: nn.Module, features: list[Tensor], num_auxiliary: int = 0, tap: bool = False
+    ) -> NetworkOutput:
+        """As :meth:`forward_network`, from the encoder's features on."""
         decoder = None
         if tap:
             with tapping(network.decode_head):
@@ -276,6 +283,10 @@ class SemiSegmentor(BaseSegmentor):
                     'needs: check the sampler (labeled, unlabeled) and MultiBranch in train_dataloader.'
                 )
 
+    def optimized_alike(self) -> dict[nn.Parameter, nn.Parameter]:
+        """Parameters outside of the first network that learn at the rates of its own: its own = the other."""
+        return {}
+
     # ------------------------------------------------------------------ checkpoints
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:
         """Give a plain checkpoint to every network, and refuse one of another architecture.
@@ -284,6 +295,9 @@ class SemiSegmentor(BaseSegmentor):
         here is what the children see.
         """
         names = [prefix + name + '.' for name in self.networks]
+        for place, home in type(self).shared_modules.items():
+            for key, value in _below(state_dict, f'{prefix}{home}.').items():
+                state_dict.update({f'{name}{place}.{key}': value for name in names})
         plain = [
             key
             for key in state_dict
@@ -295,14 +309,13 @@ class SemiSegmentor(BaseSegmentor):
                 for name in names:
                     state_dict[name + key[len(prefix) :]] = value
         for name, start in zip(self.networks, names, strict=True):
-            own = {
-                key[len(start) :]: value
-                for key, value in state_dict.items()
-                if key.startswith(start)
-            }
+            own = _below(state_dict, start)
             if own:
                 self._check_checkpoint(name, own)
                 self.on_network_loaded(name)
+        for place, home in self.shared_modules.items():
+            for key, value in _below(state_dict, f'{names[-1]}{place}.').items():
+                state_dict[f'{prefix}{home}.{key}'] = value
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def on_network_loaded(self, name: str) -> None:
@@ -339,6 +352,19 @@ class SemiSegmentor(BaseSegmentor):
                 f'The checkpoint has no auxiliary head: the {name} starts with its own.',
                 logger='current',
             )
+
+
+def write_shared_once(module: SemiSegmentor, state_dict: dict, prefix: str, *_) -> None:
+    """Hook of ``state_dict`` that leaves a shared module's values under its own name alone."""
+    for place in module.shared_modules:
+        for name in module.networks:
+            for key in _below(state_dict, f'{prefix}{name}.{place}.'):
+                del state_dict[f'{prefix}{name}.{place}.{key}']
+
+
+def _below(state_dict: dict, start: str) -> dict[str, Tensor]:
+    """The values whose keys begin with ``start``, by the rest of their keys."""
+    return {key[len(start) :]: v for key, v in state_dict.items() if key.startswith(start)}
 
 
 def merge_settings(name: str, defaults: dict, given: dict | None) -> dict:

@@ -84,12 +84,19 @@ class MeanTeacherSegmentor(SemiSegmentor):
             torch._foreach_copy_(ints_t, ints_s)
         self.ema_steps += 1
 
+    def is_averaged(self, name: str) -> bool:
+        """Whether a parameter or buffer of the teacher follows the student's; fixed from the start."""
+        return True
+
     def _pair_tensors(self) -> tuple[list[Tensor], ...]:
         """Teacher's and student's parameters, floating-point buffers and other buffers, aligned by name."""
-        params_s = dict(self.student.named_parameters())
-        pairs = [(param, params_s[name]) for name, param in self.teacher.named_parameters()]
-        buffers_s = dict(self.student.named_buffers())
-        buffers = [(buffer, buffers_s[name]) for name, buffer in self.teacher.named_buffers()]
+        students = dict([*self.student.named_parameters(), *self.student.named_buffers()])
+
+        def paired(teachers):
+            return [(tensor, students[key]) for key, tensor in teachers if self.is_averaged(key)]
+
+        pairs = paired(self.teacher.named_parameters())
+        buffers = paired(self.teacher.named_buffers())
         floats = [pair for pair in buffers if pair[0].is_floating_point()]
         others = [pair for pair in buffers if not pair[0].is_floating_point()]
         return tuple(

@@ -26,6 +26,7 @@ def on_device(batch):
 
 SETTINGS = {
     'IMAS': {'tau': 0.28},
+    'DeS4': {},
     'ESL': {
         'anchor_threshold': 0.26,
         'num_parts': 2,

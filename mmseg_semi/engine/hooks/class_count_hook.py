@@ -1,0 +1,154 @@
+"""How many pixels of each class the labelled set has, from one pass over its masks."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from pathlib import Path
+
+import torch
+from mmengine.dist import all_reduce, broadcast_object_list, is_main_process
+from mmengine.hooks import Hook
+from mmseg.registry import HOOKS
+from torch.utils.data import Dataset
+
+from ._common import unwrap
+from ._labeled_images import labeled_images, own_share
+
+
+@HOOKS.register_module()
+class ClassCountHook(Hook):
+    """Give the model the pixels of each class in the labelled set, void left out (DeS4, Sec. 3.3).
+
+    Before training, each labelled mask is read once at its own size, shared over the ranks. The result is kept
+    in ``class_counts_FINGERPRINT.json`` beside the work directory, where later runs with the same list find
+    it; the fingerprint is of the list, of sizes and times of the mask files, and of how they are loaded, so
+    that with another list it is another file. No random number of the training is drawn.
+
+    Args:
+        cache_dir (str, optional): Folder of the file. Default: the one that the work directory lies in.
+        pipeline (list, optional): Transforms that load and pack a labelled image. Default: those of the
+            labelled pipeline that load, check and pack, so without resize, crop and flip.
+        num_workers (int, optional): Of the pass's loader. Default: as many as the training's.
+
+    Raises:
+        ValueError: The model or its data do not fit, or no pixel of the labelled set has a class.
+    """
+
+    def __init__(
+        self,
+        cache_dir: str | None = None,
+        pipeline: list | None = None,
+        num_workers: int | None = None,
+    ) -> None:
+        self.cache_dir = cache_dir
+        self.pipeline = pipeline
+        self.num_workers = num_workers
+
+    def before_train(self, runner) -> None:
+        model = unwrap(runner.model)
+        if not hasattr(model, 'class_counts'):
+            raise ValueError(
+                f'ClassCountHook found a {type(model).__name__}, which does not ask for class counts: remove '
+                'the hook from custom_hooks.'
+            )
+        dataset = labeled_images(runner, self, self.pipeline)
+        counts = self._counts(runner, dataset, len(model.class_counts))
+        model.class_counts.copy_(torch.tensor(counts))
+        classes = dataset.metainfo.get('classes') or range(len(counts))
+        absent = [str(name) for name, number in zip(classes, counts, strict=True) if number == 0]
+        runner.logger.info(
+            f'Labelled pixels of each class: {counts}.'
+            + (f' The labelled images lack {", ".join(absent)}.' if absent else '')
+        )
+
+    def _counts(self, runner, dataset: Dataset, num_classes: int) -> list[int]:
+        folder = Path(self.cache_dir or os.path.dirname(os.path.abspath(runner.work_dir)))
+        # One process asks the file system, where others may see another one, or files that are in the making.
+        found = [None]
+        if is_main_process():
+            print_ = fingerprint(dataset, num_classes)
+            file = folder / f'class_counts_{print_[:16]}.json'
+            found = [_read(file, print_, runner.logger)]
+        broadcast_object_list(found)
+        if found[0] is not None:
+            return found[0]
+        runner.logger.info(f'The masks of {len(dataset)} labelled images are counted once.')
+        total = torch.zeros(num_classes, dtype=torch.int64)
+        counted = _Counted(dataset, num_classes)
+        for counts in own_share(runner, counted, self.num_workers, collate_fn=_only):
+            total += counts
+        all_reduce(total)
+        if not total.any():
+            raise ValueError(
+                f'no pixel of the {len(dataset)} labelled masks has a class: correct the masks, whose values '
+                f'are class indices below {num_classes}, or reduce_zero_label.'
+            )
+        if is_main_process():
+            _write(file, {'fingerprint': print_, 'images': len(dataset), 'counts': total.tolist()})
+            runner.logger.info(f'The class counts are kept in {file}.')
+        return total.tolist()
+
+
+class _Counted(Dataset):
+    """The pixels (C,) of each class in each image of a dataset, so that workers count."""
+
+    def __init__(self, dataset: Dataset, num_classes: int) -> None:
+        self.dataset = dataset
+        self.num_classes = num_classes
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        label = self.dataset[index]['data_samples'].gt_sem_seg.data.flatten().long()
+        return label.bincount(minlength=self.num_classes)[: self.num_classes]
+
+
+def _only(samples: list[torch.Tensor]) -> torch.Tensor:
+    (sample,) = samples
+    return sample
+
+
+def fingerprint(dataset: Dataset, num_classes: int) -> str:
+    """What tells one set of labels from another: the entries of the list, the mask files, the loading."""
+    # Without the addresses of objects that do not say what they are.
+    loading = re.sub(r' at 0x\w+', '', repr(getattr(dataset, 'pipeline', None)))
+    digest = hashlib.sha256(f'{num_classes} {loading}'.encode())
+    for index in range(len(dataset)):
+        info = dataset.get_data_info(index)
+        digest.update(repr(sorted(info.items())).encode())
+        mask = info.get('seg_map_path')
+        if mask and '://' not in mask:
+            state = os.stat(mask)
+            digest.update(f'{state.st_size} {state.st_mtime_ns}'.encode())
+    return digest.hexdigest()
+
+
+def _read(file: Path, print_: str, logger) -> list[int] | None:
+    """The counts of a file; None where there is none yet, or none that was completed."""
+    if not file.is_file():
+        return None
+    try:
+        kept = json.loads(file.read_text())
+        if kept['fingerprint'] == print_:
+            logger.info(
+                f'The class counts of {kept["images"]} labelled images are those of {file}.'
+            )
+            return kept['counts']
+    except (ValueError, KeyError, TypeError):
+        pass
+    logger.warning(
+        f'{file} does not hold the class counts of this labelled set: they are counted again.'
+    )
+    return None
+
+
+def _write(file: Path, content: dict) -> None:
+    """Complete or not at all; several runs may do so at a time."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_suffix(f'.{os.getpid()}.partial')
+    partial.write_text(json.dumps(content) + '\n')
+    partial.replace(file)

@@ -1,0 +1,78 @@
+"""Records which classes the pseudo-labels and the samples of the prototypes are of."""
+
+from __future__ import annotations
+
+import torch
+from mmengine.dist import all_reduce, is_main_process
+from mmengine.hooks import Hook
+from mmseg.registry import HOOKS
+
+from ._common import unwrap
+
+
+@HOOKS.register_module()
+class ClassDistributionHook(Hook):
+    """Write the classes' shares of pseudo-labels and labels, and the sampled pixels, to log and visualizer.
+
+    Scalars, so in ``vis_data/scalars.json`` and wherever else the visualizer writes: for each class
+    ``labeled_share/CLASS`` of the labelled set and ``pseudo_label_share/CLASS`` of all unlabelled pixels since
+    the last record (the paper's Fig. 3; ``tools/plot_class_distribution.py`` draws it), and
+    ``samples/CLASS/zoneI``, the pixels sampled for its prototype. The counts are the model's; a resumed run
+    begins a record anew.
+
+    Args:
+        interval (int): Iterations of a record.
+
+    Raises:
+        ValueError: The model counts no classes, or the interval is below 1.
+    """
+
+    priority = 'LOW'
+
+    def __init__(self, interval: int = 500) -> None:
+        if interval < 1:
+            raise ValueError(f'interval={interval} must be at least 1.')
+        self.interval = interval
+
+    def before_train(self, runner) -> None:
+        model = unwrap(runner.model)
+        if not hasattr(model, 'pseudo_label_counts'):
+            raise ValueError(
+                f'ClassDistributionHook found a {type(model).__name__}, which counts no classes: remove the '
+                'hook from custom_hooks.'
+            )
+
+    def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        if not (self.every_n_train_iters(runner, self.interval) or self.is_last_train_iter(runner)):
+            return
+        model = unwrap(runner.model)
+        pseudo, samples = model.pseudo_label_counts.clone(), model.sample_counts.clone()
+        for counts in (pseudo, samples):
+            all_reduce(counts)
+        model.pseudo_label_counts.zero_()
+        model.sample_counts.zero_()
+        if is_main_process():
+            classes = runner.train_dataloader.dataset.metainfo.get('classes')
+            self._write(
+                runner, classes, _shares(model.class_counts), _shares(pseudo), samples.tolist()
+            )
+
+    def _write(self, runner, classes, labeled: list, pseudo: list, samples: list) -> None:
+        names = [str(name) for name in classes or range(len(labeled))]
+        scalars = {}
+        for name, *values, zones in zip(names, labeled, pseudo, samples, strict=True):
+            scalars[f'labeled_share/{name}'], scalars[f'pseudo_label_share/{name}'] = values
+            scalars.update({f'samples/{name}/zone{i}': number for i, number in enumerate(zones)})
+        runner.visualizer.add_scalars(scalars, step=runner.iter + 1)
+        rows = [
+            f'{name} {100 * share:.1f} ({100 * of_labels:.1f}) {zones}'
+            for name, share, of_labels, zones in zip(names, pseudo, labeled, samples, strict=True)
+        ]
+        runner.logger.info(
+            'Share of pseudo-labels (of labels) in percent, and samples of the prototype by zone: '
+            + '; '.join(rows)
+        )
+
+
+def _shares(counts: torch.Tensor) -> list[float]:
+    return (counts / counts.sum().clamp(min=1)).tolist()

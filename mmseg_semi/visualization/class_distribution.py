@@ -1,0 +1,79 @@
+"""Which classes a training's pseudo-labels are of, against its labels, as bars."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+LABELED, PSEUDO = 'labeled_share/', 'pseudo_label_share/'
+
+
+def read_distributions(work_dir: str | Path) -> dict[int, dict[str, dict[str, float]]]:
+    """Read what ``ClassDistributionHook`` has recorded of a training.
+
+    Args:
+        work_dir: of the training; those of all its runs are read, a later one's record of an iteration last.
+
+    Returns:
+        ``{iteration: {'labeled': {class: share}, 'pseudo_labels': {class: share}}}``, shares in [0, 1]. Records
+        before the first pseudo-label are left out.
+
+    Raises:
+        ValueError: nothing is recorded there.
+    """
+    found = {}
+    for file in sorted(Path(work_dir).glob('*/vis_data/scalars.json')):
+        for line in file.read_text().splitlines():
+            record = json.loads(line)
+            shares = {
+                name: {key[len(start) :]: v for key, v in record.items() if key.startswith(start)}
+                for name, start in (('labeled', LABELED), ('pseudo_labels', PSEUDO))
+            }
+            if any(shares['pseudo_labels'].values()):
+                found[record['step']] = shares
+    if not found:
+        raise ValueError(
+            f'{work_dir} has no record of pseudo-labels in */vis_data/scalars.json: give the work directory of '
+            'a training with ClassDistributionHook in its custom_hooks.'
+        )
+    return dict(sorted(found.items()))
+
+
+def save_distribution(path: str | Path, series: Mapping[str, Mapping[str, float]]) -> None:
+    """Draw the classes' shares of several sets of labels side by side (DeS4, Fig. 3).
+
+    Classes are ordered by their share in the first set; the axis is logarithmic, since shares are
+    a hundred times apart. A class that a set lacks has no bar there.
+
+    Args:
+        path: of the picture, with an ending that matplotlib writes (.png, .pdf, .svg).
+        series: share of each class, in [0, 1], by the name of the set; all have the first one's classes.
+
+    Raises:
+        ValueError: the sets do not have the same classes.
+    """
+    first = next(iter(series.values()))
+    for name, shares in series.items():
+        if shares.keys() != first.keys():
+            raise ValueError(
+                f'{name} has other classes than {next(iter(series))}: draw them apart.'
+            )
+    classes = sorted(first, key=first.get, reverse=True)
+    # Figure, not pyplot: no display, and no state of the process that draws.
+    figure = Figure(figsize=(max(5, 0.5 * len(classes) + 2), 4), layout='constrained')
+    axes = figure.subplots()
+    width = 0.8 / len(series)
+    for index, (name, shares) in enumerate(series.items()):
+        place = np.arange(len(classes)) + (index - (len(series) - 1) / 2) * width
+        percent = np.array([100 * shares[c] for c in classes])
+        axes.bar(place, percent, width, label=name, color=matplotlib.colormaps['tab10'](index))
+    axes.set_yscale('log')
+    axes.set_ylabel('share of pixels, %')
+    axes.set_xticks(range(len(classes)), classes, rotation=45, ha='right')
+    axes.legend()
+    figure.savefig(path, dpi=150)

@@ -1,0 +1,659 @@
+"""DeS4 against an independent, pixel-by-pixel reading of the paper's equations."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from host_reads import ReadsByTheHost
+from mmengine.optim import build_optim_wrapper
+from mmengine.runner.checkpoint import _load_checkpoint_to_model, get_state_dict
+from mmseg.registry import MODELS
+from tiny import (
+    NUM_CLASSES,
+    FixedCutMix,
+    build_plain,
+    collated_batch,
+    tiny_segmentor,
+    unlabeled_sample,
+)
+
+import mmseg_semi.engine  # noqa: F401  registers the constructors
+from mmseg_semi.models.mixers import CutMixPlan
+
+BASELINE = {'decoupled_training': False, 'shared_head': False, 'pixel_reweighting': False}
+
+
+def build(norm='GN', auxiliary=False, **settings):
+    torch.manual_seed(0)
+    model = MODELS.build(
+        {
+            'type': 'DeS4',
+            'segmentor': tiny_segmentor(norm, auxiliary=auxiliary),
+            'semi_train_cfg': settings,
+        }
+    )
+    model.init_weights()
+    with torch.no_grad():
+        # The student must have moved on, or nothing tells its encoder from the teacher's.
+        for parameter in model.student.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    model.class_counts.copy_(torch.tensor([400, 100, 200, 100]))
+    return model.train()
+
+
+def batch_of(model, num_labeled=2, num_unlabeled=3, seed=0):
+    return model.data_preprocessor(collated_batch(num_labeled, num_unlabeled, seed=seed), True)
+
+
+def blocks(size=32):
+    """A label map (2, size, size) of quarters, which the features' grid shows as they are; some is void."""
+    half = size // 2
+    label = torch.zeros(2, size, size, dtype=torch.int64)
+    label[:, half:] = 1
+    label[0, :half, half:] = 2
+    label[1, half:, half:] = 3
+    label[:, :4, :4] = 255
+    return label
+
+
+def set_labels(batch, labels):
+    for sample, label in zip(batch['data_samples']['labeled'], labels, strict=True):
+        sample.gt_sem_seg.data.copy_(label[None])
+    return batch
+
+
+def decoder_features(network, images):
+    """What the classifier reads, by a plain hook."""
+    seen = []
+    handle = network.decode_head.conv_seg.register_forward_pre_hook(lambda _, x: seen.append(x[0]))
+    network.decode_head(network.extract_feat(images))
+    handle.remove()
+    return seen[0]
+
+
+def up(maps, size=(32, 32)):
+    return F.interpolate(maps, size=size, mode='bilinear', align_corners=False)
+
+
+def to_grid(label, size):
+    step = label.shape[1] // size
+    return label[:, step // 2 :: step, step // 2 :: step]
+
+
+def reference_prototypes(features, label):
+    """Normalised mean of normalised features of each class, by a loop over pixels."""
+    prototypes = []
+    for c in range(NUM_CLASSES):
+        total = torch.zeros(features.shape[1], dtype=torch.float64)
+        for n, y, x in zip(*(label == c).nonzero(as_tuple=True), strict=True):
+            feature = features[n, :, y, x].double()
+            total = total + feature / feature.norm().clamp(min=1e-12)
+        prototypes.append(total / total.norm())
+    return torch.stack(prototypes)
+
+
+def reference_logits(features, prototypes, temperature=0.1):
+    features = features.double()
+    lengths = features.norm(dim=1, keepdim=True).clamp(min=1e-12)
+    return torch.einsum('ndhw,cd->nchw', features / lengths, prototypes) / temperature
+
+
+def reference_ce(logits, label):
+    """-log p of the label, 0 at void; (N, H, W)."""
+    log_probs = up(logits).log_softmax(dim=1)
+    picked = log_probs.gather(1, label.masked_fill(label == 255, 0)[:, None])[:, 0]
+    return -picked.masked_fill(label == 255, 0)
+
+
+def test_losses_and_prototypes_equal_the_papers_equations():
+    # The literal ratio draws every pixel: then the update has no randomness.
+    model = build(class_ratio='literal', unlabeled_weight=1.5, labeled_weight=0.5)
+    model.cutmix = FixedCutMix()
+    boxes = torch.tensor([[4, 2, 20, 25], [0, 0, 9, 9], [10, 10, 30, 12]])
+    partner = torch.tensor([1, 2, 0])
+    model.cutmix.plan = CutMixPlan(partner, boxes, torch.tensor(True))
+    batch = set_labels(batch_of(model), blocks())
+    labeled, weak, label = batch['inputs']['labeled'], batch['inputs']['weak'], blocks()
+
+    features = decoder_features(model.teacher, labeled).detach()
+    grid = to_grid(label, features.shape[-1])
+    first = reference_prototypes(features, grid)
+    pseudo = up(reference_logits(decoder_features(model.teacher, weak), first)).argmax(dim=1)
+    mixed, mixed_label = weak.clone(), pseudo.clone()
+    for i, (x1, y1, x2, y2) in enumerate(boxes.tolist()):
+        mixed[i, :, y1:y2, x1:x2] = weak[partner[i], :, y1:y2, x1:x2]
+        mixed_label[i, y1:y2, x1:x2] = pseudo[partner[i], y1:y2, x1:x2]
+    valid = (label != 255).sum()
+    student = reference_logits(decoder_features(model.student, labeled), first)
+    strong = reference_logits(decoder_features(model.student, mixed), first)
+    teacher = reference_logits(features, first)
+    confidence = up(teacher).softmax(dim=1).amax(dim=1)
+    weight = ((1 - confidence) ** 2).masked_fill(label == 255, 0)
+    weight = weight / weight.sum(dim=(1, 2), keepdim=True)
+    expected = {
+        'decode.loss_ce': 0.5 * reference_ce(student, label).sum() / valid,
+        'loss_unlabeled': 1.5 * reference_ce(strong, mixed_label).mean(),
+        'loss_teacher': (weight * reference_ce(teacher, label)).sum(dim=(1, 2)).mean(),
+    }
+
+    losses = model.loss(**batch)
+    for key, value in expected.items():
+        assert value > 0.01
+        torch.testing.assert_close(losses[key].double(), value.detach(), rtol=1e-4, atol=1e-6)
+    # Every pixel of the grid is drawn, and its mean has the prototypes' direction already.
+    torch.testing.assert_close(model.prototypes.vectors.double(), first, rtol=1e-4, atol=1e-5)
+    assert losses['sampled_ratio'] == 1
+    assert losses['prototype_drift'] < 1e-2
+
+    # The next batch moves them, by Eq. 12, after its losses.
+    again = set_labels(batch_of(model, seed=1), blocks())
+    features = decoder_features(model.teacher, again['inputs']['labeled']).detach()
+    means = reference_prototypes(features, grid)
+    moved = F.normalize(0.99 * model.prototypes.vectors.double() + 0.01 * means, dim=1)
+    term = reference_ce(reference_logits(features, model.prototypes.vectors.double()), label)
+    confidence = up(reference_logits(features, model.prototypes.vectors.double())).softmax(1)
+    weight = ((1 - confidence.amax(dim=1)) ** 2).masked_fill(label == 255, 0)
+    expected = (weight / weight.sum(dim=(1, 2), keepdim=True) * term).sum(dim=(1, 2)).mean()
+    losses = model.loss(**again)
+    torch.testing.assert_close(losses['loss_teacher'].double(), expected, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(model.prototypes.vectors.double(), moved, rtol=1e-4, atol=1e-6)
+
+
+def test_only_loss_terms_are_optimised():
+    model = build()
+    losses = model.loss(**batch_of(model))
+    optimised = {key for key in losses if 'loss' in key}
+    assert optimised == {'decode.loss_ce', 'loss_unlabeled', 'loss_teacher'}
+    diagnostics = losses.keys() - optimised
+    assert diagnostics == {
+        'pseudo_label_entropy',
+        'pseudo_label_distance',
+        'cutmix_rate',
+        'prototype_drift',
+        'prototype_similarity',
+        'prototype_ratio',
+        'sampled_ratio',
+        *(f'zone{i}_ratio' for i in range(5)),
+    }
+    assert all(torch.isfinite(losses[key]) and not losses[key].requires_grad for key in diagnostics)
+    assert sum(losses[f'zone{i}_ratio'] for i in range(5)) == pytest.approx(1)
+
+
+def gradients(model, key):
+    """Names of the parts of the model that a loss term gives a gradient that is not 0."""
+    model.zero_grad()
+    model.loss(**batch_of(model))[key].backward()
+    return {
+        '.'.join(name.split('.')[:2])
+        for name, parameter in model.named_parameters()
+        if parameter.grad is not None and parameter.grad.any()
+    }
+
+
+def test_who_receives_a_gradient():
+    model = build(auxiliary=True)
+    student = {'student.backbone', 'student.decode_head'}
+    assert gradients(model, 'decode.loss_ce') == student
+    assert gradients(model, 'loss_unlabeled') == student
+    assert gradients(model, 'loss_teacher') == {'teacher.decode_head'}
+    assert 'student.auxiliary_head' in gradients(model, 'aux.loss_ce')
+    # What DistributedDataParallel waits for gets one, and nothing else does.
+    model.zero_grad()
+    loss, _ = model.parse_losses(model.loss(**batch_of(model)))
+    loss.backward()
+    for name, parameter in model.named_parameters():
+        trained = name.startswith(('student.', 'teacher.decode_head.'))
+        assert parameter.requires_grad == trained == (parameter.grad is not None), name
+    assert not any('conv_seg' in name for name, _ in model.student.decode_head.named_parameters())
+
+
+def test_average_is_of_the_encoder_with_its_buffers_alone():
+    model = build('BN')
+    model.loss(**batch_of(model))
+    before = copy.deepcopy(model.teacher.state_dict())
+    student = model.student.state_dict()
+    model.update_teacher(0.9)
+    running = []
+    for key, value in model.teacher.state_dict().items():
+        if not key.startswith('backbone.'):
+            assert torch.equal(value, before[key]), key
+        elif value.is_floating_point():
+            expected = torch.lerp(before[key], student[key], 0.1)
+            torch.testing.assert_close(value, expected)
+            running += [key] * ('running_' in key and not torch.equal(value, before[key]))
+        else:
+            assert torch.equal(value, student[key]), key
+    assert running
+
+
+def test_modes():
+    model = build('BN')
+    assert model.teacher.decode_head.training
+    assert not any(module.training for module in model.teacher.backbone.modules())
+    before = copy.deepcopy(model.teacher.state_dict())
+    model.loss(**batch_of(model))
+    changed = {
+        key
+        for key, value in model.teacher.state_dict().items()
+        if not torch.equal(value, before[key])
+    }
+    # Batch statistics of the labelled images; the weak ones are labelled in eval mode.
+    assert {key.split('.')[0] for key in changed} == {'decode_head'}
+    assert model.teacher.state_dict()['decode_head.convs.0.bn.num_batches_tracked'] == 1
+    assert model.teacher.decode_head.training
+    assert not model.eval().teacher.decode_head.training
+    assert not build(**BASELINE).teacher.decode_head.training
+
+
+def test_decoder_of_the_teacher_learns_at_the_rate_of_the_students():
+    model = build('BN', auxiliary=True)
+    wrapper = build_optim_wrapper(
+        model,
+        {
+            'type': 'OptimWrapper',
+            'constructor': 'NetworkOptimWrapperConstructor',
+            'optimizer': {'type': 'SGD', 'lr': 0.1, 'weight_decay': 0.01},
+            'paramwise_cfg': {
+                'custom_keys': {'head': {'lr_mult': 10.0}, 'bn': {'decay_mult': 0.0}}
+            },
+        },
+    )
+    groups = {id(p): g for g in wrapper.optimizer.param_groups for p in g['params']}
+    heads = model.student.decode_head, model.teacher.decode_head
+    for own, other in zip(*(head.parameters() for head in heads), strict=True):
+        assert groups[id(own)] is groups[id(other)]
+        assert groups[id(other)]['lr'] == 1.0
+    assert {p['weight_decay'] for p in groups.values()} == {0.01, 0.0}
+    assert not any(id(p) in groups for p in model.teacher.backbone.parameters())
+    assert not any(id(p) in groups for p in model.teacher.auxiliary_head.parameters())
+    before = heads[1].convs[0].conv.weight.clone()
+    model.train_step(collated_batch(), wrapper)
+    assert not torch.equal(heads[1].convs[0].conv.weight, before)
+    baseline = build(**BASELINE)
+    assert baseline.optimized_alike() == {}
+
+
+def test_weight_zero_is_supervised_training():
+    model = build(unlabeled_weight=0.0)
+    batch = batch_of(model)
+    model.parse_losses(model.loss(**batch))[0].backward()
+    mixed = [parameter.grad.clone() for parameter in model.student.parameters()]
+    model = build(unlabeled_start=9)
+    losses = model.loss(**batch)
+    assert {key for key in losses if 'loss' in key} == {'decode.loss_ce', 'loss_teacher'}
+    losses['decode.loss_ce'].backward()
+    for got, parameter in zip(mixed, model.student.parameters(), strict=True):
+        torch.testing.assert_close(got, parameter.grad, rtol=1e-4, atol=1e-7)
+    model.set_iteration(9)
+    assert 'loss_unlabeled' in model.loss(**batch)
+
+
+# ------------------------------------------------------------------------------ prototypes and classes
+
+
+def test_prototypes_are_one_module_and_one_entry_of_a_checkpoint():
+    model = build()
+    model.loss(**batch_of(model))
+    for whole in (model, copy.deepcopy(model)):
+        assert whole.student.decode_head.conv_seg is whole.prototypes
+        assert whole.teacher.decode_head.conv_seg is whole.prototypes
+        for state in (whole.state_dict(), get_state_dict(whole)):
+            keys = [key for key in state if key.endswith(('vectors', 'seen'))]
+            assert keys == ['prototypes.vectors', 'prototypes.seen']
+    # A copy of one network has prototypes of its own, with the same values.
+    alone = copy.deepcopy(model.student)
+    assert alone.decode_head.conv_seg is not model.prototypes
+    assert torch.equal(alone.decode_head.conv_seg.vectors, model.prototypes.vectors)
+    assert 'decode_head.conv_seg.vectors' in alone.state_dict()
+    moved = copy.deepcopy(model).double()
+    assert moved.teacher.decode_head.conv_seg.vectors.dtype == torch.float64
+    assert moved.teacher.decode_head.conv_seg is moved.prototypes
+
+
+@pytest.mark.parametrize('shared', [True, False])
+def test_checkpoint_brings_all_back(shared):
+    model = build(shared_head=shared)
+    model.loss(**batch_of(model))
+    other = build(shared_head=shared)
+    other.load_state_dict(model.state_dict(), strict=True)
+    model.loss(**batch_of(model, seed=1))
+    _load_checkpoint_to_model(other, {'state_dict': get_state_dict(model)})
+    for name in ('student', 'teacher'):
+        mine, theirs = (getattr(m, name).state_dict() for m in (model, other))
+        assert mine.keys() == theirs.keys()
+        for key, value in mine.items():
+            assert torch.equal(value, theirs[key]), key
+    assert torch.equal(other.class_counts, model.class_counts)
+    assert (other.student.decode_head.conv_seg is other.teacher.decode_head.conv_seg) == shared
+
+
+def test_prototypes_of_each_network_do_not_fit_a_shared_head():
+    separate = build(shared_head=False)
+    with pytest.raises(
+        ValueError, match=r'set semi_train_cfg\.shared_head=False as in the training'
+    ):
+        build().load_state_dict(separate.state_dict())
+    shared = build()
+    shared.loss(**batch_of(shared))
+    separate.load_state_dict(shared.state_dict(), strict=False)
+    for network in (separate.student, separate.teacher):
+        assert torch.equal(network.decode_head.conv_seg.vectors, shared.prototypes.vectors)
+
+
+def test_stock_checkpoint_gives_its_weights_to_both_networks():
+    plain = build_plain(norm='GN')
+    model = build()
+    model.loss(**batch_of(model))
+    vectors = model.prototypes.vectors.clone()
+    _load_checkpoint_to_model(model, {'state_dict': plain.state_dict()})
+    for network in (model.student, model.teacher):
+        weight = network.state_dict()['backbone.layer1.0.conv1.weight']
+        assert torch.equal(weight, plain.state_dict()['backbone.layer1.0.conv1.weight'])
+    assert torch.equal(model.prototypes.vectors, vectors)
+
+
+def test_own_export_gives_its_prototypes_too():
+    trained = build()
+    trained.loss(**batch_of(trained))
+    model = build()
+    _load_checkpoint_to_model(model, {'state_dict': trained.teacher.state_dict()})
+    assert model.prototypes.seen.all()
+    assert torch.equal(model.prototypes.vectors, trained.prototypes.vectors)
+
+
+def test_classes_without_a_prototype_are_void_and_never_predicted():
+    model = build()
+    label = torch.zeros(2, 32, 32, dtype=torch.int64)
+    label[:, 16:] = 2
+    # A class that full resolution shows and the features' grid does not.
+    label[0, 0, 0] = 1
+    batch = set_labels(batch_of(model), label)
+    losses = model.loss(**batch)
+    assert model.prototypes.seen.tolist() == [True, False, True, False]
+    assert losses['prototype_ratio'] == 0.5
+    assert all(losses[key] < 10 for key in losses if 'loss' in key)
+    label[0, 0, 0] = 255
+    model = build()
+    void = model.loss(**set_labels(batch_of(model), label))
+    assert void['decode.loss_ce'] == losses['decode.loss_ce']
+    # Its probability is 0 behind the upsampling, where -inf would have become NaN.
+    model.eval()
+    logits = up(model._forward(batch['inputs']['weak']))
+    probs = logits.softmax(dim=1)
+    assert torch.isfinite(logits).all()
+    assert (probs[:, [1, 3]] == 0).all()
+    assert set(logits.argmax(dim=1).unique().tolist()) <= {0, 2}
+    predicted = model.predict(batch['inputs']['weak'])
+    assert set(predicted[0].pred_sem_seg.data.unique().tolist()) <= {0, 2}
+
+
+def test_absent_class_keeps_its_prototype_to_the_bit():
+    model = build()
+    model.loss(**set_labels(batch_of(model), blocks()))
+    before = model.prototypes.vectors.clone()
+    label = blocks()
+    label[label == 3] = 255
+    model.loss(**set_labels(batch_of(model, seed=1), label))
+    assert torch.equal(model.prototypes.vectors[3], before[3])
+    assert all(not torch.equal(model.prototypes.vectors[c], before[c]) for c in range(3))
+
+
+def test_features_that_are_not_finite_move_no_prototype():
+    model = build()
+    model.loss(**set_labels(batch_of(model), blocks()))
+    before = model.prototypes.vectors.clone()
+    with torch.no_grad():
+        model.teacher.decode_head.convs[0].conv.weight.fill_(torch.nan)
+    model.loss(**set_labels(batch_of(model, seed=1), blocks()))
+    assert torch.equal(model.prototypes.vectors, before)
+    assert (model.sample_counts >= 0).all()
+
+
+def test_raw_prototypes_have_the_features_lengths():
+    model = build(normalize=False, class_ratio='literal')
+    batch = set_labels(batch_of(model), blocks())
+    features = decoder_features(model.teacher, batch['inputs']['labeled']).detach()
+    grid = to_grid(blocks(), features.shape[-1])
+    model.loss(**batch)
+    for c in range(NUM_CLASSES):
+        mean = features.permute(0, 2, 3, 1)[grid == c].mean(dim=0)
+        torch.testing.assert_close(model.prototypes.vectors[c], mean, rtol=1e-4, atol=1e-6)
+    unit = build(class_ratio='literal')
+    unit.loss(**batch)
+    lengths = unit.prototypes.vectors.norm(dim=1)
+    torch.testing.assert_close(lengths, torch.ones(NUM_CLASSES))
+
+
+def test_prototypes_of_a_pass_over_the_labelled_images():
+    model = build(prototype_init='labeled_set')
+    assert 'PrototypeMeanHook' in model.required_hooks
+    images = batch_of(model)['inputs']['labeled']
+    features = decoder_features(model.teacher.eval(), images).detach()
+    found = model.start_prototypes(
+        (image[None], label[None]) for image, label in zip(images, blocks(), strict=True)
+    )
+    assert found == NUM_CLASSES
+    expected = reference_prototypes(features, to_grid(blocks(), features.shape[-1]))
+    torch.testing.assert_close(model.prototypes.vectors.double(), expected, rtol=1e-4, atol=1e-6)
+
+
+# ------------------------------------------------------------------------------ sampling and switches
+
+
+def test_samples_are_balanced_and_counted():
+    model = build()
+    model.loss(**set_labels(batch_of(model), blocks()))
+    counts = model.sample_counts.sum(dim=1)
+    label = blocks()
+    size = decoder_features(model.teacher, torch.zeros(1, 3, 32, 32)).shape[-1]
+    present = torch.bincount(to_grid(label, size).flatten(), minlength=256)[:NUM_CLASSES]
+    ratio = torch.tensor([100 / 400, 1.0, 100 / 200, 1.0])
+    assert counts.tolist() == (ratio * present + 0.5).floor().long().tolist()
+    assert model.sample_counts.shape == (NUM_CLASSES, 5)
+    own = build(shared_head=False)
+    own.loss(**set_labels(batch_of(own), blocks()))
+    assert torch.equal(own.sample_counts.sum(dim=1), counts)
+    assert model.pseudo_label_counts.sum() == 3 * 32 * 32
+
+
+@pytest.mark.parametrize('sampling', ['quantity', 'confidence'])
+def test_other_samplings_draw_as_many_pixels(sampling):
+    model, entropy = build(sampling=sampling), build()
+    batch = set_labels(batch_of(model), blocks())
+    for m in (model, entropy):
+        torch.manual_seed(5)
+        m.loss(**batch)
+    assert model.sample_counts.shape == (NUM_CLASSES, 1)
+    assert torch.equal(model.sample_counts[:, 0], entropy.sample_counts.sum(dim=1))
+    assert not torch.equal(model.prototypes.vectors, entropy.prototypes.vectors)
+
+
+def test_the_temperature_is_that_of_all_terms():
+    batch = batch_of(build())
+    sharp, literal = build(temperature=0.1), build(temperature=1.0)
+    for network in (literal.student, literal.teacher):
+        assert network.decode_head.conv_seg.temperature == 1.0
+    losses = [model.loss(**batch) for model in (sharp, literal)]
+    for key in ('decode.loss_ce', 'loss_unlabeled', 'loss_teacher'):
+        assert losses[0][key] != losses[1][key]
+    # Features behind a ReLU have cosines in [0, 1]: at 1.0 no class can be far from 1 / C.
+    logits = literal.eval()._forward(batch['inputs']['weak'])
+    assert logits.softmax(dim=1).max() <= torch.e / (torch.e + NUM_CLASSES - 1)
+
+
+def test_components_of_table_3():
+    batch = set_labels(batch_of(build()), blocks())
+    baseline = build(**BASELINE)
+    losses = baseline.loss(**batch)
+    assert 'loss_teacher' not in losses
+    assert not any(p.requires_grad for p in baseline.teacher.parameters())
+    assert 'prototypes.vectors' not in baseline.state_dict()
+    heads = [network.decode_head for network in (baseline.student, baseline.teacher)]
+    # Each network's prototypes are of its own features, and never averaged.
+    assert not torch.equal(heads[0].conv_seg.vectors, heads[1].conv_seg.vectors)
+    before = heads[1].conv_seg.vectors.clone()
+    baseline.update_teacher(0.0)
+    assert torch.equal(heads[1].conv_seg.vectors, before)
+    assert torch.equal(heads[0].convs[0].conv.weight, heads[1].convs[0].conv.weight)
+    expected = reference_prototypes(
+        decoder_features(build(**BASELINE).student, batch['inputs']['labeled']).detach(),
+        to_grid(blocks(), decoder_features(baseline.student, torch.zeros(1, 3, 32, 32)).shape[-1]),
+    )
+    literal = build(**BASELINE, class_ratio='literal')
+    literal.loss(**batch)
+    torch.testing.assert_close(
+        literal.student.decode_head.conv_seg.vectors.double(), expected, rtol=1e-4, atol=1e-5
+    )
+
+    decoupled = build(shared_head=False, pixel_reweighting=False)
+    shared = build(pixel_reweighting=False)
+    weighted = build()
+    terms = [m.loss(**batch)['loss_teacher'] for m in (decoupled, shared, weighted)]
+    assert terms[0] == terms[1] != terms[2]
+    features = decoder_features(build(pixel_reweighting=False).teacher, batch['inputs']['labeled'])
+    first = reference_prototypes(features.detach(), to_grid(blocks(), features.shape[-1]))
+    ce = reference_ce(reference_logits(features.detach(), first), blocks())
+    torch.testing.assert_close(
+        terms[1].double(), ce.sum() / (blocks() != 255).sum(), rtol=1e-4, atol=0
+    )
+
+
+# ------------------------------------------------------------------------------ edges
+
+
+def test_void_labels_everywhere_keep_the_step_finite():
+    model = build()
+    batch = batch_of(model)
+    for sample in batch['data_samples']['labeled']:
+        sample.gt_sem_seg.data.fill_(255)
+    for started in (False, True):
+        before = model.prototypes.vectors.clone()
+        loss, log_vars = model.parse_losses(model.loss(**batch))
+        loss.backward()
+        assert log_vars['decode.loss_ce'] == log_vars['loss_teacher'] == 0
+        assert log_vars['sampled_ratio'] == 0
+        assert torch.equal(model.prototypes.vectors, before)
+        assert model.prototypes.seen.any() == started
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                assert torch.isfinite(parameter.grad).all(), name
+        model.loss(**batch_of(model))
+
+
+def test_one_image_is_cut_with_itself():
+    model = build()
+    batch = batch_of(model, num_labeled=1, num_unlabeled=1)
+    weak = batch['inputs']['weak']
+    model.loss(**batch)
+    encoded = model.teacher.extract_feat(weak)
+    images, label, log = model.make_targets(encoded, weak, batch['data_samples']['weak'])
+    assert torch.equal(images, weak)
+    assert label.shape == (1, 32, 32)
+    assert log['cutmix_rate'] == 1
+
+
+@pytest.mark.parametrize('ignore_padding', [True, False])
+def test_padding(ignore_padding):
+    model = build(ignore_padding=ignore_padding, cutmix=None)
+    batch = batch_of(model)
+    valid = torch.ones(32, 32, dtype=torch.bool)
+    valid[:, 20:] = False
+    batch['data_samples']['weak'] = [unlabeled_sample(valid) for _ in range(3)]
+    weak = batch['inputs']['weak']
+    encoded = model.teacher.extract_feat(weak)
+    images, label, log = model.make_targets(encoded, weak, batch['data_samples']['weak'])
+    assert images is weak
+    assert torch.equal(label == 255, (~valid).expand(3, -1, -1) & ignore_padding)
+    assert model.pseudo_label_counts.sum() == 3 * 32 * (20 if ignore_padding else 32)
+    assert 'cutmix_rate' not in log
+    nothing = [unlabeled_sample(torch.zeros_like(valid)) for _ in range(3)]
+    if ignore_padding:
+        batch['data_samples']['weak'] = nothing
+        losses = model.loss(**batch)
+        assert losses['loss_unlabeled'] == 0
+        assert all(torch.isfinite(value) for value in losses.values())
+
+
+def test_bfloat16_autocast_keeps_cosines_in_float32():
+    model = build()
+    batch = batch_of(model)
+    torch.manual_seed(3)
+    exact = model.loss(**batch)
+    model = build()
+    torch.manual_seed(3)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        rough = model.loss(**batch)
+        logits = model.student._forward(batch['inputs']['weak'])
+    assert logits.dtype == model.prototypes.vectors.dtype == torch.float32
+    for key in ('decode.loss_ce', 'loss_unlabeled', 'loss_teacher'):
+        assert rough[key].dtype == torch.float32
+        torch.testing.assert_close(rough[key], exact[key], rtol=0.1, atol=0.02)
+    model.parse_losses(rough)[0].backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is None or torch.isfinite(parameter.grad).all(), name
+
+
+@pytest.mark.parametrize('settings', [{}, BASELINE, {'sampling': 'confidence'}], ids=str)
+def test_step_never_waits_for_a_device(settings):
+    model = build('BN', auxiliary=True, **settings)
+    batch = batch_of(model)
+    with ReadsByTheHost() as reads:
+        losses = model.loss(**batch)
+        sum(value for key, value in losses.items() if 'loss' in key).backward()
+        model.update_teacher(0.99)
+    assert reads.seen == []
+
+
+def test_distance_of_pseudo_labels_from_labels():
+    model = build(cutmix=None)
+    weak = batch_of(model)['inputs']['weak']
+    samples = batch_of(model)['data_samples']['weak']
+    log = model.make_targets(model.teacher.extract_feat(weak), weak, samples)[2]
+    # Without prototypes all classes tie and the first is told: 1 - 400 / 800.
+    assert log['pseudo_label_distance'] == 0.5
+    assert log['pseudo_label_entropy'] == 0
+
+
+def test_dropout_is_taken_out_and_the_config_kept():
+    config = tiny_segmentor('GN', dropout_ratio=0.3)
+    before = copy.deepcopy(config)
+    model = MODELS.build({'type': 'DeS4', 'segmentor': config})
+    assert config == before
+    assert model.student.decode_head.dropout is None
+
+
+def test_lost_graph_of_the_teacher_is_said():
+    model = build()
+    forward = model.forward_heads
+
+    def detached(*args, **kwargs):
+        output = forward(*args, **kwargs)
+        return output._replace(decoder=output.decoder.detach())
+
+    model.forward_heads = detached
+    with pytest.raises(
+        ValueError, match=r'take teacher\.decode_head out of activation_checkpointing'
+    ):
+        model.loss(**batch_of(model))
+
+
+@pytest.mark.parametrize(
+    ('settings', 'message'),
+    [
+        ({'temperature': 0}, r'semi_train_cfg\.temperature=0 must be above 0'),
+        ({'alpha': -0.1}, r'semi_train_cfg\.alpha=-0\.1 must be above 0'),
+        ({'num_zones': 0}, r'semi_train_cfg\.num_zones=0 must be above 0'),
+        ({'sampling': 'all'}, r"semi_train_cfg\.sampling='all' is unknown"),
+        ({'class_ratio': 'n'}, r"semi_train_cfg\.class_ratio='n' is unknown"),
+        ({'prototype_init': 'k'}, r"semi_train_cfg\.prototype_init='k' is unknown"),
+        ({'unlabeled_weight': -1}, r'semi_train_cfg\.unlabeled_weight=-1 is negative'),
+        ({'prototype_decay': 1.5}, r'prototype_decay=1\.5 is out of range'),
+        ({'decoupled_training': False}, r'set both to False'),
+        ({'cutmix': {}}, r'set adaptive=False with a prob'),
+        ({'tau': 0.9}, r"semi_train_cfg has no setting \['tau'\]"),
+    ],
+)
+def test_bad_settings_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        build(**settings)
