@@ -84,6 +84,11 @@ def load(args: argparse.Namespace) -> tuple[ESL, Config]:
             f'{args.config} trains a {type(model).__name__}: give a config and a checkpoint of ESL.'
         )
     load_checkpoint(model, args.checkpoint, map_location='cpu')
+    if model.contrasts and not model.prototypes.ready:
+        raise ValueError(
+            f'{args.checkpoint} has no prototypes, so there are no parts to draw: give a checkpoint that the '
+            'training of ESL itself saved, after unlabeled_start.'
+        )
     return model.to(args.device).eval(), cfg
 
 
@@ -132,7 +137,7 @@ class Drawing:
     def _parts(self, output, confidence: Tensor, label: Tensor) -> np.ndarray:
         """The picture of the parts; features of confident pixels are kept aside."""
         model = self.model
-        encoded = output.encoder[model.encoder_index]
+        encoded = model.stage_of(output.encoder)
         num_parts = model.semi_train_cfg['num_parts']
         parts = model.prototypes.assign(encoded, label, model.align_corners)
         projected = model.teacher.decode_head.projector(output.decoder)

@@ -6,16 +6,18 @@ import copy
 
 from mmengine.dataset import Compose
 
-_KEPT = ('Load', 'Check', 'Pack')
+_KEPT = ('Load', 'Check', 'Resize', 'Pack')
 
 
 def unaugmented(dataset, pipeline: list | None = None):
-    """Return a shallow copy of a dataset whose pipeline loads, checks and packs: no resize, crop or flip.
+    """Return a shallow copy of a dataset whose pipeline loads, checks and packs: nothing random, no crop.
+
+    A fixed ``Resize`` stays, since it makes the scale that the network is trained for.
 
     Args:
         dataset: any mmseg dataset with a pipeline, or a wrapper of some; it is not changed.
         pipeline (list, optional): Configs of the transforms to use. Default: those of the dataset whose
-            names begin with Load, Check or Pack.
+            names begin with Load, Check, Resize or Pack.
 
     Raises:
         ValueError: There is no pipeline, or nothing of it that loads an image.

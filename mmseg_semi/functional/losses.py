@@ -34,7 +34,8 @@ from ._common import (
 )
 
 _REDUCTIONS = ('valid_mean', 'pixel_mean', 'image_sum', 'none')
-_ANCHORS = 2048
+# Products of anchors and bank that are in memory at once; at ESL's sizes, of 2048 anchors.
+_PRODUCTS = 2048 * 21000
 
 
 def cross_entropy(
@@ -297,7 +298,8 @@ def contrast_logits(
         bank = unit(exact_float(bank).to(anchors.dtype), dim=1)
         columns = [(anchors * positives).sum(dim=1, keepdim=True)]
         if len(bank) and negatives.shape[1]:
-            parts = [slice(i, i + _ANCHORS) for i in range(0, max(1, len(anchors)), _ANCHORS)]
+            step = max(1, min(2048, _PRODUCTS // len(bank)))
+            parts = [slice(i, i + step) for i in range(0, max(1, len(anchors)), step)]
             columns.append(torch.cat([_chosen(anchors[p], bank, negatives[p]) for p in parts]))
         return torch.cat(columns, dim=1) / temperature
 

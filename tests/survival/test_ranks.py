@@ -16,6 +16,8 @@ COMPARABLE = {
     'model__segmentor__decode_head__dropout_ratio': 0,
     'model__segmentor__decode_head__loss_decode__type': 'CrossEntropyLoss',
     'model__semi_train_cfg__cutmix': None,
+    # No threshold: the rounding of another batch size can move a pixel across it.
+    'model__semi_train_cfg__tau': 0.0,
     'optim_wrapper__optimizer': {'_delete_': True, 'type': 'SGD', 'lr': 0.02, 'momentum': 0.9},
 }
 

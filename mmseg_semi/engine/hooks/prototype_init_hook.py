@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 import torch.nn.functional as F
-from mmengine.dist import all_gather_object, broadcast, get_rank
+from mmengine.dist import all_gather_object
 from mmengine.hooks import Hook
 from mmseg.registry import HOOKS
 from torch import Tensor
@@ -13,6 +13,7 @@ from torch import Tensor
 from ...functional.parts import resize_nearest
 from ...functional.prototypes import cluster_centers
 from ...models.segmentors.esl import ESL
+from ...self_training.output import on_first_rank
 from ._common import unwrap
 from ._labeled_images import labeled_images, own_share
 
@@ -32,7 +33,8 @@ class PrototypeInitHook(Hook):
         max_pixels (int): Most places of a class that are clustered, of the encoder's grid.
         seed (int): Of the choice of places and of the clustering.
         pipeline (list, optional): Transforms that load and pack a labelled image. Default: those of the
-            labelled pipeline that load, check and pack, so without resize, crop and flip.
+            labelled pipeline that load, check, resize to a fixed size and pack: no random resize, crop or
+            flip. Where the training's scale is far from the images' own, name one with a ``Resize``.
         num_workers (int, optional): Of the pass's loader. Default: as many as the training's.
 
     Raises:
@@ -116,19 +118,17 @@ class PrototypeInitHook(Hook):
         gathered = _Sample(self.max_pixels)
         for keys, features in all_gather_object(sample.content()):
             gathered.add(keys, features)
+        # An error on rank 0, such as for features that are not finite, is one of all ranks.
+        return on_first_rank(self._centers, model, gathered).to(model.prototypes.vectors)
+
+    def _centers(self, model: ESL, gathered: _Sample) -> Tensor:
         vectors = model.prototypes.vectors
-        centers, number = torch.zeros_like(vectors[0]), vectors.new_zeros((), dtype=torch.int64)
-        if get_rank() == 0:
-            _, features = gathered.content()
-            if len(features):
-                if model.semi_train_cfg['normalize_encoder']:
-                    features = F.normalize(features, dim=1)
-                found = cluster_centers(features, len(centers), seed=self.seed)
-                centers[: len(found)] = found
-                number.fill_(len(found))
-        broadcast(centers)
-        broadcast(number)
-        return centers[: int(number)]
+        _, features = gathered.content()
+        if not len(features):
+            return torch.zeros(0, vectors.shape[2])
+        if model.semi_train_cfg['normalize_encoder']:
+            features = F.normalize(features, dim=1)
+        return cluster_centers(features, vectors.shape[1], seed=self.seed).cpu()
 
 
 class _Sample:

@@ -374,7 +374,28 @@ def merge_settings(name: str, defaults: dict, given: dict | None) -> dict:
         raise ValueError(
             f'{name} has no setting {sorted(unknown)}: the settings are {sorted(defaults)}.'
         )
+    for key, value in given.items():
+        wanted = _kind_of(defaults[key])
+        if wanted is not None and not _is_kind(value, wanted):
+            raise ValueError(
+                f'{name}.{key}={value!r} is no {wanted}: give one, such as {defaults[key]!r}.'
+            )
     return {**copy.deepcopy(defaults), **given}
+
+
+def _kind_of(default) -> str | None:
+    """What a setting with this default must be, in a word; None where the default says nothing."""
+    kinds = {bool: 'True or False', int: 'integer', float: 'number', dict: 'dict or None'}
+    return kinds.get(type(default))
+
+
+def _is_kind(value, wanted: str) -> bool:
+    if wanted == 'dict or None':
+        return value is None or isinstance(value, dict)
+    if wanted == 'True or False':
+        return isinstance(value, bool)
+    accepted = int if wanted == 'integer' else (int, float)
+    return isinstance(value, accepted) and not isinstance(value, bool)
 
 
 def _check_network(network: nn.Module) -> None:

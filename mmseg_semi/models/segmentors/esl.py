@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -178,6 +179,19 @@ class ESL(MeanTeacherSegmentor):
         channels = install_tap(head, cfg['tap_after_dropout'])
         head.projector = conv_stack(head, channels, last_act=cfg['projector_last_act'], **settings)
 
+    def _check_checkpoint(self, name: str, weights: dict[str, Tensor]) -> None:
+        deep = [
+            any('classifier_convs.' in key for key in keys)
+            for keys in (getattr(self, name).state_dict(), weights)
+        ]
+        if deep == [True, False]:
+            raise ValueError(
+                "the checkpoint's decode head is a stock one, and this config puts convolutions before its "
+                'classifier: set semi_train_cfg.segmentation_head=None to keep the stock head, or load a '
+                'checkpoint of ESL.'
+            )
+        super()._check_checkpoint(name, weights)
+
     def loss(self, inputs: dict[str, Tensor], data_samples: dict[str, list]) -> dict[str, Tensor]:
         """One iteration, up to the optimizer step."""
         self.check_branches(inputs)
@@ -197,19 +211,30 @@ class ESL(MeanTeacherSegmentor):
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
-        """The teacher encoder's features (N, D, h, w) of normalised images, by which parts are told.
+        """The teacher encoder's features (N, D, h, w) of normalised images, by which parts are told."""
+        return self.stage_of(self.teacher.extract_feat(images))
+
+    def stage_of(self, encoded: Sequence) -> Tensor:
+        """The one of the encoder's stages by which parts are told, (N, D, h, w).
 
         Raises:
-            ValueError: They have other channels than the prototypes.
+            ValueError: There is no such stage, or it has other channels than the prototypes.
         """
-        features = self.teacher.extract_feat(images)[self.encoder_index]
-        if features.shape[1] != self.prototypes.vectors.shape[2]:
+        index, channels = self.encoder_index, self.prototypes.vectors.shape[2]
+        if not -len(encoded) <= index < len(encoded):
             raise ValueError(
-                f'stage {self.encoder_index} of the encoder has {features.shape[1]} channels and not '
-                f'{self.prototypes.vectors.shape[2]}: set semi_train_cfg.encoder_channels to its channels and '
-                'encoder_index to its number.'
+                f'semi_train_cfg.encoder_index={index} and the encoder gives {len(encoded)} stages: set it to '
+                f'one of 0 to {len(encoded) - 1}.'
             )
-        return features
+        stage = encoded[index]
+        if not isinstance(stage, Tensor):  # a vision transformer's map comes with its class token
+            stage = stage[0]
+        if stage.shape[1] != channels:
+            raise ValueError(
+                f'stage {index} of the encoder has {stage.shape[1]} channels and not {channels}: set '
+                'semi_train_cfg.encoder_channels to its channels and encoder_index to its number.'
+            )
+        return stage
 
     @torch.no_grad()
     def make_targets(self, inputs: dict[str, Tensor], data_samples: dict[str, list]) -> Targets:
@@ -217,6 +242,8 @@ class ESL(MeanTeacherSegmentor):
         cfg, weak = self.semi_train_cfg, inputs['weak']
         images = torch.cat([inputs['labeled'], weak]) if self.contrasts else weak
         teacher = self.forward_network(self.teacher, images, tap=self.contrasts)
+        if self.contrasts:  # the other stages need not stay in memory
+            teacher = teacher._replace(encoder=[self.stage_of(teacher.encoder)])
         logits = teacher.logits[-len(weak) :]
         confidence, label = confidence_and_label(logits, tuple(weak.shape[-2:]), self.align_corners)
         valid = torch.cat([sample.valid_mask.data for sample in data_samples['weak']]).bool()
@@ -269,13 +296,14 @@ class ESL(MeanTeacherSegmentor):
         """Tell each pixel's part, store the parts' mean features, and average the encoder's (Eq. 7-8).
 
         Args:
-            teacher (NetworkOutput): Of the unmixed labelled and unlabelled images.
+            teacher (NetworkOutput): Of the unmixed labelled and unlabelled images, with the one stage of the
+                encoder.
             label (Tensor): int64 (N, h, w) at the decoder's size.
 
         Returns:
             tuple: The parts (N, h, w), and what :meth:`PartPrototypes.follow` takes.
         """
-        cfg, features = self.semi_train_cfg, teacher.encoder[self.encoder_index]
+        cfg, features = self.semi_train_cfg, teacher.encoder[0]
         parts = self.prototypes.assign(features, label, self.align_corners)
         small = [
             resize_nearest(maps, features.shape[-2:], self.align_corners) for maps in (label, parts)
@@ -354,11 +382,13 @@ class ESL(MeanTeacherSegmentor):
         counted = (index >= 0) & (positive >= 0)
         loss = class_mean(terms.logsumexp(1) - terms[:, 0], label, counted, self.num_classes)
         with torch.no_grad():
-            right = counted & (terms[:, 0] > terms[:, 1:].amax(dim=1))
+            compared = counted & (negatives >= 0).any(dim=1)
+            right = compared & (terms[:, 0] > terms[:, 1:].amax(dim=1))
             self.prototypes.follow(*targets.encoder, cfg['prototype_decay'])
         return {
             'loss_contrast': cfg['contrast_weight'] * loss,
-            'contrast_accuracy': right.sum() / counted.sum().clamp(min=1),
+            'contrast_accuracy': right.sum() / compared.sum().clamp(min=1),
+            'anchor_classes_ratio': (counts > 0).float().mean(),
             'anchors_per_class': counts.sum() / (counts > 0).sum().clamp(min=1),
             'anchors_capped_ratio': capped.float().mean(),
             'bank_fill_ratio': bank.fill.float().mean() / bank.capacity,
@@ -420,7 +450,8 @@ def _check_settings(cfg: dict) -> None:
         raise ValueError(
             f'semi_train_cfg.temperature={cfg["temperature"]} must be above 0: the paper takes 0.5.'
         )
-    if cfg['top_classes'] is not None and cfg['top_classes'] < 1:
+    whole = isinstance(cfg['top_classes'], int) and cfg['top_classes'] >= 1
+    if cfg['top_classes'] is not None and not whole:
         raise ValueError(
             f'semi_train_cfg.top_classes={cfg["top_classes"]} keeps no class: give 1 (the hard label) or more, '
             'or None for the classes that eta chooses.'

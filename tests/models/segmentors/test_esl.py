@@ -248,6 +248,7 @@ def test_only_loss_terms_are_optimised():
         'one_dominant_ratio',
         'two_dominant_ratio',
         'more_dominant_ratio',
+        'anchor_classes_ratio',
         'anchor_pixel_ratio',
         'pseudo_label_entropy',
         'cutmix_rate',
@@ -551,6 +552,12 @@ def test_ranks_remember_the_same_and_hold_the_same_networks(tmp_path):
         ({'projector': {'width': 3}}, r"semi_train_cfg\.projector has no setting \['width'\]"),
         ({'segmentation_head': {'convs': 3}}, r'segmentation_head has no setting'),
         ({'encoder_index': 2}, 'belong together'),
+        ({'unlabeled_start': None}, r'unlabeled_start=None is no integer: give one, such as 0'),
+        ({'eta': 'high'}, r"semi_train_cfg\.eta='high' is no number"),
+        ({'num_negatives': 2.5}, r'semi_train_cfg\.num_negatives=2\.5 is no integer'),
+        ({'top_classes': 1.5}, r'semi_train_cfg\.top_classes=1\.5 keeps no class'),
+        ({'cutmix': True}, r'semi_train_cfg\.cutmix=True is no dict or None'),
+        ({'ignore_padding': 1}, r'semi_train_cfg\.ignore_padding=1 is no True or False'),
         ({'tap_after_dropout': True}, 'finds no dropout behind the decoder'),
     ],
 )
@@ -566,6 +573,9 @@ def test_encoder_stage_can_be_chosen_and_must_fit():
     wrong = build(encoder_index=1, encoder_channels=32)
     with pytest.raises(ValueError, match='stage 1 of the encoder has 8 channels and not 32'):
         wrong.encode(torch.randn(1, 3, 32, 32))
+    missing = build(encoder_index=9, encoder_channels=8)
+    with pytest.raises(ValueError, match=r'encoder_index=9 and the encoder gives 4 stages'):
+        missing.loss(**batch_of(missing))
     concatenated = dict(in_channels=[16, 32], in_index=[2, 3], input_transform='resize_concat')
     with pytest.raises(ValueError, match=r'reads the stages \[2, 3\] of the encoder as one'):
         build(head=concatenated)
@@ -582,3 +592,49 @@ def test_encoder_stage_can_be_chosen_and_must_fit():
     )
     assert several.encoder_index == 3
     assert math.isfinite(several.loss(**batch_of(several))['loss_contrast'])
+
+
+def test_a_vision_transformer_with_class_tokens():
+    """DPT's encoder gives a map and a class token per stage."""
+    segmentor = tiny_segmentor('GN')
+    head = {key: segmentor['decode_head'][key] for key in ('num_classes', 'loss_decode')}
+    segmentor['backbone'] = {
+        'type': 'VisionTransformer',
+        'img_size': (32, 32),
+        'patch_size': 8,
+        'embed_dims': 16,
+        'num_layers': 4,
+        'num_heads': 2,
+        'mlp_ratio': 2,
+        'out_indices': (0, 1, 2, 3),
+        'final_norm': False,
+        'with_cls_token': True,
+        'output_cls_token': True,
+    }
+    segmentor['decode_head'] = {
+        **head,
+        'type': 'DPTHead',
+        'in_channels': (16, 16, 16, 16),
+        'channels': 8,
+        'embed_dims': 16,
+        'post_process_channels': [4, 4, 8, 8],
+        'readout_type': 'project',
+        'input_transform': 'multiple_select',
+        'in_index': (0, 1, 2, 3),
+        'norm_cfg': {'type': 'GN', 'num_groups': 2},
+    }
+    settings = {'projector': {'channels': 4}, 'segmentation_head': {'channels': 4}}
+    model = MODELS.build({'type': 'ESL', 'segmentor': segmentor, 'semi_train_cfg': settings})
+    assert model.prototypes.vectors.shape == (NUM_CLASSES, 5, 16)
+    assert model.encode(torch.randn(1, 3, 32, 32)).shape == (1, 16, 4, 4)
+    assert math.isfinite(model.loss(**batch_of(model))['loss_contrast'])
+
+
+def test_a_stock_checkpoint_needs_the_stock_head():
+    plain = MODELS.build({**tiny_segmentor('GN'), 'data_preprocessor': None}).state_dict()
+    with pytest.raises(ValueError, match=r'set semi_train_cfg\.segmentation_head=None to keep'):
+        build().load_state_dict(plain)
+    model = build(segmentation_head=None)
+    model.load_state_dict(plain, strict=False)
+    weight = model.teacher.decode_head.conv_seg.weight
+    assert torch.equal(weight, plain['decode_head.conv_seg.weight'])
