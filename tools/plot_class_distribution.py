@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
 from mmseg_semi.visualization import read_distributions, save_distribution
 
@@ -39,7 +38,9 @@ def plot(args: argparse.Namespace) -> dict[str, dict[str, float]]:
         series.setdefault('labels', records[iteration]['labeled'])
         name = f'pseudo-labels, iteration {iteration}'
         if len(args.work_dirs) > 1:
-            name = f'{Path(work_dir).name}: {name}'
+            name = f'{work_dir}: {name}'
+            if records[iteration]['labeled'] != series['labels']:
+                series[f'{work_dir}: labels'] = records[iteration]['labeled']
         series[name] = records[iteration]['pseudo_labels']
     save_distribution(args.out, series)
     return series

@@ -28,7 +28,10 @@ def read_distributions(work_dir: str | Path) -> dict[int, dict[str, dict[str, fl
     """
     found = {}
     for file in sorted(Path(work_dir).glob('*/vis_data/scalars.json')):
-        for line in file.read_text().splitlines():
+        lines = file.read_text().split('\n')
+        for line in lines[
+            :-1
+        ]:  # the last has no end: of the moment at which a run was killed, if anything
             record = json.loads(line)
             shares = {
                 name: {key[len(start) :]: v for key, v in record.items() if key.startswith(start)}

@@ -6,6 +6,8 @@ import hashlib
 import json
 import os
 import re
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -87,8 +89,15 @@ class ClassCountHook(Hook):
                 f'are class indices below {num_classes}, or reduce_zero_label.'
             )
         if is_main_process():
-            _write(file, {'fingerprint': print_, 'images': len(dataset), 'counts': total.tolist()})
-            runner.logger.info(f'The class counts are kept in {file}.')
+            content = {'fingerprint': print_, 'images': len(dataset), 'counts': total.tolist()}
+            try:
+                _write(file, content)
+                runner.logger.info(f'The class counts are kept in {file}.')
+            except OSError as error:
+                runner.logger.warning(
+                    f'The class counts cannot be kept in {file} ({error.strerror}) and the next run counts '
+                    'again: set cache_dir of ClassCountHook to a folder that can be written.'
+                )
         return total.tolist()
 
 
@@ -114,9 +123,7 @@ def _only(samples: list[torch.Tensor]) -> torch.Tensor:
 
 def fingerprint(dataset: Dataset, num_classes: int) -> str:
     """What tells one set of labels from another: the entries of the list, the mask files, the loading."""
-    # Without the addresses of objects that do not say what they are.
-    loading = re.sub(r' at 0x\w+', '', repr(getattr(dataset, 'pipeline', None)))
-    digest = hashlib.sha256(f'{num_classes} {loading}'.encode())
+    digest = hashlib.sha256(f'{num_classes} {"; ".join(_loading(dataset))}'.encode())
     for index in range(len(dataset)):
         info = dataset.get_data_info(index)
         digest.update(repr(sorted(info.items())).encode())
@@ -125,6 +132,17 @@ def fingerprint(dataset: Dataset, num_classes: int) -> str:
             state = os.stat(mask)
             digest.update(f'{state.st_size} {state.st_mtime_ns}'.encode())
     return digest.hexdigest()
+
+
+def _loading(dataset) -> Iterator[str]:
+    """The transforms of a dataset, or of those that it wraps, with their settings."""
+    for inner in (*getattr(dataset, 'datasets', ()), getattr(dataset, 'dataset', None)):
+        if inner is not None:
+            yield from _loading(inner)
+    for transform in getattr(getattr(dataset, 'pipeline', None), 'transforms', ()):
+        settings = sorted((k, v) for k, v in vars(transform).items() if not k.startswith('_'))
+        # Without the addresses of objects that do not say what they are.
+        yield re.sub(r' at 0x\w+', '', f'{type(transform).__name__} {settings}')
 
 
 def _read(file: Path, print_: str, logger) -> list[int] | None:
@@ -149,6 +167,9 @@ def _read(file: Path, print_: str, logger) -> list[int] | None:
 def _write(file: Path, content: dict) -> None:
     """Complete or not at all; several runs may do so at a time."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(f'.{os.getpid()}.partial')
-    partial.write_text(json.dumps(content) + '\n')
-    partial.replace(file)
+    # A name that no other run has, on whatever machine it is.
+    with tempfile.NamedTemporaryFile(
+        'w', dir=file.parent, prefix=f'{file.stem}.', suffix='.partial', delete=False
+    ) as partial:
+        partial.write(json.dumps(content) + '\n')
+    os.replace(partial.name, file)

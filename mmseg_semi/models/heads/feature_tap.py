@@ -70,6 +70,12 @@ def tapped(output: object, head: BaseDecodeHead) -> TappedLogits:
     Raises:
         ValueError: The head did something else than return what its one ``cls_seg`` call gave.
     """
+    # MMEngine replaces the forward, and reentrant checkpointing makes a tuple of a named one.
+    if type(output) is tuple and 'forward' in vars(head):
+        raise ValueError(
+            f'the tapped {type(head).__name__} is under activation checkpointing, which hands on no gradient '
+            'there: take the decode heads out of activation_checkpointing.'
+        )
     if not isinstance(output, TappedLogits):
         raise ValueError(
             f'the forward of {type(head).__name__} does not end in its one cls_seg call, so that its features '

@@ -129,7 +129,9 @@ class DeS4(MeanTeacherSegmentor):
     def is_averaged(self, name: str) -> bool:
         """The encoder with its neck; the prototypes, whosoever they are, never (Eq. 5)."""
         encoder = name.startswith(('backbone.', 'neck.'))
-        return encoder or not (self.decoupled or name.startswith('decode_head.conv_seg.'))
+        # Auxiliary heads are the student's, for training alone.
+        left_out = ('decode_head.conv_seg.', 'auxiliary_head.')
+        return encoder or not (self.decoupled or name.startswith(left_out))
 
     def optimized_alike(self) -> dict[nn.Parameter, nn.Parameter]:
         """The teacher's decoder learns at the rates of the student's."""
@@ -149,7 +151,7 @@ class DeS4(MeanTeacherSegmentor):
             encoded = self.teacher.extract_feat(torch.cat([labeled, weak]) if started else labeled)
         first, second = ([stage[part] for stage in encoded] for part in _halves(len(labeled)))
         teacher = self.forward_heads(self.teacher, first, tap=True)
-        self._check_graph(teacher)
+        self._check_graph('teacher', teacher.decoder, self.decoupled)
         teacher = self.classify(self.teacher, teacher, label)
         images, losses = labeled, {}
         if started:
@@ -158,6 +160,7 @@ class DeS4(MeanTeacherSegmentor):
 
         own = not cfg['shared_head']
         student = self.forward_network(self.student, images, len(labeled), tap=own)
+        self._check_graph('student', student.logits)
         if own:
             student = self.classify(self.student, student, label)
         first = student._replace(logits=student.logits[: len(labeled)])
@@ -313,11 +316,11 @@ class DeS4(MeanTeacherSegmentor):
     def _cross_entropy(self, logits: Tensor, label: Tensor, **kwargs) -> Tensor:
         return cross_entropy(logits, label, align_corners=self.align_corners, **kwargs)
 
-    def _check_graph(self, output: NetworkOutput) -> None:
-        if self.decoupled and torch.is_grad_enabled() and not output.decoder.requires_grad:
+    def _check_graph(self, name: str, output: Tensor, trained: bool = True) -> None:
+        if trained and torch.is_grad_enabled() and not output.requires_grad:
             raise ValueError(
-                "the teacher's decode head hands on no gradient, as under reentrant checkpointing: take "
-                'teacher.decode_head out of activation_checkpointing.'
+                f"the {name}'s decode head hands on no gradient, as under reentrant checkpointing: take "
+                f'{name}.decode_head out of activation_checkpointing.'
             )
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:
@@ -380,6 +383,11 @@ def _check_settings(cfg: dict) -> None:
         raise ValueError(
             'semi_train_cfg.pixel_reweighting=True weighs the loss of a teacher that decoupled_training=False '
             'does not have: set both to False.'
+        )
+    if cfg['prototype_init'] == 'labeled_set' and not cfg['shared_head']:
+        raise ValueError(
+            "semi_train_cfg.prototype_init='labeled_set' starts both networks from the teacher's features, and "
+            "shared_head=False wants those of each: set prototype_init='first_batch' or shared_head=True."
         )
     if cfg['cutmix'] is not None and cfg['cutmix'].get('adaptive', True):
         raise ValueError(
