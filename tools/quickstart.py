@@ -132,10 +132,8 @@ def command_of(what, arguments, environment):
     """The command line behind `demo` and `test`."""
     if what == 'demo':
         return [str(environment.python), str(environment.root / 'tools' / 'demo.py'), *arguments]
-    # One process per core, at most four: each of them holds torch and trains small networks. Whoever has
-    # nothing left takes tests from the one that is busy with a long training.
-    parallel = ['-n', str(min(4, cores())), '--dist', 'worksteal']
-    return [str(environment.python), '-m', 'pytest', *parallel, *arguments]
+    # One process per core, at most four: each of them holds torch and trains small networks.
+    return [str(environment.python), '-m', 'pytest', '-n', str(min(4, cores())), *arguments]
 
 
 def cores():
