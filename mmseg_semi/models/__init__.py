@@ -1,9 +1,11 @@
 """Networks, losses and batch transforms of the methods, registered with MMSegmentation."""
 
 from .backbones import CeilPoolResNetV1c
+from .checkpoints import read_checkpoint
 from .data_preprocessor import MultiBranchDataPreprocessor
 from .heads import (
     DeepClassifierHead,
+    FeatureMapDPTHead,
     PlainDeepLabV3PlusHead,
     PrototypeClassifier,
     PrototypeHead,
@@ -11,6 +13,7 @@ from .heads import (
 from .losses import PixelCrossEntropyLoss
 from .memory import PartMemoryBank, PartPrototypes
 from .mixers import AdaptiveCutMix, IntensityMix
+from .necks import TokenNorm
 from .segmentors import (
     ESL,
     IMAS,
@@ -28,6 +31,7 @@ __all__ = [
     'CeilPoolResNetV1c',
     'DeS4',
     'DeepClassifierHead',
+    'FeatureMapDPTHead',
     'IntensityMix',
     'MeanTeacherSegmentor',
     'MultiBranchDataPreprocessor',
@@ -40,4 +44,6 @@ __all__ = [
     'SemiDistributedDataParallel',
     'SemiSegmentor',
     'SlideScoreEncoderDecoder',
+    'TokenNorm',
+    'read_checkpoint',
 ]

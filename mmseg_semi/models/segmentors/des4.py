@@ -19,7 +19,7 @@ from ...functional.pseudo_label import confidence_and_label, label_entropy
 from ...functional.sampling import RULES, STYLES, balanced_mask, pixel_weights
 from ..memory import mean_over_ranks
 from ..mixers import build_mixer
-from .base import NetworkOutput, evaluating, merge_settings, write_shared_once
+from .base import NetworkOutput, evaluating, merge_settings, select_images, write_shared_once
 from .mean_teacher import MeanTeacherSegmentor
 
 
@@ -149,7 +149,7 @@ class DeS4(MeanTeacherSegmentor):
 
         with torch.no_grad():
             encoded = self.teacher.extract_feat(torch.cat([labeled, weak]) if started else labeled)
-        first, second = ([stage[part] for stage in encoded] for part in _halves(len(labeled)))
+        first, second = (select_images(encoded, part) for part in _halves(len(labeled)))
         teacher = self.forward_heads(self.teacher, first, tap=True)
         self._check_graph('teacher', teacher.decoder, self.decoupled)
         teacher = self.classify(self.teacher, teacher, label)
