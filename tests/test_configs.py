@@ -55,7 +55,7 @@ STEP = {'voc12': 16, 'cityscapes': 16, 'camvid': 8, 'shapes': 8, 'own': 4}
 #: Methods whose windows on Cityscapes are MMSegmentation's.
 WHOLE = ('esl', 'des4')
 METHODS = {'imas': 'IMAS', 'esl': 'ESL', 'des4': 'DeS4'}
-#: Networks beside ResNets: decode head, encoder, and how many pixels a side of its last map, of the logits, stand for.
+#: Networks beside ResNets: decode head, encoder, and the pixels per place of its last map and of the logits.
 NETWORKS = {
     'segformer_mit-b1': ('SegformerHead', 'MixVisionTransformer', 32, 4),
     'upernet_convnext-t': ('UPerHead', 'mmpretrain.ConvNeXt', 32, 4),

@@ -27,9 +27,9 @@ def load_from_http(filename, map_location=None, model_dir=None, **kwargs) -> dic
         folder = model_dir or os.path.join(torch.hub.get_dir(), 'checkpoints')
         place = os.path.join(folder, os.path.basename(urlparse(filename).path))
         raise ConnectionError(
-            f'{filename} could not be downloaded ({error!r:.100}): fetch it on a machine with a network and save '
-            f'it as {place}, where it is looked for first, or name a local file in the config instead (`checkpoint` '
-            'of the init_cfg, `pretrained` or `load_from`).'
+            f'{filename} could not be downloaded ({error!r:.100}): fetch it on a machine with a network and '
+            f'save it as {place}, where it is looked for first, or name a local file in the config instead '
+            '(`checkpoint` of the init_cfg, `pretrained` or `load_from`).'
         ) from None
 
 

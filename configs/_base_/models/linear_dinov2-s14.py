@@ -44,6 +44,5 @@ model = dict(
         align_corners=False,
         loss_decode=dict(type='PixelCrossEntropyLoss', loss_weight=1.0),
     ),
-    train_cfg=dict(),
     test_cfg=dict(mode='whole'),
 )

@@ -83,8 +83,8 @@ class StartupCheckHook(Hook):
         sizes = [tested[key] for key in ('size', 'size_divisor') if tested.get(key) is not None]
         if runner.val_loop is not None and not any(whole_patches(size, patch) for size in sizes):
             runner.logger.warning(
-                f'Validation images that are no multiples of {patch}, the side of the patches that the backbone '
-                'cuts images into, are stretched by up to a patch: set '
+                f'Validation images that are no multiples of {patch}, the side of the patches that the '
+                'backbone cuts images into, are stretched by up to a patch: set '
                 f'data_preprocessor.test_cfg=dict(size_divisor={patch}).'
             )
 

@@ -29,8 +29,8 @@ class FeatureMapDPTHead(DPTHead):
     def __init__(self, readout_type: str = 'ignore', **kwargs) -> None:
         if readout_type != 'ignore':
             raise ValueError(
-                f"FeatureMapDPTHead has readout_type='{readout_type}', which reads class tokens that a map does "
-                "not have: set readout_type='ignore'."
+                f"FeatureMapDPTHead has readout_type='{readout_type}', which reads class tokens that a map "
+                "does not have: set readout_type='ignore'."
             )
         super().__init__(readout_type=readout_type, **kwargs)
 

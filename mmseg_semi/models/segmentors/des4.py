@@ -94,6 +94,13 @@ class DeS4(MeanTeacherSegmentor):
         self.cutmix = build_mixer('AdaptiveCutMix', cfg['cutmix'])
         if cfg['prototype_init'] == 'labeled_set':
             self.required_hooks = (*self.required_hooks, 'PrototypeMeanHook')
+        head = self.teacher.decode_head
+        if cfg['decoupled_training'] and not any(True for _ in head.parameters()):
+            raise ValueError(
+                f'{type(head).__name__} has nothing to train but the classifier, which DeS4 replaces by '
+                'prototypes, so that no decoder is left to the teacher: set '
+                'semi_train_cfg.decoupled_training=False and pixel_reweighting=False, or choose a deeper head.'
+            )
         # Here and for good: DistributedDataParallel sorts out the trained parameters when it is built.
         self.teacher.decode_head.requires_grad_(cfg['decoupled_training'])
         if cfg['shared_head']:
