@@ -73,7 +73,7 @@ def train_method(
     for iteration in range(iterations):
         batch = collated_batch(4, 4, seed=iteration)
         logs.append(model.train_step(halve(batch, rank, world_size), wrapper))
-        if wrapper.should_update():
+        if wrapper.should_update() and 'teacher' in inner.networks:
             inner.update_teacher(0.9)
     logs = [{key: value.detach() for key, value in log.items()} for log in logs]
     return {'state_dict': inner.state_dict(), 'logs': logs}

@@ -11,6 +11,7 @@ from .hooks import (
     PseudoLabelMonitorHook,
     ReliableSelectionHook,
     ResumableRandomnessHook,
+    SetIterationHook,
     StartupCheckHook,
 )
 from .optim import AutocastOptimWrapper, NetworkOptimWrapperConstructor
@@ -29,6 +30,7 @@ __all__ = [
     'PseudoLabelMonitorHook',
     'ReliableSelectionHook',
     'ResumableRandomnessHook',
+    'SetIterationHook',
     'StagedRunner',
     'StartupCheckHook',
     'TeacherStudentTestLoop',

@@ -34,6 +34,7 @@ from ._common import (
 )
 
 _REDUCTIONS = ('valid_mean', 'pixel_mean', 'image_sum', 'none')
+_DIVISORS = ('area', 'valid', 'confident')
 # Products of anchors and bank that are in memory at once; at ESL's sizes, of 2048 anchors.
 _PRODUCTS = 2048 * 21000
 
@@ -106,12 +107,17 @@ def confident_cross_entropy(
     tau: float,
     *,
     valid_mask: Tensor | None = None,
+    divisor: str = 'area',
     align_corners: bool = False,
 ) -> Tensor:
-    """Cross-entropy of the confident pseudo-labels over all pixels (iMAS, the terms of Eq. 10).
+    """Cross-entropy of the confident pseudo-labels (iMAS, the terms of Eq. 10; FixMatch, Eq. 4).
 
-    T = 1/(H W) Σ_j 1(confidence_j ≥ tau) · CE_j. The divisor is the image's area, not the number of
-    confident pixels, and padding does not change it.
+    Σ_j 1(confidence_j ≥ tau) · CE_j over a divisor on which the papers do not agree:
+
+    - 'area' (iMAS): H W of each image; neither doubt nor padding changes it.
+    - 'valid' (FixMatch, in the re-run of UniMatch's code): the valid pixels of the batch.
+    - 'confident': the confident pixels of the batch that are valid, so that doubt does not lower the
+      weight of what is left.
 
     Args:
         logits: (N, C, h, w), any floating dtype; upsampled per image where (h, w) is not (H, W).
@@ -119,28 +125,35 @@ def confident_cross_entropy(
         confidence: (N, H, W) in [0, 1].
         tau: threshold in [0, 1]; a confidence equal to it counts.
         valid_mask: (N, H, W) bool, True = real pixel.
+        divisor: 'area', 'valid' or 'confident'.
         align_corners: how the upsampling aligns its grid.
 
     Returns:
-        (N,) float32 (float64 for float64 logits); 0 with a graph for an image where nobody is
-        confident.
+        float32 (float64 for float64 logits): (N,) for 'area', else a scalar; 0 with a graph where nobody
+        is confident or nothing valid.
 
     Raises:
-        ValueError: if a shape is wrong or `tau` lies outside [0, 1].
+        ValueError: if a shape is wrong, `tau` lies outside [0, 1] or `divisor` is unknown.
     """
     _check_pair(logits, label)
     check_same_shape(confidence, label, 'confidence', 'label')
     check_tau(tau)
-    keep = exact_float(confidence) >= tau
+    if divisor not in _DIVISORS:
+        raise ValueError(f'divisor is {divisor!r}, but must be one of {", ".join(_DIVISORS)}.')
+    valid = label != VOID
     if valid_mask is not None:
         check_same_shape(valid_mask, label, 'valid_mask', 'label')
-        keep = keep & valid_mask.bool()
-    return cross_entropy(
+        valid = valid & valid_mask.bool()
+    keep = valid & (exact_float(confidence) >= tau)
+    sums = cross_entropy(
         logits,
         label.masked_fill(~keep, VOID),
         align_corners=align_corners,
-        reduction='pixel_mean',
+        reduction='image_sum',
     )
+    if divisor == 'area':
+        return sums / _pixels_per_image(label)
+    return sums.sum() / (valid if divisor == 'valid' else keep).sum().clamp(min=1)
 
 
 def ohem_cross_entropy(

@@ -18,6 +18,8 @@ from .segmentors import (
     MeanTeacherSegmentor,
     SemiSegmentor,
     SlideScoreEncoderDecoder,
+    UniMatch,
+    UniMatchV2,
 )
 from .wrappers import SemiDistributedDataParallel
 
@@ -40,4 +42,6 @@ __all__ = [
     'SemiDistributedDataParallel',
     'SemiSegmentor',
     'SlideScoreEncoderDecoder',
+    'UniMatch',
+    'UniMatchV2',
 ]

@@ -10,6 +10,7 @@ from .prototype_mean_hook import PrototypeMeanHook
 from .pseudo_label_monitor_hook import PseudoLabelMonitorHook
 from .reliable_selection_hook import ReliableSelectionHook
 from .resumable_randomness_hook import ResumableRandomnessHook
+from .set_iteration_hook import SetIterationHook
 from .startup_check_hook import StartupCheckHook
 
 __all__ = [
@@ -23,5 +24,6 @@ __all__ = [
     'PseudoLabelMonitorHook',
     'ReliableSelectionHook',
     'ResumableRandomnessHook',
+    'SetIterationHook',
     'StartupCheckHook',
 ]

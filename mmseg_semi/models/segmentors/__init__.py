@@ -6,6 +6,8 @@ from .esl import ESL
 from .imas import IMAS
 from .mean_teacher import MeanTeacherSegmentor
 from .slide import SlideScoreEncoderDecoder
+from .unimatch import UniMatch
+from .unimatch_v2 import UniMatchV2
 
 __all__ = [
     'ESL',
@@ -14,4 +16,6 @@ __all__ = [
     'MeanTeacherSegmentor',
     'SemiSegmentor',
     'SlideScoreEncoderDecoder',
+    'UniMatch',
+    'UniMatchV2',
 ]
