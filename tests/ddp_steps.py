@@ -79,6 +79,11 @@ def train_method(
     return {'state_dict': inner.state_dict(), 'logs': logs}
 
 
+def train_several(rank: int, world_size: int, iterations: int, runs: list[tuple]) -> list[dict]:
+    """:func:`train_method` once for each of ``runs``, its further arguments, in the same processes."""
+    return [train_method(rank, world_size, iterations, *run) for run in runs]
+
+
 def remember_parts(rank: int, world_size: int) -> dict:
     """Push the same images' parts, shared over the ranks, into a bank and prototypes; return their buffers."""
     torch.manual_seed(0)

@@ -34,6 +34,8 @@ SCENARIOS = {
         'model__semi_train_cfg__sampling': 'confidence',
         'optim_wrapper__type': 'AutocastOptimWrapper',
     },
+    'unimatch': {'method': 'UniMatch', 'workers': 1},
+    'unimatch_v2': {'method': 'UniMatchV2', 'model__semi_train_cfg__joint_forward': True},
     'best_checkpoint': {
         'default_hooks__checkpoint__save_best': 'teacher/mIoU',
         'train_cfg__val_interval': 1,
