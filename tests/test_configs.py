@@ -8,6 +8,7 @@ import functools
 import inspect
 import re
 from pathlib import Path
+from unittest import mock
 
 import mmengine.config.config as mmengine_config
 import pytest
@@ -34,6 +35,7 @@ from mmseg.registry import (  # noqa: E402
 )
 
 from mmseg_semi.engine.runner.stages import TrainStage, build_stages  # noqa: E402
+from mmseg_semi.models.patches import patch_size, whole_patches  # noqa: E402
 
 ROOT = Path(mmseg_semi.__file__).resolve().parent.parent / 'configs'
 FILES = sorted(f for f in ROOT.rglob('*.py') if '_base_' not in f.relative_to(ROOT).parts)
@@ -41,7 +43,7 @@ BASES = sorted((ROOT / '_base_').rglob('*.py'))
 #: {method}_{model}_{schedule}_{dataset}[-{partition}]-{crop}.py; the demo's configs have names of their own.
 NAME = re.compile(
     r'(?P<method>[a-z]+4?)(-(?P<variant>official|st|retrain3|centercrop))?_'
-    r'(?P<head>deeplabv3plus|pspnet)_(?P<net>[a-z0-9-]+)_'
+    r'(?P<head>deeplabv3plus|pspnet|segformer|upernet|dpt|linear)_(?P<net>[a-z0-9-]+)_'
     r'((?P<gpus>\d+)xb(?P<batch>\d+)-)?(?P<length>\d+)(?P<unit>e|k|iter)_'
     r'(?P<dataset>[a-z0-9]+)(-(?P<partition>[a-z0-9_-]+))?-(?P<crop>\d+x\d+)\.py'
 )
@@ -53,6 +55,13 @@ STEP = {'voc12': 16, 'cityscapes': 16, 'camvid': 8, 'shapes': 8, 'own': 4}
 #: Methods whose windows on Cityscapes are MMSegmentation's.
 WHOLE = ('esl', 'des4')
 METHODS = {'imas': 'IMAS', 'esl': 'ESL', 'des4': 'DeS4'}
+#: Networks beside ResNets: decode head, encoder, and the pixels per place of its last map and of the logits.
+NETWORKS = {
+    'segformer_mit-b1': ('SegformerHead', 'MixVisionTransformer', 32, 4),
+    'upernet_convnext-t': ('UPerHead', 'mmpretrain.ConvNeXt', 32, 4),
+    'dpt_dinov2-s14': ('FeatureMapDPTHead', 'mmpretrain.VisionTransformer', 14, 518 / 304),
+    'linear_dinov2-s14': ('FCNHead', 'mmpretrain.VisionTransformer', 14, 14),
+}
 ESL_STEP = {**STEP, 'voc12': 8, 'cityscapes': 8}
 
 
@@ -104,7 +113,9 @@ def load(file: Path) -> Config:
 @functools.cache
 def build_model(text: str):
     """The model on the meta device: shapes without numbers, so nothing is allocated or downloaded."""
-    with torch.device('meta'):
+    # Some encoders read their rates of stochastic depth from a tensor, which so must have numbers.
+    linspace = functools.partial(torch.linspace, device='cpu')
+    with torch.device('meta'), mock.patch('torch.linspace', linspace):
         return MODELS.build(ConfigDict(ast.literal_eval(text)))
 
 
@@ -215,9 +226,16 @@ def test_name_tells_method_and_network(file):
     staged = said['method'] in ('st', 'stpp')
     assert cfg.get('runner_type') == ('StagedRunner' if staged else None)
     assert self_trains(cfg) == (staged or said['variant'] == 'st')
+    backbone = network_config(cfg).backbone
+    features, logits = map_sizes(repr(cfg.model.to_dict()), tuple(cfg.crop_size))
+    other = NETWORKS.get(f'{said["head"]}_{said["net"]}')
+    if other:
+        assert (network_config(cfg).decode_head.type, backbone.type) == other[:2]
+        assert features == tuple(side // other[2] for side in cfg.crop_size)
+        assert logits == tuple(round(side / other[3]) for side in cfg.crop_size)
+        return
     head = {'deeplabv3plus': ('DepthwiseSeparableASPPHead', 'PlainDeepLabV3PlusHead')}
     assert network_config(cfg).decode_head.type in head.get(said['head'], ('PSPHead',))
-    backbone = network_config(cfg).backbone
     depth = re.match(r'r(\d+)', said['net'])
     assert backbone.depth == (int(depth[1]) if depth else 18)
     stem = re.match(r'r\d+([sb]?)-', said['net'])
@@ -226,7 +244,6 @@ def test_name_tells_method_and_network(file):
     stride = re.search(r'-d(\d+)$', said['net'])
     # Drawn shapes and the small CamVid check name no stride: it is 8.
     expected = int(stride[1]) if stride else 8
-    features, logits = map_sizes(repr(cfg.model.to_dict()), tuple(cfg.crop_size))
     assert features == tuple(-(-side // expected) for side in cfg.crop_size)
     size = 4 if said['head'] == 'deeplabv3plus' else expected
     assert logits == tuple(-(-side // size) for side in cfg.crop_size)
@@ -289,7 +306,11 @@ def test_name_tells_crop_and_batch(file):
     # Names say width x height, like a dataset's images.
     width, height = map(int, said['crop'].split('x'))
     assert cfg.crop_size == (height, width)
-    assert cfg.model.data_preprocessor.size == cfg.crop_size
+    preprocessor = cfg.model.data_preprocessor
+    assert preprocessor.size == cfg.crop_size
+    patch = patch_size(model_of(cfg))
+    assert preprocessor.get('test_cfg', {}).get('size_divisor') == patch
+    assert patch is None or whole_patches(cfg.crop_size, patch)
     found = pipelines(cfg)
     for name in ('labeled', 'unlabeled', 'pseudo_labeled'):
         if name in found:
@@ -328,7 +349,8 @@ def test_model_fits_data(file):
         assert classes is None or len(classes) == model.num_classes
     if 'class_weight' in network.decode_head.loss_decode:
         assert len(network.decode_head.loss_decode.class_weight) == model.num_classes
-    assert cfg.custom_imports['imports'] == ['mmseg_semi']
+    outside = 'mmpretrain.' in network.backbone.type
+    assert cfg.custom_imports['imports'] == ['mmseg_semi', *['mmpretrain.models'] * outside]
     assert cfg.default_scope == 'mmseg'
 
 

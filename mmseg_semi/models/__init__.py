@@ -1,9 +1,11 @@
 """Networks, losses and batch transforms of the methods, registered with MMSegmentation."""
 
 from .backbones import CeilPoolResNetV1c
+from .checkpoints import read_checkpoint
 from .data_preprocessor import MultiBranchDataPreprocessor
 from .heads import (
     DeepClassifierHead,
+    FeatureMapDPTHead,
     PlainDeepLabV3PlusHead,
     PrototypeClassifier,
     PrototypeHead,
@@ -11,6 +13,7 @@ from .heads import (
 from .losses import PixelCrossEntropyLoss
 from .memory import PartMemoryBank, PartPrototypes
 from .mixers import AdaptiveCutMix, IntensityMix
+from .necks import TokenNorm
 from .segmentors import (
     ESL,
     IMAS,
@@ -30,6 +33,7 @@ __all__ = [
     'CeilPoolResNetV1c',
     'DeS4',
     'DeepClassifierHead',
+    'FeatureMapDPTHead',
     'IntensityMix',
     'MeanTeacherSegmentor',
     'MultiBranchDataPreprocessor',
@@ -42,6 +46,8 @@ __all__ = [
     'SemiDistributedDataParallel',
     'SemiSegmentor',
     'SlideScoreEncoderDecoder',
+    'TokenNorm',
     'UniMatch',
     'UniMatchV2',
+    'read_checkpoint',
 ]

@@ -1,8 +1,41 @@
-"""Reading MMEngine's checkpoints, and saying in one sentence when a file is none."""
+"""Reading MMEngine's checkpoints, and saying in one sentence when a file is none or cannot be had."""
 
+import http.client
+import os
 import pickle
+from urllib.parse import urlparse
 
+import mmengine.runner.checkpoint as mmengine_checkpoint
+import torch.hub
 from mmengine.runner.checkpoint import CheckpointLoader
+
+_download = mmengine_checkpoint.load_from_http
+
+
+def load_from_http(filename, map_location=None, model_dir=None, **kwargs) -> dict:
+    """MMEngine's loader of ``http(s)://``, which says what to do where there is no network.
+
+    MMEngine calls it for whatever is downloaded: pre-trained weights of an ``init_cfg``, of ``pretrained``,
+    of names such as ``open-mmlab://resnet50_v1c``, and ``load_from``.
+
+    Raises:
+        ConnectionError: the address cannot be reached, or not be read to its end.
+    """
+    try:
+        return _download(filename, map_location, model_dir, **kwargs)
+    except (OSError, http.client.HTTPException) as error:
+        folder = model_dir or os.path.join(torch.hub.get_dir(), 'checkpoints')
+        place = os.path.join(folder, os.path.basename(urlparse(filename).path))
+        raise ConnectionError(
+            f'{filename} could not be downloaded ({error!r:.100}): fetch it on a machine with a network and '
+            f'save it as {place}, where it is looked for first, or name a local file in the config instead '
+            '(`checkpoint` of the init_cfg, `pretrained` or `load_from`).'
+        ) from None
+
+
+# Loaders of other schemes look for it in their own module.
+mmengine_checkpoint.load_from_http = load_from_http
+CheckpointLoader.register_scheme(('http://', 'https://'), load_from_http, force=True)
 
 
 def read_checkpoint(path: str) -> dict:
@@ -12,10 +45,13 @@ def read_checkpoint(path: str) -> dict:
         dict: With ``state_dict`` and whatever else the training saved.
 
     Raises:
+        ConnectionError: the address cannot be reached.
         ValueError: the file is none of MMEngine's, or broken.
     """
     try:
         checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu')
+    except ConnectionError:
+        raise
     except (pickle.UnpicklingError, EOFError, OSError, RuntimeError) as error:
         raise ValueError(
             f'{path} is no checkpoint or only a part of one ({error!r:.80}): give one that the training saved.'

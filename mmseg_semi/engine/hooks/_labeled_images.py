@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from mmengine.dataset import pseudo_collate
 from mmengine.dist import get_rank, get_world_size
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from ...datasets import LabeledUnlabeledDataset, unaugmented
@@ -43,3 +45,14 @@ def own_share(
         # Its own, or the loader would draw from the training's random numbers.
         generator=torch.Generator(),
     )
+
+
+def image_and_label(model, batch: dict) -> tuple[Tensor, Tensor]:
+    """A normalised image (1, 3, H, W) of such a loader and its label (1, H, W), void where the image is padded.
+
+    The preprocessor pads images as for a test, to whole patches if ``test_cfg`` says so, and no labels.
+    """
+    data = model.data_preprocessor(batch, False)
+    image, label = data['inputs'], data['data_samples'][0].gt_sem_seg.data
+    right, bottom = (image.shape[side] - label.shape[side] for side in (-1, -2))
+    return image, F.pad(label, (0, right, 0, bottom), value=255)

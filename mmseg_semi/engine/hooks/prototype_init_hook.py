@@ -15,7 +15,7 @@ from ...functional.prototypes import cluster_centers
 from ...models.segmentors.esl import ESL
 from ...self_training.output import on_first_rank
 from ._common import unwrap
-from ._labeled_images import labeled_images, own_share
+from ._labeled_images import image_and_label, labeled_images, own_share
 
 
 @HOOKS.register_module()
@@ -100,9 +100,8 @@ class PrototypeInitHook(Hook):
         batches = own_share(runner, dataset, self.num_workers)
         samples = [_Sample(self.max_pixels) for _ in range(model.num_classes)]
         for index, batch in zip(batches.dataset.indices, batches, strict=True):
-            data = model.data_preprocessor(batch, False)
-            features = model.encode(data['inputs'])
-            label = data['data_samples'][0].gt_sem_seg.data
+            image, label = image_and_label(model, batch)
+            features = model.encode(image)
             label = resize_nearest(label, features.shape[-2:], model.align_corners)[0].flatten()
             features = features[0].flatten(1).t().float()
             # Of the image alone, so that the ranks' number does not change the choice.

@@ -8,7 +8,7 @@ from mmseg.registry import HOOKS
 
 from ...models.segmentors.des4 import DeS4
 from ._common import unwrap
-from ._labeled_images import labeled_images, own_share
+from ._labeled_images import image_and_label, labeled_images, own_share
 
 
 @HOOKS.register_module()
@@ -48,8 +48,5 @@ class PrototypeMeanHook(Hook):
         runner.logger.info(f'{len(dataset)} labelled images set the first prototypes.')
         loader = own_share(runner, dataset, self.num_workers)
         with torch.no_grad():
-            batches = (model.data_preprocessor(batch, False) for batch in loader)
-            found = model.start_prototypes(
-                (data['inputs'], data['data_samples'][0].gt_sem_seg.data) for data in batches
-            )
+            found = model.start_prototypes(image_and_label(model, batch) for batch in loader)
         runner.logger.info(f'{found} of {model.num_classes} classes have a prototype.')

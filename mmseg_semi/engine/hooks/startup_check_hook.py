@@ -17,6 +17,7 @@ from ...datasets import (
     check_files_exist,
 )
 from ...datasets.files import real_paths
+from ...models.patches import nearest, patch_size, whole_patches
 from ...models.segmentors.base import SemiSegmentor
 from ._common import unwrap
 
@@ -27,8 +28,9 @@ class StartupCheckHook(Hook):
 
     Raises:
         ValueError: In one sentence with the remedy, when the loader's batch does not match the sampler's
-            make-up, a hook of the method is missing, the class counts of head and dataset differ, or a
-            training image is also a validation image.
+            make-up, a hook of the method is missing, the class counts of head and dataset differ, the
+            crop is no multiple of a vision transformer's patches, or a training image is also a validation
+            image.
         FileNotFoundError: A file of the validation set is not there.
     """
 
@@ -37,6 +39,7 @@ class StartupCheckHook(Hook):
     def before_train(self, runner) -> None:
         model, loader = unwrap(runner.model), runner.train_dataloader
         self._check_classes(runner, model, loader.dataset)
+        self._check_patches(runner, model)
         self._check_validation(runner, loader.dataset)
         self._check_checkpoints(runner)
         if isinstance(model, SemiSegmentor):
@@ -62,6 +65,28 @@ class StartupCheckHook(Hook):
                         f"classes: set num_classes={len(classes)} in every head, or correct the dataset's "
                         'metainfo.'
                     )
+
+    def _check_patches(self, runner, model) -> None:
+        patch = patch_size(model)
+        if patch is None:
+            return
+        preprocessor = model.data_preprocessor
+        key = 'size' if preprocessor.size_divisor is None else 'size_divisor'
+        size = getattr(preprocessor, key)
+        if size is None or not whole_patches(size, patch):
+            raise ValueError(
+                f'data_preprocessor.{key}={size} is no multiple of {patch}, the side of the patches that the '
+                f'backbone cuts images into: set data_preprocessor.size and the crop_size of RandomCrop to '
+                f'multiples of {patch}, such as {nearest(size, patch)}.'
+            )
+        tested = preprocessor.test_cfg or {}
+        sizes = [tested[key] for key in ('size', 'size_divisor') if tested.get(key) is not None]
+        if runner.val_loop is not None and not any(whole_patches(size, patch) for size in sizes):
+            runner.logger.warning(
+                f'Validation images that are no multiples of {patch}, the side of the patches that the '
+                'backbone cuts images into, are stretched by up to a patch: set '
+                f'data_preprocessor.test_cfg=dict(size_divisor={patch}).'
+            )
 
     def _check_validation(self, runner, dataset) -> None:
         if runner.val_loop is None:

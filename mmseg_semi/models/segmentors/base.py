@@ -22,7 +22,6 @@ from mmseg.models.utils import resize
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
-from ..features import map_features
 from ..heads import tapped, tapping
 
 
@@ -227,7 +226,7 @@ class SemiSegmentor(BaseSegmentor):
             )
         auxiliary = []
         if num_auxiliary and network.with_auxiliary_head:
-            first = map_features(lambda feature: feature[:num_auxiliary], features)
+            first = select_images(features, slice(num_auxiliary))
             auxiliary = [head.forward(first) for head in _auxiliary_heads(network)]
         return NetworkOutput(logits, auxiliary, list(features) if tap else [], decoder)
 
@@ -324,8 +323,9 @@ class SemiSegmentor(BaseSegmentor):
 
     def _check_checkpoint(self, name: str, weights: dict[str, Tensor]) -> None:
         network = getattr(self, name).state_dict()
+        resized = _resized_at_loading(getattr(self, name))
         for key, value in weights.items():
-            if key in network and network[key].shape != value.shape:
+            if key in network and network[key].shape != value.shape and key not in resized:
                 raise ValueError(
                     f"the checkpoint's '{key}' has shape {tuple(value.shape)} but the {name} of this config "
                     f'{tuple(network[key].shape)}: load a checkpoint of the same architecture and classes.'
@@ -353,6 +353,29 @@ class SemiSegmentor(BaseSegmentor):
                 f'The checkpoint has no auxiliary head: the {name} starts with its own.',
                 logger='current',
             )
+
+
+def select_images(features: Sequence, part: slice) -> list:
+    """The same images of every stage of an encoder.
+
+    Args:
+        features (sequence): Maps (N, D, h, w), or pairs of a map and the class tokens (N, D), as
+            MMSegmentation's VisionTransformer makes them for DPTHead.
+        part (slice): Of the N images.
+    """
+    return [
+        stage[part] if isinstance(stage, Tensor) else [one[part] for one in stage]
+        for stage in features
+    ]
+
+
+def _resized_at_loading(network: nn.Module) -> set[str]:
+    """Position embeddings that their module interpolates to its own grid when it loads them."""
+    return {
+        f'{name}.pos_embed'
+        for name, module in network.named_modules()
+        if hasattr(module, '_prepare_pos_embed')
+    }
 
 
 def write_shared_once(module: SemiSegmentor, state_dict: dict, prefix: str, *_) -> None:

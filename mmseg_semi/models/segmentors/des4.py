@@ -19,7 +19,7 @@ from ...functional.pseudo_label import confidence_and_label, label_entropy
 from ...functional.sampling import RULES, STYLES, balanced_mask, pixel_weights
 from ..memory import mean_over_ranks
 from ..mixers import build_mixer
-from .base import NetworkOutput, evaluating, merge_settings, write_shared_once
+from .base import NetworkOutput, evaluating, merge_settings, select_images, write_shared_once
 from .mean_teacher import MeanTeacherSegmentor
 
 
@@ -94,6 +94,13 @@ class DeS4(MeanTeacherSegmentor):
         self.cutmix = build_mixer('AdaptiveCutMix', cfg['cutmix'])
         if cfg['prototype_init'] == 'labeled_set':
             self.required_hooks = (*self.required_hooks, 'PrototypeMeanHook')
+        head = self.teacher.decode_head
+        if cfg['decoupled_training'] and not any(True for _ in head.parameters()):
+            raise ValueError(
+                f'{type(head).__name__} has nothing to train but the classifier, which DeS4 replaces by '
+                'prototypes, so that no decoder is left to the teacher: set '
+                'semi_train_cfg.decoupled_training=False and pixel_reweighting=False, or choose a deeper head.'
+            )
         # Here and for good: DistributedDataParallel sorts out the trained parameters when it is built.
         self.teacher.decode_head.requires_grad_(cfg['decoupled_training'])
         if cfg['shared_head']:
@@ -149,7 +156,7 @@ class DeS4(MeanTeacherSegmentor):
 
         with torch.no_grad():
             encoded = self.teacher.extract_feat(torch.cat([labeled, weak]) if started else labeled)
-        first, second = ([stage[part] for stage in encoded] for part in _halves(len(labeled)))
+        first, second = (select_images(encoded, part) for part in _halves(len(labeled)))
         teacher = self.forward_heads(self.teacher, first, tap=True)
         self._check_graph('teacher', teacher.decoder, self.decoupled)
         teacher = self.classify(self.teacher, teacher, label)

@@ -5,6 +5,7 @@ import pytest
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from mmseg.registry import MODELS
+from networks import narrow
 from tiny import build_plain, tiny_segmentor
 
 from mmseg_semi.datasets import (
@@ -138,6 +139,51 @@ def test_checkpoint_within_an_accumulated_step_is_warned_about(caplog):
         with caplog.at_level(logging.WARNING):
             StartupCheckHook().before_train(make_runner(hooks=hooks))
         assert ('accumulative_counts=2' in caplog.text) == warned
+
+
+# ------------------------------------------------------------------------------------ patches
+
+
+def patched_runner(**preprocessor):
+    """A runner whose network cuts images into patches of 14 x 14 pixels."""
+    network = narrow('linear_dinov2-s14')
+    network['data_preprocessor'].update(preprocessor)
+    runner = make_runner(num_classes=6)
+    runner.model = MODELS.build({'type': 'IMAS', 'segmentor': network})
+    return runner
+
+
+@pytest.mark.parametrize(
+    ('preprocessor', 'said', 'remedy'),
+    [
+        ({'size': (512, 512)}, r'size=\(512, 512\)', r'\(518, 518\)'),
+        ({'size': (480, 360)}, r'size=\(480, 360\)', r'\(476, 364\)'),
+        ({'size': None}, 'size=None', r'\(518, 518\)'),
+        ({'size': None, 'size_divisor': 32}, 'size_divisor=32', r'\(28, 28\)'),
+    ],
+)
+def test_crop_that_is_no_multiple_of_the_patches_is_refused(preprocessor, said, remedy):
+    runner = patched_runner(**preprocessor)
+    with pytest.raises(
+        ValueError, match=f'data_preprocessor.{said} is no multiple of 14,.* such as {remedy}'
+    ):
+        StartupCheckHook().before_train(runner)
+
+
+@pytest.mark.parametrize(
+    ('test_cfg', 'warned'),
+    [
+        (None, True),
+        ({'size_divisor': 32}, True),
+        ({'size_divisor': 28}, False),
+        ({'size': (56, 70)}, False),
+    ],
+)
+def test_validation_without_padding_to_patches_is_warned_about(test_cfg, warned, caplog):
+    runner = patched_runner(test_cfg=test_cfg)
+    with caplog.at_level(logging.WARNING):
+        StartupCheckHook().before_train(runner)
+    assert ('test_cfg=dict(size_divisor=14)' in caplog.text) == warned
 
 
 # ------------------------------------------------------------------------------------ self-training

@@ -1,0 +1,27 @@
+# iMAS on images of your own, one GPU, SegFormer-B1: README, "Your own data",
+# shows what to set on top of it.
+_base_ = [
+    '../_base_/models/segformer_mit-b1.py',
+    '../_base_/datasets/own_semi.py',
+    '../_base_/schedules/adamw_poly_segformer.py',
+    '../_base_/runtime/semi_runtime.py',
+]
+model = dict(
+    _delete_=True,
+    type='IMAS',
+    data_preprocessor=dict(
+        _base_.data_preprocessor, type='MultiBranchDataPreprocessor', size=_base_.crop_size
+    ),
+    segmentor=_base_.model,
+    semi_train_cfg=dict(tau=0.95, unlabeled_weight=3.0),
+    semi_test_cfg=dict(predict_on='teacher'),
+)
+custom_hooks = [
+    *_base_.custom_hooks,
+    dict(type='MeanTeacherHook', decay=0.996, warmup='ratio'),
+]
+# The schedule's learning rates are for 32 images a step; this batch has 8.
+optim_wrapper = dict(optimizer=dict(lr=1.5e-05))
+auto_scale_lr = dict(base_batch_size=8)
+train_cfg = dict(max_iters=20000, val_interval=2000)
+default_hooks = dict(checkpoint=dict(interval=2000))

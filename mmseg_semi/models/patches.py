@@ -1,0 +1,40 @@
+"""Which image sizes a vision transformer reads without stretching them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mmcv.cnn.bricks.transformer import PatchEmbed
+from mmseg.models.utils.embed import PatchEmbed as SegPatchEmbed
+from torch import nn
+
+#: Hierarchical encoders embed patches of 4 pixels or less and round up as convolutions do.
+SMALLEST = 8
+
+
+def patch_size(network: nn.Module) -> int | None:
+    """Side of the patches in pixels that a plain vision transformer cuts images into; None for other encoders.
+
+    Such an encoder pads images to whole patches by itself and keeps it to itself: its map, and so the logits,
+    are those of a larger image, which are then resized to the smaller one.
+    """
+    for module in network.modules():
+        if isinstance(module, (PatchEmbed, SegPatchEmbed)):
+            kernel, stride = module.projection.kernel_size, module.projection.stride
+            if kernel == stride and stride[0] >= SMALLEST:
+                return stride[0]
+    return None
+
+
+def whole_patches(size: int | Sequence[int], patch: int) -> bool:
+    """Whether a size, an int or (height, width), is a multiple of the patch."""
+    sides = size if isinstance(size, Sequence) else (size,)
+    return all(side % patch == 0 for side in sides)
+
+
+def nearest(size: int | Sequence[int] | None, patch: int) -> tuple[int, int]:
+    """The (height, width) of whole patches that is nearest to a size; around 512 x 512 for None."""
+    height, width = (
+        size if isinstance(size, Sequence) else (512, 512) if size is None else (size, size)
+    )
+    return tuple(max(1, round(side / patch)) * patch for side in (height, width))
