@@ -250,7 +250,7 @@ def tiny_config(
     )
     if method:
         teacher = {'type': 'MeanTeacherHook', 'decay': 0.9, 'copy_epochs': 1}
-        one = {'type': 'SetIterationHook'}
+        one = {'type': 'IterationHook'}
         config.custom_hooks.append(one if method in ONE_NETWORK else teacher)
         config.custom_hooks += hooks
         if by_epoch:

@@ -29,9 +29,11 @@ from ._common import (
     image_chunks,
     no_autocast,
     row_strips,
+    to_size,
     unit,
     upsample,
 )
+from .mixing import upsample_and_paste
 
 _REDUCTIONS = ('valid_mean', 'pixel_mean', 'image_sum', 'none')
 _DIVISORS = ('area', 'valid', 'confident')
@@ -241,6 +243,81 @@ def soft_cross_entropy(
     with no_autocast(logits.device):
         sums = _image_sums(exact_float(logits), target_probs.detach(), valid_mask, align_corners)
         return sums / _pixels_per_image(target_probs)
+
+
+def squared_error(
+    logits: Tensor,
+    teacher_logits: Tensor,
+    size: int | tuple[int, int],
+    *,
+    partner: Tensor | None = None,
+    boxes: Tensor | None = None,
+    pixel_weight: Tensor | None = None,
+    class_mean: bool = False,
+    align_corners: bool = False,
+) -> Tensor:
+    """Squared distance of two networks' probabilities: 1/(H W) Σ_j w_j ||p_j - q_j||² (Mean Teacher, Sec. 2).
+
+    p are the probabilities of `logits`, q those of the teacher, which are constants. With boxes, q is cut
+    and pasted like the images that the first network saw (CutMix-Seg): probabilities mixed by a mask of
+    zeros and ones are those of the mixed logits. Images are upsampled and compared a few at a time, and
+    once more in the backward pass, so that no full-resolution tensor of the batch exists.
+
+    Args:
+        logits: (N, C, h, w) of the network that learns, any floating dtype.
+        teacher_logits: (N, C, h', w'), of the unmixed images.
+        size: (H, W) of the images, an int for a square.
+        partner: (N,) int64, the image whose boxes are pasted into each; with `boxes`.
+        boxes: (N, 4) int64 as of `mixing.paste`.
+        pixel_weight: (N, H, W), multiplies each pixel's distance, as a mask (bool) or by a number; the
+            divisor stays H W.
+        class_mean: divide by C besides, as Mean Teacher's code does; the paper's equation, CutMix-Seg and
+            its code take the sum over the classes.
+        align_corners: how the upsampling aligns its grid.
+
+    Returns:
+        (N,) float32 (float64 for float64 logits).
+
+    Raises:
+        ValueError: if the shapes do not fit.
+    """
+    check_logits(logits)
+    check_logits(teacher_logits)
+    if logits.shape[:2] != teacher_logits.shape[:2]:
+        raise ValueError(
+            f'teacher_logits has shape {tuple(teacher_logits.shape)} and logits {tuple(logits.shape)}, '
+            'but both must be of the same images and classes.'
+        )
+    num_images, num_classes = logits.shape[:2]
+    height, width = to_size(size)
+    if pixel_weight is not None and pixel_weight.shape != (num_images, height, width):
+        raise ValueError(
+            f'pixel_weight has shape {tuple(pixel_weight.shape)}, but must be '
+            f'{(num_images, height, width)}.'
+        )
+    teacher_logits = teacher_logits.detach()
+
+    def chunk(logits: Tensor, images: slice) -> Tensor:
+        with no_autocast(logits.device):
+            target = upsample_and_paste(
+                teacher_logits,
+                (height, width),
+                images=images,
+                partner=partner,
+                boxes=boxes,
+                align_corners=align_corners,
+            ).softmax(dim=1)
+            probs = upsample(exact_float(logits), (height, width), align_corners).softmax(dim=1)
+            distance = (probs - target).square().sum(dim=1)
+            if pixel_weight is not None:
+                distance = distance * pixel_weight[images]
+            return distance.sum(dim=(1, 2)) / (height * width)
+
+    parts = image_chunks(num_images, num_classes * height * width)
+    options = dict(use_reentrant=False, preserve_rng_state=False)
+    values = [checkpoint(chunk, logits[part], part, **options) for part in parts]
+    value = torch.cat(values) if values else exact_float(logits).flatten(1).sum(dim=1)
+    return value / num_classes if class_mean else value
 
 
 def info_nce(
@@ -558,4 +635,5 @@ __all__ = [
     'info_nce',
     'ohem_cross_entropy',
     'soft_cross_entropy',
+    'squared_error',
 ]

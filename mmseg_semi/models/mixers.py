@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..functional.mixing import hard_easy_partners, mix_intensity, paste, sample_boxes
 
-BOX_STYLES = ('imas', 'unimatch', 'u2pl')
+BOX_STYLES = ('imas', 'unimatch', 'u2pl', 'cutmix_seg')
 
 
 class CutMixPlan(NamedTuple):

@@ -4,13 +4,13 @@ from .atomic_checkpoint_hook import AtomicCheckpointHook
 from .class_count_hook import ClassCountHook
 from .class_distribution_hook import ClassDistributionHook
 from .finite_loss_hook import FiniteLossHook
+from .iteration_hook import IterationHook
 from .mean_teacher_hook import MeanTeacherHook
 from .prototype_init_hook import PrototypeInitHook
 from .prototype_mean_hook import PrototypeMeanHook
 from .pseudo_label_monitor_hook import PseudoLabelMonitorHook
 from .reliable_selection_hook import ReliableSelectionHook
 from .resumable_randomness_hook import ResumableRandomnessHook
-from .set_iteration_hook import SetIterationHook
 from .startup_check_hook import StartupCheckHook
 
 __all__ = [
@@ -18,12 +18,12 @@ __all__ = [
     'ClassCountHook',
     'ClassDistributionHook',
     'FiniteLossHook',
+    'IterationHook',
     'MeanTeacherHook',
     'PrototypeInitHook',
     'PrototypeMeanHook',
     'PseudoLabelMonitorHook',
     'ReliableSelectionHook',
     'ResumableRandomnessHook',
-    'SetIterationHook',
     'StartupCheckHook',
 ]

@@ -52,7 +52,7 @@ class UniMatch(TwoViewSegmentor):
     Args: see :class:`~mmseg_semi.models.SemiSegmentor`.
     """
 
-    required_hooks = ('SetIterationHook',)
+    required_hooks = ('IterationHook',)
     train_defaults = {
         **TwoViewSegmentor.train_defaults,
         'feature_weight': 0.5,
