@@ -24,6 +24,9 @@ NUM_LABELED, NUM_UNLABELED, NUM_VAL = 5, 9, 4
 #: What each method needs beside the defaults: settings, and hooks.
 METHODS = {
     'IMAS': ({'tau': 0.3, 'unlabeled_weight': 1.0}, []),
+    'MeanTeacher': ({'unlabeled_start': 2, 'rampup_iters': 6}, []),
+    'CutMixSeg': ({'tau': 0.3}, []),
+    'FixMatch': ({'tau': 0.3, 'unlabeled_start': 2}, []),
     'ESL': (
         {
             'segmentation_head': {'channels': 8},
@@ -241,7 +244,8 @@ def tiny_config(
         format_python_code=False,
     )
     if method:
-        config.custom_hooks.append({'type': 'MeanTeacherHook', 'decay': 0.9, 'copy_epochs': 1})
+        teacher = {'type': 'MeanTeacherHook', 'decay': 0.9, 'copy_epochs': 1}
+        config.custom_hooks.append({'type': 'IterationHook'} if method == 'FixMatch' else teacher)
         config.custom_hooks += hooks
         if by_epoch:
             config.train_dataloader.sampler.endless = False
