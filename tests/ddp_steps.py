@@ -79,9 +79,12 @@ def train_method(
     return {'state_dict': inner.state_dict(), 'logs': logs}
 
 
-def train_several(rank: int, world_size: int, iterations: int, runs: list[tuple]) -> list[dict]:
-    """:func:`train_method` once for each of ``runs``, its further arguments, in the same processes."""
-    return [train_method(rank, world_size, iterations, *run) for run in runs]
+def train_methods(rank: int, world_size: int, iterations: int, settings: dict[str, dict]) -> dict:
+    """Train several methods, one after the other: processes take longer to start than to train."""
+    return {
+        method: train_method(rank, world_size, iterations, method, given)
+        for method, given in settings.items()
+    }
 
 
 def remember_parts(rank: int, world_size: int) -> dict:

@@ -59,6 +59,9 @@ METHODS = {
     'imas': 'IMAS',
     'esl': 'ESL',
     'des4': 'DeS4',
+    'mean-teacher': 'MeanTeacher',
+    'cutmix-seg': 'CutMixSeg',
+    'fixmatch': 'FixMatch',
     'unimatch': 'UniMatch',
     'unimatch-v2': 'UniMatchV2',
 }
@@ -104,7 +107,9 @@ LABELS['stpp-retrain3'] = {**LABELS['stpp'], 'retrain3': ['stage://label_all']}
 def step_of(said: re.Match) -> int:
     if said['method'] == 'unimatch-v2':
         return {**STEP, 'cityscapes': 8}[said['dataset']]
-    return (HALF_STEP if said['method'] in ('esl', 'unimatch') else STEP)[said['dataset']]
+    return (HALF_STEP if said['method'] in ('esl', 'fixmatch', 'unimatch') else STEP)[
+        said['dataset']
+    ]
 
 
 def ids(file: Path) -> str:
@@ -226,6 +231,7 @@ GEOMETRY = ('RandomResize', 'Pad', 'RandomFlip', 'RandomCrop')
 def test_there_are_configs():
     methods = {file.parent.name for file in FILES}
     assert {'des4', 'esl', 'imas', 'suponly', 'st', 'stpp'} <= methods
+    assert {'mean_teacher', 'cutmix_seg', 'fixmatch'} <= methods
     assert {'unimatch', 'unimatch_v2'} <= methods
     assert all(NAME.fullmatch(file.name) for file in NAMED), (
         'a file name does not follow the pattern'
@@ -393,7 +399,7 @@ def test_pipelines_build(file):
         unlabeled = found['unlabeled']
         assert not steps(unlabeled, 'LoadAnnotations', 'PackSegInputs')
         assert unlabeled[1].type == 'AddValidMask'
-        if cfg.model.type in ('ESL', 'DeS4'):  # CutMix is its only strong augmentation
+        if cfg.model.type in ('ESL', 'DeS4', 'CutMixSeg'):  # CutMix is its only strong augmentation
             assert unlabeled[-1].type == 'PackUnlabeledInputs'
             assert not steps(unlabeled, 'RandomIntensity')
         else:
@@ -498,7 +504,9 @@ def test_dumped_config_is_the_config(file, monkeypatch):
     assert again.to_dict() == cfg.to_dict()
 
 
-@pytest.mark.parametrize('method', ['des4', 'esl', 'imas', 'stpp', 'suponly', 'unimatch_v2'])
+@pytest.mark.parametrize(
+    'method', ['des4', 'esl', 'fixmatch', 'imas', 'stpp', 'suponly', 'unimatch_v2']
+)
 def test_laid_out_dump_is_the_config(method):
     cfg = load(next(file for file in FILES if file.parent.name == method))
     assert Config.fromstring(cfg.pretty_text, '.py').to_dict() == cfg.to_dict()
@@ -715,6 +723,107 @@ def test_des4_has_all_partitions_of_the_paper():
     }.items():
         for count in counts:
             assert sum(f'_{family}-{count}-' in name for name in names) == 1
+
+
+BASELINES = ('mean-teacher', 'cutmix-seg', 'fixmatch')
+
+
+@pytest.mark.parametrize(
+    'file', _named('^(mean-teacher|cutmix-seg)_.*(_voc12-|_cityscapes-)'), ids=ids
+)
+def test_consistency_baselines_stand_in_the_frame_of_imas(file):
+    """The same network, images and schedule, and so those of the supervised baselines."""
+    method = next(name for name in BASELINES if file.name.startswith(name))
+    cfg, twin = load(file), load(ROOT / 'imas' / file.name.replace(method, 'imas'))
+    for key in (
+        'train_cfg',
+        'optim_wrapper',
+        'param_scheduler',
+        'auto_scale_lr',
+        'val_dataloader',
+        'test_dataloader',
+    ):
+        assert cfg[key] == twin[key]
+    for key in ('segmentor', 'data_preprocessor', 'semi_test_cfg'):
+        assert cfg.model[key] == twin.model[key]
+    assert cfg.train_dataloader.sampler == twin.train_dataloader.sampler
+    mine, theirs = cfg.train_dataloader.dataset, twin.train_dataloader.dataset
+    assert mine.labeled == theirs.labeled
+    assert mine.unlabeled.ann_file == theirs.unlabeled.ann_file
+    assert mine.unlabeled.pipeline[:-1] == theirs.unlabeled.pipeline[:-1]
+    (teacher,) = [hook for hook in cfg.custom_hooks if hook.type == 'MeanTeacherHook']
+    settings, model = model_of(cfg).semi_train_cfg, model_of(cfg)
+    if method == 'cutmix-seg':
+        # The paper's code does not warm its teacher up.
+        assert (teacher.decay, teacher.warmup, teacher.buffers) == (0.99, 'none', 'average')
+        assert settings == type(model).train_defaults
+    else:
+        assert (teacher.decay, teacher.warmup, teacher.buffers) == (0.99, 'ratio', 'average')
+        epoch = twin.train_cfg.max_iters // (80 if '_voc12-' in file.name else 240)
+        assert settings == {**type(model).train_defaults, 'rampup_iters': 3 * epoch}
+
+
+@pytest.mark.parametrize('file', _named('^fixmatch_.*(_voc12-|_cityscapes-)'), ids=ids)
+def test_fixmatch_benchmarks_follow_the_re_run(file):
+    """LiheYoung/UniMatch: configs/pascal.yaml, configs/cityscapes.yaml, fixmatch.py, dataset/."""
+    cfg, voc = load(file), '_voc12-' in file.name
+    network, model = network_config(cfg), model_of(cfg)
+    optimizer = cfg.optim_wrapper.optimizer
+    assert (optimizer.type, optimizer.momentum, optimizer.weight_decay) == ('SGD', 0.9, 1e-4)
+    assert optimizer.lr == (0.001 if voc else 0.005)
+    assert (
+        'paramwise_cfg' in cfg.optim_wrapper
+    ) == voc  # ten times the rate for the heads, or once
+    assert cfg.param_scheduler[0].power == 0.9
+    assert model.semi_train_cfg == {
+        **type(model).train_defaults,
+        'tau': 0.95 if voc else 0.0,
+        'labeled_weight': 0.5,
+        'unlabeled_weight': 0.5,
+    }
+    assert cfg.model.semi_test_cfg.predict_on == 'student'
+    assert network.backbone.multi_grid is None
+    assert network.decode_head.dilations == (1, 6, 12, 18)
+    assert network.auxiliary_head is None
+    ohem = None if voc else dict(threshold=0.7, min_kept=200000)
+    assert network.decode_head.loss_decode.get('ohem') == ohem
+    side = 321 if voc else 801
+    if voc:
+        assert network.test_cfg.mode == 'whole'
+    else:
+        assert network.test_cfg == dict(mode='slide', crop_size=(801, 801), stride=(534, 534))
+    scale = (500, 500) if voc else (2048, 1024)
+    assert steps(labeled_config(cfg).pipeline, *GEOMETRY) == [
+        dict(type='RandomResize', scale=scale, ratio_range=(0.5, 2.0), keep_ratio=True),
+        dict(type='Pad', size=(side, side), pad_val=dict(img=0, seg=255)),
+        dict(type='RandomCrop', crop_size=(side, side)),
+        dict(type='RandomFlip', prob=0.5),
+    ]
+
+
+@pytest.mark.parametrize('file', _named('^(mean-teacher|fixmatch)_'), ids=ids)
+def test_strong_view_is_colour_and_blur(file):
+    (views,) = steps(unlabeled_config(load(file)).pipeline, 'MultiBranch')
+    assert [step.type for step in views.weak] == ['PackUnlabeledInputs']
+    # With UniMatch's values, which are ST++'s and the transforms' defaults; without its Cutout.
+    assert views.strong == [
+        *(dict(type=name) for name in STRONG[:3]),
+        dict(type='PackUnlabeledInputs'),
+    ]
+
+
+@pytest.mark.parametrize('method', BASELINES)
+def test_baselines_have_the_partitions_of_the_tables(method):
+    names = [file.name for file in _named(f'^{method}_')]
+    for family, counts in {
+        '_voc12-classic': (92, 183, 366, 732, 1464),
+        '_cityscapes-u2pl': (186, 372, 744, 1488),
+        'r18-d8.*_camvid': ('1_2', '1_4', '1_8', '1_16'),
+        'tiny_600iter_camvid': ('1_8', '1_16'),
+        'shapes': (40,),
+    }.items():
+        for count in counts:
+            assert sum(bool(re.search(f'{family}-{count}-', name)) for name in names) == 1
 
 
 @pytest.mark.parametrize('name', ['voc12', 'cityscapes'])

@@ -24,6 +24,9 @@ NUM_LABELED, NUM_UNLABELED, NUM_VAL = 5, 9, 4
 #: What each method needs beside the defaults: settings, and hooks.
 METHODS = {
     'IMAS': ({'tau': 0.3, 'unlabeled_weight': 1.0}, []),
+    'MeanTeacher': ({'unlabeled_start': 2, 'rampup_iters': 6}, []),
+    'CutMixSeg': ({'tau': 0.3}, []),
+    'FixMatch': ({'tau': 0.3, 'unlabeled_start': 2}, []),
     'ESL': (
         {
             'segmentation_head': {'channels': 8},
@@ -43,7 +46,7 @@ METHODS = {
     'UniMatchV2': ({'tau': 0.3, 'unlabeled_start': 3}, []),
 }
 #: Methods without a teacher.
-ONE_NETWORK = ('UniMatch',)
+ONE_NETWORK = ('FixMatch', 'UniMatch')
 #: Methods that learn from two strong views.
 TWO_VIEWS = ('UniMatch', 'UniMatchV2')
 #: Where the sets begin in the stream of drawn images, and in the files.
