@@ -6,7 +6,10 @@ import copy
 import functools
 from pathlib import Path
 
+import pytest
 from mmengine.config import Config
+
+from mmseg_semi import bases
 
 BASES = Path(__file__).parents[1] / 'configs' / '_base_' / 'models'
 NUM_CLASSES = 6
@@ -101,8 +104,6 @@ NETWORKS = {
 
 @functools.cache
 def _base(name: str) -> dict:
-    from mmseg_semi import bases
-
     (path,) = bases(name) if '::' in name else (BASES / f'{name}.py',)
     return Config.fromfile(path).model.to_dict()
 
@@ -116,6 +117,8 @@ def narrow(name: str, **changes) -> dict:
     """
     base, settings = NETWORKS[name]
     model = copy.deepcopy(_base(base))
+    if model['backbone']['type'].startswith('mmpretrain.'):
+        pytest.importorskip('mmpretrain.models')
     settings = {**settings, **{key.replace('__', '.'): value for key, value in changes.items()}}
     settings |= {'pretrained': None, 'backbone.init_cfg': None, 'data_preprocessor.size': SIZE}
     for head in ('decode_head', 'auxiliary_head'):

@@ -1068,6 +1068,48 @@ def test_ten_lines_of_self_training_on_images_of_your_own():
     assert {'teacher', 'select', 'final'} <= build_stages(cfg).keys()
 
 
+def test_other_method_on_another_network():
+    """The block of docs/configs.md as it stands."""
+    text = (ROOT.parent / 'docs' / 'configs.md').read_text(encoding='utf-8')
+    section = text[text.index('## Other networks\n') :]
+    cfg = Config.fromstring(re.search(r'```python\n(.*?)```', section, re.DOTALL)[1], '.py')
+    model = model_of(cfg)
+    assert type(model).__name__ == 'ESL'
+    assert type(model.student.backbone).__name__ == 'MixVisionTransformer'
+    assert type(model.student.decode_head).__name__ == 'SegformerHead'
+    assert set(model.required_hooks) <= {hook.type for hook in cfg.custom_hooks}
+    (rate,) = {
+        group['lr']
+        for group in build_optim_wrapper(model, cfg.optim_wrapper).optimizer.param_groups
+        if any(p is model.student.decode_head.projector[0].conv.weight for p in group['params'])
+    }
+    assert rate == pytest.approx(6e-4)
+    # The table above it has every config for images of one's own.
+    listed = re.findall(r'^\| `(imas_\S+?)_\*_(own-\S+)`', section, re.MULTILINE)
+    own = [file.stem for file in _named('^imas.*_own-')]
+    assert sorted('_1xb8-20k_'.join(parts) for parts in listed) == own
+
+
+OWN = [file.stem for file in NAMED if file.parent.name == 'imas' and '_own-' in file.name]
+
+
+@pytest.mark.parametrize('name', OWN)
+def test_ten_lines_of_the_readme_go_on_top_of_any_network(name):
+    text = (ROOT.parent / 'README.md').read_text(encoding='utf-8')
+    block = re.search(r'```python\n(.*?)```', text[text.index('## Your own data\n') :], re.DOTALL)[
+        1
+    ]
+    block = block.replace('imas_deeplabv3plus_r50-d8_1xb8-20k_own-512x512', name)
+    if network_config(load(ROOT / 'imas' / f'{name}.py')).get('auxiliary_head') is None:
+        block = block.replace(', auxiliary_head=dict(num_classes=2)', '')
+    cfg = Config.fromstring(block, '.py')
+    assert model_of(cfg).num_classes == 2
+    for dataset in (labeled_config(cfg), unlabeled_config(cfg), cfg.val_dataloader.dataset):
+        assert dataset.data_root == 'data/cracks'
+        crops = [step.crop_size for step in steps(dataset.pipeline, 'RandomCrop')]
+        assert set(crops) <= {cfg.model.data_preprocessor.size}
+
+
 def test_every_base_is_used(parse_each_file_once):
     for file in FILES:
         load(file)

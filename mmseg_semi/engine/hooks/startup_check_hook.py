@@ -18,7 +18,7 @@ from ...datasets import (
 )
 from ...datasets.files import real_paths
 from ...models.patches import nearest, patch_size, whole_patches
-from ...models.segmentors.base import SemiSegmentor
+from ...models.segmentors import SemiSegmentor, SlideScoreEncoderDecoder
 from ._common import unwrap
 
 
@@ -71,14 +71,20 @@ class StartupCheckHook(Hook):
         if patch is None:
             return
         preprocessor = model.data_preprocessor
+        network = getattr(model, model.networks[0]) if isinstance(model, SemiSegmentor) else model
         key = 'size' if preprocessor.size_divisor is None else 'size_divisor'
-        size = getattr(preprocessor, key)
-        if size is None or not whole_patches(size, patch):
-            raise ValueError(
-                f'data_preprocessor.{key}={size} is no multiple of {patch}, the side of the patches that the '
-                f'backbone cuts images into: set data_preprocessor.size and the crop_size of RandomCrop to '
-                f'multiples of {patch}, such as {nearest(size, patch)}.'
-            )
+        sizes = {f'data_preprocessor.{key}': getattr(preprocessor, key)}
+        if (network.test_cfg or {}).get('mode') == 'slide':
+            sizes['test_cfg.crop_size'] = network.test_cfg['crop_size']
+            if isinstance(network, SlideScoreEncoderDecoder):  # its last windows end at the border
+                sizes['test_cfg.stride'] = network.test_cfg['stride']
+        for key, size in sizes.items():
+            if size is None or not whole_patches(size, patch):
+                also = ' and the crop_size of RandomCrop' if 'preprocessor' in key else ''
+                raise ValueError(
+                    f'{key}={size} is no multiple of {patch}, the side of the patches that the backbone cuts '
+                    f'images into: set {key}{also} to multiples of {patch}, such as {nearest(size, patch)}.'
+                )
         tested = preprocessor.test_cfg or {}
         sizes = [tested[key] for key in ('size', 'size_divisor') if tested.get(key) is not None]
         if runner.val_loop is not None and not any(whole_patches(size, patch) for size in sizes):

@@ -2,6 +2,7 @@ import logging
 from types import SimpleNamespace
 
 import pytest
+from mmengine.config import ConfigDict
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from mmseg.registry import MODELS
@@ -167,6 +168,26 @@ def test_crop_that_is_no_multiple_of_the_patches_is_refused(preprocessor, said, 
     with pytest.raises(
         ValueError, match=f'data_preprocessor.{said} is no multiple of 14,.* such as {remedy}'
     ):
+        StartupCheckHook().before_train(runner)
+
+
+@pytest.mark.parametrize(
+    ('kind', 'crop', 'stride', 'said'),
+    [
+        ('EncoderDecoder', (513, 518), (340, 340), r'test_cfg.crop_size=\(513, 518\)'),
+        ('EncoderDecoder', (518, 518), (340, 340), None),
+        ('SlideScoreEncoderDecoder', (518, 518), (340, 336), r'test_cfg.stride=\(340, 336\)'),
+        ('SlideScoreEncoderDecoder', (518, 518), (336, 336), None),
+    ],
+)
+def test_windows_that_cut_patches_are_refused(kind, crop, stride, said):
+    test_cfg = {'mode': 'slide', 'crop_size': crop, 'stride': stride}
+    network = narrow('linear_dinov2-s14', type=kind, test_cfg=ConfigDict(test_cfg))
+    runner = make_runner(num_classes=6)
+    runner.model = MODELS.build({'type': 'IMAS', 'segmentor': network})
+    if said is None:
+        return StartupCheckHook().before_train(runner)
+    with pytest.raises(ValueError, match=f'{said} is no multiple of 14,'):
         StartupCheckHook().before_train(runner)
 
 

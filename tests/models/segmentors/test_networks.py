@@ -16,7 +16,7 @@ from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from networks import BASES, NETWORKS, NUM_CLASSES, SIZE, narrow
-from tiny import collated_batch
+from tiny import collated_batch, tiny_segmentor
 from tiny_run import METHODS, build_runner, tiny_config
 from torch import nn
 
@@ -262,7 +262,9 @@ def dinov2_checkpoint(path: Path, grid: int = 5) -> dict:
     del config['init_cfg']
     weights = MODELS.build(config).state_dict()
     weights = {f'backbone.{key}': torch.randn_like(value) for key, value in weights.items()}
-    torch.save({'state_dict': weights, 'meta': {}}, path)
+    # What DINOv2 was trained with and nobody reads.
+    others = {'backbone.mask_token': torch.zeros(1, 16)}
+    torch.save({'state_dict': {**weights, **others}, 'meta': {}}, path)
     return weights
 
 
@@ -392,7 +394,7 @@ def test_normalised_tokens_are_those_of_a_layer_norm(height):
     torch.testing.assert_close(got, expected)
 
 
-def test_mask_classification_is_refused_in_one_sentence():
+def test_heads_that_are_no_decode_heads_are_refused():
     class QueryHead(nn.Module):
         """As Mask2FormerHead, which needs mmdet: no BaseDecodeHead."""
 
@@ -400,3 +402,33 @@ def test_mask_classification_is_refused_in_one_sentence():
     model.student.decode_head = QueryHead()
     with pytest.raises(ValueError, match='EncoderDecoder with QueryHead cannot be wrapped'):
         _check_network(model.student)
+
+
+def test_heads_with_several_outputs_are_refused():
+    segmentor = tiny_segmentor(type='DAHead', pam_channels=4)
+    for key in ('num_convs', 'concat_input'):
+        del segmentor['decode_head'][key]
+    model = MODELS.build({'type': 'IMAS', 'segmentor': segmentor}).train()
+    with pytest.raises(ValueError, match='DAHead returns tuple in training, not one map of logits'):
+        model.train_step(batch_for(model), wrapper_for(model))
+
+
+def test_mask_transformer_trains_where_nothing_is_tapped():
+    segmentor = narrow('linear_dinov2-s14')
+    segmentor['decode_head'] = {
+        'type': 'SegmenterMaskTransformerHead',
+        'in_channels': 16,
+        'channels': 16,
+        'embed_dims': 16,
+        'num_layers': 1,
+        'num_heads': 2,
+        'num_classes': NUM_CLASSES,
+        'in_index': 0,
+    }
+    model = MODELS.build({'type': 'IMAS', 'segmentor': segmentor}).train()
+    log = model.train_step(batch_for(model), wrapper_for(model))
+    assert all(torch.isfinite(torch.as_tensor(value)) for value in log.values())
+    assert [key for key, p in model.student.named_parameters() if p.grad is None] == []
+    for method in ('ESL', 'DeS4'):
+        with pytest.raises(ValueError, match='SegmenterMaskTransformerHead has'):
+            MODELS.build({'type': method, 'segmentor': segmentor})
