@@ -13,7 +13,15 @@ model = dict(
         _base_.data_preprocessor, type='MultiBranchDataPreprocessor', size=_base_.crop_size
     ),
     segmentor=_base_.model,
-    semi_train_cfg=dict(tau=0.7, unlabeled_weight=1.0, unlabeled_start=2000),
+    # As the small check of CamVid, from scratch: a lower threshold and a supervised start, labels of eval mode,
+    # and one forward for all views.
+    semi_train_cfg=dict(
+        tau=0.7,
+        unlabeled_weight=1.0,
+        unlabeled_start=2000,
+        label_mode='eval',
+        joint_forward=True,
+    ),
     semi_test_cfg=dict(predict_on='student'),
 )
 custom_hooks = [*_base_.custom_hooks, dict(type='IterationHook')]

@@ -13,7 +13,15 @@ model = dict(
         _base_.data_preprocessor, type='MultiBranchDataPreprocessor', size=_base_.crop_size
     ),
     segmentor=_base_.model,
-    semi_train_cfg=dict(tau=0.6, unlabeled_weight=0.25, unlabeled_start=200),
+    # Other settings than with pre-trained weights: a lower threshold and weight, a supervised start, labels
+    # of eval mode, and one forward for all views, whose statistics a small batch needs.
+    semi_train_cfg=dict(
+        tau=0.6,
+        unlabeled_weight=0.25,
+        unlabeled_start=200,
+        label_mode='eval',
+        joint_forward=True,
+    ),
     semi_test_cfg=dict(predict_on='student'),
 )
 custom_hooks = [*_base_.custom_hooks, dict(type='IterationHook')]

@@ -7,6 +7,7 @@ from ddp_steps import train_methods
 from mmengine.optim import build_optim_wrapper
 from ranks import run_on_ranks
 from tiny import collated_batch
+from tiny_run import build_runner, tiny_config
 
 #: The method's term, its weight, and settings with which it is not trivial.
 METHODS = {
@@ -99,6 +100,24 @@ def test_bfloat16_autocast_keeps_the_terms_in_float32(method):
     torch.testing.assert_close(rough[term], exact[term], rtol=0.1, atol=1e-3)
     rough[term].backward()
     assert all(torch.isfinite(parameter.grad).all() for parameter in model.student.parameters())
+
+
+def test_validation_of_one_network_reports_it_alone(tmp_path):
+    runner = build_runner(tiny_config(tmp_path, 'FixMatch', train_cfg__max_iters=4))
+    runner.train()
+    assert runner.model.iteration == 3
+    metrics = runner.val_loop.run()
+    assert {key.partition('/')[0] for key in metrics} == {'student'}
+    assert 'ema_decay' not in {key.rpartition('/')[2] for key in runner.message_hub.log_scalars}
+
+
+def test_missing_hook_stops_the_run(tmp_path):
+    config = tiny_config(tmp_path, 'FixMatch')
+    config.custom_hooks.pop()
+    with pytest.raises(
+        ValueError, match=r"FixMatch needs IterationHook: add dict\(type='IterationHook"
+    ):
+        build_runner(config).train()
 
 
 def test_two_ranks_with_half_the_batch_train_like_one(tmp_path):
