@@ -73,10 +73,18 @@ def train_method(
     for iteration in range(iterations):
         batch = collated_batch(4, 4, seed=iteration)
         logs.append(model.train_step(halve(batch, rank, world_size), wrapper))
-        if wrapper.should_update():
+        if wrapper.should_update() and 'teacher' in inner.networks:
             inner.update_teacher(0.9)
     logs = [{key: value.detach() for key, value in log.items()} for log in logs]
     return {'state_dict': inner.state_dict(), 'logs': logs}
+
+
+def train_methods(rank: int, world_size: int, iterations: int, settings: dict[str, dict]) -> dict:
+    """Train several methods, one after the other: processes take longer to start than to train."""
+    return {
+        method: train_method(rank, world_size, iterations, method, given)
+        for method, given in settings.items()
+    }
 
 
 def remember_parts(rank: int, world_size: int) -> dict:

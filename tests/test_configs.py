@@ -42,7 +42,8 @@ FILES = sorted(f for f in ROOT.rglob('*.py') if '_base_' not in f.relative_to(RO
 BASES = sorted((ROOT / '_base_').rglob('*.py'))
 #: {method}_{model}_{schedule}_{dataset}[-{partition}]-{crop}.py; the demo's configs have names of their own.
 NAME = re.compile(
-    r'(?P<method>[a-z]+4?)(-(?P<variant>official|st|retrain3|centercrop))?_'
+    r'(?P<method>mean-teacher|cutmix-seg|unimatch-v2|[a-z]+4?)'
+    r'(-(?P<variant>official|st|retrain3|centercrop))?_'
     r'(?P<head>deeplabv3plus|pspnet|segformer|upernet|dpt|linear)_(?P<net>[a-z0-9-]+)_'
     r'((?P<gpus>\d+)xb(?P<batch>\d+)-)?(?P<length>\d+)(?P<unit>e|k|iter)_'
     r'(?P<dataset>[a-z0-9]+)(-(?P<partition>[a-z0-9_-]+))?-(?P<crop>\d+x\d+)\.py'
@@ -53,16 +54,39 @@ NAMED = [file for file in FILES if file.parent.name != 'demo']
 TOTAL = {'voc12': 10582, 'cityscapes': 2975, 'camvid': 367, 'shapes': 540}
 STEP = {'voc12': 16, 'cityscapes': 16, 'camvid': 8, 'shapes': 8, 'own': 4}
 #: Methods whose windows on Cityscapes are MMSegmentation's.
-WHOLE = ('esl', 'des4')
-METHODS = {'imas': 'IMAS', 'esl': 'ESL', 'des4': 'DeS4'}
-#: Networks beside ResNets: decode head, encoder, and the pixels per place of its last map and of the logits.
-NETWORKS = {
-    'segformer_mit-b1': ('SegformerHead', 'MixVisionTransformer', 32, 4),
-    'upernet_convnext-t': ('UPerHead', 'mmpretrain.ConvNeXt', 32, 4),
-    'dpt_dinov2-s14': ('FeatureMapDPTHead', 'mmpretrain.VisionTransformer', 14, 518 / 304),
-    'linear_dinov2-s14': ('FCNHead', 'mmpretrain.VisionTransformer', 14, 14),
+WHOLE = ('esl', 'des4', 'unimatch-v2')
+METHODS = {
+    'imas': 'IMAS',
+    'esl': 'ESL',
+    'des4': 'DeS4',
+    'mean-teacher': 'MeanTeacher',
+    'cutmix-seg': 'CutMixSeg',
+    'fixmatch': 'FixMatch',
+    'unimatch': 'UniMatch',
+    'unimatch-v2': 'UniMatchV2',
 }
-ESL_STEP = {**STEP, 'voc12': 8, 'cityscapes': 8}
+#: Methods that learn from two strong views.
+TWO_VIEWS = ('UniMatch', 'UniMatchV2')
+#: Networks beside ResNets: decode head, encoder, and sides of its last map and of the logits in their pixels.
+NETWORKS = {
+    'segformer_mit-b1': (
+        'SegformerHead',
+        'MixVisionTransformer',
+        lambda side: (side // 32, side // 4),
+    ),
+    'upernet_convnext-t': ('UPerHead', 'mmpretrain.ConvNeXt', lambda side: (side // 32, side // 4)),
+    'dpt_dinov2-s14': (
+        'FeatureMapDPTHead',
+        'mmpretrain.VisionTransformer',
+        lambda side: (side // 14, -(-side // 28) * 16),
+    ),
+    'linear_dinov2-s14': (
+        'FCNHead',
+        'mmpretrain.VisionTransformer',
+        lambda side: (side // 14, side // 14),
+    ),
+}
+HALF_STEP = {**STEP, 'voc12': 8, 'cityscapes': 8}
 
 
 MIXED = {**STEP, 'own': 8}
@@ -81,7 +105,11 @@ LABELS['stpp-retrain3'] = {**LABELS['stpp'], 'retrain3': ['stage://label_all']}
 
 
 def step_of(said: re.Match) -> int:
-    return (ESL_STEP if said['method'] == 'esl' else STEP)[said['dataset']]
+    if said['method'] == 'unimatch-v2':
+        return {**STEP, 'cityscapes': 8}[said['dataset']]
+    return (HALF_STEP if said['method'] in ('esl', 'fixmatch', 'unimatch') else STEP)[
+        said['dataset']
+    ]
 
 
 def ids(file: Path) -> str:
@@ -203,6 +231,8 @@ GEOMETRY = ('RandomResize', 'Pad', 'RandomFlip', 'RandomCrop')
 def test_there_are_configs():
     methods = {file.parent.name for file in FILES}
     assert {'des4', 'esl', 'imas', 'suponly', 'st', 'stpp'} <= methods
+    assert {'mean_teacher', 'cutmix_seg', 'fixmatch'} <= methods
+    assert {'unimatch', 'unimatch_v2'} <= methods
     assert all(NAME.fullmatch(file.name) for file in NAMED), (
         'a file name does not follow the pattern'
     )
@@ -214,7 +244,7 @@ def test_there_are_configs():
 @pytest.mark.parametrize('file', NAMED, ids=ids)
 def test_name_tells_method_and_network(file):
     cfg, said = load(file), NAME.fullmatch(file.name)
-    assert file.parent.name == said['method']
+    assert file.parent.name == said['method'].replace('-', '_')
     windows = 'cityscapes' in file.name and not self_trains(cfg) and said['method'] not in WHOLE
     # Only its windows differ from EncoderDecoder's; ST++ evaluates whole images, ESL and DeS4 whole windows.
     plain = 'SlideScoreEncoderDecoder' if windows else 'EncoderDecoder'
@@ -231,8 +261,7 @@ def test_name_tells_method_and_network(file):
     other = NETWORKS.get(f'{said["head"]}_{said["net"]}')
     if other:
         assert (network_config(cfg).decode_head.type, backbone.type) == other[:2]
-        assert features == tuple(side // other[2] for side in cfg.crop_size)
-        assert logits == tuple(round(side / other[3]) for side in cfg.crop_size)
+        assert (features, logits) == tuple(zip(*map(other[2], cfg.crop_size), strict=True))
         return
     head = {'deeplabv3plus': ('DepthwiseSeparableASPPHead', 'PlainDeepLabV3PlusHead')}
     assert network_config(cfg).decode_head.type in head.get(said['head'], ('PSPHead',))
@@ -370,12 +399,13 @@ def test_pipelines_build(file):
         unlabeled = found['unlabeled']
         assert not steps(unlabeled, 'LoadAnnotations', 'PackSegInputs')
         assert unlabeled[1].type == 'AddValidMask'
-        if cfg.model.type in ('ESL', 'DeS4'):  # CutMix is its only strong augmentation
+        if cfg.model.type in ('ESL', 'DeS4', 'CutMixSeg'):  # CutMix is its only strong augmentation
             assert unlabeled[-1].type == 'PackUnlabeledInputs'
             assert not steps(unlabeled, 'RandomIntensity')
         else:
             assert unlabeled[-1].type == 'MultiBranch'
-            assert {'weak', 'strong'} == unlabeled[-1].keys() - {'type'}
+            views = {'weak', 'strong', *['strong2'] * (cfg.model.type in TWO_VIEWS)}
+            assert views == unlabeled[-1].keys() - {'type'}
         # One geometry for all branches, and the same as of labelled images.
         assert steps(unlabeled, *GEOMETRY) == steps(found['labeled'], *GEOMETRY)
     if 'pseudo_labeled' in found:
@@ -474,7 +504,9 @@ def test_dumped_config_is_the_config(file, monkeypatch):
     assert again.to_dict() == cfg.to_dict()
 
 
-@pytest.mark.parametrize('method', ['des4', 'esl', 'imas', 'stpp', 'suponly'])
+@pytest.mark.parametrize(
+    'method', ['des4', 'esl', 'fixmatch', 'imas', 'stpp', 'suponly', 'unimatch_v2']
+)
 def test_laid_out_dump_is_the_config(method):
     cfg = load(next(file for file in FILES if file.parent.name == method))
     assert Config.fromstring(cfg.pretty_text, '.py').to_dict() == cfg.to_dict()
@@ -604,6 +636,84 @@ def test_des4_benchmarks_follow_the_paper(file):
     assert network.backbone.multi_grid == grid
 
 
+@pytest.mark.parametrize('file', _named('^unimatch'), ids=ids)
+def test_both_strong_views_are_drawn_alike(file):
+    views = unlabeled_config(load(file)).pipeline[-1]
+    assert [step.type for step in views.strong] == [*STRONG[:3], 'PackUnlabeledInputs']
+    assert views.strong2 == views.strong
+    assert views.weak == [dict(type='PackUnlabeledInputs')]
+    # The transforms' defaults are the published values.
+    assert all(step.keys() == {'type'} for step in views.strong)
+
+
+@pytest.mark.parametrize('file', _named('^unimatch_.*(_voc12-|_cityscapes-)'), ids=ids)
+def test_unimatch_benchmarks_follow_the_paper(file):
+    """The paper's hyper-parameters, and those of its code."""
+    cfg, voc = load(file), '_voc12-' in file.name
+    network, model = network_config(cfg), model_of(cfg)
+    optimizer = cfg.optim_wrapper.optimizer
+    assert (optimizer.type, optimizer.momentum) == ('SGD', 0.9)
+    assert (optimizer.lr, optimizer.weight_decay) == (0.001 if voc else 0.005, 1e-4)
+    paramwise = dict(custom_keys=dict(head=dict(lr_mult=10.0))) if voc else None
+    assert cfg.optim_wrapper.get('paramwise_cfg') == paramwise
+    assert cfg.param_scheduler[0].power == 0.9
+    settings = model.semi_train_cfg
+    assert settings == {**type(model).train_defaults, 'tau': 0.95 if voc else 0.0}
+    # 1/2 (L_x + 1/4 s1 + 1/4 s2 + 1/2 fp) of the released code.
+    unlabeled = settings['unlabeled_weight']
+    assert settings['labeled_weight'] == 0.5
+    assert unlabeled * settings['feature_weight'] == 0.5 / 2
+    assert unlabeled * settings['strong_weight'] / 2 == 0.25 / 2
+    assert (model.cutmix.prob, model.cutmix.style, model.cutmix.per_image) == (
+        0.5,
+        'unimatch',
+        True,
+    )
+    assert model.networks == ('student',)
+    assert network.backbone.depth == 101
+    assert network.backbone.get('multi_grid') is None
+    assert network.decode_head.dilations == (1, 6, 12, 18)
+    assert network.decode_head.dropout_ratio == 0
+    assert network.auxiliary_head is None
+    ohem = None if voc else dict(threshold=0.7, min_kept=200000)
+    assert network.decode_head.loss_decode.get('ohem') == ohem
+    if not voc:
+        assert network.test_cfg == dict(mode='slide', crop_size=(801, 801), stride=(534, 534))
+
+
+@pytest.mark.parametrize('file', _named('^unimatch-v2_.*(_voc12-|_cityscapes-)'), ids=ids)
+def test_unimatch_v2_benchmarks_follow_the_paper(file):
+    cfg, voc = load(file), '_voc12-' in file.name
+    network, model = network_config(cfg), model_of(cfg)
+    assert cfg.optim_wrapper.optimizer == dict(
+        type='AdamW', lr=5e-6, betas=(0.9, 0.999), weight_decay=0.01
+    )
+    wrapper = build_optim_wrapper(model, copy.deepcopy(cfg.optim_wrapper))
+    rates = {id(p): g['lr'] for g in wrapper.optimizer.param_groups for p in g['params']}
+    for key, parameter in model.student.named_parameters():
+        factor = 1 if key.startswith('backbone.') else 40
+        assert rates[id(parameter)] == pytest.approx(5e-6 * factor)
+    assert model.semi_train_cfg == type(model).train_defaults
+    (teacher,) = [hook for hook in cfg.custom_hooks if hook.type == 'MeanTeacherHook']
+    assert (teacher.decay, teacher.warmup, teacher.buffers) == (0.996, 'ratio', 'average')
+    assert cfg.model.semi_test_cfg.predict_on == 'teacher'
+    ohem = None if voc else dict(threshold=0.7, min_kept=200000)
+    assert network.decode_head.loss_decode.get('ohem') == ohem
+    slide = dict(mode='slide', crop_size=(798, 798), stride=(532, 532))
+    assert network.test_cfg == (dict(mode='whole') if voc else slide)
+
+
+def test_unimatch_has_all_partitions_of_the_papers():
+    for method in ('unimatch', 'unimatch-v2'):
+        names = [file.name for file in _named(f'^{method}_')]
+        for family, counts in {
+            'voc12-classic': (92, 183, 366, 732, 1464),
+            'cityscapes-u2pl': (186, 372, 744, 1488),
+        }.items():
+            for count in counts:
+                assert sum(f'_{family}-{count}-' in name for name in names) == 1
+
+
 def test_des4_has_all_partitions_of_the_paper():
     names = [file.name for file in _named('^des4_.*r101-d8')]
     for family, counts in {
@@ -613,6 +723,107 @@ def test_des4_has_all_partitions_of_the_paper():
     }.items():
         for count in counts:
             assert sum(f'_{family}-{count}-' in name for name in names) == 1
+
+
+BASELINES = ('mean-teacher', 'cutmix-seg', 'fixmatch')
+
+
+@pytest.mark.parametrize(
+    'file', _named('^(mean-teacher|cutmix-seg)_.*(_voc12-|_cityscapes-)'), ids=ids
+)
+def test_consistency_baselines_stand_in_the_frame_of_imas(file):
+    """The same network, images and schedule, and so those of the supervised baselines."""
+    method = next(name for name in BASELINES if file.name.startswith(name))
+    cfg, twin = load(file), load(ROOT / 'imas' / file.name.replace(method, 'imas'))
+    for key in (
+        'train_cfg',
+        'optim_wrapper',
+        'param_scheduler',
+        'auto_scale_lr',
+        'val_dataloader',
+        'test_dataloader',
+    ):
+        assert cfg[key] == twin[key]
+    for key in ('segmentor', 'data_preprocessor', 'semi_test_cfg'):
+        assert cfg.model[key] == twin.model[key]
+    assert cfg.train_dataloader.sampler == twin.train_dataloader.sampler
+    mine, theirs = cfg.train_dataloader.dataset, twin.train_dataloader.dataset
+    assert mine.labeled == theirs.labeled
+    assert mine.unlabeled.ann_file == theirs.unlabeled.ann_file
+    assert mine.unlabeled.pipeline[:-1] == theirs.unlabeled.pipeline[:-1]
+    (teacher,) = [hook for hook in cfg.custom_hooks if hook.type == 'MeanTeacherHook']
+    settings, model = model_of(cfg).semi_train_cfg, model_of(cfg)
+    if method == 'cutmix-seg':
+        # The paper's code does not warm its teacher up.
+        assert (teacher.decay, teacher.warmup, teacher.buffers) == (0.99, 'none', 'average')
+        assert settings == type(model).train_defaults
+    else:
+        assert (teacher.decay, teacher.warmup, teacher.buffers) == (0.99, 'ratio', 'average')
+        epoch = twin.train_cfg.max_iters // (80 if '_voc12-' in file.name else 240)
+        assert settings == {**type(model).train_defaults, 'rampup_iters': 3 * epoch}
+
+
+@pytest.mark.parametrize('file', _named('^fixmatch_.*(_voc12-|_cityscapes-)'), ids=ids)
+def test_fixmatch_benchmarks_follow_the_re_run(file):
+    """LiheYoung/UniMatch: configs/pascal.yaml, configs/cityscapes.yaml, fixmatch.py, dataset/."""
+    cfg, voc = load(file), '_voc12-' in file.name
+    network, model = network_config(cfg), model_of(cfg)
+    optimizer = cfg.optim_wrapper.optimizer
+    assert (optimizer.type, optimizer.momentum, optimizer.weight_decay) == ('SGD', 0.9, 1e-4)
+    assert optimizer.lr == (0.001 if voc else 0.005)
+    assert (
+        'paramwise_cfg' in cfg.optim_wrapper
+    ) == voc  # ten times the rate for the heads, or once
+    assert cfg.param_scheduler[0].power == 0.9
+    assert model.semi_train_cfg == {
+        **type(model).train_defaults,
+        'tau': 0.95 if voc else 0.0,
+        'labeled_weight': 0.5,
+        'unlabeled_weight': 0.5,
+    }
+    assert cfg.model.semi_test_cfg.predict_on == 'student'
+    assert network.backbone.multi_grid is None
+    assert network.decode_head.dilations == (1, 6, 12, 18)
+    assert network.auxiliary_head is None
+    ohem = None if voc else dict(threshold=0.7, min_kept=200000)
+    assert network.decode_head.loss_decode.get('ohem') == ohem
+    side = 321 if voc else 801
+    if voc:
+        assert network.test_cfg.mode == 'whole'
+    else:
+        assert network.test_cfg == dict(mode='slide', crop_size=(801, 801), stride=(534, 534))
+    scale = (500, 500) if voc else (2048, 1024)
+    assert steps(labeled_config(cfg).pipeline, *GEOMETRY) == [
+        dict(type='RandomResize', scale=scale, ratio_range=(0.5, 2.0), keep_ratio=True),
+        dict(type='Pad', size=(side, side), pad_val=dict(img=0, seg=255)),
+        dict(type='RandomCrop', crop_size=(side, side)),
+        dict(type='RandomFlip', prob=0.5),
+    ]
+
+
+@pytest.mark.parametrize('file', _named('^(mean-teacher|fixmatch)_'), ids=ids)
+def test_strong_view_is_colour_and_blur(file):
+    (views,) = steps(unlabeled_config(load(file)).pipeline, 'MultiBranch')
+    assert [step.type for step in views.weak] == ['PackUnlabeledInputs']
+    # With UniMatch's values, which are ST++'s and the transforms' defaults; without its Cutout.
+    assert views.strong == [
+        *(dict(type=name) for name in STRONG[:3]),
+        dict(type='PackUnlabeledInputs'),
+    ]
+
+
+@pytest.mark.parametrize('method', BASELINES)
+def test_baselines_have_the_partitions_of_the_tables(method):
+    names = [file.name for file in _named(f'^{method}_')]
+    for family, counts in {
+        '_voc12-classic': (92, 183, 366, 732, 1464),
+        '_cityscapes-u2pl': (186, 372, 744, 1488),
+        'r18-d8.*_camvid': ('1_2', '1_4', '1_8', '1_16'),
+        'tiny_600iter_camvid': ('1_8', '1_16'),
+        'shapes': (40,),
+    }.items():
+        for count in counts:
+            assert sum(bool(re.search(f'{family}-{count}-', name)) for name in names) == 1
 
 
 @pytest.mark.parametrize('name', ['voc12', 'cityscapes'])

@@ -113,10 +113,16 @@ def collated_batch(
     valid = torch.ones(size, size, dtype=torch.bool)
     weak = images(num_unlabeled)
     return {
-        'inputs': {'labeled': images(num_labeled), 'weak': weak, 'strong': 255 - weak},
+        'inputs': {
+            'labeled': images(num_labeled),
+            'weak': weak,
+            'strong': 255 - weak,
+            'strong2': weak ^ 85,
+        },
         'data_samples': {
             'labeled': [labeled_sample(label) for label in labels],
             'weak': [unlabeled_sample(valid) for _ in range(num_unlabeled)],
             'strong': [unlabeled_sample(valid) for _ in range(num_unlabeled)],
+            'strong2': [unlabeled_sample(valid) for _ in range(num_unlabeled)],
         },
     }

@@ -24,6 +24,9 @@ NUM_LABELED, NUM_UNLABELED, NUM_VAL = 5, 9, 4
 #: What each method needs beside the defaults: settings, and hooks.
 METHODS = {
     'IMAS': ({'tau': 0.3, 'unlabeled_weight': 1.0}, []),
+    'MeanTeacher': ({'unlabeled_start': 2, 'rampup_iters': 6}, []),
+    'CutMixSeg': ({'tau': 0.3}, []),
+    'FixMatch': ({'tau': 0.3, 'unlabeled_start': 2}, []),
     'ESL': (
         {
             'segmentation_head': {'channels': 8},
@@ -39,7 +42,13 @@ METHODS = {
         {'unlabeled_start': 2},
         [{'type': 'ClassCountHook'}, {'type': 'ClassDistributionHook', 'interval': 6}],
     ),
+    'UniMatch': ({'tau': 0.3, 'unlabeled_start': 3}, []),
+    'UniMatchV2': ({'tau': 0.3, 'unlabeled_start': 3}, []),
 }
+#: Methods without a teacher.
+ONE_NETWORK = ('FixMatch', 'UniMatch')
+#: Methods that learn from two strong views.
+TWO_VIEWS = ('UniMatch', 'UniMatchV2')
 #: Where the sets begin in the stream of drawn images, and in the files.
 STARTS = {'labeled': 0, 'unlabeled': NUM_LABELED, 'val': NUM_LABELED + NUM_UNLABELED}
 NUMBERS = {'labeled': NUM_LABELED, 'unlabeled': NUM_UNLABELED, 'val': NUM_VAL}
@@ -78,7 +87,9 @@ def _dataset(name: str, images: Path | None, pipeline: list) -> dict:
     return {**config, 'pipeline': load + pipeline}
 
 
-def _train_dataloader(method: bool, images, workers: int, labeled: int, unlabeled: int) -> dict:
+def _train_dataloader(
+    method: str | None, images, workers: int, labeled: int, unlabeled: int
+) -> dict:
     geometry = [
         {'type': 'RandomResize', 'scale': SIZE, 'ratio_range': (0.8, 1.3), 'keep_ratio': True},
         {'type': 'RandomCrop', 'crop_size': SIZE},
@@ -90,7 +101,7 @@ def _train_dataloader(method: bool, images, workers: int, labeled: int, unlabele
         'dataset': _dataset('labeled', images, [*geometry, {'type': 'PackSegInputs'}]),
         'collate_fn': {'type': 'collate_branches'},
     }
-    if not method:
+    if method is None:
         return {**loader, 'batch_size': labeled, 'sampler': {'type': 'InfiniteSampler'}}
     pack = {'type': 'PackUnlabeledInputs'}
     views = {
@@ -98,6 +109,8 @@ def _train_dataloader(method: bool, images, workers: int, labeled: int, unlabele
         'weak': [pack],
         'strong': [{'type': 'RandomIntensity'}, pack],
     }
+    if method in TWO_VIEWS:
+        views['strong2'] = [{'type': 'RandomColorJitter'}, pack]
     return {
         **loader,
         'batch_size': labeled + unlabeled,
@@ -174,9 +187,7 @@ def tiny_config(
             },
             'model': model if method else network,
             'model_wrapper_cfg': {'type': 'SemiDistributedDataParallel'},
-            'train_dataloader': _train_dataloader(
-                method is not None, images, workers, labeled, unlabeled
-            ),
+            'train_dataloader': _train_dataloader(method, images, workers, labeled, unlabeled),
             'val_dataloader': evaluation,
             'test_dataloader': evaluation,
             'val_evaluator': {'type': 'IoUMetric', 'iou_metrics': ['mIoU']},
@@ -241,7 +252,9 @@ def tiny_config(
         format_python_code=False,
     )
     if method:
-        config.custom_hooks.append({'type': 'MeanTeacherHook', 'decay': 0.9, 'copy_epochs': 1})
+        teacher = {'type': 'MeanTeacherHook', 'decay': 0.9, 'copy_epochs': 1}
+        one = {'type': 'IterationHook'}
+        config.custom_hooks.append(one if method in ONE_NETWORK else teacher)
         config.custom_hooks += hooks
         if by_epoch:
             config.train_dataloader.sampler.endless = False

@@ -29,11 +29,14 @@ from ._common import (
     image_chunks,
     no_autocast,
     row_strips,
+    to_size,
     unit,
     upsample,
 )
+from .mixing import upsample_and_paste
 
 _REDUCTIONS = ('valid_mean', 'pixel_mean', 'image_sum', 'none')
+_DIVISORS = ('area', 'valid', 'confident')
 # Products of anchors and bank that are in memory at once; at ESL's sizes, of 2048 anchors.
 _PRODUCTS = 2048 * 21000
 
@@ -106,12 +109,17 @@ def confident_cross_entropy(
     tau: float,
     *,
     valid_mask: Tensor | None = None,
+    divisor: str = 'area',
     align_corners: bool = False,
 ) -> Tensor:
-    """Cross-entropy of the confident pseudo-labels over all pixels (iMAS, the terms of Eq. 10).
+    """Cross-entropy of the confident pseudo-labels (iMAS, the terms of Eq. 10; FixMatch, Eq. 4).
 
-    T = 1/(H W) Σ_j 1(confidence_j ≥ tau) · CE_j. The divisor is the image's area, not the number of
-    confident pixels, and padding does not change it.
+    Σ_j 1(confidence_j ≥ tau) · CE_j over a divisor on which the papers do not agree:
+
+    - 'area' (iMAS): H W of each image; neither doubt nor padding changes it.
+    - 'valid' (FixMatch, in the re-run of UniMatch's code): the valid pixels of the batch.
+    - 'confident': the confident pixels of the batch that are valid, so that doubt does not lower the
+      weight of what is left.
 
     Args:
         logits: (N, C, h, w), any floating dtype; upsampled per image where (h, w) is not (H, W).
@@ -119,28 +127,35 @@ def confident_cross_entropy(
         confidence: (N, H, W) in [0, 1].
         tau: threshold in [0, 1]; a confidence equal to it counts.
         valid_mask: (N, H, W) bool, True = real pixel.
+        divisor: 'area', 'valid' or 'confident'.
         align_corners: how the upsampling aligns its grid.
 
     Returns:
-        (N,) float32 (float64 for float64 logits); 0 with a graph for an image where nobody is
-        confident.
+        float32 (float64 for float64 logits): (N,) for 'area', else a scalar; 0 with a graph where nobody
+        is confident or nothing valid.
 
     Raises:
-        ValueError: if a shape is wrong or `tau` lies outside [0, 1].
+        ValueError: if a shape is wrong, `tau` lies outside [0, 1] or `divisor` is unknown.
     """
     _check_pair(logits, label)
     check_same_shape(confidence, label, 'confidence', 'label')
     check_tau(tau)
-    keep = exact_float(confidence) >= tau
+    if divisor not in _DIVISORS:
+        raise ValueError(f'divisor is {divisor!r}, but must be one of {", ".join(_DIVISORS)}.')
+    valid = label != VOID
     if valid_mask is not None:
         check_same_shape(valid_mask, label, 'valid_mask', 'label')
-        keep = keep & valid_mask.bool()
-    return cross_entropy(
+        valid = valid & valid_mask.bool()
+    keep = valid & (exact_float(confidence) >= tau)
+    sums = cross_entropy(
         logits,
         label.masked_fill(~keep, VOID),
         align_corners=align_corners,
-        reduction='pixel_mean',
+        reduction='image_sum',
     )
+    if divisor == 'area':
+        return sums / _pixels_per_image(label)
+    return sums.sum() / (valid if divisor == 'valid' else keep).sum().clamp(min=1)
 
 
 def ohem_cross_entropy(
@@ -228,6 +243,81 @@ def soft_cross_entropy(
     with no_autocast(logits.device):
         sums = _image_sums(exact_float(logits), target_probs.detach(), valid_mask, align_corners)
         return sums / _pixels_per_image(target_probs)
+
+
+def squared_error(
+    logits: Tensor,
+    teacher_logits: Tensor,
+    size: int | tuple[int, int],
+    *,
+    partner: Tensor | None = None,
+    boxes: Tensor | None = None,
+    pixel_weight: Tensor | None = None,
+    class_mean: bool = False,
+    align_corners: bool = False,
+) -> Tensor:
+    """Squared distance of two networks' probabilities: 1/(H W) Σ_j w_j ||p_j - q_j||² (Mean Teacher, Sec. 2).
+
+    p are the probabilities of `logits`, q those of the teacher, which are constants. With boxes, q is cut
+    and pasted like the images that the first network saw (CutMix-Seg): probabilities mixed by a mask of
+    zeros and ones are those of the mixed logits. Images are upsampled and compared a few at a time, and
+    once more in the backward pass, so that no full-resolution tensor of the batch exists.
+
+    Args:
+        logits: (N, C, h, w) of the network that learns, any floating dtype.
+        teacher_logits: (N, C, h', w'), of the unmixed images.
+        size: (H, W) of the images, an int for a square.
+        partner: (N,) int64, the image whose boxes are pasted into each; with `boxes`.
+        boxes: (N, 4) int64 as of `mixing.paste`.
+        pixel_weight: (N, H, W), multiplies each pixel's distance, as a mask (bool) or by a number; the
+            divisor stays H W.
+        class_mean: divide by C besides, as Mean Teacher's code does; the paper's equation, CutMix-Seg and
+            its code take the sum over the classes.
+        align_corners: how the upsampling aligns its grid.
+
+    Returns:
+        (N,) float32 (float64 for float64 logits).
+
+    Raises:
+        ValueError: if the shapes do not fit.
+    """
+    check_logits(logits)
+    check_logits(teacher_logits)
+    if logits.shape[:2] != teacher_logits.shape[:2]:
+        raise ValueError(
+            f'teacher_logits has shape {tuple(teacher_logits.shape)} and logits {tuple(logits.shape)}, '
+            'but both must be of the same images and classes.'
+        )
+    num_images, num_classes = logits.shape[:2]
+    height, width = to_size(size)
+    if pixel_weight is not None and pixel_weight.shape != (num_images, height, width):
+        raise ValueError(
+            f'pixel_weight has shape {tuple(pixel_weight.shape)}, but must be '
+            f'{(num_images, height, width)}.'
+        )
+    teacher_logits = teacher_logits.detach()
+
+    def chunk(logits: Tensor, images: slice) -> Tensor:
+        with no_autocast(logits.device):
+            target = upsample_and_paste(
+                teacher_logits,
+                (height, width),
+                images=images,
+                partner=partner,
+                boxes=boxes,
+                align_corners=align_corners,
+            ).softmax(dim=1)
+            probs = upsample(exact_float(logits), (height, width), align_corners).softmax(dim=1)
+            distance = (probs - target).square().sum(dim=1)
+            if pixel_weight is not None:
+                distance = distance * pixel_weight[images]
+            return distance.sum(dim=(1, 2)) / (height * width)
+
+    parts = image_chunks(num_images, num_classes * height * width)
+    options = dict(use_reentrant=False, preserve_rng_state=False)
+    values = [checkpoint(chunk, logits[part], part, **options) for part in parts]
+    value = torch.cat(values) if values else exact_float(logits).flatten(1).sum(dim=1)
+    return value / num_classes if class_mean else value
 
 
 def info_nce(
@@ -545,4 +635,5 @@ __all__ = [
     'info_nce',
     'ohem_cross_entropy',
     'soft_cross_entropy',
+    'squared_error',
 ]

@@ -12,7 +12,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from ._common import check_same_shape, exact_float, no_autocast, to_size
+from ._common import check_same_shape, exact_float, no_autocast, to_size, upsample
 
 _TRIES = 256
 """Draws that 'unimatch' may use per image; even its largest boxes fit long before."""
@@ -40,11 +40,13 @@ def sample_boxes(
     - 'cps' (CutMix-Seg's generator, as CPS sets it): three boxes per image; each has an area share
       a ~ U(0.25, 0.5), a height share y = exp(U(0, 1) ln a) and a width share a / y, both times
       sqrt(1/3), rounded, placed uniformly. Where boxes overlap, `paste` takes the exclusive or.
+    - 'cutmix_seg' (CutMix-Seg): the same with one box of half the image's area: a height share
+      y = exp(U(0, 1) ln 0.5) and a width share 0.5 / y.
 
     Args:
         num: number of images.
         size: (H, W) of the images, an int for a square.
-        style: 'imas', 'unimatch', 'u2pl' or 'cps'.
+        style: 'imas', 'unimatch', 'u2pl', 'cps' or 'cutmix_seg'.
         generator: source of randomness; the boxes are on its device. By default torch's on the CPU.
 
     Returns:
@@ -59,6 +61,7 @@ def sample_boxes(
         'unimatch': _unimatch_boxes,
         'u2pl': _u2pl_boxes,
         'cps': _cps_boxes,
+        'cutmix_seg': _cutmix_seg_boxes,
     }
     if style not in styles:
         raise ValueError(f'style is {style!r}, but must be one of {", ".join(styles)}.')
@@ -111,6 +114,39 @@ def paste(base: Tensor, patch: Tensor, boxes: Tensor) -> Tensor:
         for x1, y1, x2, y2 in _odd_rectangles(image_boxes, height, width):
             mixed[index, ..., y1:y2, x1:x2] = patch[index, ..., y1:y2, x1:x2]
     return mixed
+
+
+def upsample_and_paste(
+    logits: Tensor,
+    size: int | tuple[int, int],
+    *,
+    images: slice = slice(None),
+    partner: Tensor | None = None,
+    boxes: Tensor | None = None,
+    align_corners: bool = False,
+) -> Tensor:
+    """Full-resolution logits of some images of a batch, each with its partner's pasted into its boxes.
+
+    What follows pixel by pixel, such as a softmax, may be done after the pasting. Called for a few images
+    at a time, no full-resolution tensor of the batch ever exists.
+
+    Args:
+        logits: (N, C, h, w) of the unmixed images, any floating dtype.
+        size: (H, W) of the images, an int for a square.
+        images: those of the N that are wanted.
+        partner: (N,) int64, the image whose boxes are pasted into each; with `boxes`.
+        boxes: (N, 4) int64 as of `paste`.
+        align_corners: how the upsampling aligns its grid.
+
+    Returns:
+        (n, C, H, W), float32 (float64 for float64 logits).
+    """
+    with no_autocast(logits.device):
+        logits = exact_float(logits)
+        full = upsample(logits[images], size, align_corners)
+        if boxes is None:
+            return full
+        return paste(full, upsample(logits[partner[images]], size, align_corners), boxes[images])
 
 
 def mix_intensity(strong: Tensor, weak: Tensor, hardness: Tensor) -> Tensor:
@@ -203,10 +239,28 @@ def _u2pl_boxes(num: int, height: int, width: int, draw) -> Tensor:
 def _cps_boxes(num: int, height: int, width: int, draw) -> Tensor:
     area, exponent, x, y = draw(4, num, 3)
     area = 0.25 + 0.25 * area
+    return _log_uniform_boxes(area, exponent, x, y, height, width, math.sqrt(1 / 3))
+
+
+def _cutmix_seg_boxes(num: int, height: int, width: int, draw) -> Tensor:
+    exponent, x, y = draw(3, num)
+    return _log_uniform_boxes(torch.full_like(x, 0.5), exponent, x, y, height, width)
+
+
+def _log_uniform_boxes(
+    area: Tensor,
+    exponent: Tensor,
+    x: Tensor,
+    y: Tensor,
+    height: int,
+    width: int,
+    scale: float = 1.0,
+) -> Tensor:
+    """Boxes of a share of the image's area, the logarithm of whose height is uniform, times a scale."""
     share_y = area**exponent
     share_x = area / share_y
-    box_h = (share_y * math.sqrt(1 / 3) * height).round()
-    box_w = (share_x * math.sqrt(1 / 3) * width).round()
+    box_h = (share_y * scale * height).round()
+    box_w = (share_x * scale * width).round()
     x, y = (x * (width - box_w)).round(), (y * (height - box_h)).round()
     return torch.stack([x, y, x + box_w, y + box_h], dim=-1).long()
 

@@ -1,4 +1,4 @@
-"""Numbers that follow from the time alone: the decay of an EMA teacher and the Gaussian ramp-up."""
+"""Numbers that follow from the time alone: the decay of an EMA teacher and the ramp-ups of weights."""
 
 from __future__ import annotations
 
@@ -57,3 +57,26 @@ def gaussian_ramp_up(epoch: float, length: float) -> float:
     if not length >= 0:
         raise ValueError(f'length is {length}, but cannot be negative; 0 means no ramp-up.')
     return 1.0 if epoch >= length else math.exp(-((1 - epoch / length) ** 2))
+
+
+def sigmoid_ramp_up(step: float, length: float) -> float:
+    """Weight exp(-5 (1 - step / length)^2) that grows to 1 at `length` and stays there.
+
+    The "sigmoid-shaped" ramp-up of the consistency weight in Mean Teacher (appendix B), which is that of
+    temporal ensembling (Laine and Aila, 2017): it starts near 0.007 and passes 0.29 half-way.
+
+    Args:
+        step: iterations or epochs since the start, from 0.
+        length: when the weight reaches 1, in the same unit; 0 means no ramp-up.
+
+    Returns:
+        The weight in [exp(-5), 1].
+
+    Raises:
+        ValueError: if an argument is negative.
+    """
+    if not step >= 0:
+        raise ValueError(f'step is {step}, but cannot be negative.')
+    if not length >= 0:
+        raise ValueError(f'length is {length}, but cannot be negative; 0 means no ramp-up.')
+    return 1.0 if step >= length else math.exp(-5 * (1 - step / length) ** 2)

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ._common import check_logits, exact_float, image_chunks, no_autocast, upsample
+from ._common import check_logits, exact_float, image_chunks, no_autocast
 from .losses import soft_cross_entropy
-from .mixing import paste
+from .mixing import upsample_and_paste
 
 _CACHED_PIXELS = 1 << 13
 """Pixels that the CPU takes at once, so that what is computed of them stays in its cache."""
@@ -128,17 +128,20 @@ def soft_label_cross_entropy(
             f'teacher_logits has shape {tuple(teacher_logits.shape)} and logits {tuple(logits.shape)}, '
             'but both must be of the same images and classes.'
         )
-    teacher_logits = exact_float(teacher_logits.detach())
+    teacher_logits = teacher_logits.detach()
     classes_at = torch.zeros(3, dtype=torch.int64, device=logits.device)
     values = []
     for part in image_chunks(len(logits), logits.shape[1] * size[0] * size[1]):
         valid = None if valid_mask is None else valid_mask[part]
         with torch.no_grad(), no_autocast(logits.device):
-            full = upsample(teacher_logits[part], size, align_corners)
-            if boxes is not None:
-                patch = upsample(teacher_logits[partner[part]], size, align_corners)
-                full = paste(full, patch, boxes[part])
-                del patch
+            full = upsample_and_paste(
+                teacher_logits,
+                size,
+                images=part,
+                partner=partner,
+                boxes=boxes,
+                align_corners=align_corners,
+            )
             target = soft_label(full.softmax(dim=1))
             del full  # or it would live on while the loss is computed
             number = target.count_nonzero(dim=1)

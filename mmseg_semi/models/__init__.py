@@ -17,10 +17,15 @@ from .necks import TokenNorm
 from .segmentors import (
     ESL,
     IMAS,
+    CutMixSeg,
     DeS4,
+    FixMatch,
+    MeanTeacher,
     MeanTeacherSegmentor,
     SemiSegmentor,
     SlideScoreEncoderDecoder,
+    UniMatch,
+    UniMatchV2,
 )
 from .wrappers import SemiDistributedDataParallel
 
@@ -29,10 +34,13 @@ __all__ = [
     'IMAS',
     'AdaptiveCutMix',
     'CeilPoolResNetV1c',
+    'CutMixSeg',
     'DeS4',
     'DeepClassifierHead',
     'FeatureMapDPTHead',
+    'FixMatch',
     'IntensityMix',
+    'MeanTeacher',
     'MeanTeacherSegmentor',
     'MultiBranchDataPreprocessor',
     'PartMemoryBank',
@@ -45,5 +53,7 @@ __all__ = [
     'SemiSegmentor',
     'SlideScoreEncoderDecoder',
     'TokenNorm',
+    'UniMatch',
+    'UniMatchV2',
     'read_checkpoint',
 ]

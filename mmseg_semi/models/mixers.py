@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..functional.mixing import hard_easy_partners, mix_intensity, paste, sample_boxes
 
-BOX_STYLES = ('imas', 'unimatch', 'u2pl')
+BOX_STYLES = ('imas', 'unimatch', 'u2pl', 'cutmix_seg')
 
 
 class CutMixPlan(NamedTuple):
@@ -25,7 +25,7 @@ class CutMixPlan(NamedTuple):
     Attributes:
         partner (Tensor): int64 (N,), the image that is pasted into image i.
         boxes (Tensor): int64 (N, 4), half-open x1, y1, x2, y2; empty boxes when not triggered.
-        triggered (Tensor): bool scalar.
+        triggered (Tensor): bool scalar, or (N,) where each image is drawn for itself.
     """
 
     partner: Tensor
@@ -69,24 +69,37 @@ class AdaptiveCutMix(BaseTransform):
     that the step neither waits for the device nor differs between ranks.
 
     Required keys: ``img`` (N, C, H, W), ``label`` and ``confidence`` (N, H, W), ``hardness`` (N,).
-    Modified: ``img``, ``label``, ``confidence``. Added: ``triggered``, bool scalar.
+    Modified: ``img``, ``label``, ``confidence``. Added: ``triggered``, bool scalar or (N,).
 
     Args:
         adaptive (bool): False takes the batch's next image as the partner and the fixed ``prob``.
         prob (float): Probability of mixing a batch when not adaptive.
+        per_image (bool): When not adaptive, draw for each image whether it is mixed (FixMatch, UniMatch).
         style (str): How boxes are drawn, see :func:`mmseg_semi.functional.mixing.sample_boxes`.
     """
 
     mixed_keys = ('img', 'label', 'confidence')
 
-    def __init__(self, adaptive: bool = True, prob: float = 1.0, style: str = 'imas') -> None:
+    def __init__(
+        self,
+        adaptive: bool = True,
+        prob: float = 1.0,
+        style: str = 'imas',
+        per_image: bool = False,
+    ) -> None:
         if not 0 <= prob <= 1:
             raise ValueError(f'prob={prob} is no probability: give a number in [0, 1].')
+        if adaptive and per_image:
+            raise ValueError(
+                'per_image=True and adaptive=True contradict each other, since the mean hardness decides for '
+                'the whole batch: set adaptive=False.'
+            )
         if style not in BOX_STYLES:
             raise ValueError(f"style='{style}' draws no box per image: choose one of {BOX_STYLES}.")
         self.adaptive = adaptive
         self.prob = prob
         self.style = style
+        self.per_image = per_image
 
     def sample(
         self, hardness: Tensor, size: tuple[int, int], generator: torch.Generator | None = None
@@ -95,7 +108,7 @@ class AdaptiveCutMix(BaseTransform):
         num, device = len(hardness), hardness.device
         boxes = sample_boxes(num, size, style=self.style, generator=generator)
         where = 'cpu' if generator is None else generator.device
-        uniform = torch.rand((), generator=generator, device=where)
+        uniform = torch.rand((num,) if self.per_image else (), generator=generator, device=where)
         # Drawn on the host, unless the generator is the device's, and sent without blocking.
         boxes = boxes.to(device, non_blocking=True)
         uniform = uniform.to(device, non_blocking=True)
@@ -105,7 +118,7 @@ class AdaptiveCutMix(BaseTransform):
         else:
             partner = torch.arange(num, device=device).roll(-1)
             triggered = uniform < self.prob
-        return CutMixPlan(partner, boxes * triggered, triggered)
+        return CutMixPlan(partner, boxes * triggered.view(-1, 1), triggered)
 
     def apply(self, results: dict, plan: CutMixPlan) -> dict:
         """Paste, into image i, the box of image ``plan.partner[i]``, all read from the unmixed tensors."""
@@ -120,7 +133,10 @@ class AdaptiveCutMix(BaseTransform):
         return self.apply(results, self.sample(results['hardness'], size))
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(adaptive={self.adaptive}, prob={self.prob}, style='{self.style}')"
+        return (
+            f"{type(self).__name__}(adaptive={self.adaptive}, prob={self.prob}, style='{self.style}', "
+            f'per_image={self.per_image})'
+        )
 
 
 def build_mixer(default: str, cfg: dict | None) -> BaseTransform | None:

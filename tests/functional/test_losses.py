@@ -413,6 +413,28 @@ def test_confident_cross_entropy_against_loops(small, align_corners):
     torch.testing.assert_close(gradient(value, logits), gradient(reference, logits))
 
 
+def test_divisors_of_the_confident_cross_entropy_by_hand():
+    logits = torch.zeros(2, 2, 2, 2, requires_grad=True)
+    label = torch.zeros(2, 2, 2, dtype=torch.int64)
+    label[0, 0, 0] = 255
+    confidence = torch.tensor([[[0.99, 0.95], [0.94, 0.95]], [[0.9, 0.9], [0.9, 0.96]]])
+    valid = torch.ones(2, 2, 2, dtype=torch.bool)
+    valid[1, 0] = False
+    # Two confident pixels of three in image 0, one of two in image 1.
+    for divisor, expected in (('valid', 3 * LN2 / 5), ('confident', LN2)):
+        value = losses.confident_cross_entropy(
+            logits, label, confidence, 0.95, valid_mask=valid, divisor=divisor
+        )
+        assert value.shape == ()
+        assert value.item() == pytest.approx(expected, rel=1e-6)
+        nobody = losses.confident_cross_entropy(logits, label, confidence, 1.0, divisor=divisor)
+        assert nobody == 0
+        nobody.backward()
+    assert (logits.grad == 0).all()
+    with pytest.raises(ValueError, match="divisor is 'mean', but must be one of area, valid"):
+        losses.confident_cross_entropy(logits, label, confidence, 0.95, divisor='mean')
+
+
 def test_nobody_confident_is_zero_with_a_graph():
     logits, label = problem()
     value = losses.confident_cross_entropy(logits, label, torch.zeros(label.shape), 0.95)
@@ -631,6 +653,101 @@ def test_soft_cross_entropy_rejects():
         losses.soft_cross_entropy(logits, target[:, 1:])
     with pytest.raises(ValueError, match='valid_mask has shape'):
         losses.soft_cross_entropy(logits, target, valid_mask=valid[:, 1:])
+
+
+# --- squared_error --------------------------------------------------------------------------------
+
+
+def test_squared_error_by_hand():
+    # Probabilities (1/2, 1/2) and (3/4, 1/4): a squared distance of 1/8 at each of two pixels.
+    student = torch.zeros(1, 2, 1, 2)
+    teacher = torch.tensor([math.log(3), 0.0]).view(1, 2, 1, 1).expand(1, 2, 1, 2)
+    torch.testing.assert_close(
+        losses.squared_error(student, teacher, (1, 2)), torch.tensor([1 / 8])
+    )
+    half = losses.squared_error(student, teacher, (1, 2), class_mean=True)
+    torch.testing.assert_close(half, torch.tensor([1 / 16]))
+    mask = torch.tensor([[[True, False]]])
+    # The divisor stays two pixels.
+    value = losses.squared_error(student, teacher, (1, 2), pixel_weight=mask)
+    torch.testing.assert_close(value, torch.tensor([1 / 16]))
+    value = losses.squared_error(student, teacher, (1, 2), pixel_weight=mask * 0.5)
+    torch.testing.assert_close(value, torch.tensor([1 / 32]))
+
+
+def squared_problem(seed=8, size=(6, 8)):
+    gen = torch.Generator().manual_seed(seed)
+
+    def logits():
+        return torch.randn(3, 4, 3, 4, generator=gen, dtype=torch.float64) * 2
+
+    weight = torch.rand(3, *size, generator=gen, dtype=torch.float64)
+    boxes = torch.tensor([[0, 0, 4, 3], [2, 1, 8, 6], [0, 0, 0, 0]])
+    mixing = dict(partner=torch.tensor([2, 0, 1]), boxes=boxes)
+    return logits().requires_grad_(), logits().requires_grad_(), weight, mixing
+
+
+@pytest.mark.parametrize('align_corners', [False, True])
+@pytest.mark.parametrize('mixed', [False, True])
+@pytest.mark.parametrize('limit', [1, 10**9])
+def test_squared_error_against_the_plain_form(align_corners, mixed, limit, monkeypatch):
+    monkeypatch.setattr(_common, 'CHUNK_ELEMENTS', limit)
+    student, teacher, weight, mixing = squared_problem()
+
+    def probs(logits):
+        return F.interpolate(logits, (6, 8), mode='bilinear', align_corners=align_corners).softmax(
+            dim=1
+        )
+
+    target = probs(teacher).detach()
+    if mixed:
+        other = target[mixing['partner']]
+        for i, (x1, y1, x2, y2) in enumerate(mixing['boxes'].tolist()):
+            target[i, :, y1:y2, x1:x2] = other[i, :, y1:y2, x1:x2]
+    expected = ((probs(student) - target) ** 2).sum(dim=1).mul(weight).mean(dim=(1, 2))
+    value = losses.squared_error(
+        student,
+        teacher,
+        (6, 8),
+        pixel_weight=weight,
+        align_corners=align_corners,
+        **(mixing if mixed else {}),
+    )
+    torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(gradient(value, student), gradient(expected, student))
+    assert not torch.autograd.grad(value.sum(), teacher, allow_unused=True)[0]
+
+
+def test_squared_error_half_and_autocast():
+    student, teacher, *_ = squared_problem()
+    half, other = student.detach().half(), teacher.detach().half()
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        leaf = half.clone().requires_grad_()
+        value = losses.squared_error(leaf, other, (6, 8))
+    value.sum().backward()
+    assert value.dtype == torch.float32
+    exact = half.float().requires_grad_()
+    expected = losses.squared_error(exact, other.float(), (6, 8))
+    expected.sum().backward()
+    assert torch.equal(value, expected)
+    torch.testing.assert_close(leaf.grad.float(), exact.grad, rtol=2e-3, atol=1e-6)
+
+
+def test_squared_error_of_no_images_keeps_a_graph():
+    logits = torch.zeros(0, 3, 2, 2, requires_grad=True)
+    value = losses.squared_error(logits, torch.zeros(0, 3, 2, 2), 4)
+    assert value.shape == (0,)
+    value.sum().backward()
+
+
+def test_squared_error_rejects():
+    student, teacher, weight, _ = squared_problem()
+    with pytest.raises(ValueError, match='both must be of the same images and classes'):
+        losses.squared_error(student, teacher[:2], (6, 8))
+    with pytest.raises(
+        ValueError, match=r'pixel_weight has shape \(3, 6, 7\), but must be \(3, 6, 8\)'
+    ):
+        losses.squared_error(student, teacher, (6, 8), pixel_weight=weight[..., 1:])
 
 
 # --- info_nce ------------------------------------------------------------------------------------

@@ -4,11 +4,12 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mmseg_semi.functional import mixing
 
-STYLES = ['imas', 'unimatch', 'u2pl', 'cps']
+STYLES = ['imas', 'unimatch', 'u2pl', 'cps', 'cutmix_seg']
 
 
 def draw(style, num, size, seed=0):
@@ -167,6 +168,41 @@ def test_cps_boxes_are_three_with_a_quarter_to_a_half_in_all():
     x = boxes[..., 0].double() / (1000 - w)
     assert x.mean().item() == pytest.approx(0.5, abs=5e-3)
     assert x.quantile(0.1).item() == pytest.approx(0.1, abs=0.01)
+
+
+def test_cutmix_seg_boxes_are_one_of_half_the_area():
+    boxes = draw('cutmix_seg', 20000, (600, 1000))
+    w, h = sides(boxes)
+    assert ((w * h).double() / 6e5 - 0.5).abs().max() < 2e-3
+    assert h.min() >= 300
+    assert w.min() >= 500
+    # The height share is exp(U ln 0.5): its logarithm is uniform, and so is the place.
+    exponent = (h.double() / 600).log() / math.log(0.5)
+    assert exponent.quantile(0.1).item() == pytest.approx(0.1, abs=0.01)
+    assert exponent.quantile(0.9).item() == pytest.approx(0.9, abs=0.01)
+    y = (boxes[:, 1].double() / (600 - h).clamp(min=1))[h < 500]
+    assert y.quantile(0.1).item() == pytest.approx(0.1, abs=0.015)
+
+
+def test_upsample_and_paste_is_both_for_some_images():
+    logits = torch.randn(3, 2, 3, 4, generator=torch.Generator().manual_seed(2))
+    partner = torch.tensor([2, 0, 1])
+    boxes = torch.tensor([[0, 0, 4, 3], [2, 1, 8, 6], [0, 0, 0, 0]])
+    full = F.interpolate(logits, (6, 8), mode='bilinear', align_corners=True)
+    expected = full.clone()
+    expected[0, :, 0:3, 0:4] = full[2, :, 0:3, 0:4]
+    expected[1, :, 1:6, 2:8] = full[0, :, 1:6, 2:8]
+    mixed = mixing.upsample_and_paste(
+        logits, (6, 8), partner=partner, boxes=boxes, align_corners=True
+    )
+    assert torch.equal(mixed, expected)
+    some = mixing.upsample_and_paste(
+        logits, (6, 8), images=slice(1, 3), partner=partner, boxes=boxes, align_corners=True
+    )
+    assert torch.equal(some, expected[1:])
+    half = mixing.upsample_and_paste(logits.half(), (6, 8), align_corners=True)
+    assert half.dtype == torch.float32
+    torch.testing.assert_close(half, full, rtol=0, atol=2e-3)
 
 
 def test_sample_boxes_rejects():

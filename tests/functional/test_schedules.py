@@ -98,3 +98,25 @@ def test_gaussian_ramp_up_grows_to_one(epoch, length):
 def test_gaussian_ramp_up_refuses(arguments):
     with pytest.raises(ValueError, match='cannot be negative'):
         schedules.gaussian_ramp_up(*arguments)
+
+
+@pytest.mark.parametrize(
+    ('step', 'length', 'expected'),
+    [
+        (0, 10, math.exp(-5)),
+        (5, 10, math.exp(-1.25)),
+        (8, 10, math.exp(-0.2)),
+        (10, 10, 1.0),
+        (11, 10, 1.0),
+        (0, 0, 1.0),
+        (2.5, 5, math.exp(-1.25)),
+    ],
+)
+def test_sigmoid_ramp_up(step, length, expected):
+    assert schedules.sigmoid_ramp_up(step, length) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize('arguments', [(-1, 5), (1, -5), (math.nan, 5), (1, math.nan)])
+def test_sigmoid_ramp_up_refuses(arguments):
+    with pytest.raises(ValueError, match='cannot be negative'):
+        schedules.sigmoid_ramp_up(*arguments)

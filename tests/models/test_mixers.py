@@ -71,6 +71,19 @@ def test_extreme_hardness_decides_the_trigger(hardness, triggered):
             assert torch.equal(mixed['img'], results['img'])
 
 
+def test_each_image_is_drawn_for_itself():
+    mixer = AdaptiveCutMix(adaptive=False, prob=0.3, style='unimatch', per_image=True)
+    generator = torch.Generator().manual_seed(0)
+    plans = [mixer.sample(torch.zeros(4), (16, 16), generator) for _ in range(1000)]
+    triggered = torch.stack([plan.triggered for plan in plans])
+    assert triggered.shape == (1000, 4)
+    torch.testing.assert_close(triggered.float().mean(0), torch.full((4,), 0.3), rtol=0, atol=0.05)
+    # Drawn apart: all four mixed in 0.3^4 of the batches.
+    assert triggered.all(dim=1).float().mean() < 0.03
+    for plan in plans:
+        assert torch.equal((plan.boxes != 0).any(dim=1), plan.triggered)
+
+
 def test_single_image_is_its_own_partner():
     results = make(1)
     results['hardness'] = torch.zeros(1)
@@ -82,6 +95,8 @@ def test_bad_settings_are_refused():
         AdaptiveCutMix(prob=1.5)
     with pytest.raises(ValueError, match="style='cps' draws no box per image"):
         AdaptiveCutMix(style='cps')
+    with pytest.raises(ValueError, match='per_image=True and adaptive=True contradict each other'):
+        AdaptiveCutMix(per_image=True)
 
 
 def test_options_change_without_repeating_the_type():

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from ddp_steps import train_imas, train_method
+from ddp_steps import train_imas, train_method, train_methods
 from ranks import run_on_ranks
 
 
@@ -36,3 +36,23 @@ def test_prototypes_of_two_ranks_are_those_of_one(tmp_path):
         for key in ('loss', 'decode.loss_ce', 'loss_unlabeled', 'loss_teacher'):
             torch.testing.assert_close((log1[key] + log2[key]) / 2, log[key], rtol=1e-4, atol=1e-6)
         assert log['sampled_ratio'] == 1
+
+
+def test_two_strong_views_on_two_ranks_train_like_on_one(tmp_path):
+    # No boxes and no dropout, which each rank draws, and no threshold that rounding can cross.
+    same = {'cutmix': None, 'tau': 0.0}
+    settings = {
+        'UniMatch': {**same, 'dropout_ratio': 0.0},
+        'UniMatchV2': {**same, 'dropout_prob': 0.0},
+    }
+    first, second = run_on_ranks(train_methods, 2, tmp_path, 2, 3, settings)
+    whole = train_methods(0, 1, 3, settings)
+    for method, alone in whole.items():
+        one, two = first[method], second[method]
+        for key, value in alone['state_dict'].items():
+            assert torch.equal(one['state_dict'][key], two['state_dict'][key]), key
+            torch.testing.assert_close(one['state_dict'][key], value, rtol=1e-4, atol=1e-5)
+        for log, log1, log2 in zip(alone['logs'], one['logs'], two['logs'], strict=True):
+            for key in ('loss', 'decode.loss_ce', 'loss_strong'):
+                mean = (log1[key] + log2[key]) / 2
+                torch.testing.assert_close(mean, log[key], rtol=1e-4, atol=1e-6)

@@ -34,6 +34,11 @@ SCENARIOS = {
         'model__semi_train_cfg__sampling': 'confidence',
         'optim_wrapper__type': 'AutocastOptimWrapper',
     },
+    'unimatch': {'method': 'UniMatch', 'workers': 1},
+    'unimatch_v2': {'method': 'UniMatchV2', 'model__semi_train_cfg__joint_forward': True},
+    'mean_teacher_on_its_ramp': {'method': 'MeanTeacher'},
+    'cutmix_seg': {'method': 'CutMixSeg', 'workers': 1},
+    'fixmatch': {'method': 'FixMatch', 'workers': 1},
     'best_checkpoint': {
         'default_hooks__checkpoint__save_best': 'teacher/mIoU',
         'train_cfg__val_interval': 1,

@@ -126,6 +126,21 @@ def test_semi_supervised(browse, write, root, capsys):
     assert {'u0' in paths[-1] for paths in rows} == {True, False}
 
 
+def test_second_strong_view_has_a_column_of_its_own(browse, write, root):
+    gray = "strong2=[dict(type='RandomGray', prob=1.0), pack],"
+    config = CONFIG.replace(
+        "type='MultiBranch', weak=[pack],", f"type='MultiBranch', {gray} weak=[pack],"
+    )
+    browse([write(config), '--output-dir', str(root / 'out'), '--num', '2'])
+    grid = np.asarray(Image.open(root / 'out/samples_0000.png'))
+    assert grid.shape[1] == GAP + 6 * (WIDTH + GAP)
+    # Columns are in the order of the branches: labelled, label, strong2, weak, strong, valid mask.
+    view = cell(grid, 0, 2)[:120]
+    assert (view == view[..., :1]).all()
+    assert np.abs(view - 108).max() <= 1  # the luma of (60, 150, 20)
+    assert np.abs(cell(grid, 0, 3)[:120] - (60, 150, 20)).max() <= 1
+
+
 def test_stock_supervised(browse, write, root):
     browse([write(STOCK), '--output-dir', str(root / 'out'), '--num', '10'])
     first, second = (np.asarray(Image.open(root / f'out/samples_000{i}.png')) for i in (0, 8))

@@ -1,8 +1,9 @@
 # ST++'s strong augmentation, with the values of its code. On pseudo-labelled images only, after the geometry
 # that all images share: on labelled images it hurts.
-strong = [
+# Colour and sharpness alone, with the same values, are UniMatch's and so FixMatch's, which mix images besides.
+color = [
     dict(type='RandomColorJitter'),
     dict(type='RandomGray'),
     dict(type='RandomGaussianBlur'),
-    dict(type='RandomNoiseCutout'),
 ]
+strong = [*color, dict(type='RandomNoiseCutout')]

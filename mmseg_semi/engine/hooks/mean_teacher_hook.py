@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from mmengine.hooks import Hook
 from mmseg.registry import HOOKS
 
 from ...functional.schedules import ema_decay
 from ...models.segmentors.mean_teacher import MeanTeacherSegmentor
 from ._common import unwrap
+from .iteration_hook import IterationHook
 
 
 @HOOKS.register_module()
-class MeanTeacherHook(Hook):
-    """Average the student into the teacher after every optimizer step.
+class MeanTeacherHook(IterationHook):
+    """Average the student into the teacher after every optimizer step, and tell the method the time.
 
     The decay of 0-based step i is 0 while i < copy_steps (the teacher is a copy), then
     ``min(1 - 1 / (i + 1), decay)`` with ``warmup='ratio'``, or ``decay`` without warm-up. Steps are
@@ -27,9 +27,6 @@ class MeanTeacherHook(Hook):
         copy_steps (int): The same in optimizer steps; the larger of the two rules.
         buffers (str): ``'average'`` floating-point buffers like weights, or ``'copy'`` them.
     """
-
-    # Before the hooks that save and log, which run at lower priorities.
-    priority = 'NORMAL'
 
     def __init__(
         self,
@@ -82,9 +79,6 @@ class MeanTeacherHook(Hook):
                 f'(copy_epochs={self.copy_epochs}, copy_steps={self.copy_steps}) and the training has '
                 f'{runner.max_iters // accumulated}: it will never be an average; lower them.'
             )
-
-    def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
-        unwrap(runner.model).set_iteration(runner.iter)
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         if not runner.optim_wrapper.should_update():

@@ -1,17 +1,27 @@
 """The base of all methods, and one file per method."""
 
 from .base import SemiSegmentor
+from .cutmix_seg import CutMixSeg
 from .des4 import DeS4
 from .esl import ESL
+from .fixmatch import FixMatch
 from .imas import IMAS
 from .mean_teacher import MeanTeacherSegmentor
+from .mean_teacher_consistency import MeanTeacher
 from .slide import SlideScoreEncoderDecoder
+from .unimatch import UniMatch
+from .unimatch_v2 import UniMatchV2
 
 __all__ = [
     'ESL',
     'IMAS',
+    'CutMixSeg',
     'DeS4',
+    'FixMatch',
+    'MeanTeacher',
     'MeanTeacherSegmentor',
     'SemiSegmentor',
     'SlideScoreEncoderDecoder',
+    'UniMatch',
+    'UniMatchV2',
 ]

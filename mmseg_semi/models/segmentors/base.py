@@ -407,6 +407,34 @@ def merge_settings(name: str, defaults: dict, given: dict | None) -> dict:
     return {**copy.deepcopy(defaults), **given}
 
 
+def check_ranges(cfg: dict, ranges: dict[str, tuple[float, float | None]]) -> None:
+    """Refuse settings of ``semi_train_cfg`` outside their (lowest, highest) value; None is no limit."""
+    for key, (low, high) in ranges.items():
+        if cfg[key] < low or (high is not None and cfg[key] > high):
+            most = '' if high is None else f' and at most {high}'
+            raise ValueError(
+                f'semi_train_cfg.{key}={cfg[key]} is out of range: give a number of at least {low}{most}.'
+            )
+
+
+def check_choices(cfg: dict, choices: dict[str, tuple[str, ...]]) -> None:
+    """Refuse settings of ``semi_train_cfg`` that are none of their values."""
+    for key, values in choices.items():
+        if cfg[key] not in values:
+            raise ValueError(
+                f'semi_train_cfg.{key}={cfg[key]!r} is unknown: choose one of {values}.'
+            )
+
+
+def check_forwards(segmentor: dict, joint_forward: bool) -> None:
+    """Refuse several forwards of a network with reentrant checkpoints, which breaks under DDP."""
+    if not joint_forward and segmentor.get('backbone', {}).get('with_cp'):
+        raise ValueError(
+            'segmentor.backbone.with_cp=True checkpoints in a way that breaks the several forwards of '
+            'joint_forward=False under DistributedDataParallel: set joint_forward=True or with_cp=False.'
+        )
+
+
 def _kind_of(default) -> str | None:
     """What a setting with this default must be, in a word; None where the default says nothing."""
     kinds = {bool: 'True or False', int: 'integer', float: 'number', dict: 'dict or None'}

@@ -19,7 +19,14 @@ from ...functional.pseudo_label import confidence_and_label, label_entropy
 from ...functional.sampling import RULES, STYLES, balanced_mask, pixel_weights
 from ..memory import mean_over_ranks
 from ..mixers import build_mixer
-from .base import NetworkOutput, evaluating, merge_settings, select_images, write_shared_once
+from .base import (
+    NetworkOutput,
+    check_choices,
+    evaluating,
+    merge_settings,
+    select_images,
+    write_shared_once,
+)
 from .mean_teacher import MeanTeacherSegmentor
 
 
@@ -369,11 +376,7 @@ def _check_settings(cfg: dict) -> None:
         'sampling': STYLES,
         'class_ratio': RULES,
     }
-    for key, known in choices.items():
-        if cfg[key] not in known:
-            raise ValueError(
-                f"semi_train_cfg.{key}='{cfg[key]}' is unknown: choose one of {known}."
-            )
+    check_choices(cfg, choices)
     for key in ('labeled_weight', 'unlabeled_weight', 'unlabeled_start'):
         if cfg[key] < 0:
             raise ValueError(

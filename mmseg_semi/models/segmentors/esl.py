@@ -20,7 +20,7 @@ from ...functional.soft_label import dominant_soft_label, soft_label_cross_entro
 from ..heads import conv_stack, install_tap
 from ..memory import PartMemoryBank, PartPrototypes
 from ..mixers import CutMixPlan, build_mixer
-from .base import NetworkOutput, merge_settings
+from .base import NetworkOutput, check_ranges, merge_settings
 from .mean_teacher import MeanTeacherSegmentor
 
 
@@ -435,12 +435,7 @@ def _check_settings(cfg: dict) -> None:
         'num_negatives': (1, None),
         'max_anchors': (1, None),
     }
-    for key, (low, high) in ranges.items():
-        if cfg[key] < low or (high is not None and cfg[key] > high):
-            most = '' if high is None else f' and at most {high}'
-            raise ValueError(
-                f'semi_train_cfg.{key}={cfg[key]} is out of range: give a number of at least {low}{most}.'
-            )
+    check_ranges(cfg, ranges)
     for key in ('eta', 'anchor_ratio'):
         if not 0 < cfg[key] <= 1:
             raise ValueError(

@@ -12,7 +12,7 @@ from ...functional.agreement import hardness
 from ...functional.losses import confident_cross_entropy
 from ...functional.pseudo_label import confidence_and_label, confident_ratio, label_entropy
 from ..mixers import build_mixer
-from .base import evaluating
+from .base import check_forwards, evaluating
 from .mean_teacher import MeanTeacherSegmentor
 
 
@@ -103,11 +103,7 @@ class IMAS(MeanTeacherSegmentor):
                 f"semi_train_cfg.untriggered='{cfg['untriggered']}' is unknown: "
                 "choose 'official' or 'literal'."
             )
-        if not cfg['joint_forward'] and segmentor.get('backbone', {}).get('with_cp'):
-            raise ValueError(
-                'segmentor.backbone.with_cp=True checkpoints in a way that breaks the several forwards of '
-                'joint_forward=False under DistributedDataParallel: set joint_forward=True or with_cp=False.'
-            )
+        check_forwards(segmentor, cfg['joint_forward'])
         self.intensity = build_mixer('IntensityMix', cfg['intensity'])
         self.cutmix = build_mixer('AdaptiveCutMix', cfg['cutmix'])
         if self.intensity is None:

@@ -110,7 +110,9 @@ def test_batch_without_a_branch_is_refused():
     batch = model.data_preprocessor(collated_batch(), True)
     inputs = dict(batch['inputs'])
     del inputs['labeled']
-    with pytest.raises(ValueError, match=r"branches \['strong', 'weak'\] but no 'labeled'"):
+    with pytest.raises(
+        ValueError, match=r"branches \['strong', 'strong2', 'weak'\] but no 'labeled'"
+    ):
         model.loss(inputs, batch['data_samples'])
     with pytest.raises(ValueError, match='not on a plain batch'):
         model.loss(batch['inputs']['labeled'], [])

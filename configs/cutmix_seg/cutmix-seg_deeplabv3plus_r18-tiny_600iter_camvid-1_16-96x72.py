@@ -1,0 +1,34 @@
+# CutMix-Seg, CamVid 1/16 at 128 x 96, from scratch: a check on one core that the method learns, not
+# a benchmark.
+_base_ = [
+    '../_base_/models/deeplabv3plus_r18-tiny_camvid.py',
+    '../_base_/datasets/camvid_tiny_semi.py',
+    '../_base_/schedules/adamw_poly.py',
+    '../_base_/runtime/semi_runtime.py',
+]
+model = dict(
+    _delete_=True,
+    type='CutMixSeg',
+    data_preprocessor=dict(
+        _base_.data_preprocessor, type='MultiBranchDataPreprocessor', size=_base_.crop_size
+    ),
+    segmentor=_base_.model,
+    # From scratch: after a supervised start.
+    semi_train_cfg=dict(tau=0.97, consistency_weight=1.0, unlabeled_start=200),
+    semi_test_cfg=dict(predict_on='teacher'),
+)
+custom_hooks = [
+    *_base_.custom_hooks,
+    dict(type='MeanTeacherHook', decay=0.99, warmup='none', buffers='average'),
+]
+train_dataloader = dict(
+    dataset=dict(
+        unlabeled=dict(
+            # CutMix is the only strong augmentation.
+            pipeline=[*_base_.unlabeled_pipeline[:-1], dict(type='PackUnlabeledInputs')]
+        )
+    )
+)
+optim_wrapper = dict(optimizer=dict(lr=4e-3))
+train_cfg = dict(max_iters=600, val_interval=600)
+default_hooks = dict(checkpoint=dict(interval=200))

@@ -1,0 +1,26 @@
+# FixMatch, Pascal VOC 2012 classic 1/1 (1464 labelled, 9118 unlabelled), and the lead of the other
+# VOC configs here: the re-run in UniMatch's code. 4 GPUs with 2 + 2 images each.
+_base_ = [
+    '../_base_/models/deeplabv3plus_r101_unimatch.py',
+    '../_base_/datasets/voc12_unimatch.py',
+    '../_base_/schedules/sgd_poly_voc12.py',
+    '../_base_/runtime/semi_runtime.py',
+]
+model = dict(
+    _delete_=True,
+    type='FixMatch',
+    data_preprocessor=dict(
+        _base_.data_preprocessor, type='MultiBranchDataPreprocessor', size=_base_.crop_size
+    ),
+    segmentor=_base_.model,
+    # Half of the sum of both losses.
+    semi_train_cfg=dict(tau=0.95, labeled_weight=0.5, unlabeled_weight=0.5),
+    semi_test_cfg=dict(predict_on='student'),
+)
+custom_hooks = [*_base_.custom_hooks, dict(type='IterationHook')]
+auto_scale_lr = dict(base_batch_size=16)
+
+# 80 passes over 9118 unlabelled images, 8 a step; evaluated and saved after each pass.
+iters_per_epoch = 9118 // 8
+train_cfg = dict(max_iters=80 * iters_per_epoch, val_interval=iters_per_epoch)
+default_hooks = dict(checkpoint=dict(interval=iters_per_epoch))

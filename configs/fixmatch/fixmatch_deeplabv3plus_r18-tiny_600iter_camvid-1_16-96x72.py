@@ -1,0 +1,30 @@
+# FixMatch, CamVid 1/16 at 128 x 96, from scratch: a check on one core that the method learns, not a
+# benchmark.
+_base_ = [
+    '../_base_/models/deeplabv3plus_r18-tiny_camvid.py',
+    '../_base_/datasets/camvid_tiny_semi_color.py',
+    '../_base_/schedules/adamw_poly.py',
+    '../_base_/runtime/semi_runtime.py',
+]
+model = dict(
+    _delete_=True,
+    type='FixMatch',
+    data_preprocessor=dict(
+        _base_.data_preprocessor, type='MultiBranchDataPreprocessor', size=_base_.crop_size
+    ),
+    segmentor=_base_.model,
+    # Other settings than with pre-trained weights: a lower threshold and weight, a supervised start, labels
+    # of eval mode, and one forward for all views, whose statistics a small batch needs.
+    semi_train_cfg=dict(
+        tau=0.6,
+        unlabeled_weight=0.25,
+        unlabeled_start=200,
+        label_mode='eval',
+        joint_forward=True,
+    ),
+    semi_test_cfg=dict(predict_on='student'),
+)
+custom_hooks = [*_base_.custom_hooks, dict(type='IterationHook')]
+optim_wrapper = dict(optimizer=dict(lr=4e-3))
+train_cfg = dict(max_iters=600, val_interval=600)
+default_hooks = dict(checkpoint=dict(interval=200))

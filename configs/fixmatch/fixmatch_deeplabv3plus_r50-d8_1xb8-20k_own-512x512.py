@@ -1,0 +1,24 @@
+# FixMatch on images of your own, one GPU, MMSegmentation's stock DeepLabv3+ with ImageNet weights:
+# README, "Your own data", shows what to set on top of it.
+_base_ = [
+    '../_base_/models/deeplabv3plus_r50_own.py',
+    '../_base_/datasets/own_semi_color.py',
+    '../_base_/schedules/sgd_poly_voc12.py',
+    '../_base_/runtime/semi_runtime.py',
+]
+model = dict(
+    _delete_=True,
+    type='FixMatch',
+    data_preprocessor=dict(
+        _base_.data_preprocessor, type='MultiBranchDataPreprocessor', size=_base_.crop_size
+    ),
+    segmentor=_base_.model,
+    semi_train_cfg=dict(tau=0.95, unlabeled_weight=1.0),
+    semi_test_cfg=dict(predict_on='student'),
+)
+custom_hooks = [*_base_.custom_hooks, dict(type='IterationHook')]
+# The schedule's learning rates are for 32 images a step; this batch has 8.
+optim_wrapper = dict(optimizer=dict(lr=0.00025))
+auto_scale_lr = dict(base_batch_size=8)
+train_cfg = dict(max_iters=20000, val_interval=2000)
+default_hooks = dict(checkpoint=dict(interval=2000))

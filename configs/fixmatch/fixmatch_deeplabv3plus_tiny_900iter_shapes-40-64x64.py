@@ -1,0 +1,28 @@
+# FixMatch, 40 drawn images with labels and 500 without, from scratch on a CPU: no data to prepare.
+_base_ = [
+    '../_base_/models/deeplabv3plus_tiny.py',
+    '../_base_/datasets/shapes_semi_color.py',
+    '../_base_/schedules/adamw_poly_warmup.py',
+    '../_base_/runtime/semi_runtime.py',
+]
+model = dict(
+    _delete_=True,
+    type='FixMatch',
+    data_preprocessor=dict(
+        _base_.data_preprocessor, type='MultiBranchDataPreprocessor', size=_base_.crop_size
+    ),
+    segmentor=_base_.model,
+    # Other settings than with pre-trained weights: a lower threshold and weight, a supervised start, labels
+    # of eval mode, and one forward for all views, whose statistics a small batch needs.
+    semi_train_cfg=dict(
+        tau=0.5,
+        unlabeled_weight=0.5,
+        unlabeled_start=300,
+        label_mode='eval',
+        joint_forward=True,
+    ),
+    semi_test_cfg=dict(predict_on='student'),
+)
+custom_hooks = [*_base_.custom_hooks, dict(type='IterationHook')]
+train_cfg = dict(max_iters=900, val_interval=300)
+default_hooks = dict(checkpoint=dict(interval=300))

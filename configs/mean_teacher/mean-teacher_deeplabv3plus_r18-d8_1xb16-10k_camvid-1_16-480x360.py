@@ -1,0 +1,24 @@
+# Mean Teacher, CamVid 1/16 (23 labelled, 344 unlabelled), from scratch on one GPU, and the lead of
+# the other CamVid configs here.
+_base_ = [
+    '../_base_/models/deeplabv3plus_r18_camvid.py',
+    '../_base_/datasets/camvid_semi_color.py',
+    '../_base_/schedules/adamw_poly.py',
+    '../_base_/runtime/semi_runtime.py',
+]
+model = dict(
+    _delete_=True,
+    type='MeanTeacher',
+    data_preprocessor=dict(
+        _base_.data_preprocessor, type='MultiBranchDataPreprocessor', size=_base_.crop_size
+    ),
+    segmentor=_base_.model,
+    # From scratch: after a supervised start.
+    semi_train_cfg=dict(consistency_weight=1.0, unlabeled_start=2000, rampup_iters=1000),
+    semi_test_cfg=dict(predict_on='teacher'),
+)
+custom_hooks = [
+    *_base_.custom_hooks,
+    dict(type='MeanTeacherHook', decay=0.99, warmup='ratio', buffers='average'),
+]
+train_cfg = dict(max_iters=10000, val_interval=1000)

@@ -1,0 +1,14 @@
+_base_ = './mean-teacher_deeplabv3plus_r50-d16_4xb8-240e_cityscapes-u2pl-372-769x769.py'
+
+# 240 passes over 1487 unlabelled images, 16 a step; evaluated and saved after every fourth.
+iters_per_epoch = 1487 // 16
+train_cfg = dict(max_iters=240 * iters_per_epoch, val_interval=4 * iters_per_epoch)
+default_hooks = dict(checkpoint=dict(interval=4 * iters_per_epoch))
+# Over the first 3 passes, as PixelSSL's.
+model = dict(semi_train_cfg=dict(rampup_iters=3 * iters_per_epoch))
+train_dataloader = dict(
+    dataset=dict(
+        labeled=dict(ann_file='splits/u2pl/1488/labeled.txt'),
+        unlabeled=dict(ann_file='splits/u2pl/1488/unlabeled.txt'),
+    )
+)

@@ -1,0 +1,25 @@
+# Mean Teacher, 40 drawn images with labels and 500 without, from scratch on a CPU: no data to
+# prepare.
+_base_ = [
+    '../_base_/models/deeplabv3plus_tiny.py',
+    '../_base_/datasets/shapes_semi_color.py',
+    '../_base_/schedules/adamw_poly_warmup.py',
+    '../_base_/runtime/semi_runtime.py',
+]
+model = dict(
+    _delete_=True,
+    type='MeanTeacher',
+    data_preprocessor=dict(
+        _base_.data_preprocessor, type='MultiBranchDataPreprocessor', size=_base_.crop_size
+    ),
+    segmentor=_base_.model,
+    # From scratch: a low weight, after a supervised start.
+    semi_train_cfg=dict(consistency_weight=0.2, unlabeled_start=300, rampup_iters=200),
+    semi_test_cfg=dict(predict_on='teacher'),
+)
+custom_hooks = [
+    *_base_.custom_hooks,
+    dict(type='MeanTeacherHook', decay=0.99, warmup='ratio', buffers='average'),
+]
+train_cfg = dict(max_iters=900, val_interval=300)
+default_hooks = dict(checkpoint=dict(interval=300))

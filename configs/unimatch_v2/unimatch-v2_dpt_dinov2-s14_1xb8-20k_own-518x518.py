@@ -1,0 +1,41 @@
+# UniMatch V2 on images of your own, one GPU, DINOv2-S with a DPT head: README, "Your own data",
+# shows what to set on top of it.
+_base_ = [
+    '../_base_/models/dpt_dinov2-s14.py',
+    '../_base_/datasets/own_semi_518.py',
+    '../_base_/datasets/strong_augmentation.py',
+    '../_base_/schedules/adamw_poly_dinov2.py',
+    '../_base_/runtime/semi_runtime.py',
+]
+custom_imports = dict(imports=['mmseg_semi', 'mmpretrain.models'])
+model = dict(
+    _delete_=True,
+    type='UniMatchV2',
+    data_preprocessor=dict(
+        _base_.data_preprocessor, type='MultiBranchDataPreprocessor', size=_base_.crop_size
+    ),
+    segmentor=_base_.model,
+    semi_train_cfg=dict(tau=0.95),
+    semi_test_cfg=dict(predict_on='teacher'),
+)
+custom_hooks = [
+    *_base_.custom_hooks,
+    dict(type='MeanTeacherHook', decay=0.996, warmup='ratio', buffers='average'),
+]
+strong = [*_base_.color, dict(type='PackUnlabeledInputs')]
+train_dataloader = dict(
+    dataset=dict(
+        unlabeled=dict(
+            # Two strong views, drawn alike.
+            pipeline=[
+                *_base_.unlabeled_pipeline[:-1],
+                dict(_base_.unlabeled_pipeline[-1], strong=strong, strong2=strong),
+            ]
+        )
+    )
+)
+# The schedule's learning rates are for 32 images a step; this batch has 8.
+optim_wrapper = dict(optimizer=dict(lr=1.25e-6))
+auto_scale_lr = dict(base_batch_size=8)
+train_cfg = dict(max_iters=20000, val_interval=2000)
+default_hooks = dict(checkpoint=dict(interval=2000))

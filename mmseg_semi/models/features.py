@@ -1,0 +1,44 @@
+"""The encoder's features of a batch, and how to do one thing to all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor
+
+
+def map_features(function: Callable, features: Tensor | Sequence, *others: Sequence) -> list:
+    """Apply a function to every tensor of the stages, some of which may be pairs (map, class token).
+
+    Args:
+        function: of one tensor of each of the arguments that follow.
+        features: stages; a stage is a tensor or a sequence of tensors.
+        *others: likewise, or one thing for all the tensors of a stage.
+    """
+    return [
+        function(stage, *rest)
+        if isinstance(stage, Tensor)
+        else [function(tensor, *rest) for tensor in stage]
+        for stage, *rest in zip(features, *others, strict=True)
+    ]
+
+
+def channel_widths(features: Sequence) -> list[int]:
+    """Channels of each stage (N, C, h, w); of a pair (map, class token), those of both.
+
+    Raises:
+        ValueError: a stage is something else, such as tokens (N, L, C).
+    """
+    widths = []
+    for index, stage in enumerate(features):
+        tensors = [stage] if isinstance(stage, Tensor) else list(stage)
+        shapes = [tuple(x.shape) for x in tensors if isinstance(x, Tensor)]
+        maps = [len(shape) for shape in shapes] in ([4], [4, 2])
+        if not maps or len({shape[:2] for shape in shapes}) > 1:
+            raise ValueError(
+                f'stage {index} of the features has shapes {shapes or type(stage).__name__}, but channels are '
+                'dropped from maps (N, C, h, w), alone or with a class token (N, C): have the backbone '
+                "return maps (mmpretrain: out_type='featmap')."
+            )
+        widths.append(shapes[0][1])
+    return widths

@@ -1,0 +1,157 @@
+"""FixMatch: one network labels its weak view and learns the strong one (NeurIPS 2020), for segmentation."""
+
+from __future__ import annotations
+
+import torch
+from mmseg.registry import MODELS
+from torch import Tensor
+
+from ...functional.losses import confident_cross_entropy
+from ...functional.mixing import paste
+from ...functional.pseudo_label import confidence_and_label, label_entropy
+from ..mixers import build_mixer
+from .base import SemiSegmentor, check_choices, check_forwards, check_ranges, evaluating
+
+
+@MODELS.register_module()
+class FixMatch(SemiSegmentor):
+    """FixMatch, "Simplifying Semi-Supervised Learning with Consistency and Confidence" (NeurIPS 2020).
+
+    The network's own class of a pixel of the weak view, where its probability reaches ``tau``, is the label
+    of that pixel in the strong view (Eq. 4): hard labels, cross-entropy, no teacher. For segmentation as
+    re-run in UniMatch (CVPR 2023, Sec. 3.1, and LiheYoung/UniMatch): strong means colour and blur, then
+    CutMix of images, labels and masks between the images of a batch.
+
+    Readings. That code labels the images that it trains in train mode, in the forward of the labelled ones,
+    and those that it pastes from in eval mode, beforehand; here the partner of an image is the next one of
+    its batch, and both are labelled by ``label_mode``. It divides the sum by all pixels that are not
+    padding, and adds both losses at half their weight, which the configs of the benchmarks set.
+
+    One step costs a forward of the network on labelled and weak images and one on the strong view, both with
+    their backward: 9 forwards of an image pair. With ``label_mode='eval'`` 7, since the weak view then has no
+    backward. Memory: one set of weights; in train mode the activations of three views.
+
+    Settings of ``semi_train_cfg``:
+
+    - ``tau`` (float, 0.95): Confidence from which a pixel counts; 0 takes all (UniMatch on Cityscapes).
+    - ``labeled_weight``, ``unlabeled_weight`` (float, 1.0): Factors of the losses.
+    - ``unlabeled_start`` (int, 0): Iterations of labelled training before the unlabelled images enter.
+    - ``divisor`` ('valid' | 'confident' | 'area'): Of the unlabelled loss: the pixels that are not padding,
+      those of them that count, or all.
+    - ``label_mode`` ('train' | 'eval'): Label the weak view in train mode, in the forward of the labelled
+      images, whose batch statistics it shares; or in eval mode, in a forward of its own.
+    - ``joint_forward`` (bool, False): True passes the strong view in the forward of the labelled images, too,
+      as the paper's code does (google-research/fixmatch).
+    - ``ignore_padding`` (bool, True): Padding is neither learnt from nor counted.
+    - ``cutmix`` (dict | None): The CutMix of strong views; None leaves it out.
+
+    Args: see :class:`~mmseg_semi.models.SemiSegmentor`.
+    """
+
+    required_hooks = ('IterationHook',)
+    unlabeled_branches = ('weak', 'strong')
+    train_defaults = {
+        'tau': 0.95,
+        'labeled_weight': 1.0,
+        'unlabeled_weight': 1.0,
+        'unlabeled_start': 0,
+        'divisor': 'valid',
+        'label_mode': 'train',
+        'joint_forward': False,
+        'ignore_padding': True,
+        'cutmix': {'adaptive': False, 'prob': 0.5, 'style': 'unimatch', 'per_image': True},
+    }
+
+    def __init__(self, segmentor: dict, **kwargs) -> None:
+        super().__init__(segmentor, **kwargs)
+        cfg = self.semi_train_cfg
+        weights = ('labeled_weight', 'unlabeled_weight', 'unlabeled_start')
+        check_ranges(cfg, {'tau': (0, 1), **dict.fromkeys(weights, (0, None))})
+        check_choices(
+            cfg, {'divisor': ('valid', 'confident', 'area'), 'label_mode': ('train', 'eval')}
+        )
+        check_forwards(segmentor, cfg['joint_forward'])
+        self.cutmix = build_mixer('AdaptiveCutMix', cfg['cutmix'])
+        if self.cutmix is not None and self.cutmix.adaptive:
+            raise ValueError(
+                f'semi_train_cfg.cutmix={cfg["cutmix"]} adapts to the hardness of images, which FixMatch does '
+                'not measure: set adaptive=False with a prob.'
+            )
+
+    def loss(self, inputs: dict[str, Tensor], data_samples: dict[str, list]) -> dict[str, Tensor]:
+        """One iteration, up to the optimizer step."""
+        self.check_branches(inputs)
+        cfg, labeled = self.semi_train_cfg, inputs['labeled']
+        if self.iteration < cfg['unlabeled_start']:
+            output, _ = self.forward_views(self.student, labeled)
+            return self.weighted_labeled_loss(output, data_samples['labeled'])
+        weak, view = inputs['weak'], inputs['strong']
+        plan = None
+        if self.cutmix is not None:
+            plan = self.cutmix.sample(view.new_zeros(len(view)), tuple(view.shape[-2:]))
+            view = paste(view, view[plan.partner], plan.boxes)
+        if cfg['label_mode'] == 'eval':
+            with torch.no_grad(), evaluating(self.student):
+                weak_logits = self.forward_network(self.student, weak).logits
+            first = []
+        else:
+            first = [weak]
+        if cfg['joint_forward']:
+            output, logits = self.forward_views(self.student, labeled, *first, view)
+        else:
+            output, logits = self.forward_views(self.student, labeled, *first)
+            logits = [*logits, self.forward_network(self.student, view).logits]
+        if first:
+            weak_logits = logits[0].detach()
+        label, confidence, valid, diagnostics = self.make_targets(
+            weak_logits, data_samples['weak'], tuple(weak.shape[-2:]), plan
+        )
+        loss = confident_cross_entropy(
+            logits[-1],
+            label,
+            confidence,
+            cfg['tau'],
+            valid_mask=valid,
+            divisor=cfg['divisor'],
+            align_corners=self.align_corners,
+        )
+        return {
+            **self.weighted_labeled_loss(output, data_samples['labeled']),
+            'loss_unlabeled': cfg['unlabeled_weight'] * loss.mean(),
+            **diagnostics,
+        }
+
+    def weighted_labeled_loss(self, output, data_samples: list) -> dict[str, Tensor]:
+        """The losses of the network's own heads, times ``labeled_weight``."""
+        losses = self.labeled_loss(self.student, output, data_samples)
+        return {key: self.semi_train_cfg['labeled_weight'] * value for key, value in losses.items()}
+
+    @torch.no_grad()
+    def make_targets(self, logits: Tensor, samples: list, size: tuple[int, int], plan) -> tuple:
+        """Labels of the weak view, pasted like the strong one.
+
+        Args:
+            logits (Tensor): (N, C, h, w) of the weak view.
+            samples (list[SegDataSample]): With its valid masks.
+            size (tuple): (H, W) of the images.
+            plan (CutMixPlan, optional): What is pasted where.
+
+        Returns:
+            tuple: int64 label, float32 confidence and bool valid mask (N, H, W) of the mixed images, and
+            the scalars for the log.
+        """
+        confidence, label = confidence_and_label(logits, size, self.align_corners)
+        valid = torch.cat([sample.valid_mask.data for sample in samples]).bool()
+        if not self.semi_train_cfg['ignore_padding']:
+            valid = torch.ones_like(valid)
+        sure = (confidence >= self.semi_train_cfg['tau']) & valid
+        diagnostics = {
+            'confident_ratio': sure.sum() / valid.sum().clamp(min=1),
+            'pseudo_label_entropy': label_entropy(label, self.num_classes, valid),
+        }
+        if plan is not None:
+            label, confidence, valid = (
+                paste(maps, maps[plan.partner], plan.boxes) for maps in (label, confidence, valid)
+            )
+            diagnostics['cutmix_rate'] = plan.triggered.float().mean()
+        return label, confidence, valid, diagnostics
