@@ -9,11 +9,12 @@ from .heads import (
     PrototypeHead,
 )
 from .losses import PixelCrossEntropyLoss
-from .memory import PartMemoryBank, PartPrototypes
+from .memory import FeatureQueues, NegativeMemoryBank, PartMemoryBank, PartPrototypes
 from .mixers import AdaptiveCutMix, IntensityMix
 from .segmentors import (
     ESL,
     IMAS,
+    U2PL,
     DeS4,
     MeanTeacherSegmentor,
     SemiSegmentor,
@@ -24,13 +25,16 @@ from .wrappers import SemiDistributedDataParallel
 __all__ = [
     'ESL',
     'IMAS',
+    'U2PL',
     'AdaptiveCutMix',
     'CeilPoolResNetV1c',
     'DeS4',
     'DeepClassifierHead',
+    'FeatureQueues',
     'IntensityMix',
     'MeanTeacherSegmentor',
     'MultiBranchDataPreprocessor',
+    'NegativeMemoryBank',
     'PartMemoryBank',
     'PartPrototypes',
     'PixelCrossEntropyLoss',

@@ -6,10 +6,12 @@ from .esl import ESL
 from .imas import IMAS
 from .mean_teacher import MeanTeacherSegmentor
 from .slide import SlideScoreEncoderDecoder
+from .u2pl import U2PL
 
 __all__ = [
     'ESL',
     'IMAS',
+    'U2PL',
     'DeS4',
     'MeanTeacherSegmentor',
     'SemiSegmentor',

@@ -27,6 +27,16 @@ def on_device(batch):
 SETTINGS = {
     'IMAS': {'tau': 0.28},
     'DeS4': {},
+    'U2PL': {
+        'anchor_pixels': 'surest',
+        'class_average': 'present',
+        'representation': {'channels': 8, 'out_channels': 8},
+        'queue_size': 20,
+        'background_queue_size': 30,
+        'keys_per_step': 8,
+        'num_anchors': 4,
+        'num_negatives': 6,
+    },
     'ESL': {
         'anchor_threshold': 0.26,
         'num_parts': 2,
