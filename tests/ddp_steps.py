@@ -87,6 +87,11 @@ def train_methods(rank: int, world_size: int, iterations: int, settings: dict[st
     }
 
 
+def train_each(rank: int, world_size: int, iterations: int, method: str, *settings: dict) -> list:
+    """Train a method once with each of the settings, in the same processes."""
+    return [train_method(rank, world_size, iterations, method, one) for one in settings]
+
+
 def remember_parts(rank: int, world_size: int) -> dict:
     """Push the same images' parts, shared over the ranks, into a bank and prototypes; return their buffers."""
     torch.manual_seed(0)

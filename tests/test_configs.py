@@ -42,7 +42,7 @@ FILES = sorted(f for f in ROOT.rglob('*.py') if '_base_' not in f.relative_to(RO
 BASES = sorted((ROOT / '_base_').rglob('*.py'))
 #: {method}_{model}_{schedule}_{dataset}[-{partition}]-{crop}.py; the demo's configs have names of their own.
 NAME = re.compile(
-    r'(?P<method>mean-teacher|cutmix-seg|unimatch-v2|[a-z]+4?)'
+    r'(?P<method>mean-teacher|cutmix-seg|unimatch-v2|u2pl|[a-z]+4?)'
     r'(-(?P<variant>official|st|retrain3|centercrop))?_'
     r'(?P<head>deeplabv3plus|pspnet|segformer|upernet|dpt|linear)_(?P<net>[a-z0-9-]+)_'
     r'((?P<gpus>\d+)xb(?P<batch>\d+)-)?(?P<length>\d+)(?P<unit>e|k|iter)_'
@@ -54,7 +54,7 @@ NAMED = [file for file in FILES if file.parent.name != 'demo']
 TOTAL = {'voc12': 10582, 'cityscapes': 2975, 'camvid': 367, 'shapes': 540}
 STEP = {'voc12': 16, 'cityscapes': 16, 'camvid': 8, 'shapes': 8, 'own': 4}
 #: Methods whose windows on Cityscapes are MMSegmentation's.
-WHOLE = ('esl', 'des4', 'unimatch-v2')
+WHOLE = ('esl', 'des4', 'u2pl', 'unimatch-v2')
 METHODS = {
     'imas': 'IMAS',
     'esl': 'ESL',
@@ -62,6 +62,7 @@ METHODS = {
     'mean-teacher': 'MeanTeacher',
     'cutmix-seg': 'CutMixSeg',
     'fixmatch': 'FixMatch',
+    'u2pl': 'U2PL',
     'unimatch': 'UniMatch',
     'unimatch-v2': 'UniMatchV2',
 }
@@ -232,7 +233,7 @@ def test_there_are_configs():
     methods = {file.parent.name for file in FILES}
     assert {'des4', 'esl', 'imas', 'suponly', 'st', 'stpp'} <= methods
     assert {'mean_teacher', 'cutmix_seg', 'fixmatch'} <= methods
-    assert {'unimatch', 'unimatch_v2'} <= methods
+    assert {'u2pl', 'unimatch', 'unimatch_v2'} <= methods
     assert all(NAME.fullmatch(file.name) for file in NAMED), (
         'a file name does not follow the pattern'
     )
@@ -246,7 +247,7 @@ def test_name_tells_method_and_network(file):
     cfg, said = load(file), NAME.fullmatch(file.name)
     assert file.parent.name == said['method'].replace('-', '_')
     windows = 'cityscapes' in file.name and not self_trains(cfg) and said['method'] not in WHOLE
-    # Only its windows differ from EncoderDecoder's; ST++ evaluates whole images, ESL and DeS4 whole windows.
+    # Only its windows differ from EncoderDecoder's; ST++ evaluates whole images, those of WHOLE whole windows.
     plain = 'SlideScoreEncoderDecoder' if windows else 'EncoderDecoder'
     assert network_config(cfg).type == plain
     assert cfg.model.type == METHODS.get(said['method'], plain)
@@ -399,7 +400,12 @@ def test_pipelines_build(file):
         unlabeled = found['unlabeled']
         assert not steps(unlabeled, 'LoadAnnotations', 'PackSegInputs')
         assert unlabeled[1].type == 'AddValidMask'
-        if cfg.model.type in ('ESL', 'DeS4', 'CutMixSeg'):  # CutMix is its only strong augmentation
+        if cfg.model.type in (
+            'ESL',
+            'DeS4',
+            'CutMixSeg',
+            'U2PL',
+        ):  # CutMix is its only strong augmentation
             assert unlabeled[-1].type == 'PackUnlabeledInputs'
             assert not steps(unlabeled, 'RandomIntensity')
         else:
@@ -505,7 +511,7 @@ def test_dumped_config_is_the_config(file, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    'method', ['des4', 'esl', 'fixmatch', 'imas', 'stpp', 'suponly', 'unimatch_v2']
+    'method', ['des4', 'esl', 'fixmatch', 'imas', 'stpp', 'suponly', 'u2pl', 'unimatch_v2']
 )
 def test_laid_out_dump_is_the_config(method):
     cfg = load(next(file for file in FILES if file.parent.name == method))
@@ -824,6 +830,51 @@ def test_baselines_have_the_partitions_of_the_tables(method):
     }.items():
         for count in counts:
             assert sum(bool(re.search(f'{family}-{count}-', name)) for name in names) == 1
+
+
+@pytest.mark.parametrize('file', _named('^u2pl.*(_voc12-|_cityscapes-)'), ids=ids)
+def test_u2pl_benchmarks_follow_the_paper(file):
+    """U2PL's settings, and two numbers of its authors' code."""
+    cfg, voc = load(file), '_voc12-' in file.name
+    network, model = network_config(cfg), model_of(cfg)
+    optimizer = cfg.optim_wrapper.optimizer
+    assert (optimizer.type, optimizer.momentum) == ('SGD', 0.9)
+    assert (optimizer.lr, optimizer.weight_decay) == ((0.001, 1e-4) if voc else (0.01, 5e-4))
+    assert ('paramwise_cfg' in cfg.optim_wrapper) == voc
+    assert cfg.param_scheduler[0].power == 0.9
+    # One pass over the unlabelled images without them on VOC, none on Cityscapes.
+    start = cfg.train_cfg.max_iters // 80 if voc else 0
+    assert model.semi_train_cfg == {
+        **type(model).train_defaults,
+        'num_anchors': 256,
+        'num_negatives': 50,
+        'ignore_padding': False,
+        'unlabeled_start': start,
+    }
+    rows = 50000 + 30000 * (model.num_classes - 1)
+    assert model.bank.entries.shape == (rows, 256)
+    (teacher,) = [hook for hook in cfg.custom_hooks if hook.type == 'MeanTeacherHook']
+    assert (teacher.decay, teacher.warmup) == (0.99, 'ratio')
+    assert teacher.get('copy_epochs', 0) == (1 if voc else 0)
+    ohem = None if voc else dict(threshold=0.7, min_kept=100000)
+    assert network.decode_head.loss_decode.get('ohem') == ohem
+    assert (network.auxiliary_head is None) == voc
+    rates, grid = (
+        ((1, 6, 12, 18), (2, 4, 8)) if '-d16_' in file.name else ((1, 12, 24, 36), (4, 8, 16))
+    )
+    assert network.decode_head.dilations == rates
+    assert network.backbone.multi_grid == grid
+
+
+def test_u2pl_has_all_partitions_of_the_paper():
+    names = [file.name for file in _named('^u2pl_.*r101-d8')]
+    for family, counts in {
+        'voc12-classic': (92, 183, 366, 732, 1464),
+        'voc12-blender-u2pl': (662, 1323, 2646, 5291),
+        'cityscapes-u2pl': (186, 372, 744, 1488),
+    }.items():
+        for count in counts:
+            assert sum(f'_{family}-{count}-' in name for name in names) == 1
 
 
 @pytest.mark.parametrize('name', ['voc12', 'cityscapes'])

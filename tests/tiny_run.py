@@ -38,6 +38,18 @@ METHODS = {
         },
         [{'type': 'PrototypeInitHook', 'max_pixels': 50}],
     ),
+    'U2PL': (
+        {
+            'representation': {'channels': 8, 'out_channels': 8},
+            'unlabeled_start': 2,
+            'queue_size': 20,
+            'background_queue_size': 30,
+            'keys_per_step': 8,
+            'num_anchors': 4,
+            'num_negatives': 6,
+        },
+        [],
+    ),
     'DeS4': (
         {'unlabeled_start': 2},
         [{'type': 'ClassCountHook'}, {'type': 'ClassDistributionHook', 'interval': 6}],

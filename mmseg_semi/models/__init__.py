@@ -11,12 +11,13 @@ from .heads import (
     PrototypeHead,
 )
 from .losses import PixelCrossEntropyLoss
-from .memory import PartMemoryBank, PartPrototypes
+from .memory import FeatureQueues, NegativeMemoryBank, PartMemoryBank, PartPrototypes
 from .mixers import AdaptiveCutMix, IntensityMix
 from .necks import TokenNorm
 from .segmentors import (
     ESL,
     IMAS,
+    U2PL,
     CutMixSeg,
     DeS4,
     FixMatch,
@@ -32,17 +33,20 @@ from .wrappers import SemiDistributedDataParallel
 __all__ = [
     'ESL',
     'IMAS',
+    'U2PL',
     'AdaptiveCutMix',
     'CeilPoolResNetV1c',
     'CutMixSeg',
     'DeS4',
     'DeepClassifierHead',
     'FeatureMapDPTHead',
+    'FeatureQueues',
     'FixMatch',
     'IntensityMix',
     'MeanTeacher',
     'MeanTeacherSegmentor',
     'MultiBranchDataPreprocessor',
+    'NegativeMemoryBank',
     'PartMemoryBank',
     'PartPrototypes',
     'PixelCrossEntropyLoss',

@@ -82,6 +82,24 @@ def test_esl_needs_the_package_for_its_own_head_alone(deep):
         assert torch.equal(getattr(again, name).eval()._forward(image), network._forward(image))
 
 
+def test_u2pl_leaves_a_plain_network():
+    config = tiny_config('work', 'U2PL')
+    plain = plain_config(config, META)
+    assert own_modules(plain.model) == []
+    assert 'mmseg_semi' not in plain.text
+    model = MODELS.build(config.model).eval()
+    model.init_weights()
+    weights = plain_state_dict(model.state_dict(), 'teacher', model.training_only)
+    network = MODELS.build(plain.model).eval()
+    network.load_state_dict(weights, strict=True)
+    image = torch.randn(1, 3, 32, 32)
+    assert torch.equal(network._forward(image), model.teacher._forward(image))
+    # And back: what was exported is where another training may start.
+    again = MODELS.build(config.model)
+    again.load_state_dict(weights, strict=False)
+    assert torch.equal(again.student.eval()._forward(image), network._forward(image))
+
+
 @pytest.mark.parametrize('shared', [True, False])
 def test_des4_takes_its_prototypes_along(shared):
     config = tiny_config('work', 'DeS4', model__semi_train_cfg__shared_head=shared)

@@ -24,6 +24,7 @@ SCENARIOS = {
     },
     'esl': {'method': 'ESL', 'workers': 1},
     'esl_whose_parts_come_later': {'method': 'ESL', 'model__semi_train_cfg__unlabeled_start': 7},
+    'u2pl': {'method': 'U2PL', 'workers': 1},
     'des4': {'method': 'DeS4', 'workers': 1},
     'des4_without_its_components': {
         'method': 'DeS4',
@@ -132,7 +133,7 @@ def test_resumed_run_ends_like_the_uninterrupted_one(name, tmp_path):
     )
     assert re.search(r'resumed epoch: \d+, iter: [1-9]', output)
     assert differences(whole, resumed) == []
-    if SCENARIOS[name].get('method') == 'ESL':  # there was something to resume
+    if SCENARIOS[name].get('method') in ('ESL', 'U2PL'):  # there was something to resume
         assert whole['state_dict']['bank.fill'].any()
         assert whole['state_dict']['bank.cursor'].any()
     if name == 'des4':

@@ -60,6 +60,7 @@ class MeanTeacherHook(IterationHook):
                 'custom_hooks, or train a method with an EMA teacher.'
             )
         model.start_teacher()
+        model.set_length(runner.max_iters)
         # Read once: a step that asked the device for its number would wait for it.
         self._step = int(model.ema_steps)
         self._copy_steps = self.copy_steps

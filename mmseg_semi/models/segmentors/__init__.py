@@ -9,12 +9,14 @@ from .imas import IMAS
 from .mean_teacher import MeanTeacherSegmentor
 from .mean_teacher_consistency import MeanTeacher
 from .slide import SlideScoreEncoderDecoder
+from .u2pl import U2PL
 from .unimatch import UniMatch
 from .unimatch_v2 import UniMatchV2
 
 __all__ = [
     'ESL',
     'IMAS',
+    'U2PL',
     'CutMixSeg',
     'DeS4',
     'FixMatch',

@@ -199,6 +199,13 @@ class SemiSegmentor(BaseSegmentor):
 
     iteration = 0
 
+    def set_length(self, iterations: int) -> None:
+        """Tell the method how many iterations the training has; a hook calls it before the first."""
+        self.length = iterations
+
+    #: None where nobody has told: then what depends on the length stays as it is at the start.
+    length: int | None = None
+
     def forward_network(
         self, network: nn.Module, images: Tensor, num_auxiliary: int = 0, tap: bool = False
     ) -> NetworkOutput:

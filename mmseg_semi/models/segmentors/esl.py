@@ -11,7 +11,13 @@ import torch.nn.functional as F
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
-from ...functional.contrast import class_mean, sample_anchors, sample_negatives, sample_positives
+from ...functional.contrast import (
+    class_mean,
+    pixels_at,
+    sample_anchors,
+    sample_negatives,
+    sample_positives,
+)
 from ...functional.losses import contrast_logits
 from ...functional.mixing import paste
 from ...functional.parts import masked_average_pool, resize_nearest
@@ -361,17 +367,14 @@ class ESL(MeanTeacherSegmentor):
             ratio=cfg['anchor_ratio'],
             limit=cfg['max_anchors'],
         )
-        place, (length, area) = index.clamp(min=0), (features[0].numel(), features[0, 0].numel())
-        queue = label * cfg['num_parts'] + targets.parts.flatten()[place].clamp(min=0)
+        parts = targets.parts.flatten()[index.clamp(min=0)].clamp(min=0)
+        queue = label * cfg['num_parts'] + parts
         positive = sample_positives(queue, bank.fill, bank.capacity)
         block = cfg['num_parts'] if cfg['exclude_same_class'] else 1
         negatives = sample_negatives(
             queue, bank.fill, bank.capacity, cfg['num_negatives'], block=block
         )
-        # From the flat tensor: features with the channels last would be another copy of all of them.
-        start = place // area * length + place % area
-        channel = torch.arange(features.shape[1], device=features.device) * area
-        anchors = features.flatten().take(start[:, None] + channel)
+        anchors = pixels_at(features, index)
         terms = contrast_logits(
             anchors,
             bank.entries[positive.clamp(min=0)],

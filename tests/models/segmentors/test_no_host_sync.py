@@ -32,6 +32,16 @@ SETTINGS = {
     'DeS4': {},
     'UniMatch': {'tau': 0.28},
     'UniMatchV2': {'tau': 0.28},
+    'U2PL': {
+        'anchor_pixels': 'surest',
+        'class_average': 'present',
+        'representation': {'channels': 8, 'out_channels': 8},
+        'queue_size': 20,
+        'background_queue_size': 30,
+        'keys_per_step': 8,
+        'num_anchors': 4,
+        'num_negatives': 6,
+    },
     'ESL': {
         'anchor_threshold': 0.26,
         'num_parts': 2,
