@@ -482,7 +482,7 @@ def main(argv: list[str] | None = None) -> None:
         for job in jobs:
             if job.finished:
                 print(f'{job.name}: finished before')
-        about = _about(args, argv, found, reference)
+        about = _about(args, argv, jobs, reference)
 
         def report() -> str:
             return write_report(args, jobs, baseline, different, about)
@@ -507,11 +507,11 @@ def _baseline(wanted: str | None, found: dict[str, dict]) -> str | None:
     return wanted or next(plain, None)
 
 
-def _about(args, argv: list[str] | None, found: dict, reference: dict) -> list[str]:
+def _about(args, argv: list[str] | None, jobs: list[Job], reference: dict) -> list[str]:
     """What the table is of."""
     arguments = sys.argv[1:] if argv is None else argv
     unlabeled = reference['unlabelled images']
-    drawn = ' Each seed draws other images.' if 'shapes/' in reference['labelled images'][0] else ''
+    drawn = ' Each seed draws other images.' if drawn_seed_keys(jobs[0].cfg) else ''
     return [
         f'Command: `python tools/benchmark_methods.py {shlex.join(arguments)}`',
         f'{len(reference["labelled images"])} labelled and {len(unlabeled or ())} unlabelled images, '

@@ -273,13 +273,13 @@ def csv_text(runs: Sequence[Run], baseline: str | None, metric: str) -> str:
         if not run.scores:
             writer.writerow(common)
         for network, score in run.scores.items():
-            gain = score.last - base[run.seed] if run.seed in base else ''
+            gain = round(score.last - base[run.seed], 4) if run.seed in base else ''
             writer.writerow(
                 {
                     **common,
                     'network': network,
-                    f'{metric}_last': score.last,
-                    f'{metric}_best': score.best,
+                    f'{metric}_last': round(score.last, 4),
+                    f'{metric}_best': round(score.best, 4),
                     'best_iteration': score.best_iteration,
                     'gain_last': gain,
                 }
