@@ -265,7 +265,7 @@ class Job:
                 told = ', '.join(f'{network} {s.last:.2f}'.strip() for network, s in scores.items())
                 return f'{self.name}: finished in {took}, {metric} {told}'
         else:
-            lines = [line for line in self.output().splitlines() if line.strip()]
+            lines = [line for line in self.output().splitlines() if re.search(r'\w', line)]
             self.write_state(error=f'{_ended(code)}: {_telling(lines)}')
             print('\n'.join(lines[-5:]), file=sys.stderr)
         return f'{self.name}: failed after {took}, {self.state["error"]} See {self.file(".txt")}.'

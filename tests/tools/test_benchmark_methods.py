@@ -396,6 +396,21 @@ def test_runs_at_a_time_have_gpus_of_their_own_where_there_are_enough(tool, monk
     assert tool._devices(1, 2) == []
 
 
+def test_a_failure_is_told_by_the_line_that_says_most(tool):
+    said = 'ValueError: tau=2 is no confidence: give another.'
+    ranks = [
+        '[rank0]: ' + said,
+        'torch.distributed.elastic.multiprocessing.errors.ChildFailedError: ',
+    ]
+    assert tool._telling(['Iter 1', said, 'Exit']) == said
+    assert tool._telling([*ranks, 'error_file: <N/A>']) == ranks[0]
+    aborted = ['error_file: <N/A>', 'traceback : Signal 6 (SIGABRT) received by PID 7']
+    assert tool._telling(aborted) == aborted[-1]
+    assert tool._telling([]) == 'it printed nothing.'
+    assert tool._ended(3) == 'exit code 3'
+    assert tool._ended(-15) == 'ended by SIGTERM'
+
+
 @pytest.mark.slow
 def test_runs_on_two_processes_by_torchrun(folder):
     """The tool and its training as users start them, with all their imports."""
@@ -406,9 +421,7 @@ def test_runs_on_two_processes_by_torchrun(folder):
     )
     assert result.code == 0, result.output
     # 2 + 2 images on each of two processes.
-    assert cells(folder, 'imas, teacher')[6:8] == ['28', '28'] or cells(folder, 'imas, teacher')[
-        5:8
-    ] == ['14', '56', '56']
+    assert cells(folder, 'imas, teacher')[5:8] == ['14', '56', '56']
     costs = json.loads((folder / 'work' / 'imas_seed0' / 'costs.json').read_text())
     assert costs['processes'] == 2
     assert 'an effective batch of 4+4' in (folder / 'work' / 'imas_seed0.txt').read_text()
