@@ -270,7 +270,7 @@ def config_path(name: str) -> Path:
         ImportError: the package, or its configs, are not installed.
     """
     package, _, path = name.partition('::')
-    root = _config_root(package)
+    root = config_root(package)
     file = root / path
     if not file.is_file():
         known = [str(p.relative_to(root).as_posix()) for p in root.rglob('*.py')]
@@ -280,7 +280,7 @@ def config_path(name: str) -> Path:
     return file
 
 
-def _config_root(package: str) -> Path:
+def config_root(package: str) -> Path:
     """Folder of a package's configs: in `.mim` where it was installed, else beside it in a checkout."""
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:

@@ -3,6 +3,7 @@
 from .atomic_checkpoint_hook import AtomicCheckpointHook
 from .class_count_hook import ClassCountHook
 from .class_distribution_hook import ClassDistributionHook
+from .cost_hook import CostHook
 from .finite_loss_hook import FiniteLossHook
 from .iteration_hook import IterationHook
 from .mean_teacher_hook import MeanTeacherHook
@@ -17,6 +18,7 @@ __all__ = [
     'AtomicCheckpointHook',
     'ClassCountHook',
     'ClassDistributionHook',
+    'CostHook',
     'FiniteLossHook',
     'IterationHook',
     'MeanTeacherHook',

@@ -186,7 +186,7 @@ class StagedRunner:
             self._check_settings(self.stages[name])
         known, settings = self._read(stage.name), _stored(stage.settings())
         if known and known['settings'] != settings:
-            key, before, now = _first_difference(known['settings'], settings)
+            key, before, now = first_difference(known['settings'], settings)
             raise ValueError(
                 f'Stage {stage.name} was begun with {key}={before} and is now to be run with {now}: '
                 f'{_remedy(stage)}'
@@ -236,12 +236,12 @@ def _remedy(stage: Stage) -> str:
     )
 
 
-def _first_difference(before, now, key: str = '') -> tuple[str, Any, Any]:
+def first_difference(before, now, key: str = '') -> tuple[str, Any, Any]:
     """Dotted key and both values of the first place where two settings differ."""
     if isinstance(before, dict) and isinstance(now, dict):
         for name in [*before, *now]:
             if before.get(name) != now.get(name):
-                return _first_difference(
+                return first_difference(
                     before.get(name), now.get(name), f'{key}.{name}' if key else name
                 )
     return key, before, now
