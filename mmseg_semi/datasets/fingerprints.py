@@ -88,7 +88,7 @@ class Identity(NamedTuple):
         count (int): Of its names.
         sha256 (str): Order-free hash of the names.
         match (Published | None): The published list that it is.
-        overlaps (list[Overlap]): With the other labelled lists; the nearest, of the largest Jaccard index, first.
+        overlaps (list[Overlap]): With the other labelled lists, by falling Jaccard index.
     """
 
     count: int

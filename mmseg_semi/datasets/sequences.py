@@ -55,7 +55,7 @@ def near_frames(names: Iterable[str], others: Iterable[str], within: int) -> lis
         sequence, number = frame_of(name) or ('', 0)
         frames = sequences.get(sequence, [])
         place = bisect.bisect_left(frames, (number,))
-        candidates = frames[max(0, place - 1) : place + 1]
+        candidates = frames[max(0, place - 1) : place + 2]
         near = min(
             (Neighbor(name, other, abs(n - number)) for n, other in candidates if other != name),
             key=lambda neighbor: neighbor.distance,
