@@ -311,8 +311,8 @@ def _add_make(commands) -> None:
         'make',
         help='draw nested partitions of a list or a folder',
         description='Draw partitions of a list or a folder of images into OUT/SIZE/seedN. The labelled lists '
-        'of one seed are nested: the smaller ones are contained in the larger ones. The same arguments give the '
-        'same lists on every machine; lists that differ are never replaced without --force.',
+        'of one seed are nested: the smaller ones are contained in the larger ones. The same arguments give '
+        'the same lists on every machine; lists that differ are never replaced without --force.',
     )
     parser.add_argument(
         'source',

@@ -50,9 +50,11 @@ def build_parts(configs: Mapping[str, Mapping], report: Report) -> dict:
         report: gets the errors.
     """
     parts = {}
+    labeled = configs.get('labelled', {})
+    title = str(labeled.get('of') or labeled.get('type'))
     for name, config in configs.items():
         try:
-            check_data_paths(config)
+            check_data_paths(config, title)
             dataset = DATASETS.build(copy.deepcopy(dict(config)))
             if hasattr(dataset, 'full_init'):
                 dataset.full_init()
@@ -61,7 +63,9 @@ def build_parts(configs: Mapping[str, Mapping], report: Report) -> dict:
         except (OSError, ValueError) as error:
             # What mmengine makes of an empty list of samples is numpy's complaint.
             empty = 'need at least one array' in str(error)
-            report.errors.append(f'The {name} dataset has no image.' if empty else str(error))
+            sentence = f'The {name} dataset has no image.' if empty else str(error)
+            if sentence not in report.errors:  # all of them, where one folder is missing
+                report.errors.append(sentence)
         else:
             parts[name] = dataset
     return parts
@@ -278,21 +282,23 @@ def _tell_classes(classes, pixels: np.ndarray, meaning: dict, report: Report) ->
 
 
 def _check_neighbors(ids: dict[str, list[str]], frames: int, report: Report) -> None:
-    for one, other in combinations(ids, 2):
-        if one not in TRAINED_ON:
+    trained_on = [name for part in TRAINED_ON for name in ids.get(part, ())]
+    for part in ids:
+        if part == 'labelled':
             continue
-        near = near_frames(ids[other], ids[one], frames)
+        if part in TRAINED_ON:
+            other, among = 'labelled', ids.get('labelled', [])
+            consequence = 'the labels then tell more than their share'
+        else:
+            other, among = 'training', trained_on
+            consequence = 'the result is then that of scenes seen in training'
+        near = near_frames(ids[part], among, frames)
         if near:
             nearest = min(near, key=lambda neighbor: neighbor.distance)
-            consequence = (
-                'the labels then tell more than their share'
-                if other in TRAINED_ON
-                else 'the result then is that of scenes seen in training'
-            )
             report.warnings.append(
-                f'{len(near)} of {len(ids[other])} {other} images lie within {frames} frames of a {one} one by '
-                f'their names, such as {nearest.name} and {nearest.other}: if these are frames of a video, '
-                f'{consequence}.'
+                f'{len(near)} of {len(ids[part])} {part} images lie within {frames} frames of a {other} image '
+                f'by their names, such as {nearest.name} and {nearest.other}: if these are frames of a video, '
+                f'{consequence}; --frames 0 says that they are not.'
             )
 
 
@@ -305,4 +311,4 @@ def _tell_identity(paths: dict[str, list[str]], report: Report) -> None:
     if 'unlabelled' in paths:
         together = identify([*paths['labelled'], *paths['unlabelled']]).match
         if together is not None and together.role == 'train':
-            report.facts.append(f'labelled and unlabelled: the whole training set of {together}')
+            report.facts.append(f'labelled and unlabelled: all of {together}')

@@ -117,7 +117,7 @@ def parse_list(
     """
     if kind not in (*FORMATS, 'auto'):
         raise ValueError(f"kind='{kind}' is unknown: choose 'auto' or one of {FORMATS}.")
-    prefix = None if images is None else _clean(f'{images}/').removeprefix('./')
+    prefix = None if images is None else _clean(f'{images or "."}/').removeprefix('./')
     first: tuple[int, _Layout] | None = None
     lines: dict[str, int] = {}
     for number, line in _lines(content, source):
