@@ -273,6 +273,7 @@ def _configs_of_arguments(args: argparse.Namespace) -> dict:
             seg_map_suffix=args.mask_suffix,
             reduce_zero_label=args.reduce_zero_label,
             metainfo=dict(classes=classes),
+            serialize_data=False,  # for one pass it is not worth the time
             pipeline=[*load, dict(type='LoadAnnotations')],
         )
 
@@ -282,6 +283,7 @@ def _configs_of_arguments(args: argparse.Namespace) -> dict:
             img_dir=images,
             ann_file=ann_file or '',
             img_suffix=args.img_suffix,
+            serialize_data=False,
             pipeline=load,
         )
 

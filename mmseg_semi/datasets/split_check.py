@@ -63,7 +63,9 @@ def build_parts(configs: Mapping[str, Mapping], report: Report) -> dict:
         except (OSError, ValueError) as error:
             # What mmengine makes of an empty list of samples is numpy's complaint.
             empty = 'need at least one array' in str(error)
-            sentence = f'The {name} dataset has no image.' if empty else str(error)
+            sentence = str(error)
+            if empty:
+                sentence = f'The {name} dataset has no image: correct its list or its folder.'
             if sentence not in report.errors:  # all of them, where one folder is missing
                 report.errors.append(sentence)
         else:

@@ -163,7 +163,9 @@ def _lines(content: bytes, source: str) -> Iterator[tuple[int, str]]:
             f'{source} line {line} is no UTF-8 text: save the list as plain text in UTF-8.'
         ) from None
     for number, line in enumerate(text.replace('\r\n', '\n').replace('\r', '\n').split('\n'), 1):
-        if bad := next((c for c in line if c != '\t' and not c.isprintable()), None):
+        text = line.replace('\t', ' ')
+        if not text.isprintable():
+            bad = next(c for c in text if not c.isprintable())
             raise ListError(
                 f'{source} line {number} has the character {bad!a}, which no name of an image should have: '
                 'save the list as plain text without it.'
@@ -217,7 +219,8 @@ def _columns(line: str, kind: str, wrong) -> tuple[str, str, str]:
 def _is_mask_of(mask: str, image: str) -> bool:
     """Whether a mask is named as its image, whatever their folders, with or without something at the end."""
     name = _ENDING.sub('', _base(image)).removesuffix('_leftImg8bit')
-    return re.fullmatch(re.escape(name) + '(?:_.*)?', _ENDING.sub('', _base(mask))) is not None
+    stem = _ENDING.sub('', _base(mask))
+    return stem == name or stem.startswith(f'{name}_')
 
 
 def _base(path: str) -> str:
