@@ -89,11 +89,11 @@ def image_paths(child) -> list[str]:
     return [info.get('img_path') or f'sample {index}' for index, info in enumerate(infos)]
 
 
-def _loaders(child) -> Iterator[LoadImageFromFile | LoadAnnotations]:
+def file_loaders(child) -> Iterator[LoadImageFromFile | LoadAnnotations]:
     """mmcv's loaders of local files in the pipelines of a dataset and of what it wraps."""
     for inner in (*getattr(child, 'datasets', ()), getattr(child, 'dataset', None)):
         if inner is not None:
-            yield from _loaders(inner)
+            yield from file_loaders(inner)
     for transform in getattr(getattr(child, 'pipeline', None), 'transforms', ()):
         if isinstance(transform, (LoadImageFromFile, LoadAnnotations)) and reads_local_files(
             transform
@@ -112,7 +112,7 @@ def check_files_exist(dataset, name: str, key: str) -> None:
     Raises:
         FileNotFoundError: an image or a mask is not there.
     """
-    loaders = list(_loaders(dataset))
+    loaders = list(file_loaders(dataset))
     for loader, field, what in (
         (LoadImageFromFile, 'img_path', 'images'),
         (LoadAnnotations, 'seg_map_path', 'masks'),

@@ -64,6 +64,8 @@ class SemiSegmentor(BaseSegmentor):
     networks: tuple[str, ...] = ('student',)
     #: Settings of ``semi_train_cfg`` with their defaults.
     train_defaults: dict = {}
+    #: Settings that choose a reading of what the paper leaves open or contradicts: key = what it decides.
+    readings: dict[str, str] = {}
     #: Hooks without which the method silently does nothing; StartupCheckHook insists on them.
     required_hooks: tuple[str, ...] = ()
     #: Branches of unlabelled images that a batch must bring.

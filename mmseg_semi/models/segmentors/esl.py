@@ -137,6 +137,17 @@ class ESL(MeanTeacherSegmentor):
         'anchor_ratio': 0.1,
         'max_anchors': 1000,
     }
+    readings = {
+        'unlabeled_start': 'iterations of labelled training first',
+        'ignore_padding': 'padding not learnt from',
+        'tap_after_dropout': 'projector reads after dropout',
+        'projector_last_act': 'ReLU at the end of the projector (Eq. 10)',
+        'normalize_encoder': 'unit length in k-means, Eq. 7 and Eq. 12',
+        'queue_size': 'features of a part that are stored',
+        'min_conf_for_parts': 'confidence from which pixels enter bank and prototypes',
+        'anchor_ratio': 'share of places that are anchors (Eq. 9)',
+        'exclude_same_class': 'no negatives of the own class (Eq. 10)',
+    }
     segmentation_head_defaults = {'num_convs': 3, 'channels': 256, 'dropout_ratio': 0.1}
     projector_defaults = {'num_convs': 3, 'channels': 512, 'out_channels': 512}
 

@@ -85,6 +85,13 @@ class IMAS(MeanTeacherSegmentor):
         'intensity': {'type': 'IntensityMix'},
         'cutmix': {'type': 'AdaptiveCutMix'},
     }
+    readings = {
+        'adaptive_loss': 'weights of Eq. 10 (1 - hardness), not of Algorithm 1',
+        'ignore_background': 'class 0 left out of Eq. 6',
+        'untriggered': 'Eq. 10 where CutMix is not triggered',
+        'ignore_padding': 'padding not learnt from',
+        'weak_in_joint_forward': 'weak view in the statistics of batch normalisation',
+    }
 
     def __init__(self, segmentor: dict, **kwargs) -> None:
         super().__init__(segmentor, **kwargs)
