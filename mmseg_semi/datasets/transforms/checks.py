@@ -20,6 +20,7 @@ _PNG_END = b'IEND\xae\x42\x60\x82'
 _JPEG_END = b'\xff\xd9'
 _PNG_DEPTH_AT = 24  # byte of the header that holds the bits per channel
 _TIFF_BITS_PER_SAMPLE = 258
+_KNOWN = ('.jpg', '.jpeg', '.png')  # whatever they hold, Pillow knows it
 _MODES = {
     '1': 'black and white',
     'L': 'grey',
@@ -62,13 +63,16 @@ class CheckImageFile(BaseTransform):
                 f'{path} does not exist: restore the image, or take it out of the list.'
             ) from None
         except OSError as error:  # Pillow's UnidentifiedImageError is one
+            if not self.rgb and not path.lower().endswith(_KNOWN):
+                return results  # images of many channels; their loader can tell
             raise ValueError(
                 f'{path} cannot be read as an image ({_one_line(error)}): replace it, or take it out '
                 'of the list.'
             ) from None
         if problem:
             raise ValueError(
-                f'{path} is {problem}, not 8-bit RGB: convert it to 8-bit RGB, or set '
+                f'{path} is {problem}, not 8-bit RGB: convert it to 8-bit RGB, name what it is with the '
+                'color_type of LoadImageFromFile (docs/your_own_data.md), or set '
                 'train_dataloader.dataset.check_files=False to train on what mmcv makes of it.'
             )
         return results
