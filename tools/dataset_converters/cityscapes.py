@@ -8,7 +8,7 @@ ROOT has leftImg8bit/ and gtFine/ as the two archives unpack. Beside each annota
 
 Where `cityscapesscripts` is installed, MMSegmentation's own converter draws the polygons. Otherwise the ids
 of NAME_gtFine_labelIds.png, which come in the same archive, are looked up in Cityscapes' table of labels,
-which gives the same pixels; --polygons and --ids choose. Files are counted (2975 and 500) before one is written.
+which gives the same pixels; --polygons and --ids choose. Files are counted (2975, 500) before one is written.
 Running it again completes an interrupted run; a file that would change is an error unless --overwrite is given.
 """
 
