@@ -7,7 +7,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmseg.registry import MODELS
 from processes import ROOT, TOOLS, run_tool
 
 PAGE = (ROOT / 'docs' / 'your_own_data.md').read_text()
@@ -116,7 +119,6 @@ def train(folder, name):
     return result.output
 
 
-@pytest.mark.slow
 def test_from_two_folders_to_a_tested_training(tmp_path):
     """Every command of the first section, in its order; only the training is made short."""
     write_data(tmp_path / 'drawn')
@@ -217,11 +219,13 @@ def test_four_channels(tmp_path):
     write_data(tmp_path, channels=4, suffix='.tif')
     train(tmp_path, 'four.py')
     for tool, arguments in (
+        ('check_data.py', []),
         ('browse_dataset.py', ['--output-dir', 'panels']),
         ('test.py', ['work_dirs/small_four/iter_2.pth']),
     ):
         result = run_tool(TOOLS / tool, 'small_four.py', *arguments, cwd=tmp_path)
         assert result.code == 0, result.output[-3000:]
+        assert tool != 'check_data.py' or 'loaded as 4 channel(s) of uint8 (2)' in result.output
 
 
 def test_channels_that_do_not_fit_the_preprocessor(tmp_path):
@@ -243,3 +247,19 @@ def test_every_config_on_the_page_is_trained():
     trained = set(re.findall(r"'(\w+\.py)'", Path(__file__).read_text()))
     assert shown
     assert shown <= trained
+
+
+def test_pretrained_weights_without_the_first_convolution(tmp_path, capsys):
+    """As the page says of other channels: the rest is loaded, and MMEngine says what was not."""
+    init_default_scope('mmseg')
+    network = dict(type='ResNetV1c', depth=18, stem_channels=8, base_channels=4)
+    weights = MODELS.build(network).state_dict()
+    torch.save(weights, tmp_path / 'rgb.pth')
+    pretrained = dict(type='Pretrained', checkpoint=str(tmp_path / 'rgb.pth'))
+    backbone = MODELS.build(dict(network, in_channels=1, init_cfg=pretrained))
+    drawn = backbone.stem[0].weight.detach().clone()
+    backbone.init_weights()
+    assert 'size mismatch for stem.0.weight' in capsys.readouterr().out
+    assert torch.equal(backbone.stem[0].weight, drawn)
+    for key, value in backbone.state_dict().items():
+        assert key == 'stem.0.weight' or torch.equal(value, weights[key]), key

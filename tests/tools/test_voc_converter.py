@@ -76,6 +76,15 @@ def test_an_interrupted_run_is_completed_and_nothing_is_overwritten(root):
     assert read(masks / 's1.png').max() == 9
 
 
+def test_what_the_stock_converter_left_is_replaced_on_request(root):
+    """It puts SBD's mask where VOC has its own."""
+    mask = root / 'VOCdevkit/VOC2012/SegmentationClassAug/v0.png'
+    save(mask, np.full((3, 4), 2, np.uint8))
+    assert 'v0.png exists with another content; give --overwrite' in voc_aug.error(*command(root))
+    voc_aug(*command(root, '--overwrite'))
+    assert read(mask).max() == 255
+
+
 def test_official_counts(root):
     sentence = voc_aug.error(*command(root)[:2])
     assert 'trainaug 4 (not 10582)' in sentence
