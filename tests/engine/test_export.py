@@ -57,6 +57,19 @@ def test_nothing_of_the_package_is_left(method):
     assert (plain.val_cfg.type, plain.test_cfg.type) == ('ValLoop', 'TestLoop')
 
 
+def test_other_channels_than_1_or_3_need_the_package():
+    config = tiny_config('work')
+    config.model.segmentor.backbone.in_channels = 4
+    config.model.segmentor.data_preprocessor.update(mean=[1.0, 2.0, 3.0, 4.0], std=[1.0] * 4)
+    plain = plain_config(config, META)
+    assert plain.custom_imports.imports == ['mmseg_semi']
+    model = MODELS.build(plain.model).eval()
+    batch = dict(inputs=[torch.full((4, 8, 8), 5, dtype=torch.uint8)])
+    images = model.data_preprocessor(batch)['inputs']
+    assert images[0, :, 0, 0].tolist() == [4.0, 3.0, 2.0, 1.0]
+    assert model(images, mode='tensor').shape[:2] == (1, len(CLASSES))
+
+
 @pytest.mark.parametrize('deep', [False, True])
 def test_esl_needs_the_package_for_its_own_head_alone(deep):
     head = {'channels': 8} if deep else None
