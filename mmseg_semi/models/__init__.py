@@ -12,9 +12,12 @@ from .losses import PixelCrossEntropyLoss
 from .memory import PartMemoryBank, PartPrototypes
 from .mixers import AdaptiveCutMix, IntensityMix
 from .segmentors import (
+    CPS,
     ESL,
+    GPS,
     IMAS,
     DeS4,
+    IndependentSegmentor,
     MeanTeacherSegmentor,
     SemiSegmentor,
     SlideScoreEncoderDecoder,
@@ -22,12 +25,15 @@ from .segmentors import (
 from .wrappers import SemiDistributedDataParallel
 
 __all__ = [
+    'CPS',
     'ESL',
+    'GPS',
     'IMAS',
     'AdaptiveCutMix',
     'CeilPoolResNetV1c',
     'DeS4',
     'DeepClassifierHead',
+    'IndependentSegmentor',
     'IntensityMix',
     'MeanTeacherSegmentor',
     'MultiBranchDataPreprocessor',
