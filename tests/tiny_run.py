@@ -39,7 +39,11 @@ METHODS = {
         {'unlabeled_start': 2},
         [{'type': 'ClassCountHook'}, {'type': 'ClassDistributionHook', 'interval': 6}],
     ),
+    'CPS': ({'cutmix': 'in_batch'}, [{'type': 'IterationHook'}]),
+    'GPS': ({'cutmix': 'in_batch'}, [{'type': 'AdaptiveRampUpHook'}]),
 }
+#: Methods without an EMA teacher.
+INDEPENDENT = ('CPS', 'GPS')
 #: Where the sets begin in the stream of drawn images, and in the files.
 STARTS = {'labeled': 0, 'unlabeled': NUM_LABELED, 'val': NUM_LABELED + NUM_UNLABELED}
 NUMBERS = {'labeled': NUM_LABELED, 'unlabeled': NUM_UNLABELED, 'val': NUM_VAL}
@@ -241,8 +245,12 @@ def tiny_config(
         format_python_code=False,
     )
     if method:
-        config.custom_hooks.append({'type': 'MeanTeacherHook', 'decay': 0.9, 'copy_epochs': 1})
+        if method not in INDEPENDENT:
+            config.custom_hooks.append({'type': 'MeanTeacherHook', 'decay': 0.9, 'copy_epochs': 1})
         config.custom_hooks += hooks
+        if method == 'GPS':
+            teacher = [{'type': 'FinalPolyLR', 'by_epoch': False}]
+            config.param_scheduler = {'students': config.param_scheduler, 'teacher': teacher}
         if by_epoch:
             config.train_dataloader.sampler.endless = False
     config.merge_from_dict({key.replace('__', '.'): value for key, value in changes.items()})

@@ -5,6 +5,7 @@ from .atomic_checkpoint_hook import AtomicCheckpointHook
 from .class_count_hook import ClassCountHook
 from .class_distribution_hook import ClassDistributionHook
 from .finite_loss_hook import FiniteLossHook
+from .iteration_hook import IterationHook
 from .mean_teacher_hook import MeanTeacherHook
 from .prototype_init_hook import PrototypeInitHook
 from .prototype_mean_hook import PrototypeMeanHook
@@ -19,6 +20,7 @@ __all__ = [
     'ClassCountHook',
     'ClassDistributionHook',
     'FiniteLossHook',
+    'IterationHook',
     'MeanTeacherHook',
     'PrototypeInitHook',
     'PrototypeMeanHook',

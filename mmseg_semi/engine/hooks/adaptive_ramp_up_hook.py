@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from mmengine.dist import is_main_process
-from mmengine.hooks import Hook
 from mmseg.registry import HOOKS
 
 from ...functional.schedules import gaussian_ramp_up
 from ...models.segmentors.gps import GPS
 from ._common import unwrap
+from .iteration_hook import IterationHook
 
 
 @HOOKS.register_module()
-class AdaptiveRampUpHook(Hook):
+class AdaptiveRampUpHook(IterationHook):
     """Set the weight of GPS's feedback, and end its ramp-up when the students have caught up (Eq. 9).
 
     In epoch e of E (from 1) the weight is ``exp(-(1 - e/E)^2)``, so it starts near 0.37. After the first epoch in
@@ -60,8 +60,8 @@ class AdaptiveRampUpHook(Hook):
         )
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
+        super().before_train_iter(runner, batch_idx, data_batch)
         model = unwrap(runner.model)
-        model.set_iteration(runner.iter)
         model.ramp_up_weight = gaussian_ramp_up(runner.iter // self._length + 1, self._end)
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
