@@ -102,8 +102,8 @@ def train_method(
     return {'state_dict': inner.state_dict(), 'logs': logs, 'scales': scales, 'start': start}
 
 
-#: Trainings of GPS: iterations and the arguments of :func:`train_method`. Boxes are drawn on each rank, so what is
-#: to be the same on one and on two has none.
+#: Trainings of GPS: iterations and the arguments of :func:`train_method`. Boxes are drawn on each rank, so what
+#: is to be the same on one and on two has none.
 GPS_RUNS = {
     'plain': (20, {'cutmix': None}, {}),
     'accumulated': (20, {'cutmix': None}, {'accumulative_counts': 2}),
@@ -118,7 +118,7 @@ GPS_RUNS = {
 
 
 def train_gps(rank: int, world_size: int, *names: str) -> dict:
-    """Run some of :data:`GPS_RUNS`, of networks that are sure, so that no label hangs on the last digit of a sum."""
+    """Run some of :data:`GPS_RUNS`, with sure networks, so that no label hangs on the last digit of a sum."""
     classifier = {'type': 'Normal', 'std': 2.0, 'override': {'name': 'conv_seg'}}
     results = {}
     for name in names:

@@ -110,7 +110,10 @@ def test_settings_of_parameters_hold_for_every_network():
     paramwise = {'custom_keys': {'decode_head': {'lr_mult': 10.0}}}
     wrappers = build_optim_wrapper(model, config(paramwise_cfg=paramwise))
     rates = {
-        id(p): g['lr'] for w in wrappers.values() for g in w.optimizer.param_groups for p in g['params']
+        id(p): g['lr']
+        for w in wrappers.values()
+        for g in w.optimizer.param_groups
+        for p in g['params']
     }
     for name, factor in {'student1': 1, 'student2': 1, 'teacher': 3}.items():
         network = getattr(model, name)
@@ -138,7 +141,10 @@ def test_every_wrapper_counts_from_where_a_run_goes_on():
 def test_accumulated_updates_are_of_both():
     model = build_gps()
     wrappers = build_optim_wrapper(model, config(accumulative_counts=2))
-    weights = [model.student2.decode_head.conv_seg.weight, model.teacher.decode_head.conv_seg.weight]
+    weights = [
+        model.student2.decode_head.conv_seg.weight,
+        model.teacher.decode_head.conv_seg.weight,
+    ]
     for moves in (False, True):
         before = [weight.clone() for weight in weights]
         model.train_step(collated_batch(), wrappers)
@@ -153,7 +159,10 @@ def test_state_of_all_wrappers_resumes():
     loaded = build_optim_wrapper(second, config())
     loaded.load_state_dict(saved.state_dict())
     for name, wrapper in saved.items():
-        states = wrapper.optimizer.state_dict()['state'], loaded[name].optimizer.state_dict()['state']
+        states = (
+            wrapper.optimizer.state_dict()['state'],
+            loaded[name].optimizer.state_dict()['state'],
+        )
         assert len(states[0]) == len(states[1]) > 10
         for key, state in states[0].items():
             assert torch.equal(states[1][key]['momentum_buffer'], state['momentum_buffer'])

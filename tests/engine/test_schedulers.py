@@ -22,7 +22,8 @@ def test_rate_is_the_last_one_of_a_poly_schedule_all_the_time():
 
 
 @pytest.mark.parametrize(
-    ('lr', 'iterations', 'printed'), [(0.01, 34 * (9259 // 8), 7.3e-7), (0.02, 137 * (2603 // 8), 1.3e-6)]
+    ('lr', 'iterations', 'printed'),
+    [(0.01, 34 * (9259 // 8), 7.3e-7), (0.02, 137 * (2603 // 8), 1.3e-6)],
 )
 def test_rates_of_the_paper(lr, iterations, printed):
     optimizer, _ = build(lr=lr, end=iterations)

@@ -63,7 +63,9 @@ def test_teacher_is_trained_on_labelled_images_and_handed_on(whole):
     parameters = [key for key in teacher if 'running' not in key and 'num_batches' not in key]
     for key in parameters:
         assert torch.equal(joint[f'teacher.{key}'], teacher[key])
-    assert not torch.equal(joint['student1.decode_head.conv_seg.weight'], teacher['decode_head.conv_seg.weight'])
+    assert not torch.equal(
+        joint['student1.decode_head.conv_seg.weight'], teacher['decode_head.conv_seg.weight']
+    )
     assert (whole / 'work/last_checkpoint').read_text() == str(whole / 'work/joint' / LAST)
 
 
@@ -71,6 +73,7 @@ def test_killed_in_the_joint_stage_it_ends_alike(whole, tmp_path):
     dump(staged(tmp_path, model__semi_train_cfg__teacher_lr_scale=0.0), tmp_path / 'config.py')
     (tmp_path / 'joint.flag').touch()
     assert train(tmp_path).code == -9
+    (tmp_path / 'joint.flag').unlink()
     result = train(tmp_path)
     assert result.code == 0, result.output
     assert 'Stage teacher is finished' in result.output
@@ -96,7 +99,9 @@ def test_student1_is_exported_unless_told_otherwise(whole, tmp_path):
         assert result.code == 0, result.output
         plain = torch.load(out / f'{name}.pth', weights_only=False)['state_dict']
         start = f'{name}.'
-        expected = {k[len(start):]: v for k, v in weights(whole, 'joint').items() if k.startswith(start)}
+        expected = {
+            k[len(start) :]: v for k, v in weights(whole, 'joint').items() if k.startswith(start)
+        }
         assert plain.keys() == expected.keys()
         assert all(torch.equal(value, expected[key]) for key, value in plain.items())
         assert Config.fromfile(out / 'config.py').model.type == 'EncoderDecoder'
@@ -125,9 +130,15 @@ def test_supervised_stage_is_the_methods_training_without_what_is_the_methods(tm
     network = top.model.segmentor.to_dict()
     assert cfg.model.to_dict() == network
     loader = cfg.train_dataloader
-    assert (loader.batch_size, loader.sampler.type, loader.sampler.endless) == (2, 'ShuffledSampler', True)
+    assert (loader.batch_size, loader.sampler.type, loader.sampler.endless) == (
+        2,
+        'ShuffledSampler',
+        True,
+    )
     assert loader.dataset.labeled == top.train_dataloader.dataset.labeled
     assert loader.dataset.pseudo_labeled is None
+    assert 'unlabeled' not in loader.dataset
+    assert 'unlabeled' not in loader.sampler
     assert 'collate_fn' not in loader
     assert cfg.param_scheduler == top.param_scheduler.students
     assert 'AdaptiveRampUpHook' not in [hook.type for hook in cfg.custom_hooks]
@@ -145,7 +156,9 @@ def test_supervised_stage_needs_a_method(tmp_path):
     config = tiny_config(tmp_path, None)
     config.stages = {'teacher': {'type': 'SupervisedStage'}}
     (stage,) = build_stages(config).values()
-    with pytest.raises(ValueError, match='stages.teacher is a SupervisedStage, but the config trains'):
+    with pytest.raises(
+        ValueError, match=r'stages.teacher is a SupervisedStage, but the config trains'
+    ):
         stage.config()
 
 

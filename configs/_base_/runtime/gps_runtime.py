@@ -1,11 +1,12 @@
-# As semi_runtime.py, in two stages: the teacher on the labelled images, then GPS. Configs give the teacher its rate.
+# As semi_runtime.py, in two stages: the teacher on the labelled images, then GPS. Configs give the teacher its
+# learning rate.
 _base_ = './semi_runtime.py'
 runner_type = 'StagedRunner'
 stages = dict(
-    # The network, lists, schedule and length of the config's own training, labelled images only. Another length:
+    # Network, list, schedule and length of the config's own training. Another length:
     # cfg=dict(train_cfg=dict(max_iters=...)).
     teacher=dict(type='SupervisedStage'),
-    # With a teacher at hand: stages=dict(teacher=None) and its path in the place of stage://.
+    # With a teacher at hand, no stages: runner_type='Runner', model.semi_train_cfg.teacher_checkpoint=PATH.
     joint=dict(
         type='TrainStage',
         cfg=dict(

@@ -15,9 +15,9 @@ from .iteration_hook import IterationHook
 class AdaptiveRampUpHook(IterationHook):
     """Set the weight of GPS's feedback, and end its ramp-up when the students have caught up (Eq. 9).
 
-    In epoch e of E (from 1) the weight is ``exp(-(1 - e/E)^2)``, so it starts near 0.37. After the first epoch in
-    which the students' mean cross-entropy of the labelled images is at most the teacher's, it is 1 for good. An
-    epoch is one pass over the unlabelled images. The comparison's sums and its outcome are the model's, so a
+    In epoch e of E (from 1) the weight is ``exp(-(1 - e/E)^2)``, so it starts near 0.37. After the first epoch
+    in which the students' mean cross-entropy of the labelled images is at most the teacher's, it is 1 for good.
+    An epoch is one pass over the unlabelled images. The comparison's sums and its outcome are the model's, so a
     resumed run goes on where it stopped.
 
     It also tells the model the time, and gives the teacher its weights.
@@ -44,7 +44,7 @@ class AdaptiveRampUpHook(IterationHook):
             )
         if not hasattr(sampler, 'iters_per_epoch'):
             raise ValueError(
-                f'AdaptiveRampUpHook found a {type(sampler).__name__}, which does not know the unlabelled images: '
+                f'AdaptiveRampUpHook found a {type(sampler).__name__}, which knows no unlabelled images: '
                 'use LabeledUnlabeledSampler.'
             )
         model.start_teacher()
@@ -53,10 +53,13 @@ class AdaptiveRampUpHook(IterationHook):
         self._epochs = max(1, -(-runner.max_iters // self._length))
         # Read once: a step that asked the device for its number would wait for it.
         self._end = int(model.latch_epoch) or self._epochs
+        if model.latch_epoch:
+            outcome = f'the ramp-up has ended with epoch {self._end}'
+        else:
+            outcome = f'the weight of the feedback reaches 1 in epoch {self._end}'
+            outcome += ' or once the students have caught up' if self.adaptive else ''
         runner.logger.info(
-            f'GPS: {self._epochs} epochs of {self._length} iterations, {runner.max_iters} in all; the weight of '
-            f'the feedback reaches 1 in epoch {self._end}'
-            + (' or once the students have caught up.' if self.adaptive else '.')
+            f'GPS: {self._epochs} epochs of {self._length} iterations, {runner.max_iters} in all; {outcome}.'
         )
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:

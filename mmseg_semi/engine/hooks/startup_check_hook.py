@@ -27,8 +27,8 @@ class StartupCheckHook(Hook):
 
     Raises:
         ValueError: In one sentence with the remedy, when the loader's batch does not match the sampler's
-            make-up, a hook of the method is missing, the method's networks are not fit to be trained, the class counts of head and dataset differ, or a
-            training image is also a validation image.
+            make-up, a hook of the method is missing, the method's networks are not fit to be trained, the class
+            counts of head and dataset differ, or a training image is also a validation image.
         FileNotFoundError: A file of the validation set is not there.
     """
 

@@ -259,11 +259,9 @@ class SupervisedStage(TrainStage):
             double_below=0,
         )
         loader.pop('collate_fn', None)
-        loader.update(
-            batch_size=labeled,
-            sampler=dict(type='ShuffledSampler', endless=endless),
-            dataset=dataset,
-        )
+        # One by one: a config's `update` would merge them into what is there.
+        loader.batch_size, loader.dataset = labeled, dataset
+        loader.sampler = dict(type='ShuffledSampler', endless=endless)
         return labeled, images
 
 

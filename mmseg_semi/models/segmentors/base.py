@@ -64,7 +64,7 @@ class SemiSegmentor(BaseSegmentor):
     networks: tuple[str, ...] = ('student',)
     #: Those of them that are built from the config; a method makes the others itself.
     built_networks: tuple[str, ...] = ('student',)
-    #: Networks that are updated together, by the name of their optimizer wrapper; several names: several updates.
+    #: Networks that are updated together, by the name of their optimizer wrapper.
     optimized: dict[str, tuple[str, ...]] = {'student': ('student',)}
     #: The network that predicts, unless ``semi_test_cfg`` names another.
     default_predictor: str = 'student'
@@ -294,7 +294,7 @@ class SemiSegmentor(BaseSegmentor):
                 )
 
     def optimized_alike(self) -> dict[nn.Parameter, nn.Parameter]:
-        """Parameters outside of the optimised networks that learn at the rates of theirs: theirs = the other."""
+        """Parameters outside of the optimised networks that learn at their rates: theirs = the other."""
         return {}
 
     def lr_scale(self, wrapper: str) -> float:
@@ -302,7 +302,7 @@ class SemiSegmentor(BaseSegmentor):
         return 1.0
 
     def check_start(self) -> None:
-        """Raise ValueError before the first iteration, after checkpoints are loaded, if training would be in vain."""
+        """Raise ValueError after checkpoints are loaded, before the first iteration, if it would be in vain."""
 
     # ------------------------------------------------------------------ checkpoints
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:

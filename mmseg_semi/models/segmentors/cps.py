@@ -66,8 +66,7 @@ class CPS(IndependentSegmentor):
         losses['agreement_students'] = pixel_agreement(first, second, first != 255)
         if views.boxes is None and cfg['cps_on_labeled']:
             logits = [
-                torch.cat([output.logits, one])
-                for output, one in zip(outputs, logits, strict=True)
+                torch.cat([output.logits, one]) for output, one in zip(outputs, logits, strict=True)
             ]
             known = [self._label_labeled(o.logits, data_samples['labeled']) for o in outputs]
             first, second = torch.cat([known[0], first]), torch.cat([known[1], second])

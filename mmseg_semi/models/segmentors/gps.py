@@ -48,15 +48,15 @@ class GPS(IndependentSegmentor):
     unlabelled ones and each other's (Eq. 4-6); then the teacher learns the labelled images and what the
     *updated* students together say of the same unlabelled ones (Eq. 8, 10). The weight of the latter grows by
     a Gaussian ramp-up (Eq. 9) that jumps to 1 once the students do as well on the labelled images as the
-    teacher; :class:`~mmseg_semi.engine.AdaptiveRampUpHook` keeps it. No network averages another. One student is
-    the result. No code of the authors exists: where the paper is silent, a setting below holds our reading.
+    teacher; :class:`~mmseg_semi.engine.AdaptiveRampUpHook` keeps it. No network averages another. One student
+    is the result. No code of the authors exists: where the paper is silent, a setting below holds our reading.
 
     The teacher is trained on the labelled images beforehand and then learns at the constant rate that its
-    training ended with (``FinalPolyLR`` as its scheduler). No loss of the students reaches the teacher, nor one of
-    the teacher the students.
+    training ended with (``FinalPolyLR`` as its scheduler). No loss of the students reaches the teacher, nor one
+    of the teacher the students.
 
-    One step costs 20 forwards of an image pair without CutMix, where the teacher's forward on the unlabelled images
-    serves both updates; 23 with an in-batch partner and 28 with pairs (a backward counts as two).
+    One step costs 20 forwards of an image pair without CutMix, where the teacher's forward on the unlabelled
+    images serves both updates; 23 with an in-batch partner and 28 with pairs (a backward counts as two).
 
     Settings of ``semi_train_cfg``, besides those of
     :class:`~mmseg_semi.models.segmentors.independent.IndependentSegmentor`:
@@ -64,12 +64,12 @@ class GPS(IndependentSegmentor):
     - ``alpha`` (float, 0.5), ``beta`` (float, 1.5), ``gamma`` (float, 0.5): Factors of the teacher's guidance
       (Eq. 5), of the students' cross supervision (Eq. 6) and of their feedback to the teacher (Eq. 10); on
       Cityscapes 1, 5 and 1.
-    - ``gps``, ``cps``, ``fps`` (bool, True): Guidance, cross supervision and feedback; False leaves the term out
-      (Table 4).
-    - ``update`` ('alternating' | 'merged'): The teacher learns from the students as they are after their update, or
-      as they were before it, which makes the two updates one of the sum of both losses.
-    - ``teacher_checkpoint`` (str | None): A checkpoint of the plain network that the teacher starts from, unless
-      a resumed or loaded checkpoint of this method brings a teacher.
+    - ``gps``, ``cps``, ``fps`` (bool, True): Guidance, cross supervision and feedback; False leaves the term
+      out (Table 4).
+    - ``update`` ('alternating' | 'merged'): The teacher learns from the students as they are after their
+      update, or as they were before it, which makes the two updates one of the sum of both losses.
+    - ``teacher_checkpoint`` (str | None): A checkpoint of the plain network that the teacher starts from,
+      unless a resumed or loaded checkpoint of this method brings a teacher.
     - ``teacher_lr_scale`` (float, 1.0): Factor of the teacher's learning rate, which is some 1e-6 in the paper.
 
     Args: see :class:`~mmseg_semi.models.SemiSegmentor`.
@@ -111,7 +111,9 @@ class GPS(IndependentSegmentor):
         return self.semi_train_cfg['teacher_lr_scale'] if wrapper == 'teacher' else 1.0
 
     # ------------------------------------------------------------------ the two updates
-    def train_step(self, data: dict, optim_wrapper: OptimWrapperDict, call=None) -> dict[str, Tensor]:
+    def train_step(
+        self, data: dict, optim_wrapper: OptimWrapperDict, call=None
+    ) -> dict[str, Tensor]:
         """Update the students, then the teacher on the same images.
 
         Raises:
@@ -265,8 +267,8 @@ class GPS(IndependentSegmentor):
     def end_epoch(self, epoch: int, adaptive: bool = True) -> tuple[float, float] | None:
         """End the ramp-up if the students have caught up with the teacher (Eq. 9), and begin new means.
 
-        Epoch-averaged losses are compared, as a single batch would decide by chance; ``epoch`` counts from 1. The
-        mean of both students takes part, half of the paper's sum. ``adaptive=False`` compares nothing.
+        Epoch-averaged losses are compared, as a single batch would decide by chance; ``epoch`` counts from 1.
+        The mean of both students takes part, half of the paper's sum. ``adaptive=False`` compares nothing.
 
         Returns:
             tuple[float, float], optional: Means of students and teacher; None without a labelled pixel.
@@ -304,8 +306,8 @@ class GPS(IndependentSegmentor):
             return
         if '://' not in path and not osp.isfile(path):
             raise FileNotFoundError(
-                f'semi_train_cfg.teacher_checkpoint={path!r} does not exist: give a checkpoint of the plain network, '
-                'or let a stage train it (docs/gps.md).'
+                f'semi_train_cfg.teacher_checkpoint={path!r} does not exist: give a checkpoint of the plain '
+                'network, or let a stage train it (docs/gps.md).'
             )
         if path.startswith('stage://'):
             raise ValueError(

@@ -35,8 +35,7 @@ class Views(NamedTuple):
     def mixed(self, labels: Sequence[Tensor]) -> Tensor:
         """Labels (N, H, W) of the batches as those of :attr:`images`, 255 where nothing is learnt."""
         labels = [
-            label.masked_fill(~valid, 255)
-            for label, valid in zip(labels, self.valid, strict=True)
+            label.masked_fill(~valid, 255) for label, valid in zip(labels, self.valid, strict=True)
         ]
         return _cut_and_pasted(labels, self.boxes)
 
@@ -62,9 +61,9 @@ class IndependentSegmentor(SemiSegmentor):
 
     Settings of ``semi_train_cfg`` that all of these methods have:
 
-    - ``cutmix`` ('pair' | 'in_batch' | None): CutMix with three boxes in every iteration, as in CPS. 'pair': the
-      unlabelled batch is two, its second half is pasted into its first, and the first half is learnt: an epoch
-      takes every image once for each purpose. 'in_batch': into each image, the next one of its batch.
+    - ``cutmix`` ('pair' | 'in_batch' | None): CutMix with three boxes in every iteration, as in CPS. 'pair':
+      the unlabelled batch is two, its second half is pasted into its first, and the first half is learnt: an
+      epoch takes every image once for each purpose. 'in_batch': into each image, the next one of its batch.
     - ``ignore_padding`` (bool, True): Padding of unlabelled images is not learnt from.
     - ``unlabeled_start`` (int, 0): Iterations of labelled training before the unlabelled images enter.
     - ``recompute`` (bool, False): Do not keep activations but compute them again in the backward pass; one more
@@ -93,8 +92,8 @@ class IndependentSegmentor(SemiSegmentor):
             )
         if segmentor.get('backbone', {}).get('with_cp'):
             raise ValueError(
-                'segmentor.backbone.with_cp=True checkpoints in a way that breaks the several forwards of '
-                f'{type(self).__name__} under DistributedDataParallel: set semi_train_cfg.recompute=True instead.'
+                'segmentor.backbone.with_cp=True breaks the several forwards of '
+                f'{type(self).__name__} under DistributedDataParallel: set semi_train_cfg.recompute=True.'
             )
         for key, value in cfg.items():
             is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
@@ -121,8 +120,8 @@ class IndependentSegmentor(SemiSegmentor):
             names = ' and '.join(self.students)
             raise ValueError(
                 f'{names} have the same weights in their heads and would only repeat each other: let each draw '
-                'its own (no constant init_cfg), and instead of a plain checkpoint in load_from, which fills all '
-                'networks, give pre-trained weights of the encoder (segmentor.pretrained or backbone.init_cfg).'
+                'its own (no constant init_cfg), and instead of a plain checkpoint in load_from, which fills '
+                'all networks, give pre-trained weights of the encoder alone (segmentor.pretrained).'
             )
 
     def forward_network(
@@ -146,7 +145,7 @@ class IndependentSegmentor(SemiSegmentor):
             valid = torch.ones_like(valid)
         if len(weak) % self.unlabeled_batches:
             raise ValueError(
-                f"cutmix='pair' pastes one half of the unlabelled images into the other and there are {len(weak)}: "
+                f"cutmix='pair' pastes half of the unlabelled images into the others, of {len(weak)}: "
                 'make train_dataloader.sampler.unlabeled even.'
             )
         batches = list(weak.chunk(self.unlabeled_batches))

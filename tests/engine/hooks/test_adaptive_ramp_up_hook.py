@@ -58,7 +58,8 @@ def train(runner, losses=None, until=None, hook=None):
     hook = hook or AdaptiveRampUpHook()
     hook.before_train(runner)
     length = runner.train_dataloader.sampler.iters_per_epoch * runner.model.unlabeled_batches
-    for runner.iter in range(runner.iter, until or runner.max_iters):
+    for iteration in range(runner.iter, until or runner.max_iters):
+        runner.iter = iteration
         hook.before_train_iter(runner, 0)
         assert runner.model.iteration == runner.iter
         students, teacher = (losses or {}).get(runner.iter // length + 1, (2.0, 1.0))
@@ -91,7 +92,9 @@ def test_students_that_catch_up_end_it_from_the_next_epoch_on(caplog):
         weights = train(runner, {2: (1.0, 1.0), 3: (9.0, 1.0)})
     assert weights == expected(5, 4, 2, 5)
     assert runner.model.latch_epoch == 2
-    assert 'In epoch 2 the cross-entropy of the labelled images was 1.0000 (students)' in caplog.text
+    assert (
+        'In epoch 2 the cross-entropy of the labelled images was 1.0000 (students)' in caplog.text
+    )
     assert caplog.text.count('the ramp-up ends') == 1
     steps = [(step, scalars['epoch']) for step, scalars in runner.visualizer.epochs]
     assert steps == [(4, 1), (8, 2), (12, 3), (16, 4), (20, 5)]

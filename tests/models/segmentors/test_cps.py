@@ -129,5 +129,7 @@ def test_labelled_images_alone_before_the_start():
 
 def test_odd_number_of_images_makes_no_pairs():
     model = build(cutmix='pair')
-    with pytest.raises(ValueError, match='there are 3: make train_dataloader.sampler.unlabeled even'):
+    with pytest.raises(
+        ValueError, match=r'into the others, of 3: make train_dataloader.sampler.unlabeled even'
+    ):
         model.loss(**batch_of(model, 3))

@@ -10,12 +10,15 @@ from mmengine.optim import build_optim_wrapper
 from mmseg.registry import MODELS
 from tiny import build_plain, collated_batch, tiny_segmentor
 
-import mmseg_semi.engine  # noqa: F401  registers the constructors
+import mmseg_semi.engine
 
 NETWORKS = ('student1', 'student2', 'teacher')
 # Large weights in the classifier make the untrained networks sure, of several classes.
 CLASSIFIER = {'type': 'Normal', 'std': 2.0, 'override': {'name': 'conv_seg'}}
-BOXES = [[[2, 3, 20, 14], [10, 8, 30, 30], [0, 20, 12, 31]], [[5, 5, 25, 25], [0, 0, 9, 9], [8, 8, 9, 9]]]
+BOXES = [
+    [[2, 3, 20, 14], [10, 8, 30, 30], [0, 20, 12, 31]],
+    [[5, 5, 25, 25], [0, 0, 9, 9], [8, 8, 9, 9]],
+]
 LR = 0.5
 
 
@@ -154,9 +157,7 @@ def test_the_two_orders_of_updates_differ_in_the_teacher_alone():
         assert torch.equal(*weights) == same, name
 
 
-SUBSETS = [
-    subset for n in range(3) for subset in itertools.combinations(('gps', 'cps', 'fps'), n)
-]
+SUBSETS = [subset for n in range(3) for subset in itertools.combinations(('gps', 'cps', 'fps'), n)]
 
 
 @pytest.mark.parametrize('cutmix', [None, 'in_batch'])
@@ -183,7 +184,9 @@ def test_each_loss_reaches_its_own_networks(cutmix):
 
     def reached():
         return {
-            name: any(p.grad is not None and p.grad.any() for p in getattr(model, name).parameters())
+            name: any(
+                p.grad is not None and p.grad.any() for p in getattr(model, name).parameters()
+            )
             for name in NETWORKS
         }
 
@@ -216,7 +219,9 @@ def test_passes_of_a_step(settings, passes):
     seen = []
     for name in NETWORKS:
         getattr(model, name).backbone.register_forward_hook(
-            lambda _, inputs, output: seen.append(len(inputs[0]) * (3 if output[0].requires_grad else 1))
+            lambda _, inputs, output: seen.append(
+                len(inputs[0]) * (3 if output[0].requires_grad else 1)
+            )
         )
     model.train_step(padded_batch(4 if model.unlabeled_batches == 2 else 2), build_wrapper(model))
     assert sum(seen) / 2 == passes
@@ -380,7 +385,7 @@ def test_loaded_teacher_stays(tmp_path):
 
 def test_missing_or_foreign_teacher_is_refused(tmp_path):
     missing = build(teacher_checkpoint=str(tmp_path / 'none.pth'))
-    with pytest.raises(FileNotFoundError, match='teacher_checkpoint=.*none.pth'):
+    with pytest.raises(FileNotFoundError, match=r'teacher_checkpoint=.*none.pth'):
         missing.start_teacher()
     deeper = tiny_segmentor()
     deeper['backbone']['depth'] = 34
@@ -395,7 +400,7 @@ def test_missing_or_foreign_teacher_is_refused(tmp_path):
 def test_one_optimizer_is_refused():
     model = build()
     wrapper = build_wrapper(model)['students']
-    with pytest.raises(ValueError, match='got one optimizer: set optim_wrapper.constructor'):
+    with pytest.raises(ValueError, match=r'got one optimizer: set optim_wrapper.constructor'):
         model.train_step(padded_batch(), wrapper)
 
 

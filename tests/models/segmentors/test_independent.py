@@ -31,7 +31,9 @@ def test_each_network_draws_its_own_weights(method, initialised):
 def test_students_that_began_alike_are_refused(method):
     model = build(method)
     model.student2.load_state_dict(model.student1.state_dict())
-    with pytest.raises(ValueError, match='student1 and student2 have the same weights in their heads'):
+    with pytest.raises(
+        ValueError, match='student1 and student2 have the same weights in their heads'
+    ):
         model.check_start()
     # One weight of the heads is enough, as after a step.
     with torch.no_grad():
@@ -90,7 +92,7 @@ def test_first_student_predicts_unless_told_otherwise(method):
 def test_reentrant_checkpointing_is_refused():
     segmentor = tiny_segmentor()
     segmentor['backbone']['with_cp'] = True
-    with pytest.raises(ValueError, match='with_cp=True .* set semi_train_cfg.recompute=True'):
+    with pytest.raises(ValueError, match=r'with_cp=True .* set semi_train_cfg.recompute=True'):
         build('CPS', segmentor=segmentor)
 
 
