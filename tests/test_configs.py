@@ -62,6 +62,8 @@ METHODS = {
     'mean-teacher': 'MeanTeacher',
     'cutmix-seg': 'CutMixSeg',
     'fixmatch': 'FixMatch',
+    'gps': 'GPS',
+    'cps': 'CPS',
     'u2pl': 'U2PL',
     'unimatch': 'UniMatch',
     'unimatch-v2': 'UniMatchV2',
@@ -108,9 +110,8 @@ LABELS['stpp-retrain3'] = {**LABELS['stpp'], 'retrain3': ['stage://label_all']}
 def step_of(said: re.Match) -> int:
     if said['method'] == 'unimatch-v2':
         return {**STEP, 'cityscapes': 8}[said['dataset']]
-    return (HALF_STEP if said['method'] in ('esl', 'fixmatch', 'unimatch') else STEP)[
-        said['dataset']
-    ]
+    half = said['method'] in ('cps', 'esl', 'fixmatch', 'gps', 'unimatch')
+    return (HALF_STEP if half else STEP)[said['dataset']]
 
 
 def ids(file: Path) -> str:
@@ -157,10 +158,16 @@ def model_of(cfg: Config):
 def map_sizes(text: str, size: tuple[int, int]):
     """Height and width of the last feature and of the logits for a crop of ``size``."""
     model = build_model(text)
-    network = getattr(model, 'student', model).eval()
+    network = getattr(model, getattr(model, 'networks', ('',))[0], model).eval()
     with torch.no_grad():
         features = network.extract_feat(torch.zeros(1, 3, *size, device='meta'))
         return tuple(features[-1].shape[2:]), tuple(network.decode_head(features).shape[2:])
+
+
+def schedules(cfg: Config) -> dict:
+    """The lists of schedulers by the optimizer that they are for; one of all optimizers has no name."""
+    found = cfg.param_scheduler
+    return found if isinstance(found, dict) else {'': found}
 
 
 def network_config(cfg: Config):
@@ -226,12 +233,12 @@ def steps(pipeline, *types: str) -> list:
     return [step for step in pipeline if step.type in types]
 
 
-GEOMETRY = ('RandomResize', 'Pad', 'RandomFlip', 'RandomCrop')
+GEOMETRY = ('RandomResize', 'RandomChoice', 'Pad', 'RandomFlip', 'RandomCrop')
 
 
 def test_there_are_configs():
     methods = {file.parent.name for file in FILES}
-    assert {'des4', 'esl', 'imas', 'suponly', 'st', 'stpp'} <= methods
+    assert {'cps', 'des4', 'esl', 'gps', 'imas', 'suponly', 'st', 'stpp'} <= methods
     assert {'mean_teacher', 'cutmix_seg', 'fixmatch'} <= methods
     assert {'u2pl', 'unimatch', 'unimatch_v2'} <= methods
     assert all(NAME.fullmatch(file.name) for file in NAMED), (
@@ -255,7 +262,8 @@ def test_name_tells_method_and_network(file):
         official = said['variant'] == 'official'
         assert cfg.model.semi_train_cfg.get('ignore_background', False) == official
     staged = said['method'] in ('st', 'stpp')
-    assert cfg.get('runner_type') == ('StagedRunner' if staged else None)
+    runner = 'StagedRunner' if staged or said['method'] == 'gps' else None
+    assert cfg.get('runner_type') == runner
     assert self_trains(cfg) == (staged or said['variant'] == 'st')
     backbone = network_config(cfg).backbone
     features, logits = map_sizes(repr(cfg.model.to_dict()), tuple(cfg.crop_size))
@@ -309,7 +317,8 @@ def test_name_tells_partition(file):
 def test_name_tells_length(file):
     cfg, said = load(file), NAME.fullmatch(file.name)
     length, unit = int(said['length']), said['unit']
-    assert 'end' not in cfg.param_scheduler[-1], 'the schedule would not follow the length'
+    for schedulers in schedules(cfg).values():
+        assert 'end' not in schedulers[-1], 'the schedule would not follow the length'
     if unit == 'e' and self_trains(cfg):
         # Passes over each training's own list.
         assert (cfg.train_cfg.type, cfg.train_cfg.max_epochs) == ('EpochBasedTrainLoop', length)
@@ -359,8 +368,10 @@ def test_name_tells_crop_and_batch(file):
         assert cfg.auto_scale_lr.base_batch_size == gpus * loader.batch_size
     else:
         assert sampler.labeled + sampler.unlabeled == loader.batch_size
-        assert gpus * sampler.labeled == gpus * sampler.unlabeled == step_of(said)
-        assert cfg.auto_scale_lr.base_batch_size == 2 * step_of(said)
+        # Pairs of unlabelled images become one that is learnt.
+        learnt = sampler.unlabeled // getattr(model_of(cfg), 'unlabeled_batches', 1)
+        assert gpus * sampler.labeled == gpus * learnt == step_of(said)
+        assert cfg.auto_scale_lr.base_batch_size == gpus * loader.batch_size
     assert cfg.auto_scale_lr.enable is False
 
 
@@ -405,6 +416,8 @@ def test_pipelines_build(file):
             'DeS4',
             'CutMixSeg',
             'U2PL',
+            'GPS',
+            'CPS',
         ):  # CutMix is its only strong augmentation
             assert unlabeled[-1].type == 'PackUnlabeledInputs'
             assert not steps(unlabeled, 'RandomIntensity')
@@ -486,12 +499,13 @@ def test_engine_resolves(file):
     assert cfg.default_hooks.checkpoint.by_epoch == by_epoch
     assert cfg.default_hooks.logger.log_metric_by_epoch == by_epoch
     assert cfg.log_processor.by_epoch == by_epoch
-    assert {scheduler.by_epoch for scheduler in cfg.param_scheduler} == {by_epoch}
+    found = [one for schedulers in schedules(cfg).values() for one in schedulers]
+    assert {scheduler.by_epoch for scheduler in found} == {by_epoch}
     prefix = 'TeacherStudent' if semi else ''
     for stage in ('Val', 'Test'):
         loop = LOOPS.get(cfg[f'{stage.lower()}_cfg'].type)
         assert loop.__name__ == f'{prefix}{stage}Loop'
-    assert all(PARAM_SCHEDULERS.get(s.type) is not None for s in cfg.param_scheduler)
+    assert all(PARAM_SCHEDULERS.get(scheduler.type) is not None for scheduler in found)
     assert cfg.randomness.seed == 0
 
 
@@ -511,7 +525,8 @@ def test_dumped_config_is_the_config(file, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    'method', ['des4', 'esl', 'fixmatch', 'imas', 'stpp', 'suponly', 'u2pl', 'unimatch_v2']
+    'method',
+    ['cps', 'des4', 'esl', 'fixmatch', 'gps', 'imas', 'stpp', 'suponly', 'u2pl', 'unimatch_v2'],
 )
 def test_laid_out_dump_is_the_config(method):
     cfg = load(next(file for file in FILES if file.parent.name == method))
@@ -875,6 +890,67 @@ def test_u2pl_has_all_partitions_of_the_paper():
     }.items():
         for count in counts:
             assert sum(f'_{family}-{count}-' in name for name in names) == 1
+
+
+@pytest.mark.parametrize('file', _named('^(gps|cps)_.*(_voc12-|_cityscapes-)'), ids=ids)
+def test_gps_and_cps_benchmarks_follow_the_paper(file):
+    """Sec. 4 of GPS, and CPS's code where it is silent."""
+    cfg, voc, gps = load(file), '_voc12-' in file.name, file.name.startswith('gps')
+    network, model, optimizer = network_config(cfg), model_of(cfg), cfg.optim_wrapper.optimizer
+    assert (optimizer.type, optimizer.momentum) == ('SGD', 0.9)
+    assert (optimizer.lr, optimizer.weight_decay) == (0.01 if voc else 0.02, 1e-4)
+    wrapper = build_optim_wrapper(model, copy.deepcopy(cfg.optim_wrapper))
+    wrapper = wrapper['students'] if gps else wrapper
+    groups = {id(p): g for g in wrapper.optimizer.param_groups for p in g['params']}
+    for name in ('student1', 'student2'):
+        for parameter in getattr(model, name).parameters():
+            # Vectors are normalisation's and biases.
+            decay = 1e-4 if parameter.ndim > 1 else 0
+            group = groups[id(parameter)]
+            assert (group['lr'], group['weight_decay']) == (optimizer.lr, decay)
+    published = dict(alpha=0.5, beta=1.5, gamma=0.5) if voc else dict(alpha=1, beta=5, gamma=1)
+    if not gps:
+        published = dict(cps_weight=1.5 if voc else 6.0)
+    assert model.semi_train_cfg == {**type(model).train_defaults, **published}
+    assert model.semi_train_cfg['cutmix'] == 'pair'
+    poly = [dict(type='PolyLR', power=0.9, eta_min=0.0, begin=0, by_epoch=False)]
+    teacher = [dict(type='FinalPolyLR', power=0.9, by_epoch=False)]
+    assert cfg.param_scheduler == (dict(students=poly, teacher=teacher) if gps else poly)
+    assert network.decode_head.dilations == (1, 6, 12, 18)
+    assert network.backbone.multi_grid == (2, 4, 8)
+    assert network.decode_head.dropout_ratio == 0
+    assert network.auxiliary_head is None
+    ohem = None if voc else dict(threshold=0.7, min_kept=50000)
+    assert network.decode_head.loss_decode.get('ohem') == ohem
+    (scales,) = steps(unlabeled_config(cfg).pipeline, 'RandomChoice')
+    factors = [transforms[0].scale_factor for transforms in scales.transforms]
+    assert factors == [0.5, 0.75, 1.0, 1.5, 1.75, 2.0]
+
+
+@pytest.mark.parametrize('file', _named('^(gps|cps)_'), ids=ids)
+def test_networks_that_label_in_train_mode_have_no_dropout(file):
+    assert network_config(load(file)).decode_head.dropout_ratio == 0
+
+
+@pytest.mark.parametrize('file', _named('^gps_'), ids=ids)
+def test_stages_of_gps_are_its_teacher_and_itself(file):
+    stages, top = stages_of(file), load(file)
+    for stage in stages.values():
+        stage.check()
+    assert list(stages) == ['teacher', 'joint']
+    reference = 'stage://teacher/last_checkpoint'
+    joint = stages['joint'].config()
+    assert joint.model.semi_train_cfg.pop('teacher_checkpoint') == reference
+    assert joint.model == top.model
+    teacher = stages['teacher'].config()
+    assert teacher.train_cfg == top.train_cfg
+    assert teacher.param_scheduler == top.param_scheduler.students
+    assert teacher.model.decode_head == top.model.segmentor.decode_head
+    assert teacher.train_dataloader.batch_size == top.train_dataloader.sampler.labeled
+    assert teacher.train_dataloader.dataset.labeled == top.train_dataloader.dataset.labeled
+    model_of(teacher)
+    _binds(DATASETS, teacher.train_dataloader.dataset)
+    _binds(DATA_SAMPLERS, teacher.train_dataloader.sampler, dataset=[])
 
 
 @pytest.mark.parametrize('name', ['voc12', 'cityscapes'])

@@ -15,12 +15,15 @@ from .memory import FeatureQueues, NegativeMemoryBank, PartMemoryBank, PartProto
 from .mixers import AdaptiveCutMix, IntensityMix
 from .necks import TokenNorm
 from .segmentors import (
+    CPS,
     ESL,
+    GPS,
     IMAS,
     U2PL,
     CutMixSeg,
     DeS4,
     FixMatch,
+    IndependentSegmentor,
     MeanTeacher,
     MeanTeacherSegmentor,
     SemiSegmentor,
@@ -31,7 +34,9 @@ from .segmentors import (
 from .wrappers import SemiDistributedDataParallel
 
 __all__ = [
+    'CPS',
     'ESL',
+    'GPS',
     'IMAS',
     'U2PL',
     'AdaptiveCutMix',
@@ -42,6 +47,7 @@ __all__ = [
     'FeatureMapDPTHead',
     'FeatureQueues',
     'FixMatch',
+    'IndependentSegmentor',
     'IntensityMix',
     'MeanTeacher',
     'MeanTeacherSegmentor',

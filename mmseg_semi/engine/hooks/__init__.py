@@ -1,5 +1,6 @@
 """One hook per file: a hook decides when, the model what."""
 
+from .adaptive_ramp_up_hook import AdaptiveRampUpHook
 from .atomic_checkpoint_hook import AtomicCheckpointHook
 from .class_count_hook import ClassCountHook
 from .class_distribution_hook import ClassDistributionHook
@@ -15,6 +16,7 @@ from .resumable_randomness_hook import ResumableRandomnessHook
 from .startup_check_hook import StartupCheckHook
 
 __all__ = [
+    'AdaptiveRampUpHook',
     'AtomicCheckpointHook',
     'ClassCountHook',
     'ClassDistributionHook',

@@ -39,9 +39,9 @@ class StartupCheckHook(Hook):
 
     Raises:
         ValueError: In one sentence with the remedy, when the loader's batch does not match the sampler's
-            make-up, a hook of the method is missing, the class counts of head and dataset differ, the
-            crop is no multiple of a vision transformer's patches, or a training image is also a validation
-            image.
+            make-up, a hook of the method is missing, the method's networks are not fit to be trained, the class
+            counts of head and dataset differ, the crop is no multiple of a vision transformer's patches, or a
+            training image is also a validation image.
         FileNotFoundError: A file of the validation set is not there.
     """
 
@@ -54,6 +54,7 @@ class StartupCheckHook(Hook):
         self._check_validation(runner, loader.dataset)
         self._check_checkpoints(runner)
         if isinstance(model, SemiSegmentor):
+            model.check_start()
             self._check_hooks(runner, model)
             self._check_loader(runner, loader)
             self._report(runner, model, loader)

@@ -1,4 +1,4 @@
-"""Methods that train several times, one after the other, as one run: ST, ST++."""
+"""Methods that train several times, one after the other, as one run: ST, ST++, GPS."""
 
 from __future__ import annotations
 
@@ -215,7 +215,7 @@ class StagedRunner:
 def _unlabeled_images(cfg: Config) -> dict:
     """Config of the unlabelled images, which every stage after the teacher's training looks at."""
     dataset = cfg.train_dataloader.dataset
-    images = (dataset.get('pseudo_labeled') or {}).get('images')
+    images = dataset.get('unlabeled') or (dataset.get('pseudo_labeled') or {}).get('images')
     if images is None:
         raise ValueError(
             'train_dataloader.dataset.pseudo_labeled.images is not set: give the config of the unlabelled '

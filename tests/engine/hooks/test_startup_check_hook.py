@@ -1,6 +1,5 @@
 import json
 import logging
-import time
 from types import SimpleNamespace
 
 import pytest

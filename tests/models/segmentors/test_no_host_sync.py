@@ -26,10 +26,12 @@ def on_device(batch):
 
 SETTINGS = {
     'IMAS': {'tau': 0.28},
+    'CPS': {'cutmix': None},
     'MeanTeacher': {'rampup_iters': 5},
     'CutMixSeg': {'tau': 0.28},
     'FixMatch': {'tau': 0.28},
     'DeS4': {},
+    'GPS': {'cutmix': 'in_batch'},
     'UniMatch': {'tau': 0.28},
     'UniMatchV2': {'tau': 0.28},
     'U2PL': {
@@ -69,17 +71,14 @@ def test_step_and_average_never_wait(loss, ignore_padding, method):
         },
     )
     batch = on_device(collated_batch(2, 3))
-
-    def step():
-        model.train_step(batch, wrapper)
-        if 'teacher' in model.networks:
-            model.update_teacher(0.99)
-
+    average = getattr(model, 'update_teacher', lambda decay: None)
     for _ in range(3):  # cuDNN and the allocator settle
-        step()
+        model.train_step(batch, wrapper)
+        average(0.99)
     torch.cuda.set_sync_debug_mode('error')
     try:
-        step()
+        model.train_step(batch, wrapper)
+        average(0.99)
     finally:
         torch.cuda.set_sync_debug_mode('default')
 
@@ -113,4 +112,4 @@ def test_losses_read_no_value_back(method, ignore_padding):
                     sample.set_data({name: PixelData(data=pretended(sample.get(name).data))})
         losses = model.loss(inputs, batch['data_samples'])
         assert all(value.device.type == 'cuda' for value in losses.values())
-        assert 'decode.loss_ce' in losses
+        assert any(key.endswith('decode.loss_ce') for key in losses)
