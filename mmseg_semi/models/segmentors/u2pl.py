@@ -240,6 +240,7 @@ class U2PL(MeanTeacherSegmentor):
         teacher = self.forward_network(
             self.teacher, torch.cat([labeled, images]), tap=self.contrasts
         )
+        teacher = teacher._replace(encoder=[])  # which need not stay in memory
         entropy = pixel_entropy(teacher.logits[len(labeled) :], size, corners)
         unreliable, threshold = unreliable_mask(entropy, self.alpha, valid)
         label = label.masked_fill(~valid, 255)
