@@ -37,13 +37,13 @@ EXHAUSTIVE = dict(num_anchors=80, keys_per_step=80, num_negatives=100)
 BOXES = ([0, 0, 16, 32], [8, 8, 32, 24], [0, 16, 32, 32])
 
 
-def build(norm='GN', auxiliary=False, **settings):
+def build(norm='GN', auxiliary=False, head=None, **settings):
     """A method whose teacher is another network than its student, and confident somewhere."""
     torch.manual_seed(0)
     model = MODELS.build(
         {
             'type': 'U2PL',
-            'segmentor': tiny_segmentor(norm, auxiliary),
+            'segmentor': tiny_segmentor(norm, auxiliary, **(head or {})),
             'semi_train_cfg': {**SMALL, **settings},
         }
     )
@@ -401,6 +401,20 @@ def test_small_and_odd_batches(norm, num_unlabeled):
     model = build(norm)
     losses = model.loss(**batch_of(model, num_unlabeled=num_unlabeled))
     assert all(torch.isfinite(value) for value in losses.values())
+
+
+def test_two_classes_have_negatives_of_rank_one():
+    two = dict(num_classes=2)
+    with pytest.raises(
+        ValueError, match=r'low_rank=3 leaves no class of 2 .*: set it to at most 1'
+    ):
+        build(head=two, low_rank=3, high_rank=20)
+    model = build(head=two, low_rank=1, high_rank=20)
+    batch = batch_of(model)
+    for sample in batch['data_samples']['labeled']:
+        sample.gt_sem_seg.data[sample.gt_sem_seg.data != 255] %= 2
+    assert model.loss(**batch)['loss_contrast'] > 0
+    assert (model.bank.fill > 0).all()
 
 
 @pytest.mark.parametrize('ignore_padding', [True, False])
