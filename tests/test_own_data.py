@@ -208,6 +208,10 @@ def test_grey_images_as_rgb(tmp_path):
 def test_grey_images_of_one_channel(tmp_path):
     write_data(tmp_path, channels=1)
     train(tmp_path, 'grey.py')
+    checkpoint = 'work_dirs/small_grey/iter_2.pth'
+    result = run_tool(TOOLS / 'test.py', 'small_grey.py', checkpoint, '--tta', cwd=tmp_path)
+    assert result.code == 0, result.output[-3000:]
+    assert 'teacher/mIoU' in result.output
     result = run_tool(
         TOOLS / 'browse_dataset.py', 'small_grey.py', '--output-dir', 'panels', cwd=tmp_path
     )

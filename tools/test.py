@@ -52,6 +52,10 @@ def testing_config(args: argparse.Namespace) -> Config:
             if key not in cfg:
                 raise ValueError(f'--tta: {args.config} has no {key}; leave --tta out, or add one.')
         cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+        # MMEngine's Runner would hand the config's own to the TTA model, which puts it in the place of the
+        # model's: in other than the base's units where a config changes the model's alone.
+        if any('data_preprocessor' in part for part in (cfg.model, cfg.model.get('segmentor', {}))):
+            cfg.pop('data_preprocessor', None)
         cfg.tta_model.module = cfg.model
         cfg.model = cfg.tta_model
     if args.out is not None:

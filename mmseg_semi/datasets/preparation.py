@@ -84,7 +84,7 @@ def write_once(path: Path, content: bytes, overwrite: bool = False) -> None:
         if path.is_symlink():  # what it points to is not ours to change
             path.unlink()
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f'{path.name}.{os.getpid()}.part')
+    part = path.with_name(f'{path.name}.part')  # a killed run's is used again
     try:
         part.write_bytes(content)
         os.replace(part, path)

@@ -44,6 +44,12 @@ def test_a_write_that_fails_leaves_nothing(tmp_path, monkeypatch):
     assert list((tmp_path / 'sub').iterdir()) == []
 
 
+def test_what_a_killed_run_left_half_written_is_gone_after_the_next(tmp_path):
+    (tmp_path / 'a.txt.part').write_bytes(b'te')
+    write_once(tmp_path / 'a.txt', b'text')
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [('a.txt', b'text')]
+
+
 def test_what_is_there_but_no_file_is_never_replaced(tmp_path):
     (tmp_path / 'a.txt').mkdir()
     with pytest.raises(PreparationError, match='exists with another content'):
