@@ -1,6 +1,7 @@
 """Pictures of what the network sees and says."""
 
 from .class_distribution import read_distributions, save_distribution
+from .curves import read_curves, save_curves
 from .panels import colorize, heatmap, overlay, save_panels
 from .parts import EMBEDDINGS, color_counts, color_parts, embed, save_scatter
 from .scores import save_examples, save_histogram
@@ -13,7 +14,9 @@ __all__ = [
     'embed',
     'heatmap',
     'overlay',
+    'read_curves',
     'read_distributions',
+    'save_curves',
     'save_distribution',
     'save_examples',
     'save_histogram',
