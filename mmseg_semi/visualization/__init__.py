@@ -2,6 +2,7 @@
 
 from .class_distribution import read_distributions, save_distribution
 from .comparison import Estimate, save_comparison
+from .curves import read_curves, save_curves
 from .panels import colorize, heatmap, overlay, save_panels
 from .parts import EMBEDDINGS, color_counts, color_parts, embed, save_scatter
 from .scalars import read_scalars
@@ -16,9 +17,11 @@ __all__ = [
     'embed',
     'heatmap',
     'overlay',
+    'read_curves',
     'read_distributions',
     'read_scalars',
     'save_comparison',
+    'save_curves',
     'save_distribution',
     'save_examples',
     'save_histogram',

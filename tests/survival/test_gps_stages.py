@@ -192,6 +192,15 @@ def test_missing_unlabelled_images_are_told_before_the_teacher_is_trained(tmp_pa
     assert not (tmp_path / 'work' / 'teacher').exists()
 
 
+def test_plain_checkpoint_for_all_networks_is_refused_in_one_sentence(whole, tmp_path):
+    config = tiny_config(tmp_path / 'work', 'CPS', load_from=str(whole / 'work/teacher' / LAST))
+    dump(config, tmp_path / 'config.py')
+    result = train(tmp_path)
+    assert result.code == 1
+    assert 'student1 and student2 have the same weights in their heads' in result.last_line
+    assert not list((tmp_path / 'work').glob('*.pth'))
+
+
 def test_reference_outside_of_stages_is_told(tmp_path):
     config = staged(tmp_path)
     config.runner_type = 'Runner'
