@@ -21,7 +21,8 @@ from mmengine.registry import init_default_scope
 
 from mmseg_semi.cli import check_file, one_sentence_errors
 from mmseg_semi.compat import config_path
-from mmseg_semi.datasets import UnlabeledDataset, image_ids
+from mmseg_semi.datasets import UnlabeledDataset
+from mmseg_semi.datasets.children import image_paths
 from mmseg_semi.datasets.fingerprints import REGISTRY, identify, published
 from mmseg_semi.datasets.labels import count_classes, survey_masks
 from mmseg_semi.datasets.split_check import (
@@ -30,6 +31,7 @@ from mmseg_semi.datasets.split_check import (
     build_parts,
     check_parts,
     parts_of_config,
+    relative_ids,
 )
 from mmseg_semi.datasets.split_lists import FORMATS, IdList, read_list
 from mmseg_semi.datasets.splits import (
@@ -78,7 +80,8 @@ def make(args: argparse.Namespace) -> None:
 def _source_ids(args: argparse.Namespace) -> list[str]:
     if not Path(args.source).is_dir():
         return _read(args.source, args).ids
-    return sorted(image_ids(UnlabeledDataset(img_dir=args.source, img_suffix=args.img_suffix)))
+    images = UnlabeledDataset(img_dir=args.source, img_suffix=args.img_suffix)
+    return relative_ids(images, image_paths(images))
 
 
 def _class_pixels(ids: list[str], args: argparse.Namespace):

@@ -169,7 +169,7 @@ def _estimate(hashes: set[str], entry: Published) -> Overlap:
 
 
 def _hash(name: str) -> str:
-    return hashlib.sha256(name.encode()).hexdigest()[:_DIGITS]
+    return hashlib.sha256(name.encode(errors='surrogateescape')).hexdigest()[:_DIGITS]
 
 
 @functools.cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import filecmp
+import os
 import os.path as osp
 from collections.abc import Mapping, Sequence
 from itertools import combinations
@@ -144,7 +145,8 @@ def relative_ids(dataset, paths: Sequence[str]) -> list[str]:
     """Paths of a dataset's images below its folder of images, without ending."""
     folder = (getattr(dataset, 'data_prefix', None) or {}).get('img_path')
     folder = folder or osp.commonpath([osp.dirname(path) for path in paths])
-    return [osp.splitext(osp.relpath(path, folder or '.'))[0] for path in paths]
+    names = (osp.relpath(path, folder or '.').replace(os.sep, '/') for path in paths)
+    return [osp.splitext(name)[0] for name in names]
 
 
 def _check_files(name: str, dataset, paths: list[str], report: Report) -> None:

@@ -57,7 +57,9 @@ def random_order(ids, seed):
     ids = sorted(ids)
     twice = next((a for a, b in pairwise(ids) if a == b), None)
     if twice is not None:
-        raise ValueError(f'make_partition: id {twice!r} occurs twice; list every image once.')
+        raise ValueError(
+            f'make_partition: id {twice!r} occurs twice; list every image once, under a name of its own.'
+        )
     random.Random(seed).shuffle(ids)
     return ids
 
@@ -152,4 +154,6 @@ def labeled_count(size, total):
 
 def order_free_hash(ids):
     """SHA-256 of the sorted ids, each once, joined by line feeds, in hexadecimal digits."""
-    return hashlib.sha256('\n'.join(sorted(set(ids))).encode()).hexdigest()
+    text = '\n'.join(sorted(set(ids)))
+    # Names of files need not be UTF-8; Python keeps their bytes as surrogates.
+    return hashlib.sha256(text.encode(errors='surrogateescape')).hexdigest()

@@ -104,7 +104,7 @@ def test_a_sketch_estimates_the_overlap(registry, share):
 
 
 def test_nothing_in_common_is_just_unknown(registry):
-    for ids in (['x', 'y'], []):
+    for ids in (['x', 'y'], [], ['not UTF-8: \udcff', 'é']):
         assert identify(ids, registry).sentence() == 'unknown, no published partition'
 
 

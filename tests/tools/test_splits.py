@@ -162,6 +162,7 @@ def test_make_balanced_shows_rare_classes_first(run, tmp_path):
         (('all.txt', 'out', '--sizes', '3/2'), "'3/2' is neither a share between 0 and 1,"),
         (('all.txt', 'out', '--sizes', '32'), '32 of 32 images makes 32 labelled and 0 unlabelled'),
         (('bad.txt', 'out', '--sizes', '1/2'), "bad.txt line 2 is 'a', the image of line 1 again"),
+        (('twins', 'out', '--sizes', 1), "make_partition: id 'a' occurs twice; list every image"),
         (('empty', 'out', '--sizes', '1/2'), 'UnlabeledDataset found no image in the folder empty'),
         (('all.txt', 'bad.txt/out', '--sizes', '1/2'), 'bad.txt/out/1_2/seed0 cannot be written'),
     ],
@@ -169,6 +170,9 @@ def test_make_balanced_shows_rare_classes_first(run, tmp_path):
 def test_errors_of_make_are_one_sentence(run, ids, tmp_path, arguments, message):
     (tmp_path / 'bad.txt').write_text('a\na\n')
     (tmp_path / 'empty').mkdir()
+    (tmp_path / 'twins').mkdir()
+    for name in ('a.jpg', 'a.png'):
+        (tmp_path / 'twins' / name).touch()
     assert error_of(run('make', *arguments)).startswith(message)
     assert not (tmp_path / 'out').exists()
 

@@ -124,7 +124,7 @@ class StartupCheckHook(Hook):
         check_held_out(parts, runner.val_dataloader.dataset)
 
     def _check_checkpoints(self, runner) -> None:
-        accumulated = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
+        accumulated = _accumulation(runner)
         for hook in runner.hooks:
             if not isinstance(hook, CheckpointHook):
                 continue
@@ -190,7 +190,7 @@ class StartupCheckHook(Hook):
     def _report(self, runner, model: SemiSegmentor, loader) -> None:
         sampler, dataset = loader.sampler, loader.dataset
         world = get_world_size()
-        accumulated = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
+        accumulated = _accumulation(runner)
         passes = runner.train_loop.max_iters / sampler.iters_per_epoch
         settings = ', '.join(f'{key}={value}' for key, value in model.semi_train_cfg.items())
         runner.logger.info(
@@ -231,7 +231,7 @@ class StartupCheckHook(Hook):
 
     def _report_supervised(self, runner, loader) -> None:
         number, world = len(loader.dataset), get_world_size()
-        accumulated = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
+        accumulated = _accumulation(runner)
         batch_size = loader.batch_size or 1
         runner.logger.info(
             f'Supervised training: {number} labelled images; {batch_size} per process, {world} processes, '
@@ -242,7 +242,7 @@ class StartupCheckHook(Hook):
 
     def _report_self_training(self, runner, loader) -> None:
         dataset, world = loader.dataset, get_world_size()
-        accumulated = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
+        accumulated = _accumulation(runner)
         iterations = len(dataset) // (world * loader.batch_size)
         runner.logger.info(
             f'Self-training: {dataset.num_labeled} labelled images × {dataset.copies} and '
@@ -260,6 +260,13 @@ class StartupCheckHook(Hook):
                 f'Pseudo-labels of {folder}: by {summary.get("checkpoint")}, scales {settings.get("scales")}, '
                 f'mirrored: {settings.get("flip")}.'
             )
+
+
+def _accumulation(runner) -> int:
+    """Iterations of one optimizer step; the most where there are several optimizers."""
+    wrapper = runner.optim_wrapper
+    several = getattr(wrapper, 'optim_wrappers', None) or {'': wrapper}
+    return max(getattr(one, '_accumulative_counts', 1) for one in several.values())
 
 
 def check_held_out(parts: dict, validation) -> None:

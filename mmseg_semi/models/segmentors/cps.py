@@ -41,6 +41,11 @@ class CPS(IndependentSegmentor):
         'cps_weight': 1.5,
         'cps_on_labeled': True,
     }
+    readings = {
+        **IndependentSegmentor.readings,
+        'cps_weight': 'factor of the cross pseudo supervision',
+        'cps_on_labeled': 'labelled images learnt from the other network, too, without CutMix',
+    }
 
     def loss(self, inputs: dict[str, Tensor], data_samples: dict[str, list]) -> dict[str, Tensor]:
         """One iteration, up to the optimizer step."""

@@ -47,6 +47,11 @@ class CutMixSeg(MeanTeacher):
         'confidence_weighting': 'batch',
         'cutmix': {'adaptive': False, 'prob': 1.0, 'style': 'cutmix_seg'},
     }
+    readings = {
+        **MeanTeacher.readings,
+        'confidence_weighting': 'share of confident pixels as a weight of the batch, or of each pixel',
+        'cutmix': 'probability and box of CutMix',
+    }
 
     def __init__(self, segmentor: dict, **kwargs) -> None:
         super().__init__(segmentor, **kwargs)

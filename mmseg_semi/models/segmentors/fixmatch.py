@@ -61,6 +61,15 @@ class FixMatch(SemiSegmentor):
         'ignore_padding': True,
         'cutmix': {'adaptive': False, 'prob': 0.5, 'style': 'unimatch', 'per_image': True},
     }
+    readings = {
+        'divisor': 'pixels that the unlabelled loss is divided by',
+        'label_mode': 'mode of the network that labels',
+        'joint_forward': 'batch normalisation over labelled and strong images together',
+        'labeled_weight': 'factor of the labelled loss',
+        'unlabeled_weight': 'factor of the unlabelled loss',
+        'ignore_padding': 'padding neither learnt nor counted',
+        'cutmix': 'probability and box of CutMix',
+    }
 
     def __init__(self, segmentor: dict, **kwargs) -> None:
         super().__init__(segmentor, **kwargs)

@@ -90,6 +90,12 @@ class GPS(IndependentSegmentor):
         'teacher_checkpoint': None,
         'teacher_lr_scale': 1.0,
     }
+    readings = {
+        **IndependentSegmentor.readings,
+        'update': 'when the teacher learns from the students (Eq. 10)',
+        'teacher_checkpoint': 'start of the teacher',
+        'teacher_lr_scale': "factor of the teacher's learning rate",
+    }
 
     #: w(e) of Eq. 9 in the running epoch.
     ramp_up_weight = 1.0

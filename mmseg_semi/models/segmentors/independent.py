@@ -82,6 +82,10 @@ class IndependentSegmentor(SemiSegmentor):
         'unlabeled_start': 0,
         'recompute': False,
     }
+    readings = {
+        'cutmix': 'images that are pasted from',
+        'ignore_padding': 'padding not learnt from',
+    }
 
     def __init__(self, segmentor: dict, **kwargs) -> None:
         super().__init__(segmentor, **kwargs)

@@ -76,6 +76,13 @@ class MeanTeacher(MeanTeacherSegmentor):
         'ignore_padding': True,
         'joint_forward': True,
     }
+    readings = {
+        'class_mean': 'mean over the classes in the place of the sum',
+        'student_view': 'what the student sees',
+        'rampup_iters': 'iterations over which the weight grows',
+        'joint_forward': 'batch normalisation over labelled and unlabelled images together',
+        'ignore_padding': 'padding not learnt from',
+    }
 
     def __init__(self, segmentor: dict, **kwargs) -> None:
         super().__init__(segmentor, **kwargs)

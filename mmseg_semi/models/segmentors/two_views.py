@@ -45,6 +45,13 @@ class TwoViewSegmentor(SemiSegmentor):
         'joint_forward': False,
         'cutmix': {'adaptive': False, 'per_image': True, 'prob': 0.5, 'style': 'unimatch'},
     }
+    readings = {
+        'labeled_weight': 'factor of the labelled loss',
+        'unlabeled_weight': 'factor of the unlabelled losses',
+        'joint_forward': 'batch normalisation over labelled and strong images together',
+        'ignore_padding': 'padding neither learnt nor counted',
+        'cutmix': 'probability and box of CutMix',
+    }
 
     def __init__(self, segmentor: dict, **kwargs) -> None:
         super().__init__(segmentor, **kwargs)

@@ -140,6 +140,18 @@ class U2PL(MeanTeacherSegmentor):
         'background_queue_size': 50000,
         'keys_per_step': 1024,
     }
+    readings = {
+        'contrast_weight': 'factor of L_c',
+        'unlabeled_start': 'iterations of labelled training first',
+        'anchor_pixels': 'unlabelled anchors',
+        'center_pixels': 'pixels whose mean is z_c+',
+        'num_anchors': 'M, anchors of a class',
+        'num_negatives': 'N, negatives of an anchor',
+        'class_average': 'classes that L_c is divided by',
+        'keys_per_step': 'negatives of a class stored in an iteration',
+        'ignore_padding': 'padding neither learnt nor counted',
+        'cutmix': 'probability and box of CutMix',
+    }
     representation_defaults = {
         'num_convs': 2,
         'channels': 256,

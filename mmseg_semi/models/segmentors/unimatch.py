@@ -60,6 +60,12 @@ class UniMatch(TwoViewSegmentor):
         'dropout_ratio': 0.5,
         'label_mode': 'train',
     }
+    readings = {
+        **TwoViewSegmentor.readings,
+        'feature_weight': "lambda, the perturbed features' share of L_u",
+        'strong_weight': "mu, the strong views' share of L_u",
+        'label_mode': 'mode of the network that labels',
+    }
 
     def __init__(self, segmentor: dict, **kwargs) -> None:
         super().__init__(segmentor, **kwargs)

@@ -49,6 +49,10 @@ class UniMatchV2(TwoViewSegmentor, MeanTeacherSegmentor):
     """
 
     train_defaults = {**TwoViewSegmentor.train_defaults, 'dropout_prob': 0.5}
+    readings = {
+        **TwoViewSegmentor.readings,
+        'dropout_prob': 'share of images with complementary dropout',
+    }
 
     def __init__(self, segmentor: dict, **kwargs) -> None:
         super().__init__(segmentor, **kwargs)

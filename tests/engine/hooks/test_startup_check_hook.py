@@ -295,14 +295,26 @@ def test_every_reading_is_named_and_marked_where_it_is_not_the_default(caplog):
 
 
 def test_readings_are_settings():
-    methods = {cls for cls in MODELS.module_dict.values() if issubclass_of_method(cls)}
-    assert {'IMAS', 'ESL', 'DeS4'} <= {cls.__name__ for cls in methods if cls.readings}
+    methods = {cls for cls in MODELS.module_dict.values() if is_method(cls)}
+    assert {'IMAS', 'ESL', 'DeS4', 'U2PL', 'UniMatch'} <= {cls.__name__ for cls in methods}
     for cls in methods:
+        assert cls.readings, cls.__name__
         assert set(cls.readings) <= set(cls.train_defaults), cls.__name__
 
 
-def issubclass_of_method(cls):
-    return isinstance(cls, type) and issubclass(cls, SemiSegmentor)
+def is_method(cls):
+    ours = isinstance(cls, type) and cls.__module__.startswith('mmseg_semi.')
+    return ours and issubclass(cls, SemiSegmentor)
+
+
+def test_accumulation_of_several_optimizers_counts(caplog):
+    runner = make_runner()
+    wrappers = {
+        'students': SimpleNamespace(_accumulative_counts=3),
+        'teacher': SimpleNamespace(_accumulative_counts=1),
+    }
+    runner.optim_wrapper = SimpleNamespace(optim_wrappers=wrappers)
+    assert 'accumulation 3: an effective batch of 6+6; ' in log_of(runner, caplog)[0]
 
 
 def test_rules_of_the_decay():
