@@ -822,7 +822,8 @@ def test_fixmatch_benchmarks_follow_the_re_run(file):
     ]
 
 
-@pytest.mark.parametrize('file', _named('^(mean-teacher|fixmatch)_'), ids=ids)
+# FixMatch on drawn shapes has iMAS's milder view.
+@pytest.mark.parametrize('file', _named('^(mean-teacher_|fixmatch_(?!.*shapes))'), ids=ids)
 def test_strong_view_is_colour_and_blur(file):
     (views,) = steps(unlabeled_config(load(file)).pipeline, 'MultiBranch')
     assert [step.type for step in views.weak] == ['PackUnlabeledInputs']
