@@ -8,6 +8,7 @@ from mmengine.config import Config
 from mmseg.registry import DATASETS, MODELS
 from tiny_run import tiny_config
 
+from mmseg_semi import bases
 from mmseg_semi.datasets.shapes import CLASSES, PALETTE, write_shapes
 from mmseg_semi.engine.export import own_modules, plain_config, plain_state_dict
 
@@ -104,6 +105,25 @@ def test_des4_takes_its_prototypes_along(shared):
         expected = getattr(model, name)._forward(image)
         assert torch.equal(network._forward(image), expected)
         assert (expected.softmax(dim=1)[:, 2] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ('name', 'imports'),
+    [
+        ('segformer_mit-b1_1xb8-20k_own-512x512', None),
+        ('upernet_convnext-t_1xb8-20k_own-512x512', ['mmpretrain.models']),
+        ('linear_dinov2-s14_1xb8-20k_own-518x518', ['mmpretrain.models']),
+        ('dpt_dinov2-s14_1xb8-20k_own-518x518', ['mmseg_semi', 'mmpretrain.models']),
+    ],
+)
+def test_other_networks_import_what_they_need(name, imports):
+    config = Config.fromfile(*bases(f'mmseg_semi::imas/imas_{name}.py'))
+    plain = plain_config(config, META)
+    assert plain.get('custom_imports', {}).get('imports') == imports
+    assert plain.model.backbone.init_cfg is None
+    # The padding to whole patches is the preprocessor's, so it goes along.
+    padding = {'size_divisor': 14} if 'dinov2' in name else None
+    assert plain.model.data_preprocessor.get('test_cfg') == padding
 
 
 def test_drawn_images_become_the_files_of_write_shapes(tmp_path):

@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from mmengine.config import Config, ConfigDict
+from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
 from mmengine.runner import load_checkpoint
 from mmengine.structures import PixelData
@@ -153,6 +154,23 @@ def test_bfloat16_step(network):
     assert set(seen) == {torch.bfloat16}
     assert all(torch.isfinite(torch.as_tensor(value)) for value in log.values())
     assert all(torch.isfinite(p.grad).all() for p in model.student.parameters())
+
+
+@pytest.mark.parametrize('network', ['segformer_mit-b1', 'upernet_convnext-t', 'dpt_vit'])
+@pytest.mark.filterwarnings('ignore')
+def test_processes_without_a_gpu_share_a_network_with_plain_normalisation(network):
+    """What SemiDistributedDataParallel makes of SyncBN there leaves training and teacher as they were."""
+    model, _ = build('IMAS', network)
+    assert any(isinstance(module, nn.SyncBatchNorm) for module in model.modules())
+    frozen = {key for key, p in model.named_parameters() if not p.requires_grad}
+    reverted = revert_sync_batchnorm(model).train()
+    assert not any(isinstance(module, nn.SyncBatchNorm) for module in reverted.modules())
+    assert {key for key, p in reverted.named_parameters() if not p.requires_grad} == frozen
+    log = reverted.train_step(batch_for(reverted), wrapper_for(reverted))
+    assert all(torch.isfinite(torch.as_tensor(value)) for value in log.values())
+    # DistributedDataParallel waits for every one of them.
+    assert [key for key, p in reverted.student.named_parameters() if p.grad is None] == []
+    assert not any(module.training for module in reverted.teacher.modules())
 
 
 # ------------------------------------------------------------------------------------ sizes
