@@ -13,8 +13,8 @@ model = dict(
         _base_.data_preprocessor, type='MultiBranchDataPreprocessor', size=_base_.crop_size
     ),
     segmentor=_base_.model,
-    # From scratch: after a supervised start.
-    semi_train_cfg=dict(consistency_weight=1.0, unlabeled_start=2000, rampup_iters=1000),
+    # From scratch: a low weight, after a supervised start.
+    semi_train_cfg=dict(consistency_weight=0.2, unlabeled_start=2000, rampup_iters=1000),
     semi_test_cfg=dict(predict_on='teacher'),
 )
 custom_hooks = [

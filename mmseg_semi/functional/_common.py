@@ -92,6 +92,17 @@ def check_logits(logits: Tensor) -> None:
         )
 
 
+def check_teacher_logits(teacher_logits: Tensor, logits: Tensor) -> None:
+    """Raise unless both are logits, of any size, of the same images and classes."""
+    check_logits(logits)
+    check_logits(teacher_logits)
+    if logits.shape[:2] != teacher_logits.shape[:2]:
+        raise ValueError(
+            f'teacher_logits has shape {tuple(teacher_logits.shape)} and logits {tuple(logits.shape)}, '
+            'but both must be of the same images and classes.'
+        )
+
+
 def check_map(x: Tensor, name: str) -> None:
     """Raise unless `x` is (N, H, W)."""
     if x.dim() != 3:

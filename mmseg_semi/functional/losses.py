@@ -25,6 +25,7 @@ from ._common import (
     check_map,
     check_same_shape,
     check_tau,
+    check_teacher_logits,
     exact_float,
     image_chunks,
     no_autocast,
@@ -281,13 +282,7 @@ def squared_error(
     Raises:
         ValueError: if the shapes do not fit.
     """
-    check_logits(logits)
-    check_logits(teacher_logits)
-    if logits.shape[:2] != teacher_logits.shape[:2]:
-        raise ValueError(
-            f'teacher_logits has shape {tuple(teacher_logits.shape)} and logits {tuple(logits.shape)}, '
-            'but both must be of the same images and classes.'
-        )
+    check_teacher_logits(teacher_logits, logits)
     num_images, num_classes = logits.shape[:2]
     height, width = to_size(size)
     if pixel_weight is not None and pixel_weight.shape != (num_images, height, width):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ._common import check_logits, exact_float, image_chunks, no_autocast
+from ._common import check_teacher_logits, exact_float, image_chunks, no_autocast
 from .losses import soft_cross_entropy
 from .mixing import upsample_and_paste
 
@@ -121,13 +121,7 @@ def soft_label_cross_entropy(
     Raises:
         ValueError: if the shapes do not fit.
     """
-    check_logits(logits)
-    check_logits(teacher_logits)
-    if logits.shape[:2] != teacher_logits.shape[:2]:
-        raise ValueError(
-            f'teacher_logits has shape {tuple(teacher_logits.shape)} and logits {tuple(logits.shape)}, '
-            'but both must be of the same images and classes.'
-        )
+    check_teacher_logits(teacher_logits, logits)
     teacher_logits = teacher_logits.detach()
     classes_at = torch.zeros(3, dtype=torch.int64, device=logits.device)
     values = []
