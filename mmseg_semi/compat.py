@@ -270,7 +270,7 @@ def config_path(name: str) -> Path:
         ImportError: the package, or its configs, are not installed.
     """
     package, _, path = name.partition('::')
-    root = _config_root(package)
+    root = config_root(package)
     file = root / path
     if not file.is_file():
         known = [str(p.relative_to(root).as_posix()) for p in root.rglob('*.py')]
@@ -280,7 +280,7 @@ def config_path(name: str) -> Path:
     return file
 
 
-def _config_root(package: str) -> Path:
+def config_root(package: str) -> Path:
     """Folder of a package's configs: in `.mim` where it was installed, else beside it in a checkout."""
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
@@ -289,14 +289,34 @@ def _config_root(package: str) -> Path:
             f'A config is named {package}::… and {package} is not installed: run `pip install '
             f'{known.pin if known else package}`.'
         )
-    folder = Path(spec.origin).parent
-    for root in (folder / '.mim' / 'configs', folder.parent / 'configs'):
+    return _shipped(package, Path(spec.origin).parent, 'configs')
+
+
+def _shipped(package: str, folder: Path, what: str) -> Path:
+    for root in (folder / '.mim' / what, folder.parent / what):
         if root.is_dir():
             return root
     raise ImportError(
-        f'{package} at {folder} came without its configs (neither {folder / ".mim" / "configs"} nor '
-        f'{folder.parent / "configs"} exists): install it again with pip.'
+        f'{package} at {folder} came without its {what} (neither {folder / ".mim" / what} nor '
+        f'{folder.parent / what} exists): install it again with pip.'
     )
+
+
+def stock_converter(name: str):
+    """Import a dataset converter of mmseg, whose tools are no package: `voc_aug`, `cityscapes`, ...
+
+    Raises:
+        ImportError: mmseg came without it, or something that it imports is not installed.
+    """
+    spec = importlib.util.find_spec('mmseg')
+    tools = _shipped('mmseg', Path(spec.origin).parent, 'tools')
+    file = tools / 'dataset_converters' / f'{name}.py'
+    if not file.is_file():
+        raise ImportError(f'mmseg came without {file}: install it again with pip.')
+    spec = importlib.util.spec_from_file_location(f'mmseg_converter_{name}', file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def init_distributed(

@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 import torch
-from mmengine.optim import build_optim_wrapper
-from mmseg.registry import MODEL_WRAPPERS, MODELS
+from mmengine.optim import AmpOptimWrapper, OptimWrapper, OptimWrapperDict, build_optim_wrapper
+from mmseg.registry import MODEL_WRAPPERS, MODELS, OPTIM_WRAPPERS
 from tiny import collated_batch, tiny_segmentor
 
 import mmseg_semi.engine  # noqa: F401  registers the constructors
 from mmseg_semi.models import PartMemoryBank, PartPrototypes
+
+
+@OPTIM_WRAPPERS.register_module()
+class ScaledOptimWrapper(AmpOptimWrapper):
+    """MMEngine's AmpOptimWrapper in bfloat16 on a CPU, with a scaler that overflows in its first steps."""
+
+    def __init__(self, **kwargs) -> None:
+        OptimWrapper.__init__(self, **kwargs)
+        self.loss_scaler = torch.amp.GradScaler('cpu', init_scale=2.0**127, growth_interval=4)
+        self._scale_update_param = None
+
+    @contextmanager
+    def optim_context(self, model):
+        with OptimWrapper.optim_context(self, model), torch.autocast('cpu', torch.bfloat16):
+            yield
 
 
 def halve(batch: dict, rank: int, world_size: int) -> dict:
@@ -41,13 +58,16 @@ def train_method(
     settings: dict,
     accumulative_counts: int = 1,
     norm: str = 'GN',
+    wrapper_type: str = 'OptimWrapper',
+    lr: float = 0.05,
+    **network,
 ) -> dict:
     """Train a method for some iterations and return its weights and the iterations' logs."""
     torch.manual_seed(0)
     model = MODELS.build(
         {
             'type': method,
-            'segmentor': tiny_segmentor(norm, auxiliary=True),
+            'segmentor': tiny_segmentor(norm, auxiliary=True, **network),
             'semi_train_cfg': settings,
         }
     )
@@ -62,21 +82,50 @@ def train_method(
     wrapper = build_optim_wrapper(
         model,
         {
-            'type': 'OptimWrapper',
+            'type': wrapper_type,
             'constructor': 'NetworkOptimWrapperConstructor',
-            'optimizer': {'type': 'SGD', 'lr': 0.05, 'momentum': 0.9},
+            'optimizer': {'type': 'SGD', 'lr': lr, 'momentum': 0.9},
             'accumulative_counts': accumulative_counts,
         },
     )
     wrapper.initialize_count_status(model, 0, iterations)
+    start = {key: value.clone() for key, value in inner.state_dict().items()}
     logs = []
     for iteration in range(iterations):
         batch = collated_batch(4, 4, seed=iteration)
         logs.append(model.train_step(halve(batch, rank, world_size), wrapper))
-        if wrapper.should_update() and 'teacher' in inner.networks:
+        if wrapper.should_update() and hasattr(inner, 'update_teacher'):
             inner.update_teacher(0.9)
     logs = [{key: value.detach() for key, value in log.items()} for log in logs]
-    return {'state_dict': inner.state_dict(), 'logs': logs}
+    wrappers = wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]
+    scales = [w.loss_scaler.get_scale() for w in wrappers if hasattr(w, 'loss_scaler')]
+    return {'state_dict': inner.state_dict(), 'logs': logs, 'scales': scales, 'start': start}
+
+
+#: Trainings of GPS: iterations and the arguments of :func:`train_method`. Boxes are drawn on each rank, so what
+#: is to be the same on one and on two has none.
+GPS_RUNS = {
+    'plain': (20, {'cutmix': None}, {}),
+    'accumulated': (20, {'cutmix': None}, {'accumulative_counts': 2}),
+    'merged': (6, {'cutmix': None, 'update': 'merged', 'recompute': True}, {}),
+    'scaled': (6, {'cutmix': 'in_batch'}, {'wrapper_type': 'ScaledOptimWrapper', 'norm': 'BN'}),
+    'scaled_and_accumulated': (
+        8,
+        {'cutmix': 'in_batch'},
+        {'wrapper_type': 'ScaledOptimWrapper', 'norm': 'BN', 'accumulative_counts': 2},
+    ),
+}
+
+
+def train_gps(rank: int, world_size: int, *names: str) -> dict:
+    """Run some of :data:`GPS_RUNS`, with sure networks, so that no label hangs on the last digit of a sum."""
+    classifier = {'type': 'Normal', 'std': 2.0, 'override': {'name': 'conv_seg'}}
+    results = {}
+    for name in names:
+        iterations, settings, options = GPS_RUNS[name]
+        arguments = (rank, world_size, iterations, 'GPS', settings)
+        results[name] = train_method(*arguments, lr=0.02, init_cfg=classifier, **options)
+    return results
 
 
 def train_methods(rank: int, world_size: int, iterations: int, settings: dict[str, dict]) -> dict:
@@ -85,6 +134,11 @@ def train_methods(rank: int, world_size: int, iterations: int, settings: dict[st
         method: train_method(rank, world_size, iterations, method, given)
         for method, given in settings.items()
     }
+
+
+def train_each(rank: int, world_size: int, iterations: int, method: str, *settings: dict) -> list:
+    """Train a method once with each of the settings, in the same processes."""
+    return [train_method(rank, world_size, iterations, method, one) for one in settings]
 
 
 def remember_parts(rank: int, world_size: int) -> dict:

@@ -42,7 +42,7 @@ FILES = sorted(f for f in ROOT.rglob('*.py') if '_base_' not in f.relative_to(RO
 BASES = sorted((ROOT / '_base_').rglob('*.py'))
 #: {method}_{model}_{schedule}_{dataset}[-{partition}]-{crop}.py; the demo's configs have names of their own.
 NAME = re.compile(
-    r'(?P<method>mean-teacher|cutmix-seg|unimatch-v2|[a-z]+4?)'
+    r'(?P<method>mean-teacher|cutmix-seg|unimatch-v2|u2pl|[a-z]+4?)'
     r'(-(?P<variant>official|st|retrain3|centercrop))?_'
     r'(?P<head>deeplabv3plus|pspnet|segformer|upernet|dpt|linear)_(?P<net>[a-z0-9-]+)_'
     r'((?P<gpus>\d+)xb(?P<batch>\d+)-)?(?P<length>\d+)(?P<unit>e|k|iter)_'
@@ -54,7 +54,7 @@ NAMED = [file for file in FILES if file.parent.name != 'demo']
 TOTAL = {'voc12': 10582, 'cityscapes': 2975, 'camvid': 367, 'shapes': 540}
 STEP = {'voc12': 16, 'cityscapes': 16, 'camvid': 8, 'shapes': 8, 'own': 4}
 #: Methods whose windows on Cityscapes are MMSegmentation's.
-WHOLE = ('esl', 'des4', 'unimatch-v2')
+WHOLE = ('esl', 'des4', 'u2pl', 'unimatch-v2')
 METHODS = {
     'imas': 'IMAS',
     'esl': 'ESL',
@@ -62,6 +62,9 @@ METHODS = {
     'mean-teacher': 'MeanTeacher',
     'cutmix-seg': 'CutMixSeg',
     'fixmatch': 'FixMatch',
+    'gps': 'GPS',
+    'cps': 'CPS',
+    'u2pl': 'U2PL',
     'unimatch': 'UniMatch',
     'unimatch-v2': 'UniMatchV2',
 }
@@ -107,9 +110,8 @@ LABELS['stpp-retrain3'] = {**LABELS['stpp'], 'retrain3': ['stage://label_all']}
 def step_of(said: re.Match) -> int:
     if said['method'] == 'unimatch-v2':
         return {**STEP, 'cityscapes': 8}[said['dataset']]
-    return (HALF_STEP if said['method'] in ('esl', 'fixmatch', 'unimatch') else STEP)[
-        said['dataset']
-    ]
+    half = said['method'] in ('cps', 'esl', 'fixmatch', 'gps', 'unimatch')
+    return (HALF_STEP if half else STEP)[said['dataset']]
 
 
 def ids(file: Path) -> str:
@@ -156,10 +158,16 @@ def model_of(cfg: Config):
 def map_sizes(text: str, size: tuple[int, int]):
     """Height and width of the last feature and of the logits for a crop of ``size``."""
     model = build_model(text)
-    network = getattr(model, 'student', model).eval()
+    network = getattr(model, getattr(model, 'networks', ('',))[0], model).eval()
     with torch.no_grad():
         features = network.extract_feat(torch.zeros(1, 3, *size, device='meta'))
         return tuple(features[-1].shape[2:]), tuple(network.decode_head(features).shape[2:])
+
+
+def schedules(cfg: Config) -> dict:
+    """The lists of schedulers by the optimizer that they are for; one of all optimizers has no name."""
+    found = cfg.param_scheduler
+    return found if isinstance(found, dict) else {'': found}
 
 
 def network_config(cfg: Config):
@@ -225,14 +233,14 @@ def steps(pipeline, *types: str) -> list:
     return [step for step in pipeline if step.type in types]
 
 
-GEOMETRY = ('RandomResize', 'Pad', 'RandomFlip', 'RandomCrop')
+GEOMETRY = ('RandomResize', 'RandomChoice', 'Pad', 'RandomFlip', 'RandomCrop')
 
 
 def test_there_are_configs():
     methods = {file.parent.name for file in FILES}
-    assert {'des4', 'esl', 'imas', 'suponly', 'st', 'stpp'} <= methods
+    assert {'cps', 'des4', 'esl', 'gps', 'imas', 'suponly', 'st', 'stpp'} <= methods
     assert {'mean_teacher', 'cutmix_seg', 'fixmatch'} <= methods
-    assert {'unimatch', 'unimatch_v2'} <= methods
+    assert {'u2pl', 'unimatch', 'unimatch_v2'} <= methods
     assert all(NAME.fullmatch(file.name) for file in NAMED), (
         'a file name does not follow the pattern'
     )
@@ -246,7 +254,7 @@ def test_name_tells_method_and_network(file):
     cfg, said = load(file), NAME.fullmatch(file.name)
     assert file.parent.name == said['method'].replace('-', '_')
     windows = 'cityscapes' in file.name and not self_trains(cfg) and said['method'] not in WHOLE
-    # Only its windows differ from EncoderDecoder's; ST++ evaluates whole images, ESL and DeS4 whole windows.
+    # Only its windows differ from EncoderDecoder's; ST++ evaluates whole images, those of WHOLE whole windows.
     plain = 'SlideScoreEncoderDecoder' if windows else 'EncoderDecoder'
     assert network_config(cfg).type == plain
     assert cfg.model.type == METHODS.get(said['method'], plain)
@@ -254,7 +262,8 @@ def test_name_tells_method_and_network(file):
         official = said['variant'] == 'official'
         assert cfg.model.semi_train_cfg.get('ignore_background', False) == official
     staged = said['method'] in ('st', 'stpp')
-    assert cfg.get('runner_type') == ('StagedRunner' if staged else None)
+    runner = 'StagedRunner' if staged or said['method'] == 'gps' else None
+    assert cfg.get('runner_type') == runner
     assert self_trains(cfg) == (staged or said['variant'] == 'st')
     backbone = network_config(cfg).backbone
     features, logits = map_sizes(repr(cfg.model.to_dict()), tuple(cfg.crop_size))
@@ -308,7 +317,8 @@ def test_name_tells_partition(file):
 def test_name_tells_length(file):
     cfg, said = load(file), NAME.fullmatch(file.name)
     length, unit = int(said['length']), said['unit']
-    assert 'end' not in cfg.param_scheduler[-1], 'the schedule would not follow the length'
+    for schedulers in schedules(cfg).values():
+        assert 'end' not in schedulers[-1], 'the schedule would not follow the length'
     if unit == 'e' and self_trains(cfg):
         # Passes over each training's own list.
         assert (cfg.train_cfg.type, cfg.train_cfg.max_epochs) == ('EpochBasedTrainLoop', length)
@@ -358,8 +368,10 @@ def test_name_tells_crop_and_batch(file):
         assert cfg.auto_scale_lr.base_batch_size == gpus * loader.batch_size
     else:
         assert sampler.labeled + sampler.unlabeled == loader.batch_size
-        assert gpus * sampler.labeled == gpus * sampler.unlabeled == step_of(said)
-        assert cfg.auto_scale_lr.base_batch_size == 2 * step_of(said)
+        # Pairs of unlabelled images become one that is learnt.
+        learnt = sampler.unlabeled // getattr(model_of(cfg), 'unlabeled_batches', 1)
+        assert gpus * sampler.labeled == gpus * learnt == step_of(said)
+        assert cfg.auto_scale_lr.base_batch_size == gpus * loader.batch_size
     assert cfg.auto_scale_lr.enable is False
 
 
@@ -399,7 +411,14 @@ def test_pipelines_build(file):
         unlabeled = found['unlabeled']
         assert not steps(unlabeled, 'LoadAnnotations', 'PackSegInputs')
         assert unlabeled[1].type == 'AddValidMask'
-        if cfg.model.type in ('ESL', 'DeS4', 'CutMixSeg'):  # CutMix is its only strong augmentation
+        if cfg.model.type in (
+            'ESL',
+            'DeS4',
+            'CutMixSeg',
+            'U2PL',
+            'GPS',
+            'CPS',
+        ):  # CutMix is its only strong augmentation
             assert unlabeled[-1].type == 'PackUnlabeledInputs'
             assert not steps(unlabeled, 'RandomIntensity')
         else:
@@ -480,12 +499,13 @@ def test_engine_resolves(file):
     assert cfg.default_hooks.checkpoint.by_epoch == by_epoch
     assert cfg.default_hooks.logger.log_metric_by_epoch == by_epoch
     assert cfg.log_processor.by_epoch == by_epoch
-    assert {scheduler.by_epoch for scheduler in cfg.param_scheduler} == {by_epoch}
+    found = [one for schedulers in schedules(cfg).values() for one in schedulers]
+    assert {scheduler.by_epoch for scheduler in found} == {by_epoch}
     prefix = 'TeacherStudent' if semi else ''
     for stage in ('Val', 'Test'):
         loop = LOOPS.get(cfg[f'{stage.lower()}_cfg'].type)
         assert loop.__name__ == f'{prefix}{stage}Loop'
-    assert all(PARAM_SCHEDULERS.get(s.type) is not None for s in cfg.param_scheduler)
+    assert all(PARAM_SCHEDULERS.get(scheduler.type) is not None for scheduler in found)
     assert cfg.randomness.seed == 0
 
 
@@ -505,7 +525,8 @@ def test_dumped_config_is_the_config(file, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    'method', ['des4', 'esl', 'fixmatch', 'imas', 'stpp', 'suponly', 'unimatch_v2']
+    'method',
+    ['cps', 'des4', 'esl', 'fixmatch', 'gps', 'imas', 'stpp', 'suponly', 'u2pl', 'unimatch_v2'],
 )
 def test_laid_out_dump_is_the_config(method):
     cfg = load(next(file for file in FILES if file.parent.name == method))
@@ -824,6 +845,112 @@ def test_baselines_have_the_partitions_of_the_tables(method):
     }.items():
         for count in counts:
             assert sum(bool(re.search(f'{family}-{count}-', name)) for name in names) == 1
+
+
+@pytest.mark.parametrize('file', _named('^u2pl.*(_voc12-|_cityscapes-)'), ids=ids)
+def test_u2pl_benchmarks_follow_the_paper(file):
+    """U2PL's settings, and two numbers of its authors' code."""
+    cfg, voc = load(file), '_voc12-' in file.name
+    network, model = network_config(cfg), model_of(cfg)
+    optimizer = cfg.optim_wrapper.optimizer
+    assert (optimizer.type, optimizer.momentum) == ('SGD', 0.9)
+    assert (optimizer.lr, optimizer.weight_decay) == ((0.001, 1e-4) if voc else (0.01, 5e-4))
+    assert ('paramwise_cfg' in cfg.optim_wrapper) == voc
+    assert cfg.param_scheduler[0].power == 0.9
+    # One pass over the unlabelled images without them on VOC, none on Cityscapes.
+    start = cfg.train_cfg.max_iters // 80 if voc else 0
+    assert model.semi_train_cfg == {
+        **type(model).train_defaults,
+        'num_anchors': 256,
+        'num_negatives': 50,
+        'ignore_padding': False,
+        'unlabeled_start': start,
+    }
+    rows = 50000 + 30000 * (model.num_classes - 1)
+    assert model.bank.entries.shape == (rows, 256)
+    (teacher,) = [hook for hook in cfg.custom_hooks if hook.type == 'MeanTeacherHook']
+    assert (teacher.decay, teacher.warmup) == (0.99, 'ratio')
+    assert teacher.get('copy_epochs', 0) == (1 if voc else 0)
+    ohem = None if voc else dict(threshold=0.7, min_kept=100000)
+    assert network.decode_head.loss_decode.get('ohem') == ohem
+    assert (network.auxiliary_head is None) == voc
+    rates, grid = (
+        ((1, 6, 12, 18), (2, 4, 8)) if '-d16_' in file.name else ((1, 12, 24, 36), (4, 8, 16))
+    )
+    assert network.decode_head.dilations == rates
+    assert network.backbone.multi_grid == grid
+
+
+def test_u2pl_has_all_partitions_of_the_paper():
+    names = [file.name for file in _named('^u2pl_.*r101-d8')]
+    for family, counts in {
+        'voc12-classic': (92, 183, 366, 732, 1464),
+        'voc12-blender-u2pl': (662, 1323, 2646, 5291),
+        'cityscapes-u2pl': (186, 372, 744, 1488),
+    }.items():
+        for count in counts:
+            assert sum(f'_{family}-{count}-' in name for name in names) == 1
+
+
+@pytest.mark.parametrize('file', _named('^(gps|cps)_.*(_voc12-|_cityscapes-)'), ids=ids)
+def test_gps_and_cps_benchmarks_follow_the_paper(file):
+    """Sec. 4 of GPS, and CPS's code where it is silent."""
+    cfg, voc, gps = load(file), '_voc12-' in file.name, file.name.startswith('gps')
+    network, model, optimizer = network_config(cfg), model_of(cfg), cfg.optim_wrapper.optimizer
+    assert (optimizer.type, optimizer.momentum) == ('SGD', 0.9)
+    assert (optimizer.lr, optimizer.weight_decay) == (0.01 if voc else 0.02, 1e-4)
+    wrapper = build_optim_wrapper(model, copy.deepcopy(cfg.optim_wrapper))
+    wrapper = wrapper['students'] if gps else wrapper
+    groups = {id(p): g for g in wrapper.optimizer.param_groups for p in g['params']}
+    for name in ('student1', 'student2'):
+        for parameter in getattr(model, name).parameters():
+            # Vectors are normalisation's and biases.
+            decay = 1e-4 if parameter.ndim > 1 else 0
+            group = groups[id(parameter)]
+            assert (group['lr'], group['weight_decay']) == (optimizer.lr, decay)
+    published = dict(alpha=0.5, beta=1.5, gamma=0.5) if voc else dict(alpha=1, beta=5, gamma=1)
+    if not gps:
+        published = dict(cps_weight=1.5 if voc else 6.0)
+    assert model.semi_train_cfg == {**type(model).train_defaults, **published}
+    assert model.semi_train_cfg['cutmix'] == 'pair'
+    poly = [dict(type='PolyLR', power=0.9, eta_min=0.0, begin=0, by_epoch=False)]
+    teacher = [dict(type='FinalPolyLR', power=0.9, by_epoch=False)]
+    assert cfg.param_scheduler == (dict(students=poly, teacher=teacher) if gps else poly)
+    assert network.decode_head.dilations == (1, 6, 12, 18)
+    assert network.backbone.multi_grid == (2, 4, 8)
+    assert network.decode_head.dropout_ratio == 0
+    assert network.auxiliary_head is None
+    ohem = None if voc else dict(threshold=0.7, min_kept=50000)
+    assert network.decode_head.loss_decode.get('ohem') == ohem
+    (scales,) = steps(unlabeled_config(cfg).pipeline, 'RandomChoice')
+    factors = [transforms[0].scale_factor for transforms in scales.transforms]
+    assert factors == [0.5, 0.75, 1.0, 1.5, 1.75, 2.0]
+
+
+@pytest.mark.parametrize('file', _named('^(gps|cps)_'), ids=ids)
+def test_networks_that_label_in_train_mode_have_no_dropout(file):
+    assert network_config(load(file)).decode_head.dropout_ratio == 0
+
+
+@pytest.mark.parametrize('file', _named('^gps_'), ids=ids)
+def test_stages_of_gps_are_its_teacher_and_itself(file):
+    stages, top = stages_of(file), load(file)
+    for stage in stages.values():
+        stage.check()
+    assert list(stages) == ['teacher', 'joint']
+    reference = 'stage://teacher/last_checkpoint'
+    joint = stages['joint'].config()
+    assert joint.model.semi_train_cfg.pop('teacher_checkpoint') == reference
+    assert joint.model == top.model
+    teacher = stages['teacher'].config()
+    assert teacher.train_cfg == top.train_cfg
+    assert teacher.param_scheduler == top.param_scheduler.students
+    assert teacher.model.decode_head == top.model.segmentor.decode_head
+    assert teacher.train_dataloader.batch_size == top.train_dataloader.sampler.labeled
+    assert teacher.train_dataloader.dataset.labeled == top.train_dataloader.dataset.labeled
+    model_of(teacher)
+    _binds(DATASETS, teacher.train_dataloader.dataset)
+    _binds(DATA_SAMPLERS, teacher.train_dataloader.sampler, dataset=[])
 
 
 @pytest.mark.parametrize('name', ['voc12', 'cityscapes'])

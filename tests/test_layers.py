@@ -1,6 +1,7 @@
 """The floors of the package: which file may import what, read from the sources.
 
-functional ← models, datasets ← self_training, visualization ← engine ← the package's own top files.
+functional ← models, datasets ← self_training, visualization ← engine ← comparison ← the package's own top
+files.
 A file imports only what lies below it, or in its own folder's room.
 """
 
@@ -28,6 +29,8 @@ ROOMS_BELOW = {
     'self_training': {*TOP, 'visualization'},
     # Runs the procedures of self-training as stages.
     'engine': {*TOP, 'visualization', 'self_training'},
+    # Compares runs of the engine.
+    'comparison': {*TOP, 'visualization', 'self_training', 'engine'},
 }
 
 PURE = {'torch', 'numpy', 'sklearn'}

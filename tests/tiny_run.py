@@ -38,15 +38,30 @@ METHODS = {
         },
         [{'type': 'PrototypeInitHook', 'max_pixels': 50}],
     ),
+    'U2PL': (
+        {
+            'representation': {'channels': 8, 'out_channels': 8},
+            'unlabeled_start': 2,
+            'queue_size': 20,
+            'background_queue_size': 30,
+            'keys_per_step': 8,
+            'num_anchors': 4,
+            'num_negatives': 6,
+        },
+        [],
+    ),
     'DeS4': (
         {'unlabeled_start': 2},
         [{'type': 'ClassCountHook'}, {'type': 'ClassDistributionHook', 'interval': 6}],
     ),
     'UniMatch': ({'tau': 0.3, 'unlabeled_start': 3}, []),
     'UniMatchV2': ({'tau': 0.3, 'unlabeled_start': 3}, []),
+    'CPS': ({'cutmix': 'in_batch'}, []),
+    'GPS': ({'cutmix': 'in_batch'}, [{'type': 'AdaptiveRampUpHook'}]),
 }
-#: Methods without a teacher.
-ONE_NETWORK = ('FixMatch', 'UniMatch')
+#: Methods without an EMA teacher, and those of them that a hook of their own tells the time.
+NO_AVERAGE = ('CPS', 'FixMatch', 'GPS', 'UniMatch')
+OWN_HOOK = ('GPS',)
 #: Methods that learn from two strong views.
 TWO_VIEWS = ('UniMatch', 'UniMatchV2')
 #: Where the sets begin in the stream of drawn images, and in the files.
@@ -254,8 +269,12 @@ def tiny_config(
     if method:
         teacher = {'type': 'MeanTeacherHook', 'decay': 0.9, 'copy_epochs': 1}
         one = {'type': 'IterationHook'}
-        config.custom_hooks.append(one if method in ONE_NETWORK else teacher)
+        if method not in OWN_HOOK:
+            config.custom_hooks.append(one if method in NO_AVERAGE else teacher)
         config.custom_hooks += hooks
+        if method == 'GPS':
+            teacher = [{'type': 'FinalPolyLR', 'by_epoch': False}]
+            config.param_scheduler = {'students': config.param_scheduler, 'teacher': teacher}
         if by_epoch:
             config.train_dataloader.sampler.endless = False
     config.merge_from_dict({key.replace('__', '.'): value for key, value in changes.items()})

@@ -68,13 +68,17 @@ def build_preprocessor(model: dict, branches: bool):
 
 
 def pictures(images: torch.Tensor, preprocessor) -> np.ndarray:
-    """Preprocessed images (n, 3, H, W) as uint8 RGB (n, H, W, 3)."""
+    """Preprocessed images (n, C, H, W) as uint8 RGB (n, H, W, 3): the first three of other channels.
+
+    Images of more than 8 bits are scaled by the largest value of the batch.
+    """
     if preprocessor._enable_normalize:
         images = images * preprocessor.std + preprocessor.mean
-    if images.size(1) != 3:
+    if images.size(1) < 3:
         images = images[:, :1].expand(-1, 3, -1, -1)
-    elif not swaps_channels(preprocessor):
-        images = images.flip(1)  # still in the BGR order of mmcv's loader
+    elif images.size(1) > 3 or not swaps_channels(preprocessor):
+        images = images[:, :3].flip(1)  # still in the BGR order of mmcv's loader
+    images = images * (255 / images.max().clamp(min=255))
     return images.round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
 
 

@@ -8,7 +8,6 @@ downloaded. A demo that was interrupted goes on where it stopped.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -25,8 +24,10 @@ from mmseg.registry import DATASETS, MODELS
 from tqdm import tqdm
 
 import mmseg_semi
+from mmseg_semi.comparison import drawn_seed_keys
 from mmseg_semi.functional.agreement import hardness
 from mmseg_semi.functional.pseudo_label import confidence_and_label
+from mmseg_semi.visualization import read_scalars
 from mmseg_semi.visualization.panels import colorize, heatmap, save_panels
 
 TOOLS = Path(__file__).resolve().parent
@@ -112,9 +113,7 @@ class Training:
 
     def scalars(self) -> list[dict]:
         """What the training has logged so far, over all its starts."""
-        files = sorted(self.work_dir.glob('*/vis_data/scalars.json'))
-        lines = [line for file in files for line in file.read_text().splitlines()]
-        return [json.loads(line) for line in lines if line.endswith('}')]
+        return read_scalars(self.work_dir)
 
     def iteration(self) -> int:
         return max((entry.get('step', 0) for entry in self.scalars()), default=0)
@@ -137,7 +136,7 @@ def plan(args: argparse.Namespace) -> list[Training]:
         for seed in args.seeds:
             options = [
                 f'randomness.seed={seed}',
-                *(f'{key}={seed}' for key in _seed_keys(cfg)),
+                *(f'{key}={seed}' for key in drawn_seed_keys(cfg)),
                 f'train_cfg.max_iters={max_iters}',
                 'default_hooks.logger.interval=25',
             ]
@@ -146,15 +145,6 @@ def plan(args: argparse.Namespace) -> list[Training]:
             name = f'{method.lower()}_seed{seed}_{max_iters}iter'
             trainings.append(Training(method, seed, args.work_dir / name, max_iters, options))
     return trainings
-
-
-def _seed_keys(cfg: Config) -> list[str]:
-    """Keys of the datasets' seeds: another seed draws other images, for training and validation."""
-    keys = [f'{stage}_dataloader.dataset.seed' for stage in ('val', 'test')]
-    if cfg.train_dataloader.dataset.type == 'LabeledUnlabeledDataset':
-        children = ('labeled.seed', 'unlabeled.seed')
-        return keys + [f'train_dataloader.dataset.{child}' for child in children]
-    return [*keys, 'train_dataloader.dataset.seed']
 
 
 def run(trainings: list[Training], processes: int) -> None:

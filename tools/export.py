@@ -46,7 +46,7 @@ def export(args: argparse.Namespace) -> tuple[str, str, list[str]]:
     if 'segmentor' in cfg.model:
         method = MODELS.get(cfg.model.type)
         network = network or cfg.model.get('semi_test_cfg', {}).get(
-            'predict_on', method.networks[-1]
+            'predict_on', method.default_predictor
         )
         kept_apart = method.training_only, method.shared_modules
     elif network is not None:

@@ -89,11 +89,11 @@ def image_paths(child) -> list[str]:
     return [info.get('img_path') or f'sample {index}' for index, info in enumerate(infos)]
 
 
-def _loaders(child) -> Iterator[LoadImageFromFile | LoadAnnotations]:
+def file_loaders(child) -> Iterator[LoadImageFromFile | LoadAnnotations]:
     """mmcv's loaders of local files in the pipelines of a dataset and of what it wraps."""
     for inner in (*getattr(child, 'datasets', ()), getattr(child, 'dataset', None)):
         if inner is not None:
-            yield from _loaders(inner)
+            yield from file_loaders(inner)
     for transform in getattr(getattr(child, 'pipeline', None), 'transforms', ()):
         if isinstance(transform, (LoadImageFromFile, LoadAnnotations)) and reads_local_files(
             transform
@@ -112,7 +112,7 @@ def check_files_exist(dataset, name: str, key: str) -> None:
     Raises:
         FileNotFoundError: an image or a mask is not there.
     """
-    loaders = list(_loaders(dataset))
+    loaders = list(file_loaders(dataset))
     for loader, field, what in (
         (LoadImageFromFile, 'img_path', 'images'),
         (LoadAnnotations, 'seg_map_path', 'masks'),
@@ -129,19 +129,30 @@ def check_files_exist(dataset, name: str, key: str) -> None:
             )
 
 
-def with_checks(kind: str, child, num_classes: int | None):
+def check_what(owner, check_files: bool | str) -> None:
+    """Raise ValueError unless ``check_files`` is True, False or 'complete'."""
+    if check_files not in (True, False, 'complete'):
+        raise ValueError(
+            f"{type(owner).__name__} check_files={check_files!r} must be True, 'complete' (images of any "
+            'colour mode pass) or False.'
+        )
+
+
+def with_checks(kind: str, child, num_classes: int | None, modes: bool = True):
     """A shallow copy of the child whose pipelines have the file checks; the child stays as it is."""
     child = copy.copy(child)
     if hasattr(child, 'datasets'):
-        child.datasets = [with_checks(kind, inner, num_classes) for inner in child.datasets]
+        child.datasets = [with_checks(kind, inner, num_classes, modes) for inner in child.datasets]
         return child
     if hasattr(child, 'dataset'):
-        child.dataset = with_checks(kind, child.dataset, num_classes)
+        child.dataset = with_checks(kind, child.dataset, num_classes, modes)
         return child
     transforms = getattr(getattr(child, 'pipeline', None), 'transforms', None)
     unchecked = 'all files (it has no pipeline to put the checks in)'
     if transforms is not None:
-        transforms, unchecked = with_file_checks(transforms, num_classes, kind != 'unlabeled')
+        transforms, unchecked = with_file_checks(
+            transforms, num_classes, kind != 'unlabeled', modes
+        )
         child.pipeline = Compose(transforms)
     if unchecked:
         print_log(

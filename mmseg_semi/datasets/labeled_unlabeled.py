@@ -10,6 +10,7 @@ from .children import (
     build_child,
     check_files_exist,
     check_seed,
+    check_what,
     image_paths,
     sample_randomness,
     warn_of_shared_images,
@@ -42,15 +43,17 @@ class LabeledUnlabeledDataset(Dataset):
         seed: of the samples' randomness, at least 0.
         check_files: whether image and mask files are checked: at start-up that they exist, while
             loading that they are complete 8-bit RGB images with masks of their size and known
-            classes (``transforms/checks.py``). The children themselves are not changed.
+            classes (``transforms/checks.py``). 'complete' checks all but that they are 8-bit RGB, for
+            images that mmcv is meant to turn into it, such as grey ones. The children are not changed.
 
     Raises:
         FileNotFoundError: a list, folder, image or mask that does not exist.
         ValueError: a child without images, or a setting out of range.
     """
 
-    def __init__(self, labeled, unlabeled, seed: int = 0, check_files: bool = True) -> None:
+    def __init__(self, labeled, unlabeled, seed: int = 0, check_files: bool | str = True) -> None:
         check_seed(self, seed)
+        check_what(self, check_files)
         self.seed = seed
         self.labeled = build_child('labeled', labeled)
         self.unlabeled = build_child('unlabeled', unlabeled)
@@ -63,8 +66,9 @@ class LabeledUnlabeledDataset(Dataset):
                 )
             classes = self.metainfo.get('classes')
             num_classes = len(classes) if classes else None
-            self.labeled = with_checks('labeled', self.labeled, num_classes)
-            self.unlabeled = with_checks('unlabeled', self.unlabeled, None)
+            modes = check_files != 'complete'
+            self.labeled = with_checks('labeled', self.labeled, num_classes, modes)
+            self.unlabeled = with_checks('unlabeled', self.unlabeled, None, modes)
         warn_of_shared_images(
             self.labeled_paths(),
             self.unlabeled_paths(),

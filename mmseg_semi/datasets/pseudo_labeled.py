@@ -14,6 +14,7 @@ from .children import (
     build_child,
     check_files_exist,
     check_seed,
+    check_what,
     image_paths,
     sample_randomness,
     warn_of_shared_images,
@@ -178,9 +179,10 @@ class SelfTrainingDataset(Dataset):
         pseudo_labeled=None,
         double_below: int = 200,
         seed: int = 0,
-        check_files: bool = True,
+        check_files: bool | str = True,
     ) -> None:
         check_seed(self, seed)
+        check_what(self, check_files)
         if not isinstance(double_below, int) or double_below < 0:
             raise ValueError(
                 f'SelfTrainingDataset double_below={double_below!r} must be a number of images, or 0 to '
@@ -192,7 +194,7 @@ class SelfTrainingDataset(Dataset):
         if pseudo_labeled is not None:
             self.pseudo_labeled = build_child('pseudo_labeled', pseudo_labeled, may_be_empty=True)
         if check_files:
-            self._check_files()
+            self._check_files(modes=check_files != 'complete')
         self.num_labeled = len(self.labeled)
         self.num_pseudo_labeled = 0 if self.pseudo_labeled is None else len(self.pseudo_labeled)
         self.copies = max(1, -(-self.num_pseudo_labeled // self.num_labeled))
@@ -204,7 +206,7 @@ class SelfTrainingDataset(Dataset):
             'they are trained on with both labels.',
         )
 
-    def _check_files(self) -> None:
+    def _check_files(self, modes: bool) -> None:
         classes = self.metainfo.get('classes')
         for kind in ('labeled', 'pseudo_labeled'):
             child = getattr(self, kind)
@@ -213,7 +215,7 @@ class SelfTrainingDataset(Dataset):
             check_files_exist(
                 child, kind.replace('labeled', 'labelled'), f'train_dataloader.dataset.{kind}'
             )
-            setattr(self, kind, with_checks(kind, child, len(classes) if classes else None))
+            setattr(self, kind, with_checks(kind, child, len(classes) if classes else None, modes))
 
     @property
     def metainfo(self) -> dict:

@@ -1,9 +1,11 @@
 """When things happen in a training: hooks, loops, optimizer wrappers."""
 
 from .hooks import (
+    AdaptiveRampUpHook,
     AtomicCheckpointHook,
     ClassCountHook,
     ClassDistributionHook,
+    CostHook,
     FiniteLossHook,
     IterationHook,
     MeanTeacherHook,
@@ -14,18 +16,27 @@ from .hooks import (
     ResumableRandomnessHook,
     StartupCheckHook,
 )
-from .optim import AutocastOptimWrapper, NetworkOptimWrapperConstructor
+from .optim import (
+    AutocastOptimWrapper,
+    NetworkOptimWrapperConstructor,
+    NetworkOptimWrapperDict,
+)
 from .runner import StagedRunner, TeacherStudentTestLoop, TeacherStudentValLoop
+from .schedulers import FinalPolyLR
 
 __all__ = [
+    'AdaptiveRampUpHook',
     'AtomicCheckpointHook',
     'AutocastOptimWrapper',
     'ClassCountHook',
     'ClassDistributionHook',
+    'CostHook',
+    'FinalPolyLR',
     'FiniteLossHook',
     'IterationHook',
     'MeanTeacherHook',
     'NetworkOptimWrapperConstructor',
+    'NetworkOptimWrapperDict',
     'PrototypeInitHook',
     'PrototypeMeanHook',
     'PseudoLabelMonitorHook',

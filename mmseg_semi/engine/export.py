@@ -141,7 +141,10 @@ def _plain_model(model: dict) -> dict:
         plain = MODELS.get(model['type']).network_config(plain, model.get('semi_train_cfg') or {})
     preprocessor = copy.deepcopy(model.get('data_preprocessor') or plain['data_preprocessor'])
     preprocessor.pop('non_blocking', None)
-    plain['data_preprocessor'] = dict(preprocessor, type='SegDataPreProcessor')
+    # One of the two mmsegs normalises images of 1 or 3 channels alone.
+    stock = len(preprocessor.get('mean') or [0]) in (1, 3)
+    kind = 'SegDataPreProcessor' if stock else 'MultiBranchDataPreprocessor'
+    plain['data_preprocessor'] = dict(preprocessor, type=kind)
     # The weights come from the checkpoint: nothing is to be downloaded first.
     plain['pretrained'] = None
     plain['backbone']['init_cfg'] = None

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import torch
 from mmengine.model import is_model_wrapper
-from mmengine.optim import OptimWrapper
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmseg.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
 from torch import nn
 
@@ -17,13 +17,15 @@ from ..models.segmentors.base import SemiSegmentor
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class NetworkOptimWrapperConstructor:
-    """Apply any constructor of the OpenMMLab stack to the network inside a method.
+    """Apply any constructor of the OpenMMLab stack to the networks inside a method.
 
     Constructors such as ``LearningRateDecayOptimizerConstructor`` look for ``model.backbone``, which a
     method does not have. With ``optim_wrapper=dict(constructor='NetworkOptimWrapperConstructor', ...)`` the
-    student is handed to them as the model. What else a method optimises (DeS4: the teacher's decoder) joins the
-    groups of the student's parameters that it corresponds to; the rest has no gradients and stays out.
-    A model that is not a method is handed on as it is, so that one schedule serves both.
+    first network that the method optimises is handed to them as the model. Parameters of others that are
+    updated with it (GPS: the second student; DeS4: the teacher's decoder) join the groups of those that they
+    correspond to; the rest has no gradients and stays out. A method of several updates (GPS: students, teacher)
+    gets a wrapper for each, all from the one config, so with its mixed precision, loss scale, clipping and
+    accumulation. A model that is not a method is handed on as it is, so that one schedule serves both.
 
     Args:
         optim_wrapper_cfg (dict): Of the optimizer wrapper; ``network_constructor`` (default
@@ -45,6 +47,14 @@ class NetworkOptimWrapperConstructor:
     def __call__(self, model: nn.Module) -> OptimWrapper:
         if is_model_wrapper(model):
             model = model.module
+        if not isinstance(model, SemiSegmentor):
+            return self._build(model)
+        wrappers = {name: self._build_for(model, name) for name in model.optimized}
+        if len(wrappers) == 1:
+            return wrappers.popitem()[1]
+        return NetworkOptimWrapperDict(**wrappers)
+
+    def _build(self, network: nn.Module) -> OptimWrapper:
         constructor = OPTIM_WRAPPER_CONSTRUCTORS.build(
             {
                 'type': self.network_constructor,
@@ -52,13 +62,52 @@ class NetworkOptimWrapperConstructor:
                 'paramwise_cfg': copy.deepcopy(self.paramwise_cfg),
             }
         )
-        if not isinstance(model, SemiSegmentor):
-            return constructor(model)
-        wrapper = constructor(model.student)
-        alike = model.optimized_alike()
+        return constructor(network)
+
+    def _build_for(self, model: SemiSegmentor, name: str) -> OptimWrapper:
+        """The wrapper of the networks that are updated under this name."""
+        first, *others = (getattr(model, network) for network in model.optimized[name])
+        wrapper = self._build(first)
+        alike = [model.optimized_alike()]
+        alike += [dict(zip(first.parameters(), o.parameters(), strict=True)) for o in others]
         for group in wrapper.optimizer.param_groups:
-            group['params'] += [alike[param] for param in group['params'] if param in alike]
+            group['params'] += [pairs[p] for pairs in alike for p in group['params'] if p in pairs]
+        # MMEngine logs one group more, which has no parameters.
+        for group in wrapper.param_groups:
+            group['lr'] *= model.lr_scale(name)
         return wrapper
+
+
+@OPTIM_WRAPPERS.register_module()
+class NetworkOptimWrapperDict(OptimWrapperDict):
+    """MMEngine's OptimWrapperDict of wrappers that all take part in every iteration.
+
+    It hands on how many iterations are done, without which a resumed accumulation would miscount, answers
+    for all wrappers when an accumulation is complete, and keeps their gradients' norms apart in the log.
+
+    Args:
+        **wrappers (OptimWrapper): By name; built from one config.
+    """
+
+    def __init__(self, **wrappers: OptimWrapper) -> None:
+        super().__init__(**wrappers)
+        for name, wrapper in wrappers.items():
+            if wrapper.clip_grad_kwargs:
+                wrapper.grad_name = f'{name}.{wrapper.grad_name}'
+
+    @property
+    def _accumulative_counts(self) -> int:
+        return next(self.values())._accumulative_counts
+
+    def initialize_count_status(self, model: nn.Module, cur_iter: int, max_iters: int) -> None:
+        for wrapper in self.values():
+            wrapper.initialize_count_status(model, cur_iter, max_iters)
+
+    def should_update(self) -> bool:
+        return all(wrapper.should_update() for wrapper in self.values())
+
+    def should_sync(self) -> bool:
+        return all(wrapper.should_sync() for wrapper in self.values())
 
 
 @OPTIM_WRAPPERS.register_module()

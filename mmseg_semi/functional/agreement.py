@@ -116,6 +116,29 @@ def pairwise_mean_iou(first: Tensor, second: Tensor, num_classes: int) -> Tensor
     return _mean_iou(_joint_counts(first, second, num_classes)).float()
 
 
+@torch.no_grad()
+def pixel_agreement(first: Tensor, second: Tensor, valid_mask: Tensor | None = None) -> Tensor:
+    """Share of the pixels of a batch on which two label maps are equal; a diagnostic of no paper.
+
+    Args:
+        first: (N, H, W) integer labels.
+        second: like `first`.
+        valid_mask: (N, H, W) bool, True = real pixel; the others are not counted.
+
+    Returns:
+        A float32 scalar in [0, 1]; 0 without any pixel. Nothing waits for the device.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    check_same_shape(second, first, 'second', 'first')
+    same = first == second
+    if valid_mask is None:
+        return same.float().mean()
+    check_same_shape(valid_mask, first, 'valid_mask', 'first')
+    return (same & valid_mask).sum() / valid_mask.sum().clamp(min=1)
+
+
 def stability(masks: Tensor, num_classes: int) -> float:
     """How stable an image's segmentation was over K checkpoints of one training (ST++, Eq. 4).
 

@@ -1,8 +1,9 @@
-"""Which pixels are contrasted with which stored vectors (ESL): anchors, positives and negatives are drawn here.
+"""Which pixels are contrasted with which stored vectors: ESL's and U2PL's anchors, positives and negatives.
 
-The stored vectors lie in first-in-first-out queues of one capacity, side by side in one bank: entry s of
-queue j is row j · capacity + s, and a queue's first `fill` entries are taken. Nothing here waits for the
-device: what is drawn has a size that the arguments' shapes alone decide, and -1 marks what is not there.
+The stored vectors lie in first-in-first-out queues, side by side in one bank: entry s of queue j is row
+start_j + s, which is j · capacity + s where all have one capacity, and a queue's first `fill` entries are
+taken. Nothing here waits for the device: what is drawn has a size that the arguments' shapes alone decide,
+and -1 marks what is not there.
 """
 
 from __future__ import annotations
@@ -104,10 +105,74 @@ def sample_positives(
     Returns:
         (A,) int64 rows of the bank; -1 where the queue is empty.
     """
+    starts = torch.arange(len(fill), device=fill.device) * capacity
+    return sample_entries(queue, fill, starts, generator=generator)
+
+
+@torch.no_grad()
+def sample_entries(
+    queue: Tensor, fill: Tensor, starts: Tensor, *, generator: torch.Generator | None = None
+) -> Tensor:
+    """Draw, for each number of a queue, one of its entries, all of them being as likely.
+
+    Args:
+        queue: any shape, int64 numbers of queues.
+        fill: (Q,) int64, entries of each queue.
+        starts: (Q,) int64, the row at which each queue begins.
+        generator: source of randomness on the queue's device; by default torch's.
+
+    Returns:
+        int64 rows of the bank, of the queue's shape; -1 where the queue is empty.
+    """
     own = fill[queue]
-    uniform = torch.rand(len(queue), dtype=torch.float64, generator=generator, device=queue.device)
+    uniform = torch.rand(queue.shape, dtype=torch.float64, generator=generator, device=queue.device)
     entry = (uniform * own).long()
-    return (queue * capacity + entry).masked_fill(own == 0, -1)
+    return (starts[queue] + entry).masked_fill(own == 0, -1)
+
+
+@torch.no_grad()
+def sample_places(mask: Tensor, num: int, *, generator: torch.Generator | None = None) -> Tensor:
+    """Draw at most so many places of each row's mask, without replacement (U2PL, anchors and keys).
+
+    Args:
+        mask: (R, P) bool, True = may be drawn.
+        num: places to draw of each row, at least 1.
+        generator: source of randomness on the mask's device; by default torch's.
+
+    Returns:
+        (R, min(num, P)) int64 places in random order, -1 behind the last one where a row has fewer.
+
+    Raises:
+        ValueError: if `mask` is no matrix or `num` below 1.
+    """
+    if mask.dim() != 2 or mask.dtype != torch.bool:
+        raise ValueError(
+            f'mask is a {mask.dtype} tensor of shape {tuple(mask.shape)}, but must be bool and (R, P).'
+        )
+    if num < 1:
+        raise ValueError(f'num is {num}, but must be at least 1.')
+    key = torch.rand(mask.shape, generator=generator, device=mask.device).masked_fill_(~mask, -1)
+    key, place = key.topk(min(num, mask.shape[1]), dim=1)
+    return place.masked_fill_(key < 0, -1)
+
+
+def pixels_at(features: Tensor, place: Tensor) -> Tensor:
+    """The features of some pixels, with gradients.
+
+    From the flat tensor: features with the channels last would be another copy of all of them.
+
+    Args:
+        features: (N, D, h, w).
+        place: (A,) int64 places in a map (N, h, w); -1 = none gives the first pixel's.
+
+    Returns:
+        (A, D).
+    """
+    length, area = features[0].numel(), features[0, 0].numel()
+    place = place.clamp(min=0)
+    start = place // area * length + place % area
+    channel = torch.arange(features.shape[1], device=features.device) * area
+    return features.flatten().take(start[:, None] + channel)
 
 
 @torch.no_grad()

@@ -11,15 +11,19 @@ from .heads import (
     PrototypeHead,
 )
 from .losses import PixelCrossEntropyLoss
-from .memory import PartMemoryBank, PartPrototypes
+from .memory import FeatureQueues, NegativeMemoryBank, PartMemoryBank, PartPrototypes
 from .mixers import AdaptiveCutMix, IntensityMix
 from .necks import TokenNorm
 from .segmentors import (
+    CPS,
     ESL,
+    GPS,
     IMAS,
+    U2PL,
     CutMixSeg,
     DeS4,
     FixMatch,
+    IndependentSegmentor,
     MeanTeacher,
     MeanTeacherSegmentor,
     SemiSegmentor,
@@ -30,19 +34,25 @@ from .segmentors import (
 from .wrappers import SemiDistributedDataParallel
 
 __all__ = [
+    'CPS',
     'ESL',
+    'GPS',
     'IMAS',
+    'U2PL',
     'AdaptiveCutMix',
     'CeilPoolResNetV1c',
     'CutMixSeg',
     'DeS4',
     'DeepClassifierHead',
     'FeatureMapDPTHead',
+    'FeatureQueues',
     'FixMatch',
+    'IndependentSegmentor',
     'IntensityMix',
     'MeanTeacher',
     'MeanTeacherSegmentor',
     'MultiBranchDataPreprocessor',
+    'NegativeMemoryBank',
     'PartMemoryBank',
     'PartPrototypes',
     'PixelCrossEntropyLoss',

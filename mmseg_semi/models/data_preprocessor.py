@@ -32,11 +32,13 @@ class MultiBranchDataPreprocessor(SegDataPreProcessor):
         non_blocking: whether copies to the device run beside the host (they do only from pinned
             memory: set ``pin_memory=True`` in the loader).
         **kwargs: as for ``SegDataPreProcessor``: ``mean``, ``std``, ``pad_val``, ``seg_pad_val``,
-            ``bgr_to_rgb``, ``rgb_to_bgr``, ``test_cfg``.
+            ``bgr_to_rgb``, ``rgb_to_bgr``, ``test_cfg``. ``mean`` and ``std`` may have any number of
+            channels; where it is not three, channels stay in their order.
 
     Raises:
         ValueError: at once for settings that exclude each other; in a call for an image that is
-            larger than ``size``, or images of different sizes that nothing pads.
+            larger than ``size`` or has other channels than ``mean``, or images of different sizes that
+            nothing pads.
     """
 
     def __init__(
@@ -58,8 +60,22 @@ class MultiBranchDataPreprocessor(SegDataPreProcessor):
                 'data_preprocessor.batch_augments is not applied to branches: remove it, and mix in the method '
                 '(such as with AdaptiveCutMix).'
             )
+        mean, std = kwargs.pop('mean', None), kwargs.pop('std', None)
         super().__init__(size=size, size_divisor=size_divisor, **kwargs)
         self._non_blocking = non_blocking
+        self._normalize_by(mean, std)
+
+    def _normalize_by(self, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
+        """Mean and std of any number of channels; one of the two mmsegs takes 1 or 3 only."""
+        if (mean is None) != (std is None) or (mean is not None and len(mean) != len(std)):
+            raise ValueError(
+                f'data_preprocessor.mean={mean!r} and std={std!r} must have one value per channel each: '
+                'set both, or neither.'
+            )
+        self._enable_normalize = mean is not None
+        if mean is not None:
+            for name, values in (('mean', mean), ('std', std)):
+                self.register_buffer(name, torch.tensor(values).view(-1, 1, 1), persistent=False)
 
     def forward(self, data: dict, training: bool = False) -> dict:
         """Move, normalise, pad and stack a batch.
@@ -72,6 +88,7 @@ class MultiBranchDataPreprocessor(SegDataPreProcessor):
         Returns:
             The same two dicts: float32 (n, C, H, W), and samples whose maps have that H and W.
         """
+        self._check_channels(data)
         if not isinstance(data['inputs'], Mapping):
             return super().forward(data, training)
         height, width = self._common_size(data)
@@ -84,6 +101,24 @@ class MultiBranchDataPreprocessor(SegDataPreProcessor):
                 for sample, image in zip(data['data_samples'][branch], images, strict=True)
             ]
         return dict(inputs=inputs, data_samples=data_samples)
+
+    def _check_channels(self, data: dict) -> None:
+        """Raise ValueError where mean and std would be spread over other channels than their own."""
+        if not self._enable_normalize or len(self.mean) == 1:
+            return
+        inputs = data['inputs']
+        branches = inputs.items() if isinstance(inputs, Mapping) else [('', inputs)]
+        for branch, images in branches:
+            stacked = isinstance(images, Tensor)
+            for i, image in enumerate(images[:1] if stacked else images):
+                if image.shape[-3] != len(self.mean):
+                    path = _path(data, branch, i)
+                    raise ValueError(
+                        f'{path} has {image.shape[-3]} channel(s) as loaded, but data_preprocessor.mean and '
+                        f'std have {len(self.mean)} values: give one per channel, in the order of the '
+                        'channels, '
+                        'and the backbone as many in_channels.'
+                    )
 
     def _common_size(self, data: dict) -> tuple[int, int]:
         """Height and width of all branches after padding; ValueError when they cannot agree."""
@@ -165,6 +200,8 @@ def _sizes(images: Tensor | list[Tensor]) -> list[tuple[int, int]]:
 
 
 def _path(data: dict, branch: str, index: int) -> str:
-    return (
-        data['data_samples'][branch][index].metainfo.get('img_path') or f'image {index} of {branch}'
-    )
+    samples = data.get('data_samples') or []
+    if isinstance(samples, Mapping):
+        samples = samples[branch]
+    path = samples[index].metainfo.get('img_path') if index < len(samples) else None
+    return path or f'image {index} of {branch or "the batch"}'

@@ -1,10 +1,12 @@
-"""What a method remembers of the parts of classes from step to step: prototypes and a bank of features.
+"""What a method remembers of classes, or of their parts, from step to step: prototypes and banks of features.
 
 All of it is buffers, so that checkpoints hold it, and all of it is the same on every rank: what the ranks
 see is gathered in their order. Nothing here waits for the device.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from mmengine.dist import all_gather
@@ -31,14 +33,17 @@ def mean_over_ranks(means: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
 class _Memory(nn.Module):
     """Buffers whose shapes a checkpoint must have: MMEngine would log the difference and go on without."""
 
+    #: The settings that the shapes follow from.
+    settings = 'num_parts, queue_size and projector'
+
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:
         for name, buffer in self.named_buffers(recurse=False):
             saved = state_dict.get(prefix + name)
             if saved is not None and saved.shape != buffer.shape:
                 raise ValueError(
                     f"the checkpoint's '{prefix}{name}' has shape {tuple(saved.shape)} but this config's "
-                    f'{tuple(buffer.shape)}: set num_parts, queue_size and projector as in the training that '
-                    'saved it, or load a plain checkpoint of the network alone.'
+                    f'{tuple(buffer.shape)}: set {self.settings} as in the training that saved it, or load '
+                    'a plain checkpoint of the network alone.'
                 )
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
@@ -90,7 +95,54 @@ class PartPrototypes(_Memory):
         self.valid.logical_or_(present)
 
 
-class PartMemoryBank(_Memory):
+class FeatureQueues(_Memory):
+    """First-in-first-out queues of features, side by side.
+
+    Args:
+        capacities (Sequence[int]): Entries of each of the Q queues.
+        channels (int): D of the features.
+    """
+
+    def __init__(self, capacities: Sequence[int], channels: int) -> None:
+        super().__init__()
+        limits = torch.tensor(capacities, dtype=torch.int64)
+        # Of each queue, the entries that it may hold and the row that it begins at.
+        self.register_buffer('limits', limits, persistent=False)
+        self.register_buffer('starts', limits.cumsum(0) - limits, persistent=False)
+        # The last row takes what is not to be stored: choosing what is would wait for the device.
+        self.register_buffer('rows', torch.zeros(sum(capacities) + 1, channels))
+        # Of each queue, where the next entry goes and how many there are.
+        self.register_buffer('cursor', torch.zeros(len(limits), dtype=torch.int64))
+        self.register_buffer('fill', torch.zeros(len(limits), dtype=torch.int64))
+
+    @property
+    def entries(self) -> Tensor:
+        """The stored features, one row each; of a queue the first ``fill`` rows are taken."""
+        return self.rows[:-1]
+
+    @torch.no_grad()
+    def append(self, features: Tensor, present: Tensor) -> None:
+        """Append the features of all ranks, rank by rank and row by row.
+
+        Args:
+            features (Tensor): (N, Q, D), the same N on all ranks.
+            present (Tensor): bool (N, Q). Features that are not finite count as absent.
+        """
+        features = torch.cat(all_gather(features.to(self.rows)))
+        present = torch.cat(all_gather(present)) & features.isfinite().all(dim=-1)
+        place = present.cumsum(dim=0) - 1
+        number = present.sum(dim=0)
+        # Where more come than a queue holds, the last ones stay.
+        stored = present & (place >= number - self.limits)
+        row = self.starts + (self.cursor + place) % self.limits
+        row = row.masked_fill(~stored, len(self.rows) - 1)
+        self.rows.index_copy_(0, row.flatten(), features.flatten(0, 1))
+        self.rows[-1].zero_()
+        self.cursor.add_(number).remainder_(self.limits)
+        self.fill.copy_(torch.minimum(self.fill + number, self.limits))
+
+
+class PartMemoryBank(FeatureQueues):
     """A first-in-first-out queue of features for each part of each class (ESL, Sec. 3.3).
 
     Queue ``class * K + part`` takes rows from its number times the capacity on.
@@ -103,21 +155,9 @@ class PartMemoryBank(_Memory):
     """
 
     def __init__(self, num_classes: int, num_parts: int, capacity: int, channels: int) -> None:
-        super().__init__()
-        num_queues = num_classes * num_parts
+        super().__init__([capacity] * (num_classes * num_parts), channels)
         self.capacity = capacity
-        # The last row takes what is not to be stored: choosing what is would wait for the device.
-        self.register_buffer('rows', torch.zeros(num_queues * capacity + 1, channels))
-        # Of each queue, where the next entry goes and how many there are.
-        self.register_buffer('cursor', torch.zeros(num_queues, dtype=torch.int64))
-        self.register_buffer('fill', torch.zeros(num_queues, dtype=torch.int64))
 
-    @property
-    def entries(self) -> Tensor:
-        """The stored features (C * K * q, D); of a queue the first ``fill`` rows are taken."""
-        return self.rows[:-1]
-
-    @torch.no_grad()
     def push(self, means: Tensor, present: Tensor) -> None:
         """Append the parts that the images of all ranks show, rank by rank and image by image (Eq. 8).
 
@@ -125,16 +165,22 @@ class PartMemoryBank(_Memory):
             means (Tensor): (N, C, K, D), the same N on all ranks.
             present (Tensor): bool (N, C, K). Means that are not finite count as absent.
         """
-        means = torch.cat(all_gather(means.flatten(1, 2).to(self.rows)))
-        present = torch.cat(all_gather(present.flatten(1))) & means.isfinite().all(dim=-1)
-        place = present.cumsum(dim=0) - 1
-        number = present.sum(dim=0)
-        # Where more come than a queue holds, the last ones stay.
-        stored = present & (place >= number - self.capacity)
-        first = torch.arange(len(number), device=number.device) * self.capacity
-        row = first + (self.cursor + place) % self.capacity
-        row = row.masked_fill(~stored, len(self.rows) - 1)
-        self.rows.index_copy_(0, row.flatten(), means.flatten(0, 1))
-        self.rows[-1].zero_()
-        self.cursor.add_(number).remainder_(self.capacity)
-        self.fill.add_(number).clamp_(max=self.capacity)
+        self.append(means.flatten(1, 2), present.flatten(1))
+
+
+class NegativeMemoryBank(FeatureQueues):
+    """A first-in-first-out queue of negatives for each class (U2PL, Sec. 3.3).
+
+    Args:
+        num_classes (int): C.
+        capacity (int): Entries of a queue.
+        background_capacity (int): Entries of the queue of class 0.
+        channels (int): D of the features.
+    """
+
+    settings = 'queue_size, background_queue_size and representation'
+
+    def __init__(
+        self, num_classes: int, capacity: int, background_capacity: int, channels: int
+    ) -> None:
+        super().__init__([background_capacity] + [capacity] * (num_classes - 1), channels)

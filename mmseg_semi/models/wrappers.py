@@ -29,7 +29,7 @@ class SemiDistributedDataParallel(MMDistributedDataParallel):
         module (nn.Module): The model.
         device_ids (list[int], optional): MMEngine passes the local rank; ignored without a GPU.
         broadcast_buffers (bool): Also broadcast rank 0's buffers before each forward.
-        find_unused_parameters (bool): Needed by methods with several updates per step.
+        find_unused_parameters (bool): Methods with several updates per step need it and always have it.
         **kwargs: Of :class:`torch.nn.parallel.DistributedDataParallel`.
     """
 
@@ -44,11 +44,13 @@ class SemiDistributedDataParallel(MMDistributedDataParallel):
         if not torch.cuda.is_available():
             device_ids = None
             module = revert_sync_batchnorm(module)
+        # One update leaves the parameters of the other without gradients.
+        several = isinstance(module, SemiSegmentor) and len(module.optimized) > 1
         super().__init__(
             module=module,
             device_ids=device_ids,
             broadcast_buffers=broadcast_buffers,
-            find_unused_parameters=find_unused_parameters,
+            find_unused_parameters=find_unused_parameters or several,
             **kwargs,
         )
 

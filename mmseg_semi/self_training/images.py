@@ -67,8 +67,8 @@ class ImagePool:
     """The images of a dataset, prepared as the config's test pipeline does it.
 
     Args:
-        cfg: with ``test_dataloader``. ``train_dataloader.dataset.check_files=False`` also lets images
-            pass that are not 8-bit RGB.
+        cfg: with ``test_dataloader``. ``train_dataloader.dataset.check_files`` of 'complete' or False also
+            lets images pass that are not 8-bit RGB.
         images: config of a dataset of images; a pipeline of its own is not used.
         subset: ids of the images to take, in any order; None takes all.
 
@@ -261,7 +261,7 @@ def _build(cfg: Config, drawn: bool) -> list:
             dict(type='LoadImageFromFile') if c['type'] == 'LoadShapes' else c for c in configs
         ]
     transforms, _ = with_file_checks([TRANSFORMS.build(c) for c in configs], None, labeled=False)
-    if not cfg.get('train_dataloader', {}).get('dataset', {}).get('check_files', True):
+    if cfg.get('train_dataloader', {}).get('dataset', {}).get('check_files', True) is not True:
         for transform in transforms:
             if isinstance(transform, CheckImageFile):
                 transform.rgb = False

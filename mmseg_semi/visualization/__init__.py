@@ -1,12 +1,15 @@
 """Pictures of what the network sees and says."""
 
 from .class_distribution import read_distributions, save_distribution
+from .comparison import Estimate, save_comparison
 from .panels import colorize, heatmap, overlay, save_panels
 from .parts import EMBEDDINGS, color_counts, color_parts, embed, save_scatter
+from .scalars import read_scalars
 from .scores import save_examples, save_histogram
 
 __all__ = [
     'EMBEDDINGS',
+    'Estimate',
     'color_counts',
     'color_parts',
     'colorize',
@@ -14,6 +17,8 @@ __all__ = [
     'heatmap',
     'overlay',
     'read_distributions',
+    'read_scalars',
+    'save_comparison',
     'save_distribution',
     'save_examples',
     'save_histogram',

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+
+from .scalars import read_scalars
 
 LABELED, PSEUDO = 'labeled_share/', 'pseudo_label_share/'
 
@@ -27,18 +28,13 @@ def read_distributions(work_dir: str | Path) -> dict[int, dict[str, dict[str, fl
         ValueError: nothing is recorded there.
     """
     found = {}
-    for file in sorted(Path(work_dir).glob('*/vis_data/scalars.json')):
-        lines = file.read_text().split('\n')
-        for line in lines[
-            :-1
-        ]:  # the last has no end: of the moment at which a run was killed, if anything
-            record = json.loads(line)
-            shares = {
-                name: {key[len(start) :]: v for key, v in record.items() if key.startswith(start)}
-                for name, start in (('labeled', LABELED), ('pseudo_labels', PSEUDO))
-            }
-            if any(shares['pseudo_labels'].values()):
-                found[record['step']] = shares
+    for record in read_scalars(work_dir):
+        shares = {
+            name: {key[len(start) :]: v for key, v in record.items() if key.startswith(start)}
+            for name, start in (('labeled', LABELED), ('pseudo_labels', PSEUDO))
+        }
+        if any(shares['pseudo_labels'].values()):
+            found[record['step']] = shares
     if not found:
         raise ValueError(
             f'{work_dir} has no record of pseudo-labels in */vis_data/scalars.json: give the work directory of '

@@ -257,6 +257,13 @@ def test_checks_can_be_turned_off(config, data_root):
     with pytest.raises(ValueError, match=r'u0\.jpg is grey'):
         build(config)[4]
     assert build(config, check_files=False)[4]['inputs']['weak'].shape[0] == 3
+    assert build(config, check_files='complete')[4]['inputs']['weak'].shape[0] == 3
+    with open(path, 'r+b') as file:
+        file.truncate(200)
+    with pytest.raises(ValueError, match=r'u0\.jpg (is truncated|cannot be read)'):
+        build(config, check_files='complete')[4]
+    with pytest.raises(ValueError, match="check_files='some' must be True, 'complete'"):
+        build(config, check_files='some')
 
 
 def test_procedural_images_need_no_files():

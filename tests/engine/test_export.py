@@ -57,6 +57,19 @@ def test_nothing_of_the_package_is_left(method):
     assert (plain.val_cfg.type, plain.test_cfg.type) == ('ValLoop', 'TestLoop')
 
 
+def test_other_channels_than_1_or_3_need_the_package():
+    config = tiny_config('work')
+    config.model.segmentor.backbone.in_channels = 4
+    config.model.segmentor.data_preprocessor.update(mean=[1.0, 2.0, 3.0, 4.0], std=[1.0] * 4)
+    plain = plain_config(config, META)
+    assert plain.custom_imports.imports == ['mmseg_semi']
+    model = MODELS.build(plain.model).eval()
+    batch = dict(inputs=[torch.full((4, 8, 8), 5, dtype=torch.uint8)])
+    images = model.data_preprocessor(batch)['inputs']
+    assert images[0, :, 0, 0].tolist() == [4.0, 3.0, 2.0, 1.0]
+    assert model(images, mode='tensor').shape[:2] == (1, len(CLASSES))
+
+
 @pytest.mark.parametrize('deep', [False, True])
 def test_esl_needs_the_package_for_its_own_head_alone(deep):
     head = {'channels': 8} if deep else None
@@ -80,6 +93,24 @@ def test_esl_needs_the_package_for_its_own_head_alone(deep):
     again.load_state_dict(weights, strict=False)
     for name in ('student', 'teacher'):
         assert torch.equal(getattr(again, name).eval()._forward(image), network._forward(image))
+
+
+def test_u2pl_leaves_a_plain_network():
+    config = tiny_config('work', 'U2PL')
+    plain = plain_config(config, META)
+    assert own_modules(plain.model) == []
+    assert 'mmseg_semi' not in plain.text
+    model = MODELS.build(config.model).eval()
+    model.init_weights()
+    weights = plain_state_dict(model.state_dict(), 'teacher', model.training_only)
+    network = MODELS.build(plain.model).eval()
+    network.load_state_dict(weights, strict=True)
+    image = torch.randn(1, 3, 32, 32)
+    assert torch.equal(network._forward(image), model.teacher._forward(image))
+    # And back: what was exported is where another training may start.
+    again = MODELS.build(config.model)
+    again.load_state_dict(weights, strict=False)
+    assert torch.equal(again.student.eval()._forward(image), network._forward(image))
 
 
 @pytest.mark.parametrize('shared', [True, False])

@@ -9,8 +9,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from mmseg_semi.functional import contrast
 from mmseg_semi.functional.contrast import (
     class_mean,
+    pixels_at,
     sample_anchors,
+    sample_entries,
     sample_negatives,
+    sample_places,
     sample_positives,
 )
 
@@ -173,3 +176,44 @@ def test_nothing_waits_for_a_device():
         assert rows.shape == (30, 7)
         values = torch.rand(30, device='cuda')
         assert class_mean(values, anchors.label, anchors.index >= 0, 3).shape == ()
+
+
+def test_entries_of_queues_of_several_lengths():
+    fill, starts = torch.tensor([3, 0, 2]), torch.tensor([0, 5, 9])
+    queue = torch.tensor([[0, 1, 2]]).expand(500, 3)
+    rows = sample_entries(queue, fill, starts)
+    assert [set(column.tolist()) for column in rows.t()] == [{0, 1, 2}, {-1}, {9, 10}]
+
+
+def test_places_are_drawn_once_and_uniformly():
+    mask = torch.tensor([[1, 0, 1, 1, 1], [0, 0, 0, 1, 0], [0, 0, 0, 0, 0]]).bool()
+    hits = torch.zeros(5)
+    for seed in range(1000):
+        place = sample_places(mask, 2, generator=torch.Generator().manual_seed(seed))
+        assert place.shape == (3, 2)
+        assert len(set(place[0].tolist())) == 2
+        assert place[1:].tolist() == [[3, -1], [-1, -1]]
+        hits[place[0]] += 1
+    assert hits[1] == 0
+    torch.testing.assert_close(hits[[0, 2, 3, 4]] / 2000, torch.full((4,), 0.25), rtol=0, atol=0.03)
+    # More than there are: each of them.
+    every = sample_places(mask, 9)
+    assert sorted(every[0].tolist()) == [-1, 0, 2, 3, 4]
+
+
+def test_places_refuse_what_is_no_mask():
+    with pytest.raises(ValueError, match='must be bool'):
+        sample_places(torch.ones(2, 3), 1)
+    with pytest.raises(ValueError, match='num is 0'):
+        sample_places(torch.ones(2, 3).bool(), 0)
+
+
+def test_features_of_pixels_with_gradients():
+    features = torch.randn(2, 3, 4, 5, requires_grad=True)
+    place = torch.tensor([0, 7, 39, 7])
+    found = pixels_at(features, place)
+    assert torch.equal(found, features.movedim(1, -1).reshape(40, 3)[place])
+    found.sum().backward()
+    grad = features.grad.movedim(1, -1).reshape(40, 3)
+    assert grad.sum(dim=1).nonzero().flatten().tolist() == [0, 7, 39]
+    assert (grad[7] == 2).all()

@@ -207,3 +207,35 @@ def test_pinned_batches_reach_the_gpu_without_waiting():
         torch.cuda.set_sync_debug_mode('default')
     assert all(x.is_cuda for x in out['inputs'].values())
     assert out['data_samples']['weak'][0].valid_mask.data.is_cuda
+
+
+@pytest.mark.parametrize('channels', [1, 2, 5])
+def test_any_number_of_channels(channels):
+    mean, std = [10.0 * (i + 1) for i in range(channels)], [2.0 + i for i in range(channels)]
+    preprocessor = MultiBranchDataPreprocessor(mean=mean, std=std, bgr_to_rgb=True)
+    pixels = torch.arange(2 * channels * 4, dtype=torch.uint8).view(2, channels, 2, 2)
+    expected = torch.stack(
+        [(pixels[:, i].float() - mean[i]) / std[i] for i in range(channels)], dim=1
+    )
+    samples = [SegDataSample(metainfo=dict(img_path=f'{i}.tif')) for i in range(2)]
+    for sample in samples:
+        sample.valid_mask = PixelData(data=torch.ones(1, 2, 2, dtype=torch.bool))
+    data = dict(inputs=dict(weak=pixels), data_samples=dict(weak=samples))
+    assert torch.equal(preprocessor(data)['inputs']['weak'], expected)
+    plain_batch = dict(inputs=list(pixels[:1]), data_samples=samples[:1])
+    assert torch.equal(preprocessor(plain_batch)['inputs'], expected[:1])
+
+
+def test_other_channels_than_mean_are_one_sentence():
+    preprocessor = MultiBranchDataPreprocessor(**NORM)
+    data = batch((4, 4), (4, 4), (4, 4))
+    # One channel would be spread over the three values without a word.
+    data['inputs']['weak'] = data['inputs']['weak'][:, :1]
+    with pytest.raises(
+        ValueError, match=r'u0.jpg has 1 channel\(s\) as loaded, but .* have 3 values'
+    ):
+        preprocessor(data)
+    with pytest.raises(ValueError, match=r'has 4 channel\(s\)'):
+        preprocessor(dict(inputs=[torch.zeros(4, 2, 2)]))
+    with pytest.raises(ValueError, match='must have one value per channel each'):
+        MultiBranchDataPreprocessor(mean=[0.0, 0.0], std=[1.0])

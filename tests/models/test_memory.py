@@ -5,7 +5,7 @@ import torch
 from ddp_steps import remember_parts
 from ranks import run_on_ranks
 
-from mmseg_semi.models import PartMemoryBank, PartPrototypes
+from mmseg_semi.models import NegativeMemoryBank, PartMemoryBank, PartPrototypes
 
 C, K, Q, D = 2, 2, 3, 4
 
@@ -127,3 +127,32 @@ def test_ranks_remember_the_same_in_their_order(tmp_path):
             torch.testing.assert_close(first[key], value)
         else:
             assert torch.equal(first[key], value), key
+
+
+def negatives(bank):
+    """The stored values of each class, by slot."""
+    ends = bank.starts + bank.fill
+    return [bank.entries[a:b, 0].tolist() for a, b in zip(bank.starts, ends, strict=True)]
+
+
+def test_background_has_a_longer_queue():
+    bank = NegativeMemoryBank(3, 2, 4, D)
+    assert bank.entries.shape == (4 + 2 + 2, D)
+    for step_ in range(3):
+        values = torch.arange(2.0) + 2 * step_
+        features = values[:, None, None].expand(2, 3, D)
+        bank.append(features, torch.tensor([[1, 1, 0], [1, 0, 0]]).bool())
+    # Class 0 had 0 to 5 and lost the first two, class 1 had 0, 2, 4, class 2 nothing.
+    assert negatives(bank) == [[4, 5, 2, 3], [4, 2], []]
+    assert bank.cursor.tolist() == [2, 1, 0]
+    bank.append(torch.full((1, 3, D), torch.nan), torch.ones(1, 3).bool())
+    assert bank.fill.tolist() == [4, 2, 0]
+
+
+def test_negatives_of_another_size_are_refused_by_name():
+    saved = NegativeMemoryBank(3, 2, 4, D).state_dict()
+    assert saved.keys() == {'rows', 'cursor', 'fill'}
+    with pytest.raises(
+        ValueError, match='set queue_size, background_queue_size and representation'
+    ):
+        NegativeMemoryBank(3, 2, 5, D).load_state_dict(saved)

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from ddp_steps import train_imas, train_method, train_methods
+from ddp_steps import GPS_RUNS, train_gps, train_imas, train_method, train_methods
 from ranks import run_on_ranks
 
 
@@ -56,3 +56,45 @@ def test_two_strong_views_on_two_ranks_train_like_on_one(tmp_path):
             for key in ('loss', 'decode.loss_ce', 'loss_strong'):
                 mean = (log1[key] + log2[key]) / 2
                 torch.testing.assert_close(mean, log[key], rtol=1e-4, atol=1e-6)
+
+
+@pytest.fixture(scope='module')
+def gps_on_two_ranks(tmp_path_factory):
+    """All trainings of GPS in one start of the two processes."""
+    return run_on_ranks(train_gps, 2, tmp_path_factory.mktemp('ranks'), 2, *GPS_RUNS)
+
+
+def check_that_all_networks_moved(result):
+    for name in ('student1', 'student2', 'teacher'):
+        key = f'{name}.backbone.stem.0.weight'
+        assert not torch.equal(result['state_dict'][key], result['start'][key]), name
+
+
+@pytest.mark.parametrize('name', ['plain', 'accumulated', 'merged'])
+def test_three_networks_of_gps_on_two_ranks_are_those_of_one(name, gps_on_two_ranks):
+    first, second = (results[name] for results in gps_on_two_ranks)
+    alone = train_gps(0, 1, name)[name]
+    check_that_all_networks_moved(alone)
+    sums = [result['state_dict'].pop('labeled_sums') for result in (alone, first, second)]
+    for key, value in alone['state_dict'].items():
+        assert torch.equal(first['state_dict'][key], second['state_dict'][key]), key
+        torch.testing.assert_close(first['state_dict'][key], value, rtol=1e-3, atol=1e-5)
+    for log, log1, log2 in zip(alone['logs'], first['logs'], second['logs'], strict=True):
+        for key in ('loss', 'loss_gps', 'loss_cps', 'loss_fps', 'labeled_ce_teacher'):
+            torch.testing.assert_close((log1[key] + log2[key]) / 2, log[key], rtol=1e-3, atol=1e-5)
+    # What the ramp-up compares is of all ranks, and counts the batches of each.
+    assert torch.equal(sums[1], sums[2])
+    torch.testing.assert_close(sums[1], 2 * sums[0], rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize('name', ['scaled', 'scaled_and_accumulated'])
+def test_ranks_agree_with_scaled_losses_and_cut_images(name, gps_on_two_ranks):
+    first, second = (results[name] for results in gps_on_two_ranks)
+    check_that_all_networks_moved(first)
+    for key, value in first['state_dict'].items():
+        assert torch.equal(second['state_dict'][key], value), key
+        assert torch.isfinite(value).all()
+    # Both scalers have seen an overflow, and agree on it.
+    assert first['scales'] == second['scales']
+    assert len(first['scales']) == 2
+    assert all(0 < scale < 2.0**127 for scale in first['scales'])

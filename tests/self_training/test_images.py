@@ -168,8 +168,9 @@ def test_grey_images_pass_where_the_config_says_so(cfg, tmp_path):
     config = trained.write_pool(tmp_path, [(24, 32)])
     cv2.imwrite(str(tmp_path / 'sub' / 'u0.png'), np.zeros((24, 32), np.uint8))
     cfg = copy.deepcopy(cfg)
-    cfg.train_dataloader = dict(dataset=dict(check_files=False))
-    assert load(ImagePool(cfg, config), [[0]]) == [([0], [(24, 32)])]
+    for check_files in (False, 'complete'):
+        cfg.train_dataloader = dict(dataset=dict(check_files=check_files))
+        assert load(ImagePool(cfg, config), [[0]]) == [([0], [(24, 32)])]
     (tmp_path / 'sub' / 'u0.png').write_text('no image')
     with pytest.raises(ValueError, match='cannot be read as an image'):
         load(ImagePool(cfg, config), [[0]])

@@ -24,6 +24,7 @@ SCENARIOS = {
     },
     'esl': {'method': 'ESL', 'workers': 1},
     'esl_whose_parts_come_later': {'method': 'ESL', 'model__semi_train_cfg__unlabeled_start': 7},
+    'u2pl': {'method': 'U2PL', 'workers': 1},
     'des4': {'method': 'DeS4', 'workers': 1},
     'des4_without_its_components': {
         'method': 'DeS4',
@@ -39,6 +40,16 @@ SCENARIOS = {
     'mean_teacher_on_its_ramp': {'method': 'MeanTeacher'},
     'cutmix_seg': {'method': 'CutMixSeg', 'workers': 1},
     'fixmatch': {'method': 'FixMatch', 'workers': 1},
+    'cps': {'method': 'CPS', 'model__semi_train_cfg__unlabeled_start': 7},
+    # Killed in the second or third of four epochs, while the weight grows.
+    'gps': {'method': 'GPS', 'workers': 1, 'custom_hooks__3__adaptive': False},
+    'gps_accumulated': {
+        'method': 'GPS',
+        'model__semi_train_cfg__cutmix': 'pair',
+        'optim_wrapper__accumulative_counts': 2,
+        'default_hooks__checkpoint__interval': 4,
+        'optim_wrapper__type': 'AutocastOptimWrapper',
+    },
     'best_checkpoint': {
         'default_hooks__checkpoint__save_best': 'teacher/mIoU',
         'train_cfg__val_interval': 1,
@@ -132,9 +143,13 @@ def test_resumed_run_ends_like_the_uninterrupted_one(name, tmp_path):
     )
     assert re.search(r'resumed epoch: \d+, iter: [1-9]', output)
     assert differences(whole, resumed) == []
-    if SCENARIOS[name].get('method') == 'ESL':  # there was something to resume
+    if SCENARIOS[name].get('method') in ('ESL', 'U2PL'):  # there was something to resume
         assert whole['state_dict']['bank.fill'].any()
         assert whole['state_dict']['bank.cursor'].any()
+    if name.startswith('gps'):
+        assert whole['optimizer'].keys() == {'students', 'teacher'}
+        assert whole['state_dict']['labeled_sums'][2] == 14 % (4 if name == 'gps' else 9)
+        assert (whole['state_dict']['latch_epoch'] == 0) == (name == 'gps')
     if name == 'des4':
         assert whole['state_dict']['prototypes.seen'].sum() > 1
         assert whole['state_dict']['class_counts'].any()

@@ -20,6 +20,7 @@ _PNG_END = b'IEND\xae\x42\x60\x82'
 _JPEG_END = b'\xff\xd9'
 _PNG_DEPTH_AT = 24  # byte of the header that holds the bits per channel
 _TIFF_BITS_PER_SAMPLE = 258
+_KNOWN = ('.jpg', '.jpeg', '.png')  # whatever they hold, Pillow knows it
 _MODES = {
     '1': 'black and white',
     'L': 'grey',
@@ -62,14 +63,17 @@ class CheckImageFile(BaseTransform):
                 f'{path} does not exist: restore the image, or take it out of the list.'
             ) from None
         except OSError as error:  # Pillow's UnidentifiedImageError is one
+            if not self.rgb and not path.lower().endswith(_KNOWN):
+                return results  # images of many channels; their loader can tell
             raise ValueError(
                 f'{path} cannot be read as an image ({_one_line(error)}): replace it, or take it out '
                 'of the list.'
             ) from None
         if problem:
             raise ValueError(
-                f'{path} is {problem}, not 8-bit RGB: convert it to 8-bit RGB, or set '
-                'train_dataloader.dataset.check_files=False to train on what mmcv makes of it.'
+                f'{path} is {problem}, not 8-bit RGB: convert it to 8-bit RGB, name what it is with the '
+                'color_type of LoadImageFromFile (docs/your_own_data.md), or set '
+                "train_dataloader.dataset.check_files='complete' to train on what mmcv makes of it."
             )
         return results
 
@@ -164,12 +168,18 @@ class CheckLabels(BaseTransform):
             raise ValueError(
                 f'{path} has the value {value}, but the dataset has {self.num_classes} classes '
                 f'(0 to {self.num_classes - 1}, {IGNORE_INDEX} = void): correct the mask or the '
-                'classes of metainfo, or set reduce_zero_label=True if the labels count from 1.'
+                f'classes of metainfo{_counting(results)}.'
             )
         return results
 
     def __repr__(self) -> str:
         return f'{type(self).__name__}(num_classes={self.num_classes})'
+
+
+def _counting(results: dict) -> str:
+    if results.get('reduce_zero_label'):
+        return '; with reduce_zero_label=True these are the values of the file less 1'
+    return ', or set reduce_zero_label=True if the labels count from 1'
 
 
 def _in_range(label: np.ndarray, num_classes: int) -> bool:
@@ -190,13 +200,16 @@ def _is_deep(path: str | None) -> bool:
         return False
 
 
-def with_file_checks(transforms: list, num_classes: int | None, labeled: bool) -> tuple[list, str]:
+def with_file_checks(
+    transforms: list, num_classes: int | None, labeled: bool, modes: bool = True
+) -> tuple[list, str]:
     """Insert the checks into a list of built transforms.
 
     ``CheckImageFile`` goes before mmcv's image loader and ``CheckLabels`` (``labeled`` only) after
     the last of the transforms whose class is named ``Load...``. A loader that was told to read
     other than RGB (``color_type``, ``imdecode_backend='tifffile'``) has its wish; one with a file
-    backend of its own is left alone, since a check would transfer every file twice.
+    backend of its own is left alone, since a check would transfer every file twice. ``modes=False`` lets
+    images pass that are grey, of 16 bits and so on.
 
     Returns:
         A new list, and in words what is not checked and why ('' when all is).
@@ -221,7 +234,7 @@ def with_file_checks(transforms: list, num_classes: int | None, labeled: bool) -
         rgb = transform.color_type.startswith('color') and transform.imdecode_backend != 'tifffile'
         if not rgb:
             unchecked.append('colour modes (the loader asks for others than RGB)')
-        checked.insert(i, CheckImageFile(rgb))
+        checked.insert(i, CheckImageFile(rgb and modes))
         break
     return checked, ' and '.join(unchecked)
 

@@ -41,6 +41,11 @@ class RandomColorJitter(RandomOperations):
         ranges = {name: (max(0.0, 1 - half), 1 + half) for name, half in halves.items() if half}
         self.ranges = {**ranges, 'hue': (-hue, hue)} if hue else ranges
 
+    @property
+    def possible(self) -> tuple[str, ...]:
+        """Names of all operations that may be drawn."""
+        return tuple(self.ranges)
+
     def sample(self) -> tuple[tuple[str, float], ...]:
         """Draw the operations in their order with their strengths; empty with 1 - ``prob``."""
         if random.random() >= self.prob:
@@ -69,6 +74,11 @@ class RandomGray(RandomOperations):
     def __init__(self, prob: float = 0.2) -> None:
         self.prob = checked_number(prob, 0.0, 1.0, 'RandomGray prob')
 
+    @property
+    def possible(self) -> tuple[str, ...]:
+        """Names of all operations that may be drawn."""
+        return ('grayscale',)
+
     def sample(self) -> tuple[tuple[str, None], ...]:
         """Draw whether the image becomes grey; empty with 1 - ``prob``."""
         return (('grayscale', None),) if random.random() < self.prob else ()
@@ -79,19 +89,24 @@ class RandomGray(RandomOperations):
 
 @TRANSFORMS.register_module()
 class RandomGaussianBlur(RandomOperations):
-    """Blur with a Gaussian whose sigma is drawn uniformly. ST++, Sec. 3.1.
+    """Blur with a Gaussian whose sigma is drawn uniformly. ST++, Sec. 3.1. Images may have any channels.
 
     Args:
         sigma: smallest and largest sigma in pixels.
         prob: how often an image is changed.
 
     Raises:
-        ValueError: a setting out of range; in a call, an image that is not uint8 (H, W, 3).
+        ValueError: a setting out of range; in a call, an image that is not uint8.
     """
 
     def __init__(self, sigma: tuple[float, float] = (0.1, 2.0), prob: float = 0.5) -> None:
         self.sigma = checked_ends(sigma, 0.01, 100.0, 'RandomGaussianBlur sigma')
         self.prob = checked_number(prob, 0.0, 1.0, 'RandomGaussianBlur prob')
+
+    @property
+    def possible(self) -> tuple[str, ...]:
+        """Names of all operations that may be drawn."""
+        return ('gaussian_blur',)
 
     def sample(self) -> tuple[tuple[str, float], ...]:
         """Draw the sigma; empty with 1 - ``prob``."""

@@ -1,6 +1,7 @@
 """iMAS's intensity view: random changes of colour and sharpness that leave the geometry alone."""
 
 import random
+from collections.abc import Sequence
 
 from mmseg.registry import TRANSFORMS
 
@@ -39,7 +40,8 @@ class RandomIntensity(RandomOperations):
     drawn uniformly from its range. The paper says "randomly select two"; its code draws with
     replacement, and so do we. Draws come from Python's ``random``.
 
-    Changes ``img``, uint8 (H, W, 3) in BGR order, and nothing else.
+    Changes ``img``, uint8 (H, W, 3) in BGR order, and nothing else. With ``operations`` that leave out
+    color and hue it also takes grey images (H, W) and images of any number of channels.
 
     Args:
         num_ops: how many operations are applied, at least 1.
@@ -48,12 +50,18 @@ class RandomIntensity(RandomOperations):
             replaces some of the paper's ranges. Units: blur sigma in pixels; contrast, sharpness,
             color and brightness as Pillow's enhancement factors (1 = unchanged); hue as a
             fraction of the hue circle; posterize in bits; solarize in grey levels.
+        operations: names of those to draw from. Default: all twelve.
 
     Raises:
         ValueError: a setting out of range; in a call, an image that is not uint8 (H, W, 3).
     """
 
-    def __init__(self, num_ops: int = 2, ranges: str | dict = 'paper') -> None:
+    def __init__(
+        self,
+        num_ops: int = 2,
+        ranges: str | dict = 'paper',
+        operations: Sequence[str] = _OPERATIONS,
+    ) -> None:
         if not isinstance(num_ops, int) or num_ops < 1:
             raise ValueError(
                 f'RandomIntensity num_ops={num_ops!r} must be an integer of at least 1.'
@@ -68,11 +76,22 @@ class RandomIntensity(RandomOperations):
         else:
             self.ranges = {**_PAPER, **_checked_ranges(ranges)}
         self.num_ops = num_ops
+        unknown = [name for name in operations if name not in _OPERATIONS]
+        if unknown or not operations or isinstance(operations, str):
+            raise ValueError(
+                f'RandomIntensity operations={operations!r} must be some of {", ".join(_OPERATIONS)}.'
+            )
+        self.operations = tuple(operations)
+
+    @property
+    def possible(self) -> tuple[str, ...]:
+        """Names of all operations that may be drawn."""
+        return self.operations
 
     def sample(self) -> tuple[tuple[str, float | int | None], ...]:
         """Draw the operations and their strengths: ``num_ops`` pairs, None for no strength."""
         return tuple(
-            (name, self._strength(name)) for name in random.choices(_OPERATIONS, k=self.num_ops)
+            (name, self._strength(name)) for name in random.choices(self.operations, k=self.num_ops)
         )
 
     def _strength(self, name: str) -> float | int | None:
@@ -85,7 +104,10 @@ class RandomIntensity(RandomOperations):
         return random.choice((-value, value)) if name == 'hue' else value
 
     def __repr__(self) -> str:
-        return f'{type(self).__name__}(num_ops={self.num_ops}, ranges={self.ranges})'
+        return (
+            f'{type(self).__name__}(num_ops={self.num_ops}, ranges={self.ranges}, '
+            f'operations={self.operations})'
+        )
 
 
 def _checked_ranges(ranges: dict) -> dict:

@@ -6,7 +6,7 @@ look-up per channel; mmcv's own autocontrast and equalize give the same numbers 
 solarize and contrast 8 times.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import cv2
 import mmcv
@@ -30,7 +30,8 @@ def _histogram(image: np.ndarray, channel: int) -> np.ndarray:
 
 def _per_channel(image: np.ndarray, table_of: Callable) -> np.ndarray:
     """Apply to each channel the table that ``table_of`` makes of its histogram."""
-    tables = [table_of(_histogram(image, c)) for c in range(3)]
+    channels = image.shape[2] if image.ndim == 3 else 1
+    tables = [table_of(_histogram(image, c)) for c in range(channels)]
     return cv2.LUT(image, np.stack(tables, axis=-1).astype(np.uint8)[None])
 
 
@@ -72,7 +73,8 @@ def _brightness(image: np.ndarray, factor: float) -> np.ndarray:
 
 
 def _contrast(image: np.ndarray, factor: float) -> np.ndarray:
-    grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+    rgb = image.ndim == 3 and image.shape[2] == 3
+    grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY) if rgb else image
     return _blend_with_level(image, int(grey.mean() + 0.5), factor)
 
 
@@ -122,13 +124,21 @@ OPERATIONS = dict(
 )
 """Name = function of an image (H, W, 3) and a strength, which is None where there is none."""
 
+COLOR_OPERATIONS = ('color', 'hue', 'grayscale')
+"""Those that mix the channels of a BGR image; the others work on grey (H, W) and on any channels."""
+
 
 class RandomOperations(BaseTransform):
     """Draw operations and apply them to ``img``; a child says in ``sample`` what it draws.
 
-    Works on ``img``, uint8 (H, W, 3) in BGR order, and changes nothing else. Draws come from
-    Python's ``random``.
+    Works on ``img``, uint8 (H, W, 3) in BGR order, and changes nothing else; where none of `possible`
+    needs colours, on uint8 (H, W) and (H, W, C) as well. Draws come from Python's ``random``.
     """
+
+    @property
+    def possible(self) -> tuple[str, ...]:
+        """Names of all operations that may be drawn."""
+        raise NotImplementedError
 
     def sample(self) -> tuple[tuple[str, float | int | None], ...]:
         """Draw ``(operation, strength)`` pairs, None for no strength; empty to change nothing."""
@@ -151,17 +161,27 @@ class RandomOperations(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         """Draw and apply; ``results`` and its image stay as they are."""
-        image = checked_image(results, type(self).__name__)
+        colors = [name for name in COLOR_OPERATIONS if name in self.possible]
+        image = checked_image(results, type(self).__name__, colors)
         return {**results, 'img': self.apply(image, self.sample())}
 
 
-def checked_image(results: dict, transform: str) -> np.ndarray:
-    """``results['img']`` as a contiguous array; ValueError unless it is uint8 (H, W, 3)."""
+def checked_image(results: dict, transform: str, colors: Sequence[str] | None = None) -> np.ndarray:
+    """``results['img']`` as a contiguous array; ValueError unless it is uint8 (H, W, 3).
+
+    Args:
+        results: of the pipeline so far.
+        transform: whose image it is, for the message.
+        colors: the operations that need three channels; where there are none any number of them will do.
+            None: the whole transform needs three.
+    """
     image = results['img']
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+    rgb = image.ndim == 3 and image.shape[2] == 3
+    if image.dtype != np.uint8 or image.ndim not in (2, 3) or (colors != [] and not rgb):
+        without = f', or set operations without {", ".join(colors)}' if colors else ''
         raise ValueError(
-            f'{transform} works on uint8 images (H, W, 3), not on {image.dtype} {image.shape}: '
-            "load with to_float32=False and color_type='color'."
+            f'{transform} works on uint8 images (H, W, {3 if colors != [] else "C"}), not on {image.dtype} '
+            f"{image.shape}: load with to_float32=False and color_type='color'{without}, or leave it out."
         )
     return np.ascontiguousarray(image)
 

@@ -1,8 +1,10 @@
 """One hook per file: a hook decides when, the model what."""
 
+from .adaptive_ramp_up_hook import AdaptiveRampUpHook
 from .atomic_checkpoint_hook import AtomicCheckpointHook
 from .class_count_hook import ClassCountHook
 from .class_distribution_hook import ClassDistributionHook
+from .cost_hook import CostHook
 from .finite_loss_hook import FiniteLossHook
 from .iteration_hook import IterationHook
 from .mean_teacher_hook import MeanTeacherHook
@@ -14,9 +16,11 @@ from .resumable_randomness_hook import ResumableRandomnessHook
 from .startup_check_hook import StartupCheckHook
 
 __all__ = [
+    'AdaptiveRampUpHook',
     'AtomicCheckpointHook',
     'ClassCountHook',
     'ClassDistributionHook',
+    'CostHook',
     'FiniteLossHook',
     'IterationHook',
     'MeanTeacherHook',

@@ -13,8 +13,8 @@ from ._common import unwrap
 class IterationHook(Hook):
     """Call the method's ``set_iteration`` before each iteration.
 
-    For methods without an EMA teacher; :class:`MeanTeacherHook` does the same for those with one. A resumed
-    run goes on counting where it stopped.
+    For methods that have no other hook which does it, as :class:`MeanTeacherHook` and
+    :class:`AdaptiveRampUpHook` do. A resumed run goes on counting where it stopped.
 
     Raises:
         ValueError: The model is no method.

@@ -52,6 +52,14 @@ class MeanTeacherHook(IterationHook):
         self.copy_steps = copy_steps
         self.average_buffers = buffers == 'average'
 
+    @property
+    def reading(self) -> str:
+        """The rule of the decay, for the first lines of the log."""
+        rule = f'min(1 - 1 / (i + 1), {self.decay})' if self.warmup == 'ratio' else f'{self.decay}'
+        copied = max((self.copy_epochs, 'passes'), (self.copy_steps, 'steps'))
+        start = f', 0 during the first {copied[0]} {copied[1]}' if copied[0] else ''
+        return f"the teacher's decay at step i: {rule}{start}"
+
     def before_train(self, runner) -> None:
         model = unwrap(runner.model)
         if not isinstance(model, MeanTeacherSegmentor):
@@ -60,6 +68,7 @@ class MeanTeacherHook(IterationHook):
                 'custom_hooks, or train a method with an EMA teacher.'
             )
         model.start_teacher()
+        model.set_length(runner.max_iters)
         # Read once: a step that asked the device for its number would wait for it.
         self._step = int(model.ema_steps)
         self._copy_steps = self.copy_steps

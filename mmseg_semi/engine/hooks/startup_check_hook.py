@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os.path as osp
+
 from mmengine.dist import get_world_size
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import EpochBasedTrainLoop
@@ -17,20 +20,28 @@ from ...datasets import (
     check_files_exist,
 )
 from ...datasets.files import real_paths
+from ...datasets.fingerprints import identify
+from ...datasets.pseudo_labeled import LABELS_SUMMARY
 from ...models.patches import nearest, patch_size, whole_patches
 from ...models.segmentors import SemiSegmentor, SlideScoreEncoderDecoder
 from ._common import unwrap
+
+#: Share of the labelled list that a published one must have in common with it to be named at start-up.
+NEAR_SHARE = 0.1
 
 
 @HOOKS.register_module()
 class StartupCheckHook(Hook):
     """Check model, data and loaders against each other, and log what will be trained on what.
 
+    The lines name the numbers of images, the published partition that the labelled list is, iterations per
+    pass, the effective batch, and which reading of each formula is on that its paper leaves open.
+
     Raises:
         ValueError: In one sentence with the remedy, when the loader's batch does not match the sampler's
-            make-up, a hook of the method is missing, the class counts of head and dataset differ, the
-            crop is no multiple of a vision transformer's patches, or a training image is also a validation
-            image.
+            make-up, a hook of the method is missing, the method's networks are not fit to be trained, the class
+            counts of head and dataset differ, the crop is no multiple of a vision transformer's patches, or a
+            training image is also a validation image.
         FileNotFoundError: A file of the validation set is not there.
     """
 
@@ -43,12 +54,15 @@ class StartupCheckHook(Hook):
         self._check_validation(runner, loader.dataset)
         self._check_checkpoints(runner)
         if isinstance(model, SemiSegmentor):
+            model.check_start()
             self._check_hooks(runner, model)
             self._check_loader(runner, loader)
             self._report(runner, model, loader)
         elif isinstance(loader.dataset, SelfTrainingDataset):
             self._check_self_training(runner, loader)
             self._report_self_training(runner, loader)
+        else:
+            self._report_supervised(runner, loader)
 
     def _check_classes(self, runner, model, dataset) -> None:
         datasets = {'train_dataloader': dataset}
@@ -186,10 +200,45 @@ class StartupCheckHook(Hook):
             f'{sampler.labeled * world * accumulated}+{sampler.unlabeled * world * accumulated}; '
             f'{sampler.iters_per_epoch} iterations per pass over the unlabelled list, {passes:.1f} passes.'
         )
+        self._report_partition(runner, dataset.labeled)
         runner.logger.info(
             f'{type(model).__name__} predicts with the {model.semi_test_cfg["predict_on"]}; settings: '
             f'{settings}.'
         )
+        readings = [
+            f'{key}={model.semi_train_cfg[key]}'
+            + (
+                ''
+                if model.semi_train_cfg[key] == model.train_defaults[key]
+                else ' (not the default)'
+            )
+            + f': {what}'
+            for key, what in model.readings.items()
+        ]
+        readings += [hook.reading for hook in runner.hooks if hasattr(hook, 'reading')]
+        if readings:
+            runner.logger.info(
+                f'Readings of what the paper of {type(model).__name__} leaves open: {"; ".join(readings)}.'
+            )
+
+    def _report_partition(self, runner, labeled) -> None:
+        paths = _image_paths(labeled)
+        if not paths:
+            return
+        identity = identify(paths)
+        rivals = ''.join(f'; not to be taken for {rival}' for rival in identity.rivals)
+        runner.logger.info(f'Labelled list: {identity.sentence(NEAR_SHARE)}{rivals}.')
+
+    def _report_supervised(self, runner, loader) -> None:
+        number, world = len(loader.dataset), get_world_size()
+        accumulated = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
+        batch_size = loader.batch_size or 1
+        runner.logger.info(
+            f'Supervised training: {number} labelled images; {batch_size} per process, {world} processes, '
+            f'accumulation {accumulated}: an effective batch of {batch_size * world * accumulated}; '
+            f'{max(1, number // (world * batch_size))} iterations per pass over the list.'
+        )
+        self._report_partition(runner, loader.dataset)
 
     def _report_self_training(self, runner, loader) -> None:
         dataset, world = loader.dataset, get_world_size()
@@ -202,6 +251,15 @@ class StartupCheckHook(Hook):
             f'{loader.batch_size * world * accumulated}; {iterations} iterations per pass over the list, '
             f'{runner.train_loop.max_iters} in all.'
         )
+        self._report_partition(runner, dataset.labeled)
+        for folder in getattr(dataset.pseudo_labeled, 'labels', ()):
+            with open(osp.join(folder, LABELS_SUMMARY), encoding='utf-8') as file:
+                summary = json.load(file)
+            settings = summary.get('settings', {})
+            runner.logger.info(
+                f'Pseudo-labels of {folder}: by {summary.get("checkpoint")}, scales {settings.get("scales")}, '
+                f'mirrored: {settings.get("flip")}.'
+            )
 
 
 def check_held_out(parts: dict, validation) -> None:

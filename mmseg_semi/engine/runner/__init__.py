@@ -1,7 +1,7 @@
 """Loops that evaluate every network of a method, and the runner of methods in stages."""
 
 from .staged_runner import StagedRunner
-from .stages import LabelStage, SelectStage, Stage, TrainStage
+from .stages import LabelStage, SelectStage, Stage, SupervisedStage, TrainStage
 from .teacher_student_loop import TeacherStudentTestLoop, TeacherStudentValLoop
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     'SelectStage',
     'Stage',
     'StagedRunner',
+    'SupervisedStage',
     'TeacherStudentTestLoop',
     'TeacherStudentValLoop',
     'TrainStage',

@@ -1,4 +1,4 @@
-"""Methods that train several times, one after the other, as one run: ST, ST++."""
+"""Methods that train several times, one after the other, as one run: ST, ST++, GPS."""
 
 from __future__ import annotations
 
@@ -186,7 +186,7 @@ class StagedRunner:
             self._check_settings(self.stages[name])
         known, settings = self._read(stage.name), _stored(stage.settings())
         if known and known['settings'] != settings:
-            key, before, now = _first_difference(known['settings'], settings)
+            key, before, now = first_difference(known['settings'], settings)
             raise ValueError(
                 f'Stage {stage.name} was begun with {key}={before} and is now to be run with {now}: '
                 f'{_remedy(stage)}'
@@ -215,7 +215,7 @@ class StagedRunner:
 def _unlabeled_images(cfg: Config) -> dict:
     """Config of the unlabelled images, which every stage after the teacher's training looks at."""
     dataset = cfg.train_dataloader.dataset
-    images = (dataset.get('pseudo_labeled') or {}).get('images')
+    images = dataset.get('unlabeled') or (dataset.get('pseudo_labeled') or {}).get('images')
     if images is None:
         raise ValueError(
             'train_dataloader.dataset.pseudo_labeled.images is not set: give the config of the unlabelled '
@@ -236,12 +236,12 @@ def _remedy(stage: Stage) -> str:
     )
 
 
-def _first_difference(before, now, key: str = '') -> tuple[str, Any, Any]:
+def first_difference(before, now, key: str = '') -> tuple[str, Any, Any]:
     """Dotted key and both values of the first place where two settings differ."""
     if isinstance(before, dict) and isinstance(now, dict):
         for name in [*before, *now]:
             if before.get(name) != now.get(name):
-                return _first_difference(
+                return first_difference(
                     before.get(name), now.get(name), f'{key}.{name}' if key else name
                 )
     return key, before, now

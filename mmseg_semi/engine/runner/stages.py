@@ -1,4 +1,4 @@
-"""The stages of self-training: a training, a ranking of images, a labelling; each in a folder of its own."""
+"""The stages of a method: trainings, a ranking of images, a labelling; each in a folder of its own."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import Registry
 from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
+from mmseg.registry import MODELS
 
 from ...self_training import prediction_pipeline, pseudo_label, select_reliable
 from ...self_training.labeling import SCALES
 from ..hooks.reliable_selection_hook import kept_checkpoints
 
-#: In a stage's settings, ``stage://NAME/file`` is a file in the folder of stage NAME.
+#: In a stage's settings, ``stage://NAME/file`` is a file in the folder of stage NAME, and
+#: ``stage://NAME/last_checkpoint`` the last checkpoint of training NAME.
 REFERENCE = 'stage://'
+LAST_CHECKPOINT = 'last_checkpoint'
 STAGES = Registry('stage', scope='mmseg_semi', locations=['mmseg_semi.engine.runner.stages'])
 
 #: Top-level settings that a training's result depends on.
@@ -65,13 +68,21 @@ class Stage(ABC):
             )
         return self._others[name]
 
-    def resolve(self, value):
-        """``value`` with every ``stage://NAME/file`` replaced by the path, in copies of dicts and lists."""
+    def resolve(self, value, finished: bool = True):
+        """``value`` with every ``stage://NAME/file`` replaced by the path, in copies of dicts and lists.
+
+        Args:
+            value: Of a config.
+            finished (bool): Whether the stages that it refers to are; before, no checkpoint has a name.
+        """
 
         def path(text: str) -> str:
             file = text.removeprefix(REFERENCE).partition('/')[2]
-            folder = self._other(REFERENCE.strip(':/'), _name_of(text), Stage).folder
-            return osp.join(folder, file).rstrip('/')
+            kind = TrainStage if file == LAST_CHECKPOINT else Stage
+            stage = self._other(REFERENCE.strip(':/'), _name_of(text), kind)
+            if finished and file == LAST_CHECKPOINT:
+                return osp.abspath(stage.checkpoint())
+            return osp.join(stage.folder, file).rstrip('/')
 
         return _mapped(value, lambda text: path(text) if text.startswith(REFERENCE) else text)
 
@@ -81,7 +92,7 @@ class Stage(ABC):
 
     def check(self) -> None:
         """Raise ValueError or FileNotFoundError, before any stage runs, if this one could not."""
-        self.resolve(self.settings())
+        self.resolve(self.settings(), finished=False)
 
     @abstractmethod
     def settings(self) -> dict:
@@ -118,10 +129,14 @@ class TrainStage(Stage):
         cfg = copy.deepcopy(self.top)
         for key in ('runner_type', 'stages', 'run_stages'):
             cfg.pop(key, None)
+        self._prepare(cfg)
         cfg.merge_from_dict(copy.deepcopy(dict(self._changes)))
         cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), *copy.deepcopy(self._extra_hooks)]
         cfg.work_dir = self.folder
         return cfg
+
+    def _prepare(self, cfg: Config) -> None:
+        """Change a copy of the staged config before what differs is merged into it."""
 
     def settings(self) -> dict:
         cfg = self.config().to_dict()
@@ -150,7 +165,7 @@ class TrainStage(Stage):
             ValueError: several metrics have a best checkpoint.
         """
         if which == 'last':
-            pointer = Path(self.folder, 'last_checkpoint')
+            pointer = Path(self.folder, LAST_CHECKPOINT)
             if not pointer.is_file():
                 raise FileNotFoundError(
                     f'{pointer} does not exist, so stage {self.name} left no checkpoint: set the interval of '
@@ -178,7 +193,7 @@ class TrainStage(Stage):
         )
         # Laying out the dumped config costs seconds, which whoever switched it off does not want.
         resolved._format_python_code = self.top._format_python_code
-        resolved.resume = Path(self.folder, 'last_checkpoint').is_file()
+        resolved.resume = Path(self.folder, LAST_CHECKPOINT).is_file()
         if resolved.resume:
             # Named, because MMEngine's pointer holds the folder's place at the time, which may have moved.
             resolved.load_from = osp.abspath(self.checkpoint())
@@ -193,6 +208,61 @@ class TrainStage(Stage):
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+@STAGES.register_module()
+class SupervisedStage(TrainStage):
+    """A training of the plain network on the labelled images of a config with labelled and unlabelled ones.
+
+    Network, pipeline, labelled list, batch of labelled images, optimizer, schedule and length are those of the
+    method's own training, which the other configs of the dataset change in one place for both (GPS: its teacher
+    beforehand). The method's hooks are left out, and what counts images counts the labelled ones alone.
+
+    Args:
+        cfg (dict, optional): What differs from that, such as ``train_cfg=dict(max_iters=...)``.
+        extra_hooks (list[dict], optional): Hooks besides the ``custom_hooks``.
+    """
+
+    def _prepare(self, cfg: Config) -> None:
+        if 'segmentor' not in cfg.model or 'labeled' not in cfg.train_dataloader.sampler:
+            raise ValueError(
+                f'stages.{self.name} is a SupervisedStage, but the config trains no method with labelled and '
+                'unlabelled images: use a TrainStage.'
+            )
+        method, network = MODELS.get(cfg.model.type), copy.deepcopy(cfg.model.segmentor)
+        if cfg.model.get('data_preprocessor') is not None:
+            network.data_preprocessor = copy.deepcopy(cfg.model.data_preprocessor)
+        cfg.model = network
+        labeled, images = self._use_labeled_images(cfg)
+        if isinstance(cfg.get('param_scheduler'), dict) and 'type' not in cfg.param_scheduler:
+            cfg.param_scheduler = cfg.param_scheduler[next(iter(method.optimized))]
+        hooks = cfg.get('custom_hooks') or []
+        cfg.custom_hooks = [hook for hook in hooks if hook.type not in method.required_hooks]
+        if cfg.get('auto_scale_lr') is not None:
+            base = cfg.auto_scale_lr.base_batch_size
+            cfg.auto_scale_lr.base_batch_size = base * labeled // images
+        checkpoint = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
+        if isinstance(checkpoint.get('save_best'), str):
+            # Its metrics carry no network's name.
+            checkpoint.save_best = checkpoint.save_best.rpartition('/')[2]
+
+    def _use_labeled_images(self, cfg: Config) -> tuple[int, int]:
+        """Leave the labelled half of the loader; returns its images in a batch, and all that there were."""
+        loader = cfg.train_dataloader
+        labeled, images = loader.sampler.labeled, loader.batch_size
+        endless = loader.sampler.get('endless', True)
+        dataset = {key: v for key, v in loader.dataset.items() if key in ('seed', 'check_files')}
+        dataset.update(
+            type='SelfTrainingDataset',
+            labeled=loader.dataset.labeled,
+            pseudo_labeled=None,
+            double_below=0,
+        )
+        loader.pop('collate_fn', None)
+        # One by one: a config's `update` would merge them into what is there.
+        loader.batch_size, loader.dataset = labeled, dataset
+        loader.sampler = dict(type='ShuffledSampler', endless=endless)
+        return labeled, images
 
 
 class _UsesNetwork(Stage):

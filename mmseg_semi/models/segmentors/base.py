@@ -60,10 +60,18 @@ class SemiSegmentor(BaseSegmentor):
         ValueError: The head cannot be trained on joint batches, or a setting is unknown or out of range.
     """
 
-    #: Names of the submodules that are networks, the one to optimise first.
+    #: Names of the submodules that are networks, one that is optimised first.
     networks: tuple[str, ...] = ('student',)
+    #: Those of them that are built from the config; a method makes the others itself.
+    built_networks: tuple[str, ...] = ('student',)
+    #: Networks that are updated together, by the name of their optimizer wrapper.
+    optimized: dict[str, tuple[str, ...]] = {'student': ('student',)}
+    #: The network that predicts, unless ``semi_test_cfg`` names another.
+    default_predictor: str = 'student'
     #: Settings of ``semi_train_cfg`` with their defaults.
     train_defaults: dict = {}
+    #: Settings that choose a reading of what the paper leaves open or contradicts: key = what it decides.
+    readings: dict[str, str] = {}
     #: Hooks without which the method silently does nothing; StartupCheckHook insists on them.
     required_hooks: tuple[str, ...] = ()
     #: Branches of unlabelled images that a batch must bring.
@@ -93,11 +101,15 @@ class SemiSegmentor(BaseSegmentor):
         # Built here, since the base class only knows MMEngine's registry where no scope is set.
         super().__init__(data_preprocessor=MODELS.build(data_preprocessor), init_cfg=init_cfg)
         self.semi_train_cfg = merge_settings('semi_train_cfg', self.train_defaults, semi_train_cfg)
-        self.student = MODELS.build(self.network_config(segmentor, self.semi_train_cfg))
-        _check_network(self.student)
-        self.add_training_modules(self.student)
+        config = self.network_config(segmentor, self.semi_train_cfg)
+        for name in self.built_networks:
+            # Built, not copied: each draws its own weights.
+            network = MODELS.build(copy.deepcopy(config))
+            _check_network(network)
+            self.add_training_modules(network)
+            self.add_module(name, network)
         self.semi_test_cfg = merge_settings(
-            'semi_test_cfg', {'predict_on': self.networks[-1]}, semi_test_cfg
+            'semi_test_cfg', {'predict_on': self.default_predictor}, semi_test_cfg
         )
         self._check_network_name(self.semi_test_cfg['predict_on'])
 
@@ -199,6 +211,13 @@ class SemiSegmentor(BaseSegmentor):
 
     iteration = 0
 
+    def set_length(self, iterations: int) -> None:
+        """Tell the method how many iterations the training has; a hook calls it before the first."""
+        self.length = iterations
+
+    #: None where nobody has told: then what depends on the length stays as it is at the start.
+    length: int | None = None
+
     def forward_network(
         self, network: nn.Module, images: Tensor, num_auxiliary: int = 0, tap: bool = False
     ) -> NetworkOutput:
@@ -284,8 +303,15 @@ class SemiSegmentor(BaseSegmentor):
                 )
 
     def optimized_alike(self) -> dict[nn.Parameter, nn.Parameter]:
-        """Parameters outside of the first network that learn at the rates of its own: its own = the other."""
+        """Parameters outside of the optimised networks that learn at their rates: theirs = the other."""
         return {}
+
+    def lr_scale(self, wrapper: str) -> float:
+        """Factor of the learning rates of the networks in ``optimized[wrapper]``."""
+        return 1.0
+
+    def check_start(self) -> None:
+        """Raise ValueError after checkpoints are loaded, before the first iteration, if it would be in vain."""
 
     # ------------------------------------------------------------------ checkpoints
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:

@@ -94,6 +94,18 @@ class DeS4(MeanTeacherSegmentor):
         'ignore_padding': True,
         'cutmix': {'adaptive': False, 'prob': 1.0, 'style': 'u2pl'},
     }
+    readings = {
+        'temperature': 'of the cosine logits (Eq. 1-3)',
+        'normalize': 'unit length in Eq. 12',
+        'prototype_init': 'the first prototypes',
+        'class_ratio': "the class's share of pixels (n_min / n_c or the letter)",
+        'pixel_reweighting': 'Eq. 8 with the largest probability in Eq. 7, or Eq. 2',
+        'alpha': 'of the zones of entropy (Eq. 11)',
+        'sampling': 'how pixels are drawn (Table 4)',
+        'unlabeled_start': 'iterations of labelled training first',
+        'ignore_padding': 'padding not learnt from',
+        'cutmix': 'probability and box of CutMix',
+    }
 
     def __init__(self, segmentor: dict, **kwargs) -> None:
         super().__init__(segmentor, **kwargs)

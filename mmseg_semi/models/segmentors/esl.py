@@ -11,7 +11,13 @@ import torch.nn.functional as F
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
-from ...functional.contrast import class_mean, sample_anchors, sample_negatives, sample_positives
+from ...functional.contrast import (
+    class_mean,
+    pixels_at,
+    sample_anchors,
+    sample_negatives,
+    sample_positives,
+)
 from ...functional.losses import contrast_logits
 from ...functional.mixing import paste
 from ...functional.parts import masked_average_pool, resize_nearest
@@ -130,6 +136,17 @@ class ESL(MeanTeacherSegmentor):
         'anchor_threshold': 0.95,
         'anchor_ratio': 0.1,
         'max_anchors': 1000,
+    }
+    readings = {
+        'unlabeled_start': 'iterations of labelled training first',
+        'ignore_padding': 'padding not learnt from',
+        'tap_after_dropout': 'projector reads after dropout',
+        'projector_last_act': 'ReLU at the end of the projector (Eq. 10)',
+        'normalize_encoder': 'unit length in k-means, Eq. 7 and Eq. 12',
+        'queue_size': 'features of a part that are stored',
+        'min_conf_for_parts': 'confidence from which pixels enter bank and prototypes',
+        'anchor_ratio': 'share of places that are anchors (Eq. 9)',
+        'exclude_same_class': 'no negatives of the own class (Eq. 10)',
     }
     segmentation_head_defaults = {'num_convs': 3, 'channels': 256, 'dropout_ratio': 0.1}
     projector_defaults = {'num_convs': 3, 'channels': 512, 'out_channels': 512}
@@ -361,17 +378,14 @@ class ESL(MeanTeacherSegmentor):
             ratio=cfg['anchor_ratio'],
             limit=cfg['max_anchors'],
         )
-        place, (length, area) = index.clamp(min=0), (features[0].numel(), features[0, 0].numel())
-        queue = label * cfg['num_parts'] + targets.parts.flatten()[place].clamp(min=0)
+        parts = targets.parts.flatten()[index.clamp(min=0)].clamp(min=0)
+        queue = label * cfg['num_parts'] + parts
         positive = sample_positives(queue, bank.fill, bank.capacity)
         block = cfg['num_parts'] if cfg['exclude_same_class'] else 1
         negatives = sample_negatives(
             queue, bank.fill, bank.capacity, cfg['num_negatives'], block=block
         )
-        # From the flat tensor: features with the channels last would be another copy of all of them.
-        start = place // area * length + place % area
-        channel = torch.arange(features.shape[1], device=features.device) * area
-        anchors = features.flatten().take(start[:, None] + channel)
+        anchors = pixels_at(features, index)
         terms = contrast_logits(
             anchors,
             bank.entries[positive.clamp(min=0)],

@@ -8,7 +8,7 @@ import torch
 from mmseg.registry import MODELS
 from torch import Tensor
 
-from ...functional.agreement import hardness
+from ...functional.agreement import hardness, pixel_agreement
 from ...functional.losses import confident_cross_entropy
 from ...functional.pseudo_label import confidence_and_label, confident_ratio, label_entropy
 from ..mixers import build_mixer
@@ -85,6 +85,13 @@ class IMAS(MeanTeacherSegmentor):
         'intensity': {'type': 'IntensityMix'},
         'cutmix': {'type': 'AdaptiveCutMix'},
     }
+    readings = {
+        'adaptive_loss': 'weights of Eq. 10 (1 - hardness), not of Algorithm 1',
+        'ignore_background': 'class 0 left out of Eq. 6',
+        'untriggered': 'Eq. 10 where CutMix is not triggered',
+        'ignore_padding': 'padding not learnt from',
+        'weak_in_joint_forward': 'weak view in the statistics of batch normalisation',
+    }
 
     def __init__(self, segmentor: dict, **kwargs) -> None:
         super().__init__(segmentor, **kwargs)
@@ -139,7 +146,7 @@ class IMAS(MeanTeacherSegmentor):
         valid = None
         if cfg['ignore_padding']:
             valid = torch.cat([sample.valid_mask.data for sample in data_samples['weak']])
-        agreement = self._agreement(label_s, label, valid)
+        agreement = pixel_agreement(label_s, label, valid)
         gamma = hardness(
             label_s,
             confidence_s,
@@ -200,10 +207,3 @@ class IMAS(MeanTeacherSegmentor):
         if cfg['adaptive_loss']:
             per_image = (1 - targets.hardness) * per_image
         return cfg['unlabeled_weight'] * per_image.mean()
-
-    def _agreement(self, first: Tensor, second: Tensor, valid: Tensor | None) -> Tensor:
-        """Share of the valid pixels on which both maps (N, H, W) agree."""
-        same = first == second
-        if valid is None:
-            return same.float().mean()
-        return (same & valid).sum() / valid.sum().clamp(min=1)

@@ -20,6 +20,7 @@ class MeanTeacherSegmentor(SemiSegmentor):
     """
 
     networks = ('student', 'teacher')
+    default_predictor = 'teacher'
     required_hooks = ('MeanTeacherHook',)
 
     def __init__(self, segmentor: dict, **kwargs) -> None:

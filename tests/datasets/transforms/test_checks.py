@@ -59,7 +59,7 @@ def test_other_modes(tmp_path, picture, mode, name, said):
     picture.convert(mode).save(path)
     with pytest.raises(
         ValueError,
-        match=rf'{name} is {said} \(mode {mode}\), not 8-bit RGB: convert .*check_files=False',
+        match=rf'{name} is {said} \(mode {mode}\), not 8-bit RGB: convert .*check_files=.complete.',
     ):
         check(path)
     check(path, rgb=False)

@@ -205,6 +205,8 @@ def test_bad_settings(transform, settings, said):
 @pytest.mark.parametrize('transform', TRANSFORMS)
 @pytest.mark.parametrize('array', [np.zeros((4, 4, 3), np.float32), np.zeros((4, 4), np.uint8)])
 def test_bad_image(transform, array):
-    said = rf'{transform.__name__} works on uint8 images \(H, W, 3\)'
+    if transform is RandomGaussianBlur and array.dtype == np.uint8:
+        pytest.skip('blurs any channels')
+    said = rf'{transform.__name__} works on uint8 images \(H, W, [3C]\)'
     with pytest.raises(ValueError, match=said):
         transform(prob=0.0)(dict(img=array))

@@ -192,6 +192,12 @@ def test_own_ranges_replace_the_papers():
         (dict(ranges=dict(posterize=(0, 4))), 'posterize'),
         (dict(ranges=dict(posterize=(4.0, 8.0))), 'two integers'),
         (dict(ranges=dict(hue=(0, 0.6))), 'hue'),
+        (
+            dict(operations=('invert', 'gamma')),
+            r"operations=\('invert', 'gamma'\) must be some of identity",
+        ),
+        (dict(operations=()), 'must be some of'),
+        (dict(operations='invert'), 'must be some of'),
     ],
 )
 def test_bad_settings(settings, said):
@@ -203,3 +209,51 @@ def test_bad_settings(settings, said):
 def test_bad_image(image):
     with pytest.raises(ValueError, match=r'works on uint8 images \(H, W, 3\)'):
         RandomIntensity()(dict(img=image))
+
+
+GREY = tuple(name for name in RandomIntensity().operations if name not in ('color', 'hue'))
+STRENGTHS = dict(
+    gaussian_blur=1.5, contrast=0.3, sharpness=0.4, brightness=0.5, posterize=4, solarize=99
+)
+
+
+@pytest.mark.parametrize('name', GREY)
+def test_grey_images_change_as_their_copies_in_three_channels(name):
+    image = np.random.default_rng(0).integers(0, 256, (9, 7), dtype=np.uint8)
+    operations = [(name, STRENGTHS.get(name))]
+    grey = RandomIntensity.apply(image, operations)
+    rgb = RandomIntensity.apply(np.stack([image] * 3, axis=-1), operations)
+    assert grey.shape == image.shape
+    assert grey.dtype == np.uint8
+    # Pillow's weights of the three channels round the mean that contrast turns around.
+    assert np.abs(grey.astype(int) - rgb[..., 0]).max() <= (name == 'contrast')
+
+
+@pytest.mark.parametrize('name', [name for name in GREY if name != 'contrast'])
+def test_channels_change_as_images_of_one_channel(name):
+    image = np.random.default_rng(0).integers(0, 256, (9, 7, 5), dtype=np.uint8)
+    operations = [(name, STRENGTHS.get(name))]
+    changed = RandomIntensity.apply(image, operations)
+    for channel in range(5):
+        alone = RandomIntensity.apply(np.ascontiguousarray(image[..., channel]), operations)
+        assert np.array_equal(changed[..., channel], alone)
+
+
+def test_only_the_operations_that_are_named():
+    transform = RandomIntensity(operations=('invert',))
+    image = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
+    twice = transform(dict(img=image))
+    assert np.array_equal(twice['img'], image)
+    assert np.array_equal(
+        RandomIntensity(1, operations=('invert',))(dict(img=image))['img'], 255 - image
+    )
+
+
+def test_colours_of_other_images_are_refused_at_once():
+    with pytest.raises(
+        ValueError, match='or set operations without color, hue, or leave it out'
+    ) as error:
+        RandomIntensity()(dict(img=np.zeros((4, 4, 4), np.uint8)))
+    assert '(4, 4, 4)' in str(error.value)
+    with pytest.raises(ValueError, match='not on uint16'):
+        RandomIntensity(operations=('invert',))(dict(img=np.zeros((4, 4), np.uint16)))

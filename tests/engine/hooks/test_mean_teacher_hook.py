@@ -79,8 +79,11 @@ def test_warm_up_goes_on_after_a_resume(model):
     assert decays == pytest.approx([6 / 7, 7 / 8])
 
 
-def test_model_is_told_the_iteration(model):
-    runner, hook = make_runner(model), MeanTeacherHook()
+def test_model_is_told_the_length_and_the_iteration(model):
+    runner, hook = make_runner(model, max_iters=90), MeanTeacherHook()
+    assert model.length is None
+    hook.before_train(runner)
+    assert model.length == 90
     runner.iter = 7
     hook.before_train_iter(runner, 0)
     assert model.iteration == 7

@@ -1,3 +1,4 @@
+import json
 import logging
 from types import SimpleNamespace
 
@@ -14,8 +15,11 @@ from mmseg_semi.datasets import (
     LabeledUnlabeledSampler,
     SelfTrainingDataset,
     ShuffledSampler,
+    fingerprints,
 )
+from mmseg_semi.datasets.fingerprints import describe
 from mmseg_semi.engine import AtomicCheckpointHook, MeanTeacherHook, StartupCheckHook
+from mmseg_semi.models import SemiSegmentor
 
 
 class Data:
@@ -207,6 +211,107 @@ def test_validation_without_padding_to_patches_is_warned_about(test_cfg, warned,
     assert ('test_cfg=dict(size_divisor=14)' in caplog.text) == warned
 
 
+# ------------------------------------------------------------------------------------ what is trained on
+
+
+def log_of(runner, caplog):
+    with caplog.at_level(logging.INFO):
+        StartupCheckHook().before_train(runner)
+    return [record.getMessage() for record in caplog.records if record.levelno == logging.INFO]
+
+
+@pytest.fixture
+def registry(monkeypatch):
+    """Published lists of 20 images: 'one', and 'two', which has 4 of them."""
+    one = describe('voc12', 'labeled', [('one', 'Author 1_16')], map(str, range(20)))
+    two = describe('voc12', 'labeled', [('two', 'Author 1_8')], map(str, range(16, 36)))
+    lists = (one._replace(common={two.sha256: 4}), two._replace(common={one.sha256: 4}))
+    monkeypatch.setattr(fingerprints, 'published', lambda path=None: lists)
+
+
+@pytest.mark.parametrize(
+    ('ids', 'said'),
+    [
+        (
+            range(20),
+            'Labelled list: Pascal VOC 2012, one, 20 images (Author 1_16); not to be taken for Pascal VOC '
+            '2012, two, 20 images (Author 1_8), 4 of them in common.',
+        ),
+        (
+            range(1, 20),
+            'Labelled list: unknown, no published partition; nearest: Pascal VOC 2012, one, 20 images (Author '
+            '1_16), 19 of them in common.',
+        ),
+        # One image of twelve is chance.
+        ([0, *range(100, 111)], 'Labelled list: unknown, no published partition.'),
+        ([*range(100, 103)], 'Labelled list: unknown, no published partition.'),
+    ],
+)
+@pytest.mark.parametrize('kind', ['method', 'self-training', 'supervised'])
+def test_the_partition_is_named(registry, caplog, ids, said, kind):
+    paths = [f'/data/JPEGImages/{i}.jpg' for i in reversed(ids)]
+    if kind == 'method':
+        runner = make_runner(labeled=paths)
+    elif kind == 'self-training':
+        runner = self_training_runner()
+        runner.train_dataloader.dataset.labeled = Data(paths)
+    else:
+        runner = make_runner(model='EncoderDecoder')
+        runner.train_dataloader.dataset = Data(paths)
+    assert said in log_of(runner, caplog)
+
+
+def test_city_folders_and_endings_do_not_hide_a_partition(monkeypatch, caplog):
+    ids = [f'ulm/ulm_{i:06d}_000019' for i in range(4)]
+    entry = describe('cityscapes', 'labeled', [('u2pl', 'U2PL 4')], ids)
+    monkeypatch.setattr(fingerprints, 'published', lambda path=None: (entry,))
+    paths = [f'data/leftImg8bit/train/{i}_leftImg8bit.png' for i in ids]
+    lines = log_of(make_runner(labeled=paths), caplog)
+    assert 'Labelled list: Cityscapes, u2pl, 4 images (U2PL 4).' in lines
+
+
+def test_supervised_training_is_reported(caplog):
+    runner = make_runner(model='EncoderDecoder')
+    runner.train_dataloader.dataset = Data([f'{i}.png' for i in range(9)])
+    lines = log_of(runner, caplog)
+    assert (
+        'Supervised training: 9 labelled images; 4 per process, 1 processes, accumulation 2: an effective '
+        'batch of 8; 2 iterations per pass over the list.'
+    ) in lines
+
+
+def test_every_reading_is_named_and_marked_where_it_is_not_the_default(caplog):
+    runner = make_runner(hooks=[MeanTeacherHook(decay=0.99, copy_epochs=1), AtomicCheckpointHook()])
+    runner.model.semi_train_cfg['untriggered'] = 'literal'
+    (line,) = [line for line in log_of(runner, caplog) if line.startswith('Readings of what')]
+    assert line.startswith(
+        'Readings of what the paper of IMAS leaves open: adaptive_loss=True: weights'
+    )
+    assert '; untriggered=literal (not the default): Eq. 10 where CutMix is not triggered; ' in line
+    assert line.count('(not the default)') == 1
+    assert line.endswith(
+        "the teacher's decay at step i: min(1 - 1 / (i + 1), 0.99), 0 during the first 1 passes."
+    )
+
+
+def test_readings_are_settings():
+    methods = {cls for cls in MODELS.module_dict.values() if issubclass_of_method(cls)}
+    assert {'IMAS', 'ESL', 'DeS4'} <= {cls.__name__ for cls in methods if cls.readings}
+    for cls in methods:
+        assert set(cls.readings) <= set(cls.train_defaults), cls.__name__
+
+
+def issubclass_of_method(cls):
+    return isinstance(cls, type) and issubclass(cls, SemiSegmentor)
+
+
+def test_rules_of_the_decay():
+    assert MeanTeacherHook(decay=0.9, warmup='none').reading == "the teacher's decay at step i: 0.9"
+    assert MeanTeacherHook(decay=0.9, copy_steps=7).reading == (
+        "the teacher's decay at step i: min(1 - 1 / (i + 1), 0.9), 0 during the first 7 steps"
+    )
+
+
 # ------------------------------------------------------------------------------------ self-training
 
 
@@ -263,3 +368,13 @@ def test_pseudo_labelled_validation_image_is_refused():
     runner.val_dataloader.dataset = Data(['u1'])
     with pytest.raises(ValueError, match='1 pseudo-labelled images are also validation images'):
         StartupCheckHook().before_train(runner)
+
+
+def test_pseudo_labels_tell_how_they_were_made(tmp_path, caplog):
+    runner = self_training_runner()
+    summary = {'checkpoint': 'teacher.pth', 'settings': {'scales': [0.5, 1.0], 'flip': True}}
+    (tmp_path / 'pseudo_labels.json').write_text(json.dumps(summary))
+    runner.train_dataloader.dataset.pseudo_labeled.labels = [str(tmp_path)]
+    assert (
+        f'Pseudo-labels of {tmp_path}: by teacher.pth, scales [0.5, 1.0], mirrored: True.'
+    ) in log_of(runner, caplog)

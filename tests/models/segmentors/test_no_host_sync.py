@@ -26,12 +26,24 @@ def on_device(batch):
 
 SETTINGS = {
     'IMAS': {'tau': 0.28},
+    'CPS': {'cutmix': None},
     'MeanTeacher': {'rampup_iters': 5},
     'CutMixSeg': {'tau': 0.28},
     'FixMatch': {'tau': 0.28},
     'DeS4': {},
+    'GPS': {'cutmix': 'in_batch'},
     'UniMatch': {'tau': 0.28},
     'UniMatchV2': {'tau': 0.28},
+    'U2PL': {
+        'anchor_pixels': 'surest',
+        'class_average': 'present',
+        'representation': {'channels': 8, 'out_channels': 8},
+        'queue_size': 20,
+        'background_queue_size': 30,
+        'keys_per_step': 8,
+        'num_anchors': 4,
+        'num_negatives': 6,
+    },
     'ESL': {
         'anchor_threshold': 0.26,
         'num_parts': 2,
@@ -59,17 +71,14 @@ def test_step_and_average_never_wait(loss, ignore_padding, method):
         },
     )
     batch = on_device(collated_batch(2, 3))
-
-    def step():
-        model.train_step(batch, wrapper)
-        if 'teacher' in model.networks:
-            model.update_teacher(0.99)
-
+    average = getattr(model, 'update_teacher', lambda decay: None)
     for _ in range(3):  # cuDNN and the allocator settle
-        step()
+        model.train_step(batch, wrapper)
+        average(0.99)
     torch.cuda.set_sync_debug_mode('error')
     try:
-        step()
+        model.train_step(batch, wrapper)
+        average(0.99)
     finally:
         torch.cuda.set_sync_debug_mode('default')
 
@@ -103,4 +112,4 @@ def test_losses_read_no_value_back(method, ignore_padding):
                     sample.set_data({name: PixelData(data=pretended(sample.get(name).data))})
         losses = model.loss(inputs, batch['data_samples'])
         assert all(value.device.type == 'cuda' for value in losses.values())
-        assert 'decode.loss_ce' in losses
+        assert any(key.endswith('decode.loss_ce') for key in losses)

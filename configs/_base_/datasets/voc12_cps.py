@@ -1,0 +1,23 @@
+# Pascal VOC 2012 as CPS's code sees it: its scales, crop and lists; padded at the bottom and at the right. 2
+# labelled and 4 unlabelled images on each of 4 GPUs, of which the second 2 are pasted into the first: 8 + 8 are
+# learnt in a step.
+_base_ = ['./voc12_semi.py', './cps_augmentation.py']
+crop_size = (512, 512)
+geometry = [*_base_.scale_and_flip, dict(type='RandomCrop', crop_size=crop_size)]
+train_pipeline = [*_base_.train_pipeline[:2], *geometry, dict(type='PackSegInputs')]
+# CutMix is the only strong augmentation.
+unlabeled_pipeline = [
+    *_base_.unlabeled_pipeline[:2],
+    *geometry,
+    dict(type='PackUnlabeledInputs'),
+]
+train_dataloader = dict(
+    batch_size=6,
+    sampler=dict(labeled=2, unlabeled=4),
+    dataset=dict(
+        labeled=dict(ann_file='splits/blender-cps/1323/labeled.txt', pipeline=train_pipeline),
+        unlabeled=dict(
+            ann_file='splits/blender-cps/1323/unlabeled.txt', pipeline=unlabeled_pipeline
+        ),
+    ),
+)

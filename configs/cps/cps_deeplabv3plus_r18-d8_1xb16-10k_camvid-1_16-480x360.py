@@ -1,0 +1,30 @@
+# CPS, CamVid 1/16 (23 labelled, 344 unlabelled), from scratch on one GPU, and the lead of the
+# other CamVid configs here. Another split of the same size: set ann_file of both children to
+# splits/1_16/seed1/... by --cfg-options.
+_base_ = [
+    '../_base_/models/deeplabv3plus_r18_camvid.py',
+    '../_base_/datasets/camvid_semi.py',
+    '../_base_/schedules/adamw_poly.py',
+    '../_base_/runtime/cps_runtime.py',
+]
+model = dict(
+    _delete_=True,
+    type='CPS',
+    data_preprocessor=dict(
+        _base_.data_preprocessor, type='MultiBranchDataPreprocessor', size=_base_.crop_size
+    ),
+    # Without dropout, since networks label in train mode.
+    segmentor=dict(_base_.model, decode_head=dict(_base_.model.decode_head, dropout_ratio=0)),
+    # From scratch: a supervised start and a low weight, since every pixel has a pseudo-label.
+    semi_train_cfg=dict(cutmix='in_batch', cps_weight=0.5, unlabeled_start=2000),
+    semi_test_cfg=dict(predict_on='student1'),
+)
+train_dataloader = dict(
+    dataset=dict(
+        unlabeled=dict(
+            # CutMix is the only strong augmentation.
+            pipeline=[*_base_.unlabeled_pipeline[:-1], dict(type='PackUnlabeledInputs')]
+        )
+    )
+)
+train_cfg = dict(max_iters=10000, val_interval=1000)

@@ -1,0 +1,37 @@
+# GPS, CamVid 1/16 at 128 x 96, from scratch: a check on one core that the method learns, not a
+# benchmark. 600 iterations for the teacher, and as many for all three networks.
+_base_ = [
+    '../_base_/models/deeplabv3plus_r18-tiny_camvid.py',
+    '../_base_/datasets/camvid_tiny_semi.py',
+    '../_base_/schedules/adamw_poly.py',
+    '../_base_/runtime/gps_runtime.py',
+]
+model = dict(
+    _delete_=True,
+    type='GPS',
+    data_preprocessor=dict(
+        _base_.data_preprocessor, type='MultiBranchDataPreprocessor', size=_base_.crop_size
+    ),
+    # Without dropout, since networks label in train mode.
+    segmentor=dict(_base_.model, decode_head=dict(_base_.model.decode_head, dropout_ratio=0)),
+    # From scratch: a supervised start and low weights, since every pixel has a pseudo-label.
+    semi_train_cfg=dict(cutmix='in_batch', alpha=0.5, beta=0.5, gamma=0.5, unlabeled_start=200),
+    semi_test_cfg=dict(predict_on='student1'),
+)
+# The teacher stays at the rate with which its own training ended.
+param_scheduler = dict(
+    _delete_=True,
+    students=_base_.param_scheduler,
+    teacher=[dict(type='FinalPolyLR', power=0.9, by_epoch=False)],
+)
+train_dataloader = dict(
+    dataset=dict(
+        unlabeled=dict(
+            # CutMix is the only strong augmentation.
+            pipeline=[*_base_.unlabeled_pipeline[:-1], dict(type='PackUnlabeledInputs')]
+        )
+    )
+)
+optim_wrapper = dict(optimizer=dict(lr=4e-3))
+train_cfg = dict(max_iters=600, val_interval=600)
+default_hooks = dict(checkpoint=dict(interval=200))

@@ -1,0 +1,53 @@
+# U2PL, Pascal VOC 2012 classic 1/1 (1464 labelled, 9118 unlabelled), and the lead of the other VOC
+# configs here. 4 GPUs with 4 + 4 images each: CutMix pairs, unreliable shares, anchors and centres are of
+# each GPU's images, the bank of all.
+#
+# The paper's settings and network: output stride 8, ASPP rates 12, 24, 36, multi-grid.
+_base_ = [
+    '../_base_/models/deeplabv3plus_r101-d8_esl.py',
+    '../_base_/datasets/voc12_semi.py',
+    '../_base_/schedules/sgd_poly_voc12.py',
+    '../_base_/runtime/u2pl_runtime.py',
+]
+
+# 80 passes over 9118 unlabelled images, 16 a step, the first without them; evaluated and saved after each.
+iters_per_epoch = 9118 // 16
+train_cfg = dict(max_iters=80 * iters_per_epoch, val_interval=iters_per_epoch)
+default_hooks = dict(checkpoint=dict(interval=iters_per_epoch))
+
+model = dict(
+    _delete_=True,
+    type='U2PL',
+    data_preprocessor=dict(
+        _base_.data_preprocessor, type='MultiBranchDataPreprocessor', size=_base_.crop_size
+    ),
+    segmentor=_base_.model,
+    semi_train_cfg=dict(
+        unlabeled_weight=1.0,
+        contrast_weight=0.1,
+        unreliable_share=0.2,
+        anchor_threshold=0.3,
+        # As in the authors' code, by which their results came about; the paper prints 50 and 256.
+        num_anchors=256,
+        num_negatives=50,
+        temperature=0.5,
+        low_rank=3,
+        high_rank=20,
+        ignore_padding=False,  # all pixels have a pseudo-label
+        unlabeled_start=iters_per_epoch,
+    ),
+    semi_test_cfg=dict(predict_on='teacher'),
+)
+# The teacher begins as a copy of the student that the first pass leaves.
+custom_hooks = [
+    *_base_.custom_hooks[:-1],
+    dict(type='MeanTeacherHook', decay=0.99, warmup='ratio', copy_epochs=1, buffers='average'),
+]
+train_dataloader = dict(
+    dataset=dict(
+        unlabeled=dict(
+            # CutMix is the only strong augmentation.
+            pipeline=[*_base_.unlabeled_pipeline[:-1], dict(type='PackUnlabeledInputs')]
+        )
+    )
+)

@@ -1,0 +1,49 @@
+# U2PL, Cityscapes 1/8 (372 labelled, 2603 unlabelled, lists of U2PL), and the lead of the other
+# Cityscapes configs here. 8 GPUs with 2 + 2 images each: CutMix pairs, unreliable shares, anchors, centres
+# and hard example mining are of each GPU's images, the bank of all.
+#
+# The paper's settings and network: output stride 8, ASPP rates 12, 24, 36, multi-grid, hard example
+# mining, an auxiliary head, whole windows whose logits are averaged.
+_base_ = [
+    '../_base_/models/deeplabv3plus_r101-d8_esl_cityscapes.py',
+    '../_base_/datasets/cityscapes_semi.py',
+    '../_base_/schedules/sgd_poly_cityscapes.py',
+    '../_base_/runtime/u2pl_runtime.py',
+]
+model = dict(
+    _delete_=True,
+    type='U2PL',
+    data_preprocessor=dict(
+        _base_.data_preprocessor, type='MultiBranchDataPreprocessor', size=_base_.crop_size
+    ),
+    segmentor=_base_.model,
+    semi_train_cfg=dict(
+        unlabeled_weight=1.0,
+        contrast_weight=0.1,
+        unreliable_share=0.2,
+        anchor_threshold=0.3,
+        # As in the authors' code, by which their results came about; the paper prints 50 and 256.
+        num_anchors=256,
+        num_negatives=50,
+        temperature=0.5,
+        low_rank=3,
+        high_rank=20,
+        ignore_padding=False,  # all pixels have a pseudo-label
+    ),
+    semi_test_cfg=dict(predict_on='teacher'),
+)
+train_dataloader = dict(
+    batch_size=4,
+    sampler=dict(labeled=2, unlabeled=2),
+    dataset=dict(
+        unlabeled=dict(
+            # CutMix is the only strong augmentation.
+            pipeline=[*_base_.unlabeled_pipeline[:-1], dict(type='PackUnlabeledInputs')]
+        )
+    ),
+)
+
+# 200 passes over 2603 unlabelled images, 16 a step; evaluated and saved after every fourth.
+iters_per_epoch = 2603 // 16
+train_cfg = dict(max_iters=200 * iters_per_epoch, val_interval=4 * iters_per_epoch)
+default_hooks = dict(checkpoint=dict(interval=4 * iters_per_epoch))

@@ -1,0 +1,34 @@
+# U2PL, CamVid 1/16 (23 labelled, 344 unlabelled), from scratch on one GPU, and the lead of the
+# other CamVid configs here. Another split of the same size: set ann_file of both children to
+# splits/1_16/seed1/... by --cfg-options.
+_base_ = [
+    '../_base_/models/deeplabv3plus_r18_camvid.py',
+    '../_base_/datasets/camvid_semi.py',
+    '../_base_/schedules/adamw_poly.py',
+    '../_base_/runtime/u2pl_runtime.py',
+]
+model = dict(
+    _delete_=True,
+    type='U2PL',
+    data_preprocessor=dict(
+        _base_.data_preprocessor, type='MultiBranchDataPreprocessor', size=_base_.crop_size
+    ),
+    segmentor=_base_.model,
+    semi_train_cfg=dict(
+        # Vectors as narrow as the network.
+        representation=dict(channels=128, out_channels=128),
+        # From scratch: a weight below 1 and a supervised start.
+        unlabeled_weight=0.5,
+        unlabeled_start=2000,
+    ),
+    semi_test_cfg=dict(predict_on='teacher'),
+)
+train_dataloader = dict(
+    dataset=dict(
+        unlabeled=dict(
+            # CutMix is the only strong augmentation.
+            pipeline=[*_base_.unlabeled_pipeline[:-1], dict(type='PackUnlabeledInputs')]
+        )
+    )
+)
+train_cfg = dict(max_iters=10000, val_interval=1000)

@@ -1,0 +1,27 @@
+"""Methods in one frame: their configs by name, what must be equal, what came out, one table."""
+
+from .configs import data_root_keys, drawn_seed_keys, find_config, trainings_of
+from .fairness import DECISIVE, common_reference, differences, facts, iterations_of
+from .report import Row, Run, csv_text, markdown, rows
+from .results import Cost, Score, read_cost, read_scores
+
+__all__ = [
+    'DECISIVE',
+    'Cost',
+    'Row',
+    'Run',
+    'Score',
+    'common_reference',
+    'csv_text',
+    'data_root_keys',
+    'differences',
+    'drawn_seed_keys',
+    'facts',
+    'find_config',
+    'iterations_of',
+    'markdown',
+    'read_cost',
+    'read_scores',
+    'rows',
+    'trainings_of',
+]

@@ -1,0 +1,110 @@
+"""Which config a method's name means, and what a comparison sets in all of them alike."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from mmengine.config import Config
+
+from ..compat import config_root
+from ..engine.runner.stages import TrainStage, build_stages
+
+#: {method}_{head}_{network}_{schedule}_{dataset}[-{partition}]-{crop}.py, as docs/configs.md has it.
+NAME = re.compile(
+    r'(?P<method>[a-z0-9-]+)_(?P<head>[a-z0-9]+)_(?P<network>[a-z0-9-]+)_'
+    r'(?P<schedule>(\d+xb\d+-)?\d+(e|k|iter))_'
+    r'(?P<dataset>[a-z0-9]+)(-(?P<partition>[a-z0-9_-]+))?-(?P<crop>\d+x\d+)\.py'
+)
+
+
+def find_config(method: str, root: str | Path | None = None, **parts: str | None) -> Path:
+    """The config of a method whose name has these parts.
+
+    Args:
+        method: first part of the name, ``imas`` or ``imas-official``; an underscore stands for a dash.
+        root: folder of configs. Default: this package's.
+        **parts: further parts, by the names of the groups of :data:`NAME`; None leaves one open.
+
+    Raises:
+        ValueError: There is none, or there are several; the sentence lists the candidates.
+    """
+    root = Path(config_root('mmseg_semi') if root is None else root)
+    method = method.replace('_', '-')
+    wanted = {key: value for key, value in parts.items() if value is not None}
+    named = [(path, NAME.fullmatch(path.name)) for path in sorted(root.glob('*/*.py'))]
+    named = [(path, said) for path, said in named if said]
+    mine = [(path, said) for path, said in named if said['method'] == method]
+    if not mine:
+        known = sorted({said['method'] for _, said in named})
+        raise ValueError(
+            f'{method!r} is no method of {root} and no config file: choose of {", ".join(known)}.'
+        )
+    fitting = [(p, said) for p, said in mine if all(said[k] == v for k, v in wanted.items())]
+    if len(fitting) == 1:
+        return fitting[0][0]
+    described = ', '.join(f'{key}={value}' for key, value in wanted.items()) or 'no further part'
+    if fitting:
+        raise ValueError(
+            f'{len(fitting)} configs of {method} have {described}: say more of the name, or give one of '
+            f'{_listed(fitting)} by its path.'
+        )
+    # Those that miss the least come first.
+    mine.sort(key=lambda entry: sum(entry[1][key] != value for key, value in wanted.items()))
+    raise ValueError(
+        f'{method} has no config with {described}: it has {_listed(mine)}; change a part, or give a config '
+        'file by its path.'
+    )
+
+
+def _listed(found: list, most: int = 6) -> str:
+    names = [path.name for path, _ in found]
+    more = f' and {len(names) - most} more' if len(names) > most else ''
+    return ', '.join(names[:most]) + more
+
+
+def drawn_seed_keys(cfg: Config) -> list[str]:
+    """Dotted keys of the seeds of all sets of drawn images: another seed draws other images everywhere."""
+    return [
+        f'{stage}_dataloader.{key}.seed'
+        for stage in ('train', 'val', 'test')
+        for key, value in _dicts(cfg.get(f'{stage}_dataloader') or {})
+        if value.get('type') == 'ShapesDataset'
+    ]
+
+
+def data_root_keys(cfg: Config) -> list[str]:
+    """Dotted keys of the folders that the datasets of a config are below."""
+    return [
+        f'{stage}_dataloader.{key}.data_root'
+        for stage in ('train', 'val', 'test')
+        for key, value in _dicts(cfg.get(f'{stage}_dataloader') or {})
+        if value.get('data_root')
+    ]
+
+
+def _dicts(config: dict, key: str = '') -> Iterator[tuple[str, dict]]:
+    """Every dict below a config with its dotted key."""
+    for name, value in config.items():
+        if isinstance(value, dict):
+            place = f'{key}.{name}' if key else name
+            yield place, value
+            yield from _dicts(value, place)
+
+
+def trainings_of(cfg: Config) -> dict[str, Config]:
+    """The trainings of a config by stage, the one that makes the result last; one without stages is ``''``.
+
+    Raises:
+        ValueError: The stages do not fit each other, or none is a training.
+    """
+    if not cfg.get('stages'):
+        return {'': cfg}
+    stages = build_stages(cfg)
+    found = {
+        name: stage.config() for name, stage in stages.items() if isinstance(stage, TrainStage)
+    }
+    if not found:
+        raise ValueError(f'{cfg.filename} has stages, and none of them is a TrainStage.')
+    return found

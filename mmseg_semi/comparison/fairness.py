@@ -1,0 +1,200 @@
+"""What methods must have in common before their figures may stand in one table, read from their configs."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from mmengine.config import Config
+
+from ..datasets.children import build_child
+from ..engine.runner.staged_runner import first_difference
+from .configs import trainings_of
+
+IMAGES = ('labelled images', 'unlabelled images', 'validation images')
+#: Figures are not comparable where one of these differs.
+DECISIVE = ('iterations', *IMAGES, 'metric')
+#: What differs here belongs to the table.
+TELLING = (
+    'validation pipeline',
+    'labelled images per step',
+    'crop',
+    'network',
+    'augmentation of labelled images',
+    'geometry of unlabelled images',
+    'optimizer',
+    'learning rate',
+)
+#: Transforms that are the same for labelled and unlabelled images, and all views.
+_GEOMETRY = ('RandomResize', 'Resize', 'Pad', 'RandomFlip', 'RandomCrop', 'RandomRotFlip')
+
+
+def facts(cfg: Config) -> dict[str, Any]:
+    """What a comparison depends on, of the training that makes the result.
+
+    Args:
+        cfg: resolved config of a method; its data are looked at, its images are not.
+
+    Returns:
+        A plain value for each of :data:`DECISIVE` and :data:`TELLING`; ``unlabelled images`` is None for a
+        method without any.
+
+    Raises:
+        FileNotFoundError: a list or folder of the data is missing.
+        ValueError: a dataset has no image, or the training counts epochs.
+    """
+    last = list(trainings_of(cfg).values())[-1]
+    labeled, unlabeled = children(last)
+    network = _plain(last.model.get('segmentor', last.model))
+    network.pop('data_preprocessor', None)
+    labeled_paths = images_of('labeled', labeled)
+    unlabeled_paths = None if unlabeled is None else images_of('unlabeled', unlabeled)
+    per_step, _ = images_per_step(last, len(labeled_paths), len(unlabeled_paths or ()))
+    # Its own config's pipeline; in self-training the images' are the child's.
+    pipeline = _plain(labeled.pipeline)
+    wrapper = _plain(last.optim_wrapper)
+    return {
+        'iterations': iterations_of(last),
+        'labelled images': labeled_paths,
+        'unlabelled images': unlabeled_paths,
+        'validation images': images_of('validation', last.val_dataloader.dataset),
+        'metric': _plain(last.val_evaluator),
+        'validation pipeline': _plain(last.val_dataloader.dataset.pipeline),
+        'labelled images per step': round(per_step, 2),
+        'crop': [list(t['crop_size']) for t in pipeline if t['type'] == 'RandomCrop'],
+        'network': network,
+        'augmentation of labelled images': pipeline,
+        'geometry of unlabelled images': _geometry(last, pipeline),
+        'optimizer': {key: wrapper.get(key) for key in ('optimizer', 'paramwise_cfg')},
+        'learning rate': _plain(last.param_scheduler),
+    }
+
+
+def differences(of: Mapping[str, Any], reference: Mapping[str, Any]) -> dict[str, str]:
+    """Facts that differ from the reference's, each with a few words on how.
+
+    Unlabelled images are compared where both have any.
+    """
+    found = {}
+    for name in (*DECISIVE, *TELLING):
+        here, there = of[name], reference[name]
+        if here == there or here is None or there is None:
+            continue
+        if name in IMAGES:
+            shared = len(set(here) & set(there))
+            found[name] = f'{len(here)}, not {len(there)}, {shared} of them the same'
+        elif isinstance(here, (dict, list)):
+            found[name] = _changed(here, there)
+        else:
+            found[name] = f'{here}, not {there}'
+    return found
+
+
+def common_reference(all_facts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """What the others are compared with: of each fact the first method's that has it."""
+    reference: dict[str, Any] = {}
+    for found in all_facts:
+        for name, value in found.items():
+            if reference.get(name) is None:
+                reference[name] = value
+    return reference
+
+
+def children(training: Config) -> tuple[Mapping, Mapping | None]:
+    """Configs of the labelled and of the unlabelled dataset of a training."""
+    dataset = training.train_dataloader.dataset
+    if dataset.type == 'LabeledUnlabeledDataset':
+        return dataset.labeled, dataset.unlabeled
+    if dataset.type == 'SelfTrainingDataset':
+        return dataset.labeled, (dataset.get('pseudo_labeled') or {}).get('images')
+    return dataset, None
+
+
+def images_of(kind: str, dataset: Mapping) -> list[str]:
+    """Paths of the images of a dataset's config, with their masks', sorted; no file of them is opened."""
+    config = {**_plain(dataset), 'pipeline': []}
+    child = build_child(kind, config)
+    infos = (child.get_data_info(index) for index in range(len(child)))
+    return sorted(
+        ' '.join(filter(None, map(info.get, ('img_path', 'seg_map_path')))) for info in infos
+    )
+
+
+def iterations_of(training: Config) -> int:
+    """Length of a training.
+
+    Raises:
+        ValueError: it counts epochs.
+    """
+    iterations = training.train_cfg.get('max_iters')
+    if iterations is None:
+        raise ValueError(
+            f'{training.filename} trains for {training.train_cfg.get("max_epochs")} epochs of its own list, '
+            'which no other method can be trained for: give a config with train_cfg.max_iters.'
+        )
+    return iterations
+
+
+def images_per_step(training: Config, num_labeled: int, num_pseudo: int) -> tuple[float, float]:
+    """Labelled and unlabelled images in an iteration of one process; in self-training, which mixes, the mean.
+
+    Args:
+        training: one training of a method.
+        num_labeled: labelled images.
+        num_pseudo: pseudo-labelled images of this training; only self-training has any.
+    """
+    loader = training.train_dataloader
+    sampler = loader.sampler
+    if 'unlabeled' in sampler:
+        return float(sampler.labeled), float(sampler.unlabeled)
+    if loader.dataset.type != 'SelfTrainingDataset' or not loader.dataset.get('pseudo_labeled'):
+        return float(loader.batch_size), 0.0
+    # As SelfTrainingDataset repeats them.
+    labeled = num_labeled * max(1, -(-num_pseudo // num_labeled))
+    share = labeled / (labeled + num_pseudo)
+    return loader.batch_size * share, loader.batch_size * (1 - share)
+
+
+def _geometry(training: Config, labeled_pipeline: list) -> list | None:
+    """Steps of the unlabelled images' pipeline that shape all views alike; None without such images."""
+    dataset = training.train_dataloader.dataset
+    child = dataset.get('unlabeled') or dataset.get('pseudo_labeled')
+    if not child or dataset.type not in ('LabeledUnlabeledDataset', 'SelfTrainingDataset'):
+        return None
+    known = {*_GEOMETRY, *(t['type'] for t in labeled_pipeline)}
+    skipped = ('Load', 'Pack', 'Check')
+    pipeline = _plain(child.pipeline)
+    return [t for t in pipeline if t['type'] in known and not t['type'].startswith(skipped)]
+
+
+def _changed(here, there) -> str:
+    key, before, now = first_difference(_indexed(there), _indexed(here))
+    return (
+        f'{key}: {_short(now)}, not {_short(before)}'
+        if key
+        else f'{_short(now)}, not {_short(before)}'
+    )
+
+
+def _indexed(value):
+    """Lists as dicts, so that a difference within is found; of another length they differ as a whole."""
+    if isinstance(value, dict):
+        return {str(key): _indexed(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return {str(index): _indexed(item) for index, item in enumerate(value)}
+    return value
+
+
+def _short(value, most: int = 60) -> str:
+    text = 'nothing' if value is None else str(value)
+    return text if len(text) <= most else f'{text[: most - 3]}...'
+
+
+def _plain(config):
+    """A copy in plain dicts and lists."""
+    if isinstance(config, Mapping):
+        return {key: _plain(value) for key, value in config.items()}
+    if isinstance(config, (list, tuple)):
+        return [_plain(value) for value in config]
+    return copy.deepcopy(config)

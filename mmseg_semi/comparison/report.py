@@ -1,0 +1,287 @@
+"""The table of a comparison: Markdown, and one line per run and network as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import statistics
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from .results import Cost, Score
+
+_MEMORY = {
+    'allocated': "Allocated memory: PyTorch's peak on a GPU in the training iterations",
+    'resident': 'Resident memory: the peak of a training process, that of Python and PyTorch in it',
+}
+
+
+class Run(NamedTuple):
+    """One method with one seed.
+
+    Attributes:
+        method (str): As the table calls it.
+        seed (int): Of the run.
+        config (str): File that it was resolved from.
+        scores (dict[str, Score]): By network; empty unless the run is finished.
+        cost (Cost, optional): None unless it is finished.
+        jobs (int): Runs that shared the machine while it ran.
+        processes (int): Of the run.
+        error (str): Why it is not finished; '' for one that is, or that was not run yet.
+    """
+
+    method: str
+    seed: int
+    config: str
+    scores: dict[str, Score]
+    cost: Cost | None
+    jobs: int = 1
+    processes: int = 1
+    error: str = ''
+
+    @property
+    def status(self) -> str:
+        return 'finished' if self.cost else 'failed' if self.error else 'not run'
+
+
+class Spread(NamedTuple):
+    """Mean over seeds and sample standard deviation; None with one seed."""
+
+    mean: float
+    std: float | None
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        return cls(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
+
+    def __str__(self) -> str:
+        return f'{self.mean:.2f}' if self.std is None else f'{self.mean:.2f} ± {self.std:.2f}'
+
+
+class Row(NamedTuple):
+    """A network of a method over the seeds that are finished.
+
+    Attributes:
+        method, network (str): ``network`` is '' for a method with one.
+        runs (list[Run]): Of the seeds that are finished.
+        last, best (Spread): Of the metric.
+        gain (Spread, optional): Of ``last`` over the baseline's on the same seeds; None without common seeds.
+    """
+
+    method: str
+    network: str
+    runs: list[Run]
+    last: Spread
+    best: Spread
+    gain: Spread | None
+
+    @property
+    def name(self) -> str:
+        return f'{self.method}, {self.network}' if self.network else self.method
+
+
+def rows(runs: Sequence[Run], baseline: str | None = None) -> list[Row]:
+    """Rows in the order of the runs' methods; methods without a finished run have none.
+
+    Args:
+        runs: all runs.
+        baseline: method with one network that gains are over.
+
+    Raises:
+        ValueError: the baseline has several networks.
+    """
+    base: dict[int, float] = {}
+    for run in runs:
+        if run.method == baseline and run.cost:
+            if len(run.scores) > 1:
+                raise ValueError(
+                    f'--baseline {baseline} has the networks {", ".join(run.scores)}: name a method with one.'
+                )
+            (score,) = run.scores.values()
+            base[run.seed] = score.last
+    found = []
+    for method in dict.fromkeys(run.method for run in runs):
+        finished = [run for run in runs if run.method == method and run.cost]
+        for network in dict.fromkeys(name for run in finished for name in run.scores):
+            scores = [run.scores[network] for run in finished]
+            gains = [
+                run.scores[network].last - base[run.seed] for run in finished if run.seed in base
+            ]
+            found.append(
+                Row(
+                    method,
+                    network,
+                    finished,
+                    Spread.of([score.last for score in scores]),
+                    Spread.of([score.best for score in scores]),
+                    Spread.of(gains) if gains else None,
+                )
+            )
+    return found
+
+
+def markdown(
+    runs: Sequence[Run],
+    baseline: str | None,
+    metric: str,
+    differences: dict[str, dict[str, str]],
+    about: Sequence[str] = (),
+) -> str:
+    """The table and what a reader must know to read it.
+
+    Args:
+        runs: all runs.
+        baseline: see :func:`rows`; None leaves the gain out.
+        metric: name of the figures.
+        differences: by method, what differs from the others and how.
+        about: sentences on the whole comparison.
+
+    Raises:
+        ValueError: see :func:`rows`.
+    """
+    table = rows(runs, baseline)
+    costs = [run.cost for run in runs if run.cost]
+    gain = [f'gain on {baseline}, last'] if baseline else []
+    memory = '/'.join(sorted({cost.memory_kind for cost in costs})) or 'peak'
+    head = [
+        '',
+        f'{metric}, last',
+        f'{metric}, best',
+        *gain,
+        's/iteration',
+        f'{memory} memory, MiB',
+        'iterations',
+        'labelled seen',
+        'unlabelled seen',
+        'differs in',
+    ]
+    lines = ['| ' + ' | '.join(head) + ' |', '|---' * len(head) + '|']
+    shown = {row.method for row in table}
+    for method in dict.fromkeys(run.method for run in runs):
+        for row in (row for row in table if row.method == method):
+            lines.append(_line(row, runs, baseline, differences.get(method, {})))
+        if method not in shown:
+            states = sorted({run.status for run in runs if run.method == method})
+            lines.append(f'| {method} | {" and ".join(states)} ' + '| ' * (len(head) - 2) + '|')
+    return '\n'.join([*lines, '', *_notes(runs, metric, differences, about)]) + '\n'
+
+
+def _line(row: Row, runs: Sequence[Run], baseline: str | None, different: dict[str, str]) -> str:
+    costs = [run.cost for run in row.runs]
+    seeds = sum(run.method == row.method for run in runs)
+    name = row.name if len(costs) == seeds else f'{row.name} ({len(costs)} of {seeds} seeds)'
+    cost = costs[0]
+    length = str(cost.iterations)
+    if cost.trainings > 1:
+        length += f' ({cost.total_iterations} in {cost.trainings} trainings)'
+    gain = []
+    if baseline:
+        gain = ['-' if row.gain is None else f'{row.gain.mean:+.2f}']
+    cells = [
+        name,
+        str(row.last),
+        str(row.best),
+        *gain,
+        f'{statistics.median(c.seconds_per_iteration for c in costs):.3f}',
+        f'{max(c.peak_memory_mib for c in costs):.0f}',
+        length,
+        str(cost.labeled_seen),
+        str(cost.unlabeled_seen),
+        ', '.join(different) or '-',
+    ]
+    return '| ' + ' | '.join(cells) + ' |'
+
+
+def _notes(
+    runs: Sequence[Run], metric: str, differences: dict[str, dict[str, str]], about: Sequence[str]
+) -> list[str]:
+    costs = [run.cost for run in runs if run.cost]
+    notes = list(about)
+    notes.append(
+        f'Last: {metric} at the last iteration, the result. Best: the best of the validations, chosen on '
+        'the images that it is measured on. ± is the standard deviation over seeds (n - 1).'
+    )
+    if costs:
+        devices = ', '.join(sorted({cost.device for cost in costs}))
+        memory = '; '.join(_MEMORY[kind] for kind in sorted({cost.memory_kind for cost in costs}))
+        notes.append(
+            f'Ran on {devices}. s/iteration: the median of an iteration with its loading, in the last '
+            f'training. {memory}.'
+        )
+    shared = max((run.jobs for run in runs if run.cost), default=1)
+    if shared > 1:
+        notes.append(
+            f'Up to {shared} runs shared the machine, so their times are longer than those of a run alone.'
+        )
+    if any(cost.trainings > 1 for cost in costs):
+        notes.append(
+            'Of a method that trains several times, scores and time are of the last training; images seen and '
+            'memory of all, without the labelling in between.'
+        )
+    for method, different in differences.items():
+        if different:
+            text = '; '.join(f'{name}: {how}' for name, how in different.items())
+            notes.append(f'{method} differs in {text}.')
+    for run in runs:
+        if run.error:
+            notes.append(f'{run.method}, seed {run.seed}, failed: {run.error}')
+    return [f'- {note}' for note in notes]
+
+
+def csv_text(runs: Sequence[Run], baseline: str | None, metric: str) -> str:
+    """One line per run and network, or per run that is not finished.
+
+    Raises:
+        ValueError: see :func:`rows`.
+    """
+    rows(runs, baseline)  # refuses a baseline of several networks
+    base = {
+        run.seed: score.last
+        for run in runs
+        if run.method == baseline
+        for score in run.scores.values()
+    }
+    buffer = io.StringIO()
+    columns = [
+        'method',
+        'network',
+        'seed',
+        'status',
+        f'{metric}_last',
+        f'{metric}_best',
+        'best_iteration',
+        'gain_last',
+        *Cost._fields,
+        'processes',
+        'jobs',
+        'config',
+        'error',
+    ]
+    writer = csv.DictWriter(buffer, columns, lineterminator='\n')
+    writer.writeheader()
+    for run in runs:
+        common = dict(
+            method=run.method,
+            seed=run.seed,
+            status=run.status,
+            processes=run.processes,
+            jobs=run.jobs,
+            config=run.config,
+            error=run.error,
+            **(run.cost._asdict() if run.cost else {}),
+        )
+        if not run.scores:
+            writer.writerow(common)
+        for network, score in run.scores.items():
+            gain = round(score.last - base[run.seed], 4) if run.seed in base else ''
+            writer.writerow(
+                {
+                    **common,
+                    'network': network,
+                    f'{metric}_last': round(score.last, 4),
+                    f'{metric}_best': round(score.best, 4),
+                    'best_iteration': score.best_iteration,
+                    'gain_last': gain,
+                }
+            )
+    return buffer.getvalue()

@@ -1,0 +1,138 @@
+"""What a finished run of a comparison has come to, read from its logs."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+from mmengine.config import Config
+
+from ..datasets.pseudo_labeled import LABELS_SUMMARY
+from ..engine.hooks.cost_hook import COSTS
+from ..engine.runner.stages import build_stages
+from ..visualization import read_scalars
+from .configs import trainings_of
+from .fairness import children, images_of, images_per_step, iterations_of
+
+
+class Score(NamedTuple):
+    """A metric of one network: at the last iteration, and at the best validation."""
+
+    last: float
+    best: float
+    best_iteration: int
+
+
+class Cost(NamedTuple):
+    """What a run took; of a method in stages time is the last training's, everything else all trainings'.
+
+    Attributes:
+        seconds_per_iteration (float): Median.
+        peak_memory_mib (float): See :class:`~mmseg_semi.engine.CostHook`.
+        memory_kind (str): ``'allocated'`` or ``'resident'``.
+        device (str): Name of the GPU, or CPU.
+        iterations (int): Of the training that makes the result.
+        total_iterations (int): Of all trainings.
+        trainings (int): Their number.
+        labeled_seen, unlabeled_seen (int): Images over all trainings and processes, with repetitions; labelled
+            images of self-training as expected from the make-up of its list.
+    """
+
+    seconds_per_iteration: float
+    peak_memory_mib: float
+    memory_kind: str
+    device: str
+    iterations: int
+    total_iterations: int
+    trainings: int
+    labeled_seen: int
+    unlabeled_seen: int
+
+
+def read_scores(folder: str | Path, metric: str, iterations: int) -> dict[str, Score]:
+    """Last and best value of a metric for every network of a training.
+
+    Args:
+        folder: of the training.
+        metric: for example ``mIoU``; networks of a method have it as ``NETWORK/mIoU``.
+        iterations: of the whole training.
+
+    Returns:
+        By network; a plain model's name is ``''``.
+
+    Raises:
+        ValueError: nothing was validated, or not at the last iteration.
+    """
+    values: dict[str, dict[int, float]] = {}
+    for record in read_scalars(folder):
+        for key, value in record.items():
+            network, _, name = key.rpartition('/')
+            # MMEngine writes an undefined metric as NaN, which is no result.
+            if name == metric and math.isfinite(value):
+                values.setdefault(network, {})[record['step']] = value
+    if not values:
+        raise ValueError(
+            f'{folder} has no {metric} in */vis_data/scalars.json: the run was not validated, or --metric is '
+            'not what val_evaluator computes.'
+        )
+    scores = {}
+    for network, by_step in values.items():
+        if iterations not in by_step:
+            raise ValueError(
+                f'{folder} has no {network or "validation"} {metric} of iteration {iterations}, the last one '
+                f'of {max(by_step)} is not the result.'
+            )
+        best = max(by_step, key=by_step.get)
+        scores[network] = Score(by_step[iterations], by_step[best], best)
+    return scores
+
+
+def read_cost(cfg: Config, processes: int) -> Cost:
+    """What a finished run of this resolved config took; see :class:`Cost`.
+
+    Raises:
+        FileNotFoundError: a training did not finish, or had no CostHook.
+    """
+    trainings = trainings_of(cfg)
+    costs = {name: _costs(Path(cfg.work_dir, name)) for name in trainings}
+    labeled_seen = unlabeled_seen = 0.0
+    for name, training in trainings.items():
+        labeled, _ = children(training)
+        labeled_per_step, unlabeled_per_step = images_per_step(
+            training, len(images_of('labeled', labeled)), _num_pseudo_labels(cfg, name)
+        )
+        labeled_seen += labeled_per_step * iterations_of(training) * processes
+        unlabeled_seen += unlabeled_per_step * iterations_of(training) * processes
+    *_, last = trainings
+    lengths = [iterations_of(training) for training in trainings.values()]
+    return Cost(
+        seconds_per_iteration=costs[last]['seconds_per_iteration'],
+        peak_memory_mib=max(cost['peak_memory_mib'] for cost in costs.values()),
+        memory_kind=costs[last]['memory_kind'],
+        device=costs[last]['device'],
+        iterations=lengths[-1],
+        total_iterations=sum(lengths),
+        trainings=len(lengths),
+        labeled_seen=round(labeled_seen),
+        unlabeled_seen=round(unlabeled_seen),
+    )
+
+
+def _costs(folder: Path) -> dict:
+    file = folder / COSTS
+    if not file.is_file():
+        raise FileNotFoundError(f'{file} does not exist: the training in {folder} is not finished.')
+    return json.loads(file.read_text(encoding='utf-8'))
+
+
+def _num_pseudo_labels(cfg: Config, stage: str) -> int:
+    """Pseudo-labelled images that a stage was trained on."""
+    if not stage:
+        return 0
+    built = build_stages(cfg)[stage]
+    dataset = built.resolve(built.config().train_dataloader.dataset.to_dict())
+    folders = (dataset.get('pseudo_labeled') or {}).get('labels') or ()
+    files = [Path(folder, LABELS_SUMMARY) for folder in folders]
+    return sum(json.loads(file.read_text(encoding='utf-8'))['num_images'] for file in files)

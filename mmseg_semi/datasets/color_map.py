@@ -1,0 +1,209 @@
+"""Which class a colour of a mask stands for: tables read from a file, and masks turned into indices by them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+VOID = 255
+VOID_NAMES = ('void', 'ignore', 'unlabeled', 'unlabelled')
+"""Names (in lower case) whose colour no class owns."""
+_HEADING = ({'r', 'red'}, {'g', 'green'}, {'b', 'blue'})
+
+
+class ColorMap(NamedTuple):
+    """Classes with their colours.
+
+    Attributes:
+        classes (tuple[str]): Names, in the order of their indices.
+        palette (tuple[tuple[int, int, int]]): RGB of each class.
+        void (tuple[tuple[int, int, int]]): Colours that become 255.
+    """
+
+    classes: tuple[str, ...]
+    palette: tuple[tuple[int, int, int], ...]
+    void: tuple[tuple[int, int, int], ...] = ()
+
+
+def read_color_map(path: str | Path) -> ColorMap:
+    """Read a colour map from a ``.json``, ``.csv`` or text file; entries count from 0 in their order.
+
+    - JSON: ``{"name": [r, g, b], ...}`` or ``[{"name": ..., "color": [r, g, b]}, ...]``.
+    - CSV and text: per line a name and three numbers, in either order, separated by commas, semicolons
+      or blanks and tabs (``road 128 64 128``; CamVid's ``128 64 128  road``). A first line such as
+      ``name,r,g,b`` is a heading; lines that begin with ``#`` are comments.
+
+    A name of ``VOID_NAMES`` gives its colour to void (255) and takes no index.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: in one sentence, what is wrong where.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f'The colour map {path} does not exist: give a .json, .csv or .txt file.'
+        )
+    try:
+        text = path.read_text(encoding='utf-8-sig')
+    except UnicodeDecodeError:
+        raise ValueError(f'The colour map {path} is no text in UTF-8: save it as such.') from None
+    return parse_color_map(text, str(path), path.suffix.lower() == '.json')
+
+
+def parse_color_map(text: str, source: str, is_json: bool = False) -> ColorMap:
+    """As :func:`read_color_map`, from the text of a file; ``source`` names it in errors."""
+    entries = _json_entries(text, source) if is_json else _line_entries(text, source)
+    names, colors = {}, {}
+    void = []
+    for where, name, color in entries:
+        if color in colors:
+            raise ValueError(
+                f'{source}{where} gives {name!r} the colour {_said(color)}, which {colors[color]!r} has '
+                'already: '
+                'every class needs a colour of its own.'
+            )
+        if name in names:
+            raise ValueError(f'{source}{where} names {name!r} a second time: names must differ.')
+        colors[color] = name
+        names[name] = color
+        if name.lower() in VOID_NAMES:
+            void.append(color)
+    classes = tuple(name for name in names if name.lower() not in VOID_NAMES)
+    if not 0 < len(classes) <= VOID:
+        raise ValueError(
+            f'{source} has {len(classes)} classes: give from 1 to {VOID}, one per line, such as "road 128 '
+            '64 128".'
+        )
+    return ColorMap(classes, tuple(names[name] for name in classes), tuple(void))
+
+
+class _TwiceError(Exception):
+    """An object of a JSON file has a key twice."""
+
+
+def _json_entries(text: str, source: str) -> list[tuple[str, str, tuple[int, int, int]]]:
+    def pairs(items: list) -> dict:
+        found = dict(items)
+        if len(found) < len(items):  # json would keep the last of two silently
+            raise _TwiceError
+        return found
+
+    try:
+        content = json.loads(text, object_pairs_hook=pairs)
+    except _TwiceError:
+        raise ValueError(f'{source} has a key twice: names must differ.') from None
+    except (ValueError, RecursionError) as error:  # also of integers with thousands of digits
+        reason = ' '.join(str(error).split())
+        raise ValueError(f'{source} is no JSON ({reason}): correct it.') from None
+    if isinstance(content, Mapping):
+        content = [dict(name=name, color=color) for name, color in content.items()]
+    if not isinstance(content, list):
+        raise ValueError(
+            f'{source} must hold {{"name": [r, g, b], ...}}, not {type(content).__name__}.'
+        )
+    entries = []
+    for number, entry in enumerate(content, start=1):
+        where = f' entry {number}'
+        if not isinstance(entry, Mapping) or not isinstance(entry.get('name'), str):
+            raise ValueError(
+                f'{source}{where} has no name: write {{"name": "road", "color": [r, g, b]}}.'
+            )
+        color = entry.get('color')
+        if not isinstance(color, list) or any(type(value) is not int for value in color):
+            raise ValueError(
+                f'{source}{where} ({entry["name"]!r}) has no colour: write "color": [r, g, b].'
+            )
+        entries.append((where, _name(entry['name'], source, where), _color(color, source, where)))
+    return entries
+
+
+def _line_entries(text: str, source: str) -> list[tuple[str, str, tuple[int, int, int]]]:
+    entries, first = [], True
+    for number, line in enumerate(re.split(r'\r\n|\r|\n', text), start=1):
+        where = f' line {number}'
+        if not line.strip() or line.lstrip().startswith('#'):
+            continue
+        fields = _fields(line)
+        words = {field.lower() for field in fields}
+        heading = first and all(words & column for column in _HEADING)
+        is_number = [re.fullmatch(r'[0-9]{1,9}', field) is not None for field in fields]
+        first = False
+        if heading and not any(is_number):
+            continue
+        name_first, color_first = all(is_number[-3:]), all(is_number[:3])
+        # A number before a name and a colour could be an index, or the colour could be the first three.
+        if len(fields) < 4 or name_first == color_first or (name_first and is_number[0]):
+            raise ValueError(
+                f'{source}{where} is {line.strip()!r}: write a name and three whole numbers and no other '
+                'column, such as "road 128 64 128".'
+            )
+        name, color = (fields[:-3], fields[-3:]) if name_first else (fields[3:], fields[:3])
+        name = _name(' '.join(name), source, where)
+        entries.append((where, name, _color([int(value) for value in color], source, where)))
+    return entries
+
+
+def _fields(line: str) -> list[str]:
+    separator = next((s for s in ';,' if s in line), None)
+    if separator is None:
+        return line.split()
+    try:
+        row = next(csv.reader([line], delimiter=separator))
+    except csv.Error:  # the sentence for a line that has not the fields it should have
+        return []
+    return [field.strip() for field in row if field.strip()]
+
+
+def _name(name: str, source: str, where: str) -> str:
+    name = name.strip()
+    if not name or not name.isprintable():
+        raise ValueError(f'{source}{where} has the name {name!r}: give one of printable letters.')
+    return name
+
+
+def _color(values: list[int], source: str, where: str) -> tuple[int, int, int]:
+    if len(values) != 3 or not all(0 <= value <= 255 for value in values):
+        raise ValueError(
+            f'{source}{where} has the colour {values}: give red, green and blue from 0 to 255.'
+        )
+    return tuple(values)
+
+
+def _said(color) -> str:
+    return ' '.join(str(value) for value in color)
+
+
+def code(rgb: np.ndarray) -> np.ndarray:
+    """One number per colour of uint8 (..., 3): 65536 red + 256 green + blue, int32 (...)."""
+    rgb = rgb.astype(np.int32)
+    return (rgb[..., 0] << 16) | (rgb[..., 1] << 8) | rgb[..., 2]
+
+
+def decode(rgb: np.ndarray, colors: ColorMap) -> tuple[np.ndarray, dict[tuple[int, int, int], int]]:
+    """Turn a colour mask into class indices.
+
+    Args:
+        rgb: uint8 (H, W, 3).
+        colors: what colours stand for.
+
+    Returns:
+        tuple: uint8 (H, W), 255 where void or unknown, and the unknown colours with the number of
+        their pixels, most frequent first.
+    """
+    known = {int(code(np.array(c))): i for i, c in enumerate(colors.palette)}
+    known |= dict.fromkeys((int(code(np.array(c))) for c in colors.void), VOID)
+    found, inverse, counts = np.unique(code(rgb), return_inverse=True, return_counts=True)
+    label = np.array([known.get(int(c), VOID) for c in found], dtype=np.uint8)[inverse]
+    unknown = {
+        (int(c) >> 16, int(c) >> 8 & 255, int(c) & 255): int(n)
+        for c, n in zip(found, counts, strict=True)
+        if int(c) not in known
+    }
+    return label.reshape(rgb.shape[:2]), dict(sorted(unknown.items(), key=lambda item: -item[1]))

@@ -1,0 +1,426 @@
+"""A look at all data of a config before it is trained: what is there, and what would stop or harm a training.
+
+report = check_data(cfg)
+print('\\n'.join(report.lines()))
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+from mmcv.transforms import LoadAnnotations, LoadImageFromFile
+from mmengine.config import Config
+from PIL import Image
+from tqdm import tqdm
+
+from .children import build_child
+from .files import real_paths
+from .labels import VOID, MaskSurvey, count_classes, survey_masks, values_beyond
+from .transforms.checks import CheckImageFile, with_file_checks
+
+_SHOWN = 5
+_BITS = {'1': 1, 'I': 32, 'F': 32}
+
+
+@dataclass
+class ImageSurvey:
+    """What was read of a list of image files, in its order.
+
+    Attributes:
+        paths (list[str]): N files.
+        sizes (list): (height, width) as loaded; None where the file cannot be read.
+        kinds (list): How the file holds the image, and how it is loaded, in words; None likewise.
+        digests (list): Of the pixels as loaded; None likewise, or where only headers were read.
+        broken (dict[str, str]): A sentence for each file that cannot be read.
+        unlike (dict[str, str]): A sentence for each that is no 8-bit RGB where the loader makes it so.
+    """
+
+    paths: list[str]
+    sizes: list = field(default_factory=list)
+    kinds: list = field(default_factory=list)
+    digests: list = field(default_factory=list)
+    broken: dict[str, str] = field(default_factory=dict)
+    unlike: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class SetReport:
+    """One set of images of a config.
+
+    Attributes:
+        name (str): What it is for.
+        key (str): Where the config has it.
+        summary (list[str]): Lines about what is there.
+        problems (dict[str, list[str]]): Kind of problem = sentences, one per file, that need mending.
+        warnings (list[str]): Sentences about what may be meant.
+        images (ImageSurvey, optional): None where there are no files.
+    """
+
+    name: str
+    key: str
+    summary: list[str] = field(default_factory=list)
+    problems: dict[str, list[str]] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    images: ImageSurvey | None = None
+
+    def add_problems(self, kind: str, sentences: Iterable[str]) -> None:
+        """Add sentences, if there are any."""
+        sentences = list(sentences)
+        if sentences:
+            self.problems.setdefault(kind, []).extend(sentences)
+
+
+@dataclass
+class DataReport:
+    """All sets of a config, and what is wrong between them."""
+
+    sets: list[SetReport]
+    leaks: list[str]
+    notes: list[str]
+
+    @property
+    def num_problems(self) -> int:
+        """Files, or sets as a whole, that need mending."""
+        inside = sum(len(said) for part in self.sets for said in part.problems.values())
+        return inside + len(self.leaks)
+
+    def lines(self) -> list[str]:
+        """The report for a reader; of many problems of a kind the first few."""
+        lines = []
+        for part in self.sets:
+            lines += [f'{part.name} ({part.key})', *(f'  {line}' for line in part.summary), '']
+        for part in self.sets:
+            for kind, sentences in part.problems.items():
+                lines += _listed(f'PROBLEM: {part.name}: {len(sentences)} {kind}', sentences)
+            lines += [f'warning: {part.name}: {sentence}' for sentence in part.warnings]
+        lines += [f'PROBLEM: {sentence}' for sentence in self.leaks]
+        lines += [f'warning: {sentence}' for sentence in self.notes]
+        found = self.num_problems
+        lines.append(f'{found} problem(s) to mend.' if found else 'No problem found.')
+        return lines
+
+
+def _listed(heading: str, sentences: Sequence[str]) -> list[str]:
+    rest = len(sentences) - _SHOWN
+    more = [f'  ... and {rest} more'] if rest > 0 else []
+    return [f'{heading}:', *(f'  {sentence}' for sentence in sentences[:_SHOWN]), *more]
+
+
+def check_data(
+    cfg: Config, workers: int = 4, quick: bool = False, quiet: bool = False
+) -> DataReport:
+    """Look at every file of the training, validation and test sets.
+
+    Args:
+        cfg: any MMSegmentation config with at least one dataset.
+        workers: threads that read.
+        quick: reads of images the headers and ends alone; whether they are whole and in two sets at once
+            is then known by their ends and their paths alone.
+        quiet: shows no progress bars.
+
+    Raises:
+        ValueError: the config has no dataset.
+    """
+    wanted = list(dataset_configs(cfg))
+    if not wanted:
+        raise ValueError(f'{cfg.filename} has no dataset: give the config of a training or a test.')
+    sets = [_check_set(*entry, workers=workers, quick=quick, quiet=quiet) for entry in wanted]
+    leaks, notes = _shared_images(sets)
+    return DataReport(sets, leaks, notes)
+
+
+def dataset_configs(cfg: Config):
+    """``(name, key, config, check)`` of each set of a config, equal ones once.
+
+    ``check`` is the training's own ``check_files``; None where the files are not checked while loading.
+    """
+    train = (cfg.get('train_dataloader') or {}).get('dataset')
+    if train is not None:
+        key = 'train_dataloader.dataset'
+        if any(isinstance(train.get(name), dict) for name in ('labeled', 'pseudo_labeled')):
+            check = train.get('check_files', True)
+            yield 'labelled', f'{key}.labeled', train['labeled'], check
+            if isinstance(train.get('unlabeled'), dict):
+                yield 'unlabelled', f'{key}.unlabeled', train['unlabeled'], check
+            images = (train.get('pseudo_labeled') or {}).get('images')
+            if images is not None:
+                yield 'unlabelled', f'{key}.pseudo_labeled.images', images, check
+        else:
+            yield 'training', key, train, None
+    seen = []
+    for name, stage in (('validation', 'val'), ('test', 'test')):
+        dataset = (cfg.get(f'{stage}_dataloader') or {}).get('dataset')
+        if dataset is not None and dataset not in seen:
+            seen.append(dataset)
+            yield name, f'{stage}_dataloader.dataset', dataset, None
+
+
+def _check_set(name, key, config, check, *, workers, quick, quiet) -> SetReport:
+    report = SetReport(name, key)
+    kind = 'unlabeled' if name == 'unlabelled' else 'labeled'
+    try:
+        dataset = build_child(kind, config)
+    except (OSError, ValueError) as error:
+        report.summary.append('not there, see below')
+        report.add_problems('set that cannot be built', [str(error)])
+        return report
+    infos = [dataset.get_data_info(index) for index in range(len(dataset))]
+    files = [
+        info for info in infos if '://' not in info.get('img_path', '://') and 'shapes' not in info
+    ]
+    report.summary.append(f'{len(infos)} images, {type(dataset).__name__}')
+    if len(files) < len(infos):
+        report.summary.append(f'{len(infos) - len(files)} of them are no local files: not checked')
+    if not files:
+        return report
+    transforms = _transforms(dataset)
+    paths = [info['img_path'] for info in files]
+    report.images = images = survey_images(paths, transforms, name, workers, quick, quiet)
+    report.summary.append(f'sizes (width x height): {_sizes(images.sizes)}')
+    report.summary.append(f'files: {_counted(images.kinds)}')
+    report.add_problems('images that cannot be read', images.broken.values())
+    _judge_modes(report, images, check)
+    twice = len(paths) - len(set(real_paths(paths)))
+    if twice:
+        report.warnings.append(f'{twice} images are listed more than once.')
+    if any(isinstance(t, LoadAnnotations) for t in transforms):
+        _check_masks(report, dataset, files, images, workers, quiet)
+    elif name != 'unlabelled':
+        report.warnings.append('no LoadAnnotations in the pipeline: masks are not checked.')
+    return report
+
+
+def _transforms(dataset) -> list:
+    """The transforms of a dataset, or of the first that it wraps."""
+    while not hasattr(dataset, 'pipeline'):
+        inner = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
+        if inner[0] is None:
+            return []
+        dataset = inner[0]
+    return list(getattr(dataset.pipeline, 'transforms', []))
+
+
+def survey_images(
+    paths: Sequence[str],
+    transforms: Sequence,
+    what: str = 'images',
+    workers: int = 4,
+    quick: bool = False,
+    quiet: bool = False,
+) -> ImageSurvey:
+    """Load every image as the pipeline does, or read its header (``quick``).
+
+    Args:
+        paths: of the files.
+        transforms: of the pipeline; its loader and what training would check are taken from it.
+        what: is read, for the progress bar.
+        workers: threads that read.
+        quick: see above.
+        quiet: shows no bar.
+    """
+    checked, _ = with_file_checks(list(transforms), None, labeled=False)
+    rgb = any(isinstance(t, CheckImageFile) and t.rgb for t in checked)
+    loader = next((t for t in transforms if isinstance(t, LoadImageFromFile)), LoadImageFromFile())
+    survey = ImageSurvey(list(paths))
+    with ThreadPoolExecutor(workers) as pool:
+        results = pool.map(lambda path: _look_at(path, loader, rgb, quick), survey.paths)
+        bar = tqdm(results, f'{what} images', len(survey.paths), disable=quiet, unit='img')
+        for path, (size, kind, digest, broken, unlike) in zip(survey.paths, bar, strict=True):
+            survey.sizes.append(size)
+            survey.kinds.append(kind)
+            survey.digests.append(digest)
+            if broken:
+                survey.broken[path] = broken
+            if unlike:
+                survey.unlike[path] = unlike
+    return survey
+
+
+def _look_at(path: str, loader, rgb: bool, quick: bool) -> tuple:
+    """(size, kind, digest, why it is broken, why it is not as it should be) of one file."""
+    try:
+        CheckImageFile(rgb=False).transform(dict(img_path=path))
+    except (OSError, ValueError) as error:
+        return None, None, None, str(error), None
+    unlike = None
+    if rgb:
+        try:
+            CheckImageFile(rgb=True).transform(dict(img_path=path))
+        except ValueError as error:
+            unlike = str(error)
+    kind, size = _header(path)
+    if quick:
+        return size, kind, None, None, unlike
+    try:
+        image = loader.transform(dict(img_path=path))['img']
+    except Exception as error:  # of any decoder; what it says is the report
+        reason = ' '.join(str(error).split()).rstrip('.') or type(error).__name__
+        said = f'{path} cannot be loaded ({reason}): replace it, or take it out of the list.'
+        return None, None, None, said, None
+    channels = image.shape[2] if image.ndim == 3 else 1
+    digest = hashlib.blake2b(np.ascontiguousarray(image).tobytes(), digest_size=16)
+    digest.update(str((image.shape, image.dtype)).encode())
+    loaded = f'{kind}, loaded as {channels} channel(s) of {image.dtype}'
+    return image.shape[:2], loaded, digest.digest(), None, unlike
+
+
+def _header(path: str) -> tuple[str, tuple[int, int] | None]:
+    """Kind of the file in words, and (height, width) before any turning."""
+    try:
+        with Image.open(path) as image:
+            return f'{image.format} {image.mode}', (image.height, image.width)
+    except (OSError, Image.DecompressionBombError):
+        return path.rpartition('.')[2].upper(), None
+
+
+def _judge_modes(report: SetReport, images: ImageSurvey, check) -> None:
+    """Files that training would refuse are problems; where it would take them, say what it takes."""
+    if check is True:
+        report.add_problems('images that are not 8-bit RGB', images.unlike.values())
+    elif images.unlike and check != 'complete':
+        first = next(iter(images.unlike))
+        report.warnings.append(
+            f'{len(images.unlike)} images are not 8-bit RGB and are turned into it while loading, the first is '
+            f'{first}.'
+        )
+    channels = {kind.partition(', loaded as ')[2] for kind in images.kinds if kind}
+    if len(channels) > 1:
+        report.warnings.append(f'images are loaded in several ways: {", ".join(sorted(channels))}.')
+
+
+def _check_masks(report, dataset, infos, images: ImageSurvey, workers, quiet) -> None:
+    without = [info['img_path'] for info in infos if not info.get('seg_map_path')]
+    report.add_problems(
+        'images without a mask',
+        (f'{path} has no mask: set seg_map_path of data_prefix.' for path in without),
+    )
+    pairs = [
+        (info, size)
+        for info, size in zip(infos, images.sizes, strict=True)
+        if info.get('seg_map_path')
+    ]
+    masks = survey_masks(
+        [i['seg_map_path'] for i, _ in pairs], f'{report.name} masks', workers, quiet
+    )
+    report.add_problems('masks that cannot be read', masks.problems.values())
+    report.add_problems('masks of another size than their image', _other_sizes(masks, pairs))
+    classes = (getattr(dataset, 'metainfo', None) or {}).get('classes')
+    if not pairs or not classes:
+        report.warnings.append('the dataset names no classes: values of masks are not checked.')
+        return
+    zero, label_map = pairs[0][0].get('reduce_zero_label', False), pairs[0][0].get('label_map')
+    _report_classes(report, masks, classes, bool(zero), label_map)
+
+
+def _other_sizes(masks: MaskSurvey, pairs) -> Iterable[str]:
+    for path, size, (info, own) in zip(masks.paths, masks.sizes, pairs, strict=True):
+        if size is not None and own is not None and tuple(size) != tuple(own):
+            yield (
+                f'{path} is {size[0]}x{size[1]} (height x width) but its image {info["img_path"]} is '
+                f'{own[0]}x{own[1]}: give every image a mask of its own size.'
+            )
+
+
+def _report_classes(report, masks: MaskSurvey, classes, reduce_zero_label: bool, label_map) -> None:
+    count = count_classes(masks.pixels, len(classes), reduce_zero_label, label_map)
+    total = int(masks.pixels.sum())
+    beyond = values_beyond(masks.pixels, len(classes), reduce_zero_label, label_map)
+    if beyond:
+        said = ', '.join(f'{value} (in {number} masks)' for value, number in beyond.items())
+        bad = [path for path, n in zip(masks.paths, count.beyond, strict=True) if n]
+        counting = (
+            '' if reduce_zero_label else ', or set reduce_zero_label=True if labels count from 1'
+        )
+        report.add_problems(
+            'masks with values beyond the classes',
+            (
+                f'{path} has values that are no class of {len(classes)} and not {VOID}; over all masks: '
+                f'{said}; '
+                f'correct the masks or the classes of metainfo{counting}.'
+                for path in bad
+            ),
+        )
+    if not total:
+        return
+    empty = int((count.pixels.sum(1) == 0).sum() - len(masks.problems))
+    report.summary.append(
+        f'{len(masks.paths) - len(masks.problems)} masks, void {count.void.sum() / total:.2%} of the pixels'
+        + (f', {empty} masks are nothing but void' if empty else '')
+    )
+    width = max(len(str(name)) for name in classes)
+    labeled = max(1, int(count.pixels.sum()))
+    for index, name in enumerate(classes):
+        share, number = (
+            count.pixels[:, index].sum() / labeled,
+            int((count.pixels[:, index] > 0).sum()),
+        )
+        report.summary.append(
+            f'{index:4d} {name!s:{width}} {share:8.3%} of the labels, in {number} images'
+        )
+    absent = [str(n) for n, pixels in zip(classes, count.pixels.sum(0), strict=True) if pixels == 0]
+    if absent:
+        report.warnings.append(f'no pixel of: {", ".join(absent)}.')
+
+
+def _shared_images(sets: Sequence[SetReport]) -> tuple[list[str], list[str]]:
+    """Sentences on images that two sets share: leaks into an evaluation, and others."""
+    leaks, notes = [], []
+    parts = [part for part in sets if part.images is not None]
+    for i, first in enumerate(parts):
+        for second in parts[i + 1 :]:
+            pairs = _same_images(first.images, second.images)
+            if not pairs:
+                continue
+            one, other = pairs[0]
+            sentence = (
+                f'{len(pairs)} images of the {second.name} set are also in the {first.name} set, the first is '
+                f'{other}' + (f', which is {one} by content' if one != other else '')
+            )
+            evaluated = {'validation', 'test'} & {first.name, second.name}
+            if evaluated == {first.name, second.name}:
+                notes.append(f'{sentence}.')
+            elif evaluated:
+                leaks.append(
+                    f'{sentence}: they would falsify the result, take them out of the {first.name} set.'
+                )
+            else:
+                notes.append(f'{sentence}: they are trained on with and without their labels.')
+    return leaks, notes
+
+
+def _same_images(first: ImageSurvey, second: ImageSurvey) -> list[tuple[str, str]]:
+    """(path in the first, path in the second) of the images of the second that the first has as well."""
+    by_path = dict(zip(real_paths(first.paths), first.paths, strict=True))
+    by_content = {
+        d: path for d, path in zip(first.digests, first.paths, strict=True) if d is not None
+    }
+    found = []
+    for path, real, digest in zip(
+        second.paths, real_paths(second.paths), second.digests, strict=True
+    ):
+        same = by_path.get(real) or by_content.get(digest)
+        if same is not None:
+            found.append((same, path))
+    return found
+
+
+def _sizes(sizes: Iterable) -> str:
+    counts = Counter(size for size in sizes if size is not None)
+    if len(counts) <= _SHOWN:
+        return ', '.join(f'{w}x{h} ({n})' for (h, w), n in counts.most_common()) or 'none readable'
+    heights, widths = zip(*counts, strict=True)
+    (h, w), n = counts.most_common(1)[0]
+    return (
+        f'{len(counts)} different ones, widths {min(widths)} to {max(widths)}, heights {min(heights)} to '
+        f'{max(heights)}, most often {w}x{h} ({n})'
+    )
+
+
+def _counted(kinds: Iterable) -> str:
+    counts = Counter(kind for kind in kinds if kind is not None)
+    return '; '.join(f'{kind} ({n})' for kind, n in counts.most_common(_SHOWN)) or 'none readable'

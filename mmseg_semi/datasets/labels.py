@@ -1,0 +1,158 @@
+"""What masks hold: values and sizes of many files, and the classes that MMSegmentation makes of them.
+
+survey = survey_masks(paths)                     # one pass over the files, with a progress bar
+classes = count_classes(survey.pixels, num_classes=21)
+beyond = values_beyond(survey.pixels, num_classes=21)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+VOID = 255
+_VALUES = 256
+_INDEX_MODES = ('1', 'L', 'P')
+
+
+class MaskSurvey(NamedTuple):
+    """What was read of a list of mask files, in its order.
+
+    Attributes:
+        paths (list[str]): N files.
+        pixels (np.ndarray): int64 (N, 256), pixels of each value of the file, 0 where it is unreadable.
+        sizes (list[tuple[int, int] | None]): (height, width); None where the file cannot be read.
+        problems (dict[str, str]): One sentence for each file that cannot be read as a mask.
+    """
+
+    paths: list[str]
+    pixels: np.ndarray
+    sizes: list[tuple[int, int] | None]
+    problems: dict[str, str]
+
+
+class ClassCount(NamedTuple):
+    """Pixels of N masks as training counts them.
+
+    Attributes:
+        pixels (np.ndarray): int64 (N, C), of each class.
+        void (np.ndarray): int64 (N,), that no loss counts.
+        beyond (np.ndarray): int64 (N,), of values that are neither.
+    """
+
+    pixels: np.ndarray
+    void: np.ndarray
+    beyond: np.ndarray
+
+
+def read_values(path: str) -> np.ndarray:
+    """The values of a mask file as they are, uint8 (H, W).
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is truncated or no image, or not an 8-bit image with one channel or a palette.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.mode not in _INDEX_MODES:
+                raise ValueError(
+                    f'{path} has mode {image.mode}: a mask must be an 8-bit image with one channel (or a '
+                    f'palette) whose values are class indices or {VOID}, convert it.'
+                )
+            return np.array(image).astype(np.uint8)
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f'{path} does not exist: restore the mask, or take its image out of the list.'
+        ) from None
+    except (OSError, SyntaxError) as error:  # Pillow calls a broken PNG chunk a SyntaxError
+        reason = ' '.join(str(error).split()).rstrip('.')
+        raise ValueError(
+            f'{path} cannot be read as an image ({reason}): replace it, or take its image out of the list.'
+        ) from None
+
+
+def survey_masks(
+    paths: Sequence[str], what: str = 'masks', workers: int = 4, quiet: bool = False
+) -> MaskSurvey:
+    """Read every mask once.
+
+    Args:
+        paths: of the files.
+        what: is read, for the progress bar.
+        workers: threads that read.
+        quiet: shows no bar.
+    """
+    survey = MaskSurvey(list(paths), np.zeros((len(paths), _VALUES), np.int64), [], {})
+    with ThreadPoolExecutor(workers) as pool:
+        results = pool.map(_summary, survey.paths)
+        for i, result in enumerate(tqdm(results, what, len(paths), disable=quiet, unit='img')):
+            if isinstance(result, str):
+                survey.problems[survey.paths[i]] = result
+                survey.sizes.append(None)
+            else:
+                survey.pixels[i], size = result
+                survey.sizes.append(size)
+    return survey
+
+
+def _summary(path: str) -> tuple[np.ndarray, tuple[int, int]] | str:
+    try:
+        values = read_values(path)
+    except (OSError, ValueError) as error:
+        return str(error)
+    return np.bincount(values.ravel(), minlength=_VALUES), values.shape
+
+
+def meaning_of_values(
+    num_classes: int, reduce_zero_label: bool = False, label_map: dict[int, int] | None = None
+) -> np.ndarray:
+    """The class that each value of a file becomes when mmseg loads it, int64 (256,).
+
+    As mmseg's ``LoadAnnotations`` does it: ``reduce_zero_label`` first, which makes 0 void and 1, 2, ... the
+    classes 0, 1, ...; then ``label_map``, which a ``metainfo`` with other classes than the dataset's makes.
+
+    Returns:
+        np.ndarray: 0 ... C-1, 255 for void, and -1 for a value that is neither.
+    """
+    values = np.arange(_VALUES)
+    if reduce_zero_label:
+        values = np.where((values == 0) | (values == VOID), VOID, values - 1)
+    if label_map:
+        values = np.array([label_map.get(value, value) for value in values.tolist()])
+    return np.where((values >= 0) & (values < num_classes) | (values == VOID), values, -1)
+
+
+def count_classes(
+    pixels: np.ndarray,
+    num_classes: int,
+    reduce_zero_label: bool = False,
+    label_map: dict[int, int] | None = None,
+) -> ClassCount:
+    """Pixels of each class, of void and of neither.
+
+    Args:
+        pixels: (N, 256), of a :class:`MaskSurvey`.
+        num_classes: C, at most 255.
+        reduce_zero_label: as of the dataset.
+        label_map: as of the dataset, old class = new class.
+    """
+    meaning = meaning_of_values(num_classes, reduce_zero_label, label_map)
+    classes = np.stack([pixels[:, meaning == c].sum(1) for c in range(num_classes)], axis=1)
+    return ClassCount(classes, pixels[:, meaning == VOID].sum(1), pixels[:, meaning == -1].sum(1))
+
+
+def values_beyond(
+    pixels: np.ndarray,
+    num_classes: int,
+    reduce_zero_label: bool = False,
+    label_map: dict[int, int] | None = None,
+) -> dict[int, int]:
+    """Values that are neither a class nor void: value in the file = number of masks that have it."""
+    meaning = meaning_of_values(num_classes, reduce_zero_label, label_map)
+    masks = (pixels > 0).sum(0)
+    return {int(v): int(masks[v]) for v in np.flatnonzero((meaning == -1) & (masks > 0))}

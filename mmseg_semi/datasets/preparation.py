@@ -1,0 +1,182 @@
+"""What the dataset converters share: files that appear whole or not at all, counts, one progress bar.
+
+A converter looks at everything first, then hands :func:`write_all` one job per file. Running it again
+completes what an earlier run left, and a file that somebody else made stays as it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+VOID = 255
+"""Label of the pixels that no class owns."""
+
+
+class PreparationError(ValueError):
+    """What is wrong with a dataset's source or target and what to do, in one sentence."""
+
+
+def require_folder(path: Path, remedy: str) -> None:
+    """Raise PreparationError, whose sentence ends with ``remedy``, unless ``path`` is a folder."""
+    if not path.is_dir():
+        raise PreparationError(f'{path} is not a folder: {remedy}.')
+
+
+def require_file(path: Path, remedy: str) -> None:
+    """Raise PreparationError, whose sentence ends with ``remedy``, unless ``path`` is a file."""
+    if not path.is_file():
+        raise PreparationError(f'{path} does not exist: {remedy}.')
+
+
+def check_counts(
+    source: Path, found: Mapping[str, int], official: Mapping[str, int], partial: bool
+) -> None:
+    """Raise PreparationError if a source has other counts than the dataset, unless ``partial``."""
+    wrong = {name: count for name, count in found.items() if count != official[name]}
+    if wrong and not partial:
+        said = ', '.join(f'{name} {count} (not {official[name]})' for name, count in wrong.items())
+        raise PreparationError(
+            f'{source} has other counts than the dataset: {said}; complete the copy, or give --partial if '
+            'a part of it is what you want.'
+        )
+
+
+def png(label: np.ndarray, palette: Sequence[Sequence[int]] | None = None) -> bytes:
+    """A uint8 label map (H, W) as a PNG file, with a palette (RGB per class) if there is one."""
+    image = Image.fromarray(label)
+    if palette is not None:
+        table = np.zeros((256, 3), dtype=np.uint8)
+        table[: len(palette)] = palette
+        image.putpalette(table.tobytes())
+    buffer = io.BytesIO()
+    image.save(buffer, 'PNG')
+    return buffer.getvalue()
+
+
+def lines(ids: Sequence[str]) -> bytes:
+    """A list file: one id per line."""
+    return ''.join(f'{name}\n' for name in ids).encode()
+
+
+def write_once(path: Path, content: bytes, overwrite: bool = False) -> None:
+    """Write a file whole or not at all; an equal one is left alone.
+
+    PNG files are equal where their pixels are, whatever compressed them.
+
+    Raises:
+        PreparationError: the file exists with another content, and ``overwrite`` is False.
+    """
+    if path.is_symlink() or path.exists():
+        if not overwrite:
+            if path.is_file() and _equal(path, content):
+                return
+            raise PreparationError(_differs(path))
+        if path.is_symlink():  # what it points to is not ours to change
+            path.unlink()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f'{path.name}.{os.getpid()}.part')
+    try:
+        part.write_bytes(content)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def link_once(path: Path, source: Path, overwrite: bool = False) -> None:
+    """Make ``path`` a link to ``source``; the same link, or a copy of the same bytes, is left alone.
+
+    Raises:
+        PreparationError: something else is there, and ``overwrite`` is False.
+    """
+    if path.is_symlink() or path.exists():
+        if path.exists() and os.path.samefile(path, source):
+            return
+        if not overwrite:
+            if path.is_file() and path.read_bytes() == source.read_bytes():
+                return
+            raise PreparationError(_differs(path))
+        path.unlink()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.symlink_to(source.resolve())
+
+
+def write_all(
+    jobs: Sequence[tuple[Path, Callable[[], bytes] | Path]],
+    what: str,
+    overwrite: bool = False,
+    nproc: int = 1,
+) -> None:
+    """Run all jobs behind a progress bar.
+
+    Args:
+        jobs: pairs of a target and what it becomes: a function that makes its bytes, or a file
+            that it becomes a link to.
+        what: noun for the bar.
+        overwrite: replace files that differ.
+        nproc: threads; decoding and compression run beside each other.
+
+    Raises:
+        PreparationError: of the first job that fails; what is written by then stays.
+    """
+
+    def run(job: tuple[Path, Callable[[], bytes] | Path]) -> None:
+        target, source = job
+        if callable(source):
+            write_once(target, source(), overwrite)
+        else:
+            link_once(target, source, overwrite)
+
+    with ThreadPoolExecutor(nproc) as pool, tqdm(total=len(jobs), desc=what, unit='file') as bar:
+        waiting = [pool.submit(run, job) for job in jobs]
+        try:
+            for future in waiting:
+                future.result()
+                bar.update()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def add_arguments(parser: argparse.ArgumentParser, partial: str | None = None) -> None:
+    """Add the arguments of every converter; ``partial`` says what ``--partial`` accepts."""
+    if partial:
+        parser.add_argument('--partial', action='store_true', help=partial)
+    parser.add_argument('--overwrite', action='store_true', help='replace files that differ')
+    parser.add_argument('--nproc', type=int, default=1, help='threads (default: 1)')
+
+
+def run_converter(parser: argparse.ArgumentParser, options, convert: Callable[[], str]) -> None:
+    """Run a converter and print what it returns; its errors, and those of the disk, are one sentence."""
+    if options.nproc < 1:
+        parser.error(f'--nproc {options.nproc} must be at least 1.')
+    try:
+        print(convert())
+    except (PreparationError, OSError, ImportError) as error:
+        sys.exit(f'{parser.prog}: {error}')
+
+
+def _differs(path: Path) -> str:
+    return f'{path} exists with another content; give --overwrite to replace it, or another target.'
+
+
+def _equal(path: Path, content: bytes) -> bool:
+    found = path.read_bytes()
+    if found == content or path.suffix.lower() != '.png':
+        return found == content
+    try:
+        with Image.open(io.BytesIO(found)) as mine, Image.open(io.BytesIO(content)) as new:
+            # A palette image is its indices: their colours are decoration.
+            modes = {'P' if image.mode == 'L' else image.mode for image in (mine, new)}
+            return len(modes) == 1 and np.array_equal(np.asarray(mine), np.asarray(new))
+    except OSError:
+        return False

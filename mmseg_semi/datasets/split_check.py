@@ -1,0 +1,316 @@
+"""A partition looked at before it is trained on: what is wrong with it, what is suspicious, what it holds."""
+
+from __future__ import annotations
+
+import copy
+import filecmp
+import os.path as osp
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+from mmcv.transforms import LoadAnnotations, LoadImageFromFile
+from mmseg.registry import DATASETS
+from PIL import Image
+
+from .children import check_files_exist, file_loaders, image_paths
+from .files import missing_files, real_paths
+from .fingerprints import identify
+from .labels import count_classes, survey_masks, values_beyond
+from .paths import check_data_paths
+from .sequences import near_frames
+from .unlabeled import UnlabeledDataset
+
+TRAINED_ON = ('labelled', 'unlabelled')
+FRAMES = 60
+"""Frame numbers up to which two images count as neighbours: two seconds of usual video."""
+_ORIENTATION = 274  # EXIF; from 5 on it turns height into width
+
+
+class Report(NamedTuple):
+    """What a check found, a sentence each.
+
+    Attributes:
+        facts (list[str]): What the partition is.
+        warnings (list[str]): What falsifies no result but may mislead.
+        errors (list[str]): What stops or falsifies a training.
+    """
+
+    facts: list[str]
+    warnings: list[str]
+    errors: list[str]
+
+
+def build_parts(configs: Mapping[str, Mapping], report: Report) -> dict:
+    """Build the datasets of a partition; one that cannot be built is an error of the report.
+
+    Args:
+        configs: 'labelled', 'unlabelled', 'validation', 'test' = config of a dataset, as far as there are any.
+        report: gets the errors.
+    """
+    parts = {}
+    labeled = configs.get('labelled', {})
+    title = str(labeled.get('of') or labeled.get('type'))
+    for name, config in configs.items():
+        try:
+            check_data_paths(config, title)
+            dataset = DATASETS.build(copy.deepcopy(dict(config)))
+            if hasattr(dataset, 'full_init'):
+                dataset.full_init()
+            if not len(dataset):
+                raise ValueError('need at least one array')
+        except (OSError, ValueError) as error:
+            # What mmengine makes of an empty list of samples is numpy's complaint.
+            empty = 'need at least one array' in str(error)
+            sentence = str(error)
+            if empty:
+                sentence = f'The {name} dataset has no image: correct its list or its folder.'
+            if sentence not in report.errors:  # all of them, where one folder is missing
+                report.errors.append(sentence)
+        else:
+            parts[name] = dataset
+    return parts
+
+
+def parts_of_config(cfg: Mapping) -> dict[str, Mapping]:
+    """Configs of the datasets that a training config names, for :func:`build_parts`.
+
+    Raises:
+        ValueError: it has no ``train_dataloader.dataset``.
+    """
+    train = (cfg.get('train_dataloader') or {}).get('dataset')
+    if not train:
+        raise ValueError(
+            'The config has no train_dataloader.dataset: give the config of a training.'
+        )
+    parts = {'labelled': train}
+    if isinstance(train.get('labeled'), Mapping):
+        parts['labelled'] = train['labeled']
+        pseudo_labeled = train.get('pseudo_labeled') or {}
+        unlabeled = train.get('unlabeled') or pseudo_labeled.get('images')
+        if unlabeled:
+            parts['unlabelled'] = unlabeled
+    for name, key in (('validation', 'val_dataloader'), ('test', 'test_dataloader')):
+        dataset = (cfg.get(key) or {}).get('dataset')
+        if dataset and dataset != parts.get('validation'):
+            parts[name] = dataset
+    return parts
+
+
+def check_parts(
+    parts: Mapping, report: Report, frames: int = FRAMES, quiet: bool = False
+) -> Report:
+    """Check the datasets of one partition against each other and their files.
+
+    Errors: an image that is in two parts, as itself or as a copy of the same name; an image or a mask that is
+    not there or cannot be read; a mask of another size than its image, or with a value that is no class.
+    Warnings: an image listed twice, a class without a labelled pixel, neighbouring frames of a video.
+
+    Args:
+        parts: as :func:`build_parts` returns them.
+        report: is filled.
+        frames: see :func:`~mmseg_semi.datasets.sequences.near_frames`.
+        quiet: shows no progress bars.
+
+    Returns:
+        Report: ``report``.
+    """
+    paths = {name: image_paths(dataset) for name, dataset in parts.items()}
+    for name, dataset in parts.items():
+        _check_files(name, dataset, paths[name], report)
+    _check_disjoint(paths, report)
+    for name, dataset in parts.items():
+        if name != 'unlabelled':
+            _check_masks(name, dataset, report, quiet)
+    ids = {
+        name: relative_ids(dataset, paths[name])
+        for name, dataset in parts.items()
+        if _has_files(dataset)  # drawn images are numbered, too
+    }
+    _check_neighbors(ids, frames, report)
+    _tell_identity(paths, report)
+    return report
+
+
+def _has_files(dataset) -> bool:
+    loaders = file_loaders(dataset)
+    return isinstance(dataset, UnlabeledDataset) or any(
+        isinstance(loader, LoadImageFromFile) for loader in loaders
+    )
+
+
+def relative_ids(dataset, paths: Sequence[str]) -> list[str]:
+    """Paths of a dataset's images below its folder of images, without ending."""
+    folder = (getattr(dataset, 'data_prefix', None) or {}).get('img_path')
+    folder = folder or osp.commonpath([osp.dirname(path) for path in paths])
+    return [osp.splitext(osp.relpath(path, folder or '.'))[0] for path in paths]
+
+
+def _check_files(name: str, dataset, paths: list[str], report: Report) -> None:
+    report.facts.append(f'{name}: {len(paths)} images')
+    twice = len(paths) - len(set(paths))
+    if twice:
+        report.warnings.append(
+            f'{twice} of {len(paths)} lines of the {name} list repeat an image, which is drawn that much more '
+            'often.'
+        )
+    try:
+        check_files_exist(dataset, name, f'the {name} dataset')
+    except FileNotFoundError as error:
+        report.errors.append(str(error))
+
+
+def _check_disjoint(paths: dict[str, list[str]], report: Report) -> None:
+    real = {name: dict(zip(real_paths(of), of, strict=True)) for name, of in paths.items()}
+    for one, other in combinations(paths, 2):
+        if one not in TRAINED_ON:
+            continue
+        shared = [path for key, path in real[one].items() if key in real[other]]
+        copies = _copies(real[one].keys() - real[other].keys(), real[other])
+        why = (
+            'an image is either labelled or unlabelled'
+            if other in TRAINED_ON
+            else 'they would falsify the result'
+        )
+        for found, what in ((shared, 'are'), (copies, 'have a copy of the same name')):
+            if found:
+                report.errors.append(
+                    f'{len(found)} {one} images {what} in the {other} set, the first is {min(found)}: remove '
+                    f'them from one of the two lists, since {why}.'
+                )
+
+
+def _copies(paths, others) -> list[str]:
+    """Those of ``paths`` with the same name and content as one of ``others``."""
+    by_name: dict[str, list[str]] = {}
+    for other in others:
+        by_name.setdefault(osp.basename(other), []).append(other)
+    return [
+        path
+        for path in paths
+        for other in by_name.get(osp.basename(path), ())
+        if osp.isfile(path) and osp.isfile(other) and filecmp.cmp(path, other, shallow=False)
+    ]
+
+
+def _check_masks(name: str, dataset, report: Report, quiet: bool) -> None:
+    if not any(isinstance(loader, LoadAnnotations) for loader in file_loaders(dataset)):
+        return
+    infos = [dataset.get_data_info(index) for index in range(len(dataset))]
+    gone = set(missing_files(info['seg_map_path'] for info in infos))
+    infos = [info for info in infos if info['seg_map_path'] not in gone]
+    classes = (getattr(dataset, 'metainfo', None) or {}).get('classes')
+    if not infos or not classes:
+        if not classes:
+            report.warnings.append(
+                f'The {name} dataset names no classes, so its masks are not checked: set metainfo.'
+            )
+        return
+    survey = survey_masks([info['seg_map_path'] for info in infos], f'{name} masks', quiet=quiet)
+    report.errors.extend(_first(list(survey.problems.values()), f'{name} masks cannot be read'))
+    sizes = [
+        f'{info["seg_map_path"]} is {size[0]}x{size[1]} (height x width) but its image is '
+        f'{true[0]}x{true[1]}: give every image a mask of its own size.'
+        for info, size in zip(infos, survey.sizes, strict=True)
+        if size and (true := image_size(info['img_path'])) and true != size
+    ]
+    report.errors.extend(_first(sizes, f'{name} masks are not of the size of their image'))
+    meaning = dict(
+        num_classes=len(classes),
+        reduce_zero_label=bool(infos[0].get('reduce_zero_label')),
+        label_map=infos[0].get('label_map'),
+    )
+    beyond = values_beyond(survey.pixels, **meaning)
+    if beyond:
+        values = ', '.join(f'{value} in {masks}' for value, masks in beyond.items())
+        first = survey.paths[int(np.argmax(count_classes(survey.pixels, **meaning).beyond > 0))]
+        report.errors.append(
+            f'{name} masks have values that are none of {len(classes)} classes ({values} masks, the first is '
+            f'{first}): correct the masks, the number of classes, or reduce_zero_label='
+            f'{meaning["reduce_zero_label"]}.'
+        )
+    if name == 'labelled':
+        _tell_classes(classes, survey.pixels, meaning, report)
+
+
+def _first(problems: list[str], what: str) -> list[str]:
+    """The first problem, and how many there are."""
+    if len(problems) < 2:
+        return problems
+    return [f'{len(problems)} {what}, the first: {problems[0]}']
+
+
+def image_size(path: str) -> tuple[int, int] | None:
+    """(height, width) of an image as mmcv loads it, by its header; None where it cannot be told."""
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            turned = image.getexif().get(_ORIENTATION, 1) >= 5
+    except (OSError, SyntaxError, ValueError):
+        return None
+    return (width, height) if turned else (height, width)
+
+
+def _tell_classes(classes, pixels: np.ndarray, meaning: dict, report: Report) -> None:
+    counts = count_classes(pixels, **meaning)
+    total = max(1, int(counts.pixels.sum()))
+    rows = [
+        (str(name), f'{share / total:8.2%}', str(images))
+        for name, share, images in zip(
+            classes, counts.pixels.sum(0), (counts.pixels > 0).sum(0), strict=True
+        )
+    ]
+    width = max(len(row[0]) for row in rows)
+    lines = [f'  {name:<{width}} {share} {images:>7}' for name, share, images in rows]
+    void = counts.void.sum() / max(1, pixels.sum())
+    report.facts.append(
+        '\n'.join(
+            [
+                f'  {"labelled class":<{width}}   pixels  images',
+                *lines,
+                f'  void: {void:.2%} of all',
+            ]
+        )
+    )
+    absent = [
+        str(c) for c, images in zip(classes, (counts.pixels > 0).sum(0), strict=True) if not images
+    ]
+    if absent:
+        report.warnings.append(
+            f'No labelled image shows {", ".join(absent)}: nothing can be learnt of '
+            f'{"it" if len(absent) == 1 else "them"}; draw the partition with --balanced, or label more images.'
+        )
+
+
+def _check_neighbors(ids: dict[str, list[str]], frames: int, report: Report) -> None:
+    trained_on = [name for part in TRAINED_ON for name in ids.get(part, ())]
+    for part in ids:
+        if part == 'labelled':
+            continue
+        if part in TRAINED_ON:
+            other, among = 'labelled', ids.get('labelled', [])
+            consequence = 'the labels then tell more than their share'
+        else:
+            other, among = 'training', trained_on
+            consequence = 'the result is then that of scenes seen in training'
+        near = near_frames(ids[part], among, frames)
+        if near:
+            nearest = min(near, key=lambda neighbor: neighbor.distance)
+            report.warnings.append(
+                f'{len(near)} of {len(ids[part])} {part} images lie within {frames} frames of a {other} image '
+                f'by their names, such as {nearest.name} and {nearest.other}: if these are frames of a video, '
+                f'{consequence}; --frames 0 says that they are not.'
+            )
+
+
+def _tell_identity(paths: dict[str, list[str]], report: Report) -> None:
+    if 'labelled' not in paths:
+        return
+    identity = identify(paths['labelled'])
+    report.facts.append(f'labelled list: {identity.sentence()}')
+    report.facts.extend(f'  not to be taken for: {rival}' for rival in identity.rivals)
+    if 'unlabelled' in paths:
+        together = identify([*paths['labelled'], *paths['unlabelled']]).match
+        if together is not None and together.role == 'train':
+            report.facts.append(f'labelled and unlabelled: all of {together}')

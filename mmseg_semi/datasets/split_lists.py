@@ -1,0 +1,276 @@
+"""The list formats of the literature: read into the ids that our datasets take, or refused in one sentence.
+
+- UniMatch and ST++: ``JPEGImages/NAME.jpg SegmentationClass/NAME.png`` for VOC, for Cityscapes
+  ``leftImg8bit/train/CITY/NAME_leftImg8bit.png gtFine/train/CITY/NAME_gtFine_labelTrainIds.png``.
+- U2PL: ``NAME``; ``leftImg8bit/train/CITY/NAME_leftImg8bit.png``.
+- CPS: ``NAME``; ``/images/train/NAME.png``, a tab and ``/segmentation/train/NAME_gtFine.png``.
+
+Ours, ``ids``, has one id per line: the path of the image relative to the folder of images, without its ending;
+``NAME`` for VOC and ``CITY/NAME`` for Cityscapes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+FORMATS = ('unimatch', 'u2pl', 'cps', 'stpp', 'ids')
+_ENDING = re.compile(r'\.(?:jpe?g|png|bmp|tiff?|webp)$', re.IGNORECASE)
+_VOC_PATH = re.compile(r'(?:.*/)?JPEGImages/(?P<name>[^/]+)\.jpg', re.IGNORECASE)
+_CITYSCAPES_PATH = re.compile(
+    r'(?:.*/)?leftImg8bit/(?P<split>[^/]+)/(?P<city>[^/]+)/(?P<name>(?P=city)_[^/ ]+)_leftImg8bit\.png'
+)
+_CPS_PATH = re.compile(
+    r'(?:.*/)?images/(?P<split>train|val|test)/(?P<name>(?P<city>[a-z-]+)_\d{6}_\d{6})\.png'
+)
+_VOC_NAME = re.compile(r'20\d\d_\d{6}', re.ASCII)
+_FOREIGN = re.compile(r'[,;|"<>{}]')
+_CITYSCAPES_NAME = re.compile(r'(?P<city>[a-z-]+)/(?P=city)_\d{6}_\d{6}', re.ASCII)
+
+
+class ListError(ValueError):
+    """What is wrong with a list, where, and what to do, in one sentence."""
+
+
+class IdList(NamedTuple):
+    """What a list says.
+
+    Attributes:
+        ids (list[str]): In its order, without duplicates, relative to the folder of images, without ending.
+        formats (tuple[str, ...]): Those of :data:`FORMATS` that it may be; none for another kind of list.
+        dataset (str): 'voc12', 'cityscapes', or '' where the lines do not tell.
+        split (str): The folder below ``leftImg8bit`` ('train', 'val'), where the lines tell.
+    """
+
+    ids: list[str]
+    formats: tuple[str, ...]
+    dataset: str
+    split: str
+
+
+class _Layout(NamedTuple):
+    """How a line is written; all lines of a list are written alike."""
+
+    form: str  # a key of `forms` below
+    separator: str = ''  # between image and mask
+    split: str = ''
+
+    def __str__(self) -> str:
+        forms = {
+            'voc': 'a path with JPEGImages/',
+            'cityscapes': f'a path with leftImg8bit/{self.split}/',
+            'cps': f'a path of Cityscapes with images/{self.split}/',
+            'below images': 'a path below --images',
+            'file': 'a file name',
+            'id': 'a bare id',
+        }
+        mask = {'': '', '\t': ', a tab and a mask', ' ': ', a space and a mask'}
+        return forms[self.form] + mask[self.separator]
+
+
+_FORMATS_OF = {
+    ('voc', ' '): ('unimatch', 'stpp'),
+    ('cityscapes', ' '): ('unimatch', 'stpp'),
+    ('cityscapes', ''): ('u2pl',),
+    ('cps', '\t'): ('cps',),
+    ('file', ''): ('ids',),
+    ('below images', ''): ('ids',),
+    ('id', ''): ('u2pl', 'cps', 'ids'),
+}
+
+
+def read_list(path: str, kind: str = 'auto', images: str | None = None) -> IdList:
+    """Read the list of a file, as :func:`parse_list` does.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ListError: it is no list of images, or not of this kind.
+    """
+    try:
+        with open(path, 'rb') as file:
+            content = file.read()
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        raise FileNotFoundError(f'{path} is no file: give a list of images.') from None
+    return parse_list(content, str(path), kind, images)
+
+
+def parse_list(
+    content: bytes, source: str, kind: str = 'auto', images: str | None = None
+) -> IdList:
+    """Turn a list of another project into ids.
+
+    UTF-8 with or without a byte order mark, line ends of any system, a missing last one, blank lines, blanks
+    around a line, backslashes for slashes, leading slashes and other folders before the known ones are
+    all accepted. What could be read in two ways is refused.
+
+    Args:
+        content: of the file.
+        source: its name, for errors.
+        kind: one of :data:`FORMATS`, or 'auto' to tell by the lines.
+        images: what the paths begin with and the ids do not, such as 'img_dir/train'; None where each line
+            is an id, a file name without folder, or a path of VOC or Cityscapes.
+
+    Raises:
+        ListError: naming the source, the line, its text and the remedy.
+        ValueError: ``kind`` is unknown.
+    """
+    if kind not in (*FORMATS, 'auto'):
+        raise ValueError(f"kind='{kind}' is unknown: choose 'auto' or one of {FORMATS}.")
+    prefix = None if images is None else _clean(f'{images or "."}/').removeprefix('./')
+    first: tuple[int, _Layout] | None = None
+    lines: dict[str, int] = {}
+    for number, line in _lines(content, source):
+
+        def wrong(why: str, number=number, line=line) -> ListError:
+            shown = repr(line) if len(line) <= 160 else repr(line[:150]) + '...'
+            return ListError(f'{source} line {number} is {shown}, {why}.')
+
+        layout, name = _read_line(line, kind, prefix, wrong)
+        if first is None:
+            first = (number, layout)
+        elif layout != first[1]:
+            raise wrong(
+                f'{layout}, and line {first[0]} is {first[1]}: write all lines of a list in one way'
+            )
+        if name in lines:
+            raise wrong(f'the image of line {lines[name]} again: list every image once')
+        lines[name] = number
+    if first is None:
+        raise ListError(
+            f'{source} has no line with an image (some lists were published empty): take the list from another '
+            'source, or leave it out.'
+        )
+    layout = first[1]
+    formats = _FORMATS_OF.get((layout.form, layout.separator), ())
+    if kind != 'auto' and kind not in formats:
+        known = f'that of {" or ".join(formats)}' if formats else 'another one'
+        raise ListError(
+            f'{source} line {first[0]} is {layout}, which is not the format {kind} but {known}: give that '
+            'format, or leave it to be told by the lines.'
+        )
+    ids = list(lines)
+    return IdList(ids, formats, _dataset(layout, ids), layout.split)
+
+
+def _lines(content: bytes, source: str) -> Iterator[tuple[int, str]]:
+    """Numbers and texts of the lines that are not blank."""
+    try:
+        text = content.decode('utf-8-sig')
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b'\n') + 1
+        raise ListError(
+            f'{source} line {line} is no UTF-8 text: save the list as plain text in UTF-8.'
+        ) from None
+    for number, line in enumerate(text.replace('\r\n', '\n').replace('\r', '\n').split('\n'), 1):
+        text = line.replace('\t', ' ')
+        if not text.isprintable():
+            bad = next(c for c in text if not c.isprintable())
+            raise ListError(
+                f'{source} line {number} has the character {bad!a}, which no name of an image should have: '
+                'save the list as plain text without it.'
+            )
+        if line := line.strip(' \t'):
+            yield number, line
+
+
+def _read_line(line: str, kind: str, prefix: str | None, wrong) -> tuple[_Layout, str]:
+    """Layout of a line and the id that it says."""
+    if kind != 'ids' and _FOREIGN.search(line):
+        raise wrong(
+            'with a sign that parts columns elsewhere: give one image per line, or an image and its mask with '
+            "a space or a tab between; if the sign is part of a name, say format 'ids'"
+        )
+    image, separator, mask = _columns(line, kind, wrong)
+    path = _clean(image)
+    layout, name = _layout(path, prefix, separator, mask, wrong)
+    if {'', '.', '..'} & set(name.split('/')) or name != name.strip():
+        raise wrong('which is no id or path of an image below its folder: give one per line')
+    if _ENDING.search(name):
+        raise wrong('which has two endings of an image: give the id, without any')
+    if mask and not _is_mask_of(mask, name):
+        raise wrong(
+            f'whose mask {_base(mask)} is not named as its image: correct the line, or list images alone'
+        )
+    return layout, name
+
+
+def _columns(line: str, kind: str, wrong) -> tuple[str, str, str]:
+    """Image, separator and mask, the latter two '' for an image alone."""
+    if '\t' in line:
+        columns = [column.strip(' ') for column in line.split('\t')]
+        if len(columns) != 2 or not all(map(_ENDING.search, columns)):
+            raise wrong('which has tabs but is not an image, a tab and its mask: give one of each')
+        return columns[0], '\t', columns[1]
+    if ' ' not in line or kind == 'ids':
+        return line, '', ''
+    gaps = [(line[: gap.start()], line[gap.end() :]) for gap in re.finditer(' +', line)]
+    pairs = [pair for pair in gaps if all(map(_ENDING.search, pair))]
+    if len(pairs) > 1:
+        pairs = [(image, mask) for image, mask in pairs if _is_mask_of(mask, image)]
+    if len(pairs) == 1:
+        return pairs[0][0], ' ', pairs[0][1]
+    raise wrong(
+        'where it is unclear what a space separates: give an image and its mask, or one image; if the space is '
+        "part of its name, say format 'ids'"
+    )
+
+
+def _is_mask_of(mask: str, image: str) -> bool:
+    """Whether a mask is named as its image, whatever their folders, with or without something at the end."""
+    name = _ENDING.sub('', _base(image)).removesuffix('_leftImg8bit')
+    stem = _ENDING.sub('', _base(mask))
+    return stem == name or stem.startswith(f'{name}_')
+
+
+def _base(path: str) -> str:
+    return _clean(path).rpartition('/')[2]
+
+
+def _layout(path: str, prefix: str | None, separator: str, mask: str, wrong) -> tuple[_Layout, str]:
+    bare = _ENDING.sub('', path)
+    if prefix is not None:
+        if not path.startswith(prefix):
+            raise wrong(f'which is not below {prefix} as --images says: correct one of the two')
+        return _Layout('below images', separator), _dataset_name(bare[len(prefix) :])
+    if found := _VOC_PATH.fullmatch(path):
+        return _Layout('voc', separator), found['name']
+    found, form = _CITYSCAPES_PATH.fullmatch(path), 'cityscapes'
+    if not found and mask.endswith('_gtFine.png'):
+        found, form = _CPS_PATH.fullmatch(path), 'cps'
+    if found:
+        return _Layout(form, separator, found['split']), f'{found["city"]}/{found["name"]}'
+    if path.startswith('/') or re.match('[A-Za-z]:', path):
+        raise wrong(
+            'an absolute path: say with --images which folder of it the ids are relative to'
+        )
+    if bare == path:
+        return _Layout('id', separator), _dataset_name(path)
+    if '/' in path:
+        raise wrong(
+            'a path of no known layout: say with --images which folder of it the ids are relative to'
+        )
+    return _Layout('file', separator), bare
+
+
+def _dataset_name(name: str) -> str:
+    """An id as our datasets take it: that of Cityscapes has no `_leftImg8bit`, which is part of the ending."""
+    short = name.removesuffix('_leftImg8bit')
+    return short if _CITYSCAPES_NAME.fullmatch(short) else name
+
+
+def _clean(path: str) -> str:
+    """With forward slashes, single ones, and without '.' steps."""
+    path = re.sub('/+', '/', path.replace('\\', '/'))
+    return re.sub(r'(?:(?<=/)|^)(?:\./)+', '', path)
+
+
+def _dataset(layout: _Layout, ids: list[str]) -> str:
+    if layout.form == 'voc':
+        return 'voc12'
+    if layout.form in ('cityscapes', 'cps'):
+        return 'cityscapes'
+    for dataset, pattern in (('voc12', _VOC_NAME), ('cityscapes', _CITYSCAPES_NAME)):
+        if all(map(pattern.fullmatch, ids)):
+            return dataset
+    return ''

@@ -1,0 +1,89 @@
+"""When GPS's students are good enough that their teacher learns from them in full."""
+
+from __future__ import annotations
+
+from mmengine.dist import is_main_process
+from mmseg.registry import HOOKS
+
+from ...functional.schedules import gaussian_ramp_up
+from ...models.segmentors.gps import GPS
+from ._common import unwrap
+from .iteration_hook import IterationHook
+
+
+@HOOKS.register_module()
+class AdaptiveRampUpHook(IterationHook):
+    """Set the weight of GPS's feedback, and end its ramp-up when the students have caught up (Eq. 9).
+
+    In epoch e of E (from 1) the weight is ``exp(-(1 - e/E)^2)``, so it starts near 0.37. After the first epoch
+    in which the students' mean cross-entropy of the labelled images is at most the teacher's, it is 1 for good.
+    An epoch is one pass over the unlabelled images. The comparison's sums and its outcome are the model's, so a
+    resumed run goes on where it stopped.
+
+    It also tells the model the time, and gives the teacher its weights.
+
+    Args:
+        adaptive (bool): False leaves the ramp-up to end with the training.
+
+    Raises:
+        ValueError: The model is not GPS, or nothing tells how long an epoch is.
+    """
+
+    # Before the hooks that save and log, which run at lower priorities.
+    priority = 'NORMAL'
+
+    def __init__(self, adaptive: bool = True) -> None:
+        self.adaptive = adaptive
+
+    def before_train(self, runner) -> None:
+        model, sampler = unwrap(runner.model), runner.train_dataloader.sampler
+        if not isinstance(model, GPS):
+            raise ValueError(
+                f'AdaptiveRampUpHook found a {type(model).__name__}, whose weights it cannot set: remove the '
+                'hook from custom_hooks, or train GPS.'
+            )
+        if not hasattr(sampler, 'iters_per_epoch'):
+            raise ValueError(
+                f'AdaptiveRampUpHook found a {type(sampler).__name__}, which knows no unlabelled images: '
+                'use LabeledUnlabeledSampler.'
+            )
+        model.start_teacher()
+        learnt = sampler.world_size * (sampler.unlabeled // model.unlabeled_batches)
+        self._length = max(1, sampler.dataset.num_unlabeled // max(1, learnt))
+        self._epochs = max(1, -(-runner.max_iters // self._length))
+        # Read once: a step that asked the device for its number would wait for it.
+        self._end = int(model.latch_epoch) or self._epochs
+        if model.latch_epoch:
+            outcome = f'the ramp-up has ended with epoch {self._end}'
+        else:
+            outcome = f'the weight of the feedback reaches 1 in epoch {self._end}'
+            outcome += ' or once the students have caught up' if self.adaptive else ''
+        runner.logger.info(
+            f'GPS: {self._epochs} epochs of {self._length} iterations, {runner.max_iters} in all; {outcome}.'
+        )
+
+    def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
+        super().before_train_iter(runner, batch_idx, data_batch)
+        model = unwrap(runner.model)
+        model.ramp_up_weight = gaussian_ramp_up(runner.iter // self._length + 1, self._end)
+
+    def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        model = unwrap(runner.model)
+        runner.message_hub.update_scalar('train/ramp_up_weight', model.ramp_up_weight)
+        if (runner.iter + 1) % self._length:
+            return
+        epoch = (runner.iter + 1) // self._length
+        means = model.end_epoch(epoch, self.adaptive)
+        if means is None:
+            return
+        students, teacher = means
+        if is_main_process():
+            scalars = {'epoch': epoch, 'epoch_ce_students': students, 'epoch_ce_teacher': teacher}
+            runner.visualizer.add_scalars(scalars, step=runner.iter + 1)
+        end = int(model.latch_epoch)
+        if end and end != self._end:
+            self._end = end
+            runner.logger.info(
+                f'In epoch {epoch} the cross-entropy of the labelled images was {students:.4f} (students) and '
+                f'{teacher:.4f} (teacher): the ramp-up ends, and the weight of the feedback is 1 from now on.'
+            )

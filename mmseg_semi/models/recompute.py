@@ -1,0 +1,47 @@
+"""Forwards whose activations are not kept but computed again in the backward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+
+def recomputed(function: Callable, network: nn.Module, *inputs):
+    """Call ``function`` without keeping what its backward pass needs: memory for a second forward.
+
+    Gradients and running statistics are those of an ordinary call. The checkpointing is torch's
+    non-reentrant one, which serves several forwards under DistributedDataParallel.
+
+    Args:
+        function (callable): Of modules of ``network`` alone.
+        network (nn.Module): Whose running statistics the second forward leaves as the first one left them.
+        *inputs: Of the function.
+    """
+
+    def contexts():
+        return nullcontext(), statistics_kept(network)
+
+    return checkpoint(function, *inputs, use_reentrant=False, context_fn=contexts)
+
+
+@contextmanager
+def statistics_kept(network: nn.Module) -> Iterator[None]:
+    """Let batch normalisation update copies of its running statistics inside the ``with`` block."""
+    layers = [
+        module
+        for module in network.modules()
+        if isinstance(module, _BatchNorm) and module.training and module.track_running_stats
+    ]
+    kept = [dict(layer._buffers) for layer in layers]
+    # Copies, not none at all: the second forward must save as many tensors as the first.
+    for layer in layers:
+        layer._buffers.update({name: b.clone() for name, b in layer._buffers.items()})
+    try:
+        yield
+    finally:
+        for layer, buffers in zip(layers, kept, strict=True):
+            layer._buffers.update(buffers)

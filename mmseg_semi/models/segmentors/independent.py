@@ -1,0 +1,180 @@
+"""Several networks of one architecture, each with weights of its own, that label images for each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ...functional.losses import cross_entropy
+from ...functional.mixing import paste, sample_boxes
+from ...functional.pseudo_label import confidence_and_label
+from ..recompute import recomputed
+from .base import NetworkOutput, SemiSegmentor
+
+CUTMIX = (None, 'in_batch', 'pair')
+
+
+class Views(NamedTuple):
+    """The unlabelled images of one iteration: what is labelled, and what is learnt from the labels.
+
+    Attributes:
+        batches (list[Tensor]): Images (N, 3, H, W) to label; two lists' where pairs are mixed, else one.
+        valid (list[Tensor]): bool (N, H, W), likewise: False where a pixel is not learnt from.
+        boxes (Tensor, optional): int64 (N, K, 4), cut out of the first batch and filled from its partners.
+        images (Tensor): (N, 3, H, W) to learn: the first batch, cut and pasted if there are boxes.
+    """
+
+    batches: list[Tensor]
+    valid: list[Tensor]
+    boxes: Tensor | None
+    images: Tensor
+
+    def mixed(self, labels: Sequence[Tensor]) -> Tensor:
+        """Labels (N, H, W) of the batches as those of :attr:`images`, 255 where nothing is learnt."""
+        labels = [
+            label.masked_fill(~valid, 255) for label, valid in zip(labels, self.valid, strict=True)
+        ]
+        return _cut_and_pasted(labels, self.boxes)
+
+
+def _cut_and_pasted(batches: Sequence[Tensor], boxes: Tensor | None) -> Tensor:
+    if boxes is None:
+        return batches[0]
+    # Of one batch, each image's partner is the next one.
+    patch = batches[1] if len(batches) > 1 else batches[0].roll(-1, dims=0)
+    return paste(batches[0], patch, boxes)
+
+
+class IndependentSegmentor(SemiSegmentor):
+    """Base of the methods whose networks differ by their initialisation alone.
+
+    Each network is built from the config and initialised by itself: encoders from the same pre-trained
+    weights, heads at random. Networks that began alike would stay alike and teach each other nothing, so
+    identical heads are refused before the first iteration.
+
+    Networks are in train mode also where they only label, so that batch normalisation takes the
+    statistics of the batch, as CPS's code does: give heads no dropout (``dropout_ratio=0``), or it disturbs the
+    labels.
+
+    Settings of ``semi_train_cfg`` that all of these methods have:
+
+    - ``cutmix`` ('pair' | 'in_batch' | None): CutMix with three boxes in every iteration, as in CPS. 'pair':
+      the unlabelled batch is two, its second half is pasted into its first, and the first half is learnt: an
+      epoch takes every image once for each purpose. 'in_batch': into each image, the next one of its batch.
+    - ``ignore_padding`` (bool, True): Padding of unlabelled images is not learnt from.
+    - ``unlabeled_start`` (int, 0): Iterations of labelled training before the unlabelled images enter.
+    - ``recompute`` (bool, False): Do not keep activations but compute them again in the backward pass; one more
+      forward for each that carries gradients.
+
+    Args: see :class:`SemiSegmentor`.
+    """
+
+    #: Networks that label for each other, whose heads must differ.
+    students: tuple[str, ...] = ('student1', 'student2')
+    default_predictor = 'student1'
+    unlabeled_branches = ('weak',)
+    train_defaults = {
+        'cutmix': 'pair',
+        'ignore_padding': True,
+        'unlabeled_start': 0,
+        'recompute': False,
+    }
+
+    def __init__(self, segmentor: dict, **kwargs) -> None:
+        super().__init__(segmentor, **kwargs)
+        cfg = self.semi_train_cfg
+        if cfg['cutmix'] not in CUTMIX:
+            raise ValueError(
+                f'semi_train_cfg.cutmix={cfg["cutmix"]!r} is unknown: choose one of {CUTMIX}.'
+            )
+        if segmentor.get('backbone', {}).get('with_cp'):
+            raise ValueError(
+                'segmentor.backbone.with_cp=True breaks the several forwards of '
+                f'{type(self).__name__} under DistributedDataParallel: set semi_train_cfg.recompute=True.'
+            )
+        for key, value in cfg.items():
+            is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if is_number and not 0 <= value < float('inf'):
+                raise ValueError(
+                    f'semi_train_cfg.{key}={value} is out of range: give a number of at least 0.'
+                )
+
+    @property
+    def unlabeled_batches(self) -> int:
+        """Unlabelled images that a batch brings for each that it learns."""
+        return 2 if self.semi_train_cfg['cutmix'] == 'pair' else 1
+
+    @property
+    def started(self) -> bool:
+        """Whether the unlabelled images have entered; a number of the host, the same on all ranks."""
+        return self.iteration >= self.semi_train_cfg['unlabeled_start']
+
+    def check_start(self) -> None:
+        first, second = (
+            list(getattr(self, name).decode_head.parameters()) for name in self.students
+        )
+        if all(torch.equal(*pair) for pair in zip(first, second, strict=True)):
+            names = ' and '.join(self.students)
+            raise ValueError(
+                f'{names} have the same weights in their heads and would only repeat each other: let each draw '
+                'its own (no constant init_cfg), and instead of a plain checkpoint in load_from, which fills '
+                'all networks, give pre-trained weights of the encoder alone (segmentor.pretrained).'
+            )
+
+    def forward_network(
+        self, network: nn.Module, images: Tensor, num_auxiliary: int = 0, tap: bool = False
+    ) -> NetworkOutput:
+        if not (self.semi_train_cfg['recompute'] and torch.is_grad_enabled()):
+            return super().forward_network(network, images, num_auxiliary, tap)
+        # Apart, so that no more than an encoder or a head is in memory at once.
+        features = recomputed(network.extract_feat, network, images)
+        return recomputed(self.forward_heads, network, network, features, num_auxiliary, tap)
+
+    def draw_boxes(self, num: int, size: tuple[int, int]) -> Tensor:
+        """Draw CPS's three boxes for each image, int64 (num, 3, 4) on the host."""
+        return sample_boxes(num, size, style='cps')
+
+    def make_views(self, weak: Tensor, data_samples: Sequence) -> Views:
+        """Sort the unlabelled images (M, 3, H, W) into those to label and those to learn, and mix them."""
+        cfg = self.semi_train_cfg
+        valid = torch.cat([sample.valid_mask.data for sample in data_samples]).bool()
+        if not cfg['ignore_padding']:
+            valid = torch.ones_like(valid)
+        if len(weak) % self.unlabeled_batches:
+            raise ValueError(
+                f"cutmix='pair' pastes half of the unlabelled images into the others, of {len(weak)}: "
+                'make train_dataloader.sampler.unlabeled even.'
+            )
+        batches = list(weak.chunk(self.unlabeled_batches))
+        boxes = None
+        if cfg['cutmix'] is not None:
+            boxes = self.draw_boxes(len(batches[0]), tuple(weak.shape[-2:]))
+            boxes = boxes.to(weak.device, non_blocking=True)
+        valid = list(valid.chunk(self.unlabeled_batches))
+        return Views(batches, valid, boxes, _cut_and_pasted(batches, boxes))
+
+    @torch.no_grad()
+    def predict_batches(self, network: nn.Module, views: Views) -> list[Tensor]:
+        """Small logits of the images to label, batch by batch, without gradients."""
+        return [self.forward_network(network, batch).logits for batch in views.batches]
+
+    def hard_label(self, logits: Sequence[Tensor], views: Views) -> Tensor:
+        """Most probable classes, whatever their probability, as labels of the images to learn."""
+        size = tuple(views.images.shape[-2:])
+        return views.mixed(
+            [confidence_and_label(one, size, self.align_corners)[1] for one in logits]
+        )
+
+    def pseudo_loss(self, logits: Tensor, label: Tensor) -> Tensor:
+        """Mean cross-entropy over the pixels of the batch that have a label."""
+        return cross_entropy(logits, label, align_corners=self.align_corners)
+
+    def network_loss(
+        self, name: str, output: NetworkOutput, data_samples: Sequence
+    ) -> dict[str, Tensor]:
+        """The losses of labelled images of one network, under keys that begin with its name."""
+        losses = self.labeled_loss(getattr(self, name), output, data_samples)
+        return {f'{name}.{key}': value for key, value in losses.items()}

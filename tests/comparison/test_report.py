@@ -1,0 +1,103 @@
+"""Rows, table and CSV of made results."""
+
+import csv
+import io
+
+import pytest
+
+from mmseg_semi.comparison import Cost, Run, Score, csv_text, markdown, rows
+
+
+def cost(seconds=0.5, memory=800.0, **changes):
+    given = dict(
+        seconds_per_iteration=seconds,
+        peak_memory_mib=memory,
+        memory_kind='resident',
+        device='CPU',
+        iterations=600,
+        total_iterations=600,
+        trainings=1,
+        labeled_seen=4800,
+        unlabeled_seen=0,
+    )
+    return Cost(**{**given, **changes})
+
+
+def run(method, seed, scores, **changes):
+    given = dict(config=f'{method}.py', cost=cost())
+    scores = {network: Score(*values) for network, values in scores.items()}
+    return Run(method=method, seed=seed, scores=scores, **{**given, **changes})
+
+
+RUNS = [
+    run('suponly', 0, {'': (50.0, 51.0, 300)}),
+    run('st', 0, {'': (52.0, 52.0, 600)}, cost=cost(trainings=2, total_iterations=1200), jobs=2),
+    run('imas', 0, {'student': (54.0, 56.0, 450), 'teacher': (53.0, 57.0, 150)}),
+    run('suponly', 1, {'': (60.0, 60.0, 600)}, cost=cost(0.7, 900.0)),
+    run('st', 1, {}, cost=None, error='exit code 1: ValueError: no | way'),
+    run('imas', 1, {'student': (66.0, 66.0, 600), 'teacher': (61.0, 62.0, 450)}),
+    run('esl', 0, {}, cost=None),
+    run('esl', 1, {}, cost=None, error='ended by SIGKILL: gone'),
+]
+
+
+def test_gain_is_over_the_same_seeds():
+    found = {row.name: row for row in rows(RUNS, 'suponly')}
+    assert list(found) == ['suponly', 'st', 'imas, student', 'imas, teacher']
+    assert found['suponly'].last == pytest.approx((55.0, 50**0.5))
+    assert found['st'].last == (52.0, None)
+    # Seed 0 alone is finished: not 52 - 55.
+    assert found['st'].gain.mean == 2.0
+    assert found['imas, student'].gain.mean == pytest.approx(5.0)
+    assert found['imas, student'].best.mean == 61.0
+
+
+def test_table_says_what_is_missing():
+    lines = markdown(RUNS, 'suponly', 'mIoU', {'st': {'crop': '3, not 4'}, 'imas': {}}).splitlines()
+    assert lines[0].startswith(
+        '|  | mIoU, last | mIoU, best | gain on suponly, last | s/iteration | resident'
+    )
+    assert (
+        lines[2]
+        == '| suponly | 55.00 ± 7.07 | 55.50 ± 6.36 | +0.00 | 0.600 | 900 | 600 | 4800 | 0 | - |'
+    )
+    assert lines[3] == (
+        '| st (1 of 2 seeds) | 52.00 | 52.00 | +2.00 | 0.500 | 800 | 600 (1200 in 2 trainings) | 4800 | 0 '
+        '| crop |'
+    )
+    assert lines[6].startswith('| esl | failed and not run |')
+    assert len({line.count('|') for line in lines[:7]}) == 1
+    notes = '\n'.join(lines[7:])
+    assert '- st differs in crop: 3, not 4.' in notes
+    assert 'imas differs' not in notes
+    assert 'Up to 2 runs shared the machine' in notes
+    assert 'Ran on CPU. s/iteration: the median' in notes
+    assert '- st, seed 1, failed: exit code 1: ValueError: no | way' in notes
+    assert '- esl, seed 1, failed: ended by SIGKILL: gone' in notes
+
+
+def test_without_a_baseline_there_is_no_gain():
+    assert 'gain' not in markdown(RUNS, None, 'mIoU', {})
+    assert [row.gain for row in rows(RUNS)] == [None] * 4
+
+
+def test_a_baseline_has_one_network():
+    for report in (rows, lambda *args: csv_text(*args, 'mIoU')):
+        with pytest.raises(ValueError, match='--baseline imas has the networks student, teacher'):
+            report(RUNS, 'imas')
+
+
+def test_csv_has_a_line_for_every_run_and_network():
+    lines = list(csv.DictReader(io.StringIO(csv_text(RUNS, 'suponly', 'mIoU'))))
+    assert len(lines) == 10
+    teacher = next(line for line in lines if (line['network'], line['seed']) == ('teacher', '0'))
+    assert (teacher['mIoU_last'], teacher['mIoU_best'], teacher['best_iteration']) == (
+        '53.0',
+        '57.0',
+        '150',
+    )
+    assert teacher['gain_last'] == '3.0'
+    assert teacher['memory_kind'] == 'resident'
+    states = [line['status'] for line in lines if line['method'] in ('st', 'esl')]
+    assert states == ['finished', 'failed', 'not run', 'failed']
+    assert [line['jobs'] for line in lines if line['method'] == 'st'] == ['2', '1']

@@ -1,0 +1,63 @@
+"""What is read from the files of a run."""
+
+import json
+
+import pytest
+from tiny_run import tiny_config
+
+from mmseg_semi.comparison import read_cost, read_scores
+
+
+def write(folder, start, *records, end='\n'):
+    folder = folder / start / 'vis_data'
+    folder.mkdir(parents=True)
+    (folder / 'scalars.json').write_text('\n'.join(map(json.dumps, records)) + end)
+
+
+def test_last_and_best_of_each_network_over_all_starts(tmp_path):
+    write(
+        tmp_path,
+        '20260101_000000',
+        {'step': 10, 'teacher/mIoU': 50.0, 'student/mIoU': 40.0, 'student/mAcc': 99.0},
+        {'step': 15, 'loss': 1.0},
+        {'step': 20, 'teacher/mIoU': 70.0, 'student/mIoU': 45.0},
+        end='\n{"step": 30, "teacher/mI',  # killed while writing
+    )
+    write(
+        tmp_path,
+        '20260102_000000',
+        # Resumed from iteration 15: its own record of iteration 20 counts.
+        {'step': 20, 'teacher/mIoU': 60.0, 'student/mIoU': 44.0},
+        {'step': 30, 'teacher/mIoU': 55.0, 'student/mIoU': 47.0},
+    )
+    assert read_scores(tmp_path, 'mIoU', 30) == {
+        'teacher': (55.0, 60.0, 20),
+        'student': (47.0, 47.0, 30),
+    }
+    assert read_scores(tmp_path / '..' / tmp_path.name, 'mAcc', 10) == {'student': (99.0, 99.0, 10)}
+
+
+def test_a_run_that_stopped_early_has_no_result(tmp_path):
+    write(
+        tmp_path, '20260101_000000', {'step': 10, 'mIoU': 50.0}, {'step': 20, 'mIoU': float('nan')}
+    )
+    with pytest.raises(ValueError, match='mIoU of iteration 20, the last one of 10 is not'):
+        read_scores(tmp_path, 'mIoU', 20)
+    with pytest.raises(ValueError, match=r'has no mDice in .*--metric'):
+        read_scores(tmp_path, 'mDice', 10)
+    with pytest.raises(ValueError, match='has no mIoU in'):
+        read_scores(tmp_path / 'elsewhere', 'mIoU', 10)
+
+
+def test_images_seen_follow_batch_length_and_processes(tmp_path):
+    cfg = tiny_config(tmp_path, labeled=3, unlabeled=1)
+    with pytest.raises(FileNotFoundError, match='is not finished'):
+        read_cost(cfg, 2)
+    costs = dict(
+        seconds_per_iteration=0.5, peak_memory_mib=900.0, memory_kind='resident', device='CPU'
+    )
+    (tmp_path / 'costs.json').write_text(json.dumps(costs))
+    cost = read_cost(cfg, 2)
+    assert (cost.labeled_seen, cost.unlabeled_seen) == (3 * 14 * 2, 14 * 2)
+    assert (cost.iterations, cost.total_iterations, cost.trainings) == (14, 14, 1)
+    assert (cost.seconds_per_iteration, cost.peak_memory_mib) == (0.5, 900.0)

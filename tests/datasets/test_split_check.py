@@ -1,0 +1,229 @@
+"""A partition with each thing that can be wrong with it, and one with nothing."""
+
+import re
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+from mmengine.config import Config
+from PIL import Image
+
+from mmseg_semi.datasets.split_check import (
+    Report,
+    build_parts,
+    check_parts,
+    image_size,
+    parts_of_config,
+)
+
+
+@pytest.fixture
+def cfg(config, data_root):
+    """A training config over ``data_root``, with two validation images that are copies of none."""
+    for folder in ('val_img', 'val_ann'):
+        (data_root / folder).mkdir()
+    for i in range(2):
+        image = np.full((24, 32, 3), 40 * i, np.uint8)
+        cv2.imwrite(str(data_root / f'val_img/v{i}.jpg'), image)
+        cv2.imwrite(str(data_root / f'val_ann/v{i}.png'), np.full((24, 32), i, np.uint8))
+    val = {**config['labeled'], 'ann_file': ''}
+    val['data_prefix'] = dict(img_path='val_img', seg_map_path='val_ann')
+    return Config(
+        dict(
+            train_dataloader=dict(dataset=config),
+            val_dataloader=dict(dataset=val),
+            test_dataloader=dict(dataset=val),
+        )
+    )
+
+
+def report_of(cfg, frames=0):
+    report = Report([], [], [])
+    parts = build_parts(parts_of_config(cfg), report)
+    return check_parts(parts, report, frames, quiet=True)
+
+
+def the_error(cfg):
+    (error,) = report_of(cfg).errors
+    assert '\n' not in error
+    return error
+
+
+def test_nothing_wrong(cfg):
+    report = report_of(cfg)
+    assert report.errors == []
+    assert report.warnings == []
+    assert report.facts[:3] == [
+        'labelled: 4 images',
+        'unlabelled: 6 images',
+        'validation: 2 images',
+    ]
+    table = [line.split() for line in report.facts[3].splitlines()]
+    # Two rows of 24 are void; of the others the three classes have 6, 8 and 8.
+    assert table == [
+        ['labelled', 'class', 'pixels', 'images'],
+        ['ground', '27.27%', '4'],
+        ['sky', '36.36%', '4'],
+        ['tree', '36.36%', '4'],
+        ['void:', '8.33%', 'of', 'all'],
+    ]
+    assert report.facts[4] == 'labelled list: unknown, no published partition'
+
+
+def test_an_image_in_two_parts(cfg, data_root):
+    (data_root / 'unlabeled.txt').write_text('u0\n')
+    cfg.train_dataloader.dataset.labeled.data_prefix.img_path = 'pool'
+    (data_root / 'labeled.txt').write_text('u0\n')
+    shutil.copy(data_root / 'ann_dir/l0.png', data_root / 'ann_dir/u0.png')
+    assert the_error(cfg) == (
+        f'1 labelled images are in the unlabelled set, the first is {data_root}/pool/u0.jpg: remove them from '
+        'one of the two lists, since an image is either labelled or unlabelled.'
+    )
+
+
+@pytest.mark.parametrize('linked', [True, False])
+def test_a_validation_image_that_is_trained_on(cfg, data_root, linked):
+    """As itself, by a link, or as a copy of the same name in another folder; a namesake is none."""
+    (data_root / 'val_img/v1.jpg').unlink()
+    shutil.copy(data_root / 'ann_dir/l0.png', data_root / 'val_ann/u0.png')
+    (data_root / 'val_ann/v1.png').unlink()
+    target = data_root / 'val_img/u0.jpg'
+    if linked:
+        target.symlink_to(data_root / 'pool/u0.jpg')
+    else:
+        shutil.copy(data_root / 'pool/u0.jpg', target)
+    what = 'are' if linked else 'have a copy of the same name'
+    assert the_error(cfg).startswith(
+        f'1 unlabelled images {what} in the validation set, the first is {data_root}/pool/u0.jpg: '
+    )
+    target.unlink()
+    cv2.imwrite(str(target), np.zeros((24, 32, 3), np.uint8))
+    assert report_of(cfg).errors == []
+
+
+@pytest.mark.parametrize(
+    ('gone', 'message'),
+    [
+        ('img_dir/l1.jpg', r'1 of 4 images of the labelled dataset do not exist'),
+        ('ann_dir/l1.png', r'1 of 4 masks of the labelled dataset do not exist'),
+        ('pool/u1.jpg', r'1 of 6 images of \S*unlabeled.txt do not exist'),
+        ('labeled.txt', r'labeled.txt \(from ann_file\) does not exist'),
+        ('val_ann/v1.png', r'1 of 2 masks of the validation dataset do not exist'),
+    ],
+)
+def test_files_that_are_not_there(cfg, data_root, gone, message):
+    (data_root / gone).unlink()
+    assert re.search(message, the_error(cfg))
+
+
+@pytest.mark.parametrize('part', ['labelled', 'validation'])
+def test_masks_out_of_range(cfg, data_root, part):
+    path = data_root / ('ann_dir/l2.png' if part == 'labelled' else 'val_ann/v1.png')
+    mask = np.array(Image.open(path))
+    mask[0, :2] = 3, 200
+    Image.fromarray(mask).save(path)
+    assert the_error(cfg) == (
+        f'{part} masks have values that are none of 3 classes (3 in 1, 200 in 1 masks, the first is {path}): '
+        'correct the masks, the number of classes, or reduce_zero_label=False.'
+    )
+
+
+def test_reduce_zero_label_is_known(cfg, data_root):
+    for i in range(4):
+        path = data_root / f'ann_dir/l{i}.png'
+        mask = np.array(Image.open(path))
+        Image.fromarray(np.where(mask == 255, 0, mask + 1).astype(np.uint8)).save(path)
+    assert 'none of 3 classes (3 in 4 masks' in the_error(cfg)
+    cfg.train_dataloader.dataset.labeled.reduce_zero_label = True
+    report = report_of(cfg)
+    assert report.errors == []
+    assert 'void: 8.33%' in report.facts[3]
+
+
+def test_masks_of_another_size_or_kind(cfg, data_root):
+    Image.fromarray(np.zeros((32, 24), np.uint8)).save(data_root / 'ann_dir/l1.png')
+    assert the_error(cfg) == (
+        f'{data_root}/ann_dir/l1.png is 32x24 (height x width) but its image is 24x32: give every image a mask '
+        'of its own size.'
+    )
+    for i in (2, 3):
+        Image.fromarray(np.zeros((24, 32, 3), np.uint8)).save(data_root / f'ann_dir/l{i}.png')
+    kinds, size = report_of(cfg).errors
+    assert kinds.startswith(
+        f'2 labelled masks cannot be read, the first: {data_root}/ann_dir/l2.png has'
+    )
+    assert 'l1.png' in size
+
+
+def test_a_camera_that_was_turned(tmp_path):
+    image = Image.new('RGB', (4, 2))
+    exif = image.getexif()
+    exif[274] = 6
+    image.save(tmp_path / 'turned.jpg', exif=exif)
+    image.save(tmp_path / 'plain.jpg')
+    assert image_size(str(tmp_path / 'plain.jpg')) == (2, 4)
+    assert (
+        image_size(str(tmp_path / 'turned.jpg'))
+        == cv2.imread(str(tmp_path / 'turned.jpg')).shape[:2]
+        == (4, 2)
+    )
+    assert image_size(str(tmp_path / 'gone.jpg')) is None
+
+
+def test_warnings(cfg, data_root):
+    (data_root / 'labeled.txt').write_text('l0\nl1\nl1\n')
+    for i in range(2):
+        Image.fromarray(np.zeros((24, 32), np.uint8)).save(data_root / f'ann_dir/l{i}.png')
+    twice, absent = report_of(cfg).warnings
+    assert twice.startswith('1 of 3 lines of the labelled list repeat an image')
+    assert absent.startswith('No labelled image shows sky, tree: nothing can be learnt of them;')
+
+
+def test_neighbouring_frames(cfg, data_root):
+    """Of the unlabelled ones with labelled ones, and of validation with all that is trained on."""
+    cfg.train_dataloader.dataset.labeled.data_prefix.img_path = 'pool'
+    (data_root / 'labeled.txt').write_text('u0\n')
+    (data_root / 'unlabeled.txt').write_text('u2\nu4\nsub/u5\n')
+    shutil.copy(data_root / 'ann_dir/l0.png', data_root / 'ann_dir/u0.png')
+    for folder, ending in (('val_img', 'jpg'), ('val_ann', 'png')):
+        (data_root / folder / f'v0.{ending}').rename(data_root / folder / f'u6.{ending}')
+        (data_root / folder / f'v1.{ending}').rename(data_root / folder / f'u9.{ending}')
+    report = report_of(cfg, frames=2)
+    assert report.errors == []
+    unlabeled, val = report.warnings
+    assert unlabeled.startswith(
+        '1 of 3 unlabelled images lie within 2 frames of a labelled image by their names, such as u2 and u0: '
+    )
+    assert val.startswith(
+        '1 of 2 validation images lie within 2 frames of a training image by their names, such as u6 and u4: '
+    )
+    assert report_of(cfg, frames=0).warnings == []
+
+
+def test_parts_of_other_configs(cfg):
+    dataset = cfg.train_dataloader.dataset
+    images = dataset.unlabeled
+    staged = Config(
+        dict(
+            train_dataloader=dict(
+                dataset=dict(labeled=dataset.labeled, pseudo_labeled=dict(images=images))
+            )
+        )
+    )
+    assert parts_of_config(staged) == {'labelled': dataset.labeled, 'unlabelled': images}
+    plain = Config(
+        dict(train_dataloader=dict(dataset=dataset.labeled), val_dataloader=cfg.val_dataloader)
+    )
+    assert list(parts_of_config(plain)) == ['labelled', 'validation']
+    cfg.test_dataloader = dict(dataset={**cfg.val_dataloader.dataset, 'ann_file': 'test.txt'})
+    assert list(parts_of_config(cfg)) == ['labelled', 'unlabelled', 'validation', 'test']
+    with pytest.raises(
+        ValueError, match=r'has no train_dataloader.dataset: give the config of a tr'
+    ):
+        parts_of_config(Config({'model': {}}))
+
+
+def test_an_empty_list_is_an_error(cfg, data_root):
+    (data_root / 'labeled.txt').write_text('')
+    assert the_error(cfg) == 'The labelled dataset has no image: correct its list or its folder.'

@@ -1,0 +1,154 @@
+"""The weight of GPS's feedback over a training, told by a runner that only counts."""
+
+import logging
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmseg.registry import MODELS
+from tiny import tiny_segmentor
+
+from mmseg_semi.engine import AdaptiveRampUpHook
+from mmseg_semi.functional.schedules import gaussian_ramp_up
+
+LOGGER = logging.getLogger('test_adaptive_ramp_up_hook')
+
+
+class Recorder:
+    """A message hub and a visualizer as far as the hook writes to them."""
+
+    def __init__(self):
+        self.weights, self.epochs = [], []
+
+    def update_scalar(self, name, value):
+        assert name == 'train/ramp_up_weight'
+        self.weights.append(value)
+
+    def add_scalars(self, scalars, step):
+        self.epochs.append((step, scalars))
+
+
+def make_runner(max_iters=20, num_unlabeled=9, unlabeled=2, method='GPS', **settings):
+    """A runner whose epochs have num_unlabeled // unlabeled iterations."""
+    settings = {'cutmix': None, **settings} if method == 'GPS' else {}
+    torch.manual_seed(0)
+    model = MODELS.build(
+        {'type': method, 'segmentor': tiny_segmentor(), 'semi_train_cfg': settings}
+    )
+    sampler = SimpleNamespace(
+        dataset=SimpleNamespace(num_unlabeled=num_unlabeled),
+        world_size=1,
+        unlabeled=unlabeled,
+        iters_per_epoch=max(1, num_unlabeled // unlabeled),
+    )
+    recorder = Recorder()
+    return SimpleNamespace(
+        model=model,
+        train_dataloader=SimpleNamespace(sampler=sampler),
+        max_iters=max_iters,
+        iter=0,
+        logger=LOGGER,
+        message_hub=recorder,
+        visualizer=recorder,
+    )
+
+
+def train(runner, losses=None, until=None, hook=None):
+    """Run the iterations; ``losses`` are those of students and teacher in each epoch."""
+    hook = hook or AdaptiveRampUpHook()
+    hook.before_train(runner)
+    length = runner.train_dataloader.sampler.iters_per_epoch * runner.model.unlabeled_batches
+    for iteration in range(runner.iter, until or runner.max_iters):
+        runner.iter = iteration
+        hook.before_train_iter(runner, 0)
+        assert runner.model.iteration == runner.iter
+        students, teacher = (losses or {}).get(runner.iter // length + 1, (2.0, 1.0))
+        runner.model.labeled_sums += torch.tensor([students, teacher, 1.0])
+        hook.after_train_iter(runner, 0)
+    runner.iter += 1
+    return runner.message_hub.weights
+
+
+def expected(epochs, length, end, of):
+    """Weights of all iterations where the ramp-up ends after epoch ``end`` (0: it does not) of ``of``."""
+    return [
+        1.0 if end and epoch > end else gaussian_ramp_up(epoch, of)
+        for epoch in range(1, epochs + 1)
+        for _ in range(length)
+    ]
+
+
+def test_weight_is_constant_in_an_epoch_and_grows_to_1():
+    weights = train(make_runner())
+    assert weights == expected(5, 4, 0, 5)
+    assert weights[0] == pytest.approx(0.5273, abs=1e-4)
+    assert weights[-1] == 1
+
+
+def test_students_that_catch_up_end_it_from_the_next_epoch_on(caplog):
+    runner = make_runner()
+    with caplog.at_level(logging.INFO, LOGGER.name):
+        # Worse again later: it stays at 1.
+        weights = train(runner, {2: (1.0, 1.0), 3: (9.0, 1.0)})
+    assert weights == expected(5, 4, 2, 5)
+    assert runner.model.latch_epoch == 2
+    assert (
+        'In epoch 2 the cross-entropy of the labelled images was 1.0000 (students)' in caplog.text
+    )
+    assert caplog.text.count('the ramp-up ends') == 1
+    steps = [(step, scalars['epoch']) for step, scalars in runner.visualizer.epochs]
+    assert steps == [(4, 1), (8, 2), (12, 3), (16, 4), (20, 5)]
+    assert runner.visualizer.epochs[2][1]['epoch_ce_students'] == 9
+
+
+def test_comparison_switched_off():
+    weights = train(make_runner(), {1: (0.1, 1.0)}, hook=AdaptiveRampUpHook(adaptive=False))
+    assert weights == expected(5, 4, 0, 5)
+
+
+@pytest.mark.parametrize('stop', [5, 8, 11])
+def test_resumed_run_goes_on(stop):
+    losses = {2: (0.5, 1.0)}
+    whole = train(make_runner(), losses)
+    first, second = make_runner(), make_runner()
+    weights = train(first, losses, until=stop)
+    second.model.load_state_dict(first.model.state_dict())
+    second.iter = stop
+    assert weights + train(second, losses) == whole
+    assert second.model.latch_epoch == 2
+
+
+def test_one_epoch_has_full_weight_and_a_part_of_one_counts():
+    assert set(train(make_runner(max_iters=3))) == {1.0}
+    # Three epochs, the last of one iteration.
+    assert train(make_runner(max_iters=9)) == expected(3, 4, 0, 3)[:9]
+
+
+def test_pairs_make_an_epoch_twice_as_long():
+    runner = make_runner(num_unlabeled=8, cutmix='pair', max_iters=16)
+    assert train(runner) == expected(2, 8, 0, 2)
+
+
+def test_epoch_without_labels_decides_nothing():
+    runner = make_runner()
+    hook = AdaptiveRampUpHook()
+    hook.before_train(runner)
+    for runner.iter in range(4):
+        hook.before_train_iter(runner, 0)
+        hook.after_train_iter(runner, 0)
+    assert runner.model.latch_epoch == 0
+    assert runner.visualizer.epochs == []
+
+
+def test_untrained_teacher_is_warned_about(capsys):
+    AdaptiveRampUpHook().before_train(make_runner())
+    assert 'begins untrained' in capsys.readouterr().out
+
+
+def test_what_it_cannot_serve_is_refused():
+    with pytest.raises(ValueError, match='found a IMAS, whose weights it cannot set'):
+        AdaptiveRampUpHook().before_train(make_runner(method='IMAS'))
+    runner = make_runner()
+    runner.train_dataloader.sampler = object()
+    with pytest.raises(ValueError, match='use LabeledUnlabeledSampler'):
+        AdaptiveRampUpHook().before_train(runner)

@@ -1,0 +1,420 @@
+"""GPS against an independent reading of the paper's equations: two updates, each of its own networks."""
+
+import copy
+import itertools
+
+import pytest
+import torch
+import torch.nn.functional as F
+from mmengine.optim import build_optim_wrapper
+from mmseg.registry import MODELS
+from tiny import build_plain, collated_batch, tiny_segmentor
+
+import mmseg_semi.engine
+
+NETWORKS = ('student1', 'student2', 'teacher')
+# Large weights in the classifier make the untrained networks sure, of several classes.
+CLASSIFIER = {'type': 'Normal', 'std': 2.0, 'override': {'name': 'conv_seg'}}
+BOXES = [
+    [[2, 3, 20, 14], [10, 8, 30, 30], [0, 20, 12, 31]],
+    [[5, 5, 25, 25], [0, 0, 9, 9], [8, 8, 9, 9]],
+]
+LR = 0.5
+
+
+def build(norm='BN', auxiliary=False, **settings):
+    torch.manual_seed(0)
+    model = MODELS.build(
+        {
+            'type': 'GPS',
+            'segmentor': tiny_segmentor(norm, auxiliary=auxiliary, init_cfg=CLASSIFIER),
+            'semi_train_cfg': settings,
+        }
+    )
+    model.init_weights()
+    model.draw_boxes = lambda num, size: torch.tensor(BOXES)[:num]
+    return model.train()
+
+
+def build_wrapper(model, **settings):
+    config = {
+        'type': 'OptimWrapper',
+        'constructor': 'NetworkOptimWrapperConstructor',
+        'optimizer': {'type': 'SGD', 'lr': LR},
+        **settings,
+    }
+    return build_optim_wrapper(model, config)
+
+
+def padded_batch(num_unlabeled=2, seed=0):
+    """A collated batch whose unlabelled images end in padding, each elsewhere."""
+    batch = collated_batch(2, num_unlabeled, seed=seed)
+    for i, sample in enumerate(batch['data_samples']['weak']):
+        sample.valid_mask.data = sample.valid_mask.data.clone()
+        sample.valid_mask.data[:, 25 + i :] = False
+    return batch
+
+
+def up(logits):
+    return F.interpolate(logits, size=(32, 32), mode='bilinear', align_corners=False)
+
+
+def ce(network, images, label):
+    return F.cross_entropy(up(network._forward(images)), label, ignore_index=255)
+
+
+def reference_step(model, networks, batch, cutmix, merged, weight=1.0, on=('gps', 'cps', 'fps')):
+    """One iteration in the paper's words: images are labelled apart, then cut and pasted by a mask."""
+    cfg = model.semi_train_cfg
+    data = model.data_preprocessor(batch, True)
+    x, u = data['inputs']['labeled'], data['inputs']['weak']
+    y = torch.cat([sample.gt_sem_seg.data for sample in data['data_samples']['labeled']])
+    valid = torch.cat([sample.valid_mask.data for sample in data['data_samples']['weak']])
+    sources = {None: [u], 'in_batch': [u], 'pair': [u[:2], u[2:]]}[cutmix]
+    masks = {None: [valid], 'in_batch': [valid], 'pair': [valid[:2], valid[2:]]}[cutmix]
+
+    def mixed(maps):
+        first = maps[0]
+        if cutmix is None:
+            return first
+        second = maps[1] if cutmix == 'pair' else maps[0][[1, 0]]
+        result = first.clone()
+        for i, boxes in enumerate(BOXES):
+            inside = torch.zeros(32, 32, dtype=torch.bool)
+            for x1, y1, x2, y2 in boxes:
+                inside[y1:y2, x1:x2] ^= True
+            result[i] = torch.where(inside, second[i], first[i])
+        return result
+
+    def labels(*names):
+        """The label of the mean probability, unmixed images, void where padded."""
+        found = []
+        for source, mask in zip(sources, masks, strict=True):
+            with torch.no_grad():
+                probs = sum(up(networks[n]._forward(source)).softmax(1) for n in names)
+            found.append(probs.argmax(1).masked_fill(~mask, 255))
+        return mixed(found)
+
+    images = mixed(sources)
+    s1, s2, teacher = (networks[name] for name in NETWORKS)
+    guide = ce(s1, x, y) + ce(s2, x, y)
+    if 'gps' in on:
+        target = labels('teacher')
+        guide = guide + cfg['alpha'] * (ce(s1, images, target) + ce(s2, images, target))
+    if 'cps' in on:
+        first, second = labels('student1'), labels('student2')
+        guide = guide + cfg['beta'] * (ce(s1, images, second) + ce(s2, images, first))
+    early = labels('student1', 'student2')
+    update(guide, s1, s2)
+    target = early if merged else labels('student1', 'student2')
+    feedback = ce(teacher, x, y)
+    if 'fps' in on:
+        feedback = feedback + weight * cfg['gamma'] * ce(teacher, images, target)
+    update(feedback, teacher)
+    return guide + feedback
+
+
+def update(loss, *networks):
+    parameters = [p for network in networks for p in network.parameters()]
+    gradients = torch.autograd.grad(loss, parameters)
+    with torch.no_grad():
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter -= LR * gradient
+
+
+def trained(cutmix, merged=False, weight=1.0, on=('gps', 'cps', 'fps'), steps=2, **settings):
+    """The model after some steps, and the reference's networks."""
+    settings = {name: name in on for name in ('gps', 'cps', 'fps')} | settings
+    model = build(cutmix=cutmix, update='merged' if merged else 'alternating', **settings)
+    networks = {name: copy.deepcopy(getattr(model, name)) for name in NETWORKS}
+    wrapper = build_wrapper(model)
+    model.ramp_up_weight = weight
+    for i in range(steps):
+        batch = padded_batch(4 if cutmix == 'pair' else 2, seed=i)
+        expected = reference_step(model, networks, batch, cutmix, merged, weight, on)
+        log_vars = model.train_step(batch, wrapper)
+        torch.testing.assert_close(log_vars['loss'], expected.detach(), rtol=1e-4, atol=1e-5)
+    return model, networks, log_vars
+
+
+@pytest.mark.parametrize('merged', [False, True])
+@pytest.mark.parametrize('cutmix', [None, 'in_batch', 'pair'])
+def test_two_iterations_equal_the_papers_equations(cutmix, merged):
+    model, networks, log_vars = trained(cutmix, merged, weight=0.6)
+    for name, network in networks.items():
+        expected = dict(network.named_parameters())
+        for key, value in getattr(model, name).named_parameters():
+            torch.testing.assert_close(value, expected[key], rtol=1e-3, atol=1e-5)
+    assert 0.05 < log_vars['agreement_students'] < 0.95
+    assert log_vars['pseudo_label_entropy'] > 0.1
+
+
+def test_the_two_orders_of_updates_differ_in_the_teacher_alone():
+    first, *_ = trained('in_batch', merged=False, steps=1)
+    second, *_ = trained('in_batch', merged=True, steps=1)
+    for name, same in {'student1': True, 'student2': True, 'teacher': False}.items():
+        weights = [getattr(model, name).decode_head.conv_seg.weight for model in (first, second)]
+        assert torch.equal(*weights) == same, name
+
+
+SUBSETS = [subset for n in range(3) for subset in itertools.combinations(('gps', 'cps', 'fps'), n)]
+
+
+@pytest.mark.parametrize('cutmix', [None, 'in_batch'])
+@pytest.mark.parametrize('on', SUBSETS, ids='+'.join)
+def test_ablations_of_table_4(on, cutmix):
+    model, networks, log_vars = trained(cutmix, on=on, merged=len(on) == 1, steps=1)
+    for name, network in networks.items():
+        expected = network.decode_head.conv_seg.weight
+        torch.testing.assert_close(
+            getattr(model, name).decode_head.conv_seg.weight, expected, rtol=1e-3, atol=1e-5
+        )
+    assert {key for key in log_vars if key in ('loss_gps', 'loss_cps', 'loss_fps')} == {
+        f'loss_{name}' for name in on
+    }
+    assert ('agreement_students' in log_vars) == ('cps' in on)
+    assert ('agreement_teacher_student2' in log_vars) == ({'gps', 'cps'} <= set(on))
+
+
+@pytest.mark.parametrize('cutmix', [None, 'in_batch'])
+def test_each_loss_reaches_its_own_networks(cutmix):
+    model = build(cutmix=cutmix)
+    data = model.data_preprocessor(padded_batch(), True)
+    exchange = mmseg_semi.models.segmentors.gps.Exchange()
+
+    def reached():
+        return {
+            name: any(
+                p.grad is not None and p.grad.any() for p in getattr(model, name).parameters()
+            )
+            for name in NETWORKS
+        }
+
+    loss, _ = model.parse_losses(model(**data, mode='students', exchange=exchange))
+    loss.backward()
+    assert reached() == {'student1': True, 'student2': True, 'teacher': False}
+    model.zero_grad()
+    losses = model(**data, mode='teacher', exchange=exchange)
+    losses['loss_fps'].backward()
+    assert reached() == {'student1': False, 'student2': False, 'teacher': True}
+
+
+@pytest.mark.parametrize(
+    ('settings', 'passes'),
+    [
+        ({'cutmix': None}, 20),
+        ({'cutmix': 'in_batch'}, 23),
+        ({'cutmix': 'pair'}, 28),
+        ({'cutmix': None, 'update': 'merged'}, 18),
+        ({'cutmix': 'in_batch', 'update': 'merged'}, 21),
+        ({'cutmix': None, 'fps': False}, 16),
+        ({'cutmix': None, 'gps': False, 'cps': False}, 14),
+        ({'cutmix': 'in_batch', 'gps': False, 'fps': False}, 17),
+        ({'cutmix': None, 'unlabeled_start': 9}, 9),
+    ],
+)
+def test_passes_of_a_step(settings, passes):
+    """In forwards of one pair of images, a backward counted as two: nothing is computed twice."""
+    model = build(**settings)
+    seen = []
+    for name in NETWORKS:
+        getattr(model, name).backbone.register_forward_hook(
+            lambda _, inputs, output: seen.append(
+                len(inputs[0]) * (3 if output[0].requires_grad else 1)
+            )
+        )
+    model.train_step(padded_batch(4 if model.unlabeled_batches == 2 else 2), build_wrapper(model))
+    assert sum(seen) / 2 == passes
+
+
+@pytest.mark.parametrize('cutmix', [None, 'in_batch'])
+def test_recomputed_activations_change_nothing(cutmix):
+    batch = padded_batch()
+    weights = []
+    for recompute in (False, True):
+        model = build(auxiliary=True, cutmix=cutmix, recompute=recompute)
+        calls = []
+        model.teacher.backbone.register_forward_pre_hook(lambda *args, calls=calls: calls.append(1))
+        wrapper = build_wrapper(model)
+        for _ in range(2):
+            model.train_step(batch, wrapper)
+        weights.append((model.state_dict(), len(calls)))
+    (first, few), (second, many) = weights
+    assert many == few + 4
+    for key, value in first.items():
+        torch.testing.assert_close(second[key], value, rtol=1e-5, atol=1e-6)
+
+
+def test_padding_is_learnt_on_demand():
+    batch, terms = padded_batch(), []
+    for ignore in (True, False):
+        model = build(cutmix=None, ignore_padding=ignore)
+        terms.append(model.loss(**model.data_preprocessor(batch, True)))
+    for key in ('loss_gps', 'loss_cps', 'loss_fps'):
+        assert terms[0][key] != terms[1][key]
+
+
+def test_labelled_images_alone_before_the_start():
+    model = build(cutmix=None, unlabeled_start=3)
+    wrapper = build_wrapper(model)
+    for iteration, learnt in ((2, False), (3, True)):
+        model.set_iteration(iteration)
+        log_vars = model.train_step(padded_batch(), wrapper)
+        for key in ('loss_gps', 'loss_cps', 'loss_fps'):
+            assert (key in log_vars) == learnt
+
+
+def test_log_has_both_losses_and_no_diagnostic_is_optimised():
+    model = build(cutmix=None)
+    log_vars = model.train_step(padded_batch(), build_wrapper(model))
+    terms = [key for key in log_vars if 'loss' in key and key != 'loss']
+    assert set(terms) == {
+        *(f'{name}.decode.loss_ce' for name in NETWORKS),
+        *('loss_gps', 'loss_cps', 'loss_fps'),
+    }
+    torch.testing.assert_close(log_vars['loss'], sum(log_vars[key] for key in terms))
+    mean = (log_vars['student1.decode.loss_ce'] + log_vars['student2.decode.loss_ce']) / 2
+    torch.testing.assert_close(log_vars['labeled_ce_students'], mean)
+    torch.testing.assert_close(log_vars['labeled_ce_teacher'], log_vars['teacher.decode.loss_ce'])
+
+
+def test_comparison_is_of_plain_cross_entropy_whatever_the_loss():
+    batch = padded_batch()
+    logs = []
+    for loss in ({}, {'ohem': {'threshold': 0.5, 'min_kept': 10}}, {'class_weight': [1, 2, 3, 4]}):
+        model = build()
+        for name in NETWORKS:
+            head = getattr(model, name).decode_head
+            head.loss_decode = MODELS.build({'type': 'PixelCrossEntropyLoss', **loss})
+        logs.append(model.loss(**model.data_preprocessor(batch, True)))
+    for log in logs[1:]:
+        assert log['teacher.decode.loss_ce'] != logs[0]['teacher.decode.loss_ce']
+        for name in ('students', 'teacher'):
+            torch.testing.assert_close(log[f'labeled_ce_{name}'], logs[0][f'labeled_ce_{name}'])
+
+
+# ------------------------------------------------------------------------------------ the ramp-up
+
+
+def observe(model, students, teacher, void=False):
+    label = torch.full((1, 4, 4), 255 if void else 1)
+    sample = type('Sample', (), {'gt_sem_seg': type('Map', (), {'data': label})})
+    model.observe(torch.tensor(students), torch.tensor(teacher), [sample])
+
+
+def test_epoch_means_decide_and_the_latch_holds():
+    model = build()
+    # One batch in which the students are better does not decide.
+    observe(model, 0.25, 1.0)
+    observe(model, 3.0, 1.0)
+    assert model.end_epoch(1) == (1.625, 1.0)
+    assert model.latch_epoch == 0
+    assert not model.labeled_sums.any()
+    observe(model, 0.5, 1.0)
+    model.end_epoch(2)
+    assert model.latch_epoch == 2
+    # For good, and at the first time.
+    for epoch, students in ((3, 9.0), (4, 0.1)):
+        observe(model, students, 1.0)
+        model.end_epoch(epoch)
+    assert model.latch_epoch == 2
+
+
+def test_equal_means_end_the_ramp_up():
+    model = build()
+    observe(model, 0.75, 0.75)
+    model.end_epoch(5)
+    assert model.latch_epoch == 5
+
+
+def test_void_batches_and_broken_losses_do_not_count():
+    model = build()
+    observe(model, 0.0, 0.0, void=True)
+    observe(model, float('nan'), 1.0)
+    assert model.end_epoch(1) is None
+    assert model.latch_epoch == 0
+    observe(model, 2.0, 1.0)
+    observe(model, 0.0, 0.0, void=True)
+    assert model.end_epoch(2) == (2.0, 1.0)
+    assert model.latch_epoch == 0
+
+
+def test_void_batch_trains_and_is_left_out():
+    model = build(cutmix=None)
+    batch = padded_batch()
+    for sample in batch['data_samples']['labeled']:
+        sample.gt_sem_seg.data = torch.full_like(sample.gt_sem_seg.data, 255)
+    log_vars = model.train_step(batch, build_wrapper(model))
+    assert log_vars['teacher.decode.loss_ce'] == 0
+    assert torch.isfinite(log_vars['loss'])
+    assert not model.labeled_sums.any()
+
+
+def test_comparison_can_be_left_out():
+    model = build()
+    observe(model, 0.5, 1.0)
+    assert model.end_epoch(1, adaptive=False) == (0.5, 1.0)
+    assert model.latch_epoch == 0
+
+
+# ------------------------------------------------------------------------------------ start and checkpoints
+
+
+def test_teacher_starts_from_its_own_checkpoint(tmp_path):
+    torch.manual_seed(7)
+    plain, path = build_plain(), tmp_path / 'phase_a.pth'
+    torch.save({'state_dict': plain.state_dict(), 'meta': {}}, path)
+    model = build(teacher_checkpoint=str(path))
+    before = copy.deepcopy(model.student1.state_dict())
+    model.start_teacher()
+    for key, value in plain.state_dict().items():
+        assert torch.equal(model.teacher.state_dict()[key], value)
+        assert torch.equal(model.student1.state_dict()[key], before[key])
+    model.check_start()
+
+
+def test_loaded_teacher_stays(tmp_path):
+    first = build()
+    second = build(teacher_checkpoint=str(tmp_path / 'removed.pth'))
+    with torch.no_grad():
+        first.teacher.decode_head.conv_seg.weight.fill_(3.0)
+    second.load_state_dict(first.state_dict())
+    second.start_teacher()
+    assert (second.teacher.decode_head.conv_seg.weight == 3.0).all()
+
+
+def test_missing_or_foreign_teacher_is_refused(tmp_path):
+    missing = build(teacher_checkpoint=str(tmp_path / 'none.pth'))
+    with pytest.raises(FileNotFoundError, match=r'teacher_checkpoint=.*none.pth'):
+        missing.start_teacher()
+    deeper = tiny_segmentor()
+    deeper['backbone']['depth'] = 34
+    path = tmp_path / 'deeper.pth'
+    torch.save(
+        {'state_dict': MODELS.build({**deeper, 'data_preprocessor': None}).state_dict()}, path
+    )
+    with pytest.raises(ValueError, match='the teacher differ in'):
+        build(teacher_checkpoint=str(path)).start_teacher()
+
+
+def test_one_optimizer_is_refused():
+    model = build()
+    wrapper = build_wrapper(model)['students']
+    with pytest.raises(ValueError, match=r'got one optimizer: set optim_wrapper.constructor'):
+        model.train_step(padded_batch(), wrapper)
+
+
+@pytest.mark.parametrize(
+    ('settings', 'message'),
+    [
+        ({'alpha': -1.0}, 'alpha=-1.0 is out of range'),
+        ({'teacher_lr_scale': -0.1}, 'teacher_lr_scale=-0.1 is out of range'),
+        ({'gamma': float('nan')}, 'gamma=nan is out of range'),
+        ({'update': 'both'}, "update='both' is unknown"),
+        ({'cutmix': 'cps'}, "cutmix='cps' is unknown"),
+        ({'gps': 1}, 'gps=1 is no True or False'),
+    ],
+)
+def test_bad_settings_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        build(**settings)

@@ -1,0 +1,133 @@
+"""What GPS and CPS share: networks of their own weights, from config to checkpoint."""
+
+import copy
+
+import pytest
+import torch
+from mmengine.runner.checkpoint import _load_checkpoint_to_model
+from mmseg.registry import MODELS
+from tiny import build_plain, collated_batch, labeled_sample, tiny_segmentor
+
+METHODS = {'GPS': ('student1', 'student2', 'teacher'), 'CPS': ('student1', 'student2')}
+
+
+def build(method, **settings):
+    return MODELS.build({'type': method, 'segmentor': tiny_segmentor(), **settings})
+
+
+@pytest.mark.parametrize('method', METHODS)
+@pytest.mark.parametrize('initialised', [False, True])
+def test_each_network_draws_its_own_weights(method, initialised):
+    model = build(method)
+    if initialised:
+        model.init_weights()
+    heads = [getattr(model, name).decode_head.conv_seg.weight for name in METHODS[method]]
+    for i, head in enumerate(heads):
+        assert not any(torch.equal(head, other) for other in heads[:i])
+    model.check_start()
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_students_that_began_alike_are_refused(method):
+    model = build(method)
+    model.student2.load_state_dict(model.student1.state_dict())
+    with pytest.raises(
+        ValueError, match='student1 and student2 have the same weights in their heads'
+    ):
+        model.check_start()
+    # One weight of the heads is enough, as after a step.
+    with torch.no_grad():
+        model.student2.decode_head.conv_seg.bias[0] += 1e-3
+    model.check_start()
+
+
+def test_constant_initialisation_is_refused():
+    constant = {'type': 'Constant', 'val': 0.1, 'layer': ['Conv2d', 'BatchNorm2d']}
+    model = build('CPS', segmentor=tiny_segmentor(init_cfg=constant))
+    model.init_weights()
+    with pytest.raises(ValueError, match='no constant init_cfg'):
+        model.check_start()
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_plain_checkpoint_fills_all_networks_to_predict_but_not_to_train(method):
+    torch.manual_seed(1)
+    plain, model = build_plain(), build(method)
+    _load_checkpoint_to_model(model, {'state_dict': plain.state_dict()})
+    for name in METHODS[method]:
+        for key, value in plain.state_dict().items():
+            assert torch.equal(getattr(model, name).state_dict()[key], value)
+    with pytest.raises(ValueError, match='instead of a plain checkpoint in load_from'):
+        model.check_start()
+
+
+def test_own_checkpoint_round_trips():
+    first, second = build('GPS'), build('GPS')
+    first.latch_epoch.fill_(3)
+    first.labeled_sums.copy_(torch.tensor([1.0, 2.0, 3.0]))
+    _load_checkpoint_to_model(second, {'state_dict': first.state_dict()})
+    for key, value in first.state_dict().items():
+        assert torch.equal(second.state_dict()[key], value), key
+    assert {'latch_epoch', 'labeled_sums'} <= first.state_dict().keys()
+    second.check_start()
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_first_student_predicts_unless_told_otherwise(method):
+    batch = {'inputs': [torch.randint(0, 256, (3, 32, 32), dtype=torch.uint8)]}
+    batch['data_samples'] = [labeled_sample(torch.zeros(32, 32, dtype=torch.long))]
+    assert build(method).predictor is not None
+    for name in (None, *METHODS[method]):
+        settings = {} if name is None else {'semi_test_cfg': {'predict_on': name}}
+        model = build(method, **settings).eval()
+        network = getattr(model, name or 'student1')
+        assert model.predictor is network
+        got = model.test_step(copy.deepcopy(batch))[0].seg_logits.data
+        network.data_preprocessor = model.data_preprocessor
+        torch.testing.assert_close(got, network.test_step(copy.deepcopy(batch))[0].seg_logits.data)
+    with pytest.raises(ValueError, match="predict_on='student' names no network"):
+        build(method, semi_test_cfg={'predict_on': 'student'})
+
+
+def test_reentrant_checkpointing_is_refused():
+    segmentor = tiny_segmentor()
+    segmentor['backbone']['with_cp'] = True
+    with pytest.raises(ValueError, match=r'with_cp=True .* set semi_train_cfg.recompute=True'):
+        build('CPS', segmentor=segmentor)
+
+
+def test_boxes_are_cps_and_mix_some_of_each_image():
+    torch.manual_seed(0)
+    model = build('CPS', semi_train_cfg={'cutmix': 'in_batch'})
+    data = model.data_preprocessor(collated_batch(1, 4), True)
+    views = model.make_views(data['inputs']['weak'], data['data_samples']['weak'])
+    assert views.boxes.shape == (4, 3, 4)
+    weak, partner = data['inputs']['weak'], data['inputs']['weak'].roll(-1, dims=0)
+    own = (views.images == weak).all(dim=1)
+    foreign = (views.images == partner).all(dim=1)
+    assert (own | foreign).all()
+    assert ((foreign & ~own).float().mean(dim=(1, 2)) > 0.05).all()
+    # Labels follow their pixels.
+    label = torch.arange(4)[:, None, None].expand(4, 32, 32)
+    mixed = views.mixed([label])
+    assert torch.equal(mixed == label, own)
+    assert torch.equal(mixed == label.roll(-1, dims=0), foreign)
+
+
+def test_statistics_of_recomputed_forwards_are_counted_once():
+    models = []
+    for recompute in (False, True):
+        torch.manual_seed(0)
+        settings = {'cutmix': None, 'recompute': recompute}
+        model = build('CPS', semi_train_cfg=settings).train()
+        losses = model.loss(**model.data_preprocessor(collated_batch(), True))
+        model.parse_losses(losses)[0].backward()
+        models.append(model)
+    first, second = (dict(model.named_buffers()) for model in models)
+    counted = [key for key in first if 'num_batches_tracked' in key]
+    assert all(first[key] == second[key] == 2 for key in counted)
+    for key, value in first.items():
+        torch.testing.assert_close(second[key], value)
+    gradients = [{k: p.grad for k, p in m.named_parameters()} for m in models]
+    for key, value in gradients[0].items():
+        torch.testing.assert_close(gradients[1][key], value)

@@ -1,0 +1,265 @@
+"""What docs/your_own_data.md says: its commands on small folders, and every config on it trained."""
+
+import re
+import shlex
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmseg.registry import MODELS
+from processes import ROOT, TOOLS, run_tool
+
+PAGE = (ROOT / 'docs' / 'your_own_data.md').read_text()
+SIZE = 32
+#: Of the network and the training, so that they take a second.
+SMALL = {
+    'model.segmentor.pretrained': None,
+    'model.segmentor.backbone.base_channels': 4,
+    'model.segmentor.backbone.stem_channels': 8,
+    'model.segmentor.backbone.depth': 18,
+    'model.segmentor.backbone.norm_cfg.type': 'BN',
+    'model.segmentor.decode_head.in_channels': 32,
+    'model.segmentor.decode_head.c1_in_channels': 4,
+    'model.segmentor.decode_head.c1_channels': 4,
+    'model.segmentor.decode_head.channels': 8,
+    'model.segmentor.auxiliary_head.in_channels': 16,
+    'model.segmentor.auxiliary_head.channels': 8,
+    'model.data_preprocessor.size': (SIZE, SIZE),
+    'train_dataloader.num_workers': 0,
+    'train_dataloader.persistent_workers': False,
+    'val_dataloader.num_workers': 0,
+    'val_dataloader.persistent_workers': False,
+    'test_dataloader.num_workers': 0,
+    'test_dataloader.persistent_workers': False,
+    'train_cfg.max_iters': 2,
+    'train_cfg.val_interval': 2,
+    'default_hooks.logger.interval': 1,
+}
+
+
+def config_block(name):
+    """The config that the page shows under a file name."""
+    return re.search(rf'`{name}`:\n\n```python\n(.*?)```', PAGE, re.DOTALL).group(1)
+
+
+def commands(heading):
+    """The commands below a heading of the page, without their comments."""
+    section = PAGE[PAGE.index(f'## {heading}\n') :]
+    section = section[: section.index('\n## ', 1)] if '\n## ' in section[1:] else section
+    blocks = re.findall(r'```bash\n(.*?)```', section, re.DOTALL)
+    return [shlex.split(line, comments=True) for block in blocks for line in block.splitlines()]
+
+
+def write_config(folder, name='cracks.py'):
+    """The page's config and what it stands on."""
+    text = config_block(name) if name != 'cracks.py' else first_config()
+    (folder / name).write_text(text)
+    base = re.search(r"_base_ = '\./(\w+\.py)'", text)
+    if base and not (folder / base[1]).exists():
+        write_config(folder, base[1])
+
+
+def first_config():
+    return re.search(r'Write `cracks\.py`:\n\n```python\n(.*?)```', PAGE, re.DOTALL).group(1)
+
+
+def small(folder, name):
+    """The same training, with everything that makes it slow cut down; returns the file's name."""
+    write_config(folder, name)
+    cfg = Config.fromfile(folder / name)
+    _shrink(cfg._cfg_dict)
+    cfg.merge_from_dict(SMALL)
+    cfg.dump(folder / f'small_{name}')
+    return f'small_{name}'
+
+
+def _shrink(node):
+    """512 becomes 32 wherever a size of crops is set."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            if key in ('crop_size', 'stride') and isinstance(value, (list, tuple)):
+                node[key] = tuple(n * SIZE // 512 for n in value)
+            elif key == 'scale' and isinstance(value, (list, tuple)):
+                node[key] = (2 * SIZE, SIZE)
+            else:
+                _shrink(value)
+    elif isinstance(node, (list, tuple)):
+        for item in node:
+            _shrink(item)
+
+
+def write_data(folder, channels=3, first=0, suffix='.jpg', size=40):
+    """Two labelled, two unlabelled and two validation images in the page's layout."""
+    root = folder / 'data' / 'cracks'
+    generator = np.random.default_rng(0)
+    for part in ('train', 'val', 'unlabeled'):
+        for i in range(2):
+            shape = (size, size + 8, channels) if channels > 1 else (size, size + 8)
+            image = generator.integers(0, 256, shape, dtype=np.uint8)
+            mask = np.full((size, size + 8), first, np.uint8)
+            mask[i * 8 : i * 8 + 16] = first + 1
+            mask[-1] = 255
+            for kind, array, ending in (('img_dir', image, suffix), ('ann_dir', mask, '.png')):
+                if (kind, part) != ('ann_dir', 'unlabeled'):
+                    path = root / kind / part / f'{part}{i}{ending}'
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    assert cv2.imwrite(str(path), array)
+
+
+def train(folder, name):
+    result = run_tool(TOOLS / 'train.py', small(folder, name), cwd=folder)
+    assert result.code == 0, result.output[-3000:]
+    assert '2 labelled and 2 unlabelled images' in result.output
+    assert (folder / 'work_dirs' / f'small_{Path(name).stem}' / 'iter_2.pth').is_file()
+    assert len(re.findall(r'teacher/mIoU: +\d', result.output)) == 1
+    return result.output
+
+
+def test_from_two_folders_to_a_tested_training(tmp_path):
+    """Every command of the first section, in its order; only the training is made short."""
+    write_data(tmp_path / 'drawn')
+    for kind, place in (('img_dir', 'images'), ('ann_dir', 'masks')):
+        (tmp_path / place).mkdir()
+        for file in (tmp_path / 'drawn/data/cracks' / kind).rglob('*.*'):
+            file.rename(tmp_path / place / file.name)
+    listed = commands('From two folders to a training')
+    assert [Path(words[1]).name for words in listed] == [
+        'folders.py', 'check_data.py', 'browse_dataset.py', 'train.py', 'test.py',
+    ]  # fmt: skip
+    assert len([line for line in first_config().splitlines() if line.strip()]) <= 12
+    write_config(tmp_path)
+    printed = []
+    for words in listed:
+        words = [word.replace('iter_20000', 'iter_2') for word in words]
+        if Path(words[1]).name == 'browse_dataset.py':
+            small(tmp_path, 'cracks.py')  # the pages before it run on the config as it stands
+            (tmp_path / 'small_cracks.py').rename(tmp_path / 'cracks.py')
+        result = run_tool(ROOT / words[1], *words[2:], cwd=tmp_path)
+        assert result.code == 0, result.output[-3000:]
+        printed.append(result.output)
+    assert '3 train, 1 val, 2 unlabeled' in printed[0]
+    assert "metainfo=dict(classes=('background', 'crack'), palette=" in printed[0]
+    assert (tmp_path / 'panels/samples_0000.png').is_file()
+    assert 'teacher/mIoU' in printed[4]
+    assert 'student/mIoU' in printed[4]
+
+
+@pytest.mark.parametrize('name', ['cracks.py', 'half.py', 'rare.py', 'large.py'])
+def test_trains(tmp_path, name):
+    write_data(tmp_path)
+    train(tmp_path, name)
+
+
+def test_weights_of_classes_reach_the_loss(tmp_path):
+    write_config(tmp_path, 'rare.py')
+    cfg = Config.fromfile(tmp_path / 'rare.py')
+    assert cfg.model.segmentor.decode_head.loss_decode.class_weight == [0.6, 1.4]
+    crop = cfg.train_dataloader.dataset.labeled.pipeline[-2]
+    assert (crop.type, crop.cat_max_ratio) == ('RandomCrop', 0.75)
+    assert 'cat_max_ratio' not in str(cfg.train_dataloader.dataset.unlabeled)
+
+
+def test_windows_slide_over_large_images(tmp_path):
+    """Validation sees the images at their own size, in windows of a crop."""
+    write_config(tmp_path, 'large.py')
+    cfg = Config.fromfile(tmp_path / 'large.py')
+    assert cfg.model.segmentor.test_cfg == dict(
+        mode='slide', crop_size=(512, 512), stride=(341, 341)
+    )
+    for dataset in (cfg.val_dataloader.dataset, *cfg.train_dataloader.dataset.values()):
+        if isinstance(dataset, dict):
+            assert not [step for step in dataset.pipeline if 'Resize' in step.type]
+
+
+def test_one_channel_for_two_classes_is_refused(tmp_path):
+    write_data(tmp_path)
+    name = small(tmp_path, 'cracks.py')
+    result = run_tool(
+        TOOLS / 'train.py', name, '--cfg-options', 'model.segmentor.decode_head.out_channels=1',
+        'model.segmentor.decode_head.threshold=0.3', cwd=tmp_path,
+    )  # fmt: skip
+    assert result.code != 0
+    assert (
+        'decode_head has out_channels=1 for 2 classes, but pseudo-labels need one channel per class'
+        in (result.last_line)
+    )
+
+
+def test_masks_that_count_from_1(tmp_path):
+    write_data(tmp_path, first=1)
+    result = run_tool(TOOLS / 'train.py', small(tmp_path, 'cracks.py'), cwd=tmp_path)
+    assert result.code != 0
+    assert 'set reduce_zero_label=True if the labels count from 1' in result.last_line
+    train(tmp_path, 'from_one.py')
+
+
+def test_grey_images_as_rgb(tmp_path):
+    write_data(tmp_path, channels=1)
+    result = run_tool(TOOLS / 'train.py', small(tmp_path, 'cracks.py'), cwd=tmp_path)
+    assert result.code != 0
+    assert 'is grey (mode L), not 8-bit RGB: convert it' in result.last_line
+    train(tmp_path, 'grey_as_rgb.py')
+
+
+def test_grey_images_of_one_channel(tmp_path):
+    write_data(tmp_path, channels=1)
+    train(tmp_path, 'grey.py')
+    result = run_tool(
+        TOOLS / 'browse_dataset.py', 'small_grey.py', '--output-dir', 'panels', cwd=tmp_path
+    )
+    assert result.code == 0, result.output
+    assert (tmp_path / 'panels/samples_0000.png').is_file()
+
+
+def test_four_channels(tmp_path):
+    write_data(tmp_path, channels=4, suffix='.tif')
+    train(tmp_path, 'four.py')
+    for tool, arguments in (
+        ('check_data.py', []),
+        ('browse_dataset.py', ['--output-dir', 'panels']),
+        ('test.py', ['work_dirs/small_four/iter_2.pth']),
+    ):
+        result = run_tool(TOOLS / tool, 'small_four.py', *arguments, cwd=tmp_path)
+        assert result.code == 0, result.output[-3000:]
+        assert tool != 'check_data.py' or 'loaded as 4 channel(s) of uint8 (2)' in result.output
+
+
+def test_channels_that_do_not_fit_the_preprocessor(tmp_path):
+    write_data(tmp_path, channels=4, suffix='.tif')
+    name = small(tmp_path, 'four.py')
+    options = [
+        'model.data_preprocessor.mean=[1.0,2.0,3.0]',
+        'model.data_preprocessor.std=[1.0,2.0,3.0]',
+    ]
+    result = run_tool(TOOLS / 'train.py', name, '--cfg-options', *options, cwd=tmp_path)
+    assert result.code != 0
+    assert 'has 4 channel(s) as loaded, but data_preprocessor.mean and std have 3 values' in (
+        result.last_line
+    )
+
+
+def test_every_config_on_the_page_is_trained():
+    shown = set(re.findall(r'^`(\w+\.py)`:$', PAGE, re.MULTILINE))
+    trained = set(re.findall(r"'(\w+\.py)'", Path(__file__).read_text()))
+    assert shown
+    assert shown <= trained
+
+
+def test_pretrained_weights_without_the_first_convolution(tmp_path, capsys):
+    """As the page says of other channels: the rest is loaded, and MMEngine says what was not."""
+    init_default_scope('mmseg')
+    network = dict(type='ResNetV1c', depth=18, stem_channels=8, base_channels=4)
+    weights = MODELS.build(network).state_dict()
+    torch.save(weights, tmp_path / 'rgb.pth')
+    pretrained = dict(type='Pretrained', checkpoint=str(tmp_path / 'rgb.pth'))
+    backbone = MODELS.build(dict(network, in_channels=1, init_cfg=pretrained))
+    drawn = backbone.stem[0].weight.detach().clone()
+    backbone.init_weights()
+    assert 'size mismatch for stem.0.weight' in capsys.readouterr().out
+    assert torch.equal(backbone.stem[0].weight, drawn)
+    for key, value in backbone.state_dict().items():
+        assert key == 'stem.0.weight' or torch.equal(value, weights[key]), key

@@ -1,0 +1,342 @@
+"""tools/check_data.py: what it prints of sound data, and what it says of each kind of harm."""
+
+import gc
+import os
+import re
+import shutil
+
+import numpy as np
+import pytest
+from mmengine.config import Config
+from PIL import Image
+from processes import ROOT, TOOLS, run_tool
+from tiny_run import CLASSES, dump, tiny_config, write_images
+
+from mmseg_semi.datasets.data_check import check_data
+
+CAMVID = os.environ.get('CAMVID_ROOT', str(ROOT / '..' / 'shared' / 'data' / 'camvid'))
+
+
+class Data:
+    """A semi-supervised config on small files: 5 labelled, 9 unlabelled and 4 validation images."""
+
+    def __init__(self, folder):
+        self.root = write_images(folder / 'images')
+        self.config = tiny_config(folder / 'work', images=self.root)
+
+    def ids(self, name):
+        return (self.root / f'{name}.txt').read_text().split()
+
+    def image(self, name, index=0):
+        return self.root / 'img_dir' / f'{self.ids(name)[index]}.png'
+
+    def mask(self, name, index=0):
+        return self.root / 'ann_dir' / f'{self.ids(name)[index]}.png'
+
+    def report(self, **options):
+        return check_data(self.config, workers=2, quiet=True, **options)
+
+    def text(self, **options):
+        return '\n'.join(self.report(**options).lines())
+
+
+@pytest.fixture(scope='module', autouse=True)
+def _frozen():
+    """BaseDataset collects garbage, which would walk through all that was imported."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.fixture(scope='module')
+def drawn(tmp_path_factory):
+    return Data(tmp_path_factory.mktemp('check_data'))
+
+
+@pytest.fixture
+def data(drawn, tmp_path):
+    """A copy of its own, to be spoilt."""
+    copied = Data.__new__(Data)
+    copied.root = tmp_path / 'images'
+    shutil.copytree(drawn.root, copied.root)
+    copied.config = tiny_config(tmp_path / 'work', images=copied.root)
+    return copied
+
+
+def read(path):
+    return np.array(Image.open(path))
+
+
+def save(path, array):
+    Image.fromarray(array).save(path)
+
+
+def test_what_is_there(drawn):
+    report = drawn.report()
+    assert [part.name for part in report.sets] == ['labelled', 'unlabelled', 'validation']
+    text = '\n'.join(report.lines())
+    assert report.num_problems == 0
+    assert text.endswith('No problem found.')
+    assert 'labelled (train_dataloader.dataset.labeled)\n  5 images, BaseSegDataset' in text
+    assert 'unlabelled (train_dataloader.dataset.unlabeled)\n  9 images, UnlabeledDataset' in text
+    assert 'validation (val_dataloader.dataset)\n  4 images' in text
+    assert 'sizes (width x height): 32x32 (5)' in text
+    assert 'files: PNG RGB, loaded as 3 channel(s) of uint8 (9)' in text
+    masks = np.stack([read(drawn.mask('labeled', i)) for i in range(5)])
+    assert f'5 masks, void {(masks == 255).mean():.2%} of the pixels' in text
+    labels = masks[masks != 255]
+    section = text[: text.index('unlabelled (')]
+    for index, name in enumerate(CLASSES):
+        images = int((masks == index).any(axis=(1, 2)).sum())
+        line = next(line for line in section.splitlines() if line.split()[1:2] == [name])
+        assert line.split()[0] == str(index)
+        assert f'{(labels == index).mean():.3%} of the labels, in {images} images' in line
+
+
+def test_command_line(data, tmp_path):
+    config = dump(data.config, tmp_path / 'config.py')
+    result = run_tool(TOOLS / 'check_data.py', config, '--workers', '2', cwd=tmp_path)
+    assert result.code == 0, result.output
+    assert result.last_line == 'No problem found.'
+    assert 'labelled masks: 100%' in result.output
+    data.mask('val').unlink()
+    result = run_tool(TOOLS / 'check_data.py', config, '--quick', cwd=tmp_path)
+    assert result.code == 1
+    assert result.last_line == '1 problem(s) to mend.'
+    result = run_tool(TOOLS / 'check_data.py', 'nowhere.py', cwd=tmp_path)
+    assert result.code == 1
+    assert 'The config nowhere.py does not exist' in result.last_line
+
+
+def truncated(data):
+    path = data.image('unlabeled')
+    path.write_bytes(path.read_bytes()[:-40])
+    return 'unlabelled', 'images that cannot be read', f'{path} is truncated'
+
+
+def damaged(data):
+    """Whole at both ends, broken between."""
+    path = data.image('val')
+    content = bytearray(path.read_bytes())
+    middle = content.index(b'IDAT') + 20
+    content[middle : middle + 60] = bytes(60)
+    path.write_bytes(content)
+    return 'validation', 'images that cannot be read', f'{path} cannot be'
+
+
+def no_image(data):
+    path = data.image('labeled')
+    path.write_text('no image')
+    return 'labelled', 'images that cannot be read', f'{path} cannot be read as an image'
+
+
+def gone(data):
+    path = data.image('labeled')
+    path.unlink()
+    return 'labelled', 'images that cannot be read', f'{path} does not exist'
+
+
+def grey(data):
+    path = data.image('unlabeled')
+    Image.open(path).convert('L').save(path)
+    return 'unlabelled', 'images that are not 8-bit RGB', f'{path} is grey (mode L), not 8-bit RGB'
+
+
+def deep(data):
+    path = data.image('labeled')
+    save(path, np.full((32, 32), 3000, np.uint16))
+    return 'labelled', 'images that are not 8-bit RGB', f'{path} is 16-bit'
+
+
+def other_size(data):
+    path = data.mask('val')
+    save(path, read(path)[:30])
+    said = f'{path} is 30x32 (height x width) but its image {data.image("val")} is 32x32'
+    return 'validation', 'masks of another size than their image', said
+
+
+def no_mask(data):
+    path = data.mask('labeled')
+    path.unlink()
+    return 'labelled', 'masks that cannot be read', f'{path} does not exist'
+
+
+def color_mask(data):
+    path = data.mask('labeled')
+    save(path, np.stack([read(path)] * 3, axis=-1))
+    return 'labelled', 'masks that cannot be read', f'{path} has mode RGB'
+
+
+def value(data):
+    path = data.mask('labeled')
+    label = read(path)
+    label[3, 4] = 6
+    save(path, label)
+    said = f'{path} has values that are no class of 6 and not 255; over all masks: 6 (in 1 masks)'
+    return 'labelled', 'masks with values beyond the classes', said
+
+
+HARMS = [
+    truncated, damaged, no_image, gone, grey, deep, other_size, no_mask, color_mask, value
+]  # fmt: skip
+
+
+@pytest.mark.parametrize('harm', HARMS)
+def test_each_harm_is_one_problem_in_one_sentence(data, harm):
+    name, kind, said = harm(data)
+    report = data.report()
+    part = next(part for part in report.sets if part.name == name)
+    assert list(part.problems) == [kind]
+    (sentence,) = part.problems[kind]
+    assert sentence.startswith(said)
+    assert '\n' not in sentence
+    assert sentence.endswith('.')
+    assert report.num_problems == 1
+    text = '\n'.join(report.lines())
+    assert f'PROBLEM: {name}: 1 {kind}:\n  {sentence}' in text
+    assert text.endswith('1 problem(s) to mend.')
+
+
+def test_many_problems_are_counted_and_the_first_shown(data):
+    for index in range(9):
+        data.image('unlabeled', index).write_text('no image')
+    text = data.text()
+    assert 'PROBLEM: unlabelled: 9 images that cannot be read:' in text
+    assert len(re.findall('cannot be read as an image', text)) == 5
+    assert '... and 4 more' in text
+    assert text.endswith('9 problem(s) to mend.')
+
+
+def test_an_image_of_two_sets_by_content(data):
+    """Its name tells nothing: another one, of another format."""
+    shown = data.image('val', 1)
+    copied = data.image('labeled', 2)
+    shutil.copy(shown, copied)
+    shutil.copy(shown.parents[1] / 'ann_dir' / shown.name, data.mask('labeled', 2))
+    report = data.report()
+    assert report.leaks == [
+        f'1 images of the validation set are also in the labelled set, the first is {shown}, which is '
+        f'{copied} by '
+        'content: they would falsify the result, take them out of the labelled set.'
+    ]
+    assert report.num_problems == 1
+    assert data.report(quick=True).num_problems == 0
+    # A link is the file itself.
+    copied.unlink()
+    copied.symlink_to(shown)
+    assert len(data.report(quick=True).leaks) == 1
+
+
+def test_an_image_with_and_without_its_label_is_a_warning(data):
+    (data.root / 'unlabeled.txt').write_text(
+        '\n'.join(data.ids('unlabeled') + data.ids('labeled')[:2])
+    )
+    report = data.report()
+    assert report.num_problems == 0
+    assert 'warning: 2 images of the unlabelled set are also in the labelled set' in data.text()
+    (data.root / 'labeled.txt').write_text('\n'.join(data.ids('labeled') + data.ids('labeled')[:1]))
+    assert 'warning: labelled: 1 images are listed more than once.' in data.text()
+
+
+def test_masks_that_count_from_1(data):
+    for index in range(5):
+        label = read(data.mask('labeled', index)).astype(int)
+        save(data.mask('labeled', index), np.where(label == 255, 0, label + 1).astype(np.uint8))
+    before = data.text()
+    assert 'set reduce_zero_label=True if labels count from 1' in before
+    data.config.train_dataloader.dataset.labeled.reduce_zero_label = True
+    report = data.report()
+    masks = np.stack([read(data.mask('labeled', i)) for i in range(5)])
+    assert report.num_problems == 0
+    assert f'5 masks, void {(masks == 0).mean():.2%} of the pixels' in '\n'.join(
+        report.sets[0].summary
+    )
+
+
+def test_grey_images_where_they_are_meant(data):
+    for name, number in (('labeled', 5), ('unlabeled', 9), ('val', 4)):
+        for index in range(number):
+            path = data.image(name, index)
+            Image.open(path).convert('L').save(path)
+    assert data.report().num_problems == 14  # those that training checks
+    data.config.train_dataloader.dataset.check_files = 'complete'
+    report = data.report()
+    assert report.num_problems == 0
+    assert 'files: PNG L, loaded as 3 channel(s) of uint8 (5)' in '\n'.join(report.lines())
+    # What evaluation makes of them is at least said.
+    said = [sum('not 8-bit RGB' in text for text in part.warnings) for part in report.sets]
+    assert said == [0, 0, 1]
+    for dataset in data.config.train_dataloader.dataset.values():
+        if isinstance(dataset, dict):
+            dataset.pipeline[0].color_type = 'grayscale'
+    data.config.train_dataloader.dataset.check_files = True
+    report = data.report()
+    assert report.num_problems == 0
+    assert 'loaded as 1 channel(s) of uint8 (5)' in '\n'.join(report.sets[0].summary)
+
+
+def test_missing_sets_do_not_hide_the_others(data):
+    data.config.val_dataloader.dataset.data_root = str(data.root / 'nowhere')
+    data.image('labeled').write_text('no image')
+    report = data.report()
+    assert [list(part.problems) for part in report.sets[:3]] == [
+        ['images that cannot be read'],
+        [],
+        ['set that cannot be built'],
+    ]
+    assert 'nowhere' in report.sets[2].problems['set that cannot be built'][0]
+
+
+def test_absent_classes(data):
+    assert 'warning: labelled: no pixel of: disk.' in data.text()
+    for index in range(5):
+        label = read(data.mask('labeled', index))
+        label[label == 2] = 255
+        save(data.mask('labeled', index), label)
+    text = data.text()
+    assert 'warning: labelled: no pixel of: disk, square.' in text
+    assert re.search(r'2 square +0\.000% of the labels, in 0 images', text)
+
+
+def test_stock_configs_and_self_training(data, tmp_path):
+    stock = tiny_config(tmp_path / 'work', method=None, images=data.root)
+    report = check_data(stock, quiet=True)
+    assert [part.name for part in report.sets] == ['training', 'validation']
+    assert report.num_problems == 0
+    parts = data.config.train_dataloader.dataset
+    stock.train_dataloader.dataset = dict(
+        type='SelfTrainingDataset',
+        labeled=parts.labeled,
+        pseudo_labeled=dict(type='PseudoLabeledDataset', images=parts.unlabeled, labels=None),
+    )
+    report = check_data(stock, quiet=True)
+    assert [part.name for part in report.sets] == ['labelled', 'unlabelled', 'validation']
+    assert len(report.sets[1].images.paths) == 9
+
+
+def test_drawn_images_have_no_files(tmp_path):
+    report = check_data(tiny_config(tmp_path), quiet=True)
+    assert report.num_problems == 0
+    assert '5 of them are no local files: not checked' in '\n'.join(report.lines())
+
+
+def test_a_config_without_data():
+    with pytest.raises(ValueError, match='has no dataset: give the config of a training'):
+        check_data(Config({'model': {}}))
+
+
+def test_camvid():
+    if not os.path.isdir(f'{CAMVID}/splits'):
+        pytest.skip(f'no CamVid at {CAMVID}; set CAMVID_ROOT')
+    path = ROOT / 'configs/suponly/suponly_deeplabv3plus_r18-tiny_600iter_camvid-all-96x72.py'
+    cfg = Config.fromfile(path)
+    for stage in ('train', 'val', 'test'):
+        cfg[f'{stage}_dataloader'].dataset.data_root = CAMVID
+    report = check_data(cfg, quick=True, quiet=True)
+    assert report.num_problems == 0
+    assert [part.summary[0] for part in report.sets] == [
+        '367 images, CamVidDataset',
+        '101 images, CamVidDataset',
+        '233 images, CamVidDataset',
+    ]
+    assert 'sizes (width x height): 480x360 (367)' in report.sets[0].summary

@@ -1,0 +1,432 @@
+"""tools/splits.py from its command line: make, import, identify and check."""
+
+import importlib.util
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from processes import TOOLS, run_tool
+
+from mmseg_semi.datasets.split_lists import read_list
+from mmseg_semi.datasets.splits import make_partition, order_free_hash
+
+SHARED = Path(__file__).parents[2] / '..' / 'shared' / 'data'
+LISTS = Path(os.environ.get('SPLITS_ROOT', SHARED / 'splits'))
+CAMVID = Path(os.environ.get('CAMVID_ROOT', SHARED / 'camvid'))
+
+spec = importlib.util.spec_from_file_location('splits_tool', TOOLS / 'splits.py')
+tool = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(tool)
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    """Run the tool in ``tmp_path``: its exit code and what it printed, or the error that ended it."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as caught:
+            tool.main([str(argument) for argument in arguments])
+        code = caught.value.code
+        return (1, code) if isinstance(code, str) else (code or 0, capsys.readouterr().out)
+
+    return run
+
+
+def succeed(outcome):
+    code, printed = outcome
+    assert code == 0, printed
+    return printed
+
+
+def error_of(outcome):
+    code, printed = outcome
+    assert code == 1
+    assert printed.startswith('error: ')
+    assert '\n' not in printed
+    return printed.removeprefix('error: ')
+
+
+def files(folder):
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(Path(folder).rglob('*'))
+        if path.is_file()
+    }
+
+
+@pytest.fixture
+def ids(tmp_path):
+    names = [f'a/{i:02d}' for i in range(32)]
+    (tmp_path / 'all.txt').write_text('\n'.join(reversed(names)))
+    return names
+
+
+# ------------------------------------------------------------------------------------ make
+
+
+def test_make_writes_nested_lists_and_where_they_come_from(run, ids, tmp_path):
+    printed = succeed(run('make', 'all.txt', 'out', '--sizes', '1/8', '0.25', '5', '--seeds', 0, 3))
+    assert 'out/1_8/seed0: 4 + 28 images\n' in printed
+    for seed in (0, 3):
+        before = set()
+        for name, count in (('1_8', 4), ('5', 5), ('1_4', 8)):
+            folder = tmp_path / 'out' / name / f'seed{seed}'
+            labeled, unlabeled = (
+                (folder / f'{half}.txt').read_text().splitlines()
+                for half in ('labeled', 'unlabeled')
+            )
+            assert (labeled, unlabeled) == make_partition(ids, count / 32, seed)
+            assert before < set(labeled)
+            before = set(labeled)
+    manifest = json.loads((tmp_path / 'out/1_4/seed3/partition.json').read_text())
+    labeled = (tmp_path / 'out/1_4/seed3/labeled.txt').read_text().splitlines()
+    assert manifest['lists'].pop('labeled.txt') == {'images': 8, 'sha256': order_free_hash(labeled)}
+    assert manifest['lists'].pop('unlabeled.txt')['images'] == 24
+    assert manifest == {
+        'method': 'random',
+        'source': 'all.txt',
+        'images': 32,
+        'sha256': order_free_hash(ids),
+        'seed': 3,
+        'size': '1/4',
+        'lists': {},
+    }
+
+
+def test_make_again_says_so_and_never_replaces_silently(run, ids, tmp_path):
+    arguments = ('make', 'all.txt', 'out', '--sizes', '1/8', '1/4')
+    succeed(run(*arguments))
+    before = files('out')
+    assert succeed(run(*arguments)).count(', the same as before') == 2
+    assert files('out') == before
+    (tmp_path / 'other.txt').write_text('\n'.join(ids[:16]))
+    (tmp_path / 'out/1_8/seed0/labeled.txt').unlink()
+    before = files('out')
+    assert error_of(run('make', 'other.txt', 'out', '--sizes', '1/16', '1/4')) == (
+        'out/1_4/seed0/labeled.txt holds another list: give --force to replace it, or another folder.'
+    )
+    assert files('out') == before  # nothing of the others is written either
+    succeed(run('make', 'other.txt', 'out', '--sizes', '1/4', '--force'))
+    assert (tmp_path / 'out/1_4/seed0/labeled.txt').read_text().count('\n') == 4
+    assert json.loads((tmp_path / 'out/1_4/seed0/partition.json').read_text())['images'] == 16
+    assert 'the same' not in succeed(run(*arguments[:-1]))  # the interrupted one is completed
+    assert (tmp_path / 'out/1_8/seed0/labeled.txt').exists()
+
+
+def test_make_takes_a_folder_and_leaves_out_what_is_excluded(run, tmp_path):
+    (tmp_path / 'images/sub').mkdir(parents=True)
+    for name in ('a.jpg', 'b.JPG', 'sub/c.png', 'd.jpg', 'notes.txt'):
+        (tmp_path / 'images' / name).touch()
+    (tmp_path / 'val.txt').write_text('b\nnot_there\n')
+    succeed(run('make', 'images', 'out', '--sizes', 1, '--exclude', 'val.txt'))
+    written = files('out')
+    names = written['1/seed0/labeled.txt'] + written['1/seed0/unlabeled.txt']
+    assert sorted(names.decode().split()) == ['a', 'd', 'sub/c']
+
+
+def masks(folder, number=12):
+    """Every mask shows class 0, the last also 1 and 255."""
+    folder.mkdir()
+    for i in range(number):
+        mask = np.zeros((4, 5), np.uint8)
+        if i == number - 1:
+            mask[0], mask[1, 0] = 1, 255
+        Image.fromarray(mask).save(folder / f'm{i:02d}.png')
+
+
+def test_make_balanced_shows_rare_classes_first(run, tmp_path):
+    masks(tmp_path / 'masks')
+    arguments = ('make', 'masks', 'out', '--balanced', '--masks', 'masks', '--sizes', 1, 2)
+    succeed(run(*arguments, '--num-classes', 2, '--seeds', 0, 1))
+    assert files('out')['1/seed0/labeled.txt'] == b'm11\n' == files('out')['1/seed1/labeled.txt']
+    assert len({files('out')[f'2/seed{seed}/labeled.txt'] for seed in (0, 1)}) == 2
+    assert json.loads(files('out')['2/seed1/partition.json'])['method'] == 'balanced'
+    assert 'm11.png has values that are none of 1 classes' in error_of(
+        run(*arguments, '--num-classes', 1)
+    )
+    assert 'give --masks, the folder' in error_of(
+        run('make', 'masks', 'o', '--sizes', 1, '--balanced')
+    )
+    (tmp_path / 'masks/m03.png').write_text('no image')
+    assert 'm03.png cannot be read as an image' in error_of(run(*arguments, '--num-classes', 2))
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (('gone.txt', 'out', '--sizes', '1/2'), 'gone.txt is no file: give a list of images.'),
+        (('all.txt', 'out', '--sizes', '3/2'), "'3/2' is neither a share between 0 and 1,"),
+        (('all.txt', 'out', '--sizes', '32'), '32 of 32 images makes 32 labelled and 0 unlabelled'),
+        (('bad.txt', 'out', '--sizes', '1/2'), "bad.txt line 2 is 'a', the image of line 1 again"),
+        (('empty', 'out', '--sizes', '1/2'), 'UnlabeledDataset found no image in the folder empty'),
+        (('all.txt', 'bad.txt/out', '--sizes', '1/2'), 'bad.txt/out/1_2/seed0 cannot be written'),
+    ],
+)
+def test_errors_of_make_are_one_sentence(run, ids, tmp_path, arguments, message):
+    (tmp_path / 'bad.txt').write_text('a\na\n')
+    (tmp_path / 'empty').mkdir()
+    assert error_of(run('make', *arguments)).startswith(message)
+    assert not (tmp_path / 'out').exists()
+
+
+def test_make_gives_the_lists_of_the_camvid_converter(run):
+    if not (CAMVID / 'splits').is_dir():
+        pytest.skip(f'no CamVid at {CAMVID}; set CAMVID_ROOT')
+    sizes = ('1/16', '1/8', '1/4', '1/2')
+    source = CAMVID / 'splits/train.txt'
+    succeed(run('make', source, 'out', '--sizes', *sizes, '--seeds', 0, 1, 2))
+    made = {name: text for name, text in files('out').items() if not name.endswith('.json')}
+    assert len(made) == 24
+    there = files(CAMVID / 'splits')
+    assert made == {name: there[name] for name in made}
+
+
+# ------------------------------------------------------------------------------------ import
+
+
+def test_import_keeps_the_order_and_makes_plain_lists(run, tmp_path):
+    (tmp_path / 'theirs').mkdir()
+    line = 'JPEGImages/{0}.jpg SegmentationClass/{0}.png'
+    for half, names in (('labeled', 'cab'), ('unlabeled', 'ed')):
+        text = '\r\n'.join(line.format(name) for name in names)
+        (tmp_path / f'theirs/{half}.txt').write_bytes(text.encode())
+    printed = succeed(run('import', 'theirs', 'ours'))
+    assert printed.startswith('ours: 3 + 2 images\ntheirs/labeled.txt: 3 images: unknown, no publ')
+    written = files('ours')
+    assert (written['labeled.txt'], written['unlabeled.txt']) == (b'c\na\nb\n', b'e\nd\n')
+    manifest = json.loads(written['partition.json'])
+    assert manifest['method'] == 'imported'
+    assert manifest['unlabeled_source'] == 'theirs/unlabeled.txt'
+    assert 'the same as before' in succeed(run('import', 'theirs', 'ours'))
+
+
+def test_import_finds_the_unlabelled_list(run, tmp_path):
+    (tmp_path / 'x_labeled_1-8.txt').write_text('a\nb')
+    message = error_of(run('import', 'x_labeled_1-8.txt', 'out'))
+    assert message.startswith(
+        'x_labeled_1-8.txt has no unlabelled list beside it: give it by --unl'
+    )
+    (tmp_path / 'x_unlabeled_1-8.txt').write_text('c\nd')
+    (tmp_path / 'all.txt').write_text('d\nb\na\ne\n')
+    for arguments, expected in (
+        ((), b'c\nd\n'),
+        (('--rest-of', 'all.txt'), b'd\ne\n'),
+        (('--unlabeled', 'all.txt'), None),
+    ):
+        outcome = run('import', 'x_labeled_1-8.txt', 'out', '--force', *arguments)
+        if expected is None:
+            assert error_of(outcome).startswith(
+                '2 images are in x_labeled_1-8.txt and in all.txt, '
+            )
+        else:
+            succeed(outcome)
+            assert files('out')['unlabeled.txt'] == expected
+    message = error_of(run('import', 'x_labeled_1-8.txt', 'out', '--labeled-only'))
+    assert message.startswith('out/unlabeled.txt holds another list')
+    succeed(run('import', 'x_labeled_1-8.txt', 'out', '--labeled-only', '--force'))
+    assert set(files('out')) == {'labeled.txt', 'partition.json'}
+    (tmp_path / 'all.txt').write_text('a\nc\n')
+    assert error_of(run('import', 'x_labeled_1-8.txt', 'o', '--rest-of', 'all.txt')).startswith(
+        '1 labelled images are not in all.txt, the first is b:'
+    )
+
+
+def test_import_refuses_halves_of_different_folders(run, tmp_path):
+    line = 'leftImg8bit/{}/ulm/ulm_000000_00000{}_leftImg8bit.png'
+    (tmp_path / 'labeled.txt').write_text(line.format('train', 1))
+    (tmp_path / 'unlabeled.txt').write_text(line.format('val', 2))
+    assert error_of(run('import', '.', 'out')) == (
+        'unlabeled.txt lists cityscapes val images and the labelled list cityscapes train ones: give the two '
+        'lists of one partition.'
+    )
+    assert 'which is not the format unimatch but that of u2pl' in error_of(
+        run('import', '.', 'out', '--format', 'unimatch')
+    )
+
+
+def real(where):
+    if not LISTS.is_dir():
+        pytest.skip(f'no published lists at {LISTS}; set SPLITS_ROOT')
+    return LISTS / where
+
+
+@pytest.mark.parametrize(
+    ('where', 'counts', 'said'),
+    [
+        ('unimatch/pascal/92', (92, 10490), 'Pascal VOC 2012, classic, 92 images'),
+        ('u2pl/pascal/662', (662, 9920), 'Pascal VOC 2012, blender-u2pl, 662 images'),
+        ('stpp/cityscapes/1_30/split_0', (100, 2875), 'Cityscapes, stpp, 100 images'),
+        (
+            'cps/cityscapes/train_aug_labeled_1-16.txt',
+            (186, 2789),
+            'Cityscapes, cps, 186 images',
+        ),
+        ('cps/pascal/train_aug_labeled_1-16.txt', (662, 9920), 'Pascal VOC 2012, blender-cps, 662'),
+    ],
+)
+def test_import_of_published_partitions(run, where, counts, said):
+    source = real(where)
+    printed = succeed(run('import', source, 'out'))
+    assert f'out: {counts[0]} + {counts[1]} images\n' in printed
+    assert said in printed
+    labeled = files('out')['labeled.txt'].decode().split('\n')[:-1]
+    unlabeled = files('out')['unlabeled.txt'].decode().split('\n')[:-1]
+    assert (len(labeled), len(unlabeled)) == counts
+    assert not set(labeled) & set(unlabeled)
+    assert read_list('out/labeled.txt', 'ids').ids == labeled
+    family = said.split(', ')[1]
+    assert f', {family}, ' in succeed(run('identify', 'out'))
+
+
+def test_rest_of_is_the_published_unlabelled_list(run):
+    arguments = ('--rest-of', real('unimatch/pascal/train_aug.txt'))
+    succeed(run('import', real('u2pl/pascal/662/labeled.txt'), 'out', *arguments))
+    published = read_list(str(real('u2pl/pascal/662/unlabeled.txt'))).ids
+    assert sorted(files('out')['unlabeled.txt'].decode().split()) == sorted(published)
+
+
+def test_the_empty_published_list_is_refused(run):
+    message = error_of(run('import', real('stpp/pascal/732/split_1'), 'out'))
+    assert 'has no line with an image (some lists were published empty)' in message
+
+
+# ------------------------------------------------------------------------------------ identify
+
+
+def test_identify_tells_families_apart(run):
+    lists = [real('u2pl/pascal/662'), real('unimatch/pascal/1_16/labeled.txt')]
+    first, second = succeed(run('identify', *lists)).split(str(lists[1]))
+    assert (
+        '662 images: Pascal VOC 2012, blender-u2pl, 662 images (U2PL 662, UniMatch u2pl_1_16)'
+        in first
+    )
+    assert (
+        '  not to be taken for: Pascal VOC 2012, blender-cps, 662 images (CPS train_aug_labeled_1-16, '
+        'UniMatch 1_16), 43 of them in common\n'
+    ) in first
+    assert 'blender-cps, 662 images (CPS' in second.splitlines()[0]
+
+
+def test_identify_takes_another_registry(run, tmp_path):
+    (tmp_path / 'own.txt').write_text('a\nb\n')
+    assert 'unknown' in succeed(run('identify', 'own.txt'))
+    assert 'gone.json does not exist: make it by tools/make_fingerprints.py' in error_of(
+        run('identify', 'own.txt', '--registry', 'gone.json')
+    )
+
+
+# ------------------------------------------------------------------------------------ check
+
+
+@pytest.fixture
+def own(tmp_path):
+    """Four labelled images, two more, and a config that names them."""
+    (tmp_path / 'img').mkdir()
+    masks(tmp_path / 'ann', 6)
+    rng = np.random.default_rng(0)
+    for i in range(6):
+        noise = rng.integers(0, 256, (4, 5, 3), np.uint8)
+        Image.fromarray(noise).save(tmp_path / f'img/m{i:02d}.png')
+    (tmp_path / 'l.txt').write_text('m00\nm05\n')
+    (tmp_path / 'u.txt').write_text('m01\nm02\n')
+    (tmp_path / 'v.txt').write_text('m03\nm04\n')
+    (tmp_path / 'config.py').write_text(
+        """
+def data(ann_file):
+    return dict(
+        type='BaseSegDataset', ann_file=ann_file, img_suffix='.png', metainfo=dict(classes=('no', 'yes')),
+        data_prefix=dict(img_path='img', seg_map_path='ann'),
+        serialize_data=False, pipeline=[dict(type='LoadImageFromFile'), dict(type='LoadAnnotations')])
+pair = dict(
+    type='LabeledUnlabeledDataset', labeled=data('l.txt'),
+    unlabeled=dict(type='UnlabeledDataset', ann_file='u.txt', img_dir='img'))
+train_dataloader = dict(dataset=pair)
+val_dataloader = dict(dataset=data('v.txt'))
+del data
+"""
+    )
+    return ('--images', 'img', '--img-suffix', '.png', '--masks', 'ann', '--num-classes', 2)
+
+
+def test_check_of_lists_and_of_a_config_agree(run, own):
+    lists = ('--labeled', 'l.txt', '--unlabeled', 'u.txt', '--val', 'v.txt')
+    by_lists = succeed(run('check', *own, *lists, '--frames', 0))
+    assert by_lists.endswith('0 errors, 0 warnings.\n')
+    assert [line.split() for line in by_lists.splitlines()[4:7]] == [
+        ['class', '0', '87.18%', '2'],
+        ['class', '1', '12.82%', '1'],
+        ['void:', '2.50%', 'of', 'all'],
+    ]
+    by_config = succeed(run('check', '--config', 'config.py', '--frames', 0))
+    named = by_config.replace('no ', 'class 0 ').replace('yes ', 'class 1 ')
+    words = [line.split() for line in by_lists.splitlines()]
+    assert [line.split() for line in named.splitlines()[3:7]] == words[3:7]
+    assert by_config.splitlines()[:3] == by_lists.splitlines()[:3]
+
+
+def test_warnings_are_no_errors(run, own):
+    printed = succeed(run('check', '--config', 'config.py', '--frames', 1))
+    assert '\nwarning: 1 of 2 unlabelled images lie within 1 frames of a labelled image' in printed
+    assert printed.endswith('0 errors, 2 warnings.\n')
+
+
+def test_errors_make_the_exit_code(run, own, tmp_path):
+    (tmp_path / 'u.txt').write_text('m00\nm03\n')
+    code, printed = run('check', '--config', 'config.py')
+    assert code == 1
+    assert printed.count('\nerror: ') == 2
+    assert (
+        'error: 1 unlabelled images are in the validation set, the first is img/m03.png' in printed
+    )
+    override = ('--cfg-options', 'train_dataloader.dataset.unlabeled.ann_file=gone.txt')
+    code, printed = run('check', '--config', 'config.py', *override)
+    assert code == 1
+    assert 'error: ' in printed
+    assert 'gone.txt (from ann_file) does not exist' in printed
+
+
+def test_check_of_whole_folders(run, own, tmp_path):
+    arguments = own[:-2]
+    assert 'give --num-classes' in error_of(run('check', *arguments))
+    printed = succeed(run('check', *own, '--frames', 0))
+    assert printed.startswith('labelled: 6 images\n')
+    code, printed = run('check', *own, '--unlabeled-images', 'img', '--val', 'v.txt')
+    assert code == 1
+    assert '6 labelled images are in the unlabelled set' in printed
+    assert 'There is nothing to check' in error_of(run('check'))
+    assert 'conf.py does not exist: did you mean config.py?' in error_of(
+        run('check', '--config', 'conf.py')
+    )
+
+
+def test_check_of_camvid(run):
+    if not (CAMVID / 'splits').is_dir():
+        pytest.skip(f'no CamVid at {CAMVID}; set CAMVID_ROOT')
+    folders = [
+        f'{CAMVID}/{kind}_dir/{part}' for part in ('train', 'val') for kind in ('img', 'ann')
+    ]
+    keys = ('--images', '--masks', '--val-images', '--val-masks')
+    named = [x for pair in zip(keys, folders, strict=True) for x in pair]
+    lists = ('--labeled', CAMVID / 'splits/1_8/seed0/labeled.txt')
+    printed = succeed(run('check', *named, *lists, '--num-classes', 11))
+    assert 'labelled: 46 images\nvalidation: 101 images\n' in printed
+    assert '0 errors, ' in printed
+
+
+# ------------------------------------------------------------------------------------ as a program
+
+
+@pytest.mark.parametrize('command', ['make', 'import', 'identify', 'check'])
+def test_help(run, command):
+    assert f' {command} [-h]' in succeed(run(command, '--help'))
+
+
+def test_errors_of_the_program_have_no_traceback(tmp_path):
+    result = run_tool(TOOLS / 'splits.py', 'identify', 'gone.txt', cwd=tmp_path)
+    assert result.code == 1
+    assert result.last_line == 'error: gone.txt is no file: give a list of images.'
+    assert 'Traceback' not in result.output

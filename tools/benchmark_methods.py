@@ -1,0 +1,545 @@
+"""Train methods with several seeds on one split, for equally many iterations, and put the results in a table.
+
+Methods are named as in configs/ (`imas`, `mean-teacher`, with --dataset, --partition, --network ...), or by
+config files. Before anything runs, the configs are compared: split, validation set, metric and length must be
+equal; what else differs (labelled images per step, crop, network, augmentation, optimizer) is said in the
+table. On drawn shapes a seed also draws the images. Every run is an ordinary `tools/train.py` in a process of
+its own, or several (--nproc). Killed, the same command goes on: finished runs are kept, others resumed. A run
+that fails is reported, the others go on, and the exit code is 1.
+
+Writes WORK_DIR/results.md, .csv and .png, and for each run WORK_DIR/METHOD_seedN.py (its config), .txt (its
+output), .json (its settings and state) and its folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import fcntl
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+import torch
+from mmengine.config import Config, DictAction
+from mmengine.registry import init_default_scope
+
+# Two trainings at a time would write the cache of yapf's first import after an install together.
+from yapf.yapflib import yapf_api  # noqa: F401
+
+from mmseg_semi.cli import check_file, one_sentence_errors
+from mmseg_semi.comparison import (
+    DECISIVE,
+    Run,
+    common_reference,
+    csv_text,
+    data_root_keys,
+    differences,
+    drawn_seed_keys,
+    facts,
+    find_config,
+    iterations_of,
+    markdown,
+    read_cost,
+    read_scores,
+    rows,
+    trainings_of,
+)
+from mmseg_semi.comparison.configs import NAME
+from mmseg_semi.engine.runner.staged_runner import first_difference
+from mmseg_semi.visualization import Estimate, save_comparison
+
+TRAIN = Path(__file__).resolve().with_name('train.py')
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        '--methods',
+        nargs='+',
+        required=True,
+        metavar='[LABEL=]METHOD',
+        help='names of methods or config files; LABEL is what the table says',
+    )
+    name = parser.add_argument_group("parts of the configs' names, for methods given by name")
+    name.add_argument('--dataset', help='such as camvid, shapes, voc12')
+    name.add_argument('--partition', help='such as 1_8, 40, classic-92')
+    name.add_argument('--network', help='such as r18-tiny, r101-d16')
+    name.add_argument('--head', help='such as deeplabv3plus')
+    name.add_argument('--schedule', help='such as 600iter, 1xb16-10k')
+    name.add_argument('--crop', help='such as 96x72')
+    parser.add_argument('--seeds', type=int, nargs='+', default=[0], help='default: 0')
+    parser.add_argument(
+        '--iters', type=int, help='of every training (default: that of the configs, if all agree)'
+    )
+    parser.add_argument(
+        '--val-interval', type=int, help='iterations (default: a quarter of the training)'
+    )
+    parser.add_argument(
+        '--work-dir', type=Path, required=True, help='folder for all runs and the table'
+    )
+    parser.add_argument('--data-root', help='of all datasets, where it is not that of the configs')
+    parser.add_argument(
+        '--evaluate-on',
+        choices=['val', 'test'],
+        default='val',
+        help='images of val_dataloader or of test_dataloader (default: val)',
+    )
+    parser.add_argument('--metric', default='mIoU', help='default: mIoU')
+    parser.add_argument(
+        '--baseline',
+        metavar='LABEL',
+        help='method that gains are over (default: the first without unlabelled images, if any)',
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        default={},
+        metavar='KEY=VALUE',
+        help='settings of all configs, as for train.py',
+    )
+    parser.add_argument(
+        '--method-options',
+        nargs='+',
+        action='append',
+        default=[],
+        metavar=('LABEL', 'KEY=VALUE'),
+        help='settings of one method; may be given several times',
+    )
+    parser.add_argument(
+        '--allow-differences',
+        action='store_true',
+        help='report differences in split, evaluation or length in the table instead of refusing them',
+    )
+    parser.add_argument(
+        '--nproc', type=int, default=1, help='processes of each run, as by torchrun (default: 1)'
+    )
+    parser.add_argument(
+        '--jobs',
+        type=int,
+        default=1,
+        help='runs at a time (default: 1); they share the machine, and the table says so',
+    )
+    parser.add_argument(
+        '--report', action='store_true', help='run nothing, make the table of what is finished'
+    )
+    args = parser.parse_args(argv)
+    for key in ('nproc', 'jobs', 'iters', 'val_interval'):
+        value = getattr(args, key)
+        if value is not None and value < 1:
+            parser.error(f'--{key.replace("_", "-")} {value} must be at least 1')
+    if len(set(args.seeds)) < len(args.seeds):
+        parser.error(f'--seeds {" ".join(map(str, args.seeds))} names a seed twice')
+    if int(os.environ.get('WORLD_SIZE', 1)) > 1:
+        parser.error('start it once, not under torchrun: --nproc N gives each run N processes')
+    return args
+
+
+# ------------------------------------------------------------------ what is to be run
+
+
+@dataclass
+class Job:
+    """One method with one seed: its resolved config, its files and, while it runs, its process."""
+
+    method: str
+    seed: int
+    source: Path
+    cfg: Config
+    nproc: int
+    lock: IO | None = None
+    process: subprocess.Popen | None = None
+    devices: str | None = None
+    started: float = 0.0
+    state: dict = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return f'{self.method}_seed{self.seed}'
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.cfg.work_dir)
+
+    def file(self, suffix: str) -> Path:
+        return self.folder.with_name(self.name + suffix)
+
+    def settings(self) -> dict:
+        """All that the result depends on, as it comes back from the file of the state."""
+        found = {key: v for key, v in self.cfg.to_dict().items() if key != 'work_dir'}
+        return json.loads(json.dumps({**found, 'nproc': self.nproc}, default=str))
+
+    def read_state(self) -> None:
+        """Find out what was done of it before.
+
+        Raises:
+            ValueError: it was begun with other settings.
+        """
+        file = self.file('.json')
+        if not file.is_file():
+            return
+        state = json.loads(file.read_text(encoding='utf-8'))
+        settings = self.settings()
+        if state['settings'] != settings:
+            key, before, now = first_difference(state['settings'], settings)
+            raise ValueError(
+                f'{self.name} was run with {key}={before} and is now to be run with {now}: take another '
+                f'--work-dir, or remove {self.folder} and {file} to run it again.'
+            )
+        self.state = state
+
+    def write_state(self, **state) -> None:
+        self.state = {**self.state, **state, 'settings': self.settings()}
+        aside = self.file('.json.partial')
+        aside.write_text(json.dumps(self.state, indent=1), encoding='utf-8')
+        aside.replace(self.file('.json'))
+
+    @property
+    def finished(self) -> bool:
+        return bool(self.state.get('finished'))
+
+    def take(self) -> None:
+        """Keep other benchmarks off this run; its process inherits the lock and outlives this one with it.
+
+        Raises:
+            ValueError: somebody else is at it.
+        """
+        self.lock = self.file('.lock').open('w')
+        try:
+            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f'{self.name} in {self.folder.parent} is being trained by another process: wait for it or end '
+                'it, then run the same command again.'
+            ) from None
+
+    def command(self) -> list[str]:
+        arguments = [str(TRAIN), str(self.file('.py')), '--work-dir', str(self.folder)]
+        if (self.folder / 'last_checkpoint').is_file():
+            arguments.append('--resume')
+        if self.nproc == 1:
+            return [sys.executable, *arguments]
+        rendezvous = [
+            '--rdzv-backend=c10d',
+            '--rdzv-endpoint=127.0.0.1:0',
+            '--local-addr=127.0.0.1',
+        ]
+        torchrun = ['-m', 'torch.distributed.run', f'--nproc-per-node={self.nproc}', *rendezvous]
+        return [sys.executable, *torchrun, *arguments, '--launcher', 'pytorch']
+
+    def start(self, at_a_time: int) -> None:
+        self.write_state(jobs=at_a_time, error='')
+        self.cfg.dump(str(self.file('.py')))
+        self.started = time.time()
+        environment = dict(os.environ)
+        if self.devices is not None:
+            environment['CUDA_VISIBLE_DEVICES'] = self.devices
+        # Runs at a time share the cores instead of each competing for all of them.
+        threads = max(1, len(os.sched_getaffinity(0)) // (at_a_time * self.nproc))
+        environment.setdefault('OMP_NUM_THREADS', str(threads))
+        with self.file('.txt').open('a') as output:
+            self.process = launch(self.command(), output, environment, self.lock)
+
+    def end(self, code: int, metric: str) -> str:
+        """Note down how it ended, and say so in a line."""
+        took = f'{time.time() - self.started:.0f} s'
+        if code == 0:
+            try:
+                scores = self.scores(metric)
+                read_cost(self.cfg, self.nproc)
+            except (OSError, ValueError) as error:
+                self.write_state(error=str(error))
+            else:
+                self.write_state(finished=True)
+                told = ', '.join(f'{network} {s.last:.2f}'.strip() for network, s in scores.items())
+                return f'{self.name}: finished in {took}, {metric} {told}'
+        else:
+            lines = [line for line in self.output().splitlines() if re.search(r'\w', line)]
+            self.write_state(error=f'{_ended(code)}: {_telling(lines)}')
+            print('\n'.join(lines[-5:]), file=sys.stderr)
+        return f'{self.name}: failed after {took}, {self.state["error"]} See {self.file(".txt")}.'
+
+    def output(self) -> str:
+        return self.file('.txt').read_text(encoding='utf-8', errors='replace')
+
+    def scores(self, metric: str) -> dict:
+        *_, (name, training) = trainings_of(self.cfg).items()
+        return read_scores(self.folder / name, metric, iterations_of(training))
+
+    def result(self, metric: str) -> Run:
+        scores, cost = {}, None
+        if self.finished:
+            scores, cost = self.scores(metric), read_cost(self.cfg, self.nproc)
+        return Run(
+            self.method,
+            self.seed,
+            str(self.source.name),
+            scores,
+            cost,
+            self.state.get('jobs', 1),
+            self.nproc,
+            self.state.get('error', ''),
+        )
+
+
+def launch(command: list[str], output: IO, environment: dict, lock: IO) -> subprocess.Popen:
+    return subprocess.Popen(
+        command,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        stdin=subprocess.DEVNULL,
+        env=environment,
+        pass_fds=[lock.fileno()],
+    )
+
+
+def _ended(code: int) -> str:
+    return f'exit code {code}' if code > 0 else f'ended by {signal.Signals(-code).name}'
+
+
+def _telling(lines: list[str]) -> str:
+    """The line of a failed run's output that says most: the last error that is not torchrun's own."""
+    errors = [line for line in lines if re.search(r'(Error|error|Exception)\b.*:', line)]
+    errors = [line for line in errors if 'ChildFailedError' not in line and 'elastic' not in line]
+    return (errors or lines or ['it printed nothing.'])[-1].strip()
+
+
+def plan(args: argparse.Namespace) -> list[Job]:
+    """The runs, those of the first seed first.
+
+    Raises:
+        FileNotFoundError: a config file is missing.
+        ValueError: a method, label or setting does not fit.
+    """
+    sources = {}
+    for given in args.methods:
+        label, _, method = given.rpartition('=')
+        source = _source(method, args)
+        said = NAME.fullmatch(source.name)
+        label = label or (said['method'] if said else source.stem)
+        if not re.fullmatch(r'[\w.+-]+', label):
+            raise ValueError(
+                f'--methods {given}: {label!r} names files; use letters, digits, dots, plus and minus signs.'
+            )
+        if label in sources:
+            raise ValueError(
+                f'--methods names {label} twice: give one of them another label, as in {label}-2={method}.'
+            )
+        sources[label] = source
+    options = {label: {} for label in sources}
+    for label, *values in args.method_options:
+        if label not in options:
+            raise ValueError(
+                f'--method-options {label}: there is no such method; choose of {", ".join(options)}.'
+            )
+        options[label].update(_parsed(label, values))
+    return [
+        Job(label, seed, source, _resolved(args, label, source, seed, options[label]), args.nproc)
+        for seed in args.seeds
+        for label, source in sources.items()
+    ]
+
+
+def _source(method: str, args: argparse.Namespace) -> Path:
+    if method.endswith('.py'):
+        check_file(method, 'config', '.py')
+        return Path(method)
+    parts = ('dataset', 'partition', 'network', 'head', 'schedule', 'crop')
+    return find_config(method, **{part: getattr(args, part) for part in parts})
+
+
+def _parsed(label: str, values: list[str]) -> dict:
+    parser = argparse.ArgumentParser()
+    parser.add_argument('options', nargs='*', action=DictAction)
+    if not values or not all('=' in value for value in values):
+        raise ValueError(
+            f'--method-options {label} {" ".join(values)}: give settings as KEY=VALUE.'
+        )
+    return parser.parse_args(values).options
+
+
+def _resolved(args, label: str, source: Path, seed: int, options: dict) -> Config:
+    # Laying the file out takes longer than writing it, and train.py lays out its own.
+    cfg = Config.fromfile(source, format_python_code=False)
+    if args.evaluate_on == 'test':
+        for part in ('dataloader', 'evaluator'):
+            cfg[f'val_{part}'] = copy.deepcopy(cfg[f'test_{part}'])
+    changes = {'randomness.seed': seed, **dict.fromkeys(drawn_seed_keys(cfg), seed)}
+    if args.data_root:
+        changes.update(dict.fromkeys(data_root_keys(cfg), args.data_root))
+    if args.iters:
+        changes['train_cfg.max_iters'] = args.iters
+    cfg.merge_from_dict(changes)
+    for given in (args.cfg_options, options):
+        cfg.merge_from_dict(copy.deepcopy(given))
+    if 'train_cfg.val_interval' not in {**args.cfg_options, **options}:
+        cfg.train_cfg.val_interval = args.val_interval or max(1, iterations_of(cfg) // 4)
+    cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), dict(type='CostHook')]
+    cfg.work_dir = str(args.work_dir / f'{label}_seed{seed}')
+    return cfg
+
+
+def compare(
+    jobs: list[Job], allow: bool
+) -> tuple[dict[str, dict[str, str]], dict[str, dict], dict]:
+    """Hold the configs against each other.
+
+    Returns:
+        By method what differs, by method its facts, and the facts that the others are held to.
+
+    Raises:
+        ValueError: split, evaluation or length differ and ``allow`` is False.
+    """
+    init_default_scope('mmseg')
+    first = {}
+    for job in jobs:
+        first.setdefault(job.method, job)
+    found = {method: facts(job.cfg) for method, job in first.items()}
+    reference = common_reference(found.values())
+    different = {method: differences(of, reference) for method, of in found.items()}
+    for method, says in different.items():
+        for key in DECISIVE:
+            if key in says and not allow:
+                raise ValueError(
+                    f'{method} differs from the methods before it in {key} ({says[key]}), so that their '
+                    'figures cannot be compared: make them equal (--iters, --cfg-options, --method-options), '
+                    'or let the table say so (--allow-differences).'
+                )
+    return different, found, reference
+
+
+# ------------------------------------------------------------------ running
+
+
+def run_all(jobs: list[Job], at_a_time: int, metric: str, report) -> None:
+    """Run the jobs that are not finished, and make the report after each; none is left running at the end."""
+    waiting = [job for job in jobs if not job.finished]
+    at_a_time = min(at_a_time, len(waiting))
+    slots = _devices(at_a_time, waiting[0].nproc) if waiting else []
+    running: list[Job] = []
+    try:
+        while waiting or running:
+            while waiting and len(running) < at_a_time:
+                job = waiting.pop(0)
+                taken = {other.devices for other in running}
+                job.devices = next((slot for slot in slots if slot not in taken), None)
+                running.append(job)
+                job.start(at_a_time)
+                resumed = ' again' if '--resume' in job.command() else ''
+                print(f'{job.name}: started{resumed}', flush=True)
+            time.sleep(0.2)
+            for job in list(running):
+                code = job.process.poll()
+                if code is not None:
+                    running.remove(job)
+                    print(job.end(code, metric), flush=True)
+                    job.lock.close()
+                    report()
+    finally:
+        for job in running:
+            if job.process is not None:
+                job.process.terminate()
+        for job in running:
+            if job.process is not None:
+                job.process.wait()
+
+
+def _devices(at_a_time: int, nproc: int) -> list[str]:
+    """GPUs of each of the runs at a time; none where there are not enough, and they share what there is."""
+    named = os.environ.get('CUDA_VISIBLE_DEVICES')
+    known = named.split(',') if named else [str(i) for i in range(torch.cuda.device_count())]
+    if at_a_time == 1 or len(known) < at_a_time * nproc:
+        return []
+    return [','.join(known[i * nproc : (i + 1) * nproc]) for i in range(at_a_time)]
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
+    # So that what is running is ended as by Ctrl-C.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    with one_sentence_errors():
+        jobs = plan(args)
+        different, found, reference = compare(jobs, args.allow_differences)
+        baseline = _baseline(args.baseline, found)
+        args.work_dir.mkdir(parents=True, exist_ok=True)
+        for job in jobs:
+            job.read_state()
+        if not args.report:
+            for job in jobs:
+                if not job.finished:
+                    job.take()
+        for job in jobs:
+            if job.finished:
+                print(f'{job.name}: finished before')
+        about = _about(args, argv, jobs, reference)
+
+        def report() -> str:
+            return write_report(args, jobs, baseline, different, about)
+
+        if not args.report:
+            run_all(jobs, args.jobs, args.metric, report)
+        text = report()
+    print(f'\n{text}')
+    missing = [job.name for job in jobs if not job.finished]
+    if missing:
+        sys.exit(
+            f'error: {len(missing)} of {len(jobs)} runs are not finished: {", ".join(missing)}.'
+        )
+
+
+def _baseline(wanted: str | None, found: dict[str, dict]) -> str | None:
+    if wanted is not None and wanted not in found:
+        raise ValueError(
+            f'--baseline {wanted} is none of the methods: choose of {", ".join(found)}.'
+        )
+    plain = (method for method, of in found.items() if of['unlabelled images'] is None)
+    return wanted or next(plain, None)
+
+
+def _about(args, argv: list[str] | None, jobs: list[Job], reference: dict) -> list[str]:
+    """What the table is of."""
+    arguments = sys.argv[1:] if argv is None else argv
+    unlabeled = reference['unlabelled images']
+    drawn = ' Each seed draws other images.' if drawn_seed_keys(jobs[0].cfg) else ''
+    return [
+        f'Command: `python tools/benchmark_methods.py {shlex.join(arguments)}`',
+        f'{len(reference["labelled images"])} labelled and {len(unlabeled or ())} unlabelled images, '
+        f'{reference["labelled images per step"]:g} labelled ones per step of a process, {args.nproc} '
+        f'process(es); {len(reference["validation images"])} validation images; seeds '
+        f'{", ".join(map(str, args.seeds))}.{drawn}',
+    ]
+
+
+def write_report(args, jobs: list[Job], baseline, different, about) -> str:
+    """Write table, CSV and picture of what is finished; returns the table."""
+    runs = [job.result(args.metric) for job in jobs]
+    text = markdown(runs, baseline, args.metric, different, about)
+    Path(args.work_dir, 'results.md').write_text(text, encoding='utf-8')
+    Path(args.work_dir, 'results.csv').write_text(
+        csv_text(runs, baseline, args.metric), encoding='utf-8'
+    )
+    estimates = {
+        row.name: Estimate(
+            [run.scores[row.network].last for run in row.runs],
+            [run.scores[row.network].best for run in row.runs],
+        )
+        for row in rows(runs, baseline)
+    }
+    if estimates:
+        save_comparison(args.work_dir / 'results.png', estimates, args.metric, baseline)
+    return text
+
+
+if __name__ == '__main__':
+    main()

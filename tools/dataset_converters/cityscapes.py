@@ -1,0 +1,153 @@
+"""Turn Cityscapes' annotations into label images of the 19 training classes.
+
+    python tools/dataset_converters/cityscapes.py data/cityscapes
+
+ROOT has leftImg8bit/ and gtFine/ as the two archives unpack. Beside each annotation of train and val is written
+
+    gtFine/{train,val}/CITY/NAME_gtFine_labelTrainIds.png      0..18, 255 = void
+
+Where `cityscapesscripts` is installed, MMSegmentation's own converter draws the polygons. Otherwise the ids
+of NAME_gtFine_labelIds.png, which come in the same archive, are looked up in Cityscapes' table of labels,
+which gives the same pixels; --polygons and --ids choose. Files are counted (2975, 500) before one is written.
+Running it again completes an interrupted run; a file that would change is an error unless --overwrite is given.
+"""
+
+import argparse
+import importlib.util
+import shutil
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from mmseg_semi.compat import stock_converter
+from mmseg_semi.datasets.preparation import (
+    VOID,
+    PreparationError,
+    add_arguments,
+    check_counts,
+    png,
+    require_file,
+    require_folder,
+    run_converter,
+    write_all,
+)
+
+OFFICIAL = {'train': 2975, 'val': 500}
+#: Label ids of the classes, in the order of their training ids (the table of cityscapesScripts, labels.py).
+CLASS_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
+NUM_IDS = 34
+REMEDY = 'unpack leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip in ROOT'
+IMAGE, IDS, POLYGONS, TARGET = (
+    '_leftImg8bit.png',
+    '_gtFine_labelIds.png',
+    '_gtFine_polygons.json',
+    '_gtFine_labelTrainIds.png',
+)
+
+
+def train_ids() -> np.ndarray:
+    """uint8 (256,): training id of each label id."""
+    table = np.full(256, VOID, dtype=np.uint8)
+    table[list(CLASS_IDS)] = np.arange(len(CLASS_IDS))
+    return table
+
+
+def from_ids(path: Path) -> bytes:
+    """The training ids of an image of label ids, as a PNG file."""
+    try:
+        with Image.open(path) as image:
+            ids = np.asarray(image)
+    except OSError as error:
+        raise PreparationError(_unreadable(path, error)) from None
+    if ids.ndim != 2 or ids.dtype != np.uint8 or ids.max(initial=0) >= NUM_IDS:
+        raise PreparationError(
+            f'{path} holds other values than the label ids 0..{NUM_IDS - 1}: unpack the archive again.'
+        )
+    return png(train_ids()[ids])
+
+
+def from_polygons(converter, path: Path) -> bytes:
+    """The training ids of a file of polygons, drawn as MMSegmentation's converter draws them."""
+    with tempfile.TemporaryDirectory() as folder:
+        # It writes beside its source, where a killed run would leave half a file.
+        copy = shutil.copy(path, folder)
+        try:
+            converter.convert_json_to_label(copy)
+        except (OSError, ValueError, KeyError, SystemExit) as error:
+            raise PreparationError(_unreadable(path, error)) from None
+        with Image.open(copy.replace('_polygons.json', '_labelTrainIds.png')) as image:
+            return png(np.asarray(image))
+
+
+def _unreadable(path: Path, error: BaseException) -> str:
+    reason = ' '.join(str(error).split()).rstrip('.')
+    return f'{path} cannot be read ({reason}): unpack the archive again.'
+
+
+def stock_or_none(wanted: bool | None):
+    """MMSegmentation's converter where it is wanted, or can be had; else None."""
+    if wanted is False:
+        return None
+    if importlib.util.find_spec('cityscapesscripts') is None:
+        if wanted:
+            raise PreparationError(
+                '--polygons needs cityscapesscripts, which is not installed: run `pip install '
+                'cityscapesscripts`, '
+                'or give --ids.'
+            )
+        return None
+    return stock_converter('cityscapes')
+
+
+def convert(options: argparse.Namespace) -> str:
+    """Convert; everything is counted before the first file is written.
+
+    Returns:
+        str: The counts.
+
+    Raises:
+        PreparationError: If the source is not what it should be or a file would be overwritten.
+    """
+    root = options.root
+    images = {}
+    for split in OFFICIAL:
+        folder = root / 'leftImg8bit' / split
+        require_folder(folder, REMEDY)
+        images[split] = sorted(folder.glob(f'*/*{IMAGE}'))
+    counts = {split: len(found) for split, found in images.items()}
+    check_counts(root, counts, OFFICIAL, options.partial)
+
+    converter = stock_or_none(options.polygons)
+    make = from_ids if converter is None else partial(from_polygons, converter)
+    jobs = []
+    for split, found in images.items():
+        for image in found:
+            place = root / 'gtFine' / split / image.parent.name / image.name.removesuffix(IMAGE)
+            source = Path(f'{place}{IDS if converter is None else POLYGONS}')
+            require_file(source, REMEDY)
+            jobs.append((Path(f'{place}{TARGET}'), partial(make, source)))
+    write_all(jobs, 'label images', options.overwrite, options.nproc)
+    how = 'label ids' if converter is None else 'polygons'
+    return f'{root}: ' + ', '.join(f'{n} {split}' for split, n in counts.items()) + f', from {how}'
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('root', type=Path, metavar='ROOT')
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument(
+        '--ids', dest='polygons', action='store_false', default=None, help='read labelIds.png files'
+    )
+    source.add_argument('--polygons', action='store_true', default=None, help='draw the polygons')
+    add_arguments(parser, partial='accept other counts than 2975 and 500')
+    options = parser.parse_args(arguments)
+    run_converter(parser, options, lambda: convert(options))
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,147 @@
+"""Complete Pascal VOC 2012 with the masks of SBD: `SegmentationClassAug`, 10582 training images.
+
+    python tools/dataset_converters/voc_aug.py data/VOCdevkit data/VOCdevkit/VOCaug
+
+DEVKIT has VOC2012/ of the VOC archive; SBD has dataset/{cls,train.txt,val.txt} of benchmark.tgz. Written are
+
+    DEVKIT/VOC2012/SegmentationClassAug/NAME.png           VOC's own masks where there are any, else SBD's
+    DEVKIT/VOC2012/ImageSets/Segmentation/trainaug.txt     10582 names: SBD's and VOC's without VOC's val
+    DEVKIT/VOC2012/ImageSets/Segmentation/aug.txt          those of them that VOC itself has no mask for
+
+SBD's masks are read by MMSegmentation's own converter. Everything is checked and counted before the first file
+is written. Running it again completes an interrupted run; a file that would change is an error unless
+--overwrite is given.
+"""
+
+import argparse
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from mmseg_semi.compat import stock_converter
+from mmseg_semi.datasets.preparation import (
+    VOID,
+    PreparationError,
+    add_arguments,
+    check_counts,
+    lines,
+    png,
+    require_file,
+    require_folder,
+    run_converter,
+    write_all,
+)
+
+OFFICIAL = {'train': 1464, 'val': 1449, 'trainaug': 10582, 'aug': 9118}
+NUM_CLASSES = 21
+VOC_REMEDY = 'unpack VOCtrainval_11-May-2012.tar, and give its folder VOCdevkit as DEVKIT'
+SBD_REMEDY = 'unpack benchmark.tgz of SBD, and give its folder benchmark_RELEASE as SBD'
+
+
+def read_list(path: Path, remedy: str) -> list[str]:
+    """The ids of a list file."""
+    require_file(path, remedy)
+    return path.read_text().split()
+
+
+def check_label(label: np.ndarray, path: Path) -> np.ndarray:
+    """``label``; PreparationError unless it is a map of VOC's classes."""
+    if (
+        label.ndim != 2
+        or label.dtype != np.uint8
+        or label[label != VOID].max(initial=0) >= NUM_CLASSES
+    ):
+        raise PreparationError(
+            f'{path} holds other values than 0..{NUM_CLASSES - 1} and {VOID}: unpack the archive again.'
+        )
+    return label
+
+
+def decode_mat(converter, path: Path) -> bytes:
+    """SBD's class map as a PNG file, read as MMSegmentation reads it."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            converter.convert_mat(path.name, str(path.parent), folder)
+        except Exception as error:  # scipy's reader raises whatever the broken bytes lead it to
+            reason = ' '.join(str(error).split()).rstrip('.')
+            raise PreparationError(
+                f'{path} is no class map of SBD ({reason}): unpack the archive again.'
+            ) from None
+        with Image.open(Path(folder) / f'{path.stem}.png') as image:
+            return png(check_label(np.asarray(image), path))
+
+
+def read_voc(path: Path) -> bytes:
+    """VOC's mask as it is, after a look at its values."""
+    try:
+        with Image.open(path) as image:
+            check_label(np.asarray(image), path)
+    except OSError as error:
+        reason = ' '.join(str(error).split()).rstrip('.')
+        raise PreparationError(
+            f'{path} cannot be read ({reason}): unpack the archive again.'
+        ) from None
+    return path.read_bytes()
+
+
+def convert(options: argparse.Namespace) -> str:
+    """Convert; every list, count and file is looked at before the first file is written.
+
+    Returns:
+        str: The counts.
+
+    Raises:
+        PreparationError: If the source is not what it should be or a file would be overwritten.
+    """
+    voc, sbd = options.devkit / 'VOC2012', options.sbd / 'dataset'
+    lists = voc / 'ImageSets' / 'Segmentation'
+    train, val = (read_list(lists / f'{name}.txt', VOC_REMEDY) for name in ('train', 'val'))
+    require_folder(sbd / 'cls', SBD_REMEDY)
+    labeled = {
+        name for split in ('train', 'val') for name in read_list(sbd / f'{split}.txt', SBD_REMEDY)
+    }
+    trainaug = sorted((labeled | set(train)) - set(val))
+    aug = sorted(set(trainaug) - set(train))
+    counts = {
+        name: len(ids) for name, ids in zip(OFFICIAL, (train, val, trainaug, aug), strict=True)
+    }
+    check_counts(voc, counts, OFFICIAL, options.partial)
+
+    converter = stock_converter('voc_aug')
+    jobs = []
+    for names, folder, suffix, read in (
+        (sorted({*train, *val}), voc / 'SegmentationClass', '.png', read_voc),
+        (aug, sbd / 'cls', '.mat', partial(decode_mat, converter)),
+    ):
+        for name in names:
+            path = folder / f'{name}{suffix}'
+            require_file(path, VOC_REMEDY if suffix == '.png' else SBD_REMEDY)
+            require_file(voc / 'JPEGImages' / f'{name}.jpg', VOC_REMEDY)
+            jobs.append(
+                (voc / 'SegmentationClassAug' / path.with_suffix('.png').name, partial(read, path))
+            )
+    write_all(jobs, 'masks', options.overwrite, options.nproc)
+    # Last, so that a list is never there without its masks.
+    for name, ids in (('trainaug', trainaug), ('aug', aug)):
+        path = lists / f'{name}.txt'
+        if not path.is_file() or sorted(path.read_text().split()) != ids:  # any order will do
+            write_all([(path, partial(lines, ids))], f'{name}.txt', options.overwrite)
+    return f'{voc}: ' + ', '.join(f'{count} {name}' for name, count in counts.items())
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('devkit', type=Path, metavar='DEVKIT')
+    parser.add_argument('sbd', type=Path, metavar='SBD')
+    add_arguments(parser, partial='accept other counts than 1464, 1449 and 10582')
+    options = parser.parse_args(arguments)
+    run_converter(parser, options, lambda: convert(options))
+
+
+if __name__ == '__main__':
+    main()

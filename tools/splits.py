@@ -1,0 +1,482 @@
+"""Partitions of a training set into labelled and unlabelled images: make, import, identify and check them.
+
+    python tools/splits.py make data/own/img_dir/train data/own/splits --sizes 1/16 1/8 1/4 --seeds 0 1 2
+    python tools/splits.py import UniMatch/splits/pascal/92 data/VOCdevkit/VOC2012/splits/classic/92
+    python tools/splits.py identify data/VOCdevkit/VOC2012/splits/classic/92
+    python tools/splits.py check --config CONFIG
+
+A partition is a folder with labeled.txt and unlabeled.txt, one id per line: the path of an image relative to
+the folder of images, without its ending. partition.json says where it comes from.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from mmengine.config import Config, DictAction
+from mmengine.registry import init_default_scope
+
+from mmseg_semi.cli import check_file, one_sentence_errors
+from mmseg_semi.compat import config_path
+from mmseg_semi.datasets import UnlabeledDataset, image_ids
+from mmseg_semi.datasets.fingerprints import REGISTRY, identify, published
+from mmseg_semi.datasets.labels import count_classes, survey_masks
+from mmseg_semi.datasets.split_check import (
+    FRAMES,
+    Report,
+    build_parts,
+    check_parts,
+    parts_of_config,
+)
+from mmseg_semi.datasets.split_lists import FORMATS, IdList, read_list
+from mmseg_semi.datasets.splits import (
+    balanced_order,
+    cut_order,
+    labeled_count,
+    order_free_hash,
+    parse_size,
+    random_order,
+    size_name,
+)
+from mmseg_semi.self_training.output import make_folders, write_bytes
+
+LABELED, UNLABELED, MANIFEST = 'labeled.txt', 'unlabeled.txt', 'partition.json'
+
+
+# ------------------------------------------------------------------------------------ make
+def make(args: argparse.Namespace) -> None:
+    ids = _source_ids(args)
+    for path in args.exclude:
+        ids = sorted(set(ids).difference(_read(path, args).ids))
+    if args.balanced:
+        pixels = _class_pixels(ids, args)
+        orders = {s: balanced_order(ids, pixels, s, args.min_pixels) for s in args.seeds}
+    else:
+        orders = {s: random_order(ids, s) for s in args.seeds}
+    counts = {size: labeled_count(size, len(ids)) for size in map(parse_size, args.sizes)}
+    partitions = {}
+    for size, count in counts.items():
+        for seed, order in orders.items():
+            manifest = {
+                'method': 'balanced' if args.balanced else 'random',
+                'source': args.source,
+                'images': len(ids),
+                'sha256': order_free_hash(ids),
+                'seed': seed,
+                'size': str(size),
+            }
+            if args.balanced:
+                manifest.update(masks=args.masks, min_pixels=args.min_pixels)
+            folder = Path(args.out) / size_name(size) / f'seed{seed}'
+            partitions[folder] = (*cut_order(order, count), manifest)
+    write_partitions(partitions, args.force)
+
+
+def _source_ids(args: argparse.Namespace) -> list[str]:
+    if not Path(args.source).is_dir():
+        return _read(args.source, args).ids
+    return sorted(image_ids(UnlabeledDataset(img_dir=args.source, img_suffix=args.img_suffix)))
+
+
+def _class_pixels(ids: list[str], args: argparse.Namespace):
+    if args.masks is None or args.num_classes is None:
+        raise ValueError(
+            '--balanced counts the pixels of classes: give --masks, the folder of the masks, and --num-classes.'
+        )
+    survey = survey_masks([f'{args.masks}/{name}{args.mask_suffix}' for name in ids])
+    if survey.problems:
+        raise ValueError(next(iter(survey.problems.values())))
+    counts = count_classes(survey.pixels, args.num_classes, args.reduce_zero_label)
+    if counts.beyond.any():
+        path = survey.paths[int(counts.beyond.argmax())]
+        raise ValueError(
+            f'{path} has values that are none of {args.num_classes} classes: correct --num-classes, or give '
+            '--reduce-zero-label if the labels count from 1.'
+        )
+    return counts.pixels
+
+
+# ------------------------------------------------------------------------------------ import
+def import_lists(args: argparse.Namespace) -> None:
+    source = Path(args.source)
+    labeled_path = source / LABELED if source.is_dir() else source
+    labeled = _read(labeled_path, args)
+    unlabeled, origin = _unlabeled(source, labeled_path, labeled, args)
+    both = sorted(set(labeled.ids) & set(unlabeled))
+    if both:
+        raise ValueError(
+            f'{len(both)} images are in {labeled_path} and in {origin}, the first is {both[0]}: give the two '
+            'lists of one partition.'
+        )
+    manifest = {
+        'method': 'imported',
+        'source': str(labeled_path),
+        'unlabeled_source': origin,
+        'identity': identify(labeled.ids).sentence(),
+    }
+    write_partitions({Path(args.out): (labeled.ids, unlabeled, manifest)}, args.force)
+    _print_identity(str(labeled_path), labeled)
+
+
+def _unlabeled(source: Path, labeled_path: Path, labeled: IdList, args) -> tuple[list[str], str]:
+    """The unlabelled ids and where they come from."""
+    if args.labeled_only:
+        return [], ''
+    if args.rest_of is not None:
+        everything = _same_dataset(args.rest_of, labeled, args)
+        unknown = sorted(set(labeled.ids).difference(everything.ids))
+        if unknown:
+            raise ValueError(
+                f'{len(unknown)} labelled images are not in {args.rest_of}, the first is {unknown[0]}: give '
+                'the list that the labelled one is a part of.'
+            )
+        known = set(labeled.ids)
+        return [name for name in everything.ids if name not in known], args.rest_of
+    path = args.unlabeled and Path(args.unlabeled)
+    if path is None:
+        name = (
+            UNLABELED if source.is_dir() else labeled_path.name.replace('labeled', UNLABELED[:-4])
+        )
+        path = labeled_path.with_name(name)
+        if path == labeled_path or not path.is_file():
+            raise FileNotFoundError(
+                f'{labeled_path} has no unlabelled list beside it: give it by --unlabeled, the list of all '
+                'images by --rest-of, or say --labeled-only.'
+            )
+    return _same_dataset(path, labeled, args).ids, str(path)
+
+
+def _same_dataset(path, labeled: IdList, args) -> IdList:
+    other = _read(path, args)
+    if (other.dataset, other.split) != (labeled.dataset, labeled.split) and labeled.split:
+        raise ValueError(
+            f'{path} lists {other.dataset or "unknown"} {other.split} images and the labelled list '
+            f'{labeled.dataset} {labeled.split} ones: give the two lists of one partition.'
+        )
+    return other
+
+
+def _read(path, args: argparse.Namespace) -> IdList:
+    return read_list(str(path), args.format, args.images)
+
+
+# ------------------------------------------------------------------------------------ what is written
+def write_partitions(partitions: dict, force: bool) -> None:
+    """Write folders of lists; nothing at all if one of them holds another partition.
+
+    Args:
+        partitions: folder = labelled ids, unlabelled ids (none: no list), manifest.
+        force: replaces what is there.
+
+    Raises:
+        ValueError: a folder holds another partition.
+    """
+    contents, stale = {}, []
+    for folder, (labeled, unlabeled, manifest) in partitions.items():
+        lists = {LABELED: labeled, **({UNLABELED: unlabeled} if unlabeled else {})}
+        manifest = {
+            **manifest,
+            'lists': {
+                n: {'images': len(i), 'sha256': order_free_hash(i)} for n, i in lists.items()
+            },
+        }
+        texts = {name: ''.join(f'{i}\n' for i in ids).encode() for name, ids in lists.items()}
+        contents[folder] = texts, (json.dumps(manifest, indent=1) + '\n').encode()
+        for name, text in texts.items():
+            path = folder / name
+            if not force and path.exists() and path.read_bytes() != text:
+                raise ValueError(_another(path))
+        if UNLABELED not in texts and (folder / UNLABELED).exists():
+            if not force:
+                raise ValueError(_another(folder / UNLABELED))
+            stale.append(folder / UNLABELED)
+    for path in stale:
+        path.unlink()
+    for folder, (texts, manifest) in contents.items():
+        same = all(
+            (folder / n).exists() and (folder / n).read_bytes() == t for n, t in texts.items()
+        )
+        if not same or not (folder / MANIFEST).exists():
+            make_folders([str(folder / MANIFEST)])
+            for name, content in {**texts, MANIFEST: manifest}.items():
+                write_bytes(str(folder / name), content)
+        counts = ' + '.join(str(text.count(b'\n')) for text in texts.values())
+        print(f'{folder}: {counts} images{", the same as before" if same else ""}')
+
+
+def _another(path: Path) -> str:
+    return f'{path} holds another list: give --force to replace it, or another folder.'
+
+
+# ------------------------------------------------------------------------------------ identify
+def identify_lists(args: argparse.Namespace) -> None:
+    for source in args.lists:
+        path = Path(source) / LABELED if Path(source).is_dir() else source
+        _print_identity(str(path), _read(path, args), args.registry)
+
+
+def _print_identity(path: str, content: IdList, registry: str = REGISTRY) -> None:
+    identity = identify(content.ids, published(registry))
+    print(f'{path}: {identity.count} images: {identity.sentence()}')
+    for rival in identity.rivals:
+        print(f'  not to be taken for: {rival}')
+
+
+# ------------------------------------------------------------------------------------ check
+def check(args: argparse.Namespace) -> int:
+    report = Report([], [], [])
+    init_default_scope('mmseg')
+    configs = _configs_of_arguments(args) if args.config is None else _configs_of_config(args)
+    check_parts(build_parts(configs, report), report, args.frames)
+    for fact in report.facts:
+        print(fact)
+    for word, sentences in (('warning', report.warnings), ('error', report.errors)):
+        for sentence in sentences:
+            print(f'{word}: {sentence}')
+    print(f'{len(report.errors)} errors, {len(report.warnings)} warnings.')
+    return 1 if report.errors else 0
+
+
+def _configs_of_config(args: argparse.Namespace) -> dict:
+    path = str(config_path(args.config)) if '::' in args.config else args.config
+    check_file(path, 'config', '.py')
+    cfg = Config.fromfile(path)
+    if args.cfg_options is not None:
+        cfg.merge_from_dict(args.cfg_options)
+    return parts_of_config(cfg)
+
+
+def _configs_of_arguments(args: argparse.Namespace) -> dict:
+    """Configs of the datasets that the arguments name."""
+    if args.images is None:
+        raise ValueError(
+            'There is nothing to check: give --config, or --images and the lists, if there are any.'
+        )
+    load = [dict(type='LoadImageFromFile')]
+
+    def masked(ann_file, images, masks):
+        if masks is None:
+            return unmasked(ann_file, images)
+        if args.num_classes is None:
+            raise ValueError(
+                'The values of the masks need the number of classes: give --num-classes.'
+            )
+        classes = [f'class {c}' for c in range(args.num_classes)]
+        return dict(
+            type='BaseSegDataset',
+            ann_file=ann_file or '',
+            data_prefix=dict(img_path=images, seg_map_path=masks),
+            img_suffix=args.img_suffix,
+            seg_map_suffix=args.mask_suffix,
+            reduce_zero_label=args.reduce_zero_label,
+            metainfo=dict(classes=classes),
+            serialize_data=False,  # for one pass it is not worth the time
+            pipeline=[*load, dict(type='LoadAnnotations')],
+        )
+
+    def unmasked(ann_file, images):
+        return dict(
+            type='UnlabeledDataset',
+            img_dir=images,
+            ann_file=ann_file or '',
+            img_suffix=args.img_suffix,
+            serialize_data=False,
+            pipeline=load,
+        )
+
+    parts = {'labelled': masked(args.labeled, args.images, args.masks)}
+    if args.unlabeled is not None or args.unlabeled_images is not None:
+        parts['unlabelled'] = unmasked(args.unlabeled, args.unlabeled_images or args.images)
+    if args.val is not None or args.val_images is not None:
+        parts['validation'] = masked(
+            args.val, args.val_images or args.images, args.val_masks or args.masks
+        )
+    return parts
+
+
+# ------------------------------------------------------------------------------------ arguments
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
+    for add in (_add_make, _add_import, _add_identify, _add_check):
+        add(commands)
+    return parser.parse_args(argv)
+
+
+def _add_make(commands) -> None:
+    parser = commands.add_parser(
+        'make',
+        help='draw nested partitions of a list or a folder',
+        description='Draw partitions of a list or a folder of images into OUT/SIZE/seedN. The labelled lists '
+        'of one seed are nested: the smaller ones are contained in the larger ones. The same arguments give '
+        'the same lists on every machine; lists that differ are never replaced without --force.',
+    )
+    parser.add_argument(
+        'source',
+        help='folder of images, searched with its subfolders, or a list in any known format',
+    )
+    parser.add_argument('out', help='folder of the partitions')
+    parser.add_argument(
+        '--sizes',
+        nargs='+',
+        required=True,
+        metavar='SIZE',
+        help='labelled share (1/8 or 0.125) or number of labelled images (92); several make several partitions',
+    )
+    parser.add_argument(
+        '--seeds', nargs='+', type=_seed, default=[0], help='one list each (default: 0)'
+    )
+    parser.add_argument(
+        '--exclude',
+        nargs='+',
+        default=[],
+        metavar='LIST',
+        help='images to leave out, such as those to validate on',
+    )
+    parser.add_argument(
+        '--balanced',
+        action='store_true',
+        help='choose next, in the shuffled list, an image of the class that the fewest chosen images show '
+        '(default: random, the shuffled list as it is); needs masks of all images',
+    )
+    parser.add_argument(
+        '--min-pixels', type=_positive, default=1, help='an image shows a class from here on'
+    )
+    parser.add_argument('--force', action='store_true', help='replace lists that differ')
+    _add_mask_arguments(parser)
+    parser.add_argument(
+        '--img-suffix',
+        nargs='+',
+        default=['.jpg', '.jpeg', '.png'],
+        help='ending(s) of images in a folder',
+    )
+    _add_list_arguments(parser)
+
+
+def _add_import(commands) -> None:
+    parser = commands.add_parser(
+        'import',
+        help="turn another project's lists into ours",
+        description='Write the lists of UniMatch, U2PL, CPS or ST++ as ours, in their order, and say which '
+        'published partition they are.',
+    )
+    parser.add_argument(
+        'source', help='folder with labeled.txt and unlabeled.txt, or the labelled list alone'
+    )
+    parser.add_argument('out', help='folder of the partition')
+    parser.add_argument(
+        '--unlabeled',
+        metavar='LIST',
+        help="the unlabelled list (default: that of SOURCE's name with 'unlabeled' for 'labeled')",
+    )
+    parser.add_argument(
+        '--rest-of',
+        metavar='LIST',
+        help='list of all images: those that are not labelled are unlabelled',
+    )
+    parser.add_argument('--labeled-only', action='store_true', help='write no unlabelled list')
+    parser.add_argument('--force', action='store_true', help='replace lists that differ')
+    _add_list_arguments(parser)
+
+
+def _add_identify(commands) -> None:
+    parser = commands.add_parser(
+        'identify',
+        help='say which published partition a list is',
+        description='Compare labelled lists with the published ones, whatever their format and order, and name '
+        'the published lists of the same size that they are not.',
+    )
+    parser.add_argument(
+        'lists', nargs='+', metavar='LIST', help='labelled list, or folder of a partition'
+    )
+    parser.add_argument(
+        '--registry',
+        default=REGISTRY,
+        metavar='FILE',
+        help='of tools/make_fingerprints.py (default: ours)',
+    )
+    _add_list_arguments(parser)
+
+
+def _add_check(commands) -> None:
+    parser = commands.add_parser(
+        'check',
+        help='look for what is wrong with a partition',
+        description='Check that labelled, unlabelled and validation images are disjoint, that all files exist '
+        'and all labels are within range; print the classes of the labelled images; warn of neighbouring '
+        'frames of a video. Errors make the exit code 1, warnings do not.',
+    )
+    parser.add_argument('--config', help='config of a training, which names all that follows')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE')
+    parser.add_argument('--labeled', metavar='LIST', help='labelled ids (default: all of --images)')
+    parser.add_argument('--unlabeled', metavar='LIST', help='unlabelled ids')
+    parser.add_argument('--val', metavar='LIST', help='validation ids')
+    parser.add_argument('--images', metavar='DIR', help='folder of images')
+    parser.add_argument(
+        '--unlabeled-images', metavar='DIR', help='folder of unlabelled images (default: --images)'
+    )
+    parser.add_argument(
+        '--val-images', metavar='DIR', help='folder of validation images (default: --images)'
+    )
+    parser.add_argument(
+        '--val-masks', metavar='DIR', help='folder of validation masks (default: --masks)'
+    )
+    parser.add_argument('--img-suffix', default='.jpg', help='ending of the images (default: .jpg)')
+    _add_mask_arguments(parser)
+    parser.add_argument(
+        '--frames',
+        type=int,
+        default=FRAMES,
+        help='difference of the numbers in names up to which frames are neighbours; 0 for images that are no '
+        f'video (default: {FRAMES})',
+    )
+
+
+def _add_mask_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('--masks', metavar='DIR', help='folder of masks')
+    parser.add_argument('--mask-suffix', default='.png', help='ending of the masks (default: .png)')
+    parser.add_argument('--num-classes', type=_positive, help='classes of the masks; 255 is void')
+    parser.add_argument(
+        '--reduce-zero-label',
+        action='store_true',
+        help='in the masks 0 is void and classes count from 1',
+    )
+
+
+def _add_list_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        '--format', choices=['auto', *FORMATS], default='auto', help='of the lists (default: auto)'
+    )
+    parser.add_argument(
+        '--images',
+        metavar='DIR',
+        help='what paths in the lists begin with and ids do not, where they are not those of VOC or Cityscapes',
+    )
+
+
+def _positive(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f'{text!r} is no whole number of at least 1')
+    return int(text)
+
+
+def _seed(text: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise argparse.ArgumentTypeError(f'{text!r} is no whole number of at least 0')
+    return int(text)
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
+    commands = {'make': make, 'import': import_lists, 'identify': identify_lists, 'check': check}
+    with one_sentence_errors():
+        sys.exit(commands[args.command](args))
+
+
+if __name__ == '__main__':
+    main()
