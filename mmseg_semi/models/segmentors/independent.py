@@ -141,8 +141,8 @@ class IndependentSegmentor(SemiSegmentor):
                 raise
             raise ValueError(
                 f'{len(images)} image on a process leaves batch normalisation one value per channel after '
-                "the head's pooling: make sampler.labeled and sampler.unlabeled at least 2 (with pairs 4), or take "
-                'SyncBN.'
+                "the head's pooling: make sampler.labeled and sampler.unlabeled at least 2 (with pairs 4), or "
+                'take SyncBN.'
             ) from error
 
     def _forward_network(self, network, images, num_auxiliary, tap) -> NetworkOutput:
