@@ -117,6 +117,13 @@ class IndependentSegmentor(SemiSegmentor):
         return self.iteration >= self.semi_train_cfg['unlabeled_start']
 
     def check_start(self) -> None:
+        for name, module in self.named_modules():
+            # What MMEngine's switch has put in the place of the method.
+            if hasattr(module.__dict__.get('forward'), '__wrapped__'):
+                raise ValueError(
+                    f'activation_checkpointing of {name} breaks the several forwards of {type(self).__name__}: '
+                    'take it out and set semi_train_cfg.recompute=True.'
+                )
         first, second = (
             list(getattr(self, name).decode_head.parameters()) for name in self.students
         )
@@ -131,6 +138,18 @@ class IndependentSegmentor(SemiSegmentor):
     def forward_network(
         self, network: nn.Module, images: Tensor, num_auxiliary: int = 0, tap: bool = False
     ) -> NetworkOutput:
+        try:
+            return self._forward_network(network, images, num_auxiliary, tap)
+        except ValueError as error:
+            if 'more than 1 value per channel' not in str(error):
+                raise
+            raise ValueError(
+                f'{len(images)} image on a process leaves batch normalisation one value per channel after '
+                "the head's pooling: make sampler.labeled and sampler.unlabeled at least 2 (with pairs 4), or "
+                'take SyncBN.'
+            ) from error
+
+    def _forward_network(self, network, images, num_auxiliary, tap) -> NetworkOutput:
         if not (self.semi_train_cfg['recompute'] and torch.is_grad_enabled()):
             return super().forward_network(network, images, num_auxiliary, tap)
         # Apart, so that no more than an encoder or a head is in memory at once.

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from mmengine.runner.activation_checkpointing import turn_on_activation_checkpointing
 from mmengine.runner.checkpoint import _load_checkpoint_to_model
 from mmseg.registry import MODELS
 from tiny import build_plain, collated_batch, labeled_sample, tiny_segmentor
@@ -94,6 +95,26 @@ def test_reentrant_checkpointing_is_refused():
     segmentor['backbone']['with_cp'] = True
     with pytest.raises(ValueError, match=r'with_cp=True .* set semi_train_cfg.recompute=True'):
         build('CPS', segmentor=segmentor)
+
+
+def test_mmengines_checkpointing_is_refused():
+    model = build('CPS')
+    turn_on_activation_checkpointing(model, ['student2.backbone'])
+    with pytest.raises(ValueError, match=r'activation_checkpointing of student2\.backbone breaks'):
+        model.check_start()
+
+
+def test_single_image_under_pooling_is_told():
+    segmentor = tiny_segmentor()
+    head = segmentor['decode_head']
+    del head['num_convs'], head['concat_input']
+    head.update(type='ASPPHead', dilations=(1,))
+    model = build('CPS', segmentor=segmentor, semi_train_cfg={'cutmix': None}).train()
+    assert model.loss(**model.data_preprocessor(collated_batch(2, 2), True))
+    with pytest.raises(
+        ValueError, match='1 image on a process leaves batch normalisation one value'
+    ):
+        model.loss(**model.data_preprocessor(collated_batch(1, 2), True))
 
 
 def test_boxes_are_cps_and_mix_some_of_each_image():
