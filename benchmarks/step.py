@@ -8,7 +8,9 @@ the labelled images and two views (11 forwards of an image pair, a backward coun
 teacher's forward on the labelled images and the weak view, and the joint forward and backward of the
 student on them, both with segmentation head and projector (8 forwards of an image pair, and the heads); for
 DeS4 the teacher's forward of them with the backward of its decoder on the labelled images, and the joint
-forward and backward of the student (8 forwards of an image pair and 2 of a decoder).
+forward and backward of the student (8 forwards of an image pair and 2 of a decoder); for CPS and GPS each
+network's forwards and backwards, those of GPS's teacher after the students' (14 and 23 forwards of an image
+pair with partners in the batch; with ``--no-cutmix`` 12 and 20, where one forward labels and learns an image).
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import argparse
 import platform
 import statistics
 import time
+from collections.abc import Iterator
 
 import torch
 from mmengine.config import Config
@@ -28,13 +31,16 @@ from mmseg.structures import SegDataSample
 
 import mmseg_semi
 from mmseg_semi.models.segmentors.base import evaluating
+from mmseg_semi.models.segmentors.mean_teacher import MeanTeacherSegmentor
+
+METHODS = ('iMAS', 'ESL', 'DeS4', 'CPS', 'GPS')
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    parser.add_argument('--method', default='iMAS', choices=('iMAS', 'ESL', 'DeS4'))
+    parser.add_argument('--method', default='iMAS', choices=METHODS)
     parser.add_argument(
         '--depth', type=int, default=50, choices=(18, 50, 101), help='of the ResNet'
     )
@@ -42,6 +48,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--labeled', type=int, default=2, help='labelled images in the batch')
     parser.add_argument('--unlabeled', type=int, default=2, help='unlabelled images in the batch')
     parser.add_argument('--classes', type=int, default=21)
+    parser.add_argument(
+        '--no-cutmix', action='store_true', help='of CPS and GPS, which then label what they learn'
+    )
     parser.add_argument('--device', default='cpu', help='cpu or cuda')
     parser.add_argument('--amp', action='store_true', help='bfloat16 autocast, in both')
     parser.add_argument('--threads', type=int, default=1, help='of the CPU')
@@ -51,7 +60,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--check', action='store_true', help='fail if the ratio is above the target'
     )
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
+    if args.no_cutmix and args.method not in ('CPS', 'GPS'):
+        parser.error(f'--no-cutmix is for CPS and GPS, not for {args.method}.')
     if args.repeats < 7:
         parser.error(f'--repeats {args.repeats}: a median of fewer than 7 says little.')
     return args
@@ -79,8 +90,10 @@ def build_model(args: argparse.Namespace) -> torch.nn.Module:
     """The method over `network_config`, randomly initialised."""
     segmentor = network_config(args.depth, args.classes)
     # A threshold that random weights pass on some pixels and not on others.
-    threshold = {'iMAS': 'tau', 'ESL': 'anchor_threshold', 'DeS4': None}[args.method]
+    threshold = {'iMAS': 'tau', 'ESL': 'anchor_threshold'}.get(args.method)
     train_cfg = {threshold: 2 / args.classes} if threshold else {}
+    if args.method in ('CPS', 'GPS'):
+        train_cfg = {'cutmix': None if args.no_cutmix else 'in_batch'}
     name = {'iMAS': 'IMAS'}.get(args.method, args.method)
     model = MODELS.build({'type': name, 'segmentor': segmentor, 'semi_train_cfg': train_cfg})
     model.init_weights()
@@ -136,46 +149,67 @@ class Bench:
         )
         self.batch = make_batch(args)
         inputs = self.model.data_preprocessor(self.batch, True)['inputs']
-        self.weak = inputs['weak']
+        self.labeled, self.weak = inputs['labeled'], inputs['weak']
         branches = ('labeled', 'weak', 'strong') if args.method == 'iMAS' else ('labeled', 'weak')
         self.joint = torch.cat([inputs[branch] for branch in branches])
 
     def step(self) -> None:
         self.model.train_step(self.batch, self.wrapper)
-        self.model.update_teacher(0.996)
+        if isinstance(self.model, MeanTeacherSegmentor):
+            self.model.update_teacher(0.996)
 
     def passes(self) -> None:
-        passes = {
-            'iMAS': self.imas_passes,
-            'ESL': self.esl_passes,
-            'DeS4': self.des4_passes,
-        }[self.args.method]
+        passes = getattr(self, f'{self.args.method.lower()}_passes')
         with torch.autocast(self.args.device, torch.bfloat16, enabled=self.args.amp):
-            outputs = passes()
-        torch.autograd.backward(outputs, [torch.ones_like(output) for output in outputs])
+            for outputs in passes():
+                torch.autograd.backward(outputs, [torch.ones_like(output) for output in outputs])
         self.model.zero_grad()
 
-    def imas_passes(self) -> list[torch.Tensor]:
+    def imas_passes(self) -> Iterator[list[torch.Tensor]]:
         student, teacher = self.model.student, self.model.teacher
         with torch.no_grad(), evaluating(student):
             student._forward(self.weak)
         with torch.no_grad():
             teacher._forward(self.weak)
-        return [student._forward(self.joint)]
+        yield [student._forward(self.joint)]
 
-    def esl_passes(self) -> list[torch.Tensor]:
+    def esl_passes(self) -> Iterator[list[torch.Tensor]]:
         with torch.no_grad():
             self._tapped(self.model.teacher)
-        return self._tapped(self.model.student)
+        yield self._tapped(self.model.student)
 
-    def des4_passes(self) -> list[torch.Tensor]:
+    def des4_passes(self) -> Iterator[list[torch.Tensor]]:
         student, teacher, num = self.model.student, self.model.teacher, self.args.labeled
         with torch.no_grad():
             stages = teacher.extract_feat(self.joint)
         labeled = teacher.decode_head([stage[:num] for stage in stages])
         with torch.no_grad(), evaluating(teacher.decode_head):
             teacher.decode_head([stage[num:] for stage in stages])
-        return [student._forward(self.joint), labeled]
+        yield [student._forward(self.joint), labeled]
+
+    def cps_passes(self) -> Iterator[list[torch.Tensor]]:
+        students = [self.model.student1, self.model.student2]
+        outputs = [one._forward(self.labeled) for one in students]
+        if not self.args.no_cutmix:
+            self._label(*students)
+        yield outputs + [one._forward(self.weak) for one in students]
+
+    def gps_passes(self) -> Iterator[list[torch.Tensor]]:
+        students, teacher = [self.model.student1, self.model.student2], self.model.teacher
+        outputs = [one._forward(self.labeled) for one in students]
+        if self.args.no_cutmix:
+            known = teacher._forward(self.weak)
+        else:
+            self._label(*students, teacher)
+        yield outputs + [one._forward(self.weak) for one in students]
+        outputs = [teacher._forward(self.labeled)]
+        self._label(*students)
+        yield [*outputs, known if self.args.no_cutmix else teacher._forward(self.weak)]
+
+    @torch.no_grad()
+    def _label(self, *networks: torch.nn.Module) -> None:
+        for network in networks:
+            network._forward(self.weak)
 
     def _tapped(self, network: torch.nn.Module) -> list[torch.Tensor]:
         output = self.model.forward_network(network, self.joint, tap=True)
@@ -231,8 +265,8 @@ def main() -> None:
         torch.cuda.get_device_name() if args.device == 'cuda' else f'CPU, {args.threads} thread(s)'
     )
     print(
-        f'{args.method}, DeepLabv3+ R{args.depth}, {args.labeled}+{args.unlabeled} images of '
-        f'{args.size}x{args.size}, '
+        f'{args.method}{" without CutMix" if args.no_cutmix else ""}, DeepLabv3+ R{args.depth}, '
+        f'{args.labeled}+{args.unlabeled} images of {args.size}x{args.size}, '
         f'{device}, torch {torch.__version__}, Python {platform.python_version()}'
         f'{", bfloat16" if args.amp else ""}\n'
     )
