@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
 import copy
 import functools
 import inspect
 import re
+import shlex
 from pathlib import Path
+from string import Template
 from unittest import mock
 
 import mmengine.config.config as mmengine_config
 import pytest
 import torch
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.dataset import Compose
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import FUNCTIONS, init_default_scope
@@ -43,7 +46,7 @@ BASES = sorted((ROOT / '_base_').rglob('*.py'))
 #: {method}_{model}_{schedule}_{dataset}[-{partition}]-{crop}.py; the demo's configs have names of their own.
 NAME = re.compile(
     r'(?P<method>mean-teacher|cutmix-seg|unimatch-v2|u2pl|[a-z]+4?)'
-    r'(-(?P<variant>official|st|retrain3|centercrop))?_'
+    r'(-(?P<variant>official|st|retrain3|centercrop|dagger))?_'
     r'(?P<head>deeplabv3plus|pspnet|segformer|upernet|dpt|linear)_(?P<net>[a-z0-9-]+)_'
     r'((?P<gpus>\d+)xb(?P<batch>\d+)-)?(?P<length>\d+)(?P<unit>e|k|iter)_'
     r'(?P<dataset>[a-z0-9]+)(-(?P<partition>[a-z0-9_-]+))?-(?P<crop>\d+x\d+)\.py'
@@ -54,7 +57,7 @@ NAMED = [file for file in FILES if file.parent.name != 'demo']
 TOTAL = {'voc12': 10582, 'cityscapes': 2975, 'camvid': 367, 'shapes': 540}
 STEP = {'voc12': 16, 'cityscapes': 16, 'camvid': 8, 'shapes': 8, 'own': 4}
 #: Methods whose windows on Cityscapes are MMSegmentation's.
-WHOLE = ('esl', 'des4', 'u2pl', 'unimatch-v2')
+WHOLE = ('cps', 'des4', 'esl', 'gps', 'u2pl', 'unimatch-v2')
 METHODS = {
     'imas': 'IMAS',
     'esl': 'ESL',
@@ -309,7 +312,9 @@ def test_name_tells_partition(file):
     family, _, count = partition.rpartition('-')
     folder = f'splits/{family}/{count}' if family else f'splits/{partition}/seed0'
     assert labeled.ann_file == f'{folder}/labeled.txt'
-    if unlabeled:
+    if said['variant'] == 'dagger':
+        assert unlabeled.ann_file == 'ImageSets/Segmentation/trainaug.txt'
+    elif unlabeled:
         assert unlabeled.ann_file == f'{folder}/unlabeled.txt'
 
 
@@ -330,6 +335,8 @@ def test_name_tells_length(file):
     if unit == 'e':
         # Passes over the unlabelled images.
         labeled = int(said['partition'].rpartition('-')[2])
+        if said['variant'] == 'dagger':  # the labelled images are among them
+            labeled = 0
         iterations = (TOTAL[said['dataset']] - labeled) // step_of(said)
         assert cfg.train_cfg.max_iters == length * iterations
         assert cfg.train_cfg.val_interval % iterations == 0
@@ -893,7 +900,7 @@ def test_u2pl_has_all_partitions_of_the_paper():
             assert sum(f'_{family}-{count}-' in name for name in names) == 1
 
 
-@pytest.mark.parametrize('file', _named('^(gps|cps)_.*(_voc12-|_cityscapes-)'), ids=ids)
+@pytest.mark.parametrize('file', _named('^(gps|gps-dagger|cps)_.*(_voc12-|_cityscapes-)'), ids=ids)
 def test_gps_and_cps_benchmarks_follow_the_paper(file):
     """Sec. 4 of GPS, and CPS's code where it is silent."""
     cfg, voc, gps = load(file), '_voc12-' in file.name, file.name.startswith('gps')
@@ -911,7 +918,7 @@ def test_gps_and_cps_benchmarks_follow_the_paper(file):
             assert (group['lr'], group['weight_decay']) == (optimizer.lr, decay)
     published = dict(alpha=0.5, beta=1.5, gamma=0.5) if voc else dict(alpha=1, beta=5, gamma=1)
     if not gps:
-        published = dict(cps_weight=1.5 if voc else 6.0)
+        published = dict(cps_weight=1.0 if voc else 5.0)  # of its code with CutMix
     assert model.semi_train_cfg == {**type(model).train_defaults, **published}
     assert model.semi_train_cfg['cutmix'] == 'pair'
     poly = [dict(type='PolyLR', power=0.9, eta_min=0.0, begin=0, by_epoch=False)]
@@ -921,19 +928,105 @@ def test_gps_and_cps_benchmarks_follow_the_paper(file):
     assert network.backbone.multi_grid == (2, 4, 8)
     assert network.decode_head.dropout_ratio == 0
     assert network.auxiliary_head is None
-    ohem = None if voc else dict(threshold=0.7, min_kept=50000)
+    # GPS prints plain cross-entropy; CPS's code keeps 50000 pixels for each of a GPU's labelled images.
+    labeled = cfg.train_dataloader.sampler.labeled
+    ohem = None if voc or gps else dict(threshold=0.7, min_kept=50000 * labeled)
     assert network.decode_head.loss_decode.get('ohem') == ohem
+    slide = dict(mode='slide', crop_size=(800, 800), stride=(534, 534))
+    assert network.test_cfg == (dict(mode='whole') if voc else slide)
     (scales,) = steps(unlabeled_config(cfg).pipeline, 'RandomChoice')
     factors = [transforms[0].scale_factor for transforms in scales.transforms]
     assert factors == [0.5, 0.75, 1.0, 1.5, 1.75, 2.0]
 
 
-@pytest.mark.parametrize('file', _named('^(gps|cps)_'), ids=ids)
+#: Of CPS's table: family, and iterations of each partition, epochs times whole batches of 8 unlabelled images.
+CPS_LENGTHS = {
+    'voc12-blender-cps': {662: 32 * 1240, 1323: 34 * 1157, 2646: 40 * 992, 5291: 60 * 661},
+    'cityscapes-cps': {186: 128 * 348, 372: 137 * 325, 744: 160 * 278, 1488: 240 * 185},
+}
+
+
+@pytest.mark.parametrize('net', ['r50', 'r101'])
+@pytest.mark.parametrize('method', ['gps', 'cps'])
+def test_gps_and_cps_have_all_partitions_and_their_lengths(method, net):
+    found = {}
+    for file in _named(f'^{method}_deeplabv3plus_{net}-d16_4xb6-'):
+        said = NAME.fullmatch(file.name)
+        family, _, count = said['partition'].rpartition('-')
+        lengths = found.setdefault(f'{said["dataset"]}-{family}', {})
+        assert int(count) not in lengths
+        lengths[int(count)] = load(file).train_cfg.max_iters
+    assert found == CPS_LENGTHS
+
+
+@pytest.mark.parametrize('net', ['r50', 'r101'])
+def test_gps_dagger_is_gps_with_longer_passes_over_all_images(net):
+    lengths = {}
+    for file in _named(f'^gps-dagger_deeplabv3plus_{net}-'):
+        cfg, twin = load(file).to_dict(), load(file.with_name(file.name.replace('-dagger', '')))
+        twin = twin.to_dict()
+        lengths[int(NAME.fullmatch(file.name)['partition'].rpartition('-')[2])] = cfg['train_cfg'][
+            'max_iters'
+        ]
+        for config in (cfg, twin):
+            del config['train_dataloader']['dataset']['unlabeled']['ann_file']
+            for key in ('iters_per_epoch', 'train_cfg', 'default_hooks'):
+                del config[key]
+        assert cfg == twin
+    assert lengths == {1323: 34 * 1322, 2646: 40 * 1322, 5291: 60 * 1322}
+
+
+def test_rows_of_gps_ablation_build():
+    """The block of docs/gps.md as it stands: Table 4 without CutMix, then orders of the updates."""
+    text = (ROOT.parent / 'docs' / 'gps.md').read_text(encoding='utf-8')
+    block = re.search(r'```bash\n(.*?)```', text[text.index('\n## Ablations\n') :], re.DOTALL)[1]
+    names, rows = {}, []
+    for line in block.replace('\\\n', ' ').splitlines():
+        words = shlex.split(Template(line).substitute(names), comments=True)
+        if words and words[0] == 'bash':
+            rows.append(words)
+        elif words:
+            name, _, names[name] = ' '.join(words).partition('=')
+    switches = []
+    for _, script, config, gpus, flag, *options in rows:
+        assert (script, gpus, flag) == ('tools/dist_train.sh', '4', '--cfg-options')
+        cfg = Config.fromfile(ROOT.parent / config)
+        parser = argparse.ArgumentParser()
+        parser.add_argument('--cfg-options', nargs='+', action=DictAction)
+        cfg.merge_from_dict(parser.parse_args(['--cfg-options', *options]).cfg_options)
+        model, sampler = model_of(cfg), cfg.train_dataloader.sampler
+        assert model.semi_train_cfg['cutmix'] is None
+        # As many images are learnt as with CutMix, so epochs are as long.
+        assert (sampler.labeled, sampler.unlabeled, cfg.train_dataloader.batch_size) == (2, 2, 4)
+        assert cfg.train_cfg.max_iters == 34 * 1157
+        switches.append(tuple(model.semi_train_cfg[key] for key in ('gps', 'cps', 'fps', 'update')))
+    on, off, two = True, False, 'alternating'
+    assert switches == [
+        (on, off, off, two),
+        (off, off, on, two),
+        (on, off, on, two),
+        (off, on, on, two),
+        (on, on, off, two),
+        (on, on, on, two),
+        (on, on, on, 'merged'),
+    ]
+
+
+@pytest.mark.parametrize('method', ['GPS', 'CPS'])
+def test_page_of_gps_names_every_setting_and_diagnostic(method):
+    text = (ROOT.parent / 'docs' / 'gps.md').read_text(encoding='utf-8')
+    settings = MODELS.get(method).train_defaults
+    logged = ['ramp_up_weight', 'epoch_ce_teacher', 'labeled_ce_students', 'agreement_students']
+    for name in [*settings, *logged, 'loss_gps', 'loss_cps', 'loss_fps', 'pseudo_label_entropy']:
+        assert f'`{name}`' in text, name
+
+
+@pytest.mark.parametrize('file', _named('^(gps|cps)[_-]'), ids=ids)
 def test_networks_that_label_in_train_mode_have_no_dropout(file):
     assert network_config(load(file)).decode_head.dropout_ratio == 0
 
 
-@pytest.mark.parametrize('file', _named('^gps_'), ids=ids)
+@pytest.mark.parametrize('file', _named('^gps[_-]'), ids=ids)
 def test_stages_of_gps_are_its_teacher_and_itself(file):
     stages, top = stages_of(file), load(file)
     for stage in stages.values():

@@ -16,7 +16,8 @@ model = dict(
         _base_.data_preprocessor, type='MultiBranchDataPreprocessor', size=_base_.crop_size
     ),
     segmentor=_base_.model,
-    semi_train_cfg=dict(cutmix='pair', cps_weight=1.5),
+    # Of its code with CutMix (charlesCXK/TorchSemiSeg); without CutMix 1.5.
+    semi_train_cfg=dict(cutmix='pair', cps_weight=1.0),
     semi_test_cfg=dict(predict_on='student1'),
 )
 

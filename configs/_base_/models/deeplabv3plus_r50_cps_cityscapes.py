@@ -2,12 +2,13 @@
 # auxiliary head.
 _base_ = './deeplabv3plus_r50_imas.py'
 model = dict(
-    type='SlideScoreEncoderDecoder',
     decode_head=dict(
         num_classes=19,
-        # At least 50000 of a process's labelled pixels, and all whose true class has less than 0.7.
-        loss_decode=dict(ohem=dict(threshold=0.7, min_kept=50000)),
+        # All labelled pixels whose true class has less than 0.7, and at least 50000 for each of the 2 labelled
+        # images of a process.
+        loss_decode=dict(ohem=dict(threshold=0.7, min_kept=100000)),
     ),
-    # Windows two thirds of their size apart.
-    test_cfg=dict(mode='slide', crop_size=(800, 800), stride=(533, 533)),
+    # Windows two thirds of their size apart, rounded up; as in CPS's code, the last ones are shifted back
+    # and logits are summed.
+    test_cfg=dict(mode='slide', crop_size=(800, 800), stride=(534, 534)),
 )

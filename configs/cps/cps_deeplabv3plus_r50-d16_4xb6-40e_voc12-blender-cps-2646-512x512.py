@@ -1,0 +1,12 @@
+_base_ = './cps_deeplabv3plus_r50-d16_4xb6-34e_voc12-blender-cps-1323-512x512.py'
+
+# 40 passes over 7936 unlabelled images, 8 learnt a step; evaluated and saved after each.
+iters_per_epoch = 7936 // 8
+train_cfg = dict(max_iters=40 * iters_per_epoch, val_interval=iters_per_epoch)
+default_hooks = dict(checkpoint=dict(interval=iters_per_epoch))
+train_dataloader = dict(
+    dataset=dict(
+        labeled=dict(ann_file='splits/blender-cps/2646/labeled.txt'),
+        unlabeled=dict(ann_file='splits/blender-cps/2646/unlabeled.txt'),
+    )
+)

@@ -1,0 +1,39 @@
+# GPS on images of your own, one GPU, MMSegmentation's stock DeepLabv3+ with ImageNet weights: README, "Your own
+# data", shows what to set on top of it. 20,000 iterations for the teacher, and as many for all three
+# networks; too much memory: semi_train_cfg.recompute=True.
+_base_ = [
+    '../_base_/models/deeplabv3plus_r50_own.py',
+    '../_base_/datasets/own_semi.py',
+    '../_base_/schedules/sgd_poly_cps.py',
+    '../_base_/runtime/gps_runtime.py',
+]
+model = dict(
+    _delete_=True,
+    type='GPS',
+    data_preprocessor=dict(
+        _base_.data_preprocessor, type='MultiBranchDataPreprocessor', size=_base_.crop_size
+    ),
+    # Without dropout, since networks label in train mode.
+    segmentor=dict(_base_.model, decode_head=dict(_base_.model.decode_head, dropout_ratio=0)),
+    semi_train_cfg=dict(cutmix='in_batch', alpha=0.5, beta=1.5, gamma=0.5),
+    semi_test_cfg=dict(predict_on='student1'),
+)
+# The teacher stays at the rate with which its own training ended.
+param_scheduler = dict(
+    _delete_=True,
+    students=_base_.param_scheduler,
+    teacher=[dict(type='FinalPolyLR', power=0.9, by_epoch=False)],
+)
+train_dataloader = dict(
+    dataset=dict(
+        unlabeled=dict(
+            # CutMix is the only strong augmentation.
+            pipeline=[*_base_.unlabeled_pipeline[:-1], dict(type='PackUnlabeledInputs')]
+        )
+    )
+)
+# The schedule's learning rate is for 8 + 8 learnt images a step; here there are 4 + 4.
+optim_wrapper = dict(optimizer=dict(lr=0.005))
+auto_scale_lr = dict(base_batch_size=8)
+train_cfg = dict(max_iters=20000, val_interval=2000)
+default_hooks = dict(checkpoint=dict(interval=2000))
