@@ -130,13 +130,13 @@ class GPS(IndependentSegmentor):
                 'GPS updates its students and its teacher apart and got one optimizer: set '
                 "optim_wrapper.constructor='NetworkOptimWrapperConstructor'."
             )
-        call = self if call is None else call
         exchange, log_vars = Exchange(), {}
         for name, wrapper in optim_wrapper.items():
-            with wrapper.optim_context(call):
+            update = self if call is None else call.of_update(name)
+            with wrapper.optim_context(update):
                 if not log_vars:
                     data = self.data_preprocessor(data, True)
-                losses = call(**data, mode=name, exchange=exchange)
+                losses = update(**data, mode=name, exchange=exchange)
             parsed, parsed_vars = self.parse_losses(losses)
             wrapper.update_params(parsed)
             total = parsed_vars['loss'] + log_vars.get('loss', 0)
