@@ -8,6 +8,7 @@ import torch
 from mmengine.optim import AmpOptimWrapper, OptimWrapper, OptimWrapperDict, build_optim_wrapper
 from mmseg.registry import MODEL_WRAPPERS, MODELS, OPTIM_WRAPPERS
 from tiny import collated_batch, tiny_segmentor
+from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
 
 import mmseg_semi.engine  # noqa: F401  registers the constructors
 from mmseg_semi.models import PartMemoryBank, PartPrototypes
@@ -117,6 +118,43 @@ GPS_RUNS = {
 }
 
 
+#: Methods and settings of :func:`count_reduced`: the ways in which an update can be without a term.
+REDUCED = [
+    ('CPS', {'cutmix': 'in_batch'}),
+    ('GPS', {'cutmix': 'in_batch'}),
+    ('GPS', {'cutmix': None, 'update': 'merged', 'recompute': True}),
+    ('GPS', {'cutmix': None, 'gps': False, 'cps': False}),
+    ('GPS', {'cutmix': None, 'unlabeled_start': 9}),
+]
+
+
+def count_reduced(rank: int, method: str, settings: dict) -> dict:
+    """Train one iteration; returns, by update, how many gradients are averaged, and what each reducer has."""
+    torch.manual_seed(0)
+    config = {'type': method, 'segmentor': tiny_segmentor('GN', auxiliary=True)}
+    model = MODELS.build({**config, 'semi_train_cfg': settings})
+    keys = set(model.state_dict())
+    model = MODEL_WRAPPERS.build({'type': 'SemiDistributedDataParallel', 'module': model}).train()
+    counts = {}
+
+    def count(name, bucket):
+        counts[name] = counts.get(name, 0) + bucket.buffer().numel()
+        return default_hooks.allreduce_hook(None, bucket)
+
+    for name in model.module.optimized:
+        reducer = model.of_update(name)
+        assert not reducer.find_unused_parameters
+        reducer.register_comm_hook(name, count)
+    optimizer = {'type': 'SGD', 'lr': 0.1}
+    wrapper = build_optim_wrapper(
+        model, {'constructor': 'NetworkOptimWrapperConstructor', 'optimizer': optimizer}
+    )
+    model.train_step(halve(collated_batch(4, 4), rank, 2), wrapper)
+    number = sum(p.numel() for p in model.module.student1.parameters())
+    same = {key.removeprefix('module.') for key in model.state_dict()} == keys
+    return {'counts': counts, 'network': number, 'same_keys': same}
+
+
 def train_gps(rank: int, world_size: int, *names: str) -> dict:
     """Run some of :data:`GPS_RUNS`, with sure networks, so that no label hangs on the last digit of a sum."""
     classifier = {'type': 'Normal', 'std': 2.0, 'override': {'name': 'conv_seg'}}
@@ -125,6 +163,8 @@ def train_gps(rank: int, world_size: int, *names: str) -> dict:
         iterations, settings, options = GPS_RUNS[name]
         arguments = (rank, world_size, iterations, 'GPS', settings)
         results[name] = train_method(*arguments, lr=0.02, init_cfg=classifier, **options)
+    if world_size > 1:
+        results['reduced'] = [count_reduced(rank, *one) for one in REDUCED]
     return results
 
 

@@ -378,6 +378,8 @@ def test_name_tells_crop_and_batch(file):
         # Pairs of unlabelled images become one that is learnt.
         learnt = sampler.unlabeled // getattr(model_of(cfg), 'unlabeled_batches', 1)
         assert gpus * sampler.labeled == gpus * learnt == step_of(said)
+        streams = sampler.get('unlabeled_streams', 1)
+        assert streams == getattr(model_of(cfg), 'unlabeled_batches', 1)
         assert cfg.auto_scale_lr.base_batch_size == gpus * loader.batch_size
     assert cfg.auto_scale_lr.enable is False
 

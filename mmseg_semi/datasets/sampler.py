@@ -9,7 +9,7 @@ from mmseg.registry import DATA_SAMPLERS
 from torch.utils.data import Sampler
 
 _STREAM = 0  # keeps these draws apart from the samples' own, which start from the same seed
-_LABELED, _UNLABELED, _ALL = 0, 1, 2
+_LABELED, _UNLABELED, _ALL, _UNLABELED_AGAIN = 0, 1, 2, 3
 
 
 class PositionSampler(Sampler):
@@ -80,18 +80,24 @@ class LabeledUnlabeledSampler(PositionSampler):
     rank's labelled list that is shorter than its share of a batch simply repeats within the batch.
     The position that it yields is the sample's number k in its own stream.
 
+    With ``unlabeled_streams=2`` the unlabelled list is gone through by two streams, each in orders of its
+    own, as by CPS's two loaders: the first half of a batch's unlabelled samples comes from the first
+    stream, the second half from the second. A pass then has each image once in either half. Number k
+    of stream i has the position 2k + i, so that an image's augmentation is not that of its partner.
+
     Use it as a flat ``sampler`` with ``batch_size = labeled + unlabeled``.
 
     Args:
         dataset: has ``num_labeled`` and ``num_unlabeled``, as ``LabeledUnlabeledDataset``.
         labeled: labelled samples per batch and rank, at least 1.
-        unlabeled: unlabelled samples per batch and rank, at least 1.
+        unlabeled: unlabelled samples per batch and rank, at least 1; of all streams together.
+        unlabeled_streams: 1 or 2; 2 for methods that mix pairs of unlabelled images (``cutmix='pair'``).
         seed: see :class:`PositionSampler`.
         endless: see :class:`PositionSampler`; a finite one ends after ``iters_per_epoch`` batches.
 
     Raises:
-        ValueError: the dataset has no labelled and unlabelled part, or ``labeled``, ``unlabeled`` or ``seed``
-            is out of range.
+        ValueError: the dataset has no labelled and unlabelled part, or ``labeled``, ``unlabeled``,
+            ``unlabeled_streams`` or ``seed`` is out of range.
     """
 
     def __init__(
@@ -101,6 +107,7 @@ class LabeledUnlabeledSampler(PositionSampler):
         unlabeled: int,
         seed: int | None = None,
         endless: bool = True,
+        unlabeled_streams: int = 1,
     ) -> None:
         if not hasattr(dataset, 'num_labeled') or not hasattr(dataset, 'num_unlabeled'):
             raise ValueError(
@@ -113,14 +120,26 @@ class LabeledUnlabeledSampler(PositionSampler):
                     f'LabeledUnlabeledSampler {name}={value!r} makes batches without {name} samples: '
                     f'set {name} to at least 1.'
                 )
+        if unlabeled_streams not in (1, 2):
+            raise ValueError(
+                f'LabeledUnlabeledSampler unlabeled_streams={unlabeled_streams!r} is unknown: choose 1, or 2 '
+                'for pairs of unlabelled images.'
+            )
+        if unlabeled % unlabeled_streams:
+            raise ValueError(
+                f'LabeledUnlabeledSampler unlabeled={unlabeled} cannot be shared by unlabeled_streams='
+                f'{unlabeled_streams}: make unlabeled even.'
+            )
         super().__init__(seed, endless)
         self.dataset = dataset
         self.labeled, self.unlabeled = labeled, unlabeled
+        self.unlabeled_streams = unlabeled_streams
 
     @property
     def iters_per_epoch(self) -> int:
         """Iterations of one pass over the unlabelled list; what is left over is not waited for."""
-        return max(1, self.dataset.num_unlabeled // (self.world_size * self.unlabeled))
+        share = self.unlabeled // self.unlabeled_streams
+        return max(1, self.dataset.num_unlabeled // (self.world_size * share))
 
     def __len__(self) -> int:
         """Samples of one epoch on this rank; an endless sampler goes on after them."""
@@ -130,12 +149,14 @@ class LabeledUnlabeledSampler(PositionSampler):
         """Yield ``(index, position)``."""
         num_labeled = self.dataset.num_labeled
         labeled = _Order(self.seed, _LABELED, num_labeled)
-        unlabeled = _Order(self.seed, _UNLABELED, self.dataset.num_unlabeled)
+        kinds = (_UNLABELED, _UNLABELED_AGAIN)[: self.unlabeled_streams]
+        streams = [_Order(self.seed, kind, self.dataset.num_unlabeled) for kind in kinds]
         for iteration in self._steps(self.iters_per_epoch):
             for position in self._positions(iteration, self.labeled):
                 yield labeled[position], position
-            for position in self._positions(iteration, self.unlabeled):
-                yield num_labeled + unlabeled[position], position
+            for number, stream in enumerate(streams):
+                for position in self._positions(iteration, self.unlabeled // len(streams)):
+                    yield num_labeled + stream[position], position * len(streams) + number
 
     def _positions(self, iteration: int, share: int) -> range:
         first = (iteration * self.world_size + self.rank) * share

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
 from mmengine.optim import OptimWrapper, OptimWrapperDict
@@ -18,18 +21,23 @@ from .segmentors.base import SemiSegmentor
 class SemiDistributedDataParallel(MMDistributedDataParallel):
     """The wrapper of all configs: ``model_wrapper_cfg=dict(type='SemiDistributedDataParallel')``.
 
-    It differs from MMEngine's in three ways. Without a GPU it drops ``device_ids`` and turns SyncBN, which
+    It differs from MMEngine's in four ways. Without a GPU it drops ``device_ids`` and turns SyncBN, which
     exists on GPUs only, into BN, so that training on CPU with gloo works. Running statistics of plain BN
     are sent from rank 0 after each step instead of before each forward, which would break steps of several
     forwards: so that student and teacher are the same on all ranks, and a resumed run finds what it left.
     A method's ``train_step`` is handed this wrapper as ``call``: each forward that carries gradients goes
     through it, or they would silently not be averaged.
 
+    A method that makes several updates per step has a reducer of gradients for each, of the parameters of its
+    networks alone: one for all would average the networks that an update leaves out as well, and look for
+    them in each step's graph. This wrapper is that of the first update and of what belongs to none;
+    :meth:`of_update` gives the others.
+
     Args:
         module (nn.Module): The model.
         device_ids (list[int], optional): MMEngine passes the local rank; ignored without a GPU.
         broadcast_buffers (bool): Also broadcast rank 0's buffers before each forward.
-        find_unused_parameters (bool): Methods with several updates per step need it and always have it.
+        find_unused_parameters (bool): For networks with parameters that their loss does not reach.
         **kwargs: Of :class:`torch.nn.parallel.DistributedDataParallel`.
     """
 
@@ -44,15 +52,26 @@ class SemiDistributedDataParallel(MMDistributedDataParallel):
         if not torch.cuda.is_available():
             device_ids = None
             module = revert_sync_batchnorm(module)
-        # One update leaves the parameters of the other without gradients.
-        several = isinstance(module, SemiSegmentor) and len(module.optimized) > 1
-        super().__init__(
-            module=module,
-            device_ids=device_ids,
-            broadcast_buffers=broadcast_buffers,
-            find_unused_parameters=find_unused_parameters or several,
+        options = {
+            'device_ids': device_ids,
+            'broadcast_buffers': broadcast_buffers,
+            'find_unused_parameters': find_unused_parameters,
             **kwargs,
-        )
+        }
+        shares = _shares_of_updates(module)
+        everything = {name for name, _ in module.named_parameters()}
+        later = set().union(*shares.values())
+        with _ignoring(module, later):
+            super().__init__(module=module, **options)
+        # In a dict, for a submodule would have the weights once more in every checkpoint.
+        self._later_updates = {}
+        for name, share in shares.items():
+            with _ignoring(module, everything - share):
+                self._later_updates[name] = MMDistributedDataParallel(module=module, **options)
+
+    def of_update(self, name: str) -> MMDistributedDataParallel:
+        """What the forwards of an update, a key of the method's ``optimized``, go through."""
+        return self._later_updates.get(name, self)
 
     def train_step(self, data: dict, optim_wrapper: OptimWrapper | OptimWrapperDict) -> dict:
         if isinstance(self.module, SemiSegmentor):
@@ -81,3 +100,30 @@ class SemiDistributedDataParallel(MMDistributedDataParallel):
         torch._foreach_copy_(
             statistics, [part.view_as(t) for part, t in zip(parts, statistics, strict=True)]
         )
+
+
+def _shares_of_updates(module: nn.Module) -> dict[str, set[str]]:
+    """Names of the parameters of each update of a method but the first."""
+    if not isinstance(module, SemiSegmentor):
+        return {}
+    return {
+        update: {
+            f'{network}.{name}'
+            for network in module.optimized[update]
+            for name, _ in getattr(module, network).named_parameters()
+        }
+        for update in list(module.optimized)[1:]
+    }
+
+
+@contextmanager
+def _ignoring(module: nn.Module, names: set[str]) -> Iterator[None]:
+    """Let a DistributedDataParallel that is built inside the ``with`` block leave these parameters out."""
+    if not names:
+        yield
+        return
+    module._ddp_params_and_buffers_to_ignore = names
+    try:
+        yield
+    finally:
+        del module._ddp_params_and_buffers_to_ignore

@@ -70,6 +70,48 @@ def test_ranks_have_disjoint_shares_of_a_pass():
     assert sorted(itertools.chain(*seen)) == list(range(1, 33))
 
 
+@pytest.mark.parametrize('world_size', [1, 2])
+def test_two_streams_learn_and_paste_each_image_once_in_a_pass(world_size):
+    learnt, pasted = [], []
+    for rank in range(world_size):
+        made = make(3, 24, 1, 12 // world_size, rank, world_size, unlabeled_streams=2)
+        assert made.iters_per_epoch == 4
+        assert len(made) == 4 * (1 + 12 // world_size)
+        half = 6 // world_size
+        for batch in batches(made, 8):
+            learnt.append([index for index, _ in batch[1 : 1 + half]])
+            pasted.append([index for index, _ in batch[1 + half :]])
+    for of_ranks in (learnt, pasted):
+        for first in (0, 4):
+            drawn = [
+                batch for rank in range(world_size) for batch in of_ranks[8 * rank + first :][:4]
+            ]
+            assert sorted(itertools.chain(*drawn)) == list(range(3, 27))
+    # In other orders: some 1 image of 24 is its own partner.
+    pairs = zip(itertools.chain(*learnt), itertools.chain(*pasted), strict=True)
+    assert sum(a == b for a, b in pairs) < 8
+
+
+def test_two_streams_of_two_ranks_are_those_of_one():
+    one = batches(make(5, 13, 4, 12, unlabeled_streams=2), 9)
+    for rank in range(2):
+        halves = batches(make(5, 13, 2, 6, rank, 2, unlabeled_streams=2), 9)
+        for whole, half in zip(one, halves, strict=True):
+            labeled, first, second = whole[:4], whole[4:10], whole[10:]
+            mine = slice(3 * rank, 3 * rank + 3)
+            assert half == labeled[2 * rank : 2 * rank + 2] + first[mine] + second[mine]
+
+
+def test_first_of_two_streams_is_the_only_one_of_one_and_no_position_comes_twice():
+    one, two = batches(make(5, 7, 1, 3), 20), batches(make(5, 7, 1, 6, unlabeled_streams=2), 20)
+    assert [[i for i, _ in b[1:]] for b in one] == [[i for i, _ in b[1:4]] for b in two]
+    positions = [position for batch in two for _, position in batch[1:]]
+    assert sorted(positions) == list(range(120))
+    made = make(5, 7, 1, 6, unlabeled_streams=2)
+    made.skip(13 * 7)
+    assert batches(made, 7) == two[13:]
+
+
 def test_seed_changes_both_orders_and_nothing_else_does():
     drawn = batches(make(6, 6, 6, 6), 2)
     other = batches(make(6, 6, 6, 6, seed=4), 2)
@@ -153,6 +195,11 @@ def test_seed_none_takes_one_from_mmengine(monkeypatch):
         (dict(unlabeled=-1), 'unlabeled=-1 makes batches without unlabeled samples'),
         (dict(labeled=2.0), r'labeled=2\.0'),
         (dict(seed=-1), 'seed=-1'),
+        (dict(unlabeled_streams=3), 'unlabeled_streams=3 is unknown: choose 1, or 2'),
+        (
+            dict(unlabeled=3, unlabeled_streams=2),
+            'unlabeled=3 cannot be shared .* make unlabeled even',
+        ),
     ],
 )
 def test_bad_settings(settings, said):

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from ddp_steps import GPS_RUNS, train_gps, train_imas, train_method, train_methods
+from ddp_steps import GPS_RUNS, REDUCED, train_gps, train_imas, train_method, train_methods
 from ranks import run_on_ranks
 
 
@@ -85,6 +85,17 @@ def test_three_networks_of_gps_on_two_ranks_are_those_of_one(name, gps_on_two_ra
     # What the ramp-up compares is of all ranks, and counts the batches of each.
     assert torch.equal(sums[1], sums[2])
     torch.testing.assert_close(sums[1], 2 * sums[0], rtol=1e-4, atol=0)
+
+
+def test_each_update_averages_the_gradients_of_its_own_networks_alone(gps_on_two_ranks):
+    for results in gps_on_two_ranks:
+        for (method, settings), reduced in zip(REDUCED, results['reduced'], strict=True):
+            size = reduced['network']
+            expected = {'students': 2 * size, 'teacher': size}
+            if method == 'CPS':
+                del expected['teacher']
+            assert reduced['counts'] == expected, settings
+            assert reduced['same_keys']
 
 
 @pytest.mark.parametrize('name', ['scaled', 'scaled_and_accumulated'])

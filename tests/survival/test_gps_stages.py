@@ -1,10 +1,12 @@
 """GPS from the command line: the teacher's stage, the joint one, killed and resumed, tested and exported."""
 
+import itertools
+
 import pytest
 import torch
 from mmengine.config import Config
 from processes import STOCK_TOOLS, TOOLS, run_tool
-from tiny_run import dump, tiny_config
+from tiny_run import build_runner, dump, tiny_config
 
 from mmseg_semi.engine.runner import SupervisedStage
 from mmseg_semi.engine.runner.stages import build_stages
@@ -146,10 +148,32 @@ def test_supervised_stage_is_the_methods_training_without_what_is_the_methods(tm
     assert cfg.auto_scale_lr.base_batch_size == 2
     assert cfg.default_hooks.checkpoint.save_best == 'mIoU'
     assert cfg.optim_wrapper == top.optim_wrapper
+    assert cfg.randomness.seed != top.randomness.seed
     assert (cfg.train_cfg.max_iters, top.train_cfg.max_iters) == (5, 14)
     # The config that it is made from stays.
     assert top.model.type == 'GPS'
     assert stages['joint'].config().train_dataloader.batch_size == 8
+
+
+def test_three_networks_begin_apart(tmp_path):
+    """The teacher of its own stage and both students; drawn encoders and heads."""
+    _, stages = stages_of(tmp_path, stages__joint__extra_hooks=[])
+    starts = {}
+    for name, stage in stages.items():
+        cfg = stage.config()
+        cfg.model.get('semi_train_cfg', {}).pop('teacher_checkpoint', None)
+        runner = build_runner(cfg)
+        runner._init_model_weights()
+        starts[name] = dict(runner.model.named_parameters())
+    students = ('student1.', 'student2.')
+    compared = 0
+    for key, value in starts['teacher'].items():
+        drawn = [value, *(starts['joint'][student + key] for student in students)]
+        if value.ndim > 1:  # vectors are constants
+            compared += 1
+            for first, second in itertools.combinations(drawn, 2):
+                assert not torch.equal(first, second), key
+    assert compared > 10
 
 
 def test_supervised_stage_needs_a_method(tmp_path):

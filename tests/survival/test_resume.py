@@ -46,6 +46,7 @@ SCENARIOS = {
     'gps_accumulated': {
         'method': 'GPS',
         'model__semi_train_cfg__cutmix': 'pair',
+        'train_dataloader__sampler__unlabeled_streams': 2,
         'optim_wrapper__accumulative_counts': 2,
         'default_hooks__checkpoint__interval': 4,
         'optim_wrapper__type': 'AutocastOptimWrapper',

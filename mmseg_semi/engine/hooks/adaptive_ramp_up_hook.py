@@ -18,7 +18,12 @@ class AdaptiveRampUpHook(IterationHook):
     In epoch e of E (from 1) the weight is ``exp(-(1 - e/E)^2)``, so it starts near 0.37. After the first epoch
     in which the students' mean cross-entropy of the labelled images is at most the teacher's, it is 1 for good.
     An epoch is one pass over the unlabelled images. The comparison's sums and its outcome are the model's, so a
-    resumed run goes on where it stopped.
+    resumed run goes on where it stopped; one that starts at iteration 0, whatever weights it loads, begins both
+    anew.
+
+    Epochs, and the losses that are compared, count from the iteration at which the unlabelled images enter
+    (``unlabeled_start``, which the paper does not have): before, there is no feedback to weigh, the weight is
+    0, and what students learn from labels alone says nothing of their labels.
 
     It also tells the model the time, and gives the teacher its weights.
 
@@ -48,31 +53,45 @@ class AdaptiveRampUpHook(IterationHook):
                 'use LabeledUnlabeledSampler.'
             )
         model.start_teacher()
-        learnt = sampler.world_size * (sampler.unlabeled // model.unlabeled_batches)
-        self._length = max(1, sampler.dataset.num_unlabeled // max(1, learnt))
-        self._epochs = max(1, -(-runner.max_iters // self._length))
+        if runner.iter == 0:
+            model.begin_ramp_up()
+        self._start = model.semi_train_cfg['unlabeled_start']
+        self._length = sampler.iters_per_epoch
+        self._epochs = max(1, -(-(runner.max_iters - self._start) // self._length))
         # Read once: a step that asked the device for its number would wait for it.
-        self._end = int(model.latch_epoch) or self._epochs
-        if model.latch_epoch:
-            outcome = f'the ramp-up has ended with epoch {self._end}'
+        latch_epoch = int(model.latch_epoch)
+        self._latched = latch_epoch > 0
+        if self._latched:
+            outcome = f'the ramp-up has ended with epoch {latch_epoch}'
         else:
-            outcome = f'the weight of the feedback reaches 1 in epoch {self._end}'
+            outcome = f'the weight of the feedback reaches 1 in epoch {self._epochs}'
             outcome += ' or once the students have caught up' if self.adaptive else ''
+        if self._start:
+            outcome += (
+                f'; epochs count from iteration {self._start}, at which the unlabelled images enter'
+            )
         runner.logger.info(
             f'GPS: {self._epochs} epochs of {self._length} iterations, {runner.max_iters} in all; {outcome}.'
         )
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
         super().before_train_iter(runner, batch_idx, data_batch)
-        model = unwrap(runner.model)
-        model.ramp_up_weight = gaussian_ramp_up(runner.iter // self._length + 1, self._end)
+        unwrap(runner.model).ramp_up_weight = self._weight(runner.iter - self._start)
+
+    def _weight(self, iteration: int) -> float:
+        """That of an iteration, which counts from the start of the first epoch."""
+        if iteration < 0:
+            return 0.0
+        if self._latched:
+            return 1.0
+        return gaussian_ramp_up(iteration // self._length + 1, self._epochs)
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         model = unwrap(runner.model)
         runner.message_hub.update_scalar('train/ramp_up_weight', model.ramp_up_weight)
-        if (runner.iter + 1) % self._length:
+        epoch, rest = divmod(runner.iter + 1 - self._start, self._length)
+        if rest or epoch < 1:
             return
-        epoch = (runner.iter + 1) // self._length
         means = model.end_epoch(epoch, self.adaptive)
         if means is None:
             return
@@ -80,9 +99,8 @@ class AdaptiveRampUpHook(IterationHook):
         if is_main_process():
             scalars = {'epoch': epoch, 'epoch_ce_students': students, 'epoch_ce_teacher': teacher}
             runner.visualizer.add_scalars(scalars, step=runner.iter + 1)
-        end = int(model.latch_epoch)
-        if end and end != self._end:
-            self._end = end
+        if not self._latched and model.latch_epoch:
+            self._latched = True
             runner.logger.info(
                 f'In epoch {epoch} the cross-entropy of the labelled images was {students:.4f} (students) and '
                 f'{teacher:.4f} (teacher): the ramp-up ends, and the weight of the feedback is 1 from now on.'

@@ -56,7 +56,7 @@ class StartupCheckHook(Hook):
         if isinstance(model, SemiSegmentor):
             model.check_start()
             self._check_hooks(runner, model)
-            self._check_loader(runner, loader)
+            self._check_loader(runner, model, loader)
             self._report(runner, model, loader)
         elif isinstance(loader.dataset, SelfTrainingDataset):
             self._check_self_training(runner, loader)
@@ -149,7 +149,7 @@ class StartupCheckHook(Hook):
                     f"{type(model).__name__} needs {name}: add dict(type='{name}') to custom_hooks."
                 )
 
-    def _check_loader(self, runner, loader) -> None:
+    def _check_loader(self, runner, model: SemiSegmentor, loader) -> None:
         sampler, dataset = loader.sampler, loader.dataset
         if not isinstance(dataset, LabeledUnlabeledDataset) or not isinstance(
             sampler, LabeledUnlabeledSampler
@@ -163,6 +163,12 @@ class StartupCheckHook(Hook):
             raise ValueError(
                 f'train_dataloader.batch_size={loader.batch_size} but the sampler makes batches of '
                 f'labeled={sampler.labeled} + unlabeled={sampler.unlabeled}: make them equal.'
+            )
+        if sampler.unlabeled_streams != model.unlabeled_batches:
+            raise ValueError(
+                f'the sampler has unlabeled_streams={sampler.unlabeled_streams} but {type(model).__name__} '
+                f'takes {model.unlabeled_batches} unlabelled image(s) for each that it learns (2 with '
+                f"cutmix='pair'): set train_dataloader.sampler.unlabeled_streams={model.unlabeled_batches}."
             )
         self._check_endless(runner, sampler)
 
@@ -197,7 +203,8 @@ class StartupCheckHook(Hook):
             f'{type(model).__name__}: {dataset.num_labeled} labelled and {dataset.num_unlabeled} unlabelled '
             f'images; {sampler.labeled}+{sampler.unlabeled} per process, {world} processes, accumulation '
             f'{accumulated}: an effective batch of '
-            f'{sampler.labeled * world * accumulated}+{sampler.unlabeled * world * accumulated}; '
+            f'{sampler.labeled * world * accumulated}+{sampler.unlabeled * world * accumulated}'
+            f'{", of which half are learnt and half pasted" * (sampler.unlabeled_streams > 1)}; '
             f'{sampler.iters_per_epoch} iterations per pass over the unlabelled list, {passes:.1f} passes.'
         )
         self._report_partition(runner, dataset.labeled)

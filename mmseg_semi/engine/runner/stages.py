@@ -44,6 +44,10 @@ _DECISIVE = (
 _SPEED_ONLY = ('num_workers', 'persistent_workers', 'pin_memory', 'prefetch_factor')
 
 
+#: From a training's seed to that of the one beforehand; not 1, which leads to the seed of a repetition.
+_SEED_DISTANCE = 1000
+
+
 class Stage(ABC):
     """One step of a staged method. Its result is what is in its folder.
 
@@ -216,7 +220,8 @@ class SupervisedStage(TrainStage):
 
     Network, pipeline, labelled list, batch of labelled images, optimizer, schedule and length are those of the
     method's own training, which the other configs of the dataset change in one place for both (GPS: its teacher
-    beforehand). The method's hooks are left out, and what counts images counts the labelled ones alone.
+    beforehand). The method's hooks are left out, and what counts images counts the labelled ones alone. The
+    seed is another one: with the method's, this network would begin as the method's first one does.
 
     Args:
         cfg (dict, optional): What differs from that, such as ``train_cfg=dict(max_iters=...)``.
@@ -233,6 +238,9 @@ class SupervisedStage(TrainStage):
         if cfg.model.get('data_preprocessor') is not None:
             network.data_preprocessor = copy.deepcopy(cfg.model.data_preprocessor)
         cfg.model = network
+        seed = (cfg.get('randomness') or {}).get('seed')
+        if seed is not None:
+            cfg.randomness.seed = seed + _SEED_DISTANCE
         labeled, images = self._use_labeled_images(cfg)
         if isinstance(cfg.get('param_scheduler'), dict) and 'type' not in cfg.param_scheduler:
             cfg.param_scheduler = cfg.param_scheduler[next(iter(method.optimized))]

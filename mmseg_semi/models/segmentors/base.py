@@ -76,6 +76,8 @@ class SemiSegmentor(BaseSegmentor):
     required_hooks: tuple[str, ...] = ()
     #: Branches of unlabelled images that a batch must bring.
     unlabeled_branches: tuple[str, ...] = ()
+    #: Unlabelled images that a batch brings for each that it learns: the streams of its sampler.
+    unlabeled_batches: int = 1
     #: Prefixes of weights of a network that it needs for training alone: no plain checkpoint has them.
     training_only: tuple[str, ...] = ()
     #: Modules that all networks have in common: where a network has it, and where a checkpoint has it once.
@@ -191,7 +193,7 @@ class SemiSegmentor(BaseSegmentor):
         Args:
             data (dict): A collated batch.
             optim_wrapper (OptimWrapper): Of the optimised network.
-            call (callable, optional): The DistributedDataParallel around this module; forwards that carry
+            call (callable, optional): The SemiDistributedDataParallel around this module; forwards that carry
                 gradients go through it. Default: this module.
 
         Returns:

@@ -130,13 +130,13 @@ class GPS(IndependentSegmentor):
                 'GPS updates its students and its teacher apart and got one optimizer: set '
                 "optim_wrapper.constructor='NetworkOptimWrapperConstructor'."
             )
-        call = self if call is None else call
         exchange, log_vars = Exchange(), {}
         for name, wrapper in optim_wrapper.items():
-            with wrapper.optim_context(call):
+            update = self if call is None else call.of_update(name)
+            with wrapper.optim_context(update):
                 if not log_vars:
                     data = self.data_preprocessor(data, True)
-                losses = call(**data, mode=name, exchange=exchange)
+                losses = update(**data, mode=name, exchange=exchange)
             parsed, parsed_vars = self.parse_losses(losses)
             wrapper.update_params(parsed)
             total = parsed_vars['loss'] + log_vars.get('loss', 0)
@@ -216,7 +216,8 @@ class GPS(IndependentSegmentor):
         output = self.forward_network(self.teacher, labeled, len(labeled))
         losses = self.network_loss('teacher', output, data_samples['labeled'])
         own = self.labeled_ce(output.logits, data_samples['labeled'])
-        self.observe(exchange.labeled_ce, own, data_samples['labeled'])
+        if self.started:
+            self.observe(exchange.labeled_ce, own, data_samples['labeled'])
         losses.update(labeled_ce_students=exchange.labeled_ce, labeled_ce_teacher=own)
         views = exchange.views
         if views is None or not cfg['fps']:
@@ -269,6 +270,11 @@ class GPS(IndependentSegmentor):
         # Each time, and not at the end of the epoch: a checkpoint holds the sums of all ranks.
         all_reduce(values)
         self.labeled_sums += values
+
+    def begin_ramp_up(self) -> None:
+        """Forget the ramp-up of the training that loaded weights come from."""
+        self.labeled_sums.zero_()
+        self.latch_epoch.zero_()
 
     def end_epoch(self, epoch: int, adaptive: bool = True) -> tuple[float, float] | None:
         """End the ramp-up if the students have caught up with the teacher (Eq. 9), and begin new means.

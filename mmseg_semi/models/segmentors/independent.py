@@ -62,8 +62,9 @@ class IndependentSegmentor(SemiSegmentor):
     Settings of ``semi_train_cfg`` that all of these methods have:
 
     - ``cutmix`` ('pair' | 'in_batch' | None): CutMix with three boxes in every iteration, as in CPS. 'pair':
-      the unlabelled batch is two, its second half is pasted into its first, and the first half is learnt: an
-      epoch takes every image once for each purpose. 'in_batch': into each image, the next one of its batch.
+      the unlabelled batch is two, its second half is pasted into its first, and the first half is learnt. With
+      the sampler's ``unlabeled_streams=2``, which this needs, an epoch takes every image once for each
+      purpose. 'in_batch': into each image, the next one of its batch.
     - ``ignore_padding`` (bool, True): Padding of unlabelled images is not learnt from.
     - ``unlabeled_start`` (int, 0): Iterations of labelled training before the unlabelled images enter.
     - ``recompute`` (bool, False): Do not keep activations but compute them again in the backward pass; one more
@@ -108,7 +109,6 @@ class IndependentSegmentor(SemiSegmentor):
 
     @property
     def unlabeled_batches(self) -> int:
-        """Unlabelled images that a batch brings for each that it learns."""
         return 2 if self.semi_train_cfg['cutmix'] == 'pair' else 1
 
     @property

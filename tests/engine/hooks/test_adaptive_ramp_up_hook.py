@@ -8,6 +8,7 @@ import torch
 from mmseg.registry import MODELS
 from tiny import tiny_segmentor
 
+from mmseg_semi.datasets import LabeledUnlabeledSampler
 from mmseg_semi.engine import AdaptiveRampUpHook
 from mmseg_semi.functional.schedules import gaussian_ramp_up
 
@@ -28,19 +29,17 @@ class Recorder:
         self.epochs.append((step, scalars))
 
 
-def make_runner(max_iters=20, num_unlabeled=9, unlabeled=2, method='GPS', **settings):
-    """A runner whose epochs have num_unlabeled // unlabeled iterations."""
+def make_runner(max_iters=20, num_unlabeled=9, unlabeled=2, method='GPS', world_size=1, **settings):
+    """A runner whose epochs have num_unlabeled // unlabeled iterations; more for pairs."""
     settings = {'cutmix': None, **settings} if method == 'GPS' else {}
     torch.manual_seed(0)
     model = MODELS.build(
         {'type': method, 'segmentor': tiny_segmentor(), 'semi_train_cfg': settings}
     )
-    sampler = SimpleNamespace(
-        dataset=SimpleNamespace(num_unlabeled=num_unlabeled),
-        world_size=1,
-        unlabeled=unlabeled,
-        iters_per_epoch=max(1, num_unlabeled // unlabeled),
-    )
+    dataset = SimpleNamespace(num_labeled=4, num_unlabeled=num_unlabeled)
+    streams = getattr(model, 'unlabeled_batches', 1)
+    sampler = LabeledUnlabeledSampler(dataset, 2, unlabeled, seed=0, unlabeled_streams=streams)
+    sampler.world_size = world_size
     recorder = Recorder()
     return SimpleNamespace(
         model=model,
@@ -57,7 +56,7 @@ def train(runner, losses=None, until=None, hook=None):
     """Run the iterations; ``losses`` are those of students and teacher in each epoch."""
     hook = hook or AdaptiveRampUpHook()
     hook.before_train(runner)
-    length = runner.train_dataloader.sampler.iters_per_epoch * runner.model.unlabeled_batches
+    length = runner.train_dataloader.sampler.iters_per_epoch
     for iteration in range(runner.iter, until or runner.max_iters):
         runner.iter = iteration
         hook.before_train_iter(runner, 0)
@@ -116,6 +115,45 @@ def test_resumed_run_goes_on(stop):
     second.iter = stop
     assert weights + train(second, losses) == whole
     assert second.model.latch_epoch == 2
+
+
+def test_latch_holds_when_a_resumed_run_has_longer_epochs():
+    first = make_runner()
+    train(first, {2: (0.5, 1.0)}, until=10)
+    # Of one rank instead of two: iteration 10 is in the first of the longer epochs.
+    second = make_runner(num_unlabeled=24)
+    second.model.load_state_dict(first.model.state_dict())
+    second.iter = 10
+    assert train(second) == [1.0] * 10
+    assert second.model.latch_epoch == 2
+
+
+def test_run_that_loads_weights_of_another_ramps_up_anew():
+    first = make_runner()
+    train(first, {2: (0.5, 1.0)}, until=10)
+    assert first.model.labeled_sums.any()
+    second = make_runner()
+    second.model.load_state_dict(first.model.state_dict())
+    # The sums that were loaded would decide for the students.
+    second.model.labeled_sums.copy_(torch.tensor([0.0, 99.0, 1.0]))
+    assert train(second) == expected(5, 4, 0, 5)
+    assert second.model.latch_epoch == 0
+
+
+def test_epochs_count_from_the_start_of_the_unlabelled_images(caplog):
+    runner = make_runner(unlabeled_start=6)
+    with caplog.at_level(logging.INFO, LOGGER.name):
+        # 14 iterations are left: four epochs, the last of two.
+        weights = train(runner, hook=AdaptiveRampUpHook(adaptive=False))
+    assert weights == [0.0] * 6 + expected(4, 4, 0, 4)[:14]
+    assert [step for step, _ in runner.visualizer.epochs] == [10, 14, 18]
+    assert [scalars['epoch'] for _, scalars in runner.visualizer.epochs] == [1, 2, 3]
+    assert '4 epochs of 4 iterations, 20 in all' in caplog.text
+    assert 'epochs count from iteration 6' in caplog.text
+
+
+def test_ranks_share_an_epoch():
+    assert train(make_runner(num_unlabeled=17, world_size=2)) == expected(5, 4, 0, 5)
 
 
 def test_one_epoch_has_full_weight_and_a_part_of_one_counts():

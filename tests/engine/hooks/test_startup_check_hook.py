@@ -18,7 +18,12 @@ from mmseg_semi.datasets import (
     fingerprints,
 )
 from mmseg_semi.datasets.fingerprints import describe
-from mmseg_semi.engine import AtomicCheckpointHook, MeanTeacherHook, StartupCheckHook
+from mmseg_semi.engine import (
+    AtomicCheckpointHook,
+    IterationHook,
+    MeanTeacherHook,
+    StartupCheckHook,
+)
 from mmseg_semi.models import SemiSegmentor
 
 
@@ -61,13 +66,18 @@ def make_runner(
     loop=IterBasedTrainLoop,
     hooks=None,
     model='IMAS',
+    settings=None,
+    streams=1,
 ):
     if model == 'EncoderDecoder':
         network = build_plain()
     else:
-        network = MODELS.build({'type': model, 'segmentor': tiny_segmentor()})
+        config = {'type': model, 'segmentor': tiny_segmentor(), 'semi_train_cfg': settings}
+        network = MODELS.build(config)
     pair = make_pair(list(labeled), list(unlabeled), num_classes)
-    sampler = LabeledUnlabeledSampler(pair, labeled=2, unlabeled=2, seed=0, endless=endless)
+    sampler = LabeledUnlabeledSampler(
+        pair, labeled=2, unlabeled=2, seed=0, endless=endless, unlabeled_streams=streams
+    )
     train_loop = loop.__new__(loop)
     train_loop._max_iters = 10
     return SimpleNamespace(
@@ -91,6 +101,27 @@ def test_report_says_what_is_trained_on_what(caplog):
     assert '1 iterations per pass' in text
     assert 'predicts with the teacher' in text
     assert 'untriggered=official' in text
+
+
+def test_pairs_have_two_streams_and_passes_of_what_is_learnt(caplog):
+    runner = make_runner(model='CPS', hooks=[IterationHook()], streams=2)
+    with caplog.at_level(logging.INFO, runner.logger.name):
+        StartupCheckHook().before_train(runner)
+    assert 'an effective batch of 2+2, of which half are learnt and half pasted;' in caplog.text
+    assert '3 iterations per pass over the unlabelled list, 3.3 passes' in caplog.text
+
+
+@pytest.mark.parametrize(
+    ('model', 'settings', 'streams', 'remedy'),
+    [('CPS', None, 1, 2), ('CPS', {'cutmix': 'in_batch'}, 2, 1), ('IMAS', None, 2, 1)],
+)
+def test_streams_that_do_not_fit_the_method_are_refused(model, settings, streams, remedy):
+    hooks = [MeanTeacherHook(), IterationHook()]
+    runner = make_runner(model=model, settings=settings, hooks=hooks, streams=streams)
+    with pytest.raises(
+        ValueError, match=f'set train_dataloader.sampler.unlabeled_streams={remedy}'
+    ):
+        StartupCheckHook().before_train(runner)
 
 
 @pytest.mark.parametrize(
