@@ -12,7 +12,12 @@ model = dict(
     data_preprocessor=dict(
         _base_.data_preprocessor, type='MultiBranchDataPreprocessor', size=_base_.crop_size
     ),
-    segmentor=_base_.model,
+    # The network labels in train mode, and its authors' has no dropout: mmseg's would act on the labels.
+    segmentor=dict(
+        _base_.model,
+        decode_head=dict(_base_.model.decode_head, dropout_ratio=0),
+        auxiliary_head=dict(_base_.model.auxiliary_head, dropout_ratio=0),
+    ),
     semi_train_cfg=dict(tau=0.95, unlabeled_weight=1.0),
     semi_test_cfg=dict(predict_on='student'),
 )

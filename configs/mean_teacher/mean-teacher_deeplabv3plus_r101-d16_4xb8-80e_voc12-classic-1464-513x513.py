@@ -6,7 +6,7 @@ _base_ = [
     '../_base_/models/deeplabv3plus_r101_imas.py',
     '../_base_/datasets/voc12_semi_color.py',
     '../_base_/schedules/sgd_poly_voc12.py',
-    '../_base_/runtime/semi_runtime.py',
+    '../_base_/runtime/mean_teacher_runtime.py',
 ]
 # 80 passes over 9118 unlabelled images, 16 a step; evaluated and saved after each pass.
 iters_per_epoch = 9118 // 16

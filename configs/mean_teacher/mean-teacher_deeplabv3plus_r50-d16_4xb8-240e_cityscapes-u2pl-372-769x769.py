@@ -6,7 +6,7 @@ _base_ = [
     '../_base_/models/deeplabv3plus_r50_imas_cityscapes.py',
     '../_base_/datasets/cityscapes_semi_color.py',
     '../_base_/schedules/sgd_poly_cityscapes.py',
-    '../_base_/runtime/semi_runtime.py',
+    '../_base_/runtime/mean_teacher_runtime.py',
 ]
 # 240 passes over 2603 unlabelled images, 16 a step; evaluated and saved after every fourth.
 iters_per_epoch = 2603 // 16

@@ -4,7 +4,7 @@ _base_ = [
     '../_base_/models/deeplabv3plus_r50_own.py',
     '../_base_/datasets/own_semi_color.py',
     '../_base_/schedules/sgd_poly_voc12.py',
-    '../_base_/runtime/semi_runtime.py',
+    '../_base_/runtime/mean_teacher_runtime.py',
 ]
 model = dict(
     _delete_=True,

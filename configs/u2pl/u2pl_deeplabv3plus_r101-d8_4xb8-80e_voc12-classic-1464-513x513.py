@@ -38,10 +38,18 @@ model = dict(
     ),
     semi_test_cfg=dict(predict_on='teacher'),
 )
-# The teacher begins as a copy of the student that the first pass leaves.
+# The teacher begins as a copy of the student that the first pass leaves, and warms up from there, as in the
+# authors' code.
 custom_hooks = [
     *_base_.custom_hooks[:-1],
-    dict(type='MeanTeacherHook', decay=0.99, warmup='ratio', copy_epochs=1, buffers='average'),
+    dict(
+        type='MeanTeacherHook',
+        decay=0.99,
+        warmup='ratio',
+        copy_epochs=1,
+        warmup_from='copy',
+        buffers='average',
+    ),
 ]
 train_dataloader = dict(
     dataset=dict(

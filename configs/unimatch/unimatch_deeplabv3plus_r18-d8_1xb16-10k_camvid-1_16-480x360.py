@@ -12,7 +12,8 @@ model = dict(
     data_preprocessor=dict(
         _base_.data_preprocessor, type='MultiBranchDataPreprocessor', size=_base_.crop_size
     ),
-    segmentor=_base_.model,
+    # The network labels in train mode, and its authors' has no dropout: mmseg's would act on the labels.
+    segmentor=dict(_base_.model, decode_head=dict(_base_.model.decode_head, dropout_ratio=0)),
     # Other settings than with pre-trained weights, where a high threshold selects what is right: from
     # scratch it selects the large classes and the run collapses. So: a lower one, a supervised start, and
     # labelled images that count in full.

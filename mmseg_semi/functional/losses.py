@@ -389,6 +389,47 @@ def contrast_logits(
         return torch.cat(columns, dim=1) / temperature
 
 
+def drawn_contrast_logits(
+    anchors: Tensor, positives: Tensor, negatives: Tensor, there: Tensor, temperature: float
+) -> Tensor:
+    """As `contrast_logits`, of negatives that were drawn for each anchor by itself (U2PL, Eq. 4).
+
+    The drawn vectors are gathered already, so that only the products that count are made.
+
+    Args:
+        anchors: (A, D).
+        positives: (A, D), one per anchor.
+        negatives: (A, S, D), without gradients; S may be 0.
+        there: (A, S) bool, False = no negative, whatever its vector says.
+        temperature: tau, above 0.
+
+    Returns:
+        (A, 1 + S), float32 (float64 for float64 anchors): the positive first, -inf for no negative.
+
+    Raises:
+        ValueError: if a shape is wrong or `temperature` is not positive.
+    """
+    if anchors.dim() != 2 or positives.shape != anchors.shape:
+        raise ValueError(
+            f'anchors have shape {tuple(anchors.shape)} and positives {tuple(positives.shape)}, but must be '
+            'alike and (A, D).'
+        )
+    if negatives.shape != (*there.shape, anchors.shape[1]) or len(there) != len(anchors):
+        raise ValueError(
+            f'negatives have shape {tuple(negatives.shape)} and there {tuple(there.shape)}, but must be '
+            f'(A, S, D) and (A, S) for {len(anchors)} anchors of {anchors.shape[1]} numbers.'
+        )
+    if not temperature > 0:
+        raise ValueError(f'temperature is {temperature}, but must be above 0.')
+    with no_autocast(anchors.device):
+        anchors = unit(exact_float(anchors), dim=1)
+        positives = unit(exact_float(positives).to(anchors.dtype), dim=1)
+        negatives = unit(exact_float(negatives).to(anchors.dtype), dim=2)
+        first = (anchors * positives).sum(dim=1, keepdim=True)
+        others = torch.bmm(negatives, anchors[:, :, None]).squeeze(2)
+        return torch.cat([first, others.masked_fill(~there, -torch.inf)], dim=1) / temperature
+
+
 def _chosen(anchors: Tensor, bank: Tensor, rows: Tensor) -> Tensor:
     """Products (a, S) of vectors (a, D) with rows (a, S) of the bank, -inf where a row is -1."""
     return _ChosenProducts.apply(anchors, bank, rows).masked_fill(rows < 0, -torch.inf)

@@ -981,6 +981,44 @@ def test_contrast_logits_are_cosines_with_the_positive_first():
     torch.testing.assert_close(lonely, expected[:, :1])
 
 
+def test_drawn_contrast_logits_are_those_of_the_whole_bank():
+    generator = torch.Generator().manual_seed(0)
+    anchors, positives, bank = (
+        torch.randn(n, 5, generator=generator, dtype=torch.float64) for n in (4, 4, 7)
+    )
+    rows = torch.randint(-1, 7, (4, 6), generator=generator)
+    rows[0] = -1
+    grads = []
+    for drawn in (False, True):
+        leaf = anchors.clone().requires_grad_()
+        if drawn:
+            terms = losses.drawn_contrast_logits(
+                leaf, positives, bank[rows.clamp(min=0)], rows >= 0, 0.5
+            )
+        else:
+            terms = expected = losses.contrast_logits(leaf, positives, bank, rows, 0.5)
+        (terms.logsumexp(1) - terms[:, 0]).sum().backward()
+        grads.append(leaf.grad)
+    torch.testing.assert_close(terms, expected)
+    torch.testing.assert_close(*grads)
+    assert torch.isinf(terms).sum() == (rows < 0).sum() > 6
+
+
+@pytest.mark.parametrize(
+    ('shapes', 'temperature', 'message'),
+    [
+        (((2, 3), (1, 3), (2, 4, 3), (2, 4)), 0.5, r'positives \(1, 3\), but must be alike'),
+        (((2, 3), (2, 3), (2, 4, 5), (2, 4)), 0.5, r'negatives have shape \(2, 4, 5\)'),
+        (((2, 3), (2, 3), (3, 4, 3), (3, 4)), 0.5, r'there \(3, 4\).*for 2 anchors'),
+        (((2, 3), (2, 3), (2, 4, 3), (2, 4)), 0.0, r'temperature is 0\.0'),
+    ],
+)
+def test_drawn_contrast_logits_refuse(shapes, temperature, message):
+    anchors, positives, negatives, there = (torch.ones(shape) for shape in shapes)
+    with pytest.raises(ValueError, match=message):
+        losses.drawn_contrast_logits(anchors, positives, negatives, there.bool(), temperature)
+
+
 def test_contrast_of_equal_features_and_its_lower_bounds():
     same = torch.ones(1, 4)
     rows = torch.zeros(1, 255, dtype=torch.int64)

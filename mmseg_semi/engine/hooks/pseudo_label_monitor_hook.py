@@ -15,7 +15,7 @@ class PseudoLabelMonitorHook(Hook):
     Args:
         interval (int): Iterations over which the ratio is averaged.
         patience (int): Intervals in a row that must be 0 before it warns, and warns again.
-        key (str): Scalar to watch.
+        key (str): Scalar to watch: the share of pixels that the method learns from.
     """
 
     priority = 'LOW'
@@ -46,6 +46,6 @@ class PseudoLabelMonitorHook(Hook):
             self._zeros = 0
             runner.logger.warning(
                 f'{self.key} has been 0 for {self.interval * self.patience} iterations: no unlabelled pixel '
-                'enters the loss; lower semi_train_cfg.tau, or let the labelled images settle first '
-                '(unlabeled_start, pretrained weights).'
+                'enters the loss; lower semi_train_cfg.tau where the method has it, or let the labelled images '
+                'settle first (unlabeled_start, pretrained weights).'
             )

@@ -22,6 +22,7 @@ from ...datasets import (
 from ...datasets.files import real_paths
 from ...datasets.fingerprints import identify
 from ...datasets.pseudo_labeled import LABELS_SUMMARY
+from ...models.mixers import AdaptiveCutMix
 from ...models.patches import nearest, patch_size, whole_patches
 from ...models.segmentors import SemiSegmentor, SlideScoreEncoderDecoder
 from ._common import unwrap
@@ -171,6 +172,13 @@ class StartupCheckHook(Hook):
                 f"cutmix='pair'): set train_dataloader.sampler.unlabeled_streams={model.unlabeled_batches}."
             )
         self._check_endless(runner, sampler)
+        mixer = getattr(unwrap(runner.model), 'cutmix', None)
+        if sampler.unlabeled == 1 and isinstance(mixer, AdaptiveCutMix):
+            runner.logger.warning(
+                "CutMix takes an image's partner from the unlabelled images of its process, of which there is "
+                '1, so that each is pasted into itself: set train_dataloader.sampler.unlabeled to at least 2 '
+                'and batch_size with it, or semi_train_cfg.cutmix=None.'
+            )
 
     def _check_endless(self, runner, sampler: PositionSampler) -> None:
         by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)

@@ -23,6 +23,7 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from ..heads import tapped, tapping
+from ..mixers import AdaptiveCutMix, build_mixer
 
 
 class NetworkOutput(NamedTuple):
@@ -122,6 +123,23 @@ class SemiSegmentor(BaseSegmentor):
 
     def add_training_modules(self, network: nn.Module) -> None:
         """Extend the network, before copies of it are made, by modules named in :attr:`training_only`."""
+
+    def build_cutmix(self) -> AdaptiveCutMix | None:
+        """The CutMix of a method that measures no hardness; None where the setting is None.
+
+        Options that ``semi_train_cfg.cutmix`` leaves out are the method's own, not those of
+        :class:`~mmseg_semi.models.AdaptiveCutMix`, and are filled in.
+        """
+        cfg = self.semi_train_cfg
+        if cfg['cutmix'] is None:
+            return None
+        cfg['cutmix'] = {**self.train_defaults['cutmix'], **cfg['cutmix']}
+        if cfg['cutmix']['adaptive']:
+            raise ValueError(
+                f'semi_train_cfg.cutmix={cfg["cutmix"]} adapts to the hardness of images, which '
+                f'{type(self).__name__} does not measure: set adaptive=False with a prob.'
+            )
+        return build_mixer('AdaptiveCutMix', cfg['cutmix'])
 
     # ------------------------------------------------------------------ what stock tools read
     @property
@@ -289,6 +307,13 @@ class SemiSegmentor(BaseSegmentor):
             )
             losses.update(_head_loss(head, logits, data_samples, prefix))
         return losses
+
+    def weighted_labeled_loss(
+        self, output: NetworkOutput, data_samples: Sequence
+    ) -> dict[str, Tensor]:
+        """:meth:`labeled_loss` of the student, times the method's setting ``labeled_weight``."""
+        losses = self.labeled_loss(self.student, output, data_samples)
+        return {key: self.semi_train_cfg['labeled_weight'] * loss for key, loss in losses.items()}
 
     def check_branches(self, inputs: dict[str, Tensor]) -> None:
         """Refuse a batch that lacks a branch which the method learns from."""

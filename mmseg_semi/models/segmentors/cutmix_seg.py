@@ -7,8 +7,7 @@ from mmseg.registry import MODELS
 from torch import Tensor
 
 from ...functional.mixing import paste
-from ...functional.pseudo_label import label_entropy
-from ..mixers import build_mixer
+from ...functional.pseudo_label import confidence_and_label, confident_ratio, label_entropy
 from .base import check_choices, check_ranges
 from .mean_teacher_consistency import MeanTeacher, Targets
 
@@ -35,7 +34,7 @@ class CutMixSeg(MeanTeacher):
     - ``tau`` (float, 0.97): Confidence from which a pixel of the teacher counts; 0 weighs all by 1.
     - ``confidence_weighting`` ('batch' | 'pixel'): Weigh the batch by the share of confident pixels, or
       each pixel by 0 or 1.
-    - ``cutmix`` (dict): The CutMix; ``style='cutmix_seg'`` draws the paper's boxes.
+    - ``cutmix`` (dict): The CutMix; ``style='cutmix_seg'``, the default, draws the paper's boxes.
 
     Args: see :class:`~mmseg_semi.models.SemiSegmentor`.
     """
@@ -58,20 +57,22 @@ class CutMixSeg(MeanTeacher):
         cfg = self.semi_train_cfg
         check_ranges(cfg, {'tau': (0, 1)})
         check_choices(cfg, {'confidence_weighting': ('batch', 'pixel')})
-        self.cutmix = build_mixer('AdaptiveCutMix', cfg['cutmix'])
-        if self.cutmix is None or self.cutmix.adaptive:
+        self.cutmix = self.build_cutmix()
+        if self.cutmix is None:
             raise ValueError(
-                f'semi_train_cfg.cutmix={cfg["cutmix"]} is not what CutMixSeg learns from: give a dict with '
-                "adaptive=False, or train the type 'MeanTeacher', which mixes nothing."
+                'semi_train_cfg.cutmix=None is not what CutMixSeg learns from: give a dict, or train the type '
+                "'MeanTeacher', which mixes nothing."
             )
 
     @torch.no_grad()
     def make_targets(self, inputs: dict[str, Tensor], data_samples: dict[str, list]) -> Targets:
         """Predict the weak images, mix the student's view, and weigh its pixels."""
         cfg = self.semi_train_cfg
-        logits, confidence, label, valid = self.teach(inputs['weak'], data_samples['weak'])
+        logits, valid = self.teach(inputs['weak'], data_samples['weak'])
+        size = tuple(valid.shape[-2:])
+        confidence, label = confidence_and_label(logits, size, self.align_corners)
         view = inputs[cfg['student_view']]
-        plan = self.cutmix.sample(confidence.new_zeros(len(view)), tuple(view.shape[-2:]))
+        plan = self.cutmix.sample(confidence.new_zeros(len(view)), size)
         mixed, counted, sure = (
             paste(maps, maps[plan.partner], plan.boxes)
             for maps in (view, valid, (confidence >= cfg['tau']) & valid)
@@ -79,7 +80,7 @@ class CutMixSeg(MeanTeacher):
         ratio = sure.sum() / counted.sum().clamp(min=1)
         weight = sure if cfg['confidence_weighting'] == 'pixel' else counted * ratio
         diagnostics = {
-            'confident_ratio': ratio,
+            'confident_ratio': confident_ratio(confidence, cfg['tau'], valid).mean(),
             'pseudo_label_entropy': label_entropy(label, self.num_classes, valid),
             'cutmix_rate': plan.triggered.float().mean(),
         }

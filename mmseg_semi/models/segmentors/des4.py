@@ -18,7 +18,6 @@ from ...functional.prototypes import mean_similarity, mean_turn
 from ...functional.pseudo_label import confidence_and_label, label_entropy
 from ...functional.sampling import RULES, STYLES, balanced_mask, pixel_weights
 from ..memory import mean_over_ranks
-from ..mixers import build_mixer
 from .base import (
     NetworkOutput,
     check_choices,
@@ -110,7 +109,7 @@ class DeS4(MeanTeacherSegmentor):
     def __init__(self, segmentor: dict, **kwargs) -> None:
         super().__init__(segmentor, **kwargs)
         cfg = self.semi_train_cfg
-        self.cutmix = build_mixer('AdaptiveCutMix', cfg['cutmix'])
+        self.cutmix = self.build_cutmix()
         if cfg['prototype_init'] == 'labeled_set':
             self.required_hooks = (*self.required_hooks, 'PrototypeMeanHook')
         head = self.teacher.decode_head
@@ -410,9 +409,4 @@ def _check_settings(cfg: dict) -> None:
         raise ValueError(
             "semi_train_cfg.prototype_init='labeled_set' starts both networks from the teacher's features, and "
             "shared_head=False wants those of each: set prototype_init='first_batch' or shared_head=True."
-        )
-    if cfg['cutmix'] is not None and cfg['cutmix'].get('adaptive', True):
-        raise ValueError(
-            f'semi_train_cfg.cutmix={cfg["cutmix"]} adapts to the hardness of images, which DeS4 does not '
-            'measure: set adaptive=False with a prob.'
         )

@@ -25,7 +25,7 @@ from ...functional.pseudo_label import confidence_and_label, label_entropy
 from ...functional.soft_label import dominant_soft_label, soft_label_cross_entropy, top_soft_label
 from ..heads import conv_stack, install_tap
 from ..memory import PartMemoryBank, PartPrototypes
-from ..mixers import CutMixPlan, build_mixer
+from ..mixers import CutMixPlan
 from .base import NetworkOutput, check_ranges, merge_settings
 from .mean_teacher import MeanTeacherSegmentor
 
@@ -158,7 +158,7 @@ class ESL(MeanTeacherSegmentor):
             self.soft_label = partial(dominant_soft_label, eta=cfg['eta'])
         else:
             self.soft_label = partial(top_soft_label, num=cfg['top_classes'])
-        self.cutmix = build_mixer('AdaptiveCutMix', cfg['cutmix'])
+        self.cutmix = self.build_cutmix()
         if self.contrasts:
             self.required_hooks = (*self.required_hooks, 'PrototypeInitHook')
             self.encoder_index, channels = _encoder_stage(self.student.decode_head, cfg)
@@ -464,9 +464,4 @@ def _check_settings(cfg: dict) -> None:
         raise ValueError(
             f'semi_train_cfg.top_classes={cfg["top_classes"]} keeps no class: give 1 (the hard label) or more, '
             'or None for the classes that eta chooses.'
-        )
-    if cfg['cutmix'] is not None and cfg['cutmix'].get('adaptive', True):
-        raise ValueError(
-            f'semi_train_cfg.cutmix={cfg["cutmix"]} adapts to the hardness of images, which ESL does not '
-            'measure: set adaptive=False with a prob.'
         )

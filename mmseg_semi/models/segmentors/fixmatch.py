@@ -8,8 +8,7 @@ from torch import Tensor
 
 from ...functional.losses import confident_cross_entropy
 from ...functional.mixing import paste
-from ...functional.pseudo_label import confidence_and_label, label_entropy
-from ..mixers import build_mixer
+from ...functional.pseudo_label import confidence_and_label, confident_ratio, label_entropy
 from .base import SemiSegmentor, check_choices, check_forwards, check_ranges, evaluating
 
 
@@ -39,7 +38,8 @@ class FixMatch(SemiSegmentor):
     - ``divisor`` ('valid' | 'confident' | 'area'): Of the unlabelled loss: the pixels that are not padding,
       those of them that count, or all.
     - ``label_mode`` ('train' | 'eval'): Label the weak view in train mode, in the forward of the labelled
-      images, whose batch statistics it shares; or in eval mode, in a forward of its own.
+      images, whose batch statistics it shares; or in eval mode, in a forward of its own. In train mode the
+      heads' ``dropout_ratio`` acts on the labels, too: the re-run's network has none, so set it to 0.
     - ``joint_forward`` (bool, False): True passes the strong view in the forward of the labelled images, too,
       as the paper's code does (google-research/fixmatch).
     - ``ignore_padding`` (bool, True): Padding is neither learnt from nor counted.
@@ -80,12 +80,7 @@ class FixMatch(SemiSegmentor):
             cfg, {'divisor': ('valid', 'confident', 'area'), 'label_mode': ('train', 'eval')}
         )
         check_forwards(segmentor, cfg['joint_forward'])
-        self.cutmix = build_mixer('AdaptiveCutMix', cfg['cutmix'])
-        if self.cutmix is not None and self.cutmix.adaptive:
-            raise ValueError(
-                f'semi_train_cfg.cutmix={cfg["cutmix"]} adapts to the hardness of images, which FixMatch does '
-                'not measure: set adaptive=False with a prob.'
-            )
+        self.cutmix = self.build_cutmix()
 
     def loss(self, inputs: dict[str, Tensor], data_samples: dict[str, list]) -> dict[str, Tensor]:
         """One iteration, up to the optimizer step."""
@@ -130,11 +125,6 @@ class FixMatch(SemiSegmentor):
             **diagnostics,
         }
 
-    def weighted_labeled_loss(self, output, data_samples: list) -> dict[str, Tensor]:
-        """The losses of the network's own heads, times ``labeled_weight``."""
-        losses = self.labeled_loss(self.student, output, data_samples)
-        return {key: self.semi_train_cfg['labeled_weight'] * value for key, value in losses.items()}
-
     @torch.no_grad()
     def make_targets(self, logits: Tensor, samples: list, size: tuple[int, int], plan) -> tuple:
         """Labels of the weak view, pasted like the strong one.
@@ -153,9 +143,9 @@ class FixMatch(SemiSegmentor):
         valid = torch.cat([sample.valid_mask.data for sample in samples]).bool()
         if not self.semi_train_cfg['ignore_padding']:
             valid = torch.ones_like(valid)
-        sure = (confidence >= self.semi_train_cfg['tau']) & valid
+        tau = self.semi_train_cfg['tau']
         diagnostics = {
-            'confident_ratio': sure.sum() / valid.sum().clamp(min=1),
+            'confident_ratio': confident_ratio(confidence, tau, valid).mean(),
             'pseudo_label_entropy': label_entropy(label, self.num_classes, valid),
         }
         if plan is not None:

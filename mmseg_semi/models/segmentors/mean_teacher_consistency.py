@@ -9,7 +9,8 @@ from mmseg.registry import MODELS
 from torch import Tensor
 
 from ...functional.losses import squared_error
-from ...functional.pseudo_label import confidence_and_label, label_entropy
+from ...functional.parts import resize_nearest
+from ...functional.pseudo_label import label_entropy
 from ...functional.schedules import sigmoid_ramp_up
 from ..mixers import CutMixPlan
 from .base import check_choices, check_forwards, check_ranges
@@ -132,21 +133,19 @@ class MeanTeacher(MeanTeacherSegmentor):
     @torch.no_grad()
     def make_targets(self, inputs: dict[str, Tensor], data_samples: dict[str, list]) -> Targets:
         """What the teacher says of the weak images, which the student sees as ``student_view``."""
-        logits, _, label, valid = self.teach(inputs['weak'], data_samples['weak'])
-        diagnostics = {'pseudo_label_entropy': label_entropy(label, self.num_classes, valid)}
+        logits, valid = self.teach(inputs['weak'], data_samples['weak'])
+        # On the logits' grid: the loss needs no label, and a histogram no full resolution.
+        grid = resize_nearest(valid, logits.shape[-2:], self.align_corners)
+        entropy = label_entropy(logits.argmax(dim=1), self.num_classes, grid)
+        diagnostics = {'pseudo_label_entropy': entropy}
         view = inputs[self.semi_train_cfg['student_view']]
         return Targets(view, logits, valid, None, diagnostics)
 
     @torch.no_grad()
-    def teach(self, weak: Tensor, samples: list) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The teacher's small logits of the weak images, its confidence and label, and what counts.
-
-        Returns:
-            tuple: (N, C, h, w); float32 (N, H, W); int64 (N, H, W); bool (N, H, W).
-        """
+    def teach(self, weak: Tensor, samples: list) -> tuple[Tensor, Tensor]:
+        """The teacher's small logits (N, C, h, w) of the weak images, and what counts, bool (N, H, W)."""
         logits = self.forward_network(self.teacher, weak).logits
-        confidence, label = confidence_and_label(logits, tuple(weak.shape[-2:]), self.align_corners)
         valid = torch.cat([sample.valid_mask.data for sample in samples]).bool()
         if not self.semi_train_cfg['ignore_padding']:
             valid = torch.ones_like(valid)
-        return logits, confidence, label, valid
+        return logits, valid

@@ -10,8 +10,8 @@ from torch import Tensor
 from ...functional.losses import confident_cross_entropy
 from ...functional.mixing import paste
 from ...functional.pseudo_label import confidence_and_label, confident_ratio, label_entropy
-from ..mixers import CutMixPlan, build_mixer
-from .base import NetworkOutput, SemiSegmentor, check_forwards, check_ranges
+from ..mixers import CutMixPlan
+from .base import SemiSegmentor, check_forwards, check_ranges
 
 
 class PseudoLabels(NamedTuple):
@@ -59,20 +59,12 @@ class TwoViewSegmentor(SemiSegmentor):
         check_ranges(cfg, {'tau': (0, 1), 'unlabeled_start': (0, None)})
         check_ranges(cfg, {key: (0, None) for key in cfg if key.endswith('_weight')})
         check_forwards(segmentor, cfg['joint_forward'])
-        cutmix = cfg['cutmix']
-        if cutmix is not None:
-            cutmix = {**TwoViewSegmentor.train_defaults['cutmix'], **cutmix}
-        self.cutmix = build_mixer('AdaptiveCutMix', cutmix)
+        self.cutmix = self.build_cutmix()
 
     @property
     def started(self) -> bool:
         """Whether the unlabelled images enter the loss by now."""
         return self.iteration >= self.semi_train_cfg['unlabeled_start']
-
-    def weighted_labeled_loss(self, output: NetworkOutput, data_samples: list) -> dict[str, Tensor]:
-        """The losses of the student's heads on the labelled images, times ``labeled_weight``."""
-        losses = self.labeled_loss(self.student, output, data_samples)
-        return {key: self.semi_train_cfg['labeled_weight'] * loss for key, loss in losses.items()}
 
     def mix_views(self, inputs: dict[str, Tensor]) -> tuple[list[Tensor], list[CutMixPlan | None]]:
         """Cut and paste both strong views, each by a draw of its own; returns them with their draws.

@@ -9,7 +9,7 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from ...functional.contrast import class_mean, pixels_at, sample_entries, sample_places
-from ...functional.losses import contrast_logits, cross_entropy
+from ...functional.losses import cross_entropy, drawn_contrast_logits
 from ...functional.mixing import paste
 from ...functional.parts import masked_average_pool, resize_nearest
 from ...functional.pseudo_label import confidence_and_label, label_entropy
@@ -24,7 +24,6 @@ from ...functional.reliability import (
 )
 from ..heads import conv_stack, install_tap
 from ..memory import NegativeMemoryBank
-from ..mixers import build_mixer
 from .base import NetworkOutput, merge_settings
 from .mean_teacher import MeanTeacherSegmentor
 
@@ -71,6 +70,11 @@ class U2PL(MeanTeacherSegmentor):
     teacher's representations of unreliable pixels that rank c from r_l to r_h, and of labelled pixels of
     another class that rank c below r_l. Ranks count from 0, the most probable class.
 
+    The largest difference to the authors' code lies in these negatives: there the mask of what is stored for c
+    is multiplied by the labels of class c (``compute_contra_memobank_loss``, the repository's issue 171), so
+    that no labelled pixel ever is a negative, and of the unreliable ones those alone whose pseudo-label, of the
+    pass before CutMix, is c while the pass behind it ranks c from r_l to r_h. ``negatives='code'`` does so.
+
     Where the equations leave something open: t is the iteration and not the epoch; entropy, ranks and
     representations are the teacher's of the *mixed* images, as in the authors' code (Haochen-Wang409/U2PL),
     but in eval mode; a pixel at the threshold is reliable; padding is no pixel; the representation head
@@ -89,7 +93,9 @@ class U2PL(MeanTeacherSegmentor):
     Settings of ``semi_train_cfg``:
 
     - ``unlabeled_weight`` (float, 1.0): eta. ``contrast_weight`` (float, 0.1): Of L_c; 0 builds neither head
-      nor bank. The authors' code has 1 in its place.
+      nor bank. The authors' configs leave their factor at 1, but their code sums the loss over its n
+      processes in place, which autograd does not see, and divides it by n: the gradients' weight, averaged
+      over processes, is 1 / n, so 0.25 on 4 GPUs.
     - ``unlabeled_start`` (int, 0): Iterations of labelled training before all else enters. The authors have an
       epoch on Pascal VOC and none on Cityscapes.
     - ``unreliable_share`` (float, 0.2): alpha_0.
@@ -99,6 +105,7 @@ class U2PL(MeanTeacherSegmentor):
       of the 3x3 Conv-BN-ReLU-dropout blocks, and of the 1x1 convolution behind them.
     - ``anchor_pixels`` ('reliable' | 'surest'): Unlabelled anchors are reliable, or, as in the authors' code,
       among the share alpha_t with the lowest entropy.
+    - ``negatives`` ('paper' | 'code'): What enters the bank, as above.
     - ``anchor_threshold`` (float, 0.3): delta_p.
     - ``center_pixels`` ('anchors' | 'all'): The mean z_c+ is of what may be an anchor, or, as in the authors'
       code, also of pixels at or below delta_p.
@@ -128,6 +135,7 @@ class U2PL(MeanTeacherSegmentor):
         'cutmix': {'adaptive': False, 'prob': 0.5, 'style': 'u2pl'},
         'representation': {},
         'anchor_pixels': 'reliable',
+        'negatives': 'paper',
         'anchor_threshold': 0.3,
         'center_pixels': 'anchors',
         'num_anchors': 50,
@@ -144,6 +152,7 @@ class U2PL(MeanTeacherSegmentor):
         'contrast_weight': 'factor of L_c',
         'unlabeled_start': 'iterations of labelled training first',
         'anchor_pixels': 'unlabelled anchors',
+        'negatives': 'what enters the memory bank',
         'center_pixels': 'pixels whose mean is z_c+',
         'num_anchors': 'M, anchors of a class',
         'num_negatives': 'N, negatives of an anchor',
@@ -162,7 +171,7 @@ class U2PL(MeanTeacherSegmentor):
     def __init__(self, segmentor: dict, **kwargs) -> None:
         super().__init__(segmentor, **kwargs)
         cfg = self.semi_train_cfg
-        self.cutmix = build_mixer('AdaptiveCutMix', cfg['cutmix'])
+        self.cutmix = self.build_cutmix()
         if self.contrasts:
             if cfg['low_rank'] >= self.num_classes:
                 raise ValueError(
@@ -269,11 +278,16 @@ class U2PL(MeanTeacherSegmentor):
             surest = entropy <= masked_quantile(entropy, self.alpha, valid)
             candidates = label.masked_fill(~surest, 255)
         truth = torch.cat([sample.gt_sem_seg.data for sample in data_samples['labeled']]).long()
-        anchors, centers = self.remember(teacher, truth, candidates, unreliable)
+        anchors, centers = self.remember(teacher, truth, candidates, unreliable, label)
         return targets._replace(anchors=anchors, centers=centers)
 
     def remember(
-        self, teacher: NetworkOutput, truth: Tensor, candidates: Tensor, unreliable: Tensor
+        self,
+        teacher: NetworkOutput,
+        truth: Tensor,
+        candidates: Tensor,
+        unreliable: Tensor,
+        pseudo: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Choose what may be an anchor, average it by class, and store new negatives (Sec. 3.3).
 
@@ -284,14 +298,16 @@ class U2PL(MeanTeacherSegmentor):
             truth (Tensor): int64 (B, H, W).
             candidates (Tensor): int64 (N, H, W), pseudo-labels of what may be an anchor, 255 elsewhere.
             unreliable (Tensor): bool (N, H, W).
+            pseudo (Tensor): int64 (N, H, W), pseudo-labels of all pixels but padding, 255 there.
 
         Returns:
             tuple: Anchors and centres, see :class:`Targets`.
         """
         cfg = self.semi_train_cfg
         grid = teacher.decoder.shape[-2:]
-        truth, candidates, unreliable = (
-            resize_nearest(one, grid, self.align_corners) for one in (truth, candidates, unreliable)
+        truth, candidates, unreliable, pseudo = (
+            resize_nearest(one, grid, self.align_corners)
+            for one in (truth, candidates, unreliable, pseudo)
         )
         probs = teacher.logits.float().softmax(dim=1)
         label = torch.cat([truth, candidates])
@@ -300,12 +316,13 @@ class U2PL(MeanTeacherSegmentor):
 
         features = self.teacher.decode_head.representation(teacher.decoder)
         ranks = class_rank(probs).split([len(truth), len(candidates)])
-        negatives = torch.cat(
-            [
-                labeled_negatives(ranks[0], truth, cfg['low_rank']),
-                unlabeled_negatives(ranks[1], unreliable, cfg['low_rank'], cfg['high_rank']),
-            ]
-        )
+        of_labeled = labeled_negatives(ranks[0], truth, cfg['low_rank'])
+        of_unlabeled = unlabeled_negatives(ranks[1], unreliable, cfg['low_rank'], cfg['high_rank'])
+        if cfg['negatives'] == 'code':
+            classes = torch.arange(self.num_classes, device=pseudo.device)[:, None, None]
+            of_labeled = torch.zeros_like(of_labeled)
+            of_unlabeled = of_unlabeled & (pseudo[:, None] == classes)
+        negatives = torch.cat([of_labeled, of_unlabeled])
         # By class: (K, C) places of all images' pixels, the same K on every rank.
         place = sample_places(negatives.transpose(0, 1).flatten(1), cfg['keys_per_step']).t()
         keys = pixels_at(features, place.flatten()).unflatten(0, place.shape)
@@ -338,15 +355,14 @@ class U2PL(MeanTeacherSegmentor):
         anchors = pixels_at(features, place.flatten()).unflatten(0, place.shape)
         queue = classes[:, None, None].expand(*place.shape, cfg['num_negatives'])
         rows = sample_entries(queue, bank.fill, bank.starts)
-        # Class by class, with the drawn rows as its bank: products with all rows would be a hundred times more.
-        drawn = torch.arange(rows[0].numel(), device=rows.device).view(rows[0].shape)
+        # Class by class, so that what a product needs besides its arguments exists for one class at a time.
         terms = torch.cat(
             [
-                contrast_logits(
+                drawn_contrast_logits(
                     anchors[c],
                     targets.centers[c].expand_as(anchors[c]),
-                    bank.entries[rows[c].flatten().clamp(min=0)],
-                    drawn.masked_fill(rows[c] < 0, -1),
+                    bank.entries[rows[c].clamp(min=0)],
+                    rows[c] >= 0,
                     cfg['temperature'],
                 )
                 for c in range(self.num_classes)
@@ -373,6 +389,7 @@ def _check_settings(cfg: dict) -> None:
     """Refuse values that no training could mean."""
     choices = {
         'anchor_pixels': ('reliable', 'surest'),
+        'negatives': ('paper', 'code'),
         'center_pixels': ('anchors', 'all'),
         'class_average': ('all', 'present'),
     }
@@ -410,9 +427,4 @@ def _check_settings(cfg: dict) -> None:
         raise ValueError(
             f'semi_train_cfg.high_rank={cfg["high_rank"]} leaves no rank from low_rank={cfg["low_rank"]} on: '
             'set it above low_rank.'
-        )
-    if cfg['cutmix'] is not None and cfg['cutmix'].get('adaptive', True):
-        raise ValueError(
-            f'semi_train_cfg.cutmix={cfg["cutmix"]} adapts to the hardness of images, which U2PL does not '
-            'measure: set adaptive=False with a prob.'
         )

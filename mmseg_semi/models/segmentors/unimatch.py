@@ -42,7 +42,9 @@ class UniMatch(TwoViewSegmentor):
     - ``dropout_ratio`` (float, 0.5): Share of channels that are dropped, of every stage that the head may read.
     - ``label_mode`` ('train' | 'eval'): The weak view is labelled by the pass that is trained, in training
       mode, or by one of its own in eval mode. The released code does the former for an image itself and
-      the latter for what CutMix pastes into it, which here is labelled once.
+      the latter for what CutMix pastes into it, which here is labelled once. In train mode the heads'
+      ``dropout_ratio`` (MMSegmentation's 0.1) acts on the labels, too: that code's network has none, so set
+      it to 0.
     - ``joint_forward`` (bool, False): Labelled and weak images pass the network together, and so do the strong
       ones: batch normalisation sees either, as in the released code. True: one pass for all.
     - ``unlabeled_start`` (int, 0): Iterations of labelled training before the unlabelled images enter.

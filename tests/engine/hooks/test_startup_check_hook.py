@@ -161,6 +161,33 @@ def test_plain_dataset_under_a_method_is_refused():
         StartupCheckHook().before_train(runner)
 
 
+@pytest.mark.parametrize(
+    ('model', 'cutmix', 'unlabeled', 'warned'),
+    [
+        ('IMAS', {}, 1, True),
+        ('CutMixSeg', {}, 1, True),
+        ('CutMixSeg', {}, 2, False),
+        ('FixMatch', None, 1, False),
+        ('MeanTeacher', ..., 1, False),
+    ],
+)
+def test_single_image_that_is_pasted_into_itself_is_warned_about(
+    model, cutmix, unlabeled, warned, caplog
+):
+    runner = make_runner(batch_size=2 + unlabeled, hooks=[MeanTeacherHook(), IterationHook()])
+    settings = {} if cutmix is ... else {'cutmix': cutmix}
+    runner.model = MODELS.build(
+        {'type': model, 'segmentor': tiny_segmentor(), 'semi_train_cfg': settings}
+    )
+    runner.train_dataloader.sampler = LabeledUnlabeledSampler(
+        runner.train_dataloader.dataset, labeled=2, unlabeled=unlabeled, seed=0
+    )
+    with caplog.at_level(logging.WARNING):
+        StartupCheckHook().before_train(runner)
+    said = [r.message for r in caplog.records if 'pasted into itself' in r.message]
+    assert len(said) == warned
+
+
 def test_stock_checkpoint_hook_is_warned_about(caplog):
     hooks = [MeanTeacherHook(), CheckpointHook()]
     with caplog.at_level(logging.WARNING):
@@ -353,6 +380,11 @@ def test_rules_of_the_decay():
     assert MeanTeacherHook(decay=0.9, copy_steps=7).reading == (
         "the teacher's decay at step i: min(1 - 1 / (i + 1), 0.9), 0 during the first 7 steps"
     )
+    hook = MeanTeacherHook(decay=0.9, copy_epochs=1, warmup_from='copy')
+    assert hook.reading.endswith('0 during the first 1 passes, behind which i counts from 0')
+    # Where nothing is copied, or nothing warms up, there is nothing to say.
+    assert 'behind' not in MeanTeacherHook(warmup_from='copy').reading
+    assert 'behind' not in MeanTeacherHook(0.9, 'none', 1, warmup_from='copy').reading
 
 
 # ------------------------------------------------------------------------------------ self-training

@@ -2,11 +2,13 @@
 
 import pytest
 import torch
-from baselines import TAU, batch_of, build
+from baselines import TAU, batch_of, build, probabilities
 from ddp_steps import train_methods
 from mmengine.optim import build_optim_wrapper
+from mmengine.structures import PixelData
+from mmseg.registry import MODELS
 from ranks import run_on_ranks
-from tiny import collated_batch
+from tiny import collated_batch, tiny_segmentor
 from tiny_run import build_runner, tiny_config
 
 #: The method's term, its weight, and settings with which it is not trivial.
@@ -138,3 +140,53 @@ def test_two_ranks_with_half_the_batch_train_like_one(tmp_path):
             for key in ('loss', 'decode.loss_ce', METHODS[method][0]):
                 mean = (log1[key] + log2[key]) / 2
                 torch.testing.assert_close(mean, log[key], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize('method', ['FixMatch', 'CutMixSeg', 'UniMatch'])
+def test_confident_ratio_is_the_mean_of_the_images_shares(method):
+    # Images with different padding: a share of the batch would weigh them by their area.
+    tau = TAU.get(method, 0.5)
+    model = build(method, tau=tau)
+    batch = batch_of(model, num_labeled=2, num_unlabeled=3)
+    batch['inputs']['strong2'] = batch['inputs']['strong']
+    valid = torch.ones(3, 32, 32, dtype=torch.bool)
+    valid[0, :, 2:] = False
+    valid[1, 12:] = False
+    for sample, mask in zip(batch['data_samples']['weak'], valid, strict=True):
+        sample.valid_mask = PixelData(data=mask[None])
+    labeler = getattr(model, 'teacher', model.student)
+    sure = probabilities(labeler, batch['inputs']['weak']).amax(dim=1) >= tau
+    sure = sure & valid
+    shares = sure.sum(dim=(1, 2)) / valid.sum(dim=(1, 2))
+    ratio = model.loss(**batch)['confident_ratio'].item()
+    assert ratio == pytest.approx(shares.mean().item(), rel=1e-6)
+    assert ratio != pytest.approx((sure.sum() / valid.sum()).item(), rel=1e-2)
+
+
+@pytest.mark.parametrize(
+    'method', ['CutMixSeg', 'DeS4', 'ESL', 'FixMatch', 'U2PL', 'UniMatch', 'UniMatchV2']
+)
+@pytest.mark.parametrize(
+    'given', [{}, {'adaptive': False}, {'prob': 0.3}, {'style': 'imas'}], ids=str
+)
+def test_options_of_the_cutmix_that_are_left_out_are_the_methods_own(method, given):
+    with torch.device('meta'):
+        model = MODELS.build(
+            {
+                'type': method,
+                'segmentor': tiny_segmentor('GN'),
+                'semi_train_cfg': {'cutmix': given},
+            }
+        )
+    own = {
+        'CutMixSeg': (1.0, 'cutmix_seg', False),
+        'DeS4': (1.0, 'u2pl', False),
+        'ESL': (0.5, 'u2pl', False),
+        'U2PL': (0.5, 'u2pl', False),
+    }.get(method, (0.5, 'unimatch', True))
+    expected = {'adaptive': False, **dict(zip(('prob', 'style', 'per_image'), own, strict=True))}
+    expected.update(given)
+    assert {key: getattr(model.cutmix, key) for key in expected} == expected
+    # The log says what is on, and the class's defaults stay as they are.
+    assert expected.items() >= model.semi_train_cfg['cutmix'].items()
+    assert type(model).train_defaults['cutmix'].get('prob') == own[0]

@@ -548,7 +548,7 @@ def test_ranks_remember_the_same_and_hold_the_same_networks(tmp_path):
         ({'queue_size': 0}, r'semi_train_cfg\.queue_size=0 is out of range'),
         ({'prototype_decay': 1.5}, r'at least 0 and at most 1'),
         ({'top_classes': 0}, r'semi_train_cfg\.top_classes=0 keeps no class'),
-        ({'cutmix': {'prob': 0.5}}, 'adapts to the hardness of images'),
+        ({'cutmix': {'adaptive': True}}, 'adapts to the hardness of images'),
         ({'projector': {'width': 3}}, r"semi_train_cfg\.projector has no setting \['width'\]"),
         ({'segmentation_head': {'convs': 3}}, r'segmentation_head has no setting'),
         ({'encoder_index': 2}, 'belong together'),

@@ -133,7 +133,10 @@ def test_images_are_mixed_half_of_the_time_each_for_itself():
         ({'unlabeled_start': -1}, r'semi_train_cfg\.unlabeled_start=-1 is out of range'),
         ({'divisor': 'all'}, r"semi_train_cfg\.divisor='all' is unknown"),
         ({'label_mode': 'ema'}, r"semi_train_cfg\.label_mode='ema' is unknown"),
-        ({'cutmix': {'prob': 0.5}}, r'adapts to the hardness of images, which FixMatch does not'),
+        (
+            {'cutmix': {'adaptive': True}},
+            'adapts to the hardness of images, which FixMatch does not',
+        ),
     ],
 )
 def test_bad_settings_are_refused(settings, message):

@@ -252,7 +252,15 @@ def test_bfloat16_autocast():
         ({'unlabeled_start': -1}, r'semi_train_cfg\.unlabeled_start=-1 is out of range'),
         ({'dropout_ratio': 1.0}, r'semi_train_cfg\.dropout_ratio=1\.0 is no share'),
         ({'label_mode': 'code'}, r"semi_train_cfg\.label_mode='code' is unknown"),
-        ({'cutmix': {'adaptive': True}}, 'adaptive=True contradict each other'),
+        (
+            {'cutmix': {'adaptive': True}},
+            'adapts to the hardness of images, which UniMatch does not',
+        ),
+        # Without a draw for each image nothing else would refuse it.
+        (
+            {'cutmix': {'adaptive': True, 'per_image': False}},
+            'adapts to the hardness of images, which UniMatch does not',
+        ),
     ],
 )
 def test_bad_settings_are_refused(settings, message):

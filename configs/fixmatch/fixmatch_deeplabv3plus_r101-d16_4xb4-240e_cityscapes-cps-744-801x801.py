@@ -1,4 +1,4 @@
-_base_ = './unimatch_deeplabv3plus_r101-d16_4xb4-240e_cityscapes-u2pl-372-801x801.py'
+_base_ = './fixmatch_deeplabv3plus_r101-d16_4xb4-240e_cityscapes-cps-372-801x801.py'
 
 # 240 passes over 2231 unlabelled images, 8 a step; evaluated and saved after every fourth.
 iters_per_epoch = 2231 // 8
@@ -6,7 +6,7 @@ train_cfg = dict(max_iters=240 * iters_per_epoch, val_interval=4 * iters_per_epo
 default_hooks = dict(checkpoint=dict(interval=4 * iters_per_epoch))
 train_dataloader = dict(
     dataset=dict(
-        labeled=dict(ann_file='splits/u2pl/744/labeled.txt'),
-        unlabeled=dict(ann_file='splits/u2pl/744/unlabeled.txt'),
+        labeled=dict(ann_file='splits/cps/744/labeled.txt'),
+        unlabeled=dict(ann_file='splits/cps/744/unlabeled.txt'),
     )
 )

@@ -1,6 +1,7 @@
-# UniMatch V2, Cityscapes 1/8 (372 labelled, 2603 unlabelled, lists of U2PL), DINOv2-S with a DPT head, and
+# UniMatch V2, Cityscapes 1/8 (372 labelled, 2603 unlabelled, lists of CPS), DINOv2-S with a DPT head, and
 # the lead of the other Cityscapes configs here: the settings of the paper and its code. 4 GPUs with 2 + 2
-# images each; hard example mining acts on each GPU's images.
+# images each; hard example mining acts on each GPU's images. That V2's lists are UniMatch's, and so CPS's, is
+# an assumption that nobody has checked.
 _base_ = [
     '../_base_/models/dpt_dinov2-s14.py',
     '../_base_/datasets/cityscapes_unimatch_798.py',
@@ -31,6 +32,12 @@ custom_hooks = [
     *_base_.custom_hooks,
     dict(type='MeanTeacherHook', decay=0.996, warmup='ratio', buffers='average'),
 ]
+train_dataloader = dict(
+    dataset=dict(
+        labeled=dict(ann_file='splits/cps/372/labeled.txt'),
+        unlabeled=dict(ann_file='splits/cps/372/unlabeled.txt'),
+    )
+)
 # The code's rates for this batch, which is half of that on VOC.
 auto_scale_lr = dict(base_batch_size=16)
 

@@ -1,5 +1,5 @@
-# FixMatch, Cityscapes 1/8 (372 labelled, 2603 unlabelled, lists of U2PL), and the lead of the other
-# Cityscapes configs here: the re-run in UniMatch's code. 4 GPUs with 2 + 2 images each.
+# FixMatch, Cityscapes 1/8 (372 labelled, 2603 unlabelled, lists of CPS, which are UniMatch's), and the lead of
+# the other Cityscapes configs here: the re-run in UniMatch's code. 4 GPUs with 2 + 2 images each.
 _base_ = [
     '../_base_/models/deeplabv3plus_r101_unimatch_cityscapes.py',
     '../_base_/datasets/cityscapes_unimatch.py',
@@ -18,6 +18,12 @@ model = dict(
     semi_test_cfg=dict(predict_on='student'),
 )
 custom_hooks = [*_base_.custom_hooks, dict(type='IterationHook')]
+train_dataloader = dict(
+    dataset=dict(
+        labeled=dict(ann_file='splits/cps/372/labeled.txt'),
+        unlabeled=dict(ann_file='splits/cps/372/unlabeled.txt'),
+    )
+)
 optim_wrapper = dict(optimizer=dict(lr=0.005, weight_decay=1e-4))
 auto_scale_lr = dict(base_batch_size=16)
 

@@ -1,5 +1,5 @@
-# UniMatch, Cityscapes 1/8 (372 labelled, 2603 unlabelled, lists of U2PL), and the lead of the other
-# Cityscapes configs here: the settings of the paper and its code. 4 GPUs with 2 + 2 images each; hard
+# UniMatch, Cityscapes 1/8 (372 labelled, 2603 unlabelled, lists of CPS, which are UniMatch's), and the lead of
+# the other Cityscapes configs here: the settings of the paper and its code. 4 GPUs with 2 + 2 images each; hard
 # example mining acts on each GPU's images.
 _base_ = [
     '../_base_/models/deeplabv3plus_r101_unimatch_cityscapes.py',
@@ -21,7 +21,9 @@ model = dict(
 custom_hooks = [*_base_.custom_hooks, dict(type='IterationHook')]
 train_dataloader = dict(
     dataset=dict(
+        labeled=dict(ann_file='splits/cps/372/labeled.txt'),
         unlabeled=dict(
+            ann_file='splits/cps/372/unlabeled.txt',
             # A second strong view, drawn like the first.
             pipeline=[
                 *_base_.unlabeled_pipeline[:-1],
