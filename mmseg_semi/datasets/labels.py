@@ -12,8 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
+
+from .files import open_image
 
 VOID = 255
 _VALUES = 256
@@ -58,7 +59,7 @@ def read_values(path: str) -> np.ndarray:
         ValueError: it is truncated or no image, or not an 8-bit image with one channel or a palette.
     """
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             if image.mode not in _INDEX_MODES:
                 raise ValueError(
                     f'{path} has mode {image.mode}: a mask must be an 8-bit image with one channel (or a '

@@ -13,10 +13,9 @@ from typing import NamedTuple
 import numpy as np
 from mmcv.transforms import LoadAnnotations, LoadImageFromFile
 from mmseg.registry import DATASETS
-from PIL import Image
 
 from .children import check_files_exist, file_loaders, image_paths
-from .files import missing_files, real_paths
+from .files import missing_files, open_image, real_paths
 from .fingerprints import identify
 from .labels import count_classes, survey_masks, values_beyond
 from .paths import check_data_paths
@@ -246,7 +245,7 @@ def _first(problems: list[str], what: str) -> list[str]:
 def image_size(path: str) -> tuple[int, int] | None:
     """(height, width) of an image as mmcv loads it, by its header; None where it cannot be told."""
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             width, height = image.size
             turned = image.getexif().get(_ORIENTATION, 1) >= 5
     except (OSError, SyntaxError, ValueError):
