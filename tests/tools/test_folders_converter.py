@@ -4,6 +4,7 @@ import shutil
 import numpy as np
 import pytest
 from converters import Converter, read, save, snapshot
+from PIL import Image
 
 folders = Converter('folders')
 
@@ -168,8 +169,6 @@ def test_one_bit_masks(tmp_path):
 
 
 def test_rgb_turns_and_converts(tmp_path, capsys):
-    from PIL import Image
-
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by 90 degrees, as mmcv does it
     (tmp_path / 'images').mkdir()
@@ -183,6 +182,17 @@ def test_rgb_turns_and_converts(tmp_path, capsys):
     folders(*command(tmp_path, '--rgb'))
     assert read(tmp_path / 'out/img_dir/train/a.png').shape == (6, 4, 3)
     assert (read(tmp_path / 'out/img_dir/train/b.png') == (10, 20, 30)).all()
+
+
+def test_a_turned_tiff(tmp_path):
+    """Pillow turns the size of these itself, so that an entry of EXIF is not to be obeyed twice."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    (tmp_path / 'images').mkdir()
+    Image.new('RGB', (6, 4)).save(tmp_path / 'images/a.tif', exif=exif)
+    save(tmp_path / 'masks/a.png', np.ones((6, 4), np.uint8))
+    folders(*command(tmp_path, '--rgb'))
+    assert read(tmp_path / 'out/img_dir/train/a.png').shape == (6, 4, 3)
 
 
 def orphan(root):
