@@ -19,10 +19,9 @@ from mmengine.config import Config
 from tqdm import tqdm
 
 from .children import build_child
-from .files import open_image, real_paths
+from .files import image_size, open_image, real_paths
 from .labels import VOID, MaskSurvey, count_classes, survey_masks, values_beyond
 from .preparation import decoding
-from .split_check import image_size
 from .transforms.checks import CheckImageFile, with_file_checks
 
 _SHOWN = 5
@@ -298,10 +297,10 @@ def _look_at(path: str, loader, rgb: bool, quick: bool) -> tuple:
 
 def _header(path: str, loader) -> tuple[str, tuple[int, int] | None]:
     """Kind of the file in words, and (height, width) as it is loaded; None where Pillow cannot tell."""
-    turned = loader.color_type in ('color', 'grayscale') and loader.imdecode_backend != 'tifffile'
+    turning = loader.color_type in ('color', 'grayscale') and loader.imdecode_backend != 'tifffile'
     try:
         with open_image(path) as image:
-            size = image_size(path) if turned else (image.height, image.width)
+            size = image_size(path) if turning else (image.height, image.width)
             return f'{image.format} {image.mode}', size
     except OSError:
         return path.rpartition('.')[2].upper(), None

@@ -26,7 +26,6 @@ TRAINED_ON = ('labelled', 'unlabelled')
 FRAMES = 60
 """Frame numbers up to which two images count as neighbours: two seconds of usual video."""
 _ORIENTATION = 274  # EXIF; from 5 on it turns height into width
-_TIFF_WIDTH, _TIFF_HEIGHT = 0x0100, 0x0101
 
 
 class Report(NamedTuple):
@@ -248,10 +247,8 @@ def image_size(path: str) -> tuple[int, int] | None:
     try:
         with open_image(path) as image:
             width, height = image.size
-            if image.format == 'TIFF':  # some versions of Pillow have turned the size already
-                width, height = image.tag_v2[_TIFF_WIDTH], image.tag_v2[_TIFF_HEIGHT]
             turned = image.getexif().get(_ORIENTATION, 1) >= 5
-    except (OSError, SyntaxError, ValueError, KeyError):
+    except (OSError, SyntaxError, ValueError):
         return None
     return (width, height) if turned else (height, width)
 

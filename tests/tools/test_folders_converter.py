@@ -1,10 +1,14 @@
 import json
 import shutil
+import struct
+import zlib
 
 import numpy as np
 import pytest
 from converters import Converter, read, save, snapshot
 from PIL import Image
+
+from mmseg_semi.datasets import UnlabeledDataset, files
 
 folders = Converter('folders')
 
@@ -184,15 +188,17 @@ def test_rgb_turns_and_converts(tmp_path, capsys):
     assert (read(tmp_path / 'out/img_dir/train/b.png') == (10, 20, 30)).all()
 
 
-def test_a_turned_tiff(tmp_path):
-    """Pillow turns the size of these itself, so that an entry of EXIF is not to be obeyed twice."""
+def test_turned_files_of_each_kind(tmp_path):
+    """Of TIFF files Pillow turns the size itself: an entry of EXIF is not to be obeyed twice."""
     exif = Image.Exif()
     exif[0x0112] = 6
     (tmp_path / 'images').mkdir()
-    Image.new('RGB', (6, 4)).save(tmp_path / 'images/a.tif', exif=exif)
-    save(tmp_path / 'masks/a.png', np.ones((6, 4), np.uint8))
+    for ending in ('tif', 'png', 'webp'):
+        Image.new('RGB', (6, 4)).save(tmp_path / f'images/{ending}.{ending}', exif=exif)
+        save(tmp_path / f'masks/{ending}.png', np.ones((6, 4), np.uint8))
     folders(*command(tmp_path, '--rgb'))
-    assert read(tmp_path / 'out/img_dir/train/a.png').shape == (6, 4, 3)
+    for ending in ('tif', 'png', 'webp'):
+        assert read(tmp_path / f'out/img_dir/train/{ending}.png').shape == (6, 4, 3)
 
 
 def orphan(root):
@@ -405,8 +411,6 @@ def test_folders_behind_links_are_searched_once_each(data, capsys):
 
 
 def test_whatever_is_laid_out_as_unlabelled_is_trained_on(data, capsys):
-    from mmseg_semi.datasets import UnlabeledDataset
-
     endings = ('bmp', 'tif', 'TIFF', 'webp', 'jpeg')
     for ending in endings:
         save(data / f'images/new_{ending}.{ending}', np.zeros((4, 6, 3), np.uint8))
@@ -449,3 +453,16 @@ def test_a_target_that_cannot_be_a_folder_is_one_sentence(data):
     sentence = folders.error(*command(data))
     assert f'{data}/out' in sentence
     assert 'a file stands where a folder is needed, move it or name another target.' in sentence
+
+
+def test_images_beyond_the_limit_of_pillow(data, monkeypatch):
+    """179 million pixels, here 10; very large images are what sliding windows are for."""
+    monkeypatch.setattr(files, 'MAX_PIXELS', 20)
+    assert 'is more than the 20 pixels that OpenCV decodes' in folders.error(*command(data))
+    huge = bytearray((data / 'images/s4.png').read_bytes())
+    huge[16:24] = struct.pack('>II', 20000, 20000)
+    huge[29:33] = struct.pack('>I', zlib.crc32(huge[12:29]))
+    (data / 'images/s4.png').write_bytes(huge)
+    monkeypatch.undo()
+    folders(*command(data))  # of an image that is copied, no pixel is decoded
+    assert files.image_size(str(data / 'out/img_dir/unlabeled/s4.png')) == (20000, 20000)

@@ -32,7 +32,7 @@ import numpy as np
 from PIL import ImageOps, UnidentifiedImageError
 
 from mmseg_semi.datasets.color_map import ColorMap, decode, read_color_map
-from mmseg_semi.datasets.files import open_image, real_paths
+from mmseg_semi.datasets.files import image_size, open_image, real_paths
 from mmseg_semi.datasets.preparation import (
     VOID,
     PreparationError,
@@ -44,7 +44,6 @@ from mmseg_semi.datasets.preparation import (
     run_converter,
     write_all,
 )
-from mmseg_semi.datasets.split_check import image_size
 from mmseg_semi.datasets.splits import make_partition
 from mmseg_semi.datasets.transforms.checks import CheckImageFile
 from mmseg_semi.datasets.unlabeled import IMAGE_ENDINGS
