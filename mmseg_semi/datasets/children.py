@@ -168,7 +168,10 @@ def with_checks(kind: str, child, num_classes: int | None, modes: bool = True):
 
 
 def warn_of_shared_images(labeled: Sequence[str], others: Sequence[str], consequence: str) -> None:
-    """Log the paths that are in both lists, links resolved; ``consequence`` ends the sentence."""
+    """Log the paths that are in both lists, links resolved; ``consequence`` ends the sentence.
+
+    No error: see :func:`mmseg_semi.datasets.split_check.is_partition`.
+    """
     known = set(real_paths(labeled))
     both = [path for path, real in zip(others, real_paths(others), strict=True) if real in known]
     if both:

@@ -145,8 +145,8 @@ def is_partition(parts: Mapping) -> bool:
     """Whether labelled and unlabelled images are the two lists of one folder, as every partition of ours is.
 
     Only then an image in both is a mistake. Elsewhere it is a warning, here, in ``tools/check_data.py`` and in
-    training: a folder of all images, or the list of the whole training set, is a usual unlabelled set (in GPS's
-    variant and in iMAS's code the labelled images are in it, too), and no result is falsified by it.
+    training: a folder of all images, or the list of the whole training set, is a usual one (GPS-dagger
+    adds the labelled images to it), and no result is falsified by it.
     """
     lists = [getattr(parts.get(name), 'ann_file', '') or '' for name in TRAINED_ON]
     return all(lists) and len({osp.realpath(osp.dirname(path)) for path in lists}) == 1
