@@ -54,7 +54,7 @@ def add_image_arguments(parser: argparse.ArgumentParser) -> None:
         '--img-suffix',
         nargs='+',
         metavar='SUFFIX',
-        help='ending(s) of the images (default: .jpg .jpeg .png)',
+        help='ending(s) of the images (default: .jpg .jpeg .png .bmp .tif .tiff .webp)',
     )
     parser.add_argument(
         '--batch-size',

@@ -1129,6 +1129,7 @@ def test_rows_of_gps_ablation_build():
         assert model.semi_train_cfg['cutmix'] is None
         # As many images are learnt as with CutMix, so epochs are as long.
         assert (sampler.labeled, sampler.unlabeled, cfg.train_dataloader.batch_size) == (2, 2, 4)
+        assert sampler.unlabeled_streams == 1
         assert cfg.train_cfg.max_iters == 34 * 1157
         switches.append(tuple(model.semi_train_cfg[key] for key in ('gps', 'cps', 'fps', 'update')))
     on, off, two = True, False, 'alternating'

@@ -42,11 +42,12 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def main(arguments: list[str] | None = None) -> None:
     options = parse_args(arguments)
+    sys.stdout.reconfigure(errors='backslashreplace')  # names of files need not be UTF-8
     with one_sentence_errors():
         cfg = load_config(options)
         init_default_scope(cfg.get('default_scope') or 'mmseg')
         report = check_data(cfg, options.workers, options.quick)
-    print('\n'.join(report.lines()))
+        print('\n'.join(report.lines()))
     if report.num_problems:
         sys.exit(1)
 

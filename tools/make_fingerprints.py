@@ -23,6 +23,7 @@ from mmseg_semi.datasets.fingerprints import (
     Published,
     describe,
     image_names,
+    read_registry,
     registry_text,
 )
 from mmseg_semi.datasets.split_lists import read_list
@@ -95,6 +96,22 @@ def find_lists(root: Path) -> list[Published]:
     ]
 
 
+def check_none_dropped(path: str, entries: list[Published]) -> None:
+    """Check that a registry file has no list, and no name of one, that ``entries`` lack.
+
+    Raises:
+        ValueError: it has, or it is no registry.
+    """
+    kept = {(entry.sha256, name) for entry in entries for name in entry.names}
+    old = read_registry(Path(path).read_bytes(), path)
+    dropped = [entry for entry in old if any((entry.sha256, n) not in kept for n in entry.names)]
+    if dropped:
+        raise ValueError(
+            f'{path} has {len(dropped)} lists that would be lost, or a name of theirs, the first is '
+            f'{dropped[0]}: give a ROOT with all of them, another --out, or --drop.'
+        )
+
+
 def _role(name: str) -> str | None:
     if 'unlabeled' in name:
         return None
@@ -122,6 +139,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--out', default=REGISTRY, metavar='FILE', help="the registry (default: the package's own)"
     )
+    parser.add_argument(
+        '--drop',
+        action='store_true',
+        help='leave out what FILE has and ROOT has not; otherwise nothing is written then',
+    )
     return parser.parse_args(argv)
 
 
@@ -129,6 +151,8 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     with one_sentence_errors():
         entries = find_lists(args.root)
+        if not args.drop and Path(args.out).exists():
+            check_none_dropped(args.out, entries)
         write_bytes(args.out, registry_text(entries).encode())
     names = sum(len(entry.names) for entry in entries)
     print(f'{args.out}: {len(entries)} lists under {names} names.')

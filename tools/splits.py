@@ -33,7 +33,14 @@ from mmseg_semi.datasets.split_check import (
     parts_of_config,
     relative_ids,
 )
-from mmseg_semi.datasets.split_lists import FORMATS, IdList, read_list
+from mmseg_semi.datasets.split_lists import (
+    FORMATS,
+    IdList,
+    check_writable,
+    dataset_name,
+    list_bytes,
+    read_list,
+)
 from mmseg_semi.datasets.splits import (
     balanced_order,
     cut_order,
@@ -46,13 +53,12 @@ from mmseg_semi.datasets.splits import (
 from mmseg_semi.self_training.output import make_folders, write_bytes
 
 LABELED, UNLABELED, MANIFEST = 'labeled.txt', 'unlabeled.txt', 'partition.json'
+BALANCED = ('masks', 'mask_suffix', 'num_classes', 'reduce_zero_label', 'min_pixels')
 
 
 # ------------------------------------------------------------------------------------ make
 def make(args: argparse.Namespace) -> None:
-    ids = _source_ids(args)
-    for path in args.exclude:
-        ids = sorted(set(ids).difference(_read(path, args).ids))
+    ids, excluded = _exclude(_source_ids(args), args)
     if args.balanced:
         pixels = _class_pixels(ids, args)
         orders = {s: balanced_order(ids, pixels, s, args.min_pixels) for s in args.seeds}
@@ -65,13 +71,15 @@ def make(args: argparse.Namespace) -> None:
             manifest = {
                 'method': 'balanced' if args.balanced else 'random',
                 'source': args.source,
+                **_reading(args),
+                **({'exclude': excluded} if excluded else {}),
                 'images': len(ids),
                 'sha256': order_free_hash(ids),
                 'seed': seed,
                 'size': str(size),
             }
             if args.balanced:
-                manifest.update(masks=args.masks, min_pixels=args.min_pixels)
+                manifest.update({name: getattr(args, name) for name in BALANCED})
             folder = Path(args.out) / size_name(size) / f'seed{seed}'
             partitions[folder] = (*cut_order(order, count), manifest)
     write_partitions(partitions, args.force)
@@ -80,8 +88,49 @@ def make(args: argparse.Namespace) -> None:
 def _source_ids(args: argparse.Namespace) -> list[str]:
     if not Path(args.source).is_dir():
         return _read(args.source, args).ids
-    images = UnlabeledDataset(img_dir=args.source, img_suffix=args.img_suffix)
-    return relative_ids(images, image_paths(images))
+    images = UnlabeledDataset(img_dir=args.source, img_suffix=args.img_suffix, serialize_data=False)
+    paths = image_paths(images)
+    for path in paths:
+        # Of an id, the datasets make a path with the ending as it is, or in capitals.
+        if not path.endswith((*images.img_suffix, *map(str.upper, images.img_suffix))):
+            raise ValueError(
+                f'{path!r} has an ending in mixed case, which no dataset finds by an id: rename it.'
+            )
+    ids = relative_ids(images, paths)
+    for name, path in zip(ids, paths, strict=True):
+        if name.lower().endswith(tuple(map(str.lower, images.img_suffix))):
+            raise ValueError(
+                f'{path!r} has two endings, so that its id {name!r} would be taken for a file name: rename it.'
+            )
+    return [dataset_name(name) for name in ids]
+
+
+def _exclude(ids: list[str], args: argparse.Namespace) -> tuple[list[str], list[dict]]:
+    """The ids that stay, and what each list of --exclude took away."""
+    excluded = []
+    for path in args.exclude:
+        listed = _read(path, args).ids
+        out = set(ids).intersection(listed)
+        if not out:
+            raise ValueError(
+                f'{path} excludes nothing, since none of its {len(listed)} images, such as {listed[0]}, is one '
+                f'of {args.source}, such as {ids[0] if ids else "none"}: give a list with the same ids, or '
+                'leave it out.'
+            )
+        ids = [name for name in ids if name not in out]
+        print(f'{path}: {len(out)} of {len(listed)} listed images are left out')
+        excluded.append({'list': path, 'images': len(out), 'sha256': order_free_hash(out)})
+    return ids, excluded
+
+
+def _reading(args: argparse.Namespace) -> dict:
+    """How source and excluded lists are read, for the manifest."""
+    reading = {'img_suffix': list(args.img_suffix)} if Path(args.source).is_dir() else {}
+    if args.format != 'auto':
+        reading['format'] = args.format
+    if args.images is not None:
+        reading['paths_begin_with'] = args.images
+    return reading
 
 
 def _class_pixels(ids: list[str], args: argparse.Namespace):
@@ -154,16 +203,21 @@ def _unlabeled(source: Path, labeled_path: Path, labeled: IdList, args) -> tuple
 
 def _same_dataset(path, labeled: IdList, args) -> IdList:
     other = _read(path, args)
-    if (other.dataset, other.split) != (labeled.dataset, labeled.split) and labeled.split:
+    pairs = ((other.dataset, labeled.dataset), (other.split, labeled.split))
+    if any(one and two and one != two for one, two in pairs):
+        theirs, ours = (f'{of.dataset} {of.split}'.strip() for of in (other, labeled))
         raise ValueError(
-            f'{path} lists {other.dataset or "unknown"} {other.split} images and the labelled list '
-            f'{labeled.dataset} {labeled.split} ones: give the two lists of one partition.'
+            f'{path} lists {theirs} images and the labelled list {ours} ones: give the two lists of one '
+            'partition.'
         )
     return other
 
 
 def _read(path, args: argparse.Namespace) -> IdList:
-    return read_list(str(path), args.format, args.images)
+    kind = args.format
+    if kind == 'auto' and args.images is None and Path(path).with_name(MANIFEST).is_file():
+        kind = 'ids'  # we wrote it, maybe with blanks and commas in its names
+    return read_list(str(path), kind, args.images)
 
 
 # ------------------------------------------------------------------------------------ what is written
@@ -175,7 +229,7 @@ def write_partitions(partitions: dict, force: bool) -> None:
         force: replaces what is there.
 
     Raises:
-        ValueError: a folder holds another partition.
+        ValueError: a folder holds another partition or another manifest, or an id is none that a list can hold.
     """
     contents, stale = {}, []
     for folder, (labeled, unlabeled, manifest) in partitions.items():
@@ -186,32 +240,52 @@ def write_partitions(partitions: dict, force: bool) -> None:
                 n: {'images': len(i), 'sha256': order_free_hash(i)} for n, i in lists.items()
             },
         }
-        texts = {name: ''.join(f'{i}\n' for i in ids).encode() for name, ids in lists.items()}
-        contents[folder] = texts, (json.dumps(manifest, indent=1) + '\n').encode()
-        for name, text in texts.items():
-            path = folder / name
-            if not force and path.exists() and path.read_bytes() != text:
-                raise ValueError(_another(path))
+        for listed in lists.values():
+            check_writable(listed)
+        texts = {name: list_bytes(ids) for name, ids in lists.items()}
+        texts[MANIFEST] = (json.dumps(manifest, indent=1) + '\n').encode()
+        contents[folder] = texts
         if UNLABELED not in texts and (folder / UNLABELED).exists():
-            if not force:
-                raise ValueError(_another(folder / UNLABELED))
             stale.append(folder / UNLABELED)
+        for path, text in ((folder / name, text) for name, text in texts.items()):
+            # The lists first: that they differ says more than that their manifests do.
+            if not force and path.exists() and path.read_bytes() != text:
+                raise ValueError(_another(path, manifest))
+            if not force and stale:
+                raise ValueError(_another(stale[0], manifest))
     for path in stale:
         path.unlink()
-    for folder, (texts, manifest) in contents.items():
+    for folder, texts in contents.items():
         same = all(
             (folder / n).exists() and (folder / n).read_bytes() == t for n, t in texts.items()
         )
-        if not same or not (folder / MANIFEST).exists():
+        if not same:
             make_folders([str(folder / MANIFEST)])
-            for name, content in {**texts, MANIFEST: manifest}.items():
+            for name, content in texts.items():
                 write_bytes(str(folder / name), content)
-        counts = ' + '.join(str(text.count(b'\n')) for text in texts.values())
+        lists = (text for name, text in texts.items() if name != MANIFEST)
+        counts = ' + '.join(str(text.count(b'\n')) for text in lists)
         print(f'{folder}: {counts} images{", the same as before" if same else ""}')
 
 
-def _another(path: Path) -> str:
-    return f'{path} holds another list: give --force to replace it, or another folder.'
+def _another(path: Path, manifest: dict) -> str:
+    """What stands in the way."""
+    what = 'another list' if path.name != MANIFEST else _difference(path, manifest)
+    return f'{path} holds {what}: give --force to replace it, or another folder.'
+
+
+def _difference(path: Path, manifest: dict) -> str:
+    """The first entry of a manifest of ours that differs; what else the file is."""
+    try:
+        old = json.loads(path.read_bytes())
+    except ValueError:
+        old = None
+    if not isinstance(old, dict) or 'lists' not in old:
+        return 'no manifest of a partition'
+    for key in {**old, **manifest}:
+        if old.get(key) != manifest.get(key):
+            return f'{key}={old.get(key)!r}, and this partition has {key}={manifest.get(key)!r}'
+    return 'the manifest of this partition in another form'
 
 
 # ------------------------------------------------------------------------------------ identify
@@ -233,7 +307,8 @@ def check(args: argparse.Namespace) -> int:
     report = Report([], [], [])
     init_default_scope('mmseg')
     configs = _configs_of_arguments(args) if args.config is None else _configs_of_config(args)
-    check_parts(build_parts(configs, report), report, args.frames)
+    called = True if args.labeled is not None and args.unlabeled is not None else None
+    check_parts(build_parts(configs, report), report, args.frames, partition=called)
     for fact in report.facts:
         print(fact)
     for word, sentences in (('warning', report.warnings), ('error', report.errors)):
@@ -308,7 +383,42 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
     for add in (_add_make, _add_import, _add_identify, _add_check):
         add(commands)
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    _refuse_ignored(commands.choices[args.command], args)
+    return args
+
+
+def _refuse_ignored(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """End with one sentence if an argument was given that another one, or none, makes void."""
+
+    def refuse(names, why):
+        given = [name for name in names if getattr(args, name) != parser.get_default(name)]
+        if given:
+            options = ', '.join(f'--{name.replace("_", "-")}' for name in given)
+            parser.error(f'{options} would be ignored {why}')
+
+    masks = ('num_classes', 'mask_suffix', 'reduce_zero_label')
+    if args.command == 'make' and not args.balanced:
+        refuse(('masks', *masks, 'min_pixels'), 'without --balanced: give it, or leave them out.')
+    if args.command == 'make' and not Path(args.source).is_dir():
+        refuse(('img_suffix',), f'since {args.source} is no folder: leave it out.')
+    elif args.command == 'make' and not args.exclude:
+        refuse(('format', 'images'), f'since {args.source} is a folder: leave them out.')
+    if args.command != 'check':
+        return
+    if args.config is not None:
+        lists = ('labeled', 'unlabeled', 'val')
+        folders = ('images', 'masks', 'unlabeled_images', 'val_images', 'val_masks')
+        refuse(
+            (*lists, *folders, 'img_suffix', *masks),
+            'with --config, which names them itself: leave them out, or override it by --cfg-options.',
+        )
+    else:
+        refuse(('cfg_options',), 'without --config: give it, or leave them out.')
+        if args.val is None and args.val_images is None:
+            refuse(('val_masks',), 'without validation images: give --val or --val-images.')
+        if args.masks is None and args.val_masks is None:
+            refuse(masks, 'without masks: give --masks.')
 
 
 def _add_make(commands) -> None:
@@ -372,17 +482,18 @@ def _add_import(commands) -> None:
         'source', help='folder with labeled.txt and unlabeled.txt, or the labelled list alone'
     )
     parser.add_argument('out', help='folder of the partition')
-    parser.add_argument(
+    half = parser.add_mutually_exclusive_group()
+    half.add_argument(
         '--unlabeled',
         metavar='LIST',
         help="the unlabelled list (default: that of SOURCE's name with 'unlabeled' for 'labeled')",
     )
-    parser.add_argument(
+    half.add_argument(
         '--rest-of',
         metavar='LIST',
         help='list of all images: those that are not labelled are unlabelled',
     )
-    parser.add_argument('--labeled-only', action='store_true', help='write no unlabelled list')
+    half.add_argument('--labeled-only', action='store_true', help='write no unlabelled list')
     parser.add_argument('--force', action='store_true', help='replace lists that differ')
     _add_list_arguments(parser)
 
@@ -410,8 +521,8 @@ def _add_check(commands) -> None:
     parser = commands.add_parser(
         'check',
         help='look for what is wrong with a partition',
-        description='Check that labelled, unlabelled and validation images are disjoint, that all files exist '
-        'and all labels are within range; print the classes of the labelled images; warn of neighbouring '
+        description='Check that labelled, unlabelled and validation images are disjoint, that all files can be '
+        'read and all labels are within range; print the classes of the labelled images; warn of neighbouring '
         'frames of a video. Errors make the exit code 1, warnings do not.',
     )
     parser.add_argument('--config', help='config of a training, which names all that follows')
@@ -453,7 +564,10 @@ def _add_mask_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_list_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        '--format', choices=['auto', *FORMATS], default='auto', help='of the lists (default: auto)'
+        '--format',
+        choices=['auto', *FORMATS],
+        default='auto',
+        help="of the lists (default: auto; 'ids' beside a partition.json)",
     )
     parser.add_argument(
         '--images',

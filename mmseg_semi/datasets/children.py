@@ -46,8 +46,14 @@ def sample_randomness(seed: int, *key: int) -> Iterator[None]:
         torch.default_generator.set_state(states[2])
 
 
-def build_child(kind: str, child, may_be_empty: bool = False):
-    """The initialised child; ValueError or FileNotFoundError in one sentence when it has no images."""
+def build_child(
+    kind: str, child, may_be_empty: bool = False, name: str | None = None, key: str | None = None
+):
+    """The initialised child; ValueError or FileNotFoundError in one sentence when it has no images.
+
+    Messages call it ``name`` and say that ``key`` of the config has it; without these, what ``kind`` says.
+    """
+    name, key = name or NAMES[kind], key or f'train_dataloader.dataset.{kind}'
     if isinstance(child, Mapping):
         check_data_paths(child)
         try:
@@ -58,28 +64,27 @@ def build_child(kind: str, child, may_be_empty: bool = False):
             # mmengine serialises an empty list of samples into numpy's complaint.
             if 'need at least one array' not in str(error):
                 raise
-            raise ValueError(_empty(kind, child)) from None
+            raise ValueError(_empty(name, key, child)) from None
     elif hasattr(child, 'full_init'):
         child.full_init()
     if not hasattr(child, '__len__') or not hasattr(child, 'get_data_info'):
         raise ValueError(
-            f'train_dataloader.dataset.{kind}={child!r} is not a dataset: give the config of the '
-            f'{NAMES[kind]} dataset.'
+            f'{key}={child!r} is not a dataset: give the config of the {name} dataset.'
         )
     if len(child) == 0 and not may_be_empty:
-        raise ValueError(_empty(kind, child))
+        raise ValueError(_empty(name, key, child))
     return child
 
 
-def _empty(kind: str, child) -> str:
+def _empty(name: str, key: str, child) -> str:
     get = child.get if isinstance(child, Mapping) else lambda key, _: getattr(child, key, None)
     settings = {
         key: get(key, None) for key in ('data_root', 'ann_file', 'data_prefix', 'img_suffix')
     }
     said = ', '.join(f'{key}={value!r}' for key, value in settings.items() if value)
     return (
-        f'The {NAMES[kind]} dataset has no image ({said or "no path is set"}): correct these settings of '
-        f'train_dataloader.dataset.{kind}, or put at least one image there.'
+        f'The {name} dataset has no image ({said or "no path is set"}): correct these settings of '
+        f'{key}, or put at least one image there.'
     )
 
 
@@ -163,7 +168,10 @@ def with_checks(kind: str, child, num_classes: int | None, modes: bool = True):
 
 
 def warn_of_shared_images(labeled: Sequence[str], others: Sequence[str], consequence: str) -> None:
-    """Log the paths that are in both lists, links resolved; ``consequence`` ends the sentence."""
+    """Log the paths that are in both lists, links resolved; ``consequence`` ends the sentence.
+
+    No error: see :func:`mmseg_semi.datasets.split_check.is_partition`.
+    """
     known = set(real_paths(labeled))
     both = [path for path, real in zip(others, real_paths(others), strict=True) if real in known]
     if both:

@@ -6,6 +6,7 @@ import csv
 import json
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -197,13 +198,23 @@ def decode(rgb: np.ndarray, colors: ColorMap) -> tuple[np.ndarray, dict[tuple[in
         tuple: uint8 (H, W), 255 where void or unknown, and the unknown colours with the number of
         their pixels, most frequent first.
     """
-    known = {int(code(np.array(c))): i for i, c in enumerate(colors.palette)}
-    known |= dict.fromkeys((int(code(np.array(c))) for c in colors.void), VOID)
-    found, inverse, counts = np.unique(code(rgb), return_inverse=True, return_counts=True)
-    label = np.array([known.get(int(c), VOID) for c in found], dtype=np.uint8)[inverse]
-    unknown = {
-        (int(c) >> 16, int(c) >> 8 & 255, int(c) & 255): int(n)
-        for c, n in zip(found, counts, strict=True)
-        if int(c) not in known
-    }
-    return label.reshape(rgb.shape[:2]), dict(sorted(unknown.items(), key=lambda item: -item[1]))
+    label = _table(colors)[code(rgb)]
+    unknown = {}
+    if (label < 0).any():
+        found, counts = np.unique(code(rgb[label < 0]), return_counts=True)
+        unknown = {
+            (int(c) >> 16, int(c) >> 8 & 255, int(c) & 255): int(n)
+            for c, n in zip(found, counts, strict=True)
+        }
+        label = np.where(label < 0, VOID, label)
+    return label.astype(np.uint8), dict(sorted(unknown.items(), key=lambda item: -item[1]))
+
+
+@lru_cache(maxsize=1)
+def _table(colors: ColorMap) -> np.ndarray:
+    """int16 (2 ** 24,): the index of each :func:`code`, 255 for void and -1 for what is unknown."""
+    table = np.full(1 << 24, -1, dtype=np.int16)
+    table[code(np.array(colors.palette))] = np.arange(len(colors.palette))
+    if colors.void:
+        table[code(np.array(colors.void))] = VOID
+    return table

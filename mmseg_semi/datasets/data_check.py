@@ -7,6 +7,7 @@ print('\\n'.join(report.lines()))
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,16 +16,17 @@ from dataclasses import dataclass, field
 import numpy as np
 from mmcv.transforms import LoadAnnotations, LoadImageFromFile
 from mmengine.config import Config
-from PIL import Image
 from tqdm import tqdm
 
 from .children import build_child
-from .files import real_paths
+from .files import image_size, open_image, real_paths
 from .labels import VOID, MaskSurvey, count_classes, survey_masks, values_beyond
+from .preparation import decoding
 from .transforms.checks import CheckImageFile, with_file_checks
 
 _SHOWN = 5
-_BITS = {'1': 1, 'I': 32, 'F': 32}
+_PATHS = ('img_path', 'seg_map_path')
+_REMEDY = 'replace it, or take it out of the list'
 
 
 @dataclass
@@ -164,7 +166,7 @@ def _check_set(name, key, config, check, *, workers, quick, quiet) -> SetReport:
     report = SetReport(name, key)
     kind = 'unlabeled' if name == 'unlabelled' else 'labeled'
     try:
-        dataset = build_child(kind, config)
+        dataset = build_child(kind, config, name=name, key=key)
     except (OSError, ValueError) as error:
         report.summary.append('not there, see below')
         report.add_problems('set that cannot be built', [str(error)])
@@ -178,6 +180,7 @@ def _check_set(name, key, config, check, *, workers, quick, quiet) -> SetReport:
         report.summary.append(f'{len(infos) - len(files)} of them are no local files: not checked')
     if not files:
         return report
+    report.warnings += _left_out(dataset, infos)
     transforms = _transforms(dataset)
     paths = [info['img_path'] for info in files]
     report.images = images = survey_images(paths, transforms, name, workers, quick, quiet)
@@ -193,6 +196,28 @@ def _check_set(name, key, config, check, *, workers, quick, quiet) -> SetReport:
     elif name != 'unlabelled':
         report.warnings.append('no LoadAnnotations in the pipeline: masks are not checked.')
     return report
+
+
+def _left_out(dataset, infos) -> list[str]:
+    """A sentence on the files of a searched folder that are not among the images of the dataset."""
+    folder = (getattr(dataset, 'data_prefix', None) or {}).get('img_path') or ''
+    whole = getattr(dataset, '_indices', None) is None and not getattr(dataset, 'ann_file', '')
+    if not whole or not os.path.isdir(folder):
+        return []
+    taken = {os.path.normpath(info[key]) for info in infos for key in _PATHS if info.get(key)}
+    others = Counter(
+        os.path.splitext(name)[1] or name
+        for place, _, names in os.walk(folder, followlinks=True)
+        for name in names
+        if not name.startswith('.') and os.path.normpath(os.path.join(place, name)) not in taken
+    )
+    if not others:
+        return []
+    said = ', '.join(f'{count} {ending}' for ending, count in others.most_common(_SHOWN))
+    return [
+        f'{sum(others.values())} files of {folder} are not among its images ({said}): if they are images, set '
+        f'img_suffix={getattr(dataset, "img_suffix", None)!r} to what they end in.'
+    ]
 
 
 def _transforms(dataset) -> list:
@@ -243,24 +268,25 @@ def survey_images(
 
 def _look_at(path: str, loader, rgb: bool, quick: bool) -> tuple:
     """(size, kind, digest, why it is broken, why it is not as it should be) of one file."""
-    try:
-        CheckImageFile(rgb=False).transform(dict(img_path=path))
-    except (OSError, ValueError) as error:
-        return None, None, None, str(error), None
     unlike = None
+    try:
+        with decoding(path, _REMEDY):
+            CheckImageFile(rgb=False).transform(dict(img_path=path))
+            kind, size = _header(path, loader)
+    except ValueError as error:
+        return None, None, None, str(error), None
     if rgb:
         try:
             CheckImageFile(rgb=True).transform(dict(img_path=path))
         except ValueError as error:
             unlike = str(error)
-    kind, size = _header(path)
     if quick:
         return size, kind, None, None, unlike
     try:
         image = loader.transform(dict(img_path=path))['img']
     except Exception as error:  # of any decoder; what it says is the report
         reason = ' '.join(str(error).split()).rstrip('.') or type(error).__name__
-        said = f'{path} cannot be loaded ({reason}): replace it, or take it out of the list.'
+        said = f'{path} cannot be loaded ({reason}): {_REMEDY}.'
         return None, None, None, said, None
     channels = image.shape[2] if image.ndim == 3 else 1
     digest = hashlib.blake2b(np.ascontiguousarray(image).tobytes(), digest_size=16)
@@ -269,12 +295,14 @@ def _look_at(path: str, loader, rgb: bool, quick: bool) -> tuple:
     return image.shape[:2], loaded, digest.digest(), None, unlike
 
 
-def _header(path: str) -> tuple[str, tuple[int, int] | None]:
-    """Kind of the file in words, and (height, width) before any turning."""
+def _header(path: str, loader) -> tuple[str, tuple[int, int] | None]:
+    """Kind of the file in words, and (height, width) as it is loaded; None where Pillow cannot tell."""
+    turning = loader.color_type in ('color', 'grayscale') and loader.imdecode_backend != 'tifffile'
     try:
-        with Image.open(path) as image:
-            return f'{image.format} {image.mode}', (image.height, image.width)
-    except (OSError, Image.DecompressionBombError):
+        with open_image(path) as image:
+            size = image_size(path) if turning else (image.height, image.width)
+            return f'{image.format} {image.mode}', size
+    except OSError:
         return path.rpartition('.')[2].upper(), None
 
 
@@ -347,7 +375,7 @@ def _report_classes(report, masks: MaskSurvey, classes, reduce_zero_label: bool,
         )
     if not total:
         return
-    empty = int((count.pixels.sum(1) == 0).sum() - len(masks.problems))
+    empty = int(((count.void > 0) & (count.pixels.sum(1) + count.beyond == 0)).sum())
     report.summary.append(
         f'{len(masks.paths) - len(masks.problems)} masks, void {count.void.sum() / total:.2%} of the pixels'
         + (f', {empty} masks are nothing but void' if empty else '')

@@ -1,7 +1,56 @@
-"""Cheap questions to the file system at start-up."""
+"""Files: which there are, asked cheaply at start-up, and images opened whatever their size."""
 
 import os
 from collections.abc import Iterable
+
+from PIL import Image
+
+_ORIENTATION, _TURNED = 0x0112, 5  # EXIF; from 5 on it turns height into width
+_TIFF_WIDTH, _TIFF_HEIGHT = 0x0100, 0x0101
+MAX_PIXELS = 1 << 30
+"""Pixels of the largest image that OpenCV decodes, and with it mmcv."""
+
+# Pillow, by which mmcv loads masks, calls what has more than 179 million pixels an attack; training takes crops
+# of larger images. Set here, so that the workers of loaders have it as well.
+if Image.MAX_IMAGE_PIXELS is not None:
+    Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, MAX_PIXELS)
+
+
+def open_image(file) -> Image.Image:
+    """Open an image of up to :data:`MAX_PIXELS` by Pillow; it is decoded when it is used.
+
+    Args:
+        file: path, or binary file.
+
+    Raises:
+        OSError: as Pillow raises it, and for larger images.
+    """
+    try:
+        image = Image.open(file)
+    except Image.DecompressionBombError as error:  # no OSError
+        raise OSError(f'{str(error).partition(",")[0]}: cut it into tiles') from None
+    if image.width * image.height > MAX_PIXELS:
+        image.close()
+        raise OSError(
+            f'{image.width}x{image.height} is more than the {MAX_PIXELS} pixels that OpenCV decodes: cut it '
+            'into tiles'
+        )
+    return image
+
+
+def image_size(path: str) -> tuple[int, int] | None:
+    """(height, width) of an image by its header, turned as mmcv turns it; None where it cannot be told."""
+    try:
+        with open_image(path) as image:
+            width, height = image.size
+            if image.format == 'TIFF':  # some versions of Pillow have turned the size already
+                width, height = image.tag_v2[_TIFF_WIDTH], image.tag_v2[_TIFF_HEIGHT]
+            # Of a PNG file without an entry Pillow would decode all pixels, to look behind them.
+            known = image.format != 'PNG' or 'exif' in image.info
+            turned = known and image.getexif().get(_ORIENTATION, 1) >= _TURNED
+    except (OSError, SyntaxError, ValueError, KeyError, TypeError):  # of broken bytes
+        return None
+    return (width, height) if turned else (height, width)
 
 
 class Folders:

@@ -181,12 +181,27 @@ def published(path: str = REGISTRY) -> tuple[Published, ...]:
         ValueError: it is no registry.
     """
     try:
-        with open(path, encoding='utf-8') as file:
-            return tuple(map(_read_entry, json.load(file)['lists']))
+        with open(path, 'rb') as file:
+            content = file.read()
     except FileNotFoundError:
         raise FileNotFoundError(
             f'{path} does not exist: make it by tools/make_fingerprints.py, or install the package again.'
         ) from None
+    return read_registry(content, path)
+
+
+def read_registry(content: bytes, path: str) -> tuple[Published, ...]:
+    """The lists of the content of a registry file.
+
+    Args:
+        content: of the file.
+        path: its name, for errors.
+
+    Raises:
+        ValueError: it is no registry.
+    """
+    try:
+        return tuple(map(_read_entry, json.loads(content)['lists']))
     except (KeyError, TypeError, ValueError, AttributeError):
         raise ValueError(
             f'{path} is no registry of partitions: make it by tools/make_fingerprints.py.'

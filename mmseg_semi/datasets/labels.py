@@ -12,11 +12,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
+
+from .files import open_image
 
 VOID = 255
 _VALUES = 256
+_COUNTED_AT_ONCE = 1 << 24
 _INDEX_MODES = ('1', 'L', 'P')
 
 
@@ -58,13 +60,13 @@ def read_values(path: str) -> np.ndarray:
         ValueError: it is truncated or no image, or not an 8-bit image with one channel or a palette.
     """
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             if image.mode not in _INDEX_MODES:
                 raise ValueError(
                     f'{path} has mode {image.mode}: a mask must be an 8-bit image with one channel (or a '
                     f'palette) whose values are class indices or {VOID}, convert it.'
                 )
-            return np.array(image).astype(np.uint8)
+            return np.array(image).astype(np.uint8, copy=False)
     except FileNotFoundError:
         raise FileNotFoundError(
             f'{path} does not exist: restore the mask, or take its image out of the list.'
@@ -105,7 +107,9 @@ def _summary(path: str) -> tuple[np.ndarray, tuple[int, int]] | str:
         values = read_values(path)
     except (OSError, ValueError) as error:
         return str(error)
-    return np.bincount(values.ravel(), minlength=_VALUES), values.shape
+    # In parts, since numpy counts with 8 bytes for a pixel.
+    parts = np.array_split(values.ravel(), 1 + values.size // _COUNTED_AT_ONCE)
+    return sum(np.bincount(part, minlength=_VALUES) for part in parts), values.shape
 
 
 def meaning_of_values(

@@ -9,6 +9,8 @@ import os.path as osp
 
 from mmseg.registry import DATASETS
 
+from .split_lists import check_list_text
+
 # Dataset class -> what people call it and the section of docs/datasets.md that prepares it.
 KNOWN = {
     'PascalVOCDataset': ('Pascal VOC 2012', 'pascal-voc-2012'),
@@ -16,11 +18,12 @@ KNOWN = {
     'CamVidDataset': ('CamVid', 'camvid'),
 }
 UNKNOWN = ('The dataset', 'your-own-images')
+LISTS = ('.txt', '.lst', '')  # endings of lists of images; others may be of any kind
 WRAPPED = ('labeled', 'unlabeled', 'dataset')  # keys that hold one dataset's config
 
 
 def check_data_paths(dataset, title=None):
-    """Check that the files and folders which a dataset config names exist.
+    """Check that the files and folders which a dataset config names exist, and its list is text.
 
     Args:
         dataset (dict): Config of a dataset; wrappers (``dataset``, ``datasets``, ``labeled``,
@@ -31,6 +34,7 @@ def check_data_paths(dataset, title=None):
 
     Raises:
         FileNotFoundError: One sentence with the dataset, the key, the path and the remedy.
+        ValueError: The list is no UTF-8, or has a byte order mark which the dataset would read as a name.
     """
     # The unlabelled half of a known dataset has a type that says nothing of what it holds.
     labeled = dataset.get('labeled')  # a bool in ShapesDataset's config
@@ -43,8 +47,12 @@ def check_data_paths(dataset, title=None):
             check_data_paths(child, name)
     elif not dataset.get('backend_args'):
         for key, path, exists in _paths(dataset):
-            if '://' not in path and not exists(path):
+            if '://' in path:
+                continue
+            if not exists(path):
                 raise FileNotFoundError(missing(name, key, path))
+            if key == 'ann_file' and osp.isfile(path) and osp.splitext(path)[1] in LISTS:
+                check_list_text(path, marked=_class_name(dataset) == 'UnlabeledDataset')
 
 
 def missing(name, key, path):

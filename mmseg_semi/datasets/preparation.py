@@ -7,19 +7,36 @@ completes what an earlier run left, and a file that somebody else made stays as 
 from __future__ import annotations
 
 import argparse
+import errno
 import io
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from .files import open_image
+
 VOID = 255
 """Label of the pixels that no class owns."""
+_AGAIN = 'then run the command again, which goes on where it stopped'
+_DISK_REMEDIES = {
+    errno.ENOSPC: f'free some space, {_AGAIN}',
+    errno.EDQUOT: f'free some space, {_AGAIN}',
+    errno.EACCES: 'get the right to read or write it, or name another path',
+    errno.EPERM: 'get the right to read or write it, or name another path',
+    errno.EROFS: 'name a target that can be written',
+    errno.ENOTDIR: 'a file stands where a folder is needed, move it or name another target',
+    errno.EEXIST: 'a file stands where a folder is needed, move it or name another target',
+    errno.ENAMETOOLONG: 'shorten the name, or name another target',
+}
+_Item, _Result = TypeVar('_Item'), TypeVar('_Result')
 
 
 class PreparationError(ValueError):
@@ -36,6 +53,37 @@ def require_file(path: Path, remedy: str) -> None:
     """Raise PreparationError, whose sentence ends with ``remedy``, unless ``path`` is a file."""
     if not path.is_file():
         raise PreparationError(f'{path} does not exist: {remedy}.')
+
+
+def read_text(path: Path, remedy: str) -> str:
+    """The text of a list; PreparationError, whose sentence ends with ``remedy``, where there is none."""
+    require_file(path, remedy)
+    try:
+        return path.read_text(encoding='utf-8-sig')
+    except UnicodeDecodeError as error:
+        raise PreparationError(
+            f'{path} is no text in UTF-8 (byte {error.start} is {error.object[error.start]:#04x}): {remedy}.'
+        ) from None
+
+
+@contextmanager
+def decoding(path: Path, remedy: str) -> Iterator[None]:
+    """Whatever a decoder raises on broken bytes becomes a PreparationError that ends with ``remedy``."""
+    try:
+        yield
+    except PreparationError:
+        raise
+    except Exception as error:  # Pillow's plug-ins raise whatever the bytes lead them to
+        said = ' '.join(str(error).split()).rstrip('.') or type(error).__name__
+        if said.startswith(str(path)):  # a check's own sentence
+            raise PreparationError(f'{said}.') from None
+        raise PreparationError(f'{path} cannot be read as an image ({said}): {remedy}.') from None
+
+
+def read_image(path: Path, remedy: str) -> np.ndarray:
+    """The pixels of an image as Pillow has them; PreparationError as of :func:`decoding`."""
+    with decoding(path, remedy), open_image(path) as image:
+        return np.array(image)
 
 
 def check_counts(
@@ -84,7 +132,8 @@ def write_once(path: Path, content: bytes, overwrite: bool = False) -> None:
         if path.is_symlink():  # what it points to is not ours to change
             path.unlink()
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f'{path.name}.part')  # a killed run's is used again
+    part = path.with_name(f'{path.name}.part')
+    part.unlink(missing_ok=True)  # a killed run's, or a link to what is not ours
     try:
         part.write_bytes(content)
         os.replace(part, path)
@@ -110,6 +159,28 @@ def link_once(path: Path, source: Path, overwrite: bool = False) -> None:
     path.symlink_to(source.resolve())
 
 
+def run_all(
+    function: Callable[[_Item], _Result], items: Sequence[_Item], what: str, nproc: int = 1
+) -> list[_Result]:
+    """``function`` of every item behind a progress bar, in their order.
+
+    Args:
+        function: of one item.
+        items: what it is given.
+        what: noun for the bar.
+        nproc: threads; decoding and compression run beside each other.
+
+    Raises:
+        PreparationError: of the first item that fails; what is waiting then is not begun.
+    """
+    with ThreadPoolExecutor(nproc) as pool:
+        try:
+            return list(tqdm(pool.map(function, items), what, len(items), unit='file'))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
 def write_all(
     jobs: Sequence[tuple[Path, Callable[[], bytes] | Path]],
     what: str,
@@ -123,7 +194,7 @@ def write_all(
             that it becomes a link to.
         what: noun for the bar.
         overwrite: replace files that differ.
-        nproc: threads; decoding and compression run beside each other.
+        nproc: threads.
 
     Raises:
         PreparationError: of the first job that fails; what is written by then stays.
@@ -136,15 +207,7 @@ def write_all(
         else:
             link_once(target, source, overwrite)
 
-    with ThreadPoolExecutor(nproc) as pool, tqdm(total=len(jobs), desc=what, unit='file') as bar:
-        waiting = [pool.submit(run, job) for job in jobs]
-        try:
-            for future in waiting:
-                future.result()
-                bar.update()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    run_all(run, jobs, what, nproc)
 
 
 def add_arguments(parser: argparse.ArgumentParser, partial: str | None = None) -> None:
@@ -159,10 +222,20 @@ def run_converter(parser: argparse.ArgumentParser, options, convert: Callable[[]
     """Run a converter and print what it returns; its errors, and those of the disk, are one sentence."""
     if options.nproc < 1:
         parser.error(f'--nproc {options.nproc} must be at least 1.')
+    sys.stdout.reconfigure(errors='backslashreplace')  # names of files need not be UTF-8
     try:
         print(convert())
-    except (PreparationError, OSError, ImportError) as error:
+    except OSError as error:
+        sys.exit(f'{parser.prog}: {_disk_error(error)}')
+    except (ValueError, ImportError) as error:
         sys.exit(f'{parser.prog}: {error}')
+
+
+def _disk_error(error: OSError) -> str:
+    if error.errno is None or error.filename is None:
+        return ' '.join(str(error).split())
+    remedy = _DISK_REMEDIES.get(error.errno, f'look after the disk, {_AGAIN}')
+    return f'{error.filename}: {error.strerror}: {remedy}.'
 
 
 def _differs(path: Path) -> str:
@@ -174,9 +247,9 @@ def _equal(path: Path, content: bytes) -> bool:
     if found == content or path.suffix.lower() != '.png':
         return found == content
     try:
-        with Image.open(io.BytesIO(found)) as mine, Image.open(io.BytesIO(content)) as new:
+        with open_image(io.BytesIO(found)) as mine, open_image(io.BytesIO(content)) as new:
             # A palette image is its indices: their colours are decoration.
             modes = {'P' if image.mode == 'L' else image.mode for image in (mine, new)}
             return len(modes) == 1 and np.array_equal(np.asarray(mine), np.asarray(new))
-    except OSError:
+    except (OSError, ValueError, SyntaxError):  # of broken bytes
         return False

@@ -13,9 +13,9 @@ from typing import NamedTuple
 import numpy as np
 from mmcv.transforms import LoadAnnotations, LoadImageFromFile
 from mmseg.registry import DATASETS
-from PIL import Image
 
 from .children import check_files_exist, file_loaders, image_paths
+from .data_check import survey_images
 from .files import missing_files, real_paths
 from .fingerprints import identify
 from .labels import count_classes, survey_masks, values_beyond
@@ -26,7 +26,6 @@ from .unlabeled import UnlabeledDataset
 TRAINED_ON = ('labelled', 'unlabelled')
 FRAMES = 60
 """Frame numbers up to which two images count as neighbours: two seconds of usual video."""
-_ORIENTATION = 274  # EXIF; from 5 on it turns height into width
 
 
 class Report(NamedTuple):
@@ -100,19 +99,26 @@ def parts_of_config(cfg: Mapping) -> dict[str, Mapping]:
 
 
 def check_parts(
-    parts: Mapping, report: Report, frames: int = FRAMES, quiet: bool = False
+    parts: Mapping,
+    report: Report,
+    frames: int = FRAMES,
+    quiet: bool = False,
+    partition: bool | None = None,
 ) -> Report:
-    """Check the datasets of one partition against each other and their files.
+    """Check the datasets of one partition against each other and their files, each of which is read once.
 
     Errors: an image that is in two parts, as itself or as a copy of the same name; an image or a mask that is
     not there or cannot be read; a mask of another size than its image, or with a value that is no class.
-    Warnings: an image listed twice, a class without a labelled pixel, neighbouring frames of a video.
+    Warnings: an image listed twice, a class without a labelled pixel, neighbouring frames of a video, and an
+    image that is both labelled and unlabelled where the two sets are not called a partition.
 
     Args:
         parts: as :func:`build_parts` returns them.
         report: is filled.
         frames: see :func:`~mmseg_semi.datasets.sequences.near_frames`.
         quiet: shows no progress bars.
+        partition: whether the labelled and the unlabelled set are called a partition; None is
+            :func:`is_partition` of them.
 
     Returns:
         Report: ``report``.
@@ -120,10 +126,11 @@ def check_parts(
     paths = {name: image_paths(dataset) for name, dataset in parts.items()}
     for name, dataset in parts.items():
         _check_files(name, dataset, paths[name], report)
-    _check_disjoint(paths, report)
+    _check_disjoint(paths, is_partition(parts) if partition is None else partition, report)
     for name, dataset in parts.items():
+        sizes = _check_images(name, dataset, paths[name], report, quiet)
         if name != 'unlabelled':
-            _check_masks(name, dataset, report, quiet)
+            _check_masks(name, dataset, sizes, report, quiet)
     ids = {
         name: relative_ids(dataset, paths[name])
         for name, dataset in parts.items()
@@ -134,6 +141,17 @@ def check_parts(
     return report
 
 
+def is_partition(parts: Mapping) -> bool:
+    """Whether labelled and unlabelled images are the two lists of one folder, as every partition of ours is.
+
+    Only then an image in both is a mistake. Elsewhere it is a warning, here, in ``tools/check_data.py`` and in
+    training: a folder of all images, or the list of the whole training set, is a usual one (GPS-dagger
+    adds the labelled images to it), and no result is falsified by it.
+    """
+    lists = [getattr(parts.get(name), 'ann_file', '') or '' for name in TRAINED_ON]
+    return all(lists) and len({osp.realpath(osp.dirname(path)) for path in lists}) == 1
+
+
 def _has_files(dataset) -> bool:
     loaders = file_loaders(dataset)
     return isinstance(dataset, UnlabeledDataset) or any(
@@ -142,11 +160,22 @@ def _has_files(dataset) -> bool:
 
 
 def relative_ids(dataset, paths: Sequence[str]) -> list[str]:
-    """Paths of a dataset's images below its folder of images, without ending."""
+    """Paths of a dataset's images below its folder of images, without ending.
+
+    The ending is the ``img_suffix`` of the dataset, where it has one that fits, so that the dataset makes the
+    same path of the id again.
+    """
     folder = (getattr(dataset, 'data_prefix', None) or {}).get('img_path')
     folder = folder or osp.commonpath([osp.dirname(path) for path in paths])
     names = (osp.relpath(path, folder or '.').replace(os.sep, '/') for path in paths)
-    return [osp.splitext(name)[0] for name in names]
+    suffixes = getattr(dataset, 'img_suffix', None) or ()
+    suffixes = sorted((suffixes,) if isinstance(suffixes, str) else suffixes, key=len, reverse=True)
+    return [_without_ending(name, suffixes) for name in names]
+
+
+def _without_ending(name: str, suffixes: Sequence[str]) -> str:
+    found = next((s for s in suffixes if name.lower().endswith(s.lower())), osp.splitext(name)[1])
+    return name[: len(name) - len(found)]
 
 
 def _check_files(name: str, dataset, paths: list[str], report: Report) -> None:
@@ -163,7 +192,21 @@ def _check_files(name: str, dataset, paths: list[str], report: Report) -> None:
         report.errors.append(str(error))
 
 
-def _check_disjoint(paths: dict[str, list[str]], report: Report) -> None:
+def _check_images(
+    name: str, dataset, paths: list[str], report: Report, quiet: bool
+) -> dict[str, tuple[int, int]]:
+    """Load every image once; (height, width) of those that can be loaded."""
+    if not _has_files(dataset):
+        return {}
+    gone = set(missing_files(paths))
+    there = [path for path in dict.fromkeys(paths) if path not in gone and '://' not in path]
+    survey = survey_images(there, list(file_loaders(dataset)), name, quiet=quiet)
+    report.errors.extend(_first(list(survey.broken.values()), f'{name} images cannot be read'))
+    sizes = zip(survey.paths, survey.sizes, strict=True)
+    return {path: tuple(size) for path, size in sizes if size is not None}
+
+
+def _check_disjoint(paths: dict[str, list[str]], partition: bool, report: Report) -> None:
     real = {name: dict(zip(real_paths(of), of, strict=True)) for name, of in paths.items()}
     for one, other in combinations(paths, 2):
         if one not in TRAINED_ON:
@@ -175,11 +218,14 @@ def _check_disjoint(paths: dict[str, list[str]], report: Report) -> None:
             if other in TRAINED_ON
             else 'they would falsify the result'
         )
+        said = report.errors
+        remedy = f'remove them from one of the two lists, since {why}'
+        if other in TRAINED_ON and not partition:
+            said, remedy = report.warnings, 'they are trained on with and without their labels'
         for found, what in ((shared, 'are'), (copies, 'have a copy of the same name')):
             if found:
-                report.errors.append(
-                    f'{len(found)} {one} images {what} in the {other} set, the first is {min(found)}: remove '
-                    f'them from one of the two lists, since {why}.'
+                said.append(
+                    f'{len(found)} {one} images {what} in the {other} set, the first is {min(found)}: {remedy}.'
                 )
 
 
@@ -196,7 +242,9 @@ def _copies(paths, others) -> list[str]:
     ]
 
 
-def _check_masks(name: str, dataset, report: Report, quiet: bool) -> None:
+def _check_masks(
+    name: str, dataset, image_sizes: Mapping[str, tuple[int, int]], report: Report, quiet: bool
+) -> None:
     if not any(isinstance(loader, LoadAnnotations) for loader in file_loaders(dataset)):
         return
     infos = [dataset.get_data_info(index) for index in range(len(dataset))]
@@ -215,7 +263,7 @@ def _check_masks(name: str, dataset, report: Report, quiet: bool) -> None:
         f'{info["seg_map_path"]} is {size[0]}x{size[1]} (height x width) but its image is '
         f'{true[0]}x{true[1]}: give every image a mask of its own size.'
         for info, size in zip(infos, survey.sizes, strict=True)
-        if size and (true := image_size(info['img_path'])) and true != size
+        if size and (true := image_sizes.get(info['img_path'])) and true != size
     ]
     report.errors.extend(_first(sizes, f'{name} masks are not of the size of their image'))
     meaning = dict(
@@ -241,17 +289,6 @@ def _first(problems: list[str], what: str) -> list[str]:
     if len(problems) < 2:
         return problems
     return [f'{len(problems)} {what}, the first: {problems[0]}']
-
-
-def image_size(path: str) -> tuple[int, int] | None:
-    """(height, width) of an image as mmcv loads it, by its header; None where it cannot be told."""
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            turned = image.getexif().get(_ORIENTATION, 1) >= 5
-    except (OSError, SyntaxError, ValueError):
-        return None
-    return (width, height) if turned else (height, width)
 
 
 def _tell_classes(classes, pixels: np.ndarray, meaning: dict, report: Report) -> None:

@@ -11,8 +11,10 @@ Ours, ``ids``, has one id per line: the path of the image relative to the folder
 
 from __future__ import annotations
 
+import codecs
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 FORMATS = ('unimatch', 'u2pl', 'cps', 'stpp', 'ids')
@@ -155,13 +157,7 @@ def parse_list(
 
 def _lines(content: bytes, source: str) -> Iterator[tuple[int, str]]:
     """Numbers and texts of the lines that are not blank."""
-    try:
-        text = content.decode('utf-8-sig')
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b'\n') + 1
-        raise ListError(
-            f'{source} line {line} is no UTF-8 text: save the list as plain text in UTF-8.'
-        ) from None
+    text = _text(content, source)
     for number, line in enumerate(text.replace('\r\n', '\n').replace('\r', '\n').split('\n'), 1):
         text = line.replace('\t', ' ')
         if not text.isprintable():
@@ -172,6 +168,68 @@ def _lines(content: bytes, source: str) -> Iterator[tuple[int, str]]:
             )
         if line := line.strip(' \t'):
             yield number, line
+
+
+def _text(content: bytes, source: str) -> str:
+    try:
+        return content.decode('utf-8-sig')
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b'\n') + 1
+        raise ListError(
+            f'{source} line {line} is no UTF-8 text: save the list as plain text in UTF-8.'
+        ) from None
+
+
+def check_list_text(path: str, marked: bool) -> None:
+    """Look whether a dataset can read the file of a list as text.
+
+    Args:
+        path: of the list, which exists.
+        marked: whether the dataset leaves out a byte order mark; mmseg's take it for a part of the first name.
+
+    Raises:
+        ListError: it cannot.
+    """
+    with open(path, 'rb') as file:
+        content = file.read()
+    _text(content, path)
+    if not marked and content.startswith(codecs.BOM_UTF8):
+        raise ListError(
+            f'{path} begins with a byte order mark, which would be an unseen part of the first name: '
+            'save the list as UTF-8 without it.'
+        )
+
+
+def check_writable(ids: Sequence[str]) -> None:
+    """Check that a list of ``ids``, one per line, is read as these ids, by us and by the datasets.
+
+    Raises:
+        ListError: naming the first id that would be read as another one, or not at all.
+    """
+    try:
+        whole = parse_list(list_bytes(ids), 'list', 'ids').ids == list(ids)
+    except (ListError, UnicodeEncodeError):
+        whole = False
+    if whole or not ids:
+        return
+    for name in ids:
+        try:
+            read = parse_list(list_bytes([name]), 'list', 'ids').ids
+        except (ListError, UnicodeEncodeError):
+            read = []
+        if read != [name]:
+            what = f'would be read as {read[0]!r}' if read else 'could not be read again'
+            raise ListError(
+                f'The image {name!r} {what} from a list with one id per line: rename it, in plain letters and '
+                'with one ending.'
+            )
+    twice = Counter(ids).most_common(1)[0][0]
+    raise ListError(f'The image {twice!r} is listed twice: list every image once.')
+
+
+def list_bytes(ids: Iterable[str]) -> bytes:
+    """The file of a list: an id per line, UTF-8."""
+    return ''.join(f'{name}\n' for name in ids).encode()
 
 
 def _read_line(line: str, kind: str, prefix: str | None, wrong) -> tuple[_Layout, str]:
@@ -232,7 +290,7 @@ def _layout(path: str, prefix: str | None, separator: str, mask: str, wrong) -> 
     if prefix is not None:
         if not path.startswith(prefix):
             raise wrong(f'which is not below {prefix} as --images says: correct one of the two')
-        return _Layout('below images', separator), _dataset_name(bare[len(prefix) :])
+        return _Layout('below images', separator), dataset_name(bare[len(prefix) :])
     if found := _VOC_PATH.fullmatch(path):
         return _Layout('voc', separator), found['name']
     found, form = _CITYSCAPES_PATH.fullmatch(path), 'cityscapes'
@@ -245,7 +303,7 @@ def _layout(path: str, prefix: str | None, separator: str, mask: str, wrong) -> 
             'an absolute path: say with --images which folder of it the ids are relative to'
         )
     if bare == path:
-        return _Layout('id', separator), _dataset_name(path)
+        return _Layout('id', separator), dataset_name(path)
     if '/' in path:
         raise wrong(
             'a path of no known layout: say with --images which folder of it the ids are relative to'
@@ -253,7 +311,7 @@ def _layout(path: str, prefix: str | None, separator: str, mask: str, wrong) -> 
     return _Layout('file', separator), bare
 
 
-def _dataset_name(name: str) -> str:
+def dataset_name(name: str) -> str:
     """An id as our datasets take it: that of Cityscapes has no `_leftImg8bit`, which is part of the ending."""
     short = name.removesuffix('_leftImg8bit')
     return short if _CITYSCAPES_NAME.fullmatch(short) else name

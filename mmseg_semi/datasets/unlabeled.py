@@ -12,6 +12,9 @@ from mmseg.registry import DATASETS
 
 from .files import Folders
 
+IMAGE_ENDINGS = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
+"""Endings, in lower case, of the files that are taken for images where a config names none."""
+
 
 @DATASETS.register_module()
 class UnlabeledDataset(BaseDataset):
@@ -40,7 +43,7 @@ class UnlabeledDataset(BaseDataset):
         self,
         img_dir: str = '',
         ann_file: str = '',
-        img_suffix: str | Sequence[str] = ('.jpg', '.jpeg', '.png'),
+        img_suffix: str | Sequence[str] = IMAGE_ENDINGS,
         data_root: str = '',
         data_prefix: dict | None = None,
         pipeline: Sequence = (),

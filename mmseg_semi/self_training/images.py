@@ -18,10 +18,10 @@ from mmengine.dataset import Compose
 from mmengine.device import get_device
 from mmengine.dist import all_gather_object, get_dist_info
 from mmseg.registry import TRANSFORMS
-from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from mmseg_semi.datasets.children import build_child
+from mmseg_semi.datasets.files import open_image
 from mmseg_semi.datasets.pseudo_labeled import image_ids
 from mmseg_semi.datasets.transforms.checks import CheckImageFile, CheckLabels, with_file_checks
 
@@ -208,9 +208,9 @@ class ImagePool:
         if not osp.isfile(info['img_path']):
             return None
         try:
-            with Image.open(info['img_path']) as image:
+            with open_image(info['img_path']) as image:
                 width, height = image.size
-        except (OSError, Image.DecompressionBombError):
+        except OSError:
             return None  # loading it says what is wrong
         return height, width
 

@@ -12,6 +12,8 @@ from mmseg.registry import DATASETS
 from PIL import Image
 from torch import Tensor
 
+from mmseg_semi.datasets.files import open_image
+
 from .output import write_bytes
 from .prediction import VOID
 
@@ -72,7 +74,7 @@ def encode_mask(mask: np.ndarray, palette: Palette) -> bytes:
 
 def read_mask(path: str) -> np.ndarray:
     """The class indices of a mask file, uint8 (H, W)."""
-    with Image.open(path) as image:
+    with open_image(path) as image:
         return np.array(image)
 
 

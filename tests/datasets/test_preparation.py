@@ -1,6 +1,9 @@
 """Files that appear whole or not at all, and are never replaced unasked."""
 
+import argparse
+import io
 import os
+import sys
 import threading
 
 import numpy as np
@@ -12,6 +15,7 @@ from mmseg_semi.datasets.preparation import (
     lines,
     link_once,
     png,
+    run_converter,
     write_all,
     write_once,
 )
@@ -92,3 +96,50 @@ def test_counts_and_lists(tmp_path):
         check_counts(tmp_path, dict(train=1, val=2), official, partial=False)
     assert lines(['a', 'b']) == b'a\nb\n'
     assert lines([]) == b''
+
+
+def test_a_half_written_file_that_is_a_link_is_not_written_through(tmp_path):
+    (tmp_path / 'mine.txt').write_bytes(b'mine')
+    (tmp_path / 'a.txt.part').symlink_to(tmp_path / 'mine.txt')
+    write_once(tmp_path / 'a.txt', b'text')
+    assert (tmp_path / 'mine.txt').read_bytes() == b'mine'
+    assert (tmp_path / 'a.txt').read_bytes() == b'text'
+    assert not (tmp_path / 'a.txt').is_symlink()
+
+
+@pytest.mark.parametrize(
+    ('error', 'said'),
+    [
+        (
+            OSError(28, 'No space left', '/a/b'),
+            'tool: /a/b: No space left: free some space, then run',
+        ),
+        (
+            PermissionError(13, 'Permission denied', '/a/b'),
+            '/a/b: Permission denied: get the right',
+        ),
+        (OSError(5, 'Input/output error', '/a/b'), '/a/b: Input/output error: look after the disk'),
+        (OSError('a sentence of\nits own.'), 'tool: a sentence of its own.'),
+        (ValueError('from deep inside.'), 'tool: from deep inside.'),
+    ],
+)
+def test_errors_of_the_disk_name_the_path_and_a_remedy(error, said):
+    def convert():
+        raise error
+
+    parser = argparse.ArgumentParser('tool')
+    with pytest.raises(SystemExit) as caught:
+        run_converter(parser, argparse.Namespace(nproc=1), convert)
+    assert said in str(caught.value)
+    assert str(caught.value).endswith('.')
+    assert '\n' not in str(caught.value)
+
+
+def test_names_that_are_no_text_are_printed(monkeypatch):
+    pipe = io.TextIOWrapper(io.BytesIO(), encoding='utf-8')
+    monkeypatch.setattr(sys, 'stdout', pipe)
+    run_converter(
+        argparse.ArgumentParser('tool'), argparse.Namespace(nproc=1), lambda: 'a/\udcff: 3 train'
+    )
+    pipe.flush()
+    assert pipe.buffer.getvalue() == b'a/\\udcff: 3 train\n'

@@ -13,7 +13,6 @@ from mmseg_semi.datasets.split_check import (
     Report,
     build_parts,
     check_parts,
-    image_size,
     parts_of_config,
 )
 
@@ -156,19 +155,50 @@ def test_masks_of_another_size_or_kind(cfg, data_root):
     assert 'l1.png' in size
 
 
-def test_a_camera_that_was_turned(tmp_path):
-    image = Image.new('RGB', (4, 2))
+def test_a_camera_that_was_turned(cfg, data_root):
+    """The mask has the size of the image as it is loaded, and not as it is stored."""
+    image = Image.new('RGB', (32, 24))
     exif = image.getexif()
     exif[274] = 6
-    image.save(tmp_path / 'turned.jpg', exif=exif)
-    image.save(tmp_path / 'plain.jpg')
-    assert image_size(str(tmp_path / 'plain.jpg')) == (2, 4)
-    assert (
-        image_size(str(tmp_path / 'turned.jpg'))
-        == cv2.imread(str(tmp_path / 'turned.jpg')).shape[:2]
-        == (4, 2)
-    )
-    assert image_size(str(tmp_path / 'gone.jpg')) is None
+    image.save(data_root / 'img_dir/l1.jpg', exif=exif)
+    assert 'l1.png is 24x32 (height x width) but its image is 32x24' in the_error(cfg)
+    Image.fromarray(np.zeros((32, 24), np.uint8)).save(data_root / 'ann_dir/l1.png')
+    assert report_of(cfg).errors == []
+
+
+@pytest.mark.parametrize(
+    ('where', 'part'),
+    [
+        ('img_dir/l1.jpg', 'labelled'),
+        ('pool/u1.jpg', 'unlabelled'),
+        ('val_img/v1.jpg', 'validation'),
+    ],
+)
+@pytest.mark.parametrize('how', ['text', 'truncated', 'png', 'broken'])
+def test_images_that_cannot_be_read(cfg, data_root, where, part, how):
+    """Whether their headers tell it or only their pixels, with labels or without."""
+    path = data_root / where
+    if how == 'text':
+        path.write_text('no image')
+    elif how == 'truncated':
+        path.write_bytes(path.read_bytes()[:-20])
+    else:
+        cv2.imwrite(str(path.with_suffix('.png')), cv2.imread(str(path)))
+        content = bytearray(path.with_suffix('.png').read_bytes())
+        path.with_suffix('.png').unlink()
+        if how == 'broken':
+            at = content.index(b'IDAT') + 4
+            content[at : at + 12] = bytes(12)
+        path.write_bytes(content)  # the ending says JPEG, the content decides
+    if how == 'png':
+        assert report_of(cfg).errors == []
+        return
+    error = the_error(cfg)
+    assert error.startswith(str(path))
+    assert re.search('cannot be (read as an image|loaded)|is truncated', error)
+    other = path.with_name(path.name.replace('1', '0'))
+    other.write_text('no image, either')
+    assert the_error(cfg).startswith(f'2 {part} images cannot be read, the first: {data_root}/')
 
 
 def test_warnings(cfg, data_root):
@@ -222,6 +252,43 @@ def test_parts_of_other_configs(cfg):
         ValueError, match=r'has no train_dataloader.dataset: give the config of a tr'
     ):
         parts_of_config(Config({'model': {}}))
+
+
+def test_labelled_among_unlabelled_is_an_error_of_a_partition_only(cfg, data_root):
+    """A folder of all images, or a list of all, is a usual unlabelled set."""
+    shared = data_root / 'img_dir/l0.jpg'
+    shutil.copy(shared, data_root / 'pool/l0.jpg')
+    unlabeled = cfg.train_dataloader.dataset.unlabeled
+    (data_root / 'unlabeled.txt').write_text('u0\nl0\n')
+    assert 'have a copy of the same name in the unlabelled set' in the_error(cfg)
+    (data_root / 'lists').mkdir()
+    (data_root / 'lists/all.txt').write_text('u0\nl0\n')
+    unlabeled.ann_file = 'lists/all.txt'
+    said = (
+        f'1 labelled images have a copy of the same name in the unlabelled set, the first is {shared}: they '
+        'are trained on with and without their labels.'
+    )
+    assert (report_of(cfg).errors, report_of(cfg).warnings) == ([], [said])
+    unlabeled.ann_file = ''
+    assert (report_of(cfg).errors, report_of(cfg).warnings) == ([], [said])
+    cfg.val_dataloader.dataset = {**cfg.val_dataloader.dataset, 'ann_file': ''}
+    shutil.copy(data_root / 'pool/u0.jpg', data_root / 'val_img/u0.jpg')
+    shutil.copy(data_root / 'ann_dir/l0.png', data_root / 'val_ann/u0.png')
+    cfg.test_dataloader = cfg.val_dataloader
+    assert 'would falsify the result' in the_error(cfg)  # whatever the sets are called
+
+
+@pytest.mark.parametrize('name', ['labeled', 'unlabeled'])
+def test_the_list_is_text(cfg, data_root, name):
+    path = data_root / f'{name}.txt'
+    content = path.read_bytes()
+    path.write_bytes(b'\xef\xbb\xbf' + content)
+    if name == 'unlabeled':  # this dataset leaves the mark out
+        assert report_of(cfg).errors == []
+    else:
+        assert the_error(cfg).startswith(f'{path} begins with a byte order mark, which would be')
+    path.write_bytes(content + 'gr\u00fcn\n'.encode('latin-1'))
+    assert the_error(cfg).startswith(f'{path} line {content.count(10) + 1} is no UTF-8 text: save')
 
 
 def test_an_empty_list_is_an_error(cfg, data_root):

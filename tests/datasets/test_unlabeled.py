@@ -27,6 +27,11 @@ def test_folder_is_searched_recursively_sorted_and_whatever_the_case(data_root):
         'CAMERA.JPG', 'b.png', 'u5.jpg', 'u0.jpg', 'u1.jpg', 'u2.jpg', 'u3.jpg', 'u4.jpg',
     ]  # fmt: skip
     assert names(UnlabeledDataset(img_dir=str(data_root / 'pool'), img_suffix='.png')) == ['b.png']
+    for ending in ('bmp', 'TIF', 'tiff', 'webp', 'jpeg'):
+        (data_root / 'pool' / f'z.{ending}').touch()
+    assert len(UnlabeledDataset(data_root=str(data_root), img_dir='pool')) == len(dataset) + 5
+    for ending in ('bmp', 'TIF', 'tiff', 'webp', 'jpeg'):
+        (data_root / 'pool' / f'z.{ending}').unlink()
     (data_root / 'list.txt').write_text('CAMERA\n')
     listed = UnlabeledDataset(data_root=str(data_root), img_dir='pool', ann_file='list.txt')
     assert names(listed) == ['CAMERA.JPG']

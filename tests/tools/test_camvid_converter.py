@@ -54,7 +54,7 @@ def source(tmp_path):
 
 def test_layout_labels_and_lists(source, tmp_path, capsys):
     target = tmp_path / 'out'
-    run(source, target, '--subset', '--suffix', '.png')
+    run(source, target, '--partial', '--suffix', '.png')
     assert '32 train, 2 val, 3 test' in capsys.readouterr().out
     for split, count in (('train', 32), ('val', 2), ('test', 3)):
         ids = (target / 'splits' / f'{split}.txt').read_text().split()
@@ -75,7 +75,7 @@ def test_layout_labels_and_lists(source, tmp_path, capsys):
 
 
 def test_runs_again_and_never_overwrites_silently(source, tmp_path):
-    arguments = (source, tmp_path / 'out', '--subset')
+    arguments = (source, tmp_path / 'out', '--partial')
     run(*arguments)
     gone, changed = (tmp_path / 'out' / 'ann_dir' / 'val' / f'{name}.png' for name in ('v0', 'v1'))
     content = changed.read_bytes()
@@ -108,6 +108,20 @@ def break_image(source):
     (source / 'test' / 's1.png').unlink()
 
 
+def break_bytes(source):
+    (source / 'train.txt').write_bytes(b'/S/train/t\xe400.png /S/trainannot/t\xe400.png')
+
+
+def break_image_of_label(source):
+    (source / 'valannot' / 'v0.png').write_bytes(b'no image')
+
+
+def leave_four(source):
+    """Too few for a partition of 1/16."""
+    text = (source / 'train.txt').read_text()
+    (source / 'train.txt').write_text('\n'.join(text.splitlines()[:4]))
+
+
 def break_label(source):
     Image.fromarray(np.full((4, 6), 12, np.uint8)).save(source / 'valannot' / 'v0.png')
 
@@ -115,17 +129,33 @@ def break_label(source):
 @pytest.mark.parametrize(
     ('harm', 'message'),
     [
-        (break_count, 'lists'),
+        (
+            break_count,
+            'train 32 (not 367), val 2 (not 101), test 3 (not 233); complete the copy, or give --partial',
+        ),
         (break_list, 'val.txt does not exist'),
         (break_image, 's1.png is missing'),
+        (break_bytes, 'train.txt is no text in UTF-8 (byte 10 is 0xe4): give the folder'),
+        (break_image_of_label, 'v0.png cannot be read as an image'),
+        (
+            leave_four,
+            'The partitions of train.txt: fraction=1/16 of 4 ids leaves one of the two lists empty',
+        ),
         (break_label, 'v0.png holds values other than 0..11'),
     ],
 )
 def test_bad_source_is_one_sentence(source, tmp_path, harm, message):
     harm(source)
-    options = () if harm is break_count else ('--subset',)
-    assert message in error_of(source, tmp_path / 'out', *options)
-    assert not (tmp_path / 'out' / 'splits').exists()
+    options = () if harm is break_count else ('--partial',)
+    sentence = error_of(source, tmp_path / 'out', *options)
+    assert message in sentence
+    assert '\n' not in sentence
+    assert not (tmp_path / 'out').exists()
+
+
+def test_the_former_name_of_partial(source, tmp_path):
+    run(source, tmp_path / 'out', '--subset')
+    assert (tmp_path / 'out/splits/1_2/seed2/labeled.txt').exists()
 
 
 def test_partitions_equal_the_published_ones(tmp_path):
@@ -136,7 +166,7 @@ def test_partitions_equal_the_published_ones(tmp_path):
         for split in ('train', 'val', 'test')
     }
     target = tmp_path / 'out'
-    run(segnet_copy(tmp_path / 'CamVid', names), target)  # the official counts: no --subset
+    run(segnet_copy(tmp_path / 'CamVid', names), target)  # the official counts: no --partial
     written = sorted(p.relative_to(target) for p in (target / 'splits').rglob('*.txt'))
     assert len(written) == 3 + 4 * 3 * 2
     for path in written:

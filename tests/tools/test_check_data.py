@@ -1,9 +1,13 @@
 """tools/check_data.py: what it prints of sound data, and what it says of each kind of harm."""
 
 import gc
+import importlib.util
+import io
 import os
 import re
 import shutil
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -273,6 +277,88 @@ def test_grey_images_where_they_are_meant(data):
     report = data.report()
     assert report.num_problems == 0
     assert 'loaded as 1 channel(s) of uint8 (5)' in '\n'.join(report.sets[0].summary)
+
+
+@pytest.mark.parametrize('quick', [True, False])
+def test_a_turned_image_has_the_size_that_training_sees(data, quick):
+    """A phone's: 30x32 in the file, and its EXIF entry says that it is to be turned."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image = Image.open(data.image('labeled')).crop((0, 0, 32, 30))
+    image.save(data.image('labeled'), exif=exif)
+    label = read(data.mask('labeled'))[:, :30]
+    save(data.mask('labeled'), label)
+    assert data.report(quick=quick).num_problems == 0
+    save(data.mask('labeled'), label.T.copy())
+    (kind,) = data.report(quick=quick).sets[0].problems
+    assert kind == 'masks of another size than their image'
+    # Read as it is, it is not turned.
+    data.config.train_dataloader.dataset.labeled.pipeline[0].color_type = 'unchanged'
+    assert data.report(quick=quick).num_problems == 0
+
+
+def test_flipped_bytes_are_a_problem_and_no_traceback(data):
+    """Pillow raises a SyntaxError, a struct.error, a TypeError or what comes from such bytes."""
+    for index, place in enumerate((b'IHDR', b'IDAT')):
+        path = data.image('unlabeled', index)
+        content = bytearray(path.read_bytes())
+        content[content.index(place) - 2] ^= 0xFF
+        path.write_bytes(content)
+    report = data.report()
+    (said,) = report.sets[1].problems.values()
+    assert len(said) == 2
+    assert all('replace it, or take it out of the list.' in sentence for sentence in said)
+
+
+def test_an_empty_set_is_called_by_its_own_key(data):
+    (data.root / 'val.txt').write_text('')
+    report = data.report()
+    (sentence,) = report.sets[2].problems['set that cannot be built']
+    assert sentence.startswith('The validation dataset has no image')
+    assert 'correct these settings of val_dataloader.dataset, or put' in sentence
+
+
+def test_masks_of_values_beyond_are_not_void(data):
+    for index, value in enumerate((255, 9)):
+        path = data.mask('labeled', index)
+        save(path, np.full_like(read(path), value))
+    assert ', 1 masks are nothing but void' in data.text()
+
+
+def test_files_that_a_searched_folder_leaves_out_are_counted(data):
+    pool = data.root / 'pool'
+    pool.mkdir()
+    for index in range(3):
+        shutil.copy(data.image('unlabeled', index), pool)
+    for index, name in enumerate(('a.heic', 'b.heic', 'c.txt', '.hidden')):
+        (pool / name).write_bytes(bytes([index]))
+    data.config.train_dataloader.dataset.unlabeled.update(ann_file='', img_dir=str(pool))
+    report = data.report()
+    (said,) = report.sets[1].warnings
+    assert f'3 files of {pool} are not among its images (2 .heic, 1 .txt)' in said
+    assert not report.sets[0].warnings[1:]
+
+
+def test_names_that_are_no_text_are_printed(data, tmp_path, monkeypatch):
+    """A path of bytes that are not UTF-8, to a pipe that is."""
+    try:
+        broken = Path(os.fsdecode(os.fsencode(data.root) + b'/pool/\xff.png'))
+        broken.parent.mkdir()
+        broken.write_bytes(b'no image')
+    except OSError:
+        pytest.skip('this disk takes no such names')
+    data.config.train_dataloader.dataset.unlabeled.update(ann_file='', img_dir=str(broken.parent))
+    spec = importlib.util.spec_from_file_location('check_data_tool', TOOLS / 'check_data.py')
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    pipe = io.TextIOWrapper(io.BytesIO(), encoding='utf-8')
+    monkeypatch.setattr(sys, 'stdout', pipe)
+    with pytest.raises(SystemExit, match='1'):
+        tool.main([str(dump(data.config, tmp_path / 'config.py')), '--quick'])
+    pipe.flush()
+    said = pipe.buffer.getvalue().decode()
+    assert '\\udcff.png cannot be read as an image' in said
+    assert said.endswith('1 problem(s) to mend.\n')
 
 
 def test_missing_sets_do_not_hide_the_others(data):

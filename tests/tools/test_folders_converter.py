@@ -1,8 +1,14 @@
 import json
+import shutil
+import struct
+import zlib
 
 import numpy as np
 import pytest
 from converters import Converter, read, save, snapshot
+from PIL import Image
+
+from mmseg_semi.datasets import UnlabeledDataset, files
 
 folders = Converter('folders')
 
@@ -167,8 +173,6 @@ def test_one_bit_masks(tmp_path):
 
 
 def test_rgb_turns_and_converts(tmp_path, capsys):
-    from PIL import Image
-
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by 90 degrees, as mmcv does it
     (tmp_path / 'images').mkdir()
@@ -182,6 +186,19 @@ def test_rgb_turns_and_converts(tmp_path, capsys):
     folders(*command(tmp_path, '--rgb'))
     assert read(tmp_path / 'out/img_dir/train/a.png').shape == (6, 4, 3)
     assert (read(tmp_path / 'out/img_dir/train/b.png') == (10, 20, 30)).all()
+
+
+def test_turned_files_of_each_kind(tmp_path):
+    """Of TIFF files Pillow turns the size itself: an entry of EXIF is not to be obeyed twice."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    (tmp_path / 'images').mkdir()
+    for ending in ('tif', 'png', 'webp'):
+        Image.new('RGB', (6, 4)).save(tmp_path / f'images/{ending}.{ending}', exif=exif)
+        save(tmp_path / f'masks/{ending}.png', np.ones((6, 4), np.uint8))
+    folders(*command(tmp_path, '--rgb'))
+    for ending in ('tif', 'png', 'webp'):
+        assert read(tmp_path / f'out/img_dir/train/{ending}.png').shape == (6, 4, 3)
 
 
 def orphan(root):
@@ -213,6 +230,39 @@ def jpeg(root):
     save(root / 'masks/s0.jpg', np.zeros((4, 6), np.uint8))
 
 
+def truncated_image(root):
+    """An unlabelled one, which would be copied as it is."""
+    path = root / 'images/s4.png'
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def flipped_image(root):
+    """Bytes from which Pillow's reader raises a SyntaxError, no OSError."""
+    path = root / 'images/s0.png'
+    content = bytearray(path.read_bytes())
+    content[content.index(b'IHDR') + 8] ^= 0x40
+    path.write_bytes(content)
+
+
+def flipped_mask(root):
+    path = root / 'masks/s0.tif'
+    (root / 'masks/s0.png').unlink()
+    save(path, np.zeros((4, 6), np.uint8))
+    content = bytearray(path.read_bytes())
+    content[-8:] = bytes(b ^ 0xFF for b in content[-8:])
+    content[8:12] = b'\xff' * 4
+    path.write_bytes(content)
+
+
+def truncated_bmp(root):
+    path = save(root / 'images/sub/new.bmp', np.zeros((4, 6, 3), np.uint8))
+    path.write_bytes(path.read_bytes()[:-30])
+
+
+def dangling(root):
+    (root / 'images/new.png').symlink_to(root / 'nowhere.png')
+
+
 def twice(root):
     save(root / 'images/s0.jpg', np.zeros((4, 6, 3), np.uint8))
 
@@ -228,6 +278,11 @@ def twice(root):
         (broken_image, 'images/s0.png cannot be read as an image'),
         (jpeg, 's0.jpg is a JPEG, whose compression changes labels'),
         (twice, 'have the same name'),
+        (truncated_image, 'images/s4.png is truncated: copy it again'),
+        (flipped_image, 'images/s0.png cannot be read as an image'),
+        (flipped_mask, 'masks/s0.tif cannot be read as an image'),
+        (truncated_bmp, 'images/sub/new.bmp cannot be read as an image'),
+        (dangling, 'images/new.png is a link to nothing'),
     ],
 )
 def test_bad_folders_are_one_sentence_before_anything_is_written(data, harm, message):
@@ -245,12 +300,18 @@ def test_bad_folders_are_one_sentence_before_anything_is_written(data, harm, mes
         (['--ids', '1=2', '--classes', 'a'], 'maps to class 2, but --classes names 1'),
         (['--colors', 'x.json', '--classes', 'a'], 'leave out --ids and --classes'),
         (['--nproc', '0'], 'must be at least 1'),
+        (['--split', 'unlabeled'], '--split unlabeled must be the name of one folder'),
+        (['--split', '../../out'], '--split ../../out must be the name of one folder'),
+        (['--split', '..'], 'must be the name of one folder'),
+        (['--split', ''], 'must be the name of one folder'),
+        (['--classes', 'a', 'b', 'a'], '--classes names a twice'),
     ],
 )
 def test_bad_arguments(data, options, message, capsys):
     with pytest.raises(SystemExit):
         folders(*command(data, *options))
     assert message in capsys.readouterr().err
+    assert sorted(path.name for path in data.iterdir()) == ['images', 'masks']
 
 
 def test_results_never_lie_among_the_images(data):
@@ -262,3 +323,146 @@ def test_results_never_lie_among_the_images(data):
     assert 'does not exist: give a .json' in folders.error(
         *command(data, '--colors', data / 'no.csv')
     )
+
+
+def test_sources_in_the_layout_itself_are_refused(data):
+    """DST/img_dir as IMAGES: results would lie among the images of the next run."""
+    out = data / 'out'
+    out.mkdir()
+    (data / 'images').rename(out / 'img_dir')
+    (data / 'masks').rename(out / 'ann_dir')
+    before = snapshot(data)
+    for images in (out / 'img_dir', out / 'img_dir/sub'):
+        assert 'name a target apart from the sources' in folders.error(images, out / 'ann_dir', out)
+    assert snapshot(data) == before
+
+
+def test_links_of_the_target_never_lead_into_the_sources(data):
+    """Folders below DST that are links to IMAGES, or to a folder of it, and a file that is read itself."""
+    before = snapshot(data / 'images')
+    out = data / 'out'
+    for place, leads_to in (
+        ('img_dir/train', 'images'),
+        ('img_dir/train/sub', 'images/sub'),
+        ('ann_dir/train', 'masks'),
+    ):
+        (out / place).parent.mkdir(parents=True)
+        (out / place).symlink_to(data / leads_to)
+        sentence = folders.error(*command(data, '--rgb', '--overwrite'))
+        assert 'name a target apart from the sources' in sentence
+        shutil.rmtree(out)
+    assert snapshot(data / 'images') == before
+    # A link in IMAGES to what an earlier run wrote.
+    folders(*command(data))
+    written = data / 'out/img_dir/train/s0.png'
+    (data / 'images/s0.png').unlink()
+    (data / 'images/s0.png').symlink_to(written)
+    assert 's0.png is itself one of the files that are read' in folders.error(
+        *command(data, '--rgb', '--overwrite')
+    )
+    assert written.read_bytes() == before_of(before, 's0.png')
+
+
+def before_of(files, name):
+    return next(content for path, content in files.items() if str(path) == name)
+
+
+@pytest.mark.parametrize('options', [['--rgb'], []], ids=' '.join)
+def test_an_image_of_two_splits_is_found_under_any_ending(tmp_path, options):
+    for i in range(4):
+        image = np.random.default_rng(i).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        save(tmp_path / f'images/{i}.jpg', image)
+        save(tmp_path / f'masks/{i}.png', np.eye(8, dtype=np.uint8))
+    folders(*command(tmp_path, '--val', '0.5', '--seed', '0'))
+    before = snapshot(tmp_path / 'out')
+    # Another draw, and the same one: a second file of an image in one split would count twice.
+    for seed in ('1', '0') if options else ('1',):
+        sentence = folders.error(*command(tmp_path, '--val', '0.5', '--seed', seed, *options))
+        assert 'an earlier run put it at' in sentence
+        assert f'remove img_dir and ann_dir of {tmp_path}/out and run again' in sentence
+    assert snapshot(tmp_path / 'out') == before
+    # Other images of the same names are no leak.
+    for i in range(4):
+        save(tmp_path / f'images/{i}.jpg', np.full((8, 8, 3), 50 * i, np.uint8))
+    folders(*command(tmp_path, '--split', 'test', *options))
+    assert len(list((tmp_path / 'out/img_dir/test').iterdir())) == 4
+
+
+def test_a_mask_that_came_since_and_the_advice(data):
+    folders(*command(data, '--val', '0.25'))
+    save(data / 'masks/s4.png', np.zeros((4, 6), np.uint8))
+    sentence = folders.error(*command(data, '--val', '0.25'))
+    assert 'masks that came since change what goes where' in sentence
+    for name in ('img_dir', 'ann_dir'):
+        shutil.rmtree(data / 'out' / name)
+    folders(*command(data, '--val', '0.25'))
+    assert not (data / 'out/img_dir/unlabeled/s4.png').exists()
+
+
+def test_folders_behind_links_are_searched_once_each(data, capsys):
+    save(data / 'camera/new.png', np.zeros((4, 6, 3), np.uint8))
+    (data / 'images/linked').symlink_to(data / 'camera')
+    (data / 'camera/loop').symlink_to(data / 'images')
+    (data / 'images/.hidden').mkdir()
+    shutil.copy(data / 'images/s0.png', data / 'images/.hidden/s0.png')
+    folders(*command(data))
+    assert '4 train, 3 unlabeled' in capsys.readouterr().out
+    assert (data / 'out/img_dir/unlabeled/linked/new.png').is_file()
+
+
+def test_whatever_is_laid_out_as_unlabelled_is_trained_on(data, capsys):
+    endings = ('bmp', 'tif', 'TIFF', 'webp', 'jpeg')
+    for ending in endings:
+        save(data / f'images/new_{ending}.{ending}', np.zeros((4, 6, 3), np.uint8))
+    (data / 'images/phone.heic').write_bytes(b'an image of another kind')
+    folders(*command(data))
+    said = capsys.readouterr().out
+    assert '4 train, 7 unlabeled' in said
+    assert 'were left out: 1 .heic' in said
+    assert len(UnlabeledDataset(img_dir=str(data / 'out/img_dir/unlabeled'))) == 7
+
+
+def test_smoothed_grey_masks_are_asked_about(tmp_path):
+    save(tmp_path / 'images/a.png', np.zeros((1, 70, 3), np.uint8))
+    save(tmp_path / 'masks/a.png', np.arange(0, 210, 3, dtype=np.uint8)[None])
+    sentence = folders.error(*command(tmp_path))
+    assert 'hold 70 values of up to 207, which would be 208 classes without a name' in sentence
+    assert 'name them with --classes, map the values with --ids' in sentence
+    assert not (tmp_path / 'out').exists()
+    folders(*command(tmp_path, '--classes', *(f'c{i}' for i in range(208))))
+    assert read(tmp_path / 'out/ann_dir/train/a.png').max() == 207
+
+
+@pytest.mark.parametrize('dtype', [np.uint8, np.uint16, np.int32])
+def test_counting_and_looking_up_are_what_sorting_gives(dtype):
+    top = {np.uint8: 256, np.uint16: 1 << 16, np.int32: 1 << 20}[dtype]
+    mask = np.random.default_rng(0).integers(0, top, (40, 30)).astype(dtype)
+    known = np.unique(mask)[::2]
+    ids = {int(value): i % 200 for i, value in enumerate(known)}
+    labels = folders.module.Labels(None, ids, None)
+    label, unknown = labels._from_ids(mask)
+    assert label.dtype == np.uint8
+    assert label.tolist() == [[ids.get(int(v), 255) for v in row] for row in mask]
+    values, counts = np.unique(mask, return_counts=True)
+    expected = {int(v): int(n) for v, n in zip(values, counts, strict=True) if int(v) not in ids}
+    assert unknown == expected
+
+
+def test_a_target_that_cannot_be_a_folder_is_one_sentence(data):
+    (data / 'out').write_text('a file')
+    sentence = folders.error(*command(data))
+    assert f'{data}/out' in sentence
+    assert 'a file stands where a folder is needed, move it or name another target.' in sentence
+
+
+def test_images_beyond_the_limit_of_pillow(data, monkeypatch):
+    """179 million pixels, here 10; very large images are what sliding windows are for."""
+    monkeypatch.setattr(files, 'MAX_PIXELS', 20)
+    assert 'is more than the 20 pixels that OpenCV decodes' in folders.error(*command(data))
+    huge = bytearray((data / 'images/s4.png').read_bytes())
+    huge[16:24] = struct.pack('>II', 20000, 20000)
+    huge[29:33] = struct.pack('>I', zlib.crc32(huge[12:29]))
+    (data / 'images/s4.png').write_bytes(huge)
+    monkeypatch.undo()
+    folders(*command(data))  # of an image that is copied, no pixel is decoded
+    assert files.image_size(str(data / 'out/img_dir/unlabeled/s4.png')) == (20000, 20000)

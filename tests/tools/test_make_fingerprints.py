@@ -52,6 +52,46 @@ def test_lists_get_their_families_and_all_their_names(tmp_path, capsys):
     assert identify(ids[20:], published(str(out))).match.role == 'val'
 
 
+def test_no_list_is_dropped_unless_said_so(tmp_path):
+    ids = [f'2007_{i:06d}' for i in range(40)]
+    root, out = tmp_path / 'lists', tmp_path / 'registry.json'
+    write(root, 'u2pl/pascal/662/labeled.txt', ids[:10])
+    write(root, 'unimatch/pascal/u2pl_1_16/labeled.txt', ids[:10])
+    write(root, 'u2pl/pascal/1323/labeled.txt', ids[:20])
+    tool.main([str(root), '--out', str(out)])
+    before = out.read_bytes()
+    tool.main([str(root), '--out', str(out)])
+    assert out.read_bytes() == before
+    (root / 'unimatch/pascal/u2pl_1_16/labeled.txt').unlink()  # a name of a list that stays
+    with pytest.raises(SystemExit) as caught:
+        tool.main([str(root), '--out', str(out)])
+    assert caught.value.code == (
+        f'error: {out} has 1 lists that would be lost, or a name of theirs, the first is Pascal VOC 2012, '
+        'blender-u2pl, 10 images (U2PL 662, UniMatch u2pl_1_16): give a ROOT with all of them, another --out, '
+        'or --drop.'
+    )
+    (root / 'u2pl/pascal/662/labeled.txt').unlink()
+    with pytest.raises(SystemExit, match='has 1 lists that would be lost'):
+        tool.main([str(root), '--out', str(out)])
+    assert out.read_bytes() == before
+    tool.main([str(root), '--out', str(out), '--drop'])
+    assert out.read_bytes().count(b'"sha256"') == 1
+    out.write_text('something else')
+    with pytest.raises(SystemExit, match=r'registry\.json is no registry of partitions'):
+        tool.main([str(root), '--out', str(out)])
+    assert out.read_text() == 'something else'
+
+
+def test_the_packages_own_registry_is_guarded(tmp_path, monkeypatch):
+    """It is where a run without --out writes."""
+    written = []
+    monkeypatch.setattr(tool, 'write_bytes', lambda path, content: written.append(path))
+    write(tmp_path, 'u2pl/pascal/662/labeled.txt', ['2007_000032'])
+    with pytest.raises(SystemExit, match=r'fingerprints\.json has \d+ lists that would be'):
+        tool.main([str(tmp_path)])
+    assert not written
+
+
 def test_errors_are_one_sentence(tmp_path):
     with pytest.raises(
         SystemExit, match=r'error: .* holds no list of unimatch, u2pl, cps, stpp: put'

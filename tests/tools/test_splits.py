@@ -1,15 +1,21 @@
 """tools/splits.py from its command line: make, import, identify and check."""
 
+import contextlib
 import importlib.util
 import json
 import os
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mmseg.datasets import BaseSegDataset
 from PIL import Image
 from processes import TOOLS, run_tool
 
+from mmseg_semi.datasets import UnlabeledDataset
 from mmseg_semi.datasets.split_lists import read_list
 from mmseg_semi.datasets.splits import make_partition, order_free_hash
 
@@ -31,7 +37,10 @@ def run(tmp_path, monkeypatch, capsys):
         with pytest.raises(SystemExit) as caught:
             tool.main([str(argument) for argument in arguments])
         code = caught.value.code
-        return (1, code) if isinstance(code, str) else (code or 0, capsys.readouterr().out)
+        printed = capsys.readouterr()
+        if code == 2:  # argparse's, after the usage
+            return 1, printed.err.splitlines()[-1].split(' ', 2)[2]
+        return (1, code) if isinstance(code, str) else (code or 0, printed.out)
 
     return run
 
@@ -126,6 +135,203 @@ def test_make_takes_a_folder_and_leaves_out_what_is_excluded(run, tmp_path):
     written = files('out')
     names = written['1/seed0/labeled.txt'] + written['1/seed0/unlabeled.txt']
     assert sorted(names.decode().split()) == ['a', 'd', 'sub/c']
+
+
+def made_by(manifest, out):
+    """The arguments of `make` that a manifest tells, and nothing else."""
+    arguments = ['make', manifest['source'], out, '--sizes', manifest['size']]
+    arguments += ['--seeds', manifest['seed']]
+    for key, option in (
+        ('img_suffix', '--img-suffix'),
+        ('format', '--format'),
+        ('paths_begin_with', '--images'),
+        *((key, f'--{key.replace("_", "-")}') for key in tool.BALANCED),
+    ):
+        value = manifest.get(key)
+        if value is True:
+            arguments.append(option)
+        elif value not in (None, False):
+            arguments += [option, *(value if isinstance(value, list) else [value])]
+    if 'exclude' in manifest:
+        arguments += ['--exclude', *(entry['list'] for entry in manifest['exclude'])]
+    return [*arguments, *(['--balanced'] if manifest['method'] == 'balanced' else [])]
+
+
+@pytest.mark.parametrize(
+    'arguments',
+    [
+        ('all.txt', '--seeds', 3),
+        ('all.txt', '--exclude', 'v.txt', 'w.txt'),
+        ('commas.txt', '--format', 'ids', '--exclude', 'v.txt'),
+        ('paths.txt', '--images', 'img'),
+        ('masks', '--img-suffix', '.png'),
+        ('masks', '--balanced', '--masks', 'masks', '--num-classes', 1, '--reduce-zero-label'),
+        ('masks', '--balanced', '--masks', 'masks', '--num-classes', 2, '--min-pixels', 6),
+    ],
+)
+def test_the_manifest_is_enough_to_make_the_lists_again(run, ids, tmp_path, arguments):
+    (tmp_path / 'v.txt').write_text('a/07\na/01\nnot_there\n')
+    (tmp_path / 'w.txt').write_text('a/02\na/01\na/03\n')
+    (tmp_path / 'commas.txt').write_text('\n'.join([*ids, 'b,c']))
+    (tmp_path / 'paths.txt').write_text('\n'.join(f'img/{name}.jpg' for name in ids))
+    masks(tmp_path / 'masks')
+    (tmp_path / 'masks/m12.jpg').touch() if '--img-suffix' in arguments else None
+    printed = succeed(run('make', arguments[0], 'out', '--sizes', '1/4', *arguments[1:]))
+    (folder,) = (tmp_path / 'out/1_4').iterdir()
+    manifest = json.loads((folder / 'partition.json').read_text())
+    if 'w.txt' in arguments:
+        assert printed.startswith(
+            'v.txt: 2 of 3 listed images are left out\nw.txt: 2 of 3 listed images are left out\n'
+        )
+        assert manifest['exclude'] == [
+            {'list': 'v.txt', 'images': 2, 'sha256': order_free_hash(['a/01', 'a/07'])},
+            {'list': 'w.txt', 'images': 2, 'sha256': order_free_hash(['a/02', 'a/03'])},
+        ]
+        assert manifest['images'] == 28
+    succeed(run(*made_by(manifest, 'again')))
+    assert files('again') == files('out')
+
+
+def test_a_list_that_excludes_nothing_is_refused(run, ids, tmp_path):
+    (tmp_path / 'val.txt').write_text('00\n01\n')  # without the folder that the ids have
+    arguments = ('make', 'all.txt', 'out', '--sizes', '1/4', '--exclude', 'val.txt')
+    assert error_of(run(*arguments)).startswith(
+        'val.txt excludes nothing, since none of its 2 images, such as 00, is one of all.txt, such as a/31: '
+    )
+    assert not (tmp_path / 'out').exists()
+
+
+def test_a_manifest_that_says_otherwise_is_never_replaced_silently(run, ids, tmp_path):
+    (tmp_path / 'copy.txt').write_text((tmp_path / 'all.txt').read_text())
+    folder = tmp_path / 'out/1_4/seed0'
+    folder.mkdir(parents=True)
+    (folder / 'partition.json').write_text('{"mine": 1}')
+    arguments = ('make', 'all.txt', 'out', '--sizes', '1/4')
+    assert error_of(run(*arguments)).startswith(
+        'out/1_4/seed0/partition.json holds no manifest of a partition: give --force to replace it, '
+    )
+    assert files('out') == {'1_4/seed0/partition.json': b'{"mine": 1}'}
+    succeed(run(*arguments, '--force'))
+    before = files('out')
+    assert error_of(run('make', 'copy.txt', *arguments[2:])).startswith(
+        "out/1_4/seed0/partition.json holds source='all.txt', and this partition has source='copy.txt': give "
+    )
+    assert files('out') == before
+    assert 'the same' not in succeed(run('make', 'copy.txt', *arguments[2:], '--force'))
+    changed = {name for name, text in files('out').items() if text != before[name]}
+    assert changed == {'1_4/seed0/partition.json'}
+
+
+@pytest.mark.parametrize(
+    ('name', 'message'),
+    [
+        (
+            'a.png.jpg',
+            "a.png.jpg' has two endings, so that its id 'a.png' would be taken for a file",
+        ),
+        (
+            'a.tif.jpg',
+            "The image 'a.tif' would be read as 'a' from a list with one id per line: re",
+        ),
+        ('a\nb.jpg', "The image 'a\\nb' would"),
+        (' a.jpg', "The image ' a' would be read as 'a' from"),
+        ('a\\b.jpg', "The image 'a\\\\b' would be read as 'a/b' from"),
+        ('gr\udcfcn.jpg', "The image 'gr\\udcfcn' could not be read again from"),
+        ('b.Jpg', "b.Jpg' has an ending in mixed case, which no dataset finds by an id"),
+    ],
+)
+def test_make_refuses_names_that_a_list_cannot_hold(run, tmp_path, name, message):
+    (tmp_path / 'images').mkdir()
+    for each in (name, 'x.jpg', 'y.jpg'):
+        (tmp_path / 'images' / each).touch()
+    assert message in error_of(run('make', 'images', 'out', '--sizes', 1))
+    assert not (tmp_path / 'out').exists()
+
+
+def test_names_with_blanks_are_read_again(run, tmp_path):
+    (tmp_path / 'images').mkdir()
+    for name in ('my a', 'b, c', 'd;e'):
+        (tmp_path / f'images/{name}.jpg').touch()
+    succeed(run('make', 'images', 'out', '--sizes', 1))
+    assert 'seed0/labeled.txt: 1 images: unknown' in succeed(run('identify', 'out/1/seed0'))
+    succeed(run('import', 'out/1/seed0', 'copy'))
+    arguments = ('--exclude', 'out/1/seed0/labeled.txt')
+    assert '1 of 1 listed' in succeed(run('make', 'images', 'rest', '--sizes', 1, *arguments))
+    assert 'with a sign that parts columns elsewhere' in error_of(
+        run('identify', 'out/1/seed0', '--format', 'auto', '--images', '.')
+    )
+
+
+def test_ids_of_cityscapes_are_those_of_its_dataset(run, tmp_path):
+    for number in (1, 2):
+        image = tmp_path / f'train/ulm/ulm_00000{number}_000019_leftImg8bit.png'
+        image.parent.mkdir(parents=True, exist_ok=True)
+        image.touch()
+    for i, suffix in enumerate(('.png', '_leftImg8bit.png')):
+        succeed(run('make', 'train', f'out{i}', '--sizes', 1, '--img-suffix', suffix))
+        lists = files(f'out{i}')
+        names = lists['1/seed0/labeled.txt'] + lists['1/seed0/unlabeled.txt']
+        assert sorted(names.split()) == [b'ulm/ulm_000001_000019', b'ulm/ulm_000002_000019']
+
+
+letters = st.sampled_from(
+    [*'ab .,;|"<>{}\\-_\t\n\r', '\ufeff', '\xa0', '\u2028', 'ü', '\udcfc', '.png', '.jpg']
+)
+file_names = st.lists(letters, min_size=1, max_size=4).map(''.join).filter(lambda n: n[0] != '.')
+
+
+@given(
+    st.lists(
+        st.tuples(file_names, st.sampled_from(['.jpg', '.png', '.JPG', '.Png'])),
+        min_size=2,
+        max_size=4,
+    ),
+    st.booleans(),
+)
+@settings(max_examples=60, deadline=None, derandomize=True)
+def test_whatever_the_names_the_datasets_read_what_was_chosen(names, below):
+    """`make` of a folder, and `import` of what it made: the files themselves, or one sentence and no list."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        images = root / 'images' / ('sub' if below else '')
+        images.mkdir(parents=True)
+        for name, ending in names:
+            (images / f'{name}{ending}').touch()
+        there = {str(p) for p in images.iterdir()}
+        commands = (
+            ('make', root / 'images', root / 'out', '--sizes', '1'),
+            ('import', root / 'out/1/seed0', root / 'copy'),
+        )
+        for command, made in zip(commands, (root / 'out/1/seed0', root / 'copy'), strict=True):
+            with pytest.raises(SystemExit) as caught, contextlib.redirect_stdout(None):
+                tool.main(list(map(str, command)))
+            if caught.value.code is not None:
+                assert caught.value.code.startswith('error: ')
+                assert '\n' not in caught.value.code
+                assert 'codec' not in caught.value.code
+                assert not made.exists()
+                return
+            read = [
+                UnlabeledDataset(
+                    img_dir=str(root / 'images'),
+                    ann_file=str(made / f'{half}.txt'),
+                    serialize_data=False,
+                )
+                for half in ('labeled', 'unlabeled')
+            ]
+            paths = [
+                dataset.get_data_info(i)['img_path']
+                for dataset in read
+                for i in range(len(dataset))
+            ]
+            assert sorted(paths) == sorted(there)
+            assert len(read[0]) == 1
+            for half in ('labeled', 'unlabeled'):
+                stock = BaseSegDataset(
+                    ann_file=str(made / f'{half}.txt'), img_suffix='', serialize_data=False
+                )
+                ids = [stock.get_data_info(i)['img_path'] for i in range(len(stock))]
+                assert ids == read_list(str(made / f'{half}.txt'), 'ids').ids
 
 
 def masks(folder, number=12):
@@ -247,6 +453,20 @@ def test_import_refuses_halves_of_different_folders(run, tmp_path):
         'unlabeled.txt lists cityscapes val images and the labelled list cityscapes train ones: give the two '
         'lists of one partition.'
     )
+    (tmp_path / 'own.txt').write_text('b')
+    (tmp_path / 'voc.txt').write_text('JPEGImages/2007_000032.jpg')
+    (tmp_path / 'city.txt').write_text(line.format('train', 2))
+    (tmp_path / 'ids.txt').write_text('ulm/ulm_000000_000003')
+    for labeled in ('2007_000033', 'JPEGImages/2007_000033.jpg'):  # the ids alone name no split
+        (tmp_path / 'labeled.txt').write_text(labeled)
+        assert error_of(run('import', 'labeled.txt', 'out', '--unlabeled', 'city.txt')) == (
+            'city.txt lists cityscapes train images and the labelled list voc12 ones: give the two lists of '
+            'one partition.'
+        )
+        succeed(run('import', 'labeled.txt', 'out', '--unlabeled', 'voc.txt', '--force'))
+        succeed(run('import', 'labeled.txt', 'out', '--unlabeled', 'own.txt', '--force'))
+    (tmp_path / 'labeled.txt').write_text(line.format('train', 1))
+    succeed(run('import', 'labeled.txt', 'out', '--unlabeled', 'ids.txt', '--force'))
     assert 'which is not the format unimatch but that of u2pl' in error_of(
         run('import', '.', 'out', '--format', 'unimatch')
     )
@@ -405,6 +625,88 @@ def test_check_of_whole_folders(run, own, tmp_path):
     assert 'conf.py does not exist: did you mean config.py?' in error_of(
         run('check', '--config', 'conf.py')
     )
+
+
+def test_check_by_lists_or_by_a_config(run, own):
+    """Two lists are called a partition; an unlabelled folder is not."""
+    arguments = ('check', *own, '--frames', 0, '--labeled', 'l.txt')
+    printed = succeed(run(*arguments, '--unlabeled-images', 'img'))
+    assert (
+        'warning: 2 labelled images are in the unlabelled set, the first is img/m00.png: they are trained on '
+        'with and without their labels.\n'
+    ) in printed
+    code, printed = run(*arguments, '--unlabeled', 'l.txt')
+    assert code == 1
+    assert 'error: 2 labelled images are in the unlabelled set' in printed
+
+
+def test_check_opens_unlabelled_images_too(run, own, tmp_path):
+    (tmp_path / 'img/m02.png').write_bytes((tmp_path / 'img/m02.png').read_bytes()[:-30])
+    code, printed = run('check', '--config', 'config.py')
+    assert code == 1
+    assert 'error: img/m02.png is truncated: copy it again, or take it out of the list.' in printed
+
+
+@pytest.mark.parametrize('part', ['labeled', 'unlabeled', 'val'])
+def test_check_names_the_list_that_is_no_text(run, own, tmp_path, part):
+    (tmp_path / f'{part[0]}.txt').write_bytes(b'gr\xfcn\n')
+    lists = ('--labeled', 'l.txt', '--unlabeled', 'u.txt', '--val', 'v.txt')
+    code, printed = run('check', *own, *lists)
+    assert code == 1
+    assert f'error: {part[0]}.txt line 1 is no UTF-8 text: save the list' in printed
+    (tmp_path / f'{part[0]}.txt').write_bytes(b'\xef\xbb\xbfm01\n')
+    code, printed = run('check', *own, *lists)
+    assert ('begins with a byte order mark' in printed) == (part != 'unlabeled')
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (
+            ('check', '--config', 'config.py', '--labeled', 'x.txt', '--val', 'nope.txt'),
+            '--labeled, --val would be ignored with --config, which names them itself: leave them',
+        ),
+        (
+            ('check', '--config', 'config.py', '--num-classes', 3),
+            '--num-classes would be ignored with',
+        ),
+        (
+            ('check', '--images', 'img', '--cfg-options', 'a=1'),
+            '--cfg-options would be ignored without --config: give it',
+        ),
+        (
+            ('check', '--images', 'img', '--num-classes', 3),
+            '--num-classes would be ignored without masks',
+        ),
+        (
+            ('check', '--images', 'img', '--val-masks', 'm'),
+            '--val-masks would be ignored without val',
+        ),
+        (
+            ('import', 'l.txt', 'out', '--rest-of', 'u.txt', '--labeled-only'),
+            'argument --labeled-only: not allowed with argument --rest-of',
+        ),
+        (
+            ('import', 'l.txt', 'out', '--unlabeled', 'u.txt', '--rest-of', 'u.txt'),
+            'argument --rest-of: not allowed with argument --unlabeled',
+        ),
+        (
+            ('make', 'img', 'out', '--sizes', 1, '--masks', 'ann', '--num-classes', 2),
+            '--masks, --num-classes would be ignored without --balanced: give it, or leave',
+        ),
+        (
+            ('make', 'l.txt', 'out', '--sizes', 1, '--img-suffix', '.png'),
+            '--img-suffix would be ignored since l.txt is no folder: leave it out.',
+        ),
+        (
+            ('make', 'img', 'out', '--sizes', 1, '--format', 'ids'),
+            '--format would be ignored since img is a folder: leave them out.',
+        ),
+    ],
+)
+def test_no_argument_is_ignored(run, own, tmp_path, arguments, message):
+    assert error_of(run(*arguments)).startswith(message)
+    assert not (tmp_path / 'out').exists()
 
 
 def test_check_of_camvid(run):

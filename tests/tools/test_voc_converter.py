@@ -96,6 +96,10 @@ def no_list(root):
     (root / 'VOCdevkit/VOC2012/ImageSets/Segmentation/val.txt').unlink()
 
 
+def list_of_bytes(root):
+    (root / 'VOCdevkit/VOC2012/ImageSets/Segmentation/val.txt').write_bytes(b'w\xff0')
+
+
 def no_sbd(root):
     (root / 'VOCaug').rename(root / 'elsewhere')
 
@@ -120,6 +124,7 @@ def other_mat(root):
     ('harm', 'message'),
     [
         (no_list, 'val.txt does not exist: unpack VOCtrainval'),
+        (list_of_bytes, 'val.txt is no text in UTF-8 (byte 1 is 0xff): unpack VOCtrainval'),
         (no_sbd, 'is not a folder: unpack benchmark.tgz'),
         (no_mat, 's1.mat does not exist: unpack benchmark.tgz'),
         (broken_mat, 's1.mat is no class map of SBD'),

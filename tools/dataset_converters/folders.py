@@ -4,108 +4,155 @@
     python tools/dataset_converters/folders.py IMAGES MASKS DST --colors colors.csv
     python tools/dataset_converters/folders.py IMAGES MASKS DST --ids 0=0 255=1
 
-A mask belongs to the image of its name, whatever the endings are (``--mask-ending _mask.png`` for
-``street_mask.png`` beside ``street.jpg``). Images without a mask are the unlabelled ones. DST gets
+Folders are searched with their subfolders, also those that links lead to. A mask belongs to the image of
+its name, whatever the endings are (``--mask-ending _mask.png`` for ``street_mask.png`` beside ``street.jpg``).
+Images without a mask are the unlabelled ones. DST gets
 
     img_dir/{train,val,unlabeled}/NAME.jpg   copies, links (--link) or 8-bit RGB PNG files (--rgb)
     ann_dir/{train,val}/NAME.png             class indices, 255 = void
 
 Masks are palette images or grey ones that hold ids (mapped by --ids, else taken as class indices), or
 colour images with a colour map (--colors: JSON, CSV or text with a name and r, g, b per class; name a
-class "void" for what no class owns). All masks are checked before the first file is written: their sizes,
-their values, their colours. Running it again completes an interrupted run; a file that would change is an
-error unless --overwrite is given.
+class "void" for what no class owns). Before the first file is written, images are looked at for being whole
+and all masks are decoded: their sizes, their values, their colours. Running it again completes an interrupted
+run; a file that would change is an error unless --overwrite is given.
 """
 
 import argparse
 import io
+import os
+import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
-from tqdm import tqdm
+from PIL import ImageOps, UnidentifiedImageError
 
 from mmseg_semi.datasets.color_map import ColorMap, decode, read_color_map
+from mmseg_semi.datasets.files import image_size, open_image, real_paths
 from mmseg_semi.datasets.preparation import (
     VOID,
     PreparationError,
     add_arguments,
+    decoding,
     png,
     require_folder,
+    run_all,
     run_converter,
     write_all,
 )
 from mmseg_semi.datasets.splits import make_partition
+from mmseg_semi.datasets.transforms.checks import CheckImageFile
+from mmseg_semi.datasets.unlabeled import IMAGE_ENDINGS
 
-ENDINGS = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
-_EXIF_ORIENTATION = 0x0112
+MAX_UNNAMED = 64
+"""Classes up to which masks may be taken as they are; a smoothed grey mask has more."""
+REPLACE = 'replace it, or take it out of the folder'
 
 
-def find(folder: Path, ending: str | None) -> dict[str, Path]:
-    """Image files below ``folder`` by name: path below it without the ending."""
-    found: dict[str, Path] = {}
-    for path in sorted(folder.rglob('*')):
-        fits = path.name.endswith(ending) if ending else path.suffix.lower() in ENDINGS
-        if not fits or path.name.startswith('.') or not path.is_file():
+class Found(NamedTuple):
+    """Image files of a folder.
+
+    Attributes:
+        files (dict[str, Path]): By name, the path below the folder without the ending.
+        others (Counter): Files with other endings, by ending.
+    """
+
+    files: dict[str, Path]
+    others: Counter
+
+
+def walk(folder: Path, above: frozenset[str] = frozenset()) -> Iterator[Path]:
+    """All files below ``folder``, in sorted order; links to folders are followed, hidden entries are not."""
+    real = os.path.realpath(folder)
+    if real in above:  # a link to a folder that it lies in
+        return
+    with os.scandir(folder) as entries:
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            if entry.name.startswith('.'):
+                continue
+            if entry.is_dir():
+                yield from walk(folder / entry.name, above | {real})
+            else:
+                yield folder / entry.name
+
+
+def find(folder: Path, ending: str | None) -> Found:
+    """Image files below ``folder``: those that end with ``ending``, or in any usual way."""
+    found = Found({}, Counter())
+    for path in walk(folder):
+        if not (path.name.endswith(ending) if ending else path.suffix.lower() in IMAGE_ENDINGS):
+            found.others[path.suffix or path.name] += 1
             continue
+        if not path.is_file():
+            raise PreparationError(f'{path} is a link to nothing: restore the file, or remove it.')
         relative = path.relative_to(folder).as_posix()
         name = relative[: -len(ending or path.suffix)]
-        if name in found:
+        if name in found.files:
             raise PreparationError(
-                f'{path} and {found[name]} have the same name: rename one, or say which ending counts with '
-                '--image-ending or --mask-ending.'
+                f'{path} and {found.files[name]} have the same name: rename one, or say which ending counts '
+                'with --image-ending or --mask-ending.'
             )
-        found[name] = path
+        found.files[name] = path
     return found
 
 
-def read_ids(path: Path) -> np.ndarray:
-    """A mask as integers (H, W), or uint8 (H, W, 3) where it has colours.
+def read_mask(path: Path, colored: bool) -> np.ndarray:
+    """A mask as integers (H, W), or uint8 (H, W, 3) where it has colours or ``colored`` is asked for.
 
     Raises:
         PreparationError: not readable, or compressed with loss.
     """
-    try:
-        with Image.open(path) as image:
-            if image.format in ('JPEG', 'MPO'):
-                raise PreparationError(
-                    f'{path} is a JPEG, whose compression changes labels: export the masks as PNG.'
-                )
-            if image.mode.startswith('F'):
-                raise PreparationError(
-                    f'{path} holds numbers with fractions (mode {image.mode}): save ids as an 8-bit PNG.'
-                )
-            if image.mode in ('P', 'L', '1') or image.mode.startswith('I'):
-                return np.asarray(image).astype(np.int64)
-            if image.mode == 'LA':
-                return np.asarray(image)[..., 0].astype(np.int64)
+    with decoding(path, REPLACE), open_image(path) as image:
+        if image.format in ('JPEG', 'MPO'):
+            raise PreparationError(
+                f'{path} is a JPEG, whose compression changes labels: export the masks as PNG.'
+            )
+        if image.mode.startswith('F'):
+            raise PreparationError(
+                f'{path} holds numbers with fractions (mode {image.mode}): save ids as an 8-bit PNG.'
+            )
+        if colored:
             return np.asarray(image.convert('RGB'))
-    except (OSError, Image.DecompressionBombError) as error:
-        reason = ' '.join(str(error).split()).rstrip('.')
-        raise PreparationError(
-            f'{path} cannot be read as an image ({reason}): replace it, or take it out of the folder.'
-        ) from None
+        if image.mode in ('P', 'L', '1'):
+            return np.asarray(image).astype(np.uint8)
+        if image.mode.startswith('I'):
+            return np.asarray(image)
+        if image.mode == 'LA':
+            return np.asarray(image)[..., 0]
+        return np.asarray(image.convert('RGB'))
 
 
-def size_of(path: Path) -> tuple[int, int]:
-    """(height, width) as mmcv loads the image: turned as its EXIF entry says."""
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            turned = image.getexif().get(_EXIF_ORIENTATION, 1) >= 5
-    except (OSError, Image.DecompressionBombError) as error:
-        reason = ' '.join(str(error).split()).rstrip('.')
-        raise PreparationError(
-            f'{path} cannot be read as an image ({reason}): replace it, or take it out of the folder.'
-        ) from None
-    return (width, height) if turned else (height, width)
+def look_at_image(path: Path, rgb: bool) -> tuple[int, int] | None:
+    """(height, width) of a whole image as mmcv loads it; None where Pillow does not know its kind.
+
+    Raises:
+        PreparationError: not readable, truncated, or of more than 8 bits where ``rgb`` is to be written.
+    """
+    with decoding(path, REPLACE):
+        CheckImageFile(rgb=False).transform(dict(img_path=str(path)))
+        try:
+            image = open_image(path)
+        except UnidentifiedImageError:  # of a kind that has its own loader, says the check
+            if rgb:
+                raise
+            return None
+        with image:
+            if rgb and image.mode.startswith(('I', 'F')):
+                raise PreparationError(
+                    f'{path} has more than 8 bits (mode {image.mode}): --rgb does not know its range, scale it '
+                    'to 8 bits first.'
+                )
+            if image.format not in ('JPEG', 'MPO', 'PNG'):
+                image.load()  # only those three are checked by their ends
+        return image_size(str(path))
 
 
 class Labels:
-    """How masks become class indices; ``unknown`` collects what no class has, by file.
+    """How masks become class indices.
 
     Args:
         colors: classes of colour masks.
@@ -118,48 +165,59 @@ class Labels:
     ) -> None:
         self.colors, self.ids = colors, ids
         self.classes = colors.classes if colors else classes
-        self.unknown: dict[Path, dict] = {}
+        self._tables: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
-    def __call__(self, path: Path) -> np.ndarray:
-        """The class indices of a mask, uint8 (H, W)."""
-        mask = read_ids(path)
+    def __call__(self, path: Path) -> tuple[np.ndarray, dict]:
+        """The class indices of a mask, uint8 (H, W), and what no class has: value or colour = pixels."""
+        mask = read_mask(path, self.colors is not None)
         if self.colors is not None:
-            if mask.ndim == 2:
-                with Image.open(path) as image:
-                    mask = np.asarray(image.convert('RGB'))
-            label, unknown = decode(mask, self.colors)
-        else:
-            if mask.ndim == 3:
-                if (mask != mask[..., :1]).any():
-                    raise PreparationError(
-                        f'{path} is a colour image: give --colors FILE, which names the class of each colour.'
-                    )
-                mask = mask[..., 0]
-            label, unknown = self._from_ids(mask)
-        if unknown:
-            self.unknown[path] = unknown
-        return label
+            return decode(mask, self.colors)
+        if mask.ndim == 3:
+            if (mask != mask[..., :1]).any():
+                raise PreparationError(
+                    f'{path} is a colour image: give --colors FILE, which names the class of each colour.'
+                )
+            mask = mask[..., 0]
+        return self._from_ids(mask)
 
     def _from_ids(self, mask: np.ndarray) -> tuple[np.ndarray, dict[int, int]]:
-        values, inverse, counts = np.unique(mask, return_inverse=True, return_counts=True)
-        classes = range(len(self.classes) if self.classes else VOID)
-        table = self.ids if self.ids is not None else {c: c for c in (*classes, VOID)}
-        label = np.array([table.get(int(value), VOID) for value in values], dtype=np.uint8)
-        unknown = {
-            int(value): int(count)
-            for value, count in zip(values, counts, strict=True)
-            if int(value) not in table
-        }
-        return label[inverse].reshape(mask.shape), unknown
+        # Counting and looking up take a tenth of the time of sorting, which only values beyond 16 bits need.
+        deep = mask.dtype != np.uint8
+        inverse = None
+        if deep and (mask.min(initial=0) < 0 or mask.max(initial=0) >= 1 << 16):
+            values, inverse = np.unique(mask, return_inverse=True)
+            known = [int(value) in self._classes() for value in values]
+            label = np.array([self._classes().get(int(value), VOID) for value in values])
+            counts = np.bincount(inverse.ravel(), minlength=len(values))
+        else:
+            label, known = self._table(1 << 16 if deep else 1 << 8)
+            values, inverse = range(len(label)), mask
+            counts = np.bincount(mask.ravel(), minlength=len(label))
+        unknown = {int(values[i]): int(counts[i]) for i in np.flatnonzero(counts) if not known[i]}
+        return label[inverse].reshape(mask.shape).astype(np.uint8), unknown
 
-    def check(self) -> None:
-        """Raise PreparationError if a mask had a value or a colour that no class has."""
-        if not self.unknown:
+    def _classes(self) -> dict[int, int]:
+        if self.ids is not None:
+            return self.ids
+        return {c: c for c in (*range(len(self.classes) if self.classes else VOID), VOID)}
+
+    def _table(self, size: int) -> tuple[np.ndarray, np.ndarray]:
+        """The class of each value below ``size``, 255 where there is none, and whether there is one."""
+        if size not in self._tables:
+            classes = {value: c for value, c in self._classes().items() if value < size}
+            label, known = np.full(size, VOID, dtype=np.uint8), np.zeros(size, dtype=bool)
+            label[[*classes]], known[[*classes]] = [*classes.values()], True
+            self._tables[size] = label, known
+        return self._tables[size]
+
+    def refuse(self, unknown: dict[Path, dict]) -> None:
+        """Raise PreparationError if a mask had values or colours that no class has."""
+        if not unknown:
             return
         total: Counter = Counter()
-        for found in self.unknown.values():
+        for found in unknown.values():
             total.update(found)
-        path, found = next(iter(self.unknown.items()))
+        path, found = next(iter(unknown.items()))
         kind, remedy = (
             'values',
             'map them with --ids VALUE=CLASS (255 = void), or name all --classes',
@@ -171,76 +229,144 @@ class Labels:
         more = f' and {len(total) - 8} more' if len(total) > 8 else ''
         here = ', '.join(f'{value} ({count} pixels)' for value, count in [*found.items()][:3])
         raise PreparationError(
-            f'{len(self.unknown)} masks have {kind} that no class has: {said}{more}; the first such mask is '
+            f'{len(unknown)} masks have {kind} that no class has: {said}{more}; the first such mask is '
             f'{path} with {here}: {remedy}.'
         )
 
 
 def encode_rgb(path: Path) -> bytes:
     """The image as an 8-bit RGB PNG, turned as its EXIF entry says."""
-    with Image.open(path) as image:
-        if image.mode.startswith(('I', 'F')):
-            raise PreparationError(
-                f'{path} has more than 8 bits (mode {image.mode}): --rgb does not know its range, scale '
-                'it to 8 '
-                'bits first.'
-            )
-        buffer = io.BytesIO()
+    buffer = io.BytesIO()
+    with decoding(path, REPLACE), open_image(path) as image:
         ImageOps.exif_transpose(image).convert('RGB').save(buffer, 'PNG')
     return buffer.getvalue()
 
 
 def check_masks(
-    images: dict[str, Path], masks: dict[str, Path], labels: Labels
-) -> tuple[Counter, Counter]:
-    """Decode every mask once.
+    images: dict[str, Path], masks: dict[str, Path], sizes: dict, labels: Labels, nproc: int
+) -> Counter:
+    """Decode every mask once; ``sizes`` has (height, width) of each image.
 
     Returns:
-        tuple: Pixels per class index (255 = void) and images per (height, width).
+        Counter: Pixels per class index (255 = void).
 
     Raises:
-        PreparationError: a mask without an image, of another size, or with what no class has.
+        PreparationError: a mask of another size than its image, or with what no class has.
     """
-    orphans = [path for name, path in masks.items() if name not in images]
-    if orphans:
-        raise PreparationError(
-            f'{len(orphans)} of {len(masks)} masks have no image of their name, the first is '
-            f'{orphans[0]}: restore '
-            'the images, or say with --mask-ending and --image-ending how names end.'
-        )
-    pixels, sizes = Counter(), Counter()
-    for name, path in tqdm(masks.items(), desc='checking masks', unit='file'):
-        label = labels(path)
-        size = size_of(images[name])
+
+    def look_at(name: str) -> tuple[np.ndarray, dict]:
+        label, unknown = labels(masks[name])
+        size = sizes[name]
+        if size is None:
+            raise PreparationError(
+                f'{images[name]} cannot be read as an image by Pillow: {REPLACE}.'
+            )
         if label.shape != size:
             raise PreparationError(
-                f'{path} is {label.shape[0]}x{label.shape[1]} (height x width) but {images[name]} is '
+                f'{masks[name]} is {label.shape[0]}x{label.shape[1]} (height x width) but {images[name]} is '
                 f'{size[0]}x{size[1]}: give every image a mask of its own size.'
             )
-        sizes[size] += 1
-        counts = np.bincount(label.ravel(), minlength=256)
-        pixels.update({i: int(counts[i]) for i in np.flatnonzero(counts)})
-    labels.check()
-    if set(pixels) == {0, VOID} and labels.colors is None and labels.ids is None:
+        return np.bincount(label.ravel(), minlength=VOID + 1), unknown
+
+    found = run_all(look_at, list(masks), 'checking masks', nproc)
+    labels.refuse(
+        {masks[name]: unknown for name, (_, unknown) in zip(masks, found, strict=True) if unknown}
+    )
+    counts = np.sum([pixels for pixels, _ in found], axis=0)
+    pixels = Counter({int(i): int(counts[i]) for i in np.flatnonzero(counts)})
+    if labels.colors is None and labels.ids is None:
+        check_meaning(pixels, named=labels.classes is not None)
+    return pixels
+
+
+def check_meaning(pixels: Counter, named: bool) -> None:
+    """Raise PreparationError if values that are taken for class indices may well be something else."""
+    if set(pixels) == {0, VOID}:
         raise PreparationError(
             'The masks hold nothing but 0 and 255, and 255 is void: give --ids 0=0 255=1 if 255 is a class, or '
             '--ids 0=0 255=255 if it is not.'
         )
-    return pixels, sizes
+    last = _last_class(pixels)
+    if not named and last >= MAX_UNNAMED:
+        raise PreparationError(
+            f'The masks hold {len(set(pixels) - {VOID})} values of up to {last}, which would be {last + 1} '
+            'classes without a name: name them with --classes, map the values with --ids VALUE=CLASS, or '
+            'export the masks without smoothed edges where these make the values.'
+        )
+
+
+def check_places(
+    options: argparse.Namespace, sources: Sequence[Path], places: Sequence[Path]
+) -> None:
+    """Raise PreparationError if results would lie among the sources, or replace one of them.
+
+    Args:
+        options: with the folders IMAGES, MASKS and DST.
+        sources: files that are read.
+        places: files that are written.
+    """
+    outputs = {options.target / kind for kind in ('img_dir', 'ann_dir')}
+    outputs |= {place.parent for place in places}
+    real = {folder: folder.resolve() for folder in outputs}  # a link may lead anywhere
+    for folder, name in ((options.images, 'images'), (options.masks, 'masks')):
+        source = folder.resolve()
+        if options.target.resolve().is_relative_to(source):
+            raise PreparationError(
+                f'{options.target} lies in {folder}, where results would be taken for {name}: name a '
+                'folder outside of it.'
+            )
+        for output, path in real.items():
+            if path.is_relative_to(source) or source.is_relative_to(path):
+                raise PreparationError(
+                    f'{output}, which results go to, and {folder}, which has the {name}, lie in one another '
+                    f'({path} and {source}): name a target apart from the sources.'
+                )
+    own = set(real_paths([str(path) for path in sources]))
+    for place in places:
+        if str(real[place.parent] / place.name) in own:
+            raise PreparationError(
+                f'{place} is itself one of the files that are read: name a target apart from the sources.'
+            )
 
 
 def check_leaks(target: Path, splits: dict[str, dict[str, Path]], rgb: bool) -> None:
-    """Raise PreparationError if an image of a split lies in another one already, from an earlier run."""
-    others = [folder for folder in sorted((target / 'img_dir').glob('*')) if folder.is_dir()]
+    """Raise PreparationError if an earlier run left an image in another split, or under another ending."""
+    there: dict[str, dict[str, list[Path]]] = {}
+    folders = (target / 'img_dir').glob('*')
+    for folder in sorted(folder for folder in folders if folder.is_dir()):
+        stems = there.setdefault(folder.name, {})
+        for path in walk(folder):
+            if path.suffix.lower() in IMAGE_ENDINGS:
+                stem = path.relative_to(folder).with_suffix('').as_posix()
+                stems.setdefault(stem, []).append(path)
     for split, images in splits.items():
         for name, path in images.items():
-            file = f'{name}.png' if rgb else f'{name}{path.suffix}'
-            for twin in (folder / file for folder in others if folder.name != split):
-                if twin.is_file() and twin.read_bytes() == _image_bytes(path, rgb):
-                    raise PreparationError(
-                        f'{path} is for {split}, but an earlier run put it at {twin}: remove it and its mask '
-                        'there, give the --val and --seed of that run, or another target.'
-                    )
+            for other, stems in there.items():
+                for twin in stems.get(name, ()):
+                    if other == split:
+                        again = twin.suffix == ('.png' if rgb else path.suffix)
+                    else:
+                        again = not same_image(path, twin)
+                    if not again:
+                        raise PreparationError(
+                            f'{path} is for {split}, but an earlier run put it at {twin}: remove img_dir and '
+                            f'ann_dir of {target} and run again, or name another target, since other options '
+                            'and masks that came since change what goes where.'
+                        )
+
+
+def same_image(first: Path, second: Path) -> bool:
+    """Whether two files are the same image: the same bytes, or the same 8-bit pixels as mmcv turns them."""
+    if first.read_bytes() == second.read_bytes():
+        return True
+    try:
+        with open_image(first) as one, open_image(second) as other:
+            if any(image.mode.startswith(('I', 'F')) for image in (one, other)):
+                return False  # becoming 8 bits would cut them off
+            one, other = ImageOps.exif_transpose(one), ImageOps.exif_transpose(other)
+            return one.size == other.size and one.convert('RGB') == other.convert('RGB')
+    except (OSError, ValueError, SyntaxError):  # what is there is no image
+        return False
 
 
 def _image_bytes(path: Path, rgb: bool) -> bytes:
@@ -265,12 +391,12 @@ def jobs_of(target: Path, splits, masks, labels: Labels, palette, options) -> It
             file = place / (f'{name}.png' if options.rgb else f'{name}{path.suffix}')
             yield file, path if options.link else partial(_image_bytes, path, options.rgb)
             if split != 'unlabeled':
-                make = partial(lambda mask: png(labels(mask), palette), masks[name])
+                make = partial(lambda mask: png(labels(mask)[0], palette), masks[name])
                 yield target / 'ann_dir' / split / f'{name}.png', make
 
 
 def convert(options: argparse.Namespace) -> str:
-    """Convert; everything is looked at before the first file is written.
+    """Convert; all images are looked at and all masks decoded before the first file is written.
 
     Returns:
         str: What was found, for the reader.
@@ -280,43 +406,50 @@ def convert(options: argparse.Namespace) -> str:
     """
     for folder, name in ((options.images, 'IMAGES'), (options.masks, 'MASKS')):
         require_folder(folder, f'give the folder of {name.lower()} as {name}')
-        if options.target.resolve().is_relative_to(folder.resolve()):
-            raise PreparationError(
-                f'{options.target} lies in {folder}, where results would be taken for {name.lower()}: name a '
-                'folder outside of it.'
-            )
-    try:
-        colors = read_color_map(options.colors) if options.colors else None
-    except ValueError as error:
-        raise PreparationError(str(error)) from None
-    images, masks = (
-        find(options.images, options.image_ending),
-        find(options.masks, options.mask_ending),
-    )
+    check_places(options, (), ())
+    colors = read_color_map(options.colors) if options.colors else None
+    images, others = find(options.images, options.image_ending)
+    masks, _ = find(options.masks, options.mask_ending)
     if options.images.resolve() == options.masks.resolve() and not options.mask_ending:
         raise PreparationError(
             'IMAGES and MASKS are one folder: say with --mask-ending which files are masks.'
         )
-    images = {name: path for name, path in images.items() if path not in set(masks.values())}
     if not masks:
         raise PreparationError(
             f'{options.masks} has no mask: give a folder of PNG files, or --mask-ending.'
         )
+    mask_files = set(masks.values())
+    images = {name: path for name, path in images.items() if path not in mask_files}
+    orphans = [path for name, path in masks.items() if name not in images]
+    if orphans:
+        raise PreparationError(
+            f'{len(orphans)} of {len(masks)} masks have no image of their name, the first is '
+            f'{orphans[0]}: restore the images, or say with --mask-ending and --image-ending how names end.'
+        )
+    looks = partial(look_at_image, rgb=options.rgb)
+    found = run_all(looks, list(images.values()), 'checking images', options.nproc)
+    image_sizes = dict(zip(images, found, strict=True))
     labels = Labels(colors, options.ids, tuple(options.classes) if options.classes else None)
-    pixels, sizes = check_masks(images, masks, labels)
+    pixels = check_masks(images, masks, image_sizes, labels, options.nproc)
 
     labeled = {name: images[name] for name in masks}
     if not options.rgb:
         one_ending(labeled)
     splits = split_up(labeled, options)
     splits['unlabeled'] = {name: path for name, path in images.items() if name not in masks}
-    check_leaks(options.target, splits, options.rgb)
     classes = labels.classes or tuple(f'class_{i}' for i in range(_last_class(pixels) + 1))
     palette = colors.palette if colors else default_palette(len(classes))
     jobs = list(jobs_of(options.target, splits, masks, labels, palette, options))
+    check_places(options, [*images.values(), *masks.values()], [place for place, _ in jobs])
+    check_leaks(options.target, splits, options.rgb)
     write_all(jobs, 'writing', options.overwrite, options.nproc)
     suffix = '.png' if options.rgb else next(iter(labeled.values())).suffix
-    return report(options.target, splits, sizes, pixels, classes, palette, suffix)
+    sizes = Counter(image_sizes[name] for name in masks)
+    said = report(options.target, splits, sizes, pixels, classes, palette, suffix)
+    if others and not options.image_ending:
+        counts = ', '.join(f'{count} {ending}' for ending, count in others.most_common())
+        said += f'\nwarning: files of {options.images} with no ending of an image were left out: {counts}'
+    return said
 
 
 def split_up(labeled: dict[str, Path], options) -> dict[str, dict[str, Path]]:
@@ -418,6 +551,14 @@ def main(arguments=None):
     options = parser.parse_args(arguments)
     if options.colors and (options.ids or options.classes):
         parser.error('--colors names the classes already: leave out --ids and --classes.')
+    if not re.fullmatch(r'\w[\w.-]*', options.split) or options.split == 'unlabeled':
+        parser.error(
+            f'--split {options.split} must be the name of one folder, such as train, val or test, and '
+            'unlabeled is that of the images without a mask.'
+        )
+    twice = [name for name, count in Counter(options.classes).items() if count > 1]
+    if twice:
+        parser.error(f'--classes names {twice[0]} twice: every class needs a name of its own.')
     if options.val is not None and options.split != 'train':
         parser.error('--val splits into train and val: leave out --split.')
     try:

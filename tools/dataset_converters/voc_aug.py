@@ -8,9 +8,9 @@ DEVKIT has VOC2012/ of the VOC archive; SBD has dataset/{cls,train.txt,val.txt} 
     DEVKIT/VOC2012/ImageSets/Segmentation/trainaug.txt     10582 names: SBD's and VOC's without VOC's val
     DEVKIT/VOC2012/ImageSets/Segmentation/aug.txt          those of them that VOC itself has no mask for
 
-SBD's masks are read by MMSegmentation's own converter. Everything is checked and counted before the first file
-is written. Running it again completes an interrupted run; a file that would change is an error unless
---overwrite is given.
+SBD's masks are read by MMSegmentation's own converter. Every list is read and every file looked for and counted
+before the first one is written; masks are checked as they are converted. Running it again completes an
+interrupted run; a file that would change is an error unless --overwrite is given.
 """
 
 import argparse
@@ -29,6 +29,8 @@ from mmseg_semi.datasets.preparation import (
     check_counts,
     lines,
     png,
+    read_image,
+    read_text,
     require_file,
     require_folder,
     run_converter,
@@ -43,8 +45,7 @@ SBD_REMEDY = 'unpack benchmark.tgz of SBD, and give its folder benchmark_RELEASE
 
 def read_list(path: Path, remedy: str) -> list[str]:
     """The ids of a list file."""
-    require_file(path, remedy)
-    return path.read_text().split()
+    return read_text(path, remedy).split()
 
 
 def check_label(label: np.ndarray, path: Path) -> np.ndarray:
@@ -76,19 +77,12 @@ def decode_mat(converter, path: Path) -> bytes:
 
 def read_voc(path: Path) -> bytes:
     """VOC's mask as it is, after a look at its values."""
-    try:
-        with Image.open(path) as image:
-            check_label(np.asarray(image), path)
-    except OSError as error:
-        reason = ' '.join(str(error).split()).rstrip('.')
-        raise PreparationError(
-            f'{path} cannot be read ({reason}): unpack the archive again.'
-        ) from None
+    check_label(read_image(path, 'unpack the archive again'), path)
     return path.read_bytes()
 
 
 def convert(options: argparse.Namespace) -> str:
-    """Convert; every list, count and file is looked at before the first file is written.
+    """Convert; every list is read and every file looked for before the first file is written.
 
     Returns:
         str: The counts.
@@ -127,7 +121,8 @@ def convert(options: argparse.Namespace) -> str:
     # Last, so that a list is never there without its masks.
     for name, ids in (('trainaug', trainaug), ('aug', aug)):
         path = lists / f'{name}.txt'
-        if not path.is_file() or sorted(path.read_text().split()) != ids:  # any order will do
+        if not path.is_file() or sorted(path.read_bytes().split()) != [i.encode() for i in ids]:
+            # Any order will do.
             write_all([(path, partial(lines, ids))], f'{name}.txt', options.overwrite)
     return f'{voc}: ' + ', '.join(f'{count} {name}' for name, count in counts.items())
 

@@ -1,6 +1,6 @@
 # A folder of labelled images and one of unlabelled ones, for data of your own: README, "Your own data".
 # Masks hold class indices, 255 = void. Layout below data_root:
-#   img_dir/{train,val,unlabeled}/NAME.jpg   any ending that OpenCV reads; img_suffix names the labelled one
+#   img_dir/{train,val,unlabeled}/NAME.jpg   or jpeg, png, bmp, tif, tiff, webp; img_suffix: of labelled ones
 #   ann_dir/{train,val}/NAME.png
 data_root = 'data/own'
 crop_size = (512, 512)

@@ -15,6 +15,8 @@ from mmseg.datasets.transforms import LoadImageFromNDArray
 from mmseg.registry import TRANSFORMS
 from PIL import Image
 
+from ..files import open_image
+
 IGNORE_INDEX = 255
 _PNG_END = b'IEND\xae\x42\x60\x82'
 _JPEG_END = b'\xff\xd9'
@@ -52,7 +54,7 @@ class CheckImageFile(BaseTransform):
         if '://' in path:
             return results
         try:
-            with open(path, 'rb') as file, Image.open(file) as image:
+            with open(path, 'rb') as file, open_image(file) as image:
                 if not _is_complete(file, image.format):
                     raise ValueError(
                         f'{path} is truncated: copy it again, or take it out of the list.'
@@ -97,7 +99,7 @@ def _is_complete(file, kind: str | None) -> bool:
     if kind == 'PNG':
         return _PNG_END in content
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        with open_image(io.BytesIO(content)) as image:
             image.load()
     except OSError:
         return False
@@ -194,7 +196,7 @@ def _is_deep(path: str | None) -> bool:
     if path is None or '://' in path:
         return False
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             return image.mode.startswith(('I', 'F'))
     except OSError:  # not Pillow's kind of file; the loader could read it
         return False

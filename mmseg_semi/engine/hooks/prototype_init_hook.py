@@ -60,6 +60,11 @@ class PrototypeInitHook(Hook):
         self.pipeline = pipeline
         self.num_workers = num_workers
 
+    @property
+    def reading(self) -> str:
+        """What is clustered, for the first lines of the log."""
+        return f'k-means of at most {self.max_pixels} places of a class, seed {self.seed}'
+
     def before_train(self, runner) -> None:
         model = unwrap(runner.model)
         if not isinstance(model, ESL):

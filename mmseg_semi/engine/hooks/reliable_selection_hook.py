@@ -60,6 +60,14 @@ class ReliableSelectionHook(Hook):
             )
         self.num_checkpoints, self.images, self.ratio = num_checkpoints, images, ratio
 
+    @property
+    def reading(self) -> str:
+        """When checkpoints are taken and how they are compared, for the first lines of the log."""
+        return (
+            'stability of pseudo-masks: the sum of Eq. 4 over the checkpoints after k·E // '
+            f'{self.num_checkpoints} of E epochs or iterations; reliable: {self.ratio:g} of the images'
+        )
+
     def _moments(self, runner) -> tuple[str, list[int]]:
         """The unit of time, and when to save."""
         loop = runner.train_loop

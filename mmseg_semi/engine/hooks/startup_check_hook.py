@@ -36,7 +36,8 @@ class StartupCheckHook(Hook):
     """Check model, data and loaders against each other, and log what will be trained on what.
 
     The lines name the numbers of images, the published partition that the labelled list is, iterations per
-    pass, the effective batch, and which reading of each formula is on that its paper leaves open.
+    pass and the optimizer steps that they make, the effective batch, and which reading of each formula is on
+    that its paper leaves open.
 
     Raises:
         ValueError: In one sentence with the remedy, when the loader's batch does not match the sampler's
@@ -213,7 +214,7 @@ class StartupCheckHook(Hook):
             f'{accumulated}: an effective batch of '
             f'{sampler.labeled * world * accumulated}+{sampler.unlabeled * world * accumulated}'
             f'{", of which half are learnt and half pasted" * (sampler.unlabeled_streams > 1)}; '
-            f'{sampler.iters_per_epoch} iterations per pass over the unlabelled list, {passes:.1f} passes.'
+            f'{_per_pass(sampler.iters_per_epoch, accumulated, "the unlabelled list")}, {passes:.1f} passes.'
         )
         self._report_partition(runner, dataset.labeled)
         runner.logger.info(
@@ -230,11 +231,12 @@ class StartupCheckHook(Hook):
             + f': {what}'
             for key, what in model.readings.items()
         ]
-        readings += [hook.reading for hook in runner.hooks if hasattr(hook, 'reading')]
+        self._report_readings(runner, f'the paper of {type(model).__name__} leaves', readings)
+
+    def _report_readings(self, runner, where: str, readings: list[str]) -> None:
+        readings = [*readings, *(h.reading for h in runner.hooks if hasattr(h, 'reading'))]
         if readings:
-            runner.logger.info(
-                f'Readings of what the paper of {type(model).__name__} leaves open: {"; ".join(readings)}.'
-            )
+            runner.logger.info(f'Readings of what {where} open: {"; ".join(readings)}.')
 
     def _report_partition(self, runner, labeled) -> None:
         paths = _image_paths(labeled)
@@ -251,9 +253,10 @@ class StartupCheckHook(Hook):
         runner.logger.info(
             f'Supervised training: {number} labelled images; {batch_size} per process, {world} processes, '
             f'accumulation {accumulated}: an effective batch of {batch_size * world * accumulated}; '
-            f'{max(1, number // (world * batch_size))} iterations per pass over the list.'
+            f'{_per_pass(max(1, number // (world * batch_size)), accumulated)}.'
         )
         self._report_partition(runner, loader.dataset)
+        self._report_readings(runner, 'its papers leave', [])
 
     def _report_self_training(self, runner, loader) -> None:
         dataset, world = loader.dataset, get_world_size()
@@ -263,10 +266,20 @@ class StartupCheckHook(Hook):
             f'Self-training: {dataset.num_labeled} labelled images × {dataset.copies} and '
             f'{dataset.num_pseudo_labeled} pseudo-labelled ones; {loader.batch_size} per process, {world} '
             f'processes, accumulation {accumulated}: an effective batch of '
-            f'{loader.batch_size * world * accumulated}; {iterations} iterations per pass over the list, '
+            f'{loader.batch_size * world * accumulated}; {_per_pass(iterations, accumulated)}, '
             f'{runner.train_loop.max_iters} in all.'
         )
         self._report_partition(runner, dataset.labeled)
+        heads = [m for m in unwrap(runner.model).modules() if isinstance(m, BaseDecodeHead)]
+        readings = [
+            f'labelled images × {dataset.copies}: Algorithm 2 shows no oversampling, its text and the code do',
+            'cross-entropy with hard labels: Eq. 2 and 3 and their "entropy minimisation"',
+            *(
+                f'align_corners={a}: of the logits'
+                for a in sorted({h.align_corners for h in heads})
+            ),
+        ]
+        self._report_readings(runner, 'the papers of ST and ST++ leave', readings)
         for folder in getattr(dataset.pseudo_labeled, 'labels', ()):
             with open(osp.join(folder, LABELS_SUMMARY), encoding='utf-8') as file:
                 summary = json.load(file)
@@ -275,6 +288,11 @@ class StartupCheckHook(Hook):
                 f'Pseudo-labels of {folder}: by {summary.get("checkpoint")}, scales {settings.get("scales")}, '
                 f'mirrored: {settings.get("flip")}.'
             )
+
+
+def _per_pass(iterations: int, accumulated: int, of: str = 'the list') -> str:
+    steps = f'{iterations / accumulated:g} optimizer steps per epoch'
+    return f'{iterations} iterations per pass over {of} ({steps})'
 
 
 def _accumulation(runner) -> int:

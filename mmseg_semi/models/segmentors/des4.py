@@ -99,6 +99,7 @@ class DeS4(MeanTeacherSegmentor):
         'prototype_init': 'the first prototypes',
         'class_ratio': "the class's share of pixels (n_min / n_c or the letter)",
         'pixel_reweighting': 'Eq. 8 with the largest probability in Eq. 7, or Eq. 2',
+        'num_zones': 'zones of entropy, the last closed (Eq. 10)',
         'alpha': 'of the zones of entropy (Eq. 11)',
         'sampling': 'how pixels are drawn (Table 4)',
         'unlabeled_start': 'iterations of labelled training first',

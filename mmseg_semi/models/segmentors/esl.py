@@ -140,12 +140,16 @@ class ESL(MeanTeacherSegmentor):
     readings = {
         'unlabeled_start': 'iterations of labelled training first',
         'ignore_padding': 'padding not learnt from',
+        'cutmix': 'strong augmentation: probability and box of CutMix',
         'tap_after_dropout': 'projector reads after dropout',
         'projector_last_act': 'ReLU at the end of the projector (Eq. 10)',
+        'encoder_index': 'stage of the encoder that parts are told by (None: the last that is decoded)',
         'normalize_encoder': 'unit length in k-means, Eq. 7 and Eq. 12',
         'queue_size': 'features of a part that are stored',
         'min_conf_for_parts': 'confidence from which pixels enter bank and prototypes',
+        'anchor_threshold': 'confidence that unlabelled anchors exceed, strictly',
         'anchor_ratio': 'share of places that are anchors (Eq. 9)',
+        'num_negatives': 'of an anchor, fewer where the bank has fewer (Eq. 10)',
         'exclude_same_class': 'no negatives of the own class (Eq. 10)',
     }
     segmentation_head_defaults = {'num_convs': 3, 'channels': 256, 'dropout_ratio': 0.1}

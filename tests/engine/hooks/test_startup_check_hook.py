@@ -1,5 +1,7 @@
 import json
 import logging
+import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -22,9 +24,12 @@ from mmseg_semi.engine import (
     AtomicCheckpointHook,
     IterationHook,
     MeanTeacherHook,
+    PrototypeInitHook,
+    ReliableSelectionHook,
     StartupCheckHook,
 )
-from mmseg_semi.models import SemiSegmentor
+from mmseg_semi.engine.hooks import startup_check_hook
+from mmseg_semi.models import ESL, IMAS, DeS4, SemiSegmentor
 
 
 class Data:
@@ -98,7 +103,9 @@ def test_report_says_what_is_trained_on_what(caplog):
     text = caplog.text
     assert '2 labelled and 3 unlabelled images' in text
     assert 'an effective batch of 4+4' in text
-    assert '1 iterations per pass' in text
+    assert (
+        '1 iterations per pass over the unlabelled list (0.5 optimizer steps per epoch), ' in text
+    )
     assert 'predicts with the teacher' in text
     assert 'untriggered=official' in text
 
@@ -334,7 +341,7 @@ def test_supervised_training_is_reported(caplog):
     lines = log_of(runner, caplog)
     assert (
         'Supervised training: 9 labelled images; 4 per process, 1 processes, accumulation 2: an effective '
-        'batch of 8; 2 iterations per pass over the list.'
+        'batch of 8; 2 iterations per pass over the list (1 optimizer steps per epoch).'
     ) in lines
 
 
@@ -363,6 +370,58 @@ def test_readings_are_settings():
 def is_method(cls):
     ours = isinstance(cls, type) and cls.__module__.startswith('mmseg_semi.')
     return ours and issubclass(cls, SemiSegmentor)
+
+
+@pytest.mark.parametrize('method', ['docs/des4.md', 'docs/esl.md', 'docs/imas.md'])
+def test_what_the_docs_call_readings_is_in_the_log(method):
+    """Keys of semi_train_cfg in the third column of the page's table of readings."""
+    cls = {'des4': DeS4, 'esl': ESL, 'imas': IMAS}[Path(method).stem]
+    text = (Path(__file__).parents[3] / method).read_text()
+    table = re.search(r'\n\| what \| reading here \|.*?\n\n', text, re.DOTALL)[0]
+    rows = [row.split('|') for row in table.splitlines() if row.startswith('| ')]
+    keys = [key for row in rows[1:] for key in re.findall(r'`(\w+)', row[3])]
+    keys = set(keys) & set(cls.train_defaults)
+    # What is printed in the paper is a setting; a network's parts are told by its config.
+    keys -= {'soft_weight', 'contrast_weight', 'prototype_decay', 'max_anchors'}
+    keys -= {'segmentation_head', 'projector', 'encoder_channels'}
+    assert len(keys) >= 4
+    assert keys <= set(cls.readings)
+
+
+def test_hooks_tell_their_readings(caplog):
+    hooks = [ReliableSelectionHook(num_checkpoints=4, ratio=0.25), AtomicCheckpointHook()]
+    runner = make_runner(model='EncoderDecoder', hooks=hooks)
+    runner.train_dataloader.dataset = Data(['a.png'])
+    assert (
+        'Readings of what its papers leave open: stability of pseudo-masks: the sum of Eq. 4 over the '
+        'checkpoints after k·E // 4 of E epochs or iterations; reliable: 0.25 of the images.'
+    ) in log_of(runner, caplog)
+    caplog.clear()
+    runner.hooks = []
+    assert not [line for line in log_of(runner, caplog) if line.startswith('Readings')]
+    assert PrototypeInitHook(max_pixels=7, seed=3).reading == (
+        'k-means of at most 7 places of a class, seed 3'
+    )
+
+
+@pytest.mark.parametrize('kind', ['method', 'self-training', 'supervised'])
+def test_every_process_counts(monkeypatch, caplog, kind):
+    """2 processes and 2 accumulated iterations of 2+2, 2 and 4 images."""
+    monkeypatch.setattr(startup_check_hook, 'get_world_size', lambda: 2)
+    if kind == 'self-training':
+        runner = self_training_runner()
+    else:
+        runner = make_runner(model='IMAS' if kind == 'method' else 'EncoderDecoder')
+    if kind == 'supervised':
+        runner.train_dataloader.dataset = Data([f'{i}.png' for i in range(17)])
+    said = {
+        'method': '2+2 per process, 2 processes, accumulation 2: an effective batch of 8+8; ',
+        'self-training': '2 per process, 2 processes, accumulation 2: an effective batch of 8; 1 iterations '
+        'per pass over the list (0.5 optimizer steps per epoch), 10 in all.',
+        'supervised': '4 per process, 2 processes, accumulation 2: an effective batch of 16; 2 iterations per '
+        'pass over the list (1 optimizer steps per epoch).',
+    }[kind]
+    assert said in log_of(runner, caplog)[0]
 
 
 def test_accumulation_of_several_optimizers_counts(caplog):
@@ -409,8 +468,21 @@ def test_self_training_is_reported(caplog):
         StartupCheckHook().before_train(runner)
     assert (
         '2 labelled images × 2 and 3 pseudo-labelled ones; 2 per process, 1 processes, accumulation 2: an '
-        'effective batch of 4; 3 iterations per pass over the list, 10 in all.'
+        'effective batch of 4; 3 iterations per pass over the list (1.5 optimizer steps per epoch), 10 in all.'
     ) in caplog.text
+
+
+def test_self_training_tells_its_readings(caplog):
+    runner = self_training_runner()
+    hooks = [*runner.hooks, ReliableSelectionHook()]
+    runner.hooks = [hook for hook in hooks if not isinstance(hook, MeanTeacherHook)]
+    (line,) = [line for line in log_of(runner, caplog) if line.startswith('Readings of what')]
+    assert line == (
+        'Readings of what the papers of ST and ST++ leave open: labelled images × 2: Algorithm 2 shows no '
+        'oversampling, its text and the code do; cross-entropy with hard labels: Eq. 2 and 3 and their '
+        '"entropy minimisation"; align_corners=False: of the logits; stability of pseudo-masks: the sum of Eq. '
+        '4 over the checkpoints after k·E // 3 of E epochs or iterations; reliable: 0.5 of the images.'
+    )
 
 
 def test_self_training_needs_a_sampler_that_resumes():
