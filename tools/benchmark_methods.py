@@ -386,6 +386,10 @@ def _resolved(args, label: str, source: Path, seed: int, options: dict) -> Confi
     if 'train_cfg.val_interval' not in {**args.cfg_options, **options}:
         cfg.train_cfg.val_interval = args.val_interval or max(1, iterations_of(cfg) // 4)
     cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), dict(type='CostHook')]
+    saving = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
+    if saving.get('type') == 'CheckpointHook':
+        # So that a kill before a validation loses neither the last score nor a candidate for the best.
+        saving.type = 'AtomicCheckpointHook'
     cfg.work_dir = str(args.work_dir / f'{label}_seed{seed}')
     return cfg
 

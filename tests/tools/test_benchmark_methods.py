@@ -12,6 +12,7 @@ from pathlib import Path
 
 import processes
 import pytest
+from mmengine.config import Config
 from PIL import Image
 from processes import TOOLS
 from tiny_run import dump, tiny_config, tiny_stages_config
@@ -203,6 +204,33 @@ def test_killed_run_is_reported_and_resumed_to_the_same_result(tool, folder):
     # Times of before the kill are known, too.
     costs = json.loads((folder / 'killed' / 'imas_seed0' / 'costs.json').read_text())
     assert costs['timed_iterations'] == 13
+
+
+def test_validations_that_a_kill_prevented_are_made_after_it(tool, folder):
+    """Also the one after the last iteration, which leaves nothing to train; and the best stays the best."""
+    given = ['--val-interval', '5']
+    config = Config.fromfile(folder / 'imas.py')
+    config.default_hooks.checkpoint.update(type='CheckpointHook', save_best='teacher/mIoU')
+    # Killed when 10 and 14 iterations are done and saved.
+    for done in (10, ITERS):
+        kill = {'type': 'KillHook', 'iteration': done + 1, 'stage': 'before_val'}
+        config.custom_hooks.append({**kill, 'flag': str(folder / f'kill{done}')})
+    dump(config, folder / 'imas.py')
+    for done in (10, ITERS):
+        (folder / f'kill{done}').touch()
+        assert 'runs are not finished: imas_seed0.' in run(tool, folder, *given, methods=['imas.py'])
+        (folder / f'kill{done}').unlink()
+    assert run(tool, folder, *given, methods=['imas.py']) is None
+    resumed, work = lines_of(folder), folder / 'work' / 'imas_seed0'
+    assert sorted(logged(work, 'teacher/mIoU')) == [5, 10, ITERS]
+    best = [path.name for path in work.glob('best_*')]
+
+    (folder / 'work').rename(folder / 'killed')
+    assert run(tool, folder, *given, methods=['imas.py']) is None
+    for got, expected in zip(resumed, lines_of(folder), strict=True):
+        for key in ('network', 'mIoU_last', 'mIoU_best', 'best_iteration'):
+            assert got[key] == expected[key]
+    assert [path.name for path in work.glob('best_*')] == best
 
 
 def test_failing_method_does_not_stop_the_others(tool, folder, capsys):
