@@ -12,7 +12,8 @@ from .results import Cost, Score
 
 _MEMORY = {
     'allocated': "Allocated memory: PyTorch's peak on a GPU in the training iterations",
-    'resident': 'Resident memory: the peak of a training process, that of Python and PyTorch in it',
+    'resident': 'Resident memory: the peak of a whole training process, Python, PyTorch and validations in it',
+    'inherited': 'Inherited memory: as resident, and never below that of the process that started the training',
 }
 
 
