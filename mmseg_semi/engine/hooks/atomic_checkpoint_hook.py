@@ -37,7 +37,9 @@ class AtomicCheckpointHook(CheckpointHook):
     def before_train_epoch(self, runner) -> None:
         # Not in before_train: the validation is to find what all hooks have prepared there.
         if not self._looked and runner._resume and _lacks_validation(runner):
-            runner.logger.info('Validating the resumed checkpoint, which its run was killed before.')
+            runner.logger.info(
+                'Validating the resumed checkpoint, which its run was killed before.'
+            )
             runner.val_loop.run()
         self._looked = True
 
