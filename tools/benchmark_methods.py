@@ -127,7 +127,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help='report differences in split, evaluation or length in the table instead of refusing them',
     )
     parser.add_argument(
-        '--nproc', type=int, default=1, help='processes of each run, as by torchrun (default: 1)'
+        '--nproc',
+        type=int,
+        default=1,
+        help='processes of each run on this machine, as by torchrun (default: 1); for several machines see '
+        'docs/methods.md',
     )
     parser.add_argument(
         '--jobs',

@@ -1,4 +1,4 @@
-# Supervised only on labelled images of your own, one GPU, MMSegmentation's stock DeepLabv3+ with ImageNet weights:
+# Supervised only on labelled images of your own, one GPU, stock DeepLabv3+ with ImageNet weights:
 # the baseline of imas_deeplabv3plus_r50-d8_1xb8-20k_own-512x512.py, which has the same
 # labelled images a step, rates and length.
 _base_ = [

@@ -482,9 +482,10 @@ def test_runs_on_two_processes_by_torchrun(folder):
         *arguments(folder, '--nproc', '2', methods=('imas.py',)),
         cwd=folder,
     )
-    assert result.code == 0, result.output
+    said = (folder / 'work' / 'imas_seed0.txt').read_text()
+    assert result.code == 0, f'{result.output}\n{said}'
     # 2 + 2 images on each of two processes.
     assert cells(folder, 'imas, teacher')[5:8] == ['14', '56', '56']
     costs = json.loads((folder / 'work' / 'imas_seed0' / 'costs.json').read_text())
     assert costs['processes'] == 2
-    assert 'an effective batch of 4+4' in (folder / 'work' / 'imas_seed0.txt').read_text()
+    assert 'an effective batch of 4+4' in said
