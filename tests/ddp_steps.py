@@ -61,6 +61,7 @@ def train_method(
     norm: str = 'GN',
     wrapper_type: str = 'OptimWrapper',
     lr: float = 0.05,
+    segmentor: dict | None = None,
     **network,
 ) -> dict:
     """Train a method for some iterations and return its weights and the iterations' logs."""
@@ -68,7 +69,7 @@ def train_method(
     model = MODELS.build(
         {
             'type': method,
-            'segmentor': tiny_segmentor(norm, auxiliary=True, **network),
+            'segmentor': segmentor or tiny_segmentor(norm, auxiliary=True, **network),
             'semi_train_cfg': settings,
         }
     )
@@ -168,17 +169,9 @@ def train_gps(rank: int, world_size: int, *names: str) -> dict:
     return results
 
 
-def train_methods(rank: int, world_size: int, iterations: int, settings: dict[str, dict]) -> dict:
-    """Train several methods, one after the other: processes take longer to start than to train."""
-    return {
-        method: train_method(rank, world_size, iterations, method, given)
-        for method, given in settings.items()
-    }
-
-
-def train_each(rank: int, world_size: int, iterations: int, method: str, *settings: dict) -> list:
-    """Train a method once with each of the settings, in the same processes."""
-    return [train_method(rank, world_size, iterations, method, one) for one in settings]
+def train_each(rank: int, world_size: int, iterations: int, *runs: tuple) -> list:
+    """Train once for each pair of a method and its settings: processes take longer to start than to train."""
+    return [train_method(rank, world_size, iterations, *run) for run in runs]
 
 
 def remember_parts(rank: int, world_size: int) -> dict:

@@ -39,6 +39,7 @@ from mmseg_semi.cli import check_file, one_sentence_errors
 from mmseg_semi.comparison import (
     DECISIVE,
     Run,
+    check_schedule,
     common_reference,
     csv_text,
     data_root_keys,
@@ -48,6 +49,8 @@ from mmseg_semi.comparison import (
     find_config,
     iterations_of,
     markdown,
+    metrics_of,
+    networks_of,
     read_cost,
     read_scores,
     rows,
@@ -98,8 +101,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--metric', default='mIoU', help='default: mIoU')
     parser.add_argument(
         '--baseline',
-        metavar='LABEL',
-        help='method that gains are over (default: the first without unlabelled images, if any)',
+        metavar='LABEL[/NETWORK]',
+        help='method that gains are over, of several networks with the name of one, as imas/teacher '
+        '(default: the first method without unlabelled images, if any)',
     )
     parser.add_argument(
         '--cfg-options',
@@ -123,7 +127,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help='report differences in split, evaluation or length in the table instead of refusing them',
     )
     parser.add_argument(
-        '--nproc', type=int, default=1, help='processes of each run, as by torchrun (default: 1)'
+        '--nproc',
+        type=int,
+        default=1,
+        help='processes of each run on this machine, as by torchrun (default: 1); for several machines see '
+        'docs/methods.md',
     )
     parser.add_argument(
         '--jobs',
@@ -386,6 +394,10 @@ def _resolved(args, label: str, source: Path, seed: int, options: dict) -> Confi
     if 'train_cfg.val_interval' not in {**args.cfg_options, **options}:
         cfg.train_cfg.val_interval = args.val_interval or max(1, iterations_of(cfg) // 4)
     cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), dict(type='CostHook')]
+    saving = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
+    if saving.get('type') == 'CheckpointHook':
+        # So that a kill before a validation loses neither the last score nor a candidate for the best.
+        saving.type = 'AtomicCheckpointHook'
     cfg.work_dir = str(args.work_dir / f'{label}_seed{seed}')
     return cfg
 
@@ -399,12 +411,18 @@ def compare(
         By method what differs, by method its facts, and the facts that the others are held to.
 
     Raises:
-        ValueError: split, evaluation or length differ and ``allow`` is False.
+        ValueError: split, evaluation or length differ and ``allow`` is False, or a schedule is too long.
     """
     init_default_scope('mmseg')
     first = {}
     for job in jobs:
         first.setdefault(job.method, job)
+    for method, job in first.items():
+        for name, training in trainings_of(job.cfg).items():
+            try:
+                check_schedule(training)
+            except ValueError as error:
+                raise ValueError(f'{"/".join(filter(None, (method, name)))}: {error}') from None
     found = {method: facts(job.cfg) for method, job in first.items()}
     reference = common_reference(found.values())
     different = {method: differences(of, reference) for method, of in found.items()}
@@ -470,8 +488,9 @@ def main(argv: list[str] | None = None) -> None:
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     with one_sentence_errors():
         jobs = plan(args)
+        _check_metric(args.metric, jobs)
         different, found, reference = compare(jobs, args.allow_differences)
-        baseline = _baseline(args.baseline, found)
+        baseline = _baseline(args.baseline, jobs, found)
         args.work_dir.mkdir(parents=True, exist_ok=True)
         for job in jobs:
             job.read_state()
@@ -498,13 +517,38 @@ def main(argv: list[str] | None = None) -> None:
         )
 
 
-def _baseline(wanted: str | None, found: dict[str, dict]) -> str | None:
-    if wanted is not None and wanted not in found:
+def _check_metric(metric: str, jobs: list[Job]) -> None:
+    for job in jobs:
+        *_, training = trainings_of(job.cfg).values()
+        known = metrics_of(training)
+        if known is not None and metric not in known:
+            raise ValueError(
+                f'--metric {metric} is not among what val_evaluator of {job.method} computes: choose of '
+                f'{", ".join(known)}, or set another with --cfg-options val_evaluator.iou_metrics=[...].'
+            )
+
+
+def _baseline(wanted: str | None, jobs: list[Job], found: dict[str, dict]) -> str | None:
+    """The baseline with its network, if it has names for them."""
+    if wanted is None:
+        plain = (method for method, of in found.items() if of['unlabelled images'] is None)
+        wanted = next(plain, None)
+        if wanted is None:
+            return None
+    method, _, network = wanted.partition('/')
+    configs = {job.method: list(trainings_of(job.cfg).values())[-1] for job in jobs}
+    if method not in configs:
         raise ValueError(
-            f'--baseline {wanted} is none of the methods: choose of {", ".join(found)}.'
+            f'--baseline {wanted} is none of the methods: choose of {", ".join(configs)}.'
         )
-    plain = (method for method, of in found.items() if of['unlabelled images'] is None)
-    return wanted or next(plain, None)
+    names = {name: '/'.join(filter(None, (method, name))) for name in networks_of(configs[method])}
+    if len(names) == 1 and not network:
+        return next(iter(names.values()))
+    if network not in names:
+        raise ValueError(
+            f'--baseline {wanted} names no network of {method}: choose of {", ".join(names.values())}.'
+        )
+    return wanted
 
 
 def _about(args, argv: list[str] | None, jobs: list[Job], reference: dict) -> list[str]:
@@ -537,7 +581,8 @@ def write_report(args, jobs: list[Job], baseline, different, about) -> str:
         for row in rows(runs, baseline)
     }
     if estimates:
-        save_comparison(args.work_dir / 'results.png', estimates, args.metric, baseline)
+        row = baseline and baseline.replace('/', ', ')
+        save_comparison(args.work_dir / 'results.png', estimates, args.metric, row)
     return text
 
 

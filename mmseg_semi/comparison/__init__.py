@@ -1,6 +1,14 @@
 """Methods in one frame: their configs by name, what must be equal, what came out, one table."""
 
-from .configs import data_root_keys, drawn_seed_keys, find_config, trainings_of
+from .configs import (
+    check_schedule,
+    data_root_keys,
+    drawn_seed_keys,
+    find_config,
+    metrics_of,
+    networks_of,
+    trainings_of,
+)
 from .fairness import DECISIVE, common_reference, differences, facts, iterations_of
 from .report import Row, Run, csv_text, markdown, rows
 from .results import Cost, Score, read_cost, read_scores
@@ -11,6 +19,7 @@ __all__ = [
     'Row',
     'Run',
     'Score',
+    'check_schedule',
     'common_reference',
     'csv_text',
     'data_root_keys',
@@ -20,6 +29,8 @@ __all__ = [
     'find_config',
     'iterations_of',
     'markdown',
+    'metrics_of',
+    'networks_of',
     'read_cost',
     'read_scores',
     'rows',

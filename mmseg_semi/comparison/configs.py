@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mmengine.config import Config
+from mmseg.registry import MODELS
 
 from ..compat import config_root
 from ..engine.runner.stages import TrainStage, build_stages
@@ -85,12 +86,14 @@ def data_root_keys(cfg: Config) -> list[str]:
 
 
 def _dicts(config: dict, key: str = '') -> Iterator[tuple[str, dict]]:
-    """Every dict below a config with its dotted key."""
+    """Every dict below a config, also in lists, with its dotted key."""
     for name, value in config.items():
+        place = f'{key}.{name}' if key else str(name)
         if isinstance(value, dict):
-            place = f'{key}.{name}' if key else name
             yield place, value
             yield from _dicts(value, place)
+        elif isinstance(value, (list, tuple)):
+            yield from _dicts(dict(enumerate(value)), place)
 
 
 def trainings_of(cfg: Config) -> dict[str, Config]:
@@ -108,3 +111,54 @@ def trainings_of(cfg: Config) -> dict[str, Config]:
     if not found:
         raise ValueError(f'{cfg.filename} has stages, and none of them is a TrainStage.')
     return found
+
+
+def networks_of(training: Config) -> tuple[str, ...]:
+    """Networks whose metrics the validation of a training reports; ``('',)`` for a plain model's."""
+    kind = MODELS.get(training.model.get('type') or '')
+    if not str(training.val_cfg.get('type')).startswith('TeacherStudent'):
+        return ('',)
+    return getattr(kind, 'networks', ('',))
+
+
+#: What each setting of IoUMetric adds to the accuracy of all pixels.
+_IOU_METRICS = {
+    'mIoU': ('mIoU', 'mAcc'),
+    'mDice': ('mDice', 'mAcc'),
+    'mFscore': ('mFscore', 'mPrecision', 'mRecall'),
+}
+
+
+def metrics_of(training: Config) -> list[str] | None:
+    """Names of the metrics of a training's validation; None where one is not mmseg's IoUMetric."""
+    evaluators = training.val_evaluator
+    found = ['aAcc']
+    for evaluator in evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]:
+        if evaluator.get('type') != 'IoUMetric':
+            return None
+        wanted = evaluator.get('iou_metrics', ['mIoU'])
+        for name in [wanted] if isinstance(wanted, str) else wanted:
+            found += _IOU_METRICS.get(name, ())
+    return list(dict.fromkeys(found))
+
+
+def check_schedule(training: Config) -> None:
+    """Refuse a schedule of which a part begins when a training, perhaps shortened, is over.
+
+    Raises:
+        ValueError: naming the part and the remedy.
+    """
+    length = training.train_cfg.get('max_iters')
+    schedulers = training.get('param_scheduler') or []
+    parts = schedulers if isinstance(schedulers, dict) else {'': schedulers}
+    for key, several in parts.items():
+        several = several if isinstance(several, (list, tuple)) else [several]
+        for index, part in enumerate(several):
+            begin = part.get('begin', 0)
+            if length and not part.get('by_epoch', True) and begin >= length:
+                name = '.'.join(filter(None, ('param_scheduler', key)))
+                raise ValueError(
+                    f'{name}.{index} ({part["type"]}) begins at iteration {begin} of a training of {length}: '
+                    f'train longer (--iters), or set an earlier {name}.{index}.begin and end of the one '
+                    'before it (--method-options).'
+                )

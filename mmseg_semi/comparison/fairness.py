@@ -14,20 +14,25 @@ from .configs import trainings_of
 
 IMAGES = ('labelled images', 'unlabelled images', 'validation images')
 #: Figures are not comparable where one of these differs.
-DECISIVE = ('iterations', *IMAGES, 'metric')
+DECISIVE = ('iterations', *IMAGES, 'metric', 'validation pipeline', 'test_cfg')
 #: What differs here belongs to the table.
 TELLING = (
-    'validation pipeline',
     'labelled images per step',
+    'unlabelled images per step',
     'crop',
     'network',
     'augmentation of labelled images',
     'geometry of unlabelled images',
+    'photometry of unlabelled images',
     'optimizer',
     'learning rate',
 )
 #: Transforms that are the same for labelled and unlabelled images, and all views.
 _GEOMETRY = ('RandomResize', 'Resize', 'Pad', 'RandomFlip', 'RandomCrop', 'RandomRotFlip')
+#: Prefixes of transforms that change no image.
+_BOOKKEEPING = ('Load', 'Pack', 'Check', 'Add')
+#: Datasets that hand on what others load.
+_WRAPPERS = ('ConcatDataset', 'RepeatDataset')
 
 
 def facts(cfg: Config) -> dict[str, Any]:
@@ -48,11 +53,14 @@ def facts(cfg: Config) -> dict[str, Any]:
     labeled, unlabeled = children(last)
     network = _plain(last.model.get('segmentor', last.model))
     network.pop('data_preprocessor', None)
+    test_cfg = network.pop('test_cfg', None)
     labeled_paths = images_of('labeled', labeled)
     unlabeled_paths = None if unlabeled is None else images_of('unlabeled', unlabeled)
-    per_step, _ = images_per_step(last, len(labeled_paths), len(unlabeled_paths or ()))
-    # Its own config's pipeline; in self-training the images' are the child's.
-    pipeline = _plain(labeled.pipeline)
+    per_step, others_per_step = images_per_step(
+        last, len(labeled_paths), len(unlabeled_paths or ())
+    )
+    pipeline = pipeline_of(labeled)
+    geometry, photometry = _unlabeled_steps(last, {t['type'] for t in pipeline})
     wrapper = _plain(last.optim_wrapper)
     return {
         'iterations': iterations_of(last),
@@ -60,12 +68,15 @@ def facts(cfg: Config) -> dict[str, Any]:
         'unlabelled images': unlabeled_paths,
         'validation images': images_of('validation', last.val_dataloader.dataset),
         'metric': _plain(last.val_evaluator),
-        'validation pipeline': _plain(last.val_dataloader.dataset.pipeline),
+        'validation pipeline': pipeline_of(last.val_dataloader.dataset),
+        'test_cfg': test_cfg,
         'labelled images per step': round(per_step, 2),
-        'crop': [list(t['crop_size']) for t in pipeline if t['type'] == 'RandomCrop'],
+        'unlabelled images per step': unlabeled_paths and round(others_per_step, 2),
+        'crop': [_pair(t['crop_size']) for t in pipeline if t['type'] == 'RandomCrop'],
         'network': network,
         'augmentation of labelled images': pipeline,
-        'geometry of unlabelled images': _geometry(last, pipeline),
+        'geometry of unlabelled images': geometry,
+        'photometry of unlabelled images': photometry,
         'optimizer': {key: wrapper.get(key) for key in ('optimizer', 'paramwise_cfg')},
         'learning rate': _plain(last.param_scheduler),
     }
@@ -112,13 +123,43 @@ def children(training: Config) -> tuple[Mapping, Mapping | None]:
 
 
 def images_of(kind: str, dataset: Mapping) -> list[str]:
-    """Paths of the images of a dataset's config, with their masks', sorted; no file of them is opened."""
-    config = {**_plain(dataset), 'pipeline': []}
-    child = build_child(kind, config)
-    infos = (child.get_data_info(index) for index in range(len(child)))
-    return sorted(
-        ' '.join(filter(None, map(info.get, ('img_path', 'seg_map_path')))) for info in infos
-    )
+    """Paths of the images of a dataset's config, with their masks', sorted; no file of them is opened.
+
+    Raises:
+        FileNotFoundError: a list or folder is missing.
+        ValueError: it has no image.
+    """
+    found = []
+    for inner in unwrapped(dataset):
+        child = build_child(kind, {**_plain(inner), 'pipeline': []})
+        infos = (child.get_data_info(index) for index in range(len(child)))
+        found += [
+            ' '.join(filter(None, map(info.get, ('img_path', 'seg_map_path')))) for info in infos
+        ]
+    return sorted(found)
+
+
+def unwrapped(dataset: Mapping) -> list[Mapping]:
+    """The datasets that load images, below RepeatDataset and ConcatDataset, each once."""
+    if dataset['type'] not in _WRAPPERS:
+        return [dataset]
+    inner = dataset.get('datasets') or [dataset['dataset']]
+    return [leaf for child in inner for leaf in unwrapped(child)]
+
+
+def pipeline_of(dataset: Mapping) -> list:
+    """The pipeline that all images of a dataset's config go through.
+
+    Raises:
+        ValueError: it has none, or several.
+    """
+    first, *others = [_plain(inner.get('pipeline')) for inner in unwrapped(dataset)]
+    if first is None or any(other != first for other in others):
+        raise ValueError(
+            f'The images of {dataset["type"]} have no common pipeline, so that what they go through cannot be '
+            'compared: give each dataset in it the same `pipeline`.'
+        )
+    return first
 
 
 def iterations_of(training: Config) -> int:
@@ -156,16 +197,37 @@ def images_per_step(training: Config, num_labeled: int, num_pseudo: int) -> tupl
     return loader.batch_size * share, loader.batch_size * (1 - share)
 
 
-def _geometry(training: Config, labeled_pipeline: list) -> list | None:
-    """Steps of the unlabelled images' pipeline that shape all views alike; None without such images."""
+def _unlabeled_steps(training: Config, labeled: set[str]) -> tuple[list | None, dict | None]:
+    """What shapes all views of an unlabelled image alike, and what else each of them goes through.
+
+    Both are None without such images.
+
+    Args:
+        training: one training of a method.
+        labeled: types of the transforms of the labelled images, which shape.
+    """
     dataset = training.train_dataloader.dataset
     child = dataset.get('unlabeled') or dataset.get('pseudo_labeled')
     if not child or dataset.type not in ('LabeledUnlabeledDataset', 'SelfTrainingDataset'):
-        return None
-    known = {*_GEOMETRY, *(t['type'] for t in labeled_pipeline)}
-    skipped = ('Load', 'Pack', 'Check')
-    pipeline = _plain(child.pipeline)
-    return [t for t in pipeline if t['type'] in known and not t['type'].startswith(skipped)]
+        return None, None
+    known = {*_GEOMETRY, *labeled}
+    geometry, views = [], {'all views': []}
+    for step in pipeline_of(child):
+        if step['type'] == 'MultiBranch':
+            views.update({name: steps for name, steps in step.items() if isinstance(steps, list)})
+        else:
+            (geometry if step['type'] in known else views['all views']).append(step)
+    views = {name: _changing(steps) for name, steps in views.items()}
+    return _changing(geometry), {name: steps for name, steps in views.items() if steps}
+
+
+def _changing(steps: list[dict]) -> list[dict]:
+    return [step for step in steps if not step['type'].startswith(_BOOKKEEPING)]
+
+
+def _pair(size) -> list:
+    """Height and width, for which RandomCrop also takes one number."""
+    return [size, size] if isinstance(size, int) else list(size)
 
 
 def _changed(here, there) -> str:

@@ -12,7 +12,8 @@ from .results import Cost, Score
 
 _MEMORY = {
     'allocated': "Allocated memory: PyTorch's peak on a GPU in the training iterations",
-    'resident': 'Resident memory: the peak of a training process, that of Python and PyTorch in it',
+    'resident': 'Resident memory: the peak of a whole training process, Python, PyTorch and validations in it',
+    'inherited': 'Inherited memory: as resident, and never below that of the process that started the training',
 }
 
 
@@ -85,20 +86,12 @@ def rows(runs: Sequence[Run], baseline: str | None = None) -> list[Row]:
 
     Args:
         runs: all runs.
-        baseline: method with one network that gains are over.
+        baseline: method that gains are over, of several networks as ``METHOD/NETWORK``.
 
     Raises:
-        ValueError: the baseline has several networks.
+        ValueError: the baseline has no such network.
     """
-    base: dict[int, float] = {}
-    for run in runs:
-        if run.method == baseline and run.cost:
-            if len(run.scores) > 1:
-                raise ValueError(
-                    f'--baseline {baseline} has the networks {", ".join(run.scores)}: name a method with one.'
-                )
-            (score,) = run.scores.values()
-            base[run.seed] = score.last
+    base = _baseline_scores(runs, baseline)
     found = []
     for method in dict.fromkeys(run.method for run in runs):
         finished = [run for run in runs if run.method == method and run.cost]
@@ -118,6 +111,21 @@ def rows(runs: Sequence[Run], baseline: str | None = None) -> list[Row]:
                 )
             )
     return found
+
+
+def _baseline_scores(runs: Sequence[Run], baseline: str | None) -> dict[int, float]:
+    """Last value of the baseline by seed, of what is finished."""
+    method, _, network = (baseline or '').partition('/')
+    base = {}
+    for run in runs:
+        if run.method == method and run.cost:
+            if network not in run.scores:
+                names = ', '.join(f'{method}/{name}'.strip('/') for name in run.scores)
+                raise ValueError(
+                    f'--baseline {baseline} is no network that was validated: name one of {names}.'
+                )
+            base[run.seed] = run.scores[network].last
+    return base
 
 
 def markdown(
@@ -208,6 +216,10 @@ def _notes(
             f'Ran on {devices}. s/iteration: the median of an iteration with its loading, in the last '
             f'training. {memory}.'
         )
+    notes.append(
+        'Seen: images that were loaded, unlabelled ones also in the iterations before a method begins to learn '
+        'from them (`unlabeled_start`).'
+    )
     shared = max((run.jobs for run in runs if run.cost), default=1)
     if shared > 1:
         notes.append(
@@ -234,13 +246,7 @@ def csv_text(runs: Sequence[Run], baseline: str | None, metric: str) -> str:
     Raises:
         ValueError: see :func:`rows`.
     """
-    rows(runs, baseline)  # refuses a baseline of several networks
-    base = {
-        run.seed: score.last
-        for run in runs
-        if run.method == baseline
-        for score in run.scores.values()
-    }
+    base = _baseline_scores(runs, baseline)
     buffer = io.StringIO()
     columns = [
         'method',

@@ -31,7 +31,7 @@ class Cost(NamedTuple):
     Attributes:
         seconds_per_iteration (float): Median.
         peak_memory_mib (float): See :class:`~mmseg_semi.engine.CostHook`.
-        memory_kind (str): ``'allocated'`` or ``'resident'``.
+        memory_kind (str): ``'allocated'``, ``'resident'`` or ``'inherited'``.
         device (str): Name of the GPU, or CPU.
         iterations (int): Of the training that makes the result.
         total_iterations (int): Of all trainings.

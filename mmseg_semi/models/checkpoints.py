@@ -1,14 +1,20 @@
 """Reading MMEngine's checkpoints, and saying in one sentence when a file is none or cannot be had."""
 
+import errno
 import http.client
 import os
 import pickle
+import re
 from urllib.parse import urlparse
 
 import mmengine.runner.checkpoint as mmengine_checkpoint
 import torch.hub
 from mmengine.runner.checkpoint import CheckpointLoader
 
+#: Errors that no network is to blame for.
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+#: What reading a part of a checkpoint ends in, beside RuntimeErrors.
+_UNREADABLE = (EOFError, pickle.UnpicklingError)
 _download = mmengine_checkpoint.load_from_http
 
 
@@ -20,12 +26,31 @@ def load_from_http(filename, map_location=None, model_dir=None, **kwargs) -> dic
 
     Raises:
         ConnectionError: the address cannot be reached, or not be read to its end.
+        OSError: the disk does not take the file.
     """
+    folder = model_dir or os.path.join(torch.hub.get_dir(), 'checkpoints')
+    place = os.path.join(folder, os.path.basename(urlparse(filename).path))
     try:
         return _download(filename, map_location, model_dir, **kwargs)
-    except (OSError, http.client.HTTPException) as error:
-        folder = model_dir or os.path.join(torch.hub.get_dir(), 'checkpoints')
-        place = os.path.join(folder, os.path.basename(urlparse(filename).path))
+    except (OSError, http.client.HTTPException, RuntimeError, *_UNREADABLE) as error:
+        number = getattr(error, 'errno', None)
+        if number in _DISK:
+            raise OSError(
+                number,
+                f'{filename} could not be saved as {place} ({error.strerror}): free space or get permission to '
+                'write there, or let TORCH_HOME name another folder.',
+            ) from None
+        torn = isinstance(error, RuntimeError) and re.search(
+            'invalid hash|PytorchStream', str(error)
+        )
+        # A connection that ends early leaves a file that looks finished.
+        if torn or isinstance(error, _UNREADABLE) or number == errno.EINVAL:
+            raise ConnectionError(
+                f'{filename} was not downloaded whole ({error!r:.80}): remove {place}, if it is there, and run the '
+                'same command again, or save the file there yourself.'
+            ) from None
+        if isinstance(error, RuntimeError):
+            raise
         raise ConnectionError(
             f'{filename} could not be downloaded ({error!r:.100}): fetch it on a machine with a network and '
             f'save it as {place}, where it is looked for first, or name a local file in the config instead '
@@ -46,13 +71,14 @@ def read_checkpoint(path: str) -> dict:
 
     Raises:
         ConnectionError: the address cannot be reached.
+        OSError: the disk does not take the file.
         ValueError: the file is none of MMEngine's, or broken.
     """
     try:
         checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu')
-    except ConnectionError:
-        raise
     except (pickle.UnpicklingError, EOFError, OSError, RuntimeError) as error:
+        if isinstance(error, ConnectionError) or getattr(error, 'errno', None) in _DISK:
+            raise
         raise ValueError(
             f'{path} is no checkpoint or only a part of one ({error!r:.80}): give one that the training saved.'
         ) from None

@@ -3,7 +3,7 @@
 import pytest
 from tiny_run import tiny_config, tiny_stages_config, write_images
 
-from mmseg_semi.comparison import common_reference, differences, facts
+from mmseg_semi.comparison import DECISIVE, common_reference, data_root_keys, differences, facts
 from mmseg_semi.comparison.fairness import images_per_step
 
 
@@ -48,6 +48,72 @@ def test_optimizer_and_geometry_are_told():
         'geometry of unlabelled images': '2.prob: 0.25, not 0.5',
         'optimizer': 'optimizer.lr: 0.5, not 0.005',
     }
+
+
+def test_views_and_evaluation_are_told():
+    reference = facts(tiny_config('work'))
+    pipeline = tiny_config('work').train_dataloader.dataset.unlabeled.pipeline
+    pipeline[-1]['strong'].insert(1, {'type': 'RandomGray'})
+    changed = facts(
+        tiny_config(
+            'work',
+            unlabeled=1,
+            train_dataloader__dataset__unlabeled__pipeline=pipeline,
+            val_dataloader__dataset__pipeline=[
+                {'type': 'LoadShapes'},
+                {'type': 'Resize', 'scale': (64, 64)},
+                {'type': 'PackSegInputs'},
+            ],
+            model__segmentor__test_cfg={'mode': 'slide'},
+        )
+    )
+    said = differences(changed, reference)
+    assert said == {
+        'validation pipeline': '1.type: Resize, not PackSegInputs',
+        'test_cfg': 'mode: slide, not whole',
+        'unlabelled images per step': '1.0, not 2.0',
+        'photometry of unlabelled images': "strong.1: {'type': 'RandomGray'}, not nothing",
+    }
+    assert {'validation pipeline', 'test_cfg'} <= set(DECISIVE)
+
+
+def test_views_of_self_training_have_one_name():
+    found = facts(tiny_stages_config('work', 'st'))['photometry of unlabelled images']
+    assert [step['type'] for step in found['all views']] == [
+        'RandomColorJitter',
+        'RandomGray',
+        'RandomGaussianBlur',
+        'RandomNoiseCutout',
+    ]
+
+
+@pytest.mark.parametrize('times', [1, 3])
+def test_repeated_and_joined_datasets_are_what_is_in_them(times, tmp_path):
+    images = write_images(tmp_path)
+    plain = tiny_config('work', None, images=images)
+    reference = facts(plain)
+    dataset = plain.train_dataloader.dataset.to_dict()
+    halves = []
+    for name, ids in zip('ab', ((0, 2), (2, 5)), strict=True):
+        lines = (tmp_path / 'labeled.txt').read_text().split()[slice(*ids)]
+        (tmp_path / f'{name}.txt').write_text('\n'.join(lines) + '\n')
+        halves.append({**dataset, 'ann_file': f'{name}.txt'})
+    joined = {'type': 'ConcatDataset', 'datasets': halves}
+    plain.train_dataloader.dataset = {'type': 'RepeatDataset', 'dataset': joined, 'times': times}
+    assert differences(facts(plain), reference) == {}
+    assert data_root_keys(plain)[:2] == [
+        f'train_dataloader.dataset.dataset.datasets.{i}.data_root' for i in (0, 1)
+    ]
+    halves[1]['pipeline'] = halves[1]['pipeline'][:-2]
+    plain.train_dataloader.dataset = {'type': 'ConcatDataset', 'datasets': halves}
+    with pytest.raises(ValueError, match='ConcatDataset have no common pipeline'):
+        facts(plain)
+
+
+def test_crop_of_one_number_is_a_square():
+    cfg = tiny_config('work', None)
+    cfg.train_dataloader.dataset.pipeline[2].crop_size = 24
+    assert facts(cfg)['crop'] == [[24, 24]]
 
 
 def test_labelled_share_of_self_training_is_that_of_its_list():

@@ -81,10 +81,17 @@ def test_without_a_baseline_there_is_no_gain():
     assert [row.gain for row in rows(RUNS)] == [None] * 4
 
 
-def test_a_baseline_has_one_network():
+def test_a_baseline_of_several_networks_is_one_of_them():
     for report in (rows, lambda *args: csv_text(*args, 'mIoU')):
-        with pytest.raises(ValueError, match='--baseline imas has the networks student, teacher'):
+        with pytest.raises(ValueError, match='name one of imas/student, imas/teacher'):
             report(RUNS, 'imas')
+    gains = {row.name: row.gain and row.gain.mean for row in rows(RUNS, 'imas/teacher')}
+    assert gains['imas, teacher'] == 0
+    assert gains['imas, student'] == pytest.approx((1 + 5) / 2)
+    assert gains['suponly'] == pytest.approx((-3 - 1) / 2)
+    assert 'gain on imas/teacher, last' in markdown(RUNS, 'imas/teacher', 'mIoU', {})
+    lines = csv.DictReader(io.StringIO(csv_text(RUNS, 'imas/teacher', 'mIoU')))
+    assert [line['gain_last'] for line in lines if line['method'] == 'suponly'] == ['-3.0', '-1.0']
 
 
 def test_csv_has_a_line_for_every_run_and_network():

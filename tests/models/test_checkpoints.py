@@ -1,5 +1,7 @@
 """Weights that cannot be downloaded are asked for in one sentence, wherever a training or a tool wants them."""
 
+import errno
+import os
 import urllib.request
 from urllib.error import URLError
 
@@ -58,6 +60,46 @@ def test_names_of_public_weights_lead_to_their_address(name, empty_cache, monkey
     (address,) = asked
     assert address.startswith('https://')
     check_sentence(error, address, empty_cache)
+
+
+@pytest.mark.parametrize('number', [errno.ENOSPC, errno.EACCES])
+def test_a_disk_that_does_not_take_the_file_is_not_called_a_network(
+    number, empty_cache, monkeypatch
+):
+    def full(*args, **kwargs):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr('mmengine.runner.checkpoint.load_url', full)
+    with pytest.raises(OSError, match='could not be saved as') as error:
+        read_checkpoint(ADDRESS)
+    assert not isinstance(error.value, ConnectionError)
+    assert error.value.errno == number
+    assert os.strerror(number) in str(error.value)
+    assert str(empty_cache / 'vit.pth') in str(error.value)
+
+
+def check_half(error, cache):
+    assert 'was not downloaded whole' in str(error.value)
+    assert f'remove {cache / "vit.pth"}, if it is there' in str(error.value)
+    assert '\n' not in str(error.value)
+
+
+def test_half_a_download_is_said_to_be_one(empty_cache, monkeypatch):
+    empty_cache.mkdir(parents=True)
+    torch.save({'state_dict': {'a': torch.ones(2000)}}, empty_cache / 'vit.pth')
+    whole = (empty_cache / 'vit.pth').read_bytes()
+    (empty_cache / 'vit.pth').write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ConnectionError) as error:
+        read_checkpoint(ADDRESS)
+    check_half(error, empty_cache)
+
+    def broken(*args, **kwargs):
+        raise RuntimeError('invalid hash value (expected "5641ca5a", got "00")')
+
+    monkeypatch.setattr('mmengine.runner.checkpoint.load_url', broken)
+    with pytest.raises(ConnectionError) as error:
+        read_checkpoint(ADDRESS)
+    check_half(error, empty_cache)
 
 
 def test_file_in_its_place_needs_no_network(empty_cache):

@@ -1,6 +1,7 @@
 import pytest
 import torch
-from ddp_steps import GPS_RUNS, REDUCED, train_gps, train_imas, train_method, train_methods
+from ddp_steps import GPS_RUNS, REDUCED, train_each, train_gps, train_imas, train_method
+from networks import narrow
 from ranks import run_on_ranks
 
 
@@ -45,10 +46,9 @@ def test_two_strong_views_on_two_ranks_train_like_on_one(tmp_path):
         'UniMatch': {**same, 'dropout_ratio': 0.0},
         'UniMatchV2': {**same, 'dropout_prob': 0.0},
     }
-    first, second = run_on_ranks(train_methods, 2, tmp_path, 2, 3, settings)
-    whole = train_methods(0, 1, 3, settings)
-    for method, alone in whole.items():
-        one, two = first[method], second[method]
+    first, second = run_on_ranks(train_each, 2, tmp_path, 2, 3, *settings.items())
+    whole = train_each(0, 1, 3, *settings.items())
+    for alone, one, two in zip(whole, first, second, strict=True):
         for key, value in alone['state_dict'].items():
             assert torch.equal(one['state_dict'][key], two['state_dict'][key]), key
             torch.testing.assert_close(one['state_dict'][key], value, rtol=1e-4, atol=1e-5)
@@ -56,6 +56,21 @@ def test_two_strong_views_on_two_ranks_train_like_on_one(tmp_path):
             for key in ('loss', 'decode.loss_ce', 'loss_strong'):
                 mean = (log1[key] + log2[key]) / 2
                 torch.testing.assert_close(mean, log[key], rtol=1e-4, atol=1e-6)
+
+
+def test_vision_transformer_on_two_ranks_trains_like_on_one(tmp_path):
+    """Position embeddings, class tokens and layer scales reach all ranks; nothing is dropped at random."""
+    network = narrow('linear_dinov2-s14', backbone__drop_path_rate=0.0)
+    run = ('IMAS', {'tau': 0.0, 'cutmix': None}, 1, 'GN', 'OptimWrapper', 0.05, network)
+    first, second = run_on_ranks(train_method, 2, tmp_path, 2, 3, *run)
+    alone = train_method(0, 1, 3, *run)
+    for key, value in alone['state_dict'].items():
+        assert torch.equal(first['state_dict'][key], second['state_dict'][key]), key
+        torch.testing.assert_close(first['state_dict'][key], value, rtol=1e-4, atol=1e-5)
+    for key in ('backbone.pos_embed', 'backbone.cls_token', 'decode_head.conv_seg.weight'):
+        key = f'student.{key}'
+        assert not torch.equal(alone['state_dict'][key], alone['start'][key]), key
+    assert all(log['loss_unlabeled'] > 0 for log in alone['logs'])
 
 
 @pytest.fixture(scope='module')

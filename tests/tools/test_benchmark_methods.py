@@ -12,6 +12,7 @@ from pathlib import Path
 
 import processes
 import pytest
+from mmengine.config import Config
 from PIL import Image
 from processes import TOOLS
 from tiny_run import dump, tiny_config, tiny_stages_config
@@ -205,6 +206,35 @@ def test_killed_run_is_reported_and_resumed_to_the_same_result(tool, folder):
     assert costs['timed_iterations'] == 13
 
 
+def test_validations_that_a_kill_prevented_are_made_after_it(tool, folder):
+    """Also the one after the last iteration, which leaves nothing to train; and the best stays the best."""
+    given = ['--val-interval', '5']
+    config = Config.fromfile(folder / 'imas.py')
+    config.default_hooks.checkpoint.update(type='CheckpointHook', save_best='teacher/mIoU')
+    # Killed when 10 and 14 iterations are done and saved.
+    for done in (10, ITERS):
+        kill = {'type': 'KillHook', 'iteration': done + 1, 'stage': 'before_val'}
+        config.custom_hooks.append({**kill, 'flag': str(folder / f'kill{done}')})
+    dump(config, folder / 'imas.py')
+    for done in (10, ITERS):
+        (folder / f'kill{done}').touch()
+        assert 'runs are not finished: imas_seed0.' in run(
+            tool, folder, *given, methods=['imas.py']
+        )
+        (folder / f'kill{done}').unlink()
+    assert run(tool, folder, *given, methods=['imas.py']) is None
+    resumed, work = lines_of(folder), folder / 'work' / 'imas_seed0'
+    assert sorted(logged(work, 'teacher/mIoU')) == [5, 10, ITERS]
+    best = [path.name for path in work.glob('best_*')]
+
+    (folder / 'work').rename(folder / 'killed')
+    assert run(tool, folder, *given, methods=['imas.py']) is None
+    for got, expected in zip(resumed, lines_of(folder), strict=True):
+        for key in ('network', 'mIoU_last', 'mIoU_best', 'best_iteration'):
+            assert got[key] == expected[key]
+    assert [path.name for path in work.glob('best_*')] == best
+
+
 def test_failing_method_does_not_stop_the_others(tool, folder, capsys):
     message = run(
         tool,
@@ -250,6 +280,14 @@ def test_method_in_stages_has_the_row_of_its_last_training(tool, folder):
             r'in validation images \(4, not 4, 0 of them the same\)',
         ),
         (
+            'model.segmentor.test_cfg.mode=slide',
+            r'in test_cfg \(mode: slide, not whole\)',
+        ),
+        (
+            'val_dataloader.dataset.pipeline.1.meta_keys=(img_path)',
+            r'in validation pipeline \(1.meta_keys: .*img_path.*, not nothing\)',
+        ),
+        (
             'val_evaluator.iou_metrics=[mIoU,mDice]',
             r'in metric \(iou_metrics.1: mDice, not nothing\)',
         ),
@@ -261,7 +299,7 @@ def test_what_cannot_be_compared_is_refused_or_told(tool, folder, options, says)
     assert re.search(says, message)
     assert not (folder / 'work').exists()
     run(tool, folder, *different, '--allow-differences')
-    name, how = re.search(r'in ([a-z ]+) \((.*)\)', says.replace('\\', '')).groups()
+    name, how = re.search(r' in ([a-z_ ]+) \((.*)\), so that', message).groups()
     told = (folder / 'work' / 'results.md').read_text()
     assert f'- imas differs in {name}: {how}' in told
     assert tool.launched == []
@@ -364,16 +402,41 @@ def test_bad_arguments_are_refused(tool, folder, capsys, given, says):
         (['--method-options', 'esl', 'a=1'], '--method-options esl: there is no such method'),
         (['--method-options', 'imas', 'a'], 'give settings as KEY=VALUE'),
         (['--baseline', 'esl'], '--baseline esl is none of the methods: choose of suponly, imas'),
-        (['--baseline', 'imas', '--report'], None),
+        (['--baseline', 'imas'], 'no network of imas: choose of imas/student, imas/teacher.'),
+        (['--baseline', 'imas/other'], '--baseline imas/other names no network of imas'),
+        (['--baseline', 'suponly/student'], 'names no network of suponly: choose of suponly.'),
+        (
+            ['--metric', 'mDice'],
+            'val_evaluator of suponly computes: choose of aAcc, mIoU, mAcc, or',
+        ),
+        (
+            ['--method-options', 'imas', 'param_scheduler.0.begin=14'],
+            'imas: param_scheduler.0 (PolyLR) begins at iteration 14 of a training of 14: train longer',
+        ),
     ],
 )
 def test_settings_that_name_nothing_are_refused(tool, folder, given, says):
-    message = run(tool, folder, *given)
-    if says is None:  # nothing is finished: which networks there are is not known yet
-        assert 'are not finished' in message
-    else:
-        assert says in message
+    assert says in run(tool, folder, *given)
     assert tool.launched == []
+
+
+def test_a_network_of_a_method_may_be_the_baseline(tool, folder):
+    args = tool.parse_args(arguments(folder, '--baseline', 'imas/teacher'))
+    jobs = tool.plan(args)
+    found = {job.method: {'unlabelled images': None} for job in jobs}
+    assert tool._baseline('imas/teacher', jobs, found) == 'imas/teacher'
+    assert tool._baseline(None, jobs, found) == 'suponly'
+    run(tool, folder, '--report', '--baseline', 'imas/teacher')
+    assert 'gain on imas/teacher' in (folder / 'work' / 'results.md').read_text()
+
+
+def test_metrics_of_other_evaluators_are_not_guessed(tool, folder):
+    jobs = tool.plan(tool.parse_args(arguments(folder)))
+    jobs[0].cfg.val_evaluator = [{'type': 'IoUMetric', 'iou_metrics': ['mFscore']}]
+    jobs[1].cfg.val_evaluator = {'type': 'CityscapesMetric'}
+    tool._check_metric('mPrecision', jobs)
+    with pytest.raises(ValueError, match='choose of aAcc, mFscore, mPrecision, mRecall, or'):
+        tool._check_metric('mIoU', jobs)
 
 
 def test_labels_are_names_of_their_own(tool, folder):
@@ -419,9 +482,10 @@ def test_runs_on_two_processes_by_torchrun(folder):
         *arguments(folder, '--nproc', '2', methods=('imas.py',)),
         cwd=folder,
     )
-    assert result.code == 0, result.output
+    said = (folder / 'work' / 'imas_seed0.txt').read_text()
+    assert result.code == 0, f'{result.output}\n{said}'
     # 2 + 2 images on each of two processes.
     assert cells(folder, 'imas, teacher')[5:8] == ['14', '56', '56']
     costs = json.loads((folder / 'work' / 'imas_seed0' / 'costs.json').read_text())
     assert costs['processes'] == 2
-    assert 'an effective batch of 4+4' in (folder / 'work' / 'imas_seed0.txt').read_text()
+    assert 'an effective batch of 4+4' in said

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import os.path as osp
 
-from mmengine.dist import is_main_process
+from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.fileio import LocalBackend
-from mmengine.hooks import CheckpointHook
+from mmengine.hooks import CheckpointHook, LoggerHook
+from mmengine.runner import EpochBasedTrainLoop
 from mmseg.registry import HOOKS
 
+from ...visualization import read_scalars
 from ._common import saving
 
 
@@ -22,8 +24,24 @@ class AtomicCheckpointHook(CheckpointHook):
     written aside and renamed, ``last_checkpoint`` follows in the same way, and only then is the oldest
     removed. On remote storage, where a put is atomic, only the order changes.
 
+    A checkpoint is written before its iteration is validated. When a run that was killed in between is
+    resumed, that validation is made first: the last one would else be missing for ever, and an earlier one in
+    the search for the best. Whether it was made is read from the scalars that LocalVisBackend writes to the
+    working folder; without any, it is made again.
+
     Args: see :class:`mmengine.hooks.CheckpointHook`.
     """
+
+    _looked = False
+
+    def before_train_epoch(self, runner) -> None:
+        # Not in before_train: the validation is to find what all hooks have prepared there.
+        if not self._looked and runner._resume and _lacks_validation(runner):
+            runner.logger.info(
+                'Validating the resumed checkpoint, which its run was killed before.'
+            )
+            runner.val_loop.run()
+        self._looked = True
 
     def _save_checkpoint_with_step(self, runner, step: int, meta: dict) -> None:
         surplus = []
@@ -61,3 +79,25 @@ class AtomicCheckpointHook(CheckpointHook):
             path = self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(old))
             if self.file_backend.isfile(path):
                 self.file_backend.remove(path)
+
+
+def _lacks_validation(runner) -> bool:
+    """Whether the iteration or epoch that is resumed was to be validated, and was not; alike on all ranks."""
+    loop = runner.train_loop
+    by_epoch = isinstance(loop, EpochBasedTrainLoop)
+    done, last = (loop.epoch, loop.max_epochs) if by_epoch else (loop.iter, loop.max_iters)
+    if runner.val_loop is None or done < max(1, loop.val_begin):
+        return False
+    loop._decide_current_val_interval()
+    if done % loop.val_interval and done != last:
+        return False
+    step = runner.iter
+    if any(isinstance(hook, LoggerHook) and hook.log_metric_by_epoch for hook in runner.hooks):
+        step = runner.epoch
+    found = [None]
+    if is_main_process():
+        records = read_scalars(runner.work_dir)
+        # Those of training have an `iter`.
+        found = [any(record['step'] == step and 'iter' not in record for record in records)]
+    broadcast_object_list(found)
+    return not found[0]

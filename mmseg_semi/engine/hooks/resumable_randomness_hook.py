@@ -96,6 +96,9 @@ class ResumableRandomnessHook(Hook):
         if self._started:
             self._kept = _random_state()
             self._gathered = _gather_states()
+        elif self._restored is not None:
+            # Of the iteration that is resumed, whose checkpoint is saved again where it is the best.
+            self._gathered = all_gather_object(self._restored)
 
     def after_val(self, runner) -> None:
         self._put_back()

@@ -22,6 +22,7 @@ from mmseg.models.utils import resize
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
+from ..features import map_features
 from ..heads import tapped, tapping
 from ..mixers import AdaptiveCutMix, build_mixer
 
@@ -265,7 +266,7 @@ class SemiSegmentor(BaseSegmentor):
             )
         auxiliary = []
         if num_auxiliary and network.with_auxiliary_head:
-            first = select_images(features, slice(num_auxiliary))
+            first = map_features(lambda one: one[:num_auxiliary], features)
             auxiliary = [head.forward(first) for head in _auxiliary_heads(network)]
         return NetworkOutput(logits, auxiliary, list(features) if tap else [], decoder)
 
@@ -406,20 +407,6 @@ class SemiSegmentor(BaseSegmentor):
                 f'The checkpoint has no auxiliary head: the {name} starts with its own.',
                 logger='current',
             )
-
-
-def select_images(features: Sequence, part: slice) -> list:
-    """The same images of every stage of an encoder.
-
-    Args:
-        features (sequence): Maps (N, D, h, w), or pairs of a map and the class tokens (N, D), as
-            MMSegmentation's VisionTransformer makes them for DPTHead.
-        part (slice): Of the N images.
-    """
-    return [
-        stage[part] if isinstance(stage, Tensor) else [one[part] for one in stage]
-        for stage in features
-    ]
 
 
 def _resized_at_loading(network: nn.Module) -> set[str]:

@@ -17,13 +17,13 @@ from ...functional.parts import masked_average_pool, resize_nearest
 from ...functional.prototypes import mean_similarity, mean_turn
 from ...functional.pseudo_label import confidence_and_label, label_entropy
 from ...functional.sampling import RULES, STYLES, balanced_mask, pixel_weights
+from ..features import map_features
 from ..memory import mean_over_ranks
 from .base import (
     NetworkOutput,
     check_choices,
     evaluating,
     merge_settings,
-    select_images,
     write_shared_once,
 )
 from .mean_teacher import MeanTeacherSegmentor
@@ -175,7 +175,10 @@ class DeS4(MeanTeacherSegmentor):
 
         with torch.no_grad():
             encoded = self.teacher.extract_feat(torch.cat([labeled, weak]) if started else labeled)
-        first, second = (select_images(encoded, part) for part in _halves(len(labeled)))
+        first, second = (
+            map_features(lambda one, part=part: one[part], encoded)
+            for part in _halves(len(labeled))
+        )
         teacher = self.forward_heads(self.teacher, first, tap=True)
         self._check_graph('teacher', teacher.decoder, self.decoupled)
         teacher = self.classify(self.teacher, teacher, label)

@@ -1,6 +1,8 @@
 """What the hook measures of a made training; tools/benchmark_methods.py's tests have real ones."""
 
 import json
+import subprocess
+import sys
 import uuid
 from types import SimpleNamespace
 
@@ -47,9 +49,28 @@ def test_a_resumed_run_knows_the_peak_of_before(tmp_path, monkeypatch):
     assert json.loads((tmp_path / 'costs.json').read_text())['peak_memory_mib'] == 300.0
 
 
-def test_memory_is_that_of_the_process(monkeypatch):
+def test_memory_is_that_of_the_process(monkeypatch, tmp_path):
     before = cost_hook._peak_memory()
     block = bytearray(b'\x01' * (200 * 2**20))
-    assert cost_hook._peak_memory() >= 100
+    assert cost_hook._peak_memory() >= 200
     assert cost_hook._peak_memory() <= before + 400
+    # A small process of this large one: getrusage says at least what this one needed.
+    code = (
+        'import resource; print(open("/proc/self/status").read()); '
+        'print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)'
+    )
+    said = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
     del block
+    assert int(said.stdout.split()[-1]) > 200 * 2**10
+    monkeypatch.setattr(cost_hook, '_STATUS', tmp_path / 'status')
+    (tmp_path / 'status').write_text(said.stdout)
+    assert 1 < cost_hook._peak_memory() < 100
+
+
+def test_without_proc_the_memory_is_said_to_be_inherited(monkeypatch, tmp_path):
+    monkeypatch.setattr(cost_hook, '_STATUS', tmp_path / 'status')
+    assert cost_hook._peak_memory() > 50
+    runner, hook = make_runner(tmp_path), CostHook()
+    train(runner, hook, [100.0], monkeypatch)
+    hook.after_train(runner)
+    assert json.loads((tmp_path / 'costs.json').read_text())['memory_kind'] == 'inherited'

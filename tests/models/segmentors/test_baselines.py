@@ -3,7 +3,7 @@
 import pytest
 import torch
 from baselines import TAU, batch_of, build, probabilities
-from ddp_steps import train_methods
+from ddp_steps import train_each
 from mmengine.optim import build_optim_wrapper
 from mmengine.structures import PixelData
 from mmseg.registry import MODELS
@@ -129,10 +129,9 @@ def test_two_ranks_with_half_the_batch_train_like_one(tmp_path):
         'CutMixSeg': {'tau': 0.0, 'cutmix': {'adaptive': False, 'prob': 0.0}},
         'FixMatch': {'tau': 0.0, 'cutmix': None},
     }
-    first, second = run_on_ranks(train_methods, 2, tmp_path, 2, 3, settings)
-    whole = train_methods(0, 1, 3, settings)
-    for method, alone in whole.items():
-        one, other = first[method], second[method]
+    first, second = run_on_ranks(train_each, 2, tmp_path, 2, 3, *settings.items())
+    whole = train_each(0, 1, 3, *settings.items())
+    for method, alone, one, other in zip(settings, whole, first, second, strict=True):
         for key, value in alone['state_dict'].items():
             assert torch.equal(one['state_dict'][key], other['state_dict'][key]), key
             torch.testing.assert_close(one['state_dict'][key], value, rtol=1e-4, atol=1e-5)

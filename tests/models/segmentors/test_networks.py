@@ -46,9 +46,20 @@ def build(method: str, network: str, **changes):
     config = narrow(network, **changes)
     if method != 'EncoderDecoder':
         settings = {**copy.deepcopy(METHODS[method][0]), **SETTINGS.get((method, network), {})}
+        defaults = MODELS.get(method).train_defaults
+        settings |= dict.fromkeys(defaults.keys() & {'tau', 'anchor_threshold'}, 0.0)
         config = {'type': method, 'segmentor': config, 'semi_train_cfg': settings}
     model = MODELS.build(ConfigDict(config))
     return model.train(), config
+
+
+def make_confident(model) -> None:
+    """Large weights in the classifiers, so that the networks are sure of several classes."""
+    for name in model.networks:
+        classifier = getattr(getattr(model, name).decode_head, 'conv_seg', None)
+        if isinstance(classifier, nn.Conv2d):
+            torch.manual_seed(1)  # an averaged teacher begins as its student
+            nn.init.normal_(classifier.weight, std=2.0)
 
 
 def batch_for(model) -> dict:
@@ -72,7 +83,8 @@ def wrapper_for(model, **settings):
             **settings,
         },
     )
-    wrapper.zero_grad = lambda **kwargs: None
+    for one in getattr(wrapper, 'optim_wrappers', {'': wrapper}).values():
+        one.zero_grad = lambda **kwargs: None
     return wrapper
 
 
@@ -94,18 +106,21 @@ def test_method_trains_predicts_and_exports(method, network):
     semi = isinstance(model, SemiSegmentor)
     if semi:
         model.set_iteration(1000)
+        make_confident(model)
     log = model.train_step(batch_for(model), wrapper_for(model))
     losses = {key: value for key, value in log.items() if 'loss' in key}
     assert len(losses) > 1
+    assert {key: value for key, value in losses.items() if not value > 0} == {}
     assert all(torch.isfinite(torch.as_tensor(value)) for value in log.values())
 
     trained = dict(model.named_parameters())
     if semi:
         alike = {id(parameter) for parameter in model.optimized_alike().values()}
+        optimized = {name for names in model.optimized.values() for name in names}
         frozen = [
             p
             for name in model.networks
-            if name == 'teacher'
+            if name not in optimized
             for p in getattr(model, name).parameters()
             if id(p) not in alike
         ]
@@ -447,6 +462,9 @@ def test_mask_transformer_trains_where_nothing_is_tapped():
     log = model.train_step(batch_for(model), wrapper_for(model))
     assert all(torch.isfinite(torch.as_tensor(value)) for value in log.values())
     assert [key for key, p in model.student.named_parameters() if p.grad is None] == []
-    for method in ('ESL', 'DeS4'):
+    for method in ('ESL', 'DeS4', 'U2PL'):
         with pytest.raises(ValueError, match='SegmenterMaskTransformerHead has'):
             MODELS.build({'type': method, 'segmentor': segmentor})
+    plain = {'type': 'U2PL', 'segmentor': segmentor, 'semi_train_cfg': {'contrast_weight': 0.0}}
+    model = MODELS.build(plain).train()
+    assert model.train_step(batch_for(model), wrapper_for(model))['loss_unlabeled'] > 0

@@ -496,7 +496,7 @@ def test_auxiliary_head_learns_from_labeled_images_only():
 def test_ranks_remember_the_same_and_are_one_without_contrast(tmp_path):
     # The share of unreliable pixels is of each rank's images; with none of them the mean is of all.
     plain = {**SMALL, 'contrast_weight': 0.0, 'unreliable_share': 0.0, 'cutmix': None}
-    first, second = run_on_ranks(train_each, 2, tmp_path, 2, 2, 'U2PL', SMALL, plain)
+    first, second = run_on_ranks(train_each, 2, tmp_path, 2, 2, ('U2PL', SMALL), ('U2PL', plain))
     for one, other in zip(first, second, strict=True):
         for key, value in one['state_dict'].items():
             assert torch.equal(other['state_dict'][key], value), key

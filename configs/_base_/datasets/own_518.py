@@ -1,0 +1,11 @@
+# The labelled images of own_semi_518.py alone, as many of them a step.
+_base_ = './own_semi_518.py'
+train_dataloader = dict(
+    _delete_=True,
+    batch_size=4,
+    num_workers=4,
+    persistent_workers=True,
+    pin_memory=True,
+    sampler=dict(type='InfiniteSampler', shuffle=True),
+    dataset=_base_.train_dataloader.dataset.labeled,
+)

@@ -1,0 +1,15 @@
+# Supervised only on labelled images of your own, one GPU, DINOv2-S with a linear head:
+# the baseline of imas_linear_dinov2-s14_1xb8-20k_own-518x518.py, which has the same
+# labelled images a step, rates and length.
+_base_ = [
+    '../_base_/models/linear_dinov2-s14.py',
+    '../_base_/datasets/own_518.py',
+    '../_base_/schedules/adamw_poly_dinov2.py',
+    '../_base_/runtime/default_runtime.py',
+]
+custom_imports = dict(imports=['mmseg_semi', 'mmpretrain.models'])
+model = dict(data_preprocessor=dict(size=_base_.crop_size))
+optim_wrapper = dict(optimizer=dict(lr=1.25e-06))
+auto_scale_lr = dict(base_batch_size=4)
+train_cfg = dict(max_iters=20000, val_interval=2000)
+default_hooks = dict(checkpoint=dict(interval=2000))

@@ -1,0 +1,14 @@
+# Supervised only on labelled images of your own, one GPU, SegFormer-B1:
+# the baseline of imas_segformer_mit-b1_1xb8-20k_own-512x512.py, which has the same
+# labelled images a step, rates and length.
+_base_ = [
+    '../_base_/models/segformer_mit-b1.py',
+    '../_base_/datasets/own.py',
+    '../_base_/schedules/adamw_poly_segformer.py',
+    '../_base_/runtime/default_runtime.py',
+]
+model = dict(data_preprocessor=dict(size=_base_.crop_size))
+optim_wrapper = dict(optimizer=dict(lr=1.5e-05))
+auto_scale_lr = dict(base_batch_size=4)
+train_cfg = dict(max_iters=20000, val_interval=2000)
+default_hooks = dict(checkpoint=dict(interval=2000))
