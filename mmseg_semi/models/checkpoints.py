@@ -46,8 +46,8 @@ def load_from_http(filename, map_location=None, model_dir=None, **kwargs) -> dic
         # A connection that ends early leaves a file that looks finished.
         if torn or isinstance(error, _UNREADABLE) or number == errno.EINVAL:
             raise ConnectionError(
-                f'{filename} was not downloaded whole ({error!r:.80}): remove {place}, if it is there, and run the '
-                'same command again, or save the file there yourself.'
+                f'{filename} was not downloaded whole ({error!r:.80}): remove {place}, if it is there, and run '
+                'the same command again, or save the file there yourself.'
             ) from None
         if isinstance(error, RuntimeError):
             raise
