@@ -28,8 +28,8 @@ train_dataloader = dict(
             pipeline=[
                 *_base_.unlabeled_pipeline[:-1],
                 dict(_base_.unlabeled_pipeline[-1], strong2=_base_.unlabeled_pipeline[-1].strong),
-            ]
-        )
+            ],
+        ),
     )
 )
 optim_wrapper = dict(optimizer=dict(lr=0.005, weight_decay=1e-4))
