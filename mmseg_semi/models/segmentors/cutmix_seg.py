@@ -80,6 +80,7 @@ class CutMixSeg(MeanTeacher):
         ratio = sure.sum() / counted.sum().clamp(min=1)
         weight = sure if cfg['confidence_weighting'] == 'pixel' else counted * ratio
         diagnostics = {
+            # As all methods log it: of the images before they are mixed. The weight is the mixed batch's.
             'confident_ratio': confident_ratio(confidence, cfg['tau'], valid).mean(),
             'pseudo_label_entropy': label_entropy(label, self.num_classes, valid),
             'cutmix_rate': plan.triggered.float().mean(),

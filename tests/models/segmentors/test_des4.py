@@ -656,7 +656,7 @@ def test_starting_from_the_labelled_set_needs_a_shared_head():
         ({'unlabeled_weight': -1}, r'semi_train_cfg\.unlabeled_weight=-1 is negative'),
         ({'prototype_decay': 1.5}, r'prototype_decay=1\.5 is out of range'),
         ({'decoupled_training': False}, r'set both to False'),
-        ({'cutmix': {}}, r'set adaptive=False with a prob'),
+        ({'cutmix': {'adaptive': True}}, r'set adaptive=False with a prob'),
         ({'tau': 0.9}, r"semi_train_cfg has no setting \['tau'\]"),
     ],
 )

@@ -33,6 +33,21 @@ def test_consistency_is_the_squared_distance_of_probabilities(view, ignore_paddi
     torch.testing.assert_close(value, expected / 3 / model.num_classes, rtol=1e-4, atol=0)
 
 
+def test_classes_are_counted_on_the_grid_of_the_logits():
+    # Nothing of full resolution: the loss needs neither labels nor confidences.
+    model = build('MeanTeacher')
+    batch = batch_of(model)
+    value = model.loss(**batch)['pseudo_label_entropy']
+    logits = model.teacher._forward(batch['inputs']['weak'])
+    step = 32 // logits.shape[2]
+    counted = valid_of(batch)[:, step // 2 :: step, step // 2 :: step]
+    classes = logits.argmax(dim=1)[counted]
+    assert 0 < len(classes) < logits[:, 0].numel()
+    share = classes.bincount() / len(classes)
+    expected = -(share * share.clamp(min=1e-9).log()).sum()
+    torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-6)
+
+
 def test_weight_ramps_up_from_the_start_of_the_unlabelled_images():
     model = build('MeanTeacher', unlabeled_start=5, rampup_iters=10, consistency_weight=2.0)
     batch = batch_of(model)
