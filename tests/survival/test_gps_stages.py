@@ -71,11 +71,18 @@ def test_teacher_is_trained_on_labelled_images_and_handed_on(whole):
     assert (whole / 'work/last_checkpoint').read_text() == str(whole / 'work/joint' / LAST)
 
 
-def test_killed_in_the_joint_stage_it_ends_alike(whole, tmp_path):
-    dump(staged(tmp_path, model__semi_train_cfg__teacher_lr_scale=0.0), tmp_path / 'config.py')
-    (tmp_path / 'joint.flag').touch()
-    assert train(tmp_path).code == -9
-    (tmp_path / 'joint.flag').unlink()
+def test_killed_in_both_stages_it_ends_alike(whole, tmp_path):
+    config = staged(tmp_path, model__semi_train_cfg__teacher_lr_scale=0.0)
+    kill = {'type': 'KillHook', 'iteration': 12, 'flag': 'teacher.flag'}
+    config.stages.teacher.extra_hooks = [kill]
+    dump(config, tmp_path / 'config.py')
+    for flag in ('teacher.flag', 'joint.flag'):
+        (tmp_path / flag).touch()
+        assert train(tmp_path).code == -9
+        (tmp_path / flag).unlink()
+    expected = weights(whole, 'teacher')
+    for key, value in weights(tmp_path, 'teacher').items():
+        assert torch.equal(value, expected[key]), key
     result = train(tmp_path)
     assert result.code == 0, result.output
     assert 'Stage teacher is finished' in result.output

@@ -241,9 +241,9 @@ class SupervisedStage(TrainStage):
         own = self._changes.get('train_cfg') or {}
         if 'max_epochs' in cfg.train_cfg and not {'max_epochs', 'max_iters'} & own.keys():
             raise ValueError(
-                f'stages.{self.name} would take the {cfg.train_cfg.max_epochs} passes over the unlabelled images '
-                'of train_cfg.max_epochs as passes over the labelled ones: say how many it makes of these, '
-                f'stages.{self.name}.cfg=dict(train_cfg=dict(max_epochs=...)).'
+                f'stages.{self.name} would take the {cfg.train_cfg.max_epochs} passes over the unlabelled '
+                'images of train_cfg.max_epochs as passes over the labelled ones: say how many it makes of '
+                f'these, stages.{self.name}.cfg=dict(train_cfg=dict(max_epochs=...)).'
             )
         cfg.load_from = None
         method, network = MODELS.get(cfg.model.type), copy.deepcopy(cfg.model.segmentor)
