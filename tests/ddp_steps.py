@@ -62,6 +62,8 @@ def train_method(
     wrapper_type: str = 'OptimWrapper',
     lr: float = 0.05,
     segmentor: dict | None = None,
+    frozen: bool = False,
+    device: str = 'cpu',
     **network,
 ) -> dict:
     """Train a method for some iterations and return its weights and the iterations' logs."""
@@ -77,10 +79,18 @@ def train_method(
     if hasattr(model, 'class_counts'):
         # As many pixels of each class: all of a batch are drawn, whichever rank has them.
         model.class_counts.fill_(1)
-    if world_size > 1:
-        model = MODEL_WRAPPERS.build({'type': 'SemiDistributedDataParallel', 'module': model})
+    model.to(device)
+    wrapped = world_size > 1 or torch.distributed.is_initialized()
+    if wrapped:
+        ids = None if device == 'cpu' else [0]
+        model = MODEL_WRAPPERS.build(
+            {'type': 'SemiDistributedDataParallel', 'module': model, 'device_ids': ids}
+        )
     model.train()
-    inner = model.module if world_size > 1 else model
+    for module in model.modules():
+        if frozen and isinstance(module, torch.nn.BatchNorm2d):
+            module.eval()
+    inner = model.module if wrapped else model
     wrapper = build_optim_wrapper(
         model,
         {
@@ -101,7 +111,18 @@ def train_method(
     logs = [{key: value.detach() for key, value in log.items()} for log in logs]
     wrappers = wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]
     scales = [w.loss_scaler.get_scale() for w in wrappers if hasattr(w, 'loss_scaler')]
-    return {'state_dict': inner.state_dict(), 'logs': logs, 'scales': scales, 'start': start}
+    return {
+        'state_dict': inner.state_dict(),
+        'logs': logs,
+        'scales': scales,
+        'start': start,
+        'sync_layers': sum(isinstance(m, torch.nn.SyncBatchNorm) for m in inner.modules()),
+    }
+
+
+def train_sync_bn(rank: int, iterations: int, method: str, settings: dict) -> dict:
+    """Train with SyncBN on the first GPU, through the wrapper, as one of one rank."""
+    return train_method(rank, 1, iterations, method, settings, norm='SyncBN', device='cuda')
 
 
 #: Trainings of GPS: iterations and the arguments of :func:`train_method`. Boxes are drawn on each rank, so what
@@ -109,6 +130,7 @@ def train_method(
 GPS_RUNS = {
     'plain': (20, {'cutmix': None}, {}),
     'accumulated': (20, {'cutmix': None}, {'accumulative_counts': 2}),
+    'frozen': (20, {'cutmix': None}, {'norm': 'BN', 'frozen': True}),
     'merged': (6, {'cutmix': None, 'update': 'merged', 'recompute': True}, {}),
     'scaled': (6, {'cutmix': 'in_batch'}, {'wrapper_type': 'ScaledOptimWrapper', 'norm': 'BN'}),
     'scaled_and_accumulated': (

@@ -13,7 +13,9 @@ class FinalPolyLR(_ParamScheduler):
     """The rate that a poly schedule ends with, all the time: ``lr * iterations^-power`` (GPS, Sec. 3.2).
 
     GPS trains its teacher by a poly schedule first and goes on at the rate of the last iteration,
-    ``lr * (1 - (iterations - 1) / iterations)^power``: 7.3e-7 for ``lr=0.01`` and 39,338 iterations.
+    ``lr * (1 - (iterations - 1) / iterations)^power``: 7.3e-7 for ``lr=0.01`` and 39,338 iterations. The
+    paper's schedule would be 0 only after the last iteration; MMEngine's ``PolyLR`` is 0 in the last one
+    already (with ``eta_min=0``), and about at this rate in the last but one.
 
     Args:
         optimizer (OptimWrapper): Whose rates are set.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
@@ -101,3 +102,16 @@ class PixelCrossEntropyLoss(nn.Module):
                 align_corners=align_corners,
             )
         return self.loss_weight * loss
+
+
+def is_plain_cross_entropy(head: BaseDecodeHead) -> bool:
+    """Whether the one loss of a head is the mean cross-entropy of the pixels that have a label."""
+    loss = head.loss_decode
+    return (
+        type(loss) is PixelCrossEntropyLoss
+        and loss.ohem is None
+        and loss.class_weight is None
+        and loss.loss_weight == 1
+        and head.sampler is None
+        and type(head).loss_by_feat is BaseDecodeHead.loss_by_feat
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
 from torch import nn
@@ -10,31 +10,33 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 
-def recomputed(function: Callable, network: nn.Module, *inputs):
+def recomputed(function: Callable, modules: Sequence[nn.Module], *inputs):
     """Call ``function`` without keeping what its backward pass needs: memory for a second forward.
 
     Gradients and running statistics are those of an ordinary call. The checkpointing is torch's
     non-reentrant one, which serves several forwards under DistributedDataParallel.
 
     Args:
-        function (callable): Of modules of ``network`` alone.
-        network (nn.Module): Whose running statistics the second forward leaves as the first one left them.
+        function (callable): Of these modules alone.
+        modules (sequence[nn.Module]): Whose running statistics the second forward leaves as the first one left
+            them.
         *inputs: Of the function.
     """
 
     def contexts():
-        return nullcontext(), statistics_kept(network)
+        return nullcontext(), statistics_kept(modules)
 
     return checkpoint(function, *inputs, use_reentrant=False, context_fn=contexts)
 
 
 @contextmanager
-def statistics_kept(network: nn.Module) -> Iterator[None]:
+def statistics_kept(modules: Sequence[nn.Module]) -> Iterator[None]:
     """Let batch normalisation update copies of its running statistics inside the ``with`` block."""
     layers = [
-        module
-        for module in network.modules()
-        if isinstance(module, _BatchNorm) and module.training and module.track_running_stats
+        layer
+        for module in modules
+        for layer in module.modules()
+        if isinstance(layer, _BatchNorm) and layer.training and layer.track_running_stats
     ]
     kept = [dict(layer._buffers) for layer in layers]
     # Copies, not none at all: the second forward must save as many tensors as the first.

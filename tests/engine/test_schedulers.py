@@ -11,14 +11,25 @@ def build(lr=0.01, **settings):
     return optimizer, PARAM_SCHEDULERS.build(config)
 
 
-def test_rate_is_the_last_one_of_a_poly_schedule_all_the_time():
-    optimizer, scheduler = build(lr=0.5, end=20, power=0.9)
-    last = 0.5 * (1 - 19 / 20) ** 0.9
-    for _ in range(20):
-        assert optimizer.param_groups[0]['lr'] == pytest.approx(last)
+def rates_of(iterations, lr=0.5, **settings):
+    """The rates of so many iterations."""
+    optimizer, scheduler = build(lr=lr, power=0.9, **settings)
+    rates = []
+    for _ in range(iterations):
+        rates.append(optimizer.param_groups[0]['lr'])
         optimizer.step()
         scheduler.step()
-    assert optimizer.param_groups[0]['lr'] == pytest.approx(last)
+    return rates
+
+
+def test_rate_is_that_of_the_last_iteration_of_a_poly_schedule_that_ends_after_it():
+    rates = rates_of(20, end=20)
+    assert len(set(rates)) == 1
+    # MMEngine's is 0 in its own last iteration.
+    *poly, last = rates_of(21, type='PolyLR', eta_min=0.0, end=21)
+    assert last == 0
+    assert rates[0] == pytest.approx(poly[-1])
+    assert rates[0] == pytest.approx(rates_of(20, type='PolyLR', eta_min=0.0, end=20)[-2], rel=0.05)
 
 
 @pytest.mark.parametrize(

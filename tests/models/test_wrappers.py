@@ -1,6 +1,14 @@
 import pytest
 import torch
-from ddp_steps import GPS_RUNS, REDUCED, train_each, train_gps, train_imas, train_method
+from ddp_steps import (
+    GPS_RUNS,
+    REDUCED,
+    train_each,
+    train_gps,
+    train_imas,
+    train_method,
+    train_sync_bn,
+)
 from networks import narrow
 from ranks import run_on_ranks
 
@@ -85,7 +93,7 @@ def check_that_all_networks_moved(result):
         assert not torch.equal(result['state_dict'][key], result['start'][key]), name
 
 
-@pytest.mark.parametrize('name', ['plain', 'accumulated', 'merged'])
+@pytest.mark.parametrize('name', ['plain', 'accumulated', 'frozen', 'merged'])
 def test_three_networks_of_gps_on_two_ranks_are_those_of_one(name, gps_on_two_ranks):
     first, second = (results[name] for results in gps_on_two_ranks)
     alone = train_gps(0, 1, name)[name]
@@ -124,3 +132,14 @@ def test_ranks_agree_with_scaled_losses_and_cut_images(name, gps_on_two_ranks):
     assert first['scales'] == second['scales']
     assert len(first['scales']) == 2
     assert all(0 < scale < 2.0**127 for scale in first['scales'])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='SyncBN trains on a GPU alone')
+def test_sync_bn_of_gps_stays_on_a_gpu(tmp_path):
+    settings = {'cutmix': None}
+    (through_wrapper,) = run_on_ranks(train_sync_bn, 1, tmp_path, 3, 'GPS', settings)
+    alone = train_method(0, 1, 3, 'GPS', settings, norm='SyncBN', device='cuda')
+    assert through_wrapper['sync_layers'] > 0
+    for key, value in alone['state_dict'].items():
+        found = through_wrapper['state_dict'][key]
+        torch.testing.assert_close(found.cpu(), value.cpu(), rtol=1e-3, atol=1e-4)

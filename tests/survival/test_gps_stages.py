@@ -71,11 +71,18 @@ def test_teacher_is_trained_on_labelled_images_and_handed_on(whole):
     assert (whole / 'work/last_checkpoint').read_text() == str(whole / 'work/joint' / LAST)
 
 
-def test_killed_in_the_joint_stage_it_ends_alike(whole, tmp_path):
-    dump(staged(tmp_path, model__semi_train_cfg__teacher_lr_scale=0.0), tmp_path / 'config.py')
-    (tmp_path / 'joint.flag').touch()
-    assert train(tmp_path).code == -9
-    (tmp_path / 'joint.flag').unlink()
+def test_killed_in_both_stages_it_ends_alike(whole, tmp_path):
+    config = staged(tmp_path, model__semi_train_cfg__teacher_lr_scale=0.0)
+    kill = {'type': 'KillHook', 'iteration': 12, 'flag': 'teacher.flag'}
+    config.stages.teacher.extra_hooks = [kill]
+    dump(config, tmp_path / 'config.py')
+    for flag in ('teacher.flag', 'joint.flag'):
+        (tmp_path / flag).touch()
+        assert train(tmp_path).code == -9
+        (tmp_path / flag).unlink()
+    expected = weights(whole, 'teacher')
+    for key, value in weights(tmp_path, 'teacher').items():
+        assert torch.equal(value, expected[key]), key
     result = train(tmp_path)
     assert result.code == 0, result.output
     assert 'Stage teacher is finished' in result.output
@@ -155,6 +162,40 @@ def test_supervised_stage_is_the_methods_training_without_what_is_the_methods(tm
     assert stages['joint'].config().train_dataloader.batch_size == 8
 
 
+def test_passes_over_the_unlabelled_images_are_none_over_the_labelled_ones(tmp_path):
+    by_epoch = {'type': 'EpochBasedTrainLoop', 'max_epochs': 3, '_delete_': True}
+    with pytest.raises(
+        ValueError, match=r'would take the 3 passes .* stages.teacher.cfg=dict\(train_cfg'
+    ):
+        stages_of(tmp_path, train_cfg=by_epoch)
+    _, stages = stages_of(
+        tmp_path, train_cfg=by_epoch, stages__teacher__cfg={'train_cfg': {'max_epochs': 9}}
+    )
+    assert stages['teacher'].config().train_cfg.max_epochs == 9
+
+
+def test_what_is_of_all_networks_is_not_the_teachers(tmp_path):
+    best = ['student1/mIoU', 'student2/mIoU', 'teacher/mAcc']
+    _, stages = stages_of(
+        tmp_path, load_from='three.pth', default_hooks__checkpoint={'save_best': best}
+    )
+    teacher, joint = (stages[name].config() for name in ('teacher', 'joint'))
+    assert teacher.default_hooks.checkpoint.save_best == ['mIoU', 'mAcc']
+    assert (teacher.load_from, joint.load_from) == (None, 'three.pth')
+
+
+def test_stages_are_ordered_by_references_of_the_top_level(tmp_path):
+    config = staged(tmp_path)
+    reference = 'stage://teacher/last_checkpoint'
+    config.model.semi_train_cfg.teacher_checkpoint = reference
+    # As MMEngine writes them, with sorted keys.
+    config.stages = {'joint': {'type': 'TrainStage'}, 'teacher': {'type': 'SupervisedStage'}}
+    stages = build_stages(config)
+    assert list(stages) == ['teacher', 'joint']
+    for stage in stages.values():
+        stage.check()
+
+
 def test_three_networks_begin_apart(tmp_path):
     """The teacher of its own stage and both students; drawn encoders and heads."""
     _, stages = stages_of(tmp_path, stages__joint__extra_hooks=[])
@@ -179,11 +220,10 @@ def test_three_networks_begin_apart(tmp_path):
 def test_supervised_stage_needs_a_method(tmp_path):
     config = tiny_config(tmp_path, None)
     config.stages = {'teacher': {'type': 'SupervisedStage'}}
-    (stage,) = build_stages(config).values()
     with pytest.raises(
         ValueError, match=r'stages.teacher is a SupervisedStage, but the config trains'
     ):
-        stage.config()
+        build_stages(config)
 
 
 def test_last_checkpoint_of_a_stage_is_found_when_it_is_there(tmp_path):

@@ -91,3 +91,30 @@ def test_batch_statistics_are_equal_on_all_ranks_and_seeds_may_differ(tmp_path):
         path for index in (0, 1) for branch, path, _ in run.iteration(index) if branch == 'weak'
     ]
     assert len(set(seen)) == len(seen) == 8
+
+
+def test_stages_of_gps_agree_on_all_ranks(tmp_path):
+    config = tiny_config(tmp_path / 'work', 'GPS', labeled=2, unlabeled=2, train_cfg__max_iters=5)
+    config.custom_imports.imports.append('saboteurs')
+    config.runner_type = 'StagedRunner'
+    reference = 'stage://teacher/last_checkpoint'
+    config.stages = {
+        'teacher': {'type': 'SupervisedStage'},
+        'joint': {
+            'type': 'TrainStage',
+            'cfg': {'model': {'semi_train_cfg': {'teacher_checkpoint': reference}}},
+            'extra_hooks': [{'type': 'WatchHook'}],
+        },
+    }
+    result = run_tool(
+        TOOLS / 'train.py', dump(config, tmp_path / 'config.py'), cwd=tmp_path, ranks=2
+    )
+    assert result.code == 0, result.output
+    # Of 9 unlabelled images, 4 a step.
+    assert 'GPS: 3 epochs of 2 iterations, 5 in all' in result.output
+    assert '2 iterations per pass over the unlabelled list, 2.5 passes' in result.output
+    first, second = (torch.load(tmp_path / 'work/joint' / f'rank{rank}.pth') for rank in range(2))
+    for key, value in first.items():
+        assert torch.equal(second[key], value), key
+    # The fifth iteration, of both ranks.
+    assert first['labeled_sums'][2] == 2

@@ -221,11 +221,15 @@ class SupervisedStage(TrainStage):
     Network, pipeline, labelled list, batch of labelled images, optimizer, schedule and length are those of the
     method's own training, which the other configs of the dataset change in one place for both (GPS: its teacher
     beforehand). The method's hooks are left out, and what counts images counts the labelled ones alone. The
-    seed is another one: with the method's, this network would begin as the method's first one does.
+    seed is another one: with the method's, this network would begin as the method's first one does. Nor has it
+    the method's ``load_from``, which is of all networks.
 
     Args:
         cfg (dict, optional): What differs from that, such as ``train_cfg=dict(max_iters=...)``.
         extra_hooks (list[dict], optional): Hooks besides the ``custom_hooks``.
+
+    Raises:
+        ValueError: The config trains no method, or by epochs, and ``cfg`` does not say how many.
     """
 
     def _prepare(self, cfg: Config) -> None:
@@ -234,6 +238,14 @@ class SupervisedStage(TrainStage):
                 f'stages.{self.name} is a SupervisedStage, but the config trains no method with labelled and '
                 'unlabelled images: use a TrainStage.'
             )
+        own = self._changes.get('train_cfg') or {}
+        if 'max_epochs' in cfg.train_cfg and not {'max_epochs', 'max_iters'} & own.keys():
+            raise ValueError(
+                f'stages.{self.name} would take the {cfg.train_cfg.max_epochs} passes over the unlabelled '
+                'images of train_cfg.max_epochs as passes over the labelled ones: say how many it makes of '
+                f'these, stages.{self.name}.cfg=dict(train_cfg=dict(max_epochs=...)).'
+            )
+        cfg.load_from = None
         method, network = MODELS.get(cfg.model.type), copy.deepcopy(cfg.model.segmentor)
         if cfg.model.get('data_preprocessor') is not None:
             network.data_preprocessor = copy.deepcopy(cfg.model.data_preprocessor)
@@ -250,9 +262,10 @@ class SupervisedStage(TrainStage):
             base = cfg.auto_scale_lr.base_batch_size
             cfg.auto_scale_lr.base_batch_size = base * labeled // images
         checkpoint = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
-        if isinstance(checkpoint.get('save_best'), str):
-            # Its metrics carry no network's name.
-            checkpoint.save_best = checkpoint.save_best.rpartition('/')[2]
+        if checkpoint.get('save_best'):
+            # Its metrics carry no network's name; those of two networks become one.
+            named = _mapped(checkpoint.save_best, lambda name: name.rpartition('/')[2])
+            checkpoint.save_best = named if isinstance(named, str) else list(dict.fromkeys(named))
 
     def _use_labeled_images(self, cfg: Config) -> tuple[int, int]:
         """Leave the labelled half of the loader; returns its images in a batch, and all that there were."""
@@ -460,7 +473,7 @@ def build_stages(top: Config) -> dict[str, Stage]:
             )
         if name in stages or name not in top.stages:
             return
-        for needed in _needed(top.stages[name]):
+        for needed in _needed(name, top):
             build(needed, (*waiting, name))
         stages[name] = _build_stage(name, top, dict(stages))
 
@@ -470,12 +483,16 @@ def build_stages(top: Config) -> dict[str, Stage]:
     return stages
 
 
-def _needed(config: dict) -> Iterator[str]:
-    """Names of the stages that a stage's config names."""
+def _needed(name: str, top: Config) -> Iterator[str]:
+    """Names of the stages that a stage's config names, or what it takes of the top level."""
+    config = top.stages[name]
     if 'model' in config:
         yield config['model']
     for reference in _references(config):
         yield _name_of(reference)
+    kind = STAGES.get(config.get('type', ''))
+    if kind is not None and issubclass(kind, TrainStage):
+        yield from sorted(_build_stage(name, top, {}).needs())
 
 
 def _build_stage(name: str, top: Config, others: dict[str, Stage]) -> Stage:

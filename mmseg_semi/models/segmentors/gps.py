@@ -17,6 +17,8 @@ from ...functional.agreement import pixel_agreement
 from ...functional.losses import cross_entropy
 from ...functional.pseudo_label import average_label, label_entropy
 from ..checkpoints import read_checkpoint
+from ..losses import is_plain_cross_entropy
+from .base import NetworkOutput
 from .independent import IndependentSegmentor, Views
 
 UPDATES = ('alternating', 'merged')
@@ -51,9 +53,9 @@ class GPS(IndependentSegmentor):
     teacher; :class:`~mmseg_semi.engine.AdaptiveRampUpHook` keeps it. No network averages another. One student
     is the result. No code of the authors exists: where the paper is silent, a setting below holds our reading.
 
-    The teacher is trained on the labelled images beforehand and then learns at the constant rate that its
-    training ended with (``FinalPolyLR`` as its scheduler). No loss of the students reaches the teacher, nor one
-    of the teacher the students.
+    The teacher is trained on the labelled images beforehand and then learns at a constant rate, that of the
+    last iteration of a poly schedule (``FinalPolyLR``). No loss of the students reaches the teacher, nor one of
+    the teacher the students.
 
     One step costs 20 forwards of an image pair without CutMix, where the teacher's forward on the unlabelled
     images serves both updates; 23 with an in-batch partner and 28 with pairs (a backward counts as two).
@@ -169,8 +171,9 @@ class GPS(IndependentSegmentor):
         losses, entropies = {}, []
         for name, student in zip(self.students, students, strict=True):
             output = self.forward_network(student, labeled, len(labeled))
-            losses.update(self.network_loss(name, output, data_samples['labeled']))
-            entropies.append(self.labeled_ce(output.logits, data_samples['labeled']))
+            own = self.network_loss(name, output, data_samples['labeled'])
+            losses.update(own)
+            entropies.append(self.labeled_ce(name, output, data_samples['labeled'], own))
         exchange.labeled_ce = sum(entropies) / len(entropies)
         if not self.started or not (cfg['gps'] or cfg['cps'] or cfg['fps']):
             return losses
@@ -215,7 +218,7 @@ class GPS(IndependentSegmentor):
         cfg, labeled = self.semi_train_cfg, inputs['labeled']
         output = self.forward_network(self.teacher, labeled, len(labeled))
         losses = self.network_loss('teacher', output, data_samples['labeled'])
-        own = self.labeled_ce(output.logits, data_samples['labeled'])
+        own = self.labeled_ce('teacher', output, data_samples['labeled'], losses)
         if self.started:
             self.observe(exchange.labeled_ce, own, data_samples['labeled'])
         losses.update(labeled_ce_students=exchange.labeled_ce, labeled_ce_teacher=own)
@@ -254,11 +257,25 @@ class GPS(IndependentSegmentor):
         return shares
 
     @torch.no_grad()
-    def labeled_ce(self, logits: Tensor, data_samples: list) -> Tensor:
-        """Plain cross-entropy of labelled images, whatever loss their head has; a scalar for the ramp-up."""
+    def labeled_ce(
+        self, name: str, output: NetworkOutput, data_samples: list, losses: dict[str, Tensor]
+    ) -> Tensor:
+        """Plain cross-entropy of labelled images, whatever loss their head has; a scalar for the ramp-up.
+
+        Args:
+            name (str): Of the network.
+            output (NetworkOutput): Of the network, of these images.
+            data_samples (list[SegDataSample]): Their labels.
+            losses (dict[str, Tensor]): What :meth:`network_loss` made of them, in which it may be already.
+        """
+        head = getattr(self, name).decode_head
+        if is_plain_cross_entropy(head):
+            return losses[f'{name}.decode.{head.loss_decode.loss_name}'].detach()
         label = torch.cat([sample.gt_sem_seg.data for sample in data_samples])
-        index = self.decode_head.ignore_index
-        return cross_entropy(logits, label, ignore_index=index, align_corners=self.align_corners)
+        index = head.ignore_index
+        return cross_entropy(
+            output.logits, label, ignore_index=index, align_corners=self.align_corners
+        )
 
     @torch.no_grad()
     def observe(self, students: Tensor, teacher: Tensor, data_samples: list) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+from mmengine.logging import print_log
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from ...functional.losses import cross_entropy
 from ...functional.mixing import paste, sample_boxes
@@ -124,6 +127,7 @@ class IndependentSegmentor(SemiSegmentor):
                     f'activation_checkpointing of {name} breaks the several forwards of {type(self).__name__}: '
                     'take it out and set semi_train_cfg.recompute=True.'
                 )
+        self._warn_of_dropout()
         first, second = (
             list(getattr(self, name).decode_head.parameters()) for name in self.students
         )
@@ -134,6 +138,17 @@ class IndependentSegmentor(SemiSegmentor):
                 'its own (no constant init_cfg), and instead of a plain checkpoint in load_from, which fills '
                 'all networks, give pre-trained weights of the encoder alone (segmentor.pretrained).'
             )
+
+    def _warn_of_dropout(self) -> None:
+        for name, module in getattr(self, self.students[0]).named_modules():
+            # What auxiliary heads say labels nothing.
+            if isinstance(module, _DropoutNd) and module.p > 0 and 'auxiliary_head' not in name:
+                print_log(
+                    f'{name} drops {module.p:g} of its input while it labels images, for networks label in '
+                    'train mode: set dropout_ratio=0.',
+                    logger='current',
+                    level=logging.WARNING,
+                )
 
     def forward_network(
         self, network: nn.Module, images: Tensor, num_auxiliary: int = 0, tap: bool = False
@@ -153,8 +168,11 @@ class IndependentSegmentor(SemiSegmentor):
         if not (self.semi_train_cfg['recompute'] and torch.is_grad_enabled()):
             return super().forward_network(network, images, num_auxiliary, tap)
         # Apart, so that no more than an encoder or a head is in memory at once.
-        features = recomputed(network.extract_feat, network, images)
-        return recomputed(self.forward_heads, network, network, features, num_auxiliary, tap)
+        names = ('decode_head', 'auxiliary_head')
+        decoder = [module for name, module in network.named_children() if name in names]
+        encoder = [module for name, module in network.named_children() if name not in names]
+        features = recomputed(network.extract_feat, encoder, images)
+        return recomputed(self.forward_heads, decoder, network, features, num_auxiliary, tap)
 
     def draw_boxes(self, num: int, size: tuple[int, int]) -> Tensor:
         """Draw CPS's three boxes for each image, int64 (num, 3, 4) on the host."""
@@ -170,6 +188,11 @@ class IndependentSegmentor(SemiSegmentor):
             raise ValueError(
                 f"cutmix='pair' pastes half of the unlabelled images into the others, of {len(weak)}: "
                 'make train_dataloader.sampler.unlabeled even.'
+            )
+        if cfg['cutmix'] == 'in_batch' and len(weak) < 2:
+            raise ValueError(
+                "cutmix='in_batch' pastes one unlabelled image into another, of 1 on a process: make "
+                'train_dataloader.sampler.unlabeled at least 2.'
             )
         batches = list(weak.chunk(self.unlabeled_batches))
         boxes = None

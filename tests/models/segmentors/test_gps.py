@@ -3,6 +3,7 @@
 import copy
 import itertools
 
+import ddp_steps  # noqa: F401  registers ScaledOptimWrapper
 import pytest
 import torch
 import torch.nn.functional as F
@@ -22,12 +23,14 @@ BOXES = [
 LR = 0.5
 
 
-def build(norm='BN', auxiliary=False, **settings):
+def build(norm='BN', auxiliary=False, align_corners=False, **settings):
     torch.manual_seed(0)
     model = MODELS.build(
         {
             'type': 'GPS',
-            'segmentor': tiny_segmentor(norm, auxiliary=auxiliary, init_cfg=CLASSIFIER),
+            'segmentor': tiny_segmentor(
+                norm, auxiliary=auxiliary, init_cfg=CLASSIFIER, align_corners=align_corners
+            ),
             'semi_train_cfg': settings,
         }
     )
@@ -55,12 +58,13 @@ def padded_batch(num_unlabeled=2, seed=0):
     return batch
 
 
-def up(logits):
-    return F.interpolate(logits, size=(32, 32), mode='bilinear', align_corners=False)
+def up(network, images):
+    logits, align_corners = network._forward(images), network.align_corners
+    return F.interpolate(logits, size=(32, 32), mode='bilinear', align_corners=align_corners)
 
 
 def ce(network, images, label):
-    return F.cross_entropy(up(network._forward(images)), label, ignore_index=255)
+    return F.cross_entropy(up(network, images), label, ignore_index=255)
 
 
 def reference_step(model, networks, batch, cutmix, merged, weight=1.0, on=('gps', 'cps', 'fps')):
@@ -91,7 +95,7 @@ def reference_step(model, networks, batch, cutmix, merged, weight=1.0, on=('gps'
         found = []
         for source, mask in zip(sources, masks, strict=True):
             with torch.no_grad():
-                probs = sum(up(networks[n]._forward(source)).softmax(1) for n in names)
+                probs = sum(up(networks[n], source).softmax(1) for n in names)
             found.append(probs.argmax(1).masked_fill(~mask, 255))
         return mixed(found)
 
@@ -112,6 +116,37 @@ def reference_step(model, networks, batch, cutmix, merged, weight=1.0, on=('gps'
         feedback = feedback + weight * cfg['gamma'] * ce(teacher, images, target)
     update(feedback, teacher)
     return guide + feedback
+
+
+def agreements(model, batch, cutmix):
+    """Shares of equal labels of each pair of networks, of the pixels that are learnt."""
+    data = copy.deepcopy(model).data_preprocessor(batch, True)
+    weak = data['inputs']['weak']
+    valid = torch.cat([sample.valid_mask.data for sample in data['data_samples']['weak']])
+    labels = {}
+    for name in NETWORKS:
+        with torch.no_grad():
+            label = up(copy.deepcopy(getattr(model, name)), weak).argmax(1)
+        label = label.masked_fill(~valid, 255)
+        if cutmix:
+            own = label.clone()
+            for i, boxes in enumerate(BOXES):
+                inside = torch.zeros(32, 32, dtype=torch.bool)
+                for x1, y1, x2, y2 in boxes:
+                    inside[y1:y2, x1:x2] ^= True
+                own[i][inside] = label[1 - i][inside]
+            label = own
+        labels[name] = label
+    known = labels['teacher'] != 255
+    pairs = {
+        'students': ('student1', 'student2'),
+        'teacher_student1': ('teacher', 'student1'),
+        'teacher_student2': ('teacher', 'student2'),
+    }
+    return {
+        f'agreement_{key}': (labels[a] == labels[b])[known].float().mean()
+        for key, (a, b) in pairs.items()
+    }
 
 
 def update(loss, *networks):
@@ -147,6 +182,66 @@ def test_two_iterations_equal_the_papers_equations(cutmix, merged):
             torch.testing.assert_close(value, expected[key], rtol=1e-3, atol=1e-5)
     assert 0.05 < log_vars['agreement_students'] < 0.95
     assert log_vars['pseudo_label_entropy'] > 0.1
+
+
+@pytest.mark.parametrize('cutmix', [None, 'in_batch'])
+def test_equations_hold_with_aligned_corners(cutmix):
+    model, networks, _ = trained(cutmix, steps=1, align_corners=True)
+    assert model.align_corners
+    for name, network in networks.items():
+        torch.testing.assert_close(
+            getattr(model, name).decode_head.conv_seg.weight,
+            network.decode_head.conv_seg.weight,
+            rtol=1e-3,
+            atol=1e-5,
+        )
+
+
+@pytest.mark.parametrize('cutmix', [None, 'in_batch'])
+def test_agreements_are_shares_of_the_pixels_learnt(cutmix):
+    model, batch = build(cutmix=cutmix), padded_batch()
+    expected = agreements(model, batch, cutmix)
+    assert len({round(float(value), 4) for value in expected.values()}) == 3
+    log_vars = model.train_step(batch, build_wrapper(model))
+    for key, value in expected.items():
+        torch.testing.assert_close(log_vars[key], value)
+
+
+@pytest.mark.parametrize(('weight', 'again'), [(1.0, 0), (0.5, 3)])
+def test_plain_cross_entropy_is_not_computed_twice(weight, again, monkeypatch):
+    module = mmseg_semi.models.segmentors.gps
+    calls, function = [], module.cross_entropy
+    monkeypatch.setattr(
+        module, 'cross_entropy', lambda *a, **k: calls.append(1) or function(*a, **k)
+    )
+    model = build()
+    for name in NETWORKS:
+        getattr(model, name).decode_head.loss_decode.loss_weight = weight
+    log_vars = model.loss(**model.data_preprocessor(padded_batch(4), True))
+    assert len(calls) == again
+    assert not log_vars['labeled_ce_teacher'].requires_grad
+    torch.testing.assert_close(
+        log_vars['labeled_ce_teacher'] * weight, log_vars['teacher.decode.loss_ce'].detach()
+    )
+
+
+@pytest.mark.parametrize('overflowing', ['students', 'teacher'])
+def test_overflow_of_one_scaler_leaves_the_other_update(overflowing):
+    model = build(norm='GN', cutmix='in_batch')
+    wrapper = build_wrapper(model, type='ScaledOptimWrapper')
+    for name, one in wrapper.items():
+        scale = 3e38 if name == overflowing else 8.0
+        one.loss_scaler = torch.amp.GradScaler('cpu', init_scale=scale, growth_interval=4)
+    before = copy.deepcopy(model.state_dict())
+    model.train_step(padded_batch(), wrapper)
+    for update, names in model.optimized.items():
+        for name in names:
+            weight = getattr(model, name).decode_head.conv_seg.weight
+            kept = torch.equal(weight, before[f'{name}.decode_head.conv_seg.weight'])
+            assert kept == (update == overflowing), name
+    scales = {name: one.loss_scaler.get_scale() for name, one in wrapper.items()}
+    assert {name for name, scale in scales.items() if scale == 8} == {*scales} - {overflowing}
+    assert scales[overflowing] == pytest.approx(1.5e38)
 
 
 def test_the_two_orders_of_updates_differ_in_the_teacher_alone():

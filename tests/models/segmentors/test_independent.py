@@ -9,6 +9,8 @@ from mmengine.runner.checkpoint import _load_checkpoint_to_model
 from mmseg.registry import MODELS
 from tiny import build_plain, collated_batch, labeled_sample, tiny_segmentor
 
+from mmseg_semi.models import recompute as recomputation
+
 METHODS = {'GPS': ('student1', 'student2', 'teacher'), 'CPS': ('student1', 'student2')}
 
 
@@ -115,6 +117,63 @@ def test_single_image_under_pooling_is_told():
         ValueError, match='1 image on a process leaves batch normalisation one value'
     ):
         model.loss(**model.data_preprocessor(collated_batch(1, 2), True))
+
+
+@pytest.mark.parametrize('settings', [{}, {'recompute': True}])
+def test_single_pair_under_pooling_is_told(settings):
+    segmentor = tiny_segmentor()
+    head = segmentor['decode_head']
+    del head['num_convs'], head['concat_input']
+    head.update(type='ASPPHead', dilations=(1,))
+    model = build('CPS', segmentor=segmentor, semi_train_cfg=settings).train()
+    with pytest.raises(ValueError, match=r'1 image on a process .* \(with pairs 4\)'):
+        model.loss(**model.data_preprocessor(collated_batch(2, 2), True))
+
+
+def test_single_image_has_no_partner():
+    model = build('CPS', semi_train_cfg={'cutmix': 'in_batch'}).train()
+    with pytest.raises(
+        ValueError, match=r'in_batch.* of 1 on a process: make .*unlabeled at least 2'
+    ):
+        model.loss(**model.data_preprocessor(collated_batch(2, 1), True))
+
+
+@pytest.mark.parametrize('dropout_ratio', [0, 0.25])
+def test_dropout_of_what_labels_is_warned_about(dropout_ratio, capsys):
+    segmentor = tiny_segmentor(auxiliary=True)
+    segmentor['auxiliary_head']['dropout_ratio'] = 0.1
+    segmentor['decode_head']['dropout_ratio'] = dropout_ratio
+    build('CPS', segmentor=segmentor).check_start()
+    said = capsys.readouterr().out
+    assert ('decode_head.dropout drops 0.25 of its input' in said) == bool(dropout_ratio)
+    assert 'auxiliary_head' not in said
+
+
+def test_batch_without_unlabelled_images_is_told():
+    for method in METHODS:
+        model = build(method).train()
+        data = model.data_preprocessor(collated_batch(), True)
+        for part in data.values():
+            del part['weak']
+        with pytest.raises(ValueError, match=f"no 'weak', which {method} needs"):
+            model.loss(**data)
+
+
+def test_second_forward_spares_only_its_own_statistics(monkeypatch):
+    kept = []
+    keep = recomputation.statistics_kept
+    monkeypatch.setattr(
+        recomputation, 'statistics_kept', lambda modules: kept.append(modules) or keep(modules)
+    )
+    model = build('CPS', semi_train_cfg={'cutmix': None, 'recompute': True}).train()
+    model.loss(**model.data_preprocessor(collated_batch(), True))
+    layers = [
+        sum(isinstance(layer, torch.nn.BatchNorm2d) for one in modules for layer in one.modules())
+        for modules in kept
+    ]
+    total = sum(isinstance(layer, torch.nn.BatchNorm2d) for layer in model.student1.modules())
+    # Encoder and head in turn, neither those of the other.
+    assert set(zip(layers[::2], layers[1::2], strict=True)) == {(total - 1, 1)}
 
 
 def test_boxes_are_cps_and_mix_some_of_each_image():
