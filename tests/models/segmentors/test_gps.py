@@ -357,6 +357,8 @@ def test_labelled_images_alone_before_the_start():
         log_vars = model.train_step(padded_batch(), wrapper)
         for key in ('loss_gps', 'loss_cps', 'loss_fps'):
             assert (key in log_vars) == learnt
+        # What the ramp-up compares, as well.
+        assert model.labeled_sums[2] == learnt
 
 
 def test_log_has_both_losses_and_no_diagnostic_is_optimised():
