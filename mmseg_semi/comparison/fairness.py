@@ -131,7 +131,8 @@ def images_of(kind: str, dataset: Mapping) -> list[str]:
     """
     found = []
     for inner in unwrapped(dataset):
-        child = build_child(kind, {**_plain(inner), 'pipeline': []})
+        place = {'name': kind, 'key': 'val_dataloader.dataset'} if kind == 'validation' else {}
+        child = build_child(kind, {**_plain(inner), 'pipeline': []}, **place)
         infos = (child.get_data_info(index) for index in range(len(child)))
         found += [
             ' '.join(filter(None, map(info.get, ('img_path', 'seg_map_path')))) for info in infos
