@@ -7,6 +7,7 @@ exactly one of them may be there. `check_stack` says so in one sentence when it 
 on a machine without a GPU, which mmengine cannot do alone.
 """
 
+import atexit
 import difflib
 import importlib.metadata
 import importlib.util
@@ -366,6 +367,15 @@ def init_distributed(
     torch.distributed.init_process_group(
         backend or 'gloo', timeout=timedelta(seconds=3600 if timeout is None else timeout)
     )
+    # Gloo's threads must end before the interpreter does, or now and then it aborts in doing so.
+    atexit.register(_leave_processes)
+
+
+def _leave_processes() -> None:
+    import torch.distributed
+
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def set_up_processes(cfg) -> None:

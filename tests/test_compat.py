@@ -17,6 +17,7 @@ from mmengine.hub import get_config
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader
 from mmseg.models import SegDataPreProcessor
+from processes import free_port
 
 import mmseg_semi
 from mmseg_semi import compat
@@ -339,6 +340,27 @@ def test_gloo_and_an_hour_are_the_defaults(started):
         (('gloo',), 3600),
         (('gloo',), 7),
     ]
+
+
+def test_processes_part_before_the_interpreter_ends(without_gpu, tmp_path):
+    # What is registered first is called last.
+    script = """
+import atexit
+import torch.distributed
+atexit.register(lambda: print('initialized:', torch.distributed.is_initialized()))
+from mmseg_semi import compat
+compat._has_accelerator = lambda: False
+compat.init_distributed('pytorch')
+assert torch.distributed.get_world_size() == 1
+"""
+    port = free_port()
+    environment = dict(
+        os.environ, **dict(zip(PROCESS, ('0', '0', '1', '127.0.0.1', str(port)), strict=True))
+    )
+    command = [sys.executable, '-c', script]
+    output = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert output.returncode == 0, output.stderr
+    assert output.stdout.splitlines()[-1] == 'initialized: False'
 
 
 def test_slurm_tells_rank_and_address(started, tmp_path):

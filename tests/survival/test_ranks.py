@@ -112,7 +112,10 @@ def test_stages_of_gps_agree_on_all_ranks(tmp_path):
     assert result.code == 0, result.output
     # Of 9 unlabelled images, 4 a step.
     assert 'GPS: 3 epochs of 2 iterations, 5 in all' in result.output
-    assert '2 iterations per pass over the unlabelled list, 2.5 passes' in result.output
+    said = (
+        '2 iterations per pass over the unlabelled list (2 optimizer steps per epoch), 2.5 passes'
+    )
+    assert said in result.output
     first, second = (torch.load(tmp_path / 'work/joint' / f'rank{rank}.pth') for rank in range(2))
     for key, value in first.items():
         assert torch.equal(second[key], value), key

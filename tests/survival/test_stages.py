@@ -45,7 +45,8 @@ def weights(folder, stage):
 def masks(folder, stage):
     """Bytes of every mask by its name."""
     root = folder / 'work' / stage
-    return {path.name: path.read_bytes() for path in sorted(root.glob('*.png'))}
+    # A kill may leave one that was being written.
+    return {path.name: path.read_bytes() for path in sorted(root.glob('[!.]*.png'))}
 
 
 def outcome(folder):

@@ -115,8 +115,8 @@ def test_pairs_have_two_streams_and_passes_of_what_is_learnt(caplog):
     with caplog.at_level(logging.INFO, runner.logger.name):
         StartupCheckHook().before_train(runner)
     assert (
-        ', of which half are learnt and half pasted; 3 iterations per pass over the unlabelled list, 3.3 passes'
-        in caplog.text
+        ', of which half are learnt and half pasted; 3 iterations per pass over the unlabelled list '
+        '(1.5 optimizer steps per epoch), 3.3 passes' in caplog.text
     )
 
 
