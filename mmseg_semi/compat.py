@@ -9,6 +9,7 @@ on a machine without a GPU, which mmengine cannot do alone.
 
 import atexit
 import difflib
+import gc
 import importlib.metadata
 import importlib.util
 import os
@@ -367,14 +368,16 @@ def init_distributed(
     torch.distributed.init_process_group(
         backend or 'gloo', timeout=timedelta(seconds=3600 if timeout is None else timeout)
     )
-    # Gloo's threads must end before the interpreter does, or now and then it aborts in doing so.
     atexit.register(_leave_processes)
 
 
 def _leave_processes() -> None:
+    """End gloo's threads before the interpreter, which aborts when one of them still wants to free a tensor."""
     import torch.distributed
 
     if torch.distributed.is_initialized():
+        # They end with the last reference to the group; a Runner and its model are cycles that hold some.
+        gc.collect()
         torch.distributed.destroy_process_group()
 
 
