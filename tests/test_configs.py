@@ -242,9 +242,12 @@ def ids(file: Path) -> str:
     return str(file.relative_to(ROOT))
 
 
-@pytest.fixture(scope='session', autouse=True)
+@pytest.fixture(scope='module', autouse=True)
 def parse_each_file_once():
-    """Configs share their bases: mmengine would read them again for each config that names them."""
+    """Configs share their bases: mmengine would read them again for each config that names them.
+
+    For this module alone: tests of others change files between two readings.
+    """
     parse, parsed = Config.__dict__['_file2dict'].__func__, {}
 
     def once(filename, *args, **kwargs):
