@@ -6,6 +6,7 @@ look-up per channel; mmcv's own autocontrast and equalize give the same numbers 
 solarize and contrast 8 times.
 """
 
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 
 import cv2
@@ -136,13 +137,13 @@ class RandomOperations(BaseTransform):
     """
 
     @property
+    @abstractmethod
     def possible(self) -> tuple[str, ...]:
         """Names of all operations that may be drawn."""
-        raise NotImplementedError
 
+    @abstractmethod
     def sample(self) -> tuple[tuple[str, float | int | None], ...]:
         """Draw ``(operation, strength)`` pairs, None for no strength; empty to change nothing."""
-        raise NotImplementedError
 
     @staticmethod
     def apply(image: np.ndarray, operations) -> np.ndarray:
