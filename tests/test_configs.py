@@ -111,7 +111,7 @@ TWO_VIEW_SETTINGS = {
 }
 CONSISTENCY_SETTINGS = {
     'consistency_weight': 1.0,
-    'rampup_iters': 0,
+    'rampup_steps': 0,
     'unlabeled_start': 0,
     'class_mean': False,
     'student_view': 'strong',
@@ -919,7 +919,7 @@ def test_consistency_baselines_stand_in_the_frame_of_imas(file):
     else:
         assert (teacher.decay, teacher.warmup, teacher.buffers) == (0.99, 'ratio', 'average')
         epoch = twin.train_cfg.max_iters // (80 if '_voc12-' in file.name else 240)
-        assert settings == {**PUBLISHED[cfg.model.type], 'rampup_iters': 3 * epoch}
+        assert settings == {**PUBLISHED[cfg.model.type], 'rampup_steps': 3 * epoch}
 
 
 @pytest.mark.parametrize('file', _named('^fixmatch_.*(_voc12-|_cityscapes-)'), ids=ids)

@@ -24,7 +24,7 @@ NUM_LABELED, NUM_UNLABELED, NUM_VAL = 5, 9, 4
 #: What each method needs beside the defaults: settings, and hooks.
 METHODS = {
     'IMAS': ({'tau': 0.3, 'unlabeled_weight': 1.0}, []),
-    'MeanTeacher': ({'unlabeled_start': 2, 'rampup_iters': 6}, []),
+    'MeanTeacher': ({'unlabeled_start': 2, 'rampup_steps': 6}, []),
     'CutMixSeg': ({'tau': 0.3}, []),
     'FixMatch': ({'tau': 0.3, 'unlabeled_start': 2}, []),
     'ESL': (
@@ -268,9 +268,8 @@ def tiny_config(
     )
     if method:
         teacher = {'type': 'MeanTeacherHook', 'decay': 0.9, 'copy_epochs': 1}
-        one = {'type': 'IterationHook'}
-        if method not in OWN_HOOK:
-            config.custom_hooks.append(one if method in NO_AVERAGE else teacher)
+        if method not in (*OWN_HOOK, *NO_AVERAGE):
+            config.custom_hooks.append(teacher)
         config.custom_hooks += hooks
         if method == 'GPS':
             teacher = [{'type': 'FinalPolyLR', 'by_epoch': False}]

@@ -4,7 +4,7 @@ _base_ = [
     '../_base_/models/deeplabv3plus_r18-tiny_camvid.py',
     '../_base_/datasets/camvid_tiny_semi.py',
     '../_base_/schedules/adamw_poly.py',
-    '../_base_/runtime/cps_runtime.py',
+    '../_base_/runtime/semi_runtime.py',
 ]
 model = dict(
     _delete_=True,

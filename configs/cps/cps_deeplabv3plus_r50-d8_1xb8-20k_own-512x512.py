@@ -4,7 +4,7 @@ _base_ = [
     '../_base_/models/deeplabv3plus_r50_own.py',
     '../_base_/datasets/own_semi.py',
     '../_base_/schedules/sgd_poly_cps.py',
-    '../_base_/runtime/cps_runtime.py',
+    '../_base_/runtime/semi_runtime.py',
 ]
 model = dict(
     _delete_=True,

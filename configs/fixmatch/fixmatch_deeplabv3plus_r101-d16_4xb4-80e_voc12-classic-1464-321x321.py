@@ -17,7 +17,6 @@ model = dict(
     semi_train_cfg=dict(tau=0.95, labeled_weight=0.5, unlabeled_weight=0.5),
     semi_test_cfg=dict(predict_on='student'),
 )
-custom_hooks = [*_base_.custom_hooks, dict(type='IterationHook')]
 auto_scale_lr = dict(base_batch_size=16)
 
 # 80 passes over 9118 unlabelled images, 8 a step; evaluated and saved after each pass.

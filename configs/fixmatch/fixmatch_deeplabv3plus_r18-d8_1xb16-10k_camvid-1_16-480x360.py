@@ -24,5 +24,4 @@ model = dict(
     ),
     semi_test_cfg=dict(predict_on='student'),
 )
-custom_hooks = [*_base_.custom_hooks, dict(type='IterationHook')]
 train_cfg = dict(max_iters=10000, val_interval=1000)

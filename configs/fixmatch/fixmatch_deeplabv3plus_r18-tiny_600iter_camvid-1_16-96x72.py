@@ -24,7 +24,6 @@ model = dict(
     ),
     semi_test_cfg=dict(predict_on='student'),
 )
-custom_hooks = [*_base_.custom_hooks, dict(type='IterationHook')]
 optim_wrapper = dict(optimizer=dict(lr=4e-3))
 train_cfg = dict(max_iters=600, val_interval=600)
 default_hooks = dict(checkpoint=dict(interval=200))

@@ -24,6 +24,5 @@ model = dict(
     ),
     semi_test_cfg=dict(predict_on='student'),
 )
-custom_hooks = [*_base_.custom_hooks, dict(type='IterationHook')]
 train_cfg = dict(max_iters=900, val_interval=300)
 default_hooks = dict(checkpoint=dict(interval=300))

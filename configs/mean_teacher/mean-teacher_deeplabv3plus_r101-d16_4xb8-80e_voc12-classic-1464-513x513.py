@@ -19,7 +19,7 @@ model = dict(
     segmentor=_base_.model,
     semi_train_cfg=dict(
         consistency_weight=1.0,
-        rampup_iters=3 * iters_per_epoch,  # as PixelSSL's
+        rampup_steps=3 * iters_per_epoch,  # as PixelSSL's
     ),
     semi_test_cfg=dict(predict_on='teacher'),
 )

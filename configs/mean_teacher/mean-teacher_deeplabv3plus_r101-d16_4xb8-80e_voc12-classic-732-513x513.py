@@ -5,7 +5,7 @@ iters_per_epoch = 9850 // 16
 train_cfg = dict(max_iters=80 * iters_per_epoch, val_interval=iters_per_epoch)
 default_hooks = dict(checkpoint=dict(interval=iters_per_epoch))
 # Over the first 3 passes, as PixelSSL's.
-model = dict(semi_train_cfg=dict(rampup_iters=3 * iters_per_epoch))
+model = dict(semi_train_cfg=dict(rampup_steps=3 * iters_per_epoch))
 train_dataloader = dict(
     dataset=dict(
         labeled=dict(ann_file='splits/classic/732/labeled.txt'),

@@ -5,7 +5,7 @@ iters_per_epoch = 2789 // 16
 train_cfg = dict(max_iters=240 * iters_per_epoch, val_interval=4 * iters_per_epoch)
 default_hooks = dict(checkpoint=dict(interval=4 * iters_per_epoch))
 # Over the first 3 passes, as PixelSSL's.
-model = dict(semi_train_cfg=dict(rampup_iters=3 * iters_per_epoch))
+model = dict(semi_train_cfg=dict(rampup_steps=3 * iters_per_epoch))
 train_dataloader = dict(
     dataset=dict(
         labeled=dict(ann_file='splits/u2pl/186/labeled.txt'),

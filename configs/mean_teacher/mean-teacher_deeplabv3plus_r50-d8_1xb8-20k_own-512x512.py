@@ -13,7 +13,7 @@ model = dict(
         _base_.data_preprocessor, type='MultiBranchDataPreprocessor', size=_base_.crop_size
     ),
     segmentor=_base_.model,
-    semi_train_cfg=dict(consistency_weight=1.0, rampup_iters=3000),
+    semi_train_cfg=dict(consistency_weight=1.0, rampup_steps=3000),
     semi_test_cfg=dict(predict_on='teacher'),
 )
 custom_hooks = [

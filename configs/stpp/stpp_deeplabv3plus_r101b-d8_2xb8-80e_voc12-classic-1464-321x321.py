@@ -8,7 +8,7 @@ _base_ = [
     '../_base_/runtime/stpp_runtime.py',
 ]
 model = dict(data_preprocessor=dict(size=_base_.crop_size))
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=80, val_interval=8)
+train_cfg = dict(type='WholeStepEpochTrainLoop', max_epochs=80, val_interval=8)
 default_hooks = dict(
     logger=dict(log_metric_by_epoch=True), checkpoint=dict(by_epoch=True, interval=2)
 )

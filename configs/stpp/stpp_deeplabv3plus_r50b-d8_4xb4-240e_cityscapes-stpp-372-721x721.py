@@ -8,7 +8,7 @@ _base_ = [
 ]
 model = dict(data_preprocessor=dict(size=_base_.crop_size), decode_head=dict(num_classes=19))
 optim_wrapper = dict(optimizer=dict(lr=0.004))
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=240, val_interval=24)
+train_cfg = dict(type='WholeStepEpochTrainLoop', max_epochs=240, val_interval=24)
 default_hooks = dict(
     logger=dict(log_metric_by_epoch=True), checkpoint=dict(by_epoch=True, interval=4)
 )

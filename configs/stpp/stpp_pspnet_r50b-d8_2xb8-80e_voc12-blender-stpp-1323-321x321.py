@@ -13,7 +13,7 @@ train_dataloader = dict(
         pseudo_labeled=dict(images=dict(ann_file='splits/blender-stpp/1323/unlabeled.txt')),
     )
 )
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=80, val_interval=8)
+train_cfg = dict(type='WholeStepEpochTrainLoop', max_epochs=80, val_interval=8)
 default_hooks = dict(
     logger=dict(log_metric_by_epoch=True), checkpoint=dict(by_epoch=True, interval=2)
 )

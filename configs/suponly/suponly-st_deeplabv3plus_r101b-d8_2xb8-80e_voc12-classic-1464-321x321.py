@@ -9,7 +9,7 @@ _base_ = [
 ]
 model = dict(data_preprocessor=dict(size=_base_.crop_size))
 train_dataloader = dict(dataset=dict(pseudo_labeled=None))
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=80, val_interval=8)
+train_cfg = dict(type='WholeStepEpochTrainLoop', max_epochs=80, val_interval=8)
 default_hooks = dict(
     logger=dict(log_metric_by_epoch=True), checkpoint=dict(by_epoch=True, interval=2)
 )

@@ -21,7 +21,6 @@ model = dict(
     semi_train_cfg=dict(tau=0.95),
     semi_test_cfg=dict(predict_on='student'),
 )
-custom_hooks = [*_base_.custom_hooks, dict(type='IterationHook')]
 train_dataloader = dict(
     dataset=dict(
         unlabeled=dict(

@@ -19,7 +19,6 @@ model = dict(
     semi_train_cfg=dict(tau=0.5, labeled_weight=1.0, unlabeled_weight=0.5, unlabeled_start=300),
     semi_test_cfg=dict(predict_on='student'),
 )
-custom_hooks = [*_base_.custom_hooks, dict(type='IterationHook')]
 train_dataloader = dict(
     dataset=dict(
         unlabeled=dict(

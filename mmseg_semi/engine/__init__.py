@@ -15,6 +15,7 @@ from .hooks import (
     ReliableSelectionHook,
     ResumableRandomnessHook,
     StartupCheckHook,
+    StepSchedulerHook,
 )
 from .optim import (
     AutocastOptimWrapper,
@@ -23,6 +24,7 @@ from .optim import (
 )
 from .runner import StagedRunner, TeacherStudentTestLoop, TeacherStudentValLoop
 from .schedulers import FinalPolyLR
+from .train_loops import WholeStepEpochTrainLoop, WholeStepIterTrainLoop
 
 __all__ = [
     'AdaptiveRampUpHook',
@@ -44,6 +46,9 @@ __all__ = [
     'ResumableRandomnessHook',
     'StagedRunner',
     'StartupCheckHook',
+    'StepSchedulerHook',
     'TeacherStudentTestLoop',
     'TeacherStudentValLoop',
+    'WholeStepEpochTrainLoop',
+    'WholeStepIterTrainLoop',
 ]

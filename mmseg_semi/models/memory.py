@@ -6,14 +6,19 @@ see is gathered in their order. Nothing here waits for the device.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from mmengine.dist import all_gather
 from torch import Tensor, nn
 
 from ..functional.parts import assign_parts
-from ..functional.prototypes import update_prototypes
+from ..functional.prototypes import mean_similarity, mean_turn, update_prototypes
+
+if TYPE_CHECKING:
+    from .heads import PrototypeClassifier
 
 
 def mean_over_ranks(means: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
@@ -23,11 +28,64 @@ def mean_over_ranks(means: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
         means (Tensor): (N, ..., D) of each image of this rank.
         counts (Tensor): int64 (N, ...), the pixels behind them.
     """
-    sums = (means * counts[..., None]).sum(dim=0)
+    return _divided_over_ranks((means * counts[..., None]).sum(dim=0), counts.sum(dim=0))
+
+
+def _divided_over_ranks(sums: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+    """Means (..., D) and counts (...) of all ranks, from the sums and counts of this one."""
     # Summed in the ranks' order, so that all of them have the same digits.
     sums = torch.stack(all_gather(sums)).sum(dim=0)
-    counts = torch.stack(all_gather(counts.sum(dim=0))).sum(dim=0)
+    counts = torch.stack(all_gather(counts)).sum(dim=0)
     return sums / counts.clamp(min=1)[..., None], counts
+
+
+class OncePerStep(nn.Module, ABC):
+    """Base of what changes once per optimizer step, by means over all micro-batches of the step.
+
+    A method calls :meth:`collect` in each micro-batch. The frame calls :meth:`commit` when the optimizer has
+    stepped, and :meth:`discard` when a step begins, which drops what a skipped step left. No checkpoint holds
+    the sums, because a checkpoint is saved between two steps.
+
+    Args:
+        *shape (int): Shape (..., D) of the means.
+    """
+
+    def __init__(self, *shape: int) -> None:
+        super().__init__()
+        counts = torch.zeros(shape[:-1], dtype=torch.int64)
+        self.register_buffer('pending_sums', torch.zeros(shape), persistent=False)
+        self.register_buffer('pending_counts', counts, persistent=False)
+
+    @torch.no_grad()
+    def collect(self, means: Tensor, counts: Tensor) -> None:
+        """Add the images of a micro-batch.
+
+        Args:
+            means (Tensor): (N, ..., D) of each image of this rank.
+            counts (Tensor): int64 (N, ...), the pixels behind them.
+        """
+        self.pending_sums += (means * counts[..., None]).sum(dim=0)
+        self.pending_counts += counts.sum(dim=0)
+
+    @torch.no_grad()
+    def commit(self) -> dict[str, Tensor]:
+        """Follow the mean over the step's images of all ranks; returns scalars for the log."""
+        means, counts = _divided_over_ranks(self.pending_sums, self.pending_counts)
+        self.discard()
+        return self.follow(means, counts)
+
+    def discard(self) -> None:
+        """Forget what has been collected."""
+        self.pending_sums.zero_()
+        self.pending_counts.zero_()
+
+    @abstractmethod
+    def follow(self, means: Tensor, counts: Tensor) -> dict[str, Tensor]:
+        """Change by the means (..., D) and counts (...) of a step, the same on all ranks.
+
+        Returns:
+            dict[str, Tensor]: Scalars for the log.
+        """
 
 
 class _Memory(nn.Module):
@@ -48,17 +106,21 @@ class _Memory(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
-class PartPrototypes(_Memory):
+class PartPrototypes(OncePerStep, _Memory):
     """One direction in the encoder's feature space for each part of each class (ESL, Eq. 7 and 12).
 
     Args:
         num_classes (int): C.
         num_parts (int): K.
         channels (int): D of the encoder's features.
+        decay (float): theta of Eq. 12, the weight of the old prototype.
     """
 
-    def __init__(self, num_classes: int, num_parts: int, channels: int) -> None:
-        super().__init__()
+    def __init__(
+        self, num_classes: int, num_parts: int, channels: int, decay: float = 0.99
+    ) -> None:
+        super().__init__(num_classes, num_parts, channels)
+        self.decay = decay
         self.register_buffer('vectors', torch.zeros(num_classes, num_parts, channels))
         self.register_buffer('valid', torch.zeros(num_classes, num_parts, dtype=torch.bool))
         # Whether the pass over the labelled images is done; classes that these lack are not valid then.
@@ -77,22 +139,50 @@ class PartPrototypes(_Memory):
         )
 
     @torch.no_grad()
-    def follow(self, means: Tensor, counts: Tensor, decay: float) -> None:
-        """Move towards the mean of each part over the images of all ranks (Eq. 12).
+    def follow(self, means: Tensor, counts: Tensor) -> dict[str, Tensor]:
+        """Move towards the mean of each part (Eq. 12).
 
         A part that no image shows stays, one without a value yet is set, and means that are not finite
         are left out.
 
         Args:
-            means (Tensor): (N, C, K, D) of each image.
-            counts (Tensor): int64 (N, C, K), the pixels behind them.
-            decay (float): Weight of the old prototype.
+            means (Tensor): (C, K, D) of the step.
+            counts (Tensor): int64 (C, K), the pixels behind them.
         """
-        means, counts = mean_over_ranks(means, counts)
         present = (counts > 0) & means.isfinite().all(dim=-1)
-        moved = update_prototypes(self.vectors, means, present, decay, initialised=self.valid)
+        moved = update_prototypes(self.vectors, means, present, self.decay, initialised=self.valid)
         self.vectors.copy_(moved)
         self.valid.logical_or_(present)
+        return {}
+
+
+class PrototypeUpdate(OncePerStep):
+    """Let a classifier's prototypes follow the features of a whole optimizer step (DeS4, Eq. 12).
+
+    It is a module of the method and not of the classifier, which is exported.
+
+    Args:
+        classifier (PrototypeClassifier): Whose prototypes follow.
+        decay (float): tau_2, the weight of the old prototype.
+        normalize (bool): Give the means and then the prototypes unit length.
+    """
+
+    def __init__(self, classifier: PrototypeClassifier, decay: float, normalize: bool) -> None:
+        super().__init__(*classifier.vectors.shape)
+        # In a tuple, for a submodule would be a part of the method a second time.
+        self._classifier = (classifier,)
+        self.decay, self.normalize = decay, normalize
+
+    @torch.no_grad()
+    def follow(self, means: Tensor, counts: Tensor) -> dict[str, Tensor]:
+        (classifier,) = self._classifier
+        before = classifier.vectors.clone()
+        classifier.follow(means, counts > 0, self.decay, self.normalize)
+        return {
+            'prototype_drift': mean_turn(before, classifier.vectors, classifier.seen),
+            'prototype_similarity': mean_similarity(classifier.vectors, classifier.seen),
+            'prototype_ratio': classifier.seen.float().mean(),
+        }
 
 
 class FeatureQueues(_Memory):

@@ -6,7 +6,7 @@ custom_imports = dict(imports=['mmseg_semi'], allow_failed_imports=False)
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=50, log_metric_by_epoch=False),
-    param_scheduler=dict(type='ParamSchedulerHook'),
+    param_scheduler=dict(type='StepSchedulerHook'),
     # The last checkpoint is the result. `save_best='mIoU'` (in a semi-supervised run 'teacher/mIoU' or
     # 'student/mIoU') keeps the best on the validation set as well, as the papers' tables have it:
     # choosing on the data that one reports on flatters by 0.3 to 3.4 points.
@@ -29,6 +29,6 @@ model_wrapper_cfg = dict(type='SemiDistributedDataParallel', find_unused_paramet
 
 randomness = dict(seed=0)
 
-train_cfg = dict(type='IterBasedTrainLoop')
+train_cfg = dict(type='WholeStepIterTrainLoop')
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')

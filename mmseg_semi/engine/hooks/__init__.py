@@ -14,6 +14,7 @@ from .pseudo_label_monitor_hook import PseudoLabelMonitorHook
 from .reliable_selection_hook import ReliableSelectionHook
 from .resumable_randomness_hook import ResumableRandomnessHook
 from .startup_check_hook import StartupCheckHook
+from .step_scheduler_hook import StepSchedulerHook
 
 __all__ = [
     'AdaptiveRampUpHook',
@@ -30,4 +31,5 @@ __all__ = [
     'ReliableSelectionHook',
     'ResumableRandomnessHook',
     'StartupCheckHook',
+    'StepSchedulerHook',
 ]

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
 from mmseg.registry import HOOKS
 
 from ...functional.schedules import gaussian_ramp_up
+from ...models.clock import Clock, count_steps
 from ...models.segmentors.gps import GPS
+from ..accumulation import accumulation
 from ._common import unwrap
-from .iteration_hook import IterationHook
 
 
 @HOOKS.register_module()
-class AdaptiveRampUpHook(IterationHook):
+class AdaptiveRampUpHook(Hook):
     """Set the weight of GPS's feedback, and end its ramp-up when the students have caught up (Eq. 9).
 
     In epoch e of E (from 1) the weight is ``exp(-(1 - e/E)^2)``, so it starts near 0.37. After the first epoch
@@ -21,11 +23,11 @@ class AdaptiveRampUpHook(IterationHook):
     resumed run goes on where it stopped; one that starts at iteration 0, whatever weights it loads, begins both
     anew.
 
-    Epochs, and the losses that are compared, count from the iteration at which the unlabelled images enter
+    Epochs, and the losses that are compared, count from the optimizer step at which the unlabelled images enter
     (``unlabeled_start``, which the paper does not have): before, there is no feedback to weigh, the weight is
     0, and what students learn from labels alone says nothing of their labels.
 
-    It also tells the model the time, and gives the teacher its weights.
+    It also gives the teacher its weights.
 
     Args:
         adaptive (bool): False leaves the ramp-up to end with the training.
@@ -56,8 +58,10 @@ class AdaptiveRampUpHook(IterationHook):
         if runner.iter == 0:
             model.begin_ramp_up()
         self._start = model.semi_train_cfg['unlabeled_start']
-        self._length = sampler.iters_per_epoch
-        self._epochs = max(1, -(-(runner.max_iters - self._start) // self._length))
+        accumulated = accumulation(runner)
+        num_steps = count_steps(runner.max_iters, accumulated)
+        self._length = max(1, sampler.iters_per_epoch // accumulated)
+        self._epochs = max(1, -(-(num_steps - self._start) // self._length))
         # Read once: a step that asked the device for its number would wait for it.
         latch_epoch = int(model.latch_epoch)
         self._latched = latch_epoch > 0
@@ -68,28 +72,30 @@ class AdaptiveRampUpHook(IterationHook):
             outcome += ' or once the students have caught up' if self.adaptive else ''
         if self._start:
             outcome += (
-                f'; epochs count from iteration {self._start}, at which the unlabelled images enter'
+                f'; epochs count from step {self._start}, at which the unlabelled images enter'
             )
         runner.logger.info(
-            f'GPS: {self._epochs} epochs of {self._length} iterations, {runner.max_iters} in all; {outcome}.'
+            f'GPS: {self._epochs} epochs of {self._length} steps, {num_steps} in all; {outcome}.'
         )
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
-        super().before_train_iter(runner, batch_idx, data_batch)
-        unwrap(runner.model).ramp_up_weight = self._weight(runner.iter - self._start)
+        step = Clock.of(runner.optim_wrapper).step - self._start
+        unwrap(runner.model).ramp_up_weight = self._weight(step)
 
-    def _weight(self, iteration: int) -> float:
-        """That of an iteration, which counts from the start of the first epoch."""
-        if iteration < 0:
+    def _weight(self, step: int) -> float:
+        """That of an optimizer step, which counts from the start of the first epoch."""
+        if step < 0:
             return 0.0
         if self._latched:
             return 1.0
-        return gaussian_ramp_up(iteration // self._length + 1, self._epochs)
+        return gaussian_ramp_up(step // self._length + 1, self._epochs)
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         model = unwrap(runner.model)
         runner.message_hub.update_scalar('train/ramp_up_weight', model.ramp_up_weight)
-        epoch, rest = divmod(runner.iter + 1 - self._start, self._length)
+        if not runner.optim_wrapper.should_update():
+            return
+        epoch, rest = divmod(model.clock.step + 1 - self._start, self._length)
         if rest or epoch < 1:
             return
         means = model.end_epoch(epoch, self.adaptive)

@@ -12,6 +12,7 @@ from mmengine.runner import EpochBasedTrainLoop
 from mmseg.registry import HOOKS
 
 from ...visualization import read_scalars
+from ..accumulation import accumulation, due_at
 from ._common import saving
 
 
@@ -24,6 +25,9 @@ class AtomicCheckpointHook(CheckpointHook):
     written aside and renamed, ``last_checkpoint`` follows in the same way, and only then is the oldest
     removed. On remote storage, where a put is atomic, only the order changes.
 
+    With gradient accumulation, a checkpoint that is due inside an optimizer step is written at its end: no
+    checkpoint holds gradients in the making.
+
     A checkpoint is written before its iteration is validated. When a run that was killed in between is
     resumed, that validation is made first: the last one would else be missing for ever, and an earlier one in
     the search for the best. Whether it was made is read from the scalars that LocalVisBackend writes to the
@@ -34,14 +38,9 @@ class AtomicCheckpointHook(CheckpointHook):
 
     _looked = False
 
-    def before_train_epoch(self, runner) -> None:
-        # Not in before_train: the validation is to find what all hooks have prepared there.
-        if not self._looked and runner._resume and _lacks_validation(runner):
-            runner.logger.info(
-                'Validating the resumed checkpoint, which its run was killed before.'
-            )
-            runner.val_loop.run()
-        self._looked = True
+    def every_n_train_iters(self, runner, n: int, start: int = 0) -> bool:
+        # A checkpoint inside an accumulation would lack the gradients in the making.
+        return due_at(runner.iter + 1, n, accumulation(runner), runner.max_iters, start)
 
     def _save_checkpoint_with_step(self, runner, step: int, meta: dict) -> None:
         surplus = []

@@ -1,35 +1,20 @@
-"""Tells a method the time."""
+"""A hook of earlier configs that has nothing left to do."""
 
 from __future__ import annotations
 
 from mmengine.hooks import Hook
 from mmseg.registry import HOOKS
 
-from ...models.segmentors.base import SemiSegmentor
-from ._common import unwrap
-
 
 @HOOKS.register_module()
 class IterationHook(Hook):
-    """Call the method's ``set_iteration`` before each iteration.
+    """Does nothing: methods read the time from the optimizer wrapper.
 
-    For methods that have no other hook which does it, as :class:`MeanTeacherHook` and
-    :class:`AdaptiveRampUpHook` do. A resumed run goes on counting where it stopped.
-
-    Raises:
-        ValueError: The model is no method.
+    The name stays registered for one release, so that configs with this hook still train.
     """
 
-    # Before the hooks that save and log, which run at lower priorities.
-    priority = 'NORMAL'
-
     def before_train(self, runner) -> None:
-        model = unwrap(runner.model)
-        if not isinstance(model, SemiSegmentor):
-            raise ValueError(
-                f'{type(self).__name__} found a {type(model).__name__}, which is no semi-supervised method: '
-                'remove the hook from custom_hooks.'
-            )
-
-    def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
-        unwrap(runner.model).set_iteration(runner.iter)
+        runner.logger.warning(
+            'IterationHook has nothing to do any more and will be removed in the next release: take it out of '
+            'custom_hooks.',
+        )

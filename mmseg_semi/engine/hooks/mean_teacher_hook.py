@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from mmengine.hooks import Hook
 from mmseg.registry import HOOKS
 
 from ...functional.schedules import ema_decay
+from ...models.clock import count_steps
 from ...models.segmentors.mean_teacher import MeanTeacherSegmentor
+from ..accumulation import accumulation
 from ._common import unwrap
-from .iteration_hook import IterationHook
 
 
 @HOOKS.register_module()
-class MeanTeacherHook(IterationHook):
-    """Average the student into the teacher after every optimizer step, and tell the method the time.
+class MeanTeacherHook(Hook):
+    """Average the student into the teacher after every optimizer step.
 
     The decay of 0-based step i is 0 while i < copy_steps (the teacher is a copy), then
     ``min(1 - 1 / (i + 1), decay)`` with ``warmup='ratio'``, or ``decay`` without warm-up. With
@@ -30,6 +32,9 @@ class MeanTeacherHook(IterationHook):
             long copy nothing is left of it; ``'copy'`` counts from the end of copying, as in U2PL's code.
         buffers (str): ``'average'`` floating-point buffers like weights, or ``'copy'`` them.
     """
+
+    # Before the hooks that save and log, which run at lower priorities.
+    priority = 'NORMAL'
 
     def __init__(
         self,
@@ -77,11 +82,10 @@ class MeanTeacherHook(IterationHook):
                 'custom_hooks, or train a method with an EMA teacher.'
             )
         model.start_teacher()
-        model.set_length(runner.max_iters)
         # Read once: a step that asked the device for its number would wait for it.
         self._step = int(model.ema_steps)
         self._copy_steps = self.copy_steps
-        accumulated = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
+        accumulated = accumulation(runner)
         if self.copy_epochs:
             sampler = runner.train_dataloader.sampler
             if not hasattr(sampler, 'iters_per_epoch'):
@@ -91,11 +95,12 @@ class MeanTeacherHook(IterationHook):
                 )
             epoch_steps = max(1, sampler.iters_per_epoch // accumulated)
             self._copy_steps = max(self._copy_steps, self.copy_epochs * epoch_steps)
-        if 0 < runner.max_iters // accumulated <= self._copy_steps:
+        num_steps = count_steps(runner.max_iters, accumulated)
+        if 0 < num_steps <= self._copy_steps:
             runner.logger.warning(
                 f'The teacher is a copy of the student for {self._copy_steps} optimizer steps '
                 f'(copy_epochs={self.copy_epochs}, copy_steps={self.copy_steps}) and the training has '
-                f'{runner.max_iters // accumulated}: it will never be an average; lower them.'
+                f'{num_steps}: it will never be an average; lower them.'
             )
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:

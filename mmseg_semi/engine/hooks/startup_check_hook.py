@@ -25,6 +25,8 @@ from ...datasets.pseudo_labeled import LABELS_SUMMARY
 from ...models.mixers import AdaptiveCutMix
 from ...models.patches import nearest, patch_size, whole_patches
 from ...models.segmentors import SemiSegmentor, SlideScoreEncoderDecoder
+from ..accumulation import accumulation
+from ..train_loops import WholeStepEpochTrainLoop
 from ._common import unwrap
 
 #: Share of the labelled list that a published one must have in common with it to be named at start-up.
@@ -126,7 +128,7 @@ class StartupCheckHook(Hook):
         check_held_out(parts, runner.val_dataloader.dataset)
 
     def _check_checkpoints(self, runner) -> None:
-        accumulated = _accumulation(runner)
+        accumulated = accumulation(runner)
         for hook in runner.hooks:
             if not isinstance(hook, CheckpointHook):
                 continue
@@ -135,12 +137,19 @@ class StartupCheckHook(Hook):
                     'CheckpointHook writes in place: killed while saving, the run may have nothing to '
                     "resume from; use type='AtomicCheckpointHook'."
                 )
-            iterations = hook.interval * (len(runner.train_dataloader) if hook.by_epoch else 1)
-            if hook.interval > 0 and iterations % accumulated:
-                runner.logger.warning(
-                    f'A checkpoint every {iterations} iterations does not hold the gradients of '
-                    f'accumulative_counts={accumulated} in the making, so a run resumed from it loses them: '
-                    f'make the interval of the checkpoint hook a multiple of {accumulated}.'
+            if hook.interval <= 0 or accumulated == 1:
+                continue
+            if hook.by_epoch and not isinstance(runner.train_loop, WholeStepEpochTrainLoop):
+                if len(runner.train_dataloader) % accumulated:
+                    runner.logger.warning(
+                        f'An epoch of {len(runner.train_dataloader)} iterations ends inside an optimizer step '
+                        f'of accumulative_counts={accumulated}, whose gradients no checkpoint holds: set '
+                        "train_cfg.type='WholeStepEpochTrainLoop'."
+                    )
+            elif not hook.by_epoch and hook.interval % accumulated:
+                runner.logger.info(
+                    f'A checkpoint every {hook.interval} iterations falls inside optimizer steps of '
+                    f'accumulative_counts={accumulated} iterations: each is put off to the end of its step.'
                 )
 
     def _check_hooks(self, runner, model: SemiSegmentor) -> None:
@@ -205,7 +214,7 @@ class StartupCheckHook(Hook):
     def _report(self, runner, model: SemiSegmentor, loader) -> None:
         sampler, dataset = loader.sampler, loader.dataset
         world = get_world_size()
-        accumulated = _accumulation(runner)
+        accumulated = accumulation(runner)
         passes = runner.train_loop.max_iters / sampler.iters_per_epoch
         settings = ', '.join(f'{key}={value}' for key, value in model.semi_train_cfg.items())
         runner.logger.info(
@@ -248,7 +257,7 @@ class StartupCheckHook(Hook):
 
     def _report_supervised(self, runner, loader) -> None:
         number, world = len(loader.dataset), get_world_size()
-        accumulated = _accumulation(runner)
+        accumulated = accumulation(runner)
         batch_size = loader.batch_size or 1
         runner.logger.info(
             f'Supervised training: {number} labelled images; {batch_size} per process, {world} processes, '
@@ -260,7 +269,7 @@ class StartupCheckHook(Hook):
 
     def _report_self_training(self, runner, loader) -> None:
         dataset, world = loader.dataset, get_world_size()
-        accumulated = _accumulation(runner)
+        accumulated = accumulation(runner)
         iterations = len(dataset) // (world * loader.batch_size)
         runner.logger.info(
             f'Self-training: {dataset.num_labeled} labelled images × {dataset.copies} and '
@@ -291,15 +300,9 @@ class StartupCheckHook(Hook):
 
 
 def _per_pass(iterations: int, accumulated: int, of: str = 'the list') -> str:
-    steps = f'{iterations / accumulated:g} optimizer steps per epoch'
-    return f'{iterations} iterations per pass over {of} ({steps})'
-
-
-def _accumulation(runner) -> int:
-    """Iterations of one optimizer step; the most where there are several optimizers."""
-    wrapper = runner.optim_wrapper
-    several = getattr(wrapper, 'optim_wrappers', None) or {'': wrapper}
-    return max(getattr(one, '_accumulative_counts', 1) for one in several.values())
+    # As many as a batch of all its micro-batches would make, with what is left over dropped.
+    steps = max(1, iterations // accumulated)
+    return f'{iterations} iterations per pass over {of} ({steps} optimizer steps per epoch)'
 
 
 def check_held_out(parts: dict, validation) -> None:

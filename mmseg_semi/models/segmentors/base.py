@@ -22,8 +22,10 @@ from mmseg.models.utils import resize
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
+from ..clock import Clock
 from ..features import map_features
 from ..heads import tapped, tapping
+from ..memory import OncePerStep
 from ..mixers import AdaptiveCutMix, build_mixer
 
 
@@ -219,25 +221,47 @@ class SemiSegmentor(BaseSegmentor):
             dict[str, Tensor]: Scalars for the log.
         """
         call = self if call is None else call
-        with optim_wrapper.optim_context(call):
-            data = self.data_preprocessor(data, True)
-            losses = call(**data, mode='loss')
-        parsed, log_vars = self.parse_losses(losses)
-        optim_wrapper.update_params(parsed)
-        return log_vars
+        with self.stepping(optim_wrapper) as committed:
+            with optim_wrapper.optim_context(call):
+                data = self.data_preprocessor(data, True)
+                losses = call(**data, mode='loss')
+            parsed, log_vars = self.parse_losses(losses)
+            optim_wrapper.update_params(parsed)
+        return {**log_vars, **committed}
 
-    def set_iteration(self, iteration: int) -> None:
-        """Tell the method the 0-based iteration that is about to start; a hook calls it."""
-        self.iteration = iteration
+    #: The optimizer step that the running iteration belongs to.
+    clock = Clock()
 
-    iteration = 0
+    @contextmanager
+    def stepping(self, optim_wrapper: OptimWrapper) -> Iterator[dict[str, Tensor]]:
+        """Read the clock, and let what is updated once per step be updated behind the optimizer's step.
 
-    def set_length(self, iterations: int) -> None:
-        """Tell the method how many iterations the training has; a hook calls it before the first."""
-        self.length = iterations
+        The modules are those derived from :class:`~mmseg_semi.models.memory.OncePerStep`. They collect during
+        the micro-batches of a step. An optimizer calls its hook when it has stepped, and does not where a
+        gradient scaler skips the step: then what was collected is discarded.
 
-    #: None where nobody has told: then what depends on the length stays as it is at the start.
-    length: int | None = None
+        Yields:
+            dict[str, Tensor]: Scalars for the log, filled when the optimizer has stepped.
+        """
+        self.clock = Clock.of(optim_wrapper)
+        modules = [module for module in self.modules() if isinstance(module, OncePerStep)]
+        committed: dict[str, Tensor] = {}
+        if not modules:
+            yield committed
+            return
+        if self.clock.begins_step:
+            for module in modules:
+                module.discard()
+
+        def commit(*_) -> None:
+            for module in modules:
+                committed.update(module.commit())
+
+        handle = optim_wrapper.optimizer.register_step_post_hook(commit)
+        try:
+            yield committed
+        finally:
+            handle.remove()
 
     def forward_network(
         self, network: nn.Module, images: Tensor, num_auxiliary: int = 0, tap: bool = False

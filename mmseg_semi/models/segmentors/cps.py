@@ -35,7 +35,6 @@ class CPS(IndependentSegmentor):
 
     networks = built_networks = ('student1', 'student2')
     optimized = {'students': networks}
-    required_hooks = ('IterationHook',)
     train_defaults = {
         **IndependentSegmentor.train_defaults,
         'cps_weight': 1.5,

@@ -14,11 +14,10 @@ from torch import Tensor, nn
 from ...functional.losses import cross_entropy
 from ...functional.mixing import paste
 from ...functional.parts import masked_average_pool, resize_nearest
-from ...functional.prototypes import mean_similarity, mean_turn
 from ...functional.pseudo_label import confidence_and_label, label_entropy
 from ...functional.sampling import RULES, STYLES, balanced_mask, pixel_weights
 from ..features import map_features
-from ..memory import mean_over_ranks
+from ..memory import PrototypeUpdate, mean_over_ranks
 from .base import (
     NetworkOutput,
     check_choices,
@@ -61,8 +60,8 @@ class DeS4(MeanTeacherSegmentor):
       n_c / n_min, which takes every pixel.
     - ``num_zones`` (int, 5), ``alpha`` (float, 0.1): k and alpha of Eq. 10-11.
     - ``labeled_weight`` (float, 1.0), ``unlabeled_weight`` (float, 1.5): lambda_1 and lambda_2 of Eq. 4.
-    - ``unlabeled_start`` (int, 0): Iterations in which all but the unlabelled loss is trained. U2PL's
-      recipe, one pass, is the iterations per pass that the log's first lines tell.
+    - ``unlabeled_start`` (int, 0): Optimizer steps in which all but the unlabelled loss is trained. U2PL's
+      recipe, one epoch, is the number of optimizer steps per epoch that the log's first lines name.
     - ``decoupled_training`` (bool, True): False has a teacher that is an average as a whole, and no loss of it.
     - ``shared_head`` (bool, True): False gives each network prototypes of its own features.
     - ``pixel_reweighting`` (bool, True): False is Eq. 2, the plain mean, in the place of Eq. 8.
@@ -102,7 +101,7 @@ class DeS4(MeanTeacherSegmentor):
         'num_zones': 'zones of entropy, the last closed (Eq. 10)',
         'alpha': 'of the zones of entropy (Eq. 11)',
         'sampling': 'how pixels are drawn (Table 4)',
-        'unlabeled_start': 'iterations of labelled training first',
+        'unlabeled_start': 'optimizer steps of labeled training first',
         'ignore_padding': 'padding not learnt from',
         'cutmix': 'probability and box of CutMix',
     }
@@ -128,6 +127,16 @@ class DeS4(MeanTeacherSegmentor):
             self._register_state_dict_hook(write_shared_once)
         else:
             self.shared_modules = {}
+        self.prototype_updates = nn.ModuleDict(
+            {
+                name: PrototypeUpdate(
+                    getattr(self, name).decode_head.conv_seg,
+                    cfg['prototype_decay'],
+                    cfg['normalize'],
+                )
+                for name in (('teacher',) if cfg['shared_head'] else ('student', 'teacher'))
+            }
+        )
         # Pixels of each class in the labelled set, void left out; ClassCountHook counts them.
         self.register_buffer('class_counts', torch.zeros(self.num_classes, dtype=torch.int64))
         # For the log: pseudo-labels, and samples by zone, since ClassDistributionHook has last read them.
@@ -170,7 +179,7 @@ class DeS4(MeanTeacherSegmentor):
         """One iteration, up to the optimizer step."""
         self.check_branches(inputs)
         cfg, labeled, weak = self.semi_train_cfg, inputs['labeled'], inputs['weak']
-        started = self.iteration >= cfg['unlabeled_start']
+        started = self.clock.step >= cfg['unlabeled_start']
         label = torch.cat([sample.gt_sem_seg.data for sample in data_samples['labeled']]).long()
 
         with torch.no_grad():
@@ -203,8 +212,8 @@ class DeS4(MeanTeacherSegmentor):
             known = self.teacher.decode_head.conv_seg.known(label)
             losses['loss_teacher'] = self.teacher_loss(teacher.logits, known)
         if own:
-            self.follow(self.student, student, label)
-        return {**losses, **self.follow(self.teacher, teacher, label)}
+            self.collect('student', student, label)
+        return {**losses, **self.collect('teacher', teacher, label)}
 
     def classify(self, network: nn.Module, output: NetworkOutput, label: Tensor) -> NetworkOutput:
         """Set the prototypes of the classes that are new in the labelled images, then classify all.
@@ -265,15 +274,16 @@ class DeS4(MeanTeacherSegmentor):
         return self._cross_entropy(logits, label, pixel_weight=weight, reduction='image_sum').mean()
 
     @torch.no_grad()
-    def follow(self, network: nn.Module, output: NetworkOutput, label: Tensor) -> dict[str, Tensor]:
-        """Move a network's prototypes to the mean of sampled features of the labelled images (Eq. 9-12).
+    def collect(self, name: str, output: NetworkOutput, label: Tensor) -> dict[str, Tensor]:
+        """Sample features of the labelled images, whose mean a network's prototypes follow (Eq. 9-12).
 
-        The losses of the step have been computed with the prototypes as they were.
+        They follow when the optimizer has stepped: the losses of the step are computed with the prototypes as
+        they were.
 
         Returns:
             dict[str, Tensor]: Scalars for the log.
         """
-        cfg, classifier = self.semi_train_cfg, network.decode_head.conv_seg
+        cfg = self.semi_train_cfg
         label = self._to_grid(label, output.decoder)
         drawn, counts = balanced_mask(
             output.logits[: len(label)],
@@ -284,16 +294,12 @@ class DeS4(MeanTeacherSegmentor):
             num_zones=cfg['num_zones'],
             alpha=cfg['alpha'],
         )
-        means, number = self._class_means(output.decoder, label.masked_fill(~drawn, 255))
-        before = classifier.vectors.clone()
-        classifier.follow(means, number > 0, cfg['prototype_decay'], cfg['normalize'])
-        if network is self.teacher:
+        sampled = label.masked_fill(~drawn, 255)
+        self.prototype_updates[name].collect(*self._pool(output.decoder[: len(label)], sampled))
+        if name == 'teacher':
             self.sample_counts += counts
         share = counts.sum(dim=0) / counts.sum().clamp(min=1)
         return {
-            'prototype_drift': mean_turn(before, classifier.vectors, classifier.seen),
-            'prototype_similarity': mean_similarity(classifier.vectors, classifier.seen),
-            'prototype_ratio': classifier.seen.float().mean(),
             'sampled_ratio': counts.sum() / (label != 255).sum().clamp(min=1),
             **{f'zone{i}_ratio': share[i] for i in range(len(share)) if len(share) > 1},
         }

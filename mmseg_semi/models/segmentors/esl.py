@@ -82,7 +82,7 @@ class ESL(MeanTeacherSegmentor):
     Settings of ``semi_train_cfg``:
 
     - ``soft_weight`` (float, 0.2), ``contrast_weight`` (float, 0.1): Factors of the two losses.
-    - ``unlabeled_start`` (int, 0): Iterations of labelled training before all else enters.
+    - ``unlabeled_start`` (int, 0): Optimizer steps of labeled training before all else enters.
     - ``eta`` (float, 0.95): Probability that the dominant classes must reach.
     - ``top_classes`` (int | None): Keep so many most probable classes instead: 1 is the hard label.
     - ``ignore_padding`` (bool, True): Padding of unlabelled images is not learnt from.
@@ -138,7 +138,7 @@ class ESL(MeanTeacherSegmentor):
         'max_anchors': 1000,
     }
     readings = {
-        'unlabeled_start': 'iterations of labelled training first',
+        'unlabeled_start': 'optimizer steps of labeled training first',
         'ignore_padding': 'padding not learnt from',
         'cutmix': 'strong augmentation: probability and box of CutMix',
         'tap_after_dropout': 'projector reads after dropout',
@@ -166,7 +166,9 @@ class ESL(MeanTeacherSegmentor):
         if self.contrasts:
             self.required_hooks = (*self.required_hooks, 'PrototypeInitHook')
             self.encoder_index, channels = _encoder_stage(self.student.decode_head, cfg)
-            self.prototypes = PartPrototypes(self.num_classes, cfg['num_parts'], channels)
+            self.prototypes = PartPrototypes(
+                self.num_classes, cfg['num_parts'], channels, cfg['prototype_decay']
+            )
             channels = self.student.decode_head.projector[-1].out_channels
             self.bank = PartMemoryBank(
                 self.num_classes, cfg['num_parts'], cfg['queue_size'], channels
@@ -217,7 +219,7 @@ class ESL(MeanTeacherSegmentor):
         """One iteration, up to the optimizer step."""
         self.check_branches(inputs)
         labeled, cfg = inputs['labeled'], self.semi_train_cfg
-        started = self.iteration >= cfg['unlabeled_start']
+        started = self.clock.step >= cfg['unlabeled_start']
         targets = self.make_targets(inputs, data_samples) if started else None
         images = torch.cat([labeled, targets.images]) if started else labeled
         output = self.forward_network(self.student, images, len(labeled), tap=self.contrasts)
@@ -322,7 +324,7 @@ class ESL(MeanTeacherSegmentor):
             label (Tensor): int64 (N, h, w) at the decoder's size.
 
         Returns:
-            tuple: The parts (N, h, w), and what :meth:`PartPrototypes.follow` takes.
+            tuple: The parts (N, h, w), and what :meth:`PartPrototypes.collect` takes.
         """
         cfg, features = self.semi_train_cfg, teacher.encoder[0]
         parts = self.prototypes.assign(features, label, self.align_corners)
@@ -366,7 +368,7 @@ class ESL(MeanTeacherSegmentor):
         }
 
     def contrast_loss(self, features: Tensor, targets: Targets | None) -> dict[str, Tensor]:
-        """Eq. 9-10, weighted; then the prototypes follow (Eq. 12).
+        """Eq. 9-10, weighted; the prototypes follow behind the optimizer step (Eq. 12).
 
         Args:
             features (Tensor): (B + N, L, h, w) of the student's projector.
@@ -402,7 +404,7 @@ class ESL(MeanTeacherSegmentor):
         with torch.no_grad():
             compared = counted & (negatives >= 0).any(dim=1)
             right = compared & (terms[:, 0] > terms[:, 1:].amax(dim=1))
-            self.prototypes.follow(*targets.encoder, cfg['prototype_decay'])
+            self.prototypes.collect(*targets.encoder)
         return {
             'loss_contrast': cfg['contrast_weight'] * loss,
             'contrast_accuracy': right.sum() / compared.sum().clamp(min=1),

@@ -34,7 +34,7 @@ class FixMatch(SemiSegmentor):
 
     - ``tau`` (float, 0.95): Confidence from which a pixel counts; 0 takes all (UniMatch on Cityscapes).
     - ``labeled_weight``, ``unlabeled_weight`` (float, 1.0): Factors of the losses.
-    - ``unlabeled_start`` (int, 0): Iterations of labelled training before the unlabelled images enter.
+    - ``unlabeled_start`` (int, 0): Optimizer steps of labeled training before the unlabelled images enter.
     - ``divisor`` ('valid' | 'confident' | 'area'): Of the unlabelled loss: the pixels that are not padding,
       those of them that count, or all.
     - ``label_mode`` ('train' | 'eval'): Label the weak view in train mode, in the forward of the labelled
@@ -48,7 +48,6 @@ class FixMatch(SemiSegmentor):
     Args: see :class:`~mmseg_semi.models.SemiSegmentor`.
     """
 
-    required_hooks = ('IterationHook',)
     unlabeled_branches = ('weak', 'strong')
     train_defaults = {
         'tau': 0.95,
@@ -86,7 +85,7 @@ class FixMatch(SemiSegmentor):
         """One iteration, up to the optimizer step."""
         self.check_branches(inputs)
         cfg, labeled = self.semi_train_cfg, inputs['labeled']
-        if self.iteration < cfg['unlabeled_start']:
+        if self.clock.step < cfg['unlabeled_start']:
             output, _ = self.forward_views(self.student, labeled)
             return self.weighted_labeled_loss(output, data_samples['labeled'])
         weak, view = inputs['weak'], inputs['strong']

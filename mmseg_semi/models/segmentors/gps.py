@@ -17,6 +17,7 @@ from ...functional.agreement import pixel_agreement
 from ...functional.losses import cross_entropy
 from ...functional.pseudo_label import average_label, label_entropy
 from ..checkpoints import read_checkpoint
+from ..clock import Clock
 from ..losses import is_plain_cross_entropy
 from .base import NetworkOutput
 from .independent import IndependentSegmentor, Views
@@ -114,6 +115,8 @@ class GPS(IndependentSegmentor):
         # The epoch that ended the ramp-up; 0 while it lasts.
         self.register_buffer('latch_epoch', torch.zeros((), dtype=torch.int64))
         self._teacher_loaded = False
+        # Micro-batches of the running step that the teacher has yet to learn.
+        self._held: list[tuple[dict, Exchange]] = []
 
     def lr_scale(self, wrapper: str) -> float:
         return self.semi_train_cfg['teacher_lr_scale'] if wrapper == 'teacher' else 1.0
@@ -124,6 +127,10 @@ class GPS(IndependentSegmentor):
     ) -> dict[str, Tensor]:
         """Update the students, then the teacher on the same images.
 
+        With gradient accumulation the micro-batches of a step are held, images and labels without graphs, until
+        the students have stepped: the teacher then learns from the updated students on all of them. With
+        ``update='merged'`` the labels are made beforehand, and each micro-batch serves both at once.
+
         Raises:
             ValueError: There are not two optimizer wrappers.
         """
@@ -132,17 +139,27 @@ class GPS(IndependentSegmentor):
                 'GPS updates its students and its teacher apart and got one optimizer: set '
                 "optim_wrapper.constructor='NetworkOptimWrapperConstructor'."
             )
-        exchange, log_vars = Exchange(), {}
-        for name, wrapper in optim_wrapper.items():
-            update = self if call is None else call.of_update(name)
-            with wrapper.optim_context(update):
-                if not log_vars:
-                    data = self.data_preprocessor(data, True)
-                losses = update(**data, mode=name, exchange=exchange)
-            parsed, parsed_vars = self.parse_losses(losses)
-            wrapper.update_params(parsed)
-            total = parsed_vars['loss'] + log_vars.get('loss', 0)
-            log_vars = {**log_vars, **parsed_vars, 'loss': total}
+        self.clock = Clock.of(optim_wrapper)
+        students, teacher = (optim_wrapper[name] for name in self.optimized)
+        if self.clock.begins_step:
+            self._held.clear()
+        data, exchange = self.data_preprocessor(data, True), Exchange()
+        log_vars = self._make_update('students', students, call, data, exchange)
+        self._held.append((data, exchange))
+        if not students.should_update() and self.semi_train_cfg['update'] == 'alternating':
+            return log_vars
+        held, self._held = self._held, []
+        terms = [self._make_update('teacher', teacher, call, *one) for one in held]
+        means = {key: sum(one[key] for one in terms) / len(terms) for key in terms[0]}
+        return {**log_vars, **means, 'loss': log_vars['loss'] + means['loss']}
+
+    def _make_update(self, name, wrapper, call, data: dict, exchange: Exchange) -> dict:
+        """One micro-batch of one update; returns its scalars for the log."""
+        update = self if call is None else call.of_update(name)
+        with wrapper.optim_context(update):
+            losses = update(**data, mode=name, exchange=exchange)
+        parsed, log_vars = self.parse_losses(losses)
+        wrapper.update_params(parsed)
         return log_vars
 
     def forward(self, inputs, data_samples=None, mode: str = 'tensor', exchange=None):
@@ -182,8 +199,9 @@ class GPS(IndependentSegmentor):
         mixes = views.boxes is not None
         merged = cfg['fps'] and cfg['update'] == 'merged'
         labels, logits, before = {}, [], None
-        if not mixes and cfg['fps']:
-            # It learns the very images that it labels: one forward serves both.
+        if not mixes and cfg['fps'] and self.clock.accumulation == 1:
+            # It learns the very images that it labels: one forward serves both. Held micro-batches would hold
+            # its graph.
             exchange.teacher_logits = self.forward_network(self.teacher, views.images).logits
         if cfg['gps']:
             known = exchange.teacher_logits

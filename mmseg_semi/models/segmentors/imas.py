@@ -53,7 +53,7 @@ class IMAS(MeanTeacherSegmentor):
 
     - ``tau`` (float, 0.95): Confidence from which a pixel of the teacher counts.
     - ``unlabeled_weight`` (float, 3.0): Factor of the unlabelled loss.
-    - ``unlabeled_start`` (int, 0): Iterations of labelled training before the unlabelled images enter.
+    - ``unlabeled_start`` (int, 0): Optimizer steps of labeled training before the unlabelled images enter.
     - ``ignore_background`` (bool, False): True leaves class 0 out of the IoU of Eq. 6, as the official
       configs do; the paper sums over all classes.
     - ``ignore_padding`` (bool, True): Padding is neither labelled nor counted in the hardness; the
@@ -120,7 +120,7 @@ class IMAS(MeanTeacherSegmentor):
         """Algorithm 1 of the paper, up to the optimizer step."""
         self.check_branches(inputs)
         labeled = inputs['labeled']
-        if self.iteration < self.semi_train_cfg['unlabeled_start']:
+        if self.clock.step < self.semi_train_cfg['unlabeled_start']:
             output, _ = self.forward_views(self.student, labeled)
             return self.labeled_loss(self.student, output, data_samples['labeled'])
         targets = self.make_targets(inputs, data_samples)

@@ -69,7 +69,7 @@ class IndependentSegmentor(SemiSegmentor):
       the sampler's ``unlabeled_streams=2``, which this needs, an epoch takes every image once for each
       purpose. 'in_batch': into each image, the next one of its batch.
     - ``ignore_padding`` (bool, True): Padding of unlabelled images is not learnt from.
-    - ``unlabeled_start`` (int, 0): Iterations of labelled training before the unlabelled images enter.
+    - ``unlabeled_start`` (int, 0): Optimizer steps of labeled training before the unlabelled images enter.
     - ``recompute`` (bool, False): Do not keep activations but compute them again in the backward pass; one more
       forward for each that carries gradients.
 
@@ -117,7 +117,7 @@ class IndependentSegmentor(SemiSegmentor):
     @property
     def started(self) -> bool:
         """Whether the unlabelled images have entered; a number of the host, the same on all ranks."""
-        return self.iteration >= self.semi_train_cfg['unlabeled_start']
+        return self.clock.step >= self.semi_train_cfg['unlabeled_start']
 
     def check_start(self) -> None:
         for name, module in self.named_modules():

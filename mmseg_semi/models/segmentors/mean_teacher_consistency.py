@@ -56,8 +56,8 @@ class MeanTeacher(MeanTeacherSegmentor):
     Settings of ``semi_train_cfg``:
 
     - ``consistency_weight`` (float, 1.0): Factor of the consistency in the end.
-    - ``rampup_iters`` (int, 0): Iterations over which it grows as exp(-5 (1 - t)^2); 0: at once.
-    - ``unlabeled_start`` (int, 0): Iterations of labelled training before all of that.
+    - ``rampup_steps`` (int, 0): Optimizer steps over which it grows as exp(-5 (1 - t)^2); 0: at once.
+    - ``unlabeled_start`` (int, 0): Optimizer steps of labeled training before all of that.
     - ``class_mean`` (bool, False): Mean instead of sum over the classes.
     - ``student_view`` ('strong' | 'weak'): The branch that the student sees; with 'weak', dropout and the
       average alone make the two networks differ.
@@ -70,7 +70,7 @@ class MeanTeacher(MeanTeacherSegmentor):
 
     train_defaults = {
         'consistency_weight': 1.0,
-        'rampup_iters': 0,
+        'rampup_steps': 0,
         'unlabeled_start': 0,
         'class_mean': False,
         'student_view': 'strong',
@@ -80,7 +80,7 @@ class MeanTeacher(MeanTeacherSegmentor):
     readings = {
         'class_mean': 'mean over the classes in the place of the sum',
         'student_view': 'what the student sees',
-        'rampup_iters': 'iterations over which the weight grows',
+        'rampup_steps': 'optimizer steps over which the weight grows',
         'joint_forward': 'batch normalisation over labelled and unlabelled images together',
         'ignore_padding': 'padding not learnt from',
     }
@@ -88,7 +88,7 @@ class MeanTeacher(MeanTeacherSegmentor):
     def __init__(self, segmentor: dict, **kwargs) -> None:
         super().__init__(segmentor, **kwargs)
         cfg = self.semi_train_cfg
-        ranges = ('consistency_weight', 'rampup_iters', 'unlabeled_start')
+        ranges = ('consistency_weight', 'rampup_steps', 'unlabeled_start')
         check_ranges(cfg, dict.fromkeys(ranges, (0, None)))
         check_choices(cfg, {'student_view': ('strong', 'weak')})
         check_forwards(segmentor, cfg['joint_forward'])
@@ -98,7 +98,7 @@ class MeanTeacher(MeanTeacherSegmentor):
         """One iteration, up to the optimizer step."""
         self.check_branches(inputs)
         cfg, labeled = self.semi_train_cfg, inputs['labeled']
-        if self.iteration < cfg['unlabeled_start']:
+        if self.clock.step < cfg['unlabeled_start']:
             output, _ = self.forward_views(self.student, labeled)
             return self.labeled_loss(self.student, output, data_samples['labeled'])
         targets = self.make_targets(inputs, data_samples)
@@ -112,10 +112,10 @@ class MeanTeacher(MeanTeacherSegmentor):
         }
 
     def weight_now(self) -> float:
-        """The consistency's factor in this iteration."""
+        """The consistency's factor in this step."""
         cfg = self.semi_train_cfg
-        since = self.iteration - cfg['unlabeled_start']
-        return cfg['consistency_weight'] * sigmoid_ramp_up(since, cfg['rampup_iters'])
+        since = self.clock.step - cfg['unlabeled_start']
+        return cfg['consistency_weight'] * sigmoid_ramp_up(since, cfg['rampup_steps'])
 
     def distance(self, logits: Tensor, targets: Targets) -> Tensor:
         """Squared distance of the probabilities of each image (N,), weighted by pixel."""

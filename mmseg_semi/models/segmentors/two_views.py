@@ -64,7 +64,7 @@ class TwoViewSegmentor(SemiSegmentor):
     @property
     def started(self) -> bool:
         """Whether the unlabelled images enter the loss by now."""
-        return self.iteration >= self.semi_train_cfg['unlabeled_start']
+        return self.clock.step >= self.semi_train_cfg['unlabeled_start']
 
     def mix_views(self, inputs: dict[str, Tensor]) -> tuple[list[Tensor], list[CutMixPlan | None]]:
         """Cut and paste both strong views, each by a draw of its own; returns them with their draws.

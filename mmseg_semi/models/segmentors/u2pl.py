@@ -75,7 +75,7 @@ class U2PL(MeanTeacherSegmentor):
     that no labelled pixel ever is a negative, and of the unreliable ones those alone whose pseudo-label, of the
     pass before CutMix, is c while the pass behind it ranks c from r_l to r_h. ``negatives='code'`` does so.
 
-    Where the equations leave something open: t is the iteration and not the epoch; entropy, ranks and
+    Where the equations leave something open: t is the optimizer step and not the epoch; entropy, ranks and
     representations are the teacher's of the *mixed* images, as in the authors' code (Haochen-Wang409/U2PL),
     but in eval mode; a pixel at the threshold is reliable; padding is no pixel; the representation head
     reads the features before the classifier, which any decode head has, where the authors' has an input of
@@ -96,8 +96,8 @@ class U2PL(MeanTeacherSegmentor):
       nor bank. The authors' configs leave their factor at 1, but their code sums the loss over its n
       processes in place, which autograd does not see, and divides it by n: the gradients' weight, averaged
       over processes, is 1 / n, so 0.25 on 4 GPUs.
-    - ``unlabeled_start`` (int, 0): Iterations of labelled training before all else enters. The authors have an
-      epoch on Pascal VOC and none on Cityscapes.
+    - ``unlabeled_start`` (int, 0): Optimizer steps of labeled training before all else enters. The authors have
+      an epoch on Pascal VOC and none on Cityscapes.
     - ``unreliable_share`` (float, 0.2): alpha_0.
     - ``ignore_padding`` (bool, True): Padding of unlabelled images is neither learnt nor counted.
     - ``cutmix`` (dict | None): The CutMix of unlabelled images; None trains on the weak view.
@@ -117,7 +117,7 @@ class U2PL(MeanTeacherSegmentor):
     - ``low_rank`` (int, 3), ``high_rank`` (int, 20): r_l and r_h.
     - ``queue_size`` (int, 30000), ``background_queue_size`` (int, 50000): Entries of a class's queue, and of
       that of class 0.
-    - ``keys_per_step`` (int, 1024): New negatives of a class that a process stores in an iteration, drawn from
+    - ``keys_per_step`` (int, 1024): New negatives of a class that a process stores in a micro-batch, drawn from
       all that there are. The authors' code stores all; so many places there must be, whether or not they are
       filled, for nothing to wait for the device.
 
@@ -150,14 +150,14 @@ class U2PL(MeanTeacherSegmentor):
     }
     readings = {
         'contrast_weight': 'factor of L_c',
-        'unlabeled_start': 'iterations of labelled training first',
+        'unlabeled_start': 'optimizer steps of labeled training first',
         'anchor_pixels': 'unlabelled anchors',
         'negatives': 'what enters the memory bank',
         'center_pixels': 'pixels whose mean is z_c+',
         'num_anchors': 'M, anchors of a class',
         'num_negatives': 'N, negatives of an anchor',
         'class_average': 'classes that L_c is divided by',
-        'keys_per_step': 'negatives of a class stored in an iteration',
+        'keys_per_step': 'negatives of a class stored in a micro-batch',
         'ignore_padding': 'padding neither learnt nor counted',
         'cutmix': 'probability and box of CutMix',
     }
@@ -216,7 +216,7 @@ class U2PL(MeanTeacherSegmentor):
         """One iteration, up to the optimizer step."""
         self.check_branches(inputs)
         labeled = inputs['labeled']
-        started = self.iteration >= self.semi_train_cfg['unlabeled_start']
+        started = self.clock.step >= self.semi_train_cfg['unlabeled_start']
         targets = self.make_targets(inputs, data_samples) if started else None
         images = torch.cat([labeled, targets.images]) if started else labeled
         output = self.forward_network(self.student, images, len(labeled), tap=self.contrasts)
@@ -232,11 +232,11 @@ class U2PL(MeanTeacherSegmentor):
 
     @property
     def alpha(self) -> float:
-        """Share of unreliable pixels at this iteration."""
+        """Share of unreliable pixels in this step."""
         start = self.semi_train_cfg['unreliable_share']
-        if self.length is None:
+        if self.clock.num_steps is None:
             return start
-        return unreliable_share(self.iteration, self.length, start)
+        return unreliable_share(self.clock.step, self.clock.num_steps, start)
 
     @torch.no_grad()
     def make_targets(self, inputs: dict[str, Tensor], data_samples: dict[str, list]) -> Targets:

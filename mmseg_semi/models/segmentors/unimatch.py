@@ -47,14 +47,13 @@ class UniMatch(TwoViewSegmentor):
       it to 0.
     - ``joint_forward`` (bool, False): Labelled and weak images pass the network together, and so do the strong
       ones: batch normalisation sees either, as in the released code. True: one pass for all.
-    - ``unlabeled_start`` (int, 0): Iterations of labelled training before the unlabelled images enter.
+    - ``unlabeled_start`` (int, 0): Optimizer steps of labeled training before the unlabelled images enter.
     - ``ignore_padding`` (bool, True): Padding is neither learnt nor counted.
     - ``cutmix`` (dict | None): Config of the CutMix of both strong views; None leaves it out.
 
     Args: see :class:`~mmseg_semi.models.SemiSegmentor`.
     """
 
-    required_hooks = ('IterationHook',)
     train_defaults = {
         **TwoViewSegmentor.train_defaults,
         'feature_weight': 0.5,

@@ -41,7 +41,7 @@ class UniMatchV2(TwoViewSegmentor, MeanTeacherSegmentor):
       may read; 0 leaves the features alone.
     - ``joint_forward`` (bool, False): Labelled images pass the network by themselves, and both strong views
       together, as in the released code, whose network has no batch normalisation. True: one pass for all.
-    - ``unlabeled_start`` (int, 0): Iterations of labelled training before the unlabelled images enter.
+    - ``unlabeled_start`` (int, 0): Optimizer steps of labeled training before the unlabelled images enter.
     - ``ignore_padding`` (bool, True): Padding is neither learnt nor counted.
     - ``cutmix`` (dict | None): Config of the CutMix of both strong views; None leaves it out.
 

@@ -11,6 +11,7 @@ from tiny import tiny_segmentor
 from mmseg_semi.datasets import LabeledUnlabeledSampler
 from mmseg_semi.engine import AdaptiveRampUpHook
 from mmseg_semi.functional.schedules import gaussian_ramp_up
+from mmseg_semi.models.clock import Clock
 
 LOGGER = logging.getLogger('test_adaptive_ramp_up_hook')
 
@@ -44,6 +45,12 @@ def make_runner(max_iters=20, num_unlabeled=9, unlabeled=2, method='GPS', world_
     return SimpleNamespace(
         model=model,
         train_dataloader=SimpleNamespace(sampler=sampler),
+        optim_wrapper=SimpleNamespace(
+            _accumulative_counts=1,
+            _inner_count=0,
+            _max_counts=max_iters,
+            should_update=lambda: True,
+        ),
         max_iters=max_iters,
         iter=0,
         logger=LOGGER,
@@ -58,9 +65,9 @@ def train(runner, losses=None, until=None, hook=None):
     hook.before_train(runner)
     length = runner.train_dataloader.sampler.iters_per_epoch
     for iteration in range(runner.iter, until or runner.max_iters):
-        runner.iter = iteration
+        runner.iter = runner.optim_wrapper._inner_count = iteration
+        runner.model.clock = Clock.of(runner.optim_wrapper)
         hook.before_train_iter(runner, 0)
-        assert runner.model.iteration == runner.iter
         students, teacher = (losses or {}).get(runner.iter // length + 1, (2.0, 1.0))
         runner.model.labeled_sums += torch.tensor([students, teacher, 1.0])
         hook.after_train_iter(runner, 0)

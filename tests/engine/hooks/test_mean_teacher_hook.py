@@ -92,16 +92,6 @@ def test_warm_up_from_the_end_of_copying_also_after_a_resume(model):
     assert train(runner, hook, 2) == pytest.approx([2 / 3, 3 / 4])
 
 
-def test_model_is_told_the_length_and_the_iteration(model):
-    runner, hook = make_runner(model, max_iters=90), MeanTeacherHook()
-    assert model.length is None
-    hook.before_train(runner)
-    assert model.length == 90
-    runner.iter = 7
-    hook.before_train_iter(runner, 0)
-    assert model.iteration == 7
-
-
 @pytest.mark.parametrize(
     ('settings', 'message'),
     [

@@ -107,17 +107,17 @@ def test_bfloat16_autocast_keeps_the_terms_in_float32(method):
 def test_validation_of_one_network_reports_it_alone(tmp_path):
     runner = build_runner(tiny_config(tmp_path, 'FixMatch', train_cfg__max_iters=4))
     runner.train()
-    assert runner.model.iteration == 3
+    assert runner.model.clock[:2] == (3, 4)
     metrics = runner.val_loop.run()
     assert {key.partition('/')[0] for key in metrics} == {'student'}
     assert 'ema_decay' not in {key.rpartition('/')[2] for key in runner.message_hub.log_scalars}
 
 
 def test_missing_hook_stops_the_run(tmp_path):
-    config = tiny_config(tmp_path, 'FixMatch')
+    config = tiny_config(tmp_path, 'UniMatchV2')
     config.custom_hooks.pop()
     with pytest.raises(
-        ValueError, match=r"FixMatch needs IterationHook: add dict\(type='IterationHook"
+        ValueError, match=r"UniMatchV2 needs MeanTeacherHook: add dict\(type='MeanTeacherHook"
     ):
         build_runner(config).train()
 
@@ -125,7 +125,7 @@ def test_missing_hook_stops_the_run(tmp_path):
 def test_two_ranks_with_half_the_batch_train_like_one(tmp_path):
     # Boxes are drawn on each rank, and thresholds depend on the rounding of another batch size.
     settings = {
-        'MeanTeacher': {'rampup_iters': 2},
+        'MeanTeacher': {'rampup_steps': 2},
         'CutMixSeg': {'tau': 0.0, 'cutmix': {'adaptive': False, 'prob': 0.0}},
         'FixMatch': {'tau': 0.0, 'cutmix': None},
     }

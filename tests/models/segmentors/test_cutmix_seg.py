@@ -82,7 +82,7 @@ def test_boxes_are_the_papers():
             {'cutmix': {'adaptive': True}},
             'adapts to the hardness of images, which CutMixSeg does not',
         ),
-        ({'rampup_iters': -2}, r'rampup_iters=-2 is out of range'),
+        ({'rampup_steps': -2}, r'rampup_steps=-2 is out of range'),
     ],
 )
 def test_bad_settings_are_refused(settings, message):

@@ -18,6 +18,7 @@ from tiny import (
 )
 
 from mmseg_semi.functional import contrast
+from mmseg_semi.models.clock import Clock
 from mmseg_semi.models.mixers import CutMixPlan
 
 #: All that could be drawn is taken: every anchor, every negative, and queues of one entry.
@@ -300,7 +301,7 @@ def test_weight_zero_is_supervised_training():
 def test_before_unlabeled_start_only_the_labeled_images_count():
     model = build(unlabeled_start=5)
     batch = batch_of(model)
-    model.set_iteration(4)
+    model.clock = Clock(4)
     losses = model.loss(**batch)
     assert losses.keys() == {'decode.loss_ce', 'loss_contrast'}
     assert losses['loss_contrast'] == 0
@@ -308,7 +309,7 @@ def test_before_unlabeled_start_only_the_labeled_images_count():
     sum(losses.values()).backward()
     # DistributedDataParallel wants a gradient of each parameter.
     assert all(p.grad is not None for p in model.student.parameters())
-    model.set_iteration(5)
+    model.clock = Clock(5)
     assert 'loss_soft' in model.loss(**batch)
 
 

@@ -15,6 +15,7 @@ from tiny import (
     unlabeled_sample,
 )
 
+from mmseg_semi.models.clock import Clock
 from mmseg_semi.models.mixers import CutMixPlan
 
 
@@ -163,9 +164,9 @@ def test_weight_zero_is_supervised_training():
 def test_before_unlabeled_start_only_the_labeled_images_count():
     model = build(unlabeled_start=5)
     batch = batch_of(model)
-    model.set_iteration(4)
+    model.clock = Clock(4)
     assert model.loss(**batch).keys() == {'decode.loss_ce'}
-    model.set_iteration(5)
+    model.clock = Clock(5)
     assert 'loss_unlabeled' in model.loss(**batch)
 
 

@@ -6,6 +6,8 @@ import pytest
 import torch
 from baselines import batch_of, build, probabilities, valid_of
 
+from mmseg_semi.models.clock import Clock
+
 
 @pytest.mark.parametrize('view', ['strong', 'weak'])
 @pytest.mark.parametrize('ignore_padding', [True, False])
@@ -49,13 +51,13 @@ def test_classes_are_counted_on_the_grid_of_the_logits():
 
 
 def test_weight_ramps_up_from_the_start_of_the_unlabelled_images():
-    model = build('MeanTeacher', unlabeled_start=5, rampup_iters=10, consistency_weight=2.0)
+    model = build('MeanTeacher', unlabeled_start=5, rampup_steps=10, consistency_weight=2.0)
     batch = batch_of(model)
-    model.set_iteration(4)
+    model.clock = Clock(4)
     assert model.loss(**batch).keys() == {'decode.loss_ce'}
     values = []
     for iteration in (5, 10, 15, 99):
-        model.set_iteration(iteration)
+        model.clock = Clock(iteration)
         values.append(model.loss(**batch)['loss_consistency'].item())
     full = values[-1]
     assert values == pytest.approx([full * math.exp(-5), full * math.exp(-1.25), full, full])
@@ -81,7 +83,7 @@ def test_networks_that_agree_cost_nothing():
     ('settings', 'message'),
     [
         ({'consistency_weight': -1}, r'semi_train_cfg\.consistency_weight=-1 is out of range'),
-        ({'rampup_iters': -1}, r'semi_train_cfg\.rampup_iters=-1 is out of range'),
+        ({'rampup_steps': -1}, r'semi_train_cfg\.rampup_steps=-1 is out of range'),
         ({'unlabeled_start': -1}, r'semi_train_cfg\.unlabeled_start=-1 is out of range'),
         (
             {'student_view': 'both'},

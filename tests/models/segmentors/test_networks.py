@@ -23,6 +23,7 @@ from torch import nn
 
 from mmseg_semi.engine.export import own_modules, plain_config, plain_state_dict
 from mmseg_semi.engine.hooks._labeled_images import image_and_label
+from mmseg_semi.models.clock import Clock
 from mmseg_semi.models.patches import patch_size
 from mmseg_semi.models.segmentors.base import SemiSegmentor, _check_network
 from mmseg_semi.self_training.prediction import Predictor
@@ -105,7 +106,7 @@ def test_method_trains_predicts_and_exports(method, network):
     model, config = build(method, network)
     semi = isinstance(model, SemiSegmentor)
     if semi:
-        model.set_iteration(1000)
+        model.clock = Clock(1000)
         make_confident(model)
     log = model.train_step(batch_for(model), wrapper_for(model))
     losses = {key: value for key, value in log.items() if 'loss' in key}

@@ -27,7 +27,7 @@ def on_device(batch):
 SETTINGS = {
     'IMAS': {'tau': 0.28},
     'CPS': {'cutmix': None},
-    'MeanTeacher': {'rampup_iters': 5},
+    'MeanTeacher': {'rampup_steps': 5},
     'CutMixSeg': {'tau': 0.28},
     'FixMatch': {'tau': 0.28},
     'DeS4': {},

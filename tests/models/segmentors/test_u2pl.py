@@ -18,6 +18,7 @@ from tiny import (
     unlabeled_sample,
 )
 
+from mmseg_semi.models.clock import Clock
 from mmseg_semi.models.mixers import CutMixPlan
 from mmseg_semi.models.segmentors import u2pl
 
@@ -291,7 +292,7 @@ def test_without_contrast_there_is_neither_head_nor_bank():
 def test_before_unlabeled_start_only_the_labeled_images_count():
     model = build(unlabeled_start=5)
     batch = batch_of(model)
-    model.set_iteration(4)
+    model.clock = Clock(4)
     losses = model.loss(**batch)
     assert losses.keys() == {'decode.loss_ce', 'loss_contrast'}
     assert losses['loss_contrast'] == 0
@@ -299,7 +300,7 @@ def test_before_unlabeled_start_only_the_labeled_images_count():
     sum(losses.values()).backward()
     # DistributedDataParallel wants a gradient of each parameter.
     assert all(p.grad is not None for p in model.student.parameters())
-    model.set_iteration(5)
+    model.clock = Clock(5)
     assert 'loss_unlabeled' in model.loss(**batch)
 
 
@@ -307,9 +308,8 @@ def test_fewer_pixels_are_unreliable_as_the_training_goes_on():
     model = build(unreliable_share=0.2)
     batch = batch_of(model)
     ratios = []
-    model.set_length(80)
     for iteration in (0, 20, 60, 80):
-        model.set_iteration(iteration)
+        model.clock = Clock(iteration, 80)
         fix_cutmix(model)
         ratios.append(model.loss(**batch)['reliable_ratio'].item())
     assert ratios == pytest.approx([0.8, 0.85, 0.95, 1.0], abs=1e-3)

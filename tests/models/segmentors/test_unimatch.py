@@ -20,6 +20,7 @@ from two_views import (
     view_loss,
 )
 
+from mmseg_semi.models.clock import Clock
 from mmseg_semi.models.segmentors import unimatch
 
 WIDTHS = [4, 8, 16, 32]
@@ -164,12 +165,12 @@ def test_weight_zero_is_supervised_training_at_half_the_weight():
 def test_before_unlabeled_start_only_the_labeled_images_count():
     model = build('UniMatch', unlabeled_start=5, labeled_weight=0.25)
     batch = batch_of(model)
-    model.set_iteration(4)
+    model.clock = Clock(4)
     losses = model.loss(**batch)
     assert losses.keys() == {'decode.loss_ce'}
     supervised = model.student.loss(batch['inputs']['labeled'], batch['data_samples']['labeled'])
     torch.testing.assert_close(losses['decode.loss_ce'], 0.25 * supervised['decode.loss_ce'])
-    model.set_iteration(5)
+    model.clock = Clock(5)
     assert 'loss_strong' in model.loss(**batch)
 
 

@@ -16,6 +16,7 @@ from two_views import (
     view_loss,
 )
 
+from mmseg_semi.models.clock import Clock
 from mmseg_semi.models.segmentors import unimatch_v2
 
 WIDTHS = [4, 8, 16, 32]
@@ -144,9 +145,9 @@ def test_weight_zero_is_supervised_training_at_half_the_weight():
 def test_before_unlabeled_start_only_the_labeled_images_count():
     model = build('UniMatchV2', unlabeled_start=5)
     batch = batch_of(model)
-    model.set_iteration(4)
+    model.clock = Clock(4)
     assert model.loss(**batch).keys() == {'decode.loss_ce'}
-    model.set_iteration(5)
+    model.clock = Clock(5)
     assert 'loss_strong' in model.loss(**batch)
 
 

@@ -1,0 +1,81 @@
+"""Schedules count optimizer steps."""
+
+from __future__ import annotations
+
+import copy
+
+from mmengine.hooks import ParamSchedulerHook
+from mmengine.optim import OptimWrapper, OptimWrapperDict
+from mmengine.registry import PARAM_SCHEDULERS
+from mmseg.registry import HOOKS
+
+from ...models.clock import count_steps
+from ..accumulation import accumulation
+
+
+@HOOKS.register_module()
+class StepSchedulerHook(ParamSchedulerHook):
+    """MMEngine's ParamSchedulerHook in optimizer steps: all micro-batches of a step have one learning rate.
+
+    MMEngine counts iterations, and with gradient accumulation a step has several. Here ``begin`` and ``end`` of
+    schedulers with ``by_epoch=False`` are optimizer steps. An ``end`` that is left out or equals ``max_iters`` is
+    the end of the training. Schedulers with ``convert_to_iter_based=True`` convert epochs into steps, and
+    those that count epochs stay as they are. Without accumulation nothing differs from MMEngine.
+
+    Raises:
+        ValueError: The Runner got schedulers that are built already, whose ends cannot be converted.
+    """
+
+    def before_run(self, runner) -> None:
+        # Before a validation or a test nothing is built.
+        training = isinstance(runner.optim_wrapper, (OptimWrapper, OptimWrapperDict))
+        accumulated = accumulation(runner)
+        if not training or accumulated == 1 or not runner.param_schedulers:
+            return
+        cfg = runner.cfg.get('param_scheduler')
+        if cfg is None:
+            raise ValueError(
+                f'accumulative_counts={accumulated} and schedulers that are built already: their ends are '
+                'iterations and not optimizer steps. Give param_scheduler as a config.'
+            )
+        wrapper = runner.optim_wrapper
+        if not isinstance(wrapper, OptimWrapperDict):
+            runner.param_schedulers = _built_in_steps(runner, cfg, wrapper, accumulated)
+            return
+        several = isinstance(cfg, dict) and 'type' not in cfg
+        runner.param_schedulers = {
+            name: _built_in_steps(runner, cfg[name] if several else cfg, one, accumulated)
+            for name, one in wrapper.items()
+        }
+
+    def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        if runner.optim_wrapper.should_update():
+            super().after_train_iter(runner, batch_idx, data_batch, outputs)
+
+
+def _built_in_steps(runner, cfg, wrapper, accumulated: int) -> list:
+    """The schedulers of one optimizer wrapper, built again with ends in steps."""
+    num_steps = count_steps(runner.max_iters, accumulated)
+    for group in wrapper.optimizer.param_groups:
+        # The schedulers in iterations have set their first values.
+        for key in [key for key in group if key.startswith('initial_')]:
+            group[key.removeprefix('initial_')] = group.pop(key)
+    schedulers = []
+    for one in [cfg] if isinstance(cfg, dict) else cfg:
+        one = copy.deepcopy(dict(one))
+        if one.get('by_epoch', True):
+            one.setdefault('end', runner.max_epochs)
+        elif one.get('end') in (None, runner.max_iters):
+            one['end'] = num_steps
+        elif one['end'] > num_steps:
+            runner.logger.warning(
+                f'{one["type"]} ends at step {one["end"]}, but max_iters={runner.max_iters} in accumulations '
+                f'of {accumulated} are {num_steps} optimizer steps: set its end to at most {num_steps}, or '
+                f'train_cfg.max_iters={one["end"] * accumulated}.'
+            )
+        defaults = {
+            'optimizer': wrapper,
+            'epoch_length': max(1, len(runner.train_dataloader) // accumulated),
+        }
+        schedulers.append(PARAM_SCHEDULERS.build(one, default_args=defaults))
+    return schedulers
