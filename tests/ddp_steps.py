@@ -199,11 +199,12 @@ def train_each(rank: int, world_size: int, iterations: int, *runs: tuple) -> lis
 def remember_parts(rank: int, world_size: int) -> dict:
     """Push the same images' parts, shared over the ranks, into a bank and prototypes; return their buffers."""
     torch.manual_seed(0)
-    bank, prototypes = PartMemoryBank(2, 2, 3, 4), PartPrototypes(2, 2, 4)
+    bank, prototypes = PartMemoryBank(2, 2, 3, 4), PartPrototypes(2, 2, 4, decay=0.9)
     prototypes.start(0, torch.ones(2, 4))
     for _ in range(5):
         means, present = torch.randn(4, 2, 2, 4), torch.rand(4, 2, 2) < 0.5
         share = slice(rank * 4 // world_size, (rank + 1) * 4 // world_size)
         bank.push(means[share], present[share])
-        prototypes.follow(means[share], present[share].long() * 3, decay=0.9)
+        prototypes.collect(means[share], present[share].long() * 3)
+        prototypes.commit()
     return {**bank.state_dict(), **prototypes.state_dict()}

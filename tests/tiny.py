@@ -10,6 +10,7 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import nn
 
+from mmseg_semi.models.memory import OncePerStep
 from mmseg_semi.models.mixers import AdaptiveCutMix
 
 # What a Runner does first: MMEngine's own builders then find MMSegmentation's registries.
@@ -25,6 +26,15 @@ class FixedCutMix(AdaptiveCutMix):
 
     def sample(self, hardness, size, generator=None):
         return self.plan
+
+
+def loss_and_commit(model, batch: dict) -> dict:
+    """The losses of a batch, then what follows the optimizer step: prototypes move; with all scalars."""
+    scalars = model.loss(**batch)
+    for module in model.modules():
+        if isinstance(module, OncePerStep):
+            scalars.update(module.commit())
+    return scalars
 
 
 def tiny_segmentor(norm: str = 'BN', auxiliary: bool = False, **head) -> dict:

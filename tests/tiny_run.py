@@ -187,9 +187,9 @@ def tiny_config(
             {'type': 'LoadAnnotations'},
             {'type': 'PackSegInputs'},
         ]
-    train_cfg = {'type': 'IterBasedTrainLoop', 'max_iters': 14, 'val_interval': 4}
+    train_cfg = {'type': 'WholeStepIterTrainLoop', 'max_iters': 14, 'val_interval': 4}
     if epochs:
-        train_cfg = {'type': 'EpochBasedTrainLoop', 'max_epochs': epochs, 'val_interval': 1}
+        train_cfg = {'type': 'WholeStepEpochTrainLoop', 'max_epochs': epochs, 'val_interval': 1}
     by_epoch = epochs is not None
     loops = 'TeacherStudent{}Loop' if method else '{}Loop'
     config = Config(
@@ -221,7 +221,7 @@ def tiny_config(
             'default_hooks': {
                 'timer': {'type': 'IterTimerHook'},
                 'logger': {'type': 'LoggerHook', 'interval': 2, 'log_metric_by_epoch': by_epoch},
-                'param_scheduler': {'type': 'ParamSchedulerHook'},
+                'param_scheduler': {'type': 'StepSchedulerHook'},
                 'checkpoint': {
                     'type': 'AtomicCheckpointHook',
                     'by_epoch': by_epoch,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor
 
 
@@ -42,3 +43,8 @@ def channel_widths(features: Sequence) -> list[int]:
             )
         widths.append(shapes[0][1])
     return widths
+
+
+def at_least_float(x: Tensor) -> Tensor:
+    """Half precision as float32, which norms, sums and softmaxes need; float32 and float64 as they are."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))

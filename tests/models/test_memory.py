@@ -71,42 +71,55 @@ def test_means_that_are_not_finite_are_not_stored():
     assert bank.rows.isfinite().all()
 
 
-def prototypes():
-    memory = PartPrototypes(C, K, D)
+def prototypes(decay):
+    memory = PartPrototypes(C, K, D, decay)
     memory.start(0, torch.ones(2, D))
     memory.start(1, torch.zeros(0, D))
     return memory
 
 
 def test_prototypes_follow_the_mean_over_all_pixels():
-    memory = prototypes()
+    memory = prototypes(0.9)
     means, counts = torch.zeros(2, C, K, D), torch.zeros(2, C, K, dtype=torch.int64)
     means[0, 0, 0], counts[0, 0, 0] = 3.0, 1
     means[1, 0, 0], counts[1, 0, 0] = 7.0, 3
     means[1, 1, 0], counts[1, 1, 0] = 5.0, 2
-    memory.follow(means, counts, decay=0.9)
+    # Image by image, as the micro-batches of a step bring them.
+    for i in range(2):
+        memory.collect(means[i : i + 1], counts[i : i + 1])
+    assert memory.vectors[0, 0].tolist() == [1] * D
+    memory.commit()
     assert memory.vectors[0, 0].tolist() == pytest.approx([0.9 + 0.1 * 6] * D)
     # Absent: as it was. Without a value yet: set.
     assert memory.vectors[0, 1].tolist() == [1] * D
     assert memory.vectors[1, 0].tolist() == [5] * D
     assert memory.valid.tolist() == [[True, True], [True, False]]
+    # The sums of a step are not those of the next one, nor of one that was skipped.
+    before = memory.vectors.clone()
+    memory.collect(means, counts)
+    memory.discard()
+    memory.commit()
+    assert torch.equal(memory.vectors, before)
+    assert not any('pending' in key for key in memory.state_dict())
 
 
 def test_prototypes_take_finite_means_only():
-    memory = prototypes()
+    memory = prototypes(0.5)
     means, counts = torch.full((1, C, K, D), float('nan')), torch.ones(1, C, K, dtype=torch.int64)
     means[0, 0, 1] = 2.0
-    memory.follow(means, counts, decay=0.5)
+    memory.collect(means, counts)
+    memory.commit()
     assert memory.vectors.isfinite().all()
     assert memory.vectors[0].tolist() == [[1] * D, [1.5] * D]
     assert memory.valid.tolist() == [[True, True], [False, False]]
 
 
 def test_absent_class_shows_its_first_part_and_later_parts_stay_out():
-    memory = prototypes()
+    memory = prototypes(0.99)
     features, label = torch.randn(1, D, 3, 3), torch.ones(1, 3, 3, dtype=torch.int64)
     assert (memory.assign(features, label) == 0).all()
-    memory.follow(torch.full((1, C, K, D), 0.1), torch.tensor([[[0, 0], [4, 0]]]), decay=0.99)
+    memory.collect(torch.full((1, C, K, D), 0.1), torch.tensor([[[0, 0], [4, 0]]]))
+    memory.commit()
     assert memory.valid.tolist() == [[True, True], [True, False]]
     assert (memory.assign(-features, label) == 0).all()
 

@@ -16,7 +16,7 @@ from ...functional.mixing import paste
 from ...functional.parts import masked_average_pool, resize_nearest
 from ...functional.pseudo_label import confidence_and_label, label_entropy
 from ...functional.sampling import RULES, STYLES, balanced_mask, pixel_weights
-from ..features import map_features
+from ..features import at_least_float, map_features
 from ..memory import PrototypeUpdate, mean_over_ranks
 from .base import (
     NetworkOutput,
@@ -338,7 +338,7 @@ class DeS4(MeanTeacherSegmentor):
     @torch.no_grad()
     def _pool(self, features: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
         """Mean feature (B, C, D) and pixels (B, C) of each class in each image, the labels on the same grid."""
-        features = features.detach().float()
+        features = at_least_float(features.detach())
         if self.semi_train_cfg['normalize']:
             features = nn.functional.normalize(features, dim=1)
         one_part = torch.zeros_like(label)

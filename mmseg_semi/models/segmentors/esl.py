@@ -23,6 +23,7 @@ from ...functional.mixing import paste
 from ...functional.parts import masked_average_pool, resize_nearest
 from ...functional.pseudo_label import confidence_and_label, label_entropy
 from ...functional.soft_label import dominant_soft_label, soft_label_cross_entropy, top_soft_label
+from ..features import at_least_float
 from ..heads import conv_stack, install_tap
 from ..memory import PartMemoryBank, PartPrototypes
 from ..mixers import CutMixPlan
@@ -337,7 +338,7 @@ class ESL(MeanTeacherSegmentor):
             one = slice(i, i + 1)
             projected = self.teacher.decode_head.projector(teacher.decoder[one])
             stored.append(self._pool(projected, label[one], parts[one]))
-            encoded = features[one].float()
+            encoded = at_least_float(features[one])
             if cfg['normalize_encoder']:
                 encoded = F.normalize(encoded, dim=1)
             followed.append(self._pool(encoded, small[0][one], small[1][one]))

@@ -22,6 +22,7 @@ from ...functional.reliability import (
     unreliable_mask,
     unreliable_share,
 )
+from ..features import at_least_float
 from ..heads import conv_stack, install_tap
 from ..memory import NegativeMemoryBank
 from .base import NetworkOutput, merge_settings
@@ -309,7 +310,7 @@ class U2PL(MeanTeacherSegmentor):
             resize_nearest(one, grid, self.align_corners)
             for one in (truth, candidates, unreliable, pseudo)
         )
-        probs = teacher.logits.float().softmax(dim=1)
+        probs = at_least_float(teacher.logits).softmax(dim=1)
         label = torch.cat([truth, candidates])
         own = probs.gather(1, label.masked_fill(label == 255, 0)[:, None])[:, 0]
         anchors = label.masked_fill(own <= cfg['anchor_threshold'], 255)

@@ -155,8 +155,8 @@ def test_epochs_count_from_the_start_of_the_unlabelled_images(caplog):
     assert weights == [0.0] * 6 + expected(4, 4, 0, 4)[:14]
     assert [step for step, _ in runner.visualizer.epochs] == [10, 14, 18]
     assert [scalars['epoch'] for _, scalars in runner.visualizer.epochs] == [1, 2, 3]
-    assert '4 epochs of 4 iterations, 20 in all' in caplog.text
-    assert 'epochs count from iteration 6' in caplog.text
+    assert '4 epochs of 4 steps, 20 in all' in caplog.text
+    assert 'epochs count from step 6' in caplog.text
 
 
 def test_ranks_share_an_epoch():

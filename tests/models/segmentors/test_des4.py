@@ -15,6 +15,7 @@ from tiny import (
     FixedCutMix,
     build_plain,
     collated_batch,
+    loss_and_commit,
     tiny_segmentor,
     unlabeled_sample,
 )
@@ -139,7 +140,7 @@ def test_losses_and_prototypes_equal_the_papers_equations():
         'loss_teacher': (weight * reference_ce(teacher, label)).sum(dim=(1, 2)).mean(),
     }
 
-    losses = model.loss(**batch)
+    losses = loss_and_commit(model, batch)
     for key, value in expected.items():
         assert value > 0.01
         torch.testing.assert_close(losses[key].double(), value.detach(), rtol=1e-4, atol=1e-6)
@@ -157,14 +158,14 @@ def test_losses_and_prototypes_equal_the_papers_equations():
     confidence = up(reference_logits(features, model.prototypes.vectors.double())).softmax(1)
     weight = ((1 - confidence.amax(dim=1)) ** 2).masked_fill(label == 255, 0)
     expected = (weight / weight.sum(dim=(1, 2), keepdim=True) * term).sum(dim=(1, 2)).mean()
-    losses = model.loss(**again)
+    losses = loss_and_commit(model, again)
     torch.testing.assert_close(losses['loss_teacher'].double(), expected, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(model.prototypes.vectors.double(), moved, rtol=1e-4, atol=1e-6)
 
 
 def test_only_loss_terms_are_optimised():
     model = build()
-    losses = model.loss(**batch_of(model))
+    losses = loss_and_commit(model, batch_of(model))
     optimised = {key for key in losses if 'loss' in key}
     assert optimised == {'decode.loss_ce', 'loss_unlabeled', 'loss_teacher'}
     diagnostics = losses.keys() - optimised
@@ -371,7 +372,7 @@ def test_classes_without_a_prototype_are_void_and_never_predicted():
     # A class that full resolution shows and the features' grid does not.
     label[0, 0, 0] = 1
     batch = set_labels(batch_of(model), label)
-    losses = model.loss(**batch)
+    losses = loss_and_commit(model, batch)
     assert model.prototypes.seen.tolist() == [True, False, True, False]
     assert losses['prototype_ratio'] == 0.5
     assert all(losses[key] < 10 for key in losses if 'loss' in key)
@@ -392,22 +393,22 @@ def test_classes_without_a_prototype_are_void_and_never_predicted():
 
 def test_absent_class_keeps_its_prototype_to_the_bit():
     model = build()
-    model.loss(**set_labels(batch_of(model), blocks()))
+    loss_and_commit(model, set_labels(batch_of(model), blocks()))
     before = model.prototypes.vectors.clone()
     label = blocks()
     label[label == 3] = 255
-    model.loss(**set_labels(batch_of(model, seed=1), label))
+    loss_and_commit(model, set_labels(batch_of(model, seed=1), label))
     assert torch.equal(model.prototypes.vectors[3], before[3])
     assert all(not torch.equal(model.prototypes.vectors[c], before[c]) for c in range(3))
 
 
 def test_features_that_are_not_finite_move_no_prototype():
     model = build()
-    model.loss(**set_labels(batch_of(model), blocks()))
+    loss_and_commit(model, set_labels(batch_of(model), blocks()))
     before = model.prototypes.vectors.clone()
     with torch.no_grad():
         model.teacher.decode_head.convs[0].conv.weight.fill_(torch.nan)
-    model.loss(**set_labels(batch_of(model, seed=1), blocks()))
+    loss_and_commit(model, set_labels(batch_of(model, seed=1), blocks()))
     assert torch.equal(model.prototypes.vectors, before)
     assert (model.sample_counts >= 0).all()
 
@@ -417,12 +418,12 @@ def test_raw_prototypes_have_the_features_lengths():
     batch = set_labels(batch_of(model), blocks())
     features = decoder_features(model.teacher, batch['inputs']['labeled']).detach()
     grid = to_grid(blocks(), features.shape[-1])
-    model.loss(**batch)
+    loss_and_commit(model, batch)
     for c in range(NUM_CLASSES):
         mean = features.permute(0, 2, 3, 1)[grid == c].mean(dim=0)
         torch.testing.assert_close(model.prototypes.vectors[c], mean, rtol=1e-4, atol=1e-6)
     unit = build(class_ratio='literal')
-    unit.loss(**batch)
+    loss_and_commit(unit, batch)
     lengths = unit.prototypes.vectors.norm(dim=1)
     torch.testing.assert_close(lengths, torch.ones(NUM_CLASSES))
 
@@ -465,7 +466,7 @@ def test_other_samplings_draw_as_many_pixels(sampling):
     batch = set_labels(batch_of(model), blocks())
     for m in (model, entropy):
         torch.manual_seed(5)
-        m.loss(**batch)
+        loss_and_commit(m, batch)
     assert model.sample_counts.shape == (NUM_CLASSES, 1)
     assert torch.equal(model.sample_counts[:, 0], entropy.sample_counts.sum(dim=1))
     assert not torch.equal(model.prototypes.vectors, entropy.prototypes.vectors)
@@ -531,7 +532,7 @@ def test_void_labels_everywhere_keep_the_step_finite():
         sample.gt_sem_seg.data.fill_(255)
     for started in (False, True):
         before = model.prototypes.vectors.clone()
-        loss, log_vars = model.parse_losses(model.loss(**batch))
+        loss, log_vars = model.parse_losses(loss_and_commit(model, batch))
         loss.backward()
         assert log_vars['decode.loss_ce'] == log_vars['loss_teacher'] == 0
         assert log_vars['sampled_ratio'] == 0
@@ -540,7 +541,7 @@ def test_void_labels_everywhere_keep_the_step_finite():
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
                 assert torch.isfinite(parameter.grad).all(), name
-        model.loss(**batch_of(model))
+        loss_and_commit(model, batch_of(model))
 
 
 def test_one_image_is_cut_with_itself():

@@ -13,6 +13,7 @@ from tiny import (
     NUM_CLASSES,
     FixedCutMix,
     collated_batch,
+    loss_and_commit,
     tiny_segmentor,
     unlabeled_sample,
 )
@@ -206,7 +207,7 @@ def test_prototypes_follow_the_unmixed_features_of_all_images(normalize):
     batch = batch_of(model)
     reference = Reference(model, batch, fix_cutmix(model, *BOXES))
     before = model.prototypes.vectors.double().clone()
-    model.loss(**batch)
+    loss_and_commit(model, batch)
     features = reference.encoded
     if normalize:
         features = F.normalize(features, dim=1)

@@ -12,7 +12,6 @@ from mmseg.registry import MODELS
 from tiny import build_plain, collated_batch, tiny_segmentor
 
 import mmseg_semi.engine
-from mmseg_semi.models.clock import Clock
 
 NETWORKS = ('student1', 'student2', 'teacher')
 # Large weights in the classifier make the untrained networks sure, of several classes.
@@ -353,8 +352,8 @@ def test_padding_is_learnt_on_demand():
 def test_labelled_images_alone_before_the_start():
     model = build(cutmix=None, unlabeled_start=3)
     wrapper = build_wrapper(model)
-    for iteration, learnt in ((2, False), (3, True)):
-        model.clock = Clock(iteration)
+    for step, learnt in ((2, False), (3, True)):
+        wrapper.initialize_count_status(model, step, 9)
         log_vars = model.train_step(padded_batch(), wrapper)
         for key in ('loss_gps', 'loss_cps', 'loss_fps'):
             assert (key in log_vars) == learnt
