@@ -18,8 +18,8 @@ class StepSchedulerHook(ParamSchedulerHook):
     """MMEngine's ParamSchedulerHook in optimizer steps: all micro-batches of a step have one learning rate.
 
     MMEngine counts iterations, and with gradient accumulation a step has several. Here ``begin`` and ``end`` of
-    schedulers with ``by_epoch=False`` are optimizer steps. An ``end`` that is missing, or is ``max_iters``, means
-    the end of the training. Schedulers with ``convert_to_iter_based=True`` convert epochs into steps, and those
+    schedulers with ``by_epoch=False`` are optimizer steps. A missing ``end``, or one of ``max_iters``, is the
+    end of the training. Schedulers with ``convert_to_iter_based=True`` convert epochs into steps, and those
     that count epochs stay as they are. Without accumulation nothing differs from MMEngine.
 
     Raises:
