@@ -694,7 +694,7 @@ def test_imas_benchmarks_follow_the_paper(file):
     assert (optimizer.type, optimizer.momentum) == ('SGD', 0.9)
     assert (optimizer.lr, optimizer.weight_decay) == ((0.001, 1e-4) if voc else (0.01, 5e-4))
     assert cfg.param_scheduler == [
-        dict(type='PolyLR', power=0.9, eta_min=0.0, begin=0, by_epoch=False)
+        dict(type='NonzeroPolyLR', power=0.9, eta_min=0.0, begin=0, by_epoch=False)
     ]
     rates, grid = (
         ((1, 6, 12, 18), (2, 4, 8)) if '-d16_' in file.name else ((1, 12, 24, 36), (4, 8, 16))
@@ -1055,7 +1055,7 @@ def test_gps_and_cps_benchmarks_follow_the_paper(file):
         published = dict(cps_weight=1.0 if voc else 5.0)  # of its code with CutMix
     assert model.semi_train_cfg == {**type(model).train_defaults, **published}
     assert model.semi_train_cfg['cutmix'] == 'pair'
-    poly = [dict(type='PolyLR', power=0.9, eta_min=0.0, begin=0, by_epoch=False)]
+    poly = [dict(type='NonzeroPolyLR', power=0.9, eta_min=0.0, begin=0, by_epoch=False)]
     teacher = [dict(type='FinalPolyLR', power=0.9, by_epoch=False)]
     assert cfg.param_scheduler == (dict(students=poly, teacher=teacher) if gps else poly)
     assert network.decode_head.dilations == (1, 6, 12, 18)
@@ -1217,7 +1217,7 @@ def test_self_training_follows_the_paper(file):
     )
     assert cfg.param_scheduler == [
         dict(
-            type='PolyLR',
+            type='NonzeroPolyLR',
             power=0.9,
             eta_min=0.0,
             begin=0,

@@ -22,7 +22,7 @@ from .optim import (
     NetworkOptimWrapperDict,
 )
 from .runner import StagedRunner, TeacherStudentTestLoop, TeacherStudentValLoop
-from .schedulers import FinalPolyLR
+from .schedulers import FinalPolyLR, NonzeroPolyLR
 
 __all__ = [
     'AdaptiveRampUpHook',
@@ -37,6 +37,7 @@ __all__ = [
     'MeanTeacherHook',
     'NetworkOptimWrapperConstructor',
     'NetworkOptimWrapperDict',
+    'NonzeroPolyLR',
     'PrototypeInitHook',
     'PrototypeMeanHook',
     'PseudoLabelMonitorHook',
