@@ -360,7 +360,14 @@ def steps(pipeline, *types: str) -> list:
     return [step for step in pipeline if step.type in types]
 
 
-GEOMETRY = ('RandomResize', 'RandomChoice', 'Pad', 'RandomFlip', 'RandomCrop')
+GEOMETRY = (
+    'RandomResize',
+    'RandomShrinkOrEnlarge',
+    'RandomChoice',
+    'Pad',
+    'RandomFlip',
+    'RandomCrop',
+)
 
 
 def test_there_are_configs():
@@ -1009,10 +1016,15 @@ def test_u2pl_benchmarks_follow_the_paper(file):
     rows = 50000 + 30000 * (model.num_classes - 1)
     assert model.bank.entries.shape == (rows, 256)
     (teacher,) = [hook for hook in cfg.custom_hooks if hook.type == 'MeanTeacherHook']
-    assert (teacher.decay, teacher.warmup) == (0.99, 'ratio')
-    # The average begins, and warms up, behind the pass without unlabelled images.
-    assert teacher.get('copy_epochs', 0) == (1 if voc else 0)
-    assert teacher.get('warmup_from', 'start') == ('copy' if voc else 'start')
+    # A copy during the pass without unlabeled images and the first one with them; no warm-up is left behind it.
+    assert (teacher.decay, teacher.warmup) == (0.99, 'none')
+    assert teacher.copy_epochs == (2 if voc else 1)
+    scale = (500, 500) if voc else (2048, 1024)
+    for child in (labeled_config(cfg), unlabeled_config(cfg)):
+        (resize,) = steps(child.pipeline, 'RandomResize', 'RandomShrinkOrEnlarge')
+        assert resize == dict(
+            type='RandomShrinkOrEnlarge', scale=scale, ratio_range=(0.5, 2.0), keep_ratio=True
+        )
     ohem = None if voc else dict(threshold=0.7, min_kept=100000)
     assert network.decode_head.loss_decode.get('ohem') == ohem
     assert (network.auxiliary_head is None) == voc
