@@ -76,6 +76,8 @@ NETWORKS = {
             'backbone.arch': VIT,
             'backbone.img_size': 56,
             'backbone.out_indices': [0, 1, 2, 3],
+            'neck.channels': 16,
+            'neck.init_cfg': None,
             'decode_head.in_channels': (16,) * 4,
             'decode_head.embed_dims': 16,
             'decode_head.post_process_channels': [4, 8, 16, 16],

@@ -18,8 +18,9 @@ import pytest
 import torch
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.dataset import Compose
-from mmengine.optim import build_optim_wrapper
+from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import FUNCTIONS, init_default_scope
+from mmengine.runner import Runner
 from yapf.yapflib import yapf_api
 
 import mmseg_semi
@@ -89,7 +90,7 @@ NETWORKS = {
     'dpt_dinov2-s14': (
         'FeatureMapDPTHead',
         'mmpretrain.VisionTransformer',
-        lambda side: (side // 14, -(-side // 28) * 16),
+        lambda side: (side // 14, side // 14 * 8),
     ),
     'linear_dinov2-s14': (
         'FCNHead',
@@ -360,7 +361,14 @@ def steps(pipeline, *types: str) -> list:
     return [step for step in pipeline if step.type in types]
 
 
-GEOMETRY = ('RandomResize', 'RandomChoice', 'Pad', 'RandomFlip', 'RandomCrop')
+GEOMETRY = (
+    'RandomResize',
+    'RandomShrinkOrEnlarge',
+    'RandomChoice',
+    'Pad',
+    'RandomFlip',
+    'RandomCrop',
+)
 
 
 def test_there_are_configs():
@@ -694,7 +702,7 @@ def test_imas_benchmarks_follow_the_paper(file):
     assert (optimizer.type, optimizer.momentum) == ('SGD', 0.9)
     assert (optimizer.lr, optimizer.weight_decay) == ((0.001, 1e-4) if voc else (0.01, 5e-4))
     assert cfg.param_scheduler == [
-        dict(type='PolyLR', power=0.9, eta_min=0.0, begin=0, by_epoch=False)
+        dict(type='NonzeroPolyLR', power=0.9, eta_min=0.0, begin=0, by_epoch=False)
     ]
     rates, grid = (
         ((1, 6, 12, 18), (2, 4, 8)) if '-d16_' in file.name else ((1, 12, 24, 36), (4, 8, 16))
@@ -849,7 +857,7 @@ def test_unimatch_v2_benchmarks_follow_the_paper(file):
     wrapper = build_optim_wrapper(model, copy.deepcopy(cfg.optim_wrapper))
     rates = {id(p): g['lr'] for g in wrapper.optimizer.param_groups for p in g['params']}
     for key, parameter in model.student.named_parameters():
-        factor = 1 if key.startswith('backbone.') else 40
+        factor = 1 if key.startswith(('backbone.', 'neck.')) else 40
         assert rates[id(parameter)] == pytest.approx(5e-6 * factor)
     assert model.semi_train_cfg == PUBLISHED[cfg.model.type]
     (teacher,) = [hook for hook in cfg.custom_hooks if hook.type == 'MeanTeacherHook']
@@ -1009,10 +1017,15 @@ def test_u2pl_benchmarks_follow_the_paper(file):
     rows = 50000 + 30000 * (model.num_classes - 1)
     assert model.bank.entries.shape == (rows, 256)
     (teacher,) = [hook for hook in cfg.custom_hooks if hook.type == 'MeanTeacherHook']
-    assert (teacher.decay, teacher.warmup) == (0.99, 'ratio')
-    # The average begins, and warms up, behind the pass without unlabelled images.
-    assert teacher.get('copy_epochs', 0) == (1 if voc else 0)
-    assert teacher.get('warmup_from', 'start') == ('copy' if voc else 'start')
+    # A copy during the pass without unlabeled images and the first one with them; no warm-up is left behind it.
+    assert (teacher.decay, teacher.warmup) == (0.99, 'none')
+    assert teacher.copy_epochs == (2 if voc else 1)
+    scale = (500, 500) if voc else (2048, 1024)
+    for child in (labeled_config(cfg), unlabeled_config(cfg)):
+        (resize,) = steps(child.pipeline, 'RandomResize', 'RandomShrinkOrEnlarge')
+        assert resize == dict(
+            type='RandomShrinkOrEnlarge', scale=scale, ratio_range=(0.5, 2.0), keep_ratio=True
+        )
     ohem = None if voc else dict(threshold=0.7, min_kept=100000)
     assert network.decode_head.loss_decode.get('ohem') == ohem
     assert (network.auxiliary_head is None) == voc
@@ -1055,7 +1068,7 @@ def test_gps_and_cps_benchmarks_follow_the_paper(file):
         published = dict(cps_weight=1.0 if voc else 5.0)  # of its code with CutMix
     assert model.semi_train_cfg == {**type(model).train_defaults, **published}
     assert model.semi_train_cfg['cutmix'] == 'pair'
-    poly = [dict(type='PolyLR', power=0.9, eta_min=0.0, begin=0, by_epoch=False)]
+    poly = [dict(type='NonzeroPolyLR', power=0.9, eta_min=0.0, begin=0, by_epoch=False)]
     teacher = [dict(type='FinalPolyLR', power=0.9, by_epoch=False)]
     assert cfg.param_scheduler == (dict(students=poly, teacher=teacher) if gps else poly)
     assert network.decode_head.dilations == (1, 6, 12, 18)
@@ -1110,6 +1123,28 @@ def test_gps_dagger_is_gps_with_longer_passes_over_all_images(net):
     assert lengths == {1323: 34 * 1322, 2646: 40 * 1322, 5291: 60 * 1322}
 
 
+def scaled_rate(cfg: Config, gpus: int) -> float:
+    """The learning rate of the optimizer under --auto-scale-lr on so many GPUs."""
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    wrapper = OptimWrapper(torch.optim.SGD([parameter], lr=cfg.optim_wrapper.optimizer.lr))
+    runner = mock.Mock(world_size=gpus, _train_dataloader=cfg.train_dataloader, param_schedulers=[])
+    Runner.scale_lr(runner, wrapper, dict(cfg.auto_scale_lr, enable=True))
+    return wrapper.optimizer.param_groups[0]['lr']
+
+
+@pytest.mark.parametrize('gpus', [1, 2, 4, 8])
+@pytest.mark.parametrize('file', _named('^(gps|cps)_.*r50.*(voc12-.*-1323-|city.*-372-)'), ids=ids)
+def test_printed_rates_of_gps_and_cps_hold_for_8_and_8_images_on_any_number_of_gpus(file, gpus):
+    cfg = copy.deepcopy(load(file))
+    printed = 0.01 if '_voc12-' in file.name else 0.02
+    assert cfg.optim_wrapper.optimizer.lr == printed
+    # The second half of the unlabeled images is pasted into the first.
+    cfg.train_dataloader.batch_size = (8 + 2 * 8) // gpus
+    assert scaled_rate(cfg, gpus) == pytest.approx(printed)
+    cfg.train_dataloader.batch_size *= 2
+    assert scaled_rate(cfg, gpus) == pytest.approx(2 * printed)
+
+
 def test_rows_of_gps_ablation_build():
     """The block of docs/gps.md as it stands: Table 4 without CutMix, then orders of the updates."""
     text = (ROOT.parent / 'docs' / 'gps.md').read_text(encoding='utf-8')
@@ -1133,6 +1168,7 @@ def test_rows_of_gps_ablation_build():
         # As many images are learnt as with CutMix, so epochs are as long.
         assert (sampler.labeled, sampler.unlabeled, cfg.train_dataloader.batch_size) == (2, 2, 4)
         assert sampler.unlabeled_streams == 1
+        assert scaled_rate(cfg, gpus=4) == pytest.approx(0.01)
         assert cfg.train_cfg.max_iters == 34 * 1157
         switches.append(tuple(model.semi_train_cfg[key] for key in ('gps', 'cps', 'fps', 'update')))
     on, off, two = True, False, 'alternating'
@@ -1217,7 +1253,7 @@ def test_self_training_follows_the_paper(file):
     )
     assert cfg.param_scheduler == [
         dict(
-            type='PolyLR',
+            type='NonzeroPolyLR',
             power=0.9,
             eta_min=0.0,
             begin=0,
@@ -1426,6 +1462,27 @@ def test_ten_lines_of_self_training_on_images_of_your_own():
     _binds(DATASETS, images)
     cfg.work_dir = 'work'
     assert {'teacher', 'select', 'final'} <= build_stages(cfg).keys()
+
+
+def test_dinov2_b_as_the_page_on_methods_has_it():
+    """The block of docs/methods.md as it stands."""
+    text = (ROOT.parent / 'docs' / 'methods.md').read_text(encoding='utf-8')
+    section = text[text.index('### DINOv2-B\n') :]
+    block = re.search(r'```python\n(.*?)```', section, re.DOTALL)[1]
+    cfg = Config.fromstring(block, '.py')
+    network = model_of(cfg).student
+    lead = model_of(load(ROOT / 'unimatch_v2' / block.split('/')[1].split("'")[0])).student
+    assert (network.backbone.embed_dims, network.backbone.num_layers) == (768, 12)
+    assert network.neck.weight.shape == (768,)
+    assert network.backbone.out_indices == lead.backbone.out_indices == [2, 5, 8, 11]
+    features, logits = map_sizes(repr(cfg.model.to_dict()), tuple(cfg.crop_size))
+    assert (features, logits) == ((37, 37), (296, 296))
+    for part in (cfg.model.segmentor.backbone, cfg.model.segmentor.neck):
+        assert 'vit-base-p14' in part.init_cfg.checkpoint
+        assert part.init_cfg.type == 'Pretrained'
+    # Every architecture that the page names exists.
+    for arch in re.findall(r"arch='([^']*)'", text):
+        assert arch in type(network.backbone).arch_zoo
 
 
 def test_other_method_on_another_network():

@@ -216,7 +216,7 @@ def tiny_config(
                 'optimizer': {'type': 'AdamW', 'lr': 0.005},
             },
             'param_scheduler': [
-                {'type': 'PolyLR', 'eta_min': 0, 'power': 0.9, 'end': 14, 'by_epoch': False}
+                {'type': 'NonzeroPolyLR', 'eta_min': 0, 'power': 0.9, 'end': 14, 'by_epoch': False}
             ],
             'default_hooks': {
                 'timer': {'type': 'IterTimerHook'},

@@ -1,5 +1,5 @@
 # FixMatch, 40 drawn images with labels and 500 without, from scratch on a CPU: no data to prepare.
-# The strong view is iMAS's: jitter and grey cost four points of drawn shapes (docs/results.md).
+# The strong view is iMAS's, which is milder than jitter and gray.
 _base_ = [
     '../_base_/models/deeplabv3plus_tiny.py',
     '../_base_/datasets/shapes_semi.py',

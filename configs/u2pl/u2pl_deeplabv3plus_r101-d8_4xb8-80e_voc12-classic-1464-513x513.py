@@ -5,7 +5,7 @@
 # The paper's settings and network: output stride 8, ASPP rates 12, 24, 36, multi-grid.
 _base_ = [
     '../_base_/models/deeplabv3plus_r101-d8_esl.py',
-    '../_base_/datasets/voc12_semi.py',
+    '../_base_/datasets/voc12_u2pl.py',
     '../_base_/schedules/sgd_poly_voc12.py',
     '../_base_/runtime/u2pl_runtime.py',
 ]
@@ -38,24 +38,9 @@ model = dict(
     ),
     semi_test_cfg=dict(predict_on='teacher'),
 )
-# The teacher begins as a copy of the student that the first pass leaves, and warms up from there, as in the
-# authors' code.
+# As in the authors' code, the teacher is a copy of the student during the supervised pass and the first pass
+# with unlabeled images, where both networks share their storage. The printed warm-up of the decay never acts.
 custom_hooks = [
     *_base_.custom_hooks[:-1],
-    dict(
-        type='MeanTeacherHook',
-        decay=0.99,
-        warmup='ratio',
-        copy_epochs=1,
-        warmup_from='copy',
-        buffers='average',
-    ),
+    dict(type='MeanTeacherHook', decay=0.99, warmup='none', copy_epochs=2, buffers='average'),
 ]
-train_dataloader = dict(
-    dataset=dict(
-        unlabeled=dict(
-            # CutMix is the only strong augmentation.
-            pipeline=[*_base_.unlabeled_pipeline[:-1], dict(type='PackUnlabeledInputs')]
-        )
-    )
-)

@@ -6,7 +6,7 @@
 # mining, an auxiliary head, whole windows whose logits are averaged.
 _base_ = [
     '../_base_/models/deeplabv3plus_r101-d8_esl_cityscapes.py',
-    '../_base_/datasets/cityscapes_semi.py',
+    '../_base_/datasets/cityscapes_u2pl.py',
     '../_base_/schedules/sgd_poly_cityscapes.py',
     '../_base_/runtime/u2pl_runtime.py',
 ]
@@ -32,16 +32,13 @@ model = dict(
     ),
     semi_test_cfg=dict(predict_on='teacher'),
 )
-train_dataloader = dict(
-    batch_size=4,
-    sampler=dict(labeled=2, unlabeled=2),
-    dataset=dict(
-        unlabeled=dict(
-            # CutMix is the only strong augmentation.
-            pipeline=[*_base_.unlabeled_pipeline[:-1], dict(type='PackUnlabeledInputs')]
-        )
-    ),
-)
+# As in the authors' code, the teacher is a copy of the student during the first pass, where both networks share
+# their storage. The printed warm-up of the decay never acts.
+custom_hooks = [
+    *_base_.custom_hooks[:-1],
+    dict(type='MeanTeacherHook', decay=0.99, warmup='none', copy_epochs=1, buffers='average'),
+]
+train_dataloader = dict(batch_size=4, sampler=dict(labeled=2, unlabeled=2))
 
 # 200 passes over 2603 unlabelled images, 16 a step; evaluated and saved after every fourth.
 iters_per_epoch = 2603 // 16

@@ -28,7 +28,15 @@ TELLING = (
     'learning rate',
 )
 #: Transforms that are the same for labelled and unlabelled images, and all views.
-_GEOMETRY = ('RandomResize', 'Resize', 'Pad', 'RandomFlip', 'RandomCrop', 'RandomRotFlip')
+_GEOMETRY = (
+    'RandomResize',
+    'RandomShrinkOrEnlarge',
+    'Resize',
+    'Pad',
+    'RandomFlip',
+    'RandomCrop',
+    'RandomRotFlip',
+)
 #: Prefixes of transforms that change no image.
 _BOOKKEEPING = ('Load', 'Pack', 'Check', 'Add')
 #: Datasets that hand on what others load.

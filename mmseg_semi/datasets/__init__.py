@@ -19,6 +19,7 @@ from .transforms import (
     RandomGray,
     RandomIntensity,
     RandomNoiseCutout,
+    RandomShrinkOrEnlarge,
 )
 from .unaugmented import unaugmented
 from .unlabeled import UnlabeledDataset
@@ -40,6 +41,7 @@ __all__ = [
     'RandomGray',
     'RandomIntensity',
     'RandomNoiseCutout',
+    'RandomShrinkOrEnlarge',
     'SelfTrainingDataset',
     'ShapesDataset',
     'ShuffledSampler',

@@ -23,7 +23,7 @@ from .optim import (
     NetworkOptimWrapperDict,
 )
 from .runner import StagedRunner, TeacherStudentTestLoop, TeacherStudentValLoop
-from .schedulers import FinalPolyLR
+from .schedulers import FinalPolyLR, NonzeroPolyLR
 from .train_loops import WholeStepEpochTrainLoop, WholeStepIterTrainLoop
 
 __all__ = [
@@ -39,6 +39,7 @@ __all__ = [
     'MeanTeacherHook',
     'NetworkOptimWrapperConstructor',
     'NetworkOptimWrapperDict',
+    'NonzeroPolyLR',
     'PrototypeInitHook',
     'PrototypeMeanHook',
     'PseudoLabelMonitorHook',

@@ -148,6 +148,8 @@ def _plain_model(model: dict) -> dict:
     # The weights come from the checkpoint: nothing is to be downloaded first.
     plain['pretrained'] = None
     plain['backbone']['init_cfg'] = None
+    if plain.get('neck'):
+        plain['neck']['init_cfg'] = None
     if 'pretrained' in plain['backbone']:
         plain['backbone']['pretrained'] = None
     for name in ('decode_head', 'auxiliary_head'):

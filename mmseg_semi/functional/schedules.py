@@ -11,7 +11,6 @@ def ema_decay(
     *,
     warmup: str = 'ratio',
     copy_steps: int = 0,
-    warmup_from: str = 'start',
 ) -> float:
     """Weight of the teacher's old value in its average after one optimizer step.
 
@@ -23,8 +22,6 @@ def ema_decay(
         decay: the constant reached in the end, in [0, 1]: 0.996 (iMAS), 0.99 (U2PL).
         warmup: 'ratio', or 'none' for `decay` from the start.
         copy_steps: for so many steps the teacher copies the student (decay 0).
-        warmup_from: 'start' counts the warm-up's steps from the first of all; 'copy' from the first behind
-            those that copy, which so is another copy (U2PL's code after its supervised epoch).
 
     Returns:
         The decay in [0, 1]; teacher ← decay · teacher + (1 - decay) · student.
@@ -40,12 +37,8 @@ def ema_decay(
         raise ValueError(f"warmup is {warmup!r}, but must be 'ratio' or 'none'.")
     if copy_steps < 0:
         raise ValueError(f'copy_steps is {copy_steps}, but cannot be negative.')
-    if warmup_from not in ('start', 'copy'):
-        raise ValueError(f"warmup_from is {warmup_from!r}, but must be 'start' or 'copy'.")
     if step < copy_steps:
         return 0.0
-    if warmup_from == 'copy':
-        step -= copy_steps
     return float(min(1 - 1 / (step + 1), decay) if warmup == 'ratio' else decay)
 
 

@@ -152,6 +152,7 @@ def test_other_networks_import_what_they_need(name, imports):
     plain = plain_config(config, META)
     assert plain.get('custom_imports', {}).get('imports') == imports
     assert plain.model.backbone.init_cfg is None
+    assert (plain.model.get('neck') or {}).get('init_cfg') is None
     # The padding to whole patches is the preprocessor's, so it goes along.
     padding = {'size_divisor': 14} if 'dinov2' in name else None
     assert plain.model.data_preprocessor.get('test_cfg') == padding

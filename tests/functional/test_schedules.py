@@ -30,13 +30,6 @@ def test_ema_decay_copies_for_so_many_steps_and_then_goes_on_by_the_step():
     assert decays == [0, 0, 0.99, 0.99]
 
 
-def test_ema_decay_counts_from_the_end_of_copying():
-    decays = [schedules.ema_decay(step, 0.7, copy_steps=3, warmup_from='copy') for step in range(8)]
-    assert decays == pytest.approx([0, 0, 0, 0, 1 / 2, 2 / 3, 0.7, 0.7])
-    none = dict(warmup='none', copy_steps=2, warmup_from='copy')
-    assert [schedules.ema_decay(step, 0.7, **none) for step in range(4)] == [0, 0, 0.7, 0.7]
-
-
 def test_ema_decay_by_the_ratio_gives_the_mean_of_all_students():
     students = [3.0, -1.0, 4.0, 1.0, 5.0, 9.0]
     teacher = 100.0
@@ -62,7 +55,6 @@ def test_ema_decay_takes_the_ends_of_the_range(decay):
         (dict(step=0, decay=math.nan), 'decay is nan'),
         (dict(step=0, decay=0.9, warmup='linear'), "warmup is 'linear'.*'ratio' or 'none'"),
         (dict(step=0, decay=0.9, copy_steps=-2), 'copy_steps is -2'),
-        (dict(step=0, decay=0.9, warmup_from='end'), "warmup_from is 'end'.*'start' or 'copy'"),
     ],
 )
 def test_ema_decay_refuses(kwargs, words):

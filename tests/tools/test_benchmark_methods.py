@@ -411,7 +411,7 @@ def test_bad_arguments_are_refused(tool, folder, capsys, given, says):
         ),
         (
             ['--method-options', 'imas', 'param_scheduler.0.begin=14'],
-            'imas: param_scheduler.0 (PolyLR) begins at iteration 14 of a training of 14: train longer',
+            'imas: param_scheduler.0 (NonzeroPolyLR) begins at iteration 14 of a training of 14: train longer',
         ),
     ],
 )

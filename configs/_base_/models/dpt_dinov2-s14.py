@@ -1,14 +1,20 @@
 # DINOv2-S from mmpretrain with a DPT head of the size, layers and upsampling that UniMatch V2 gives it
-# (LiheYoung/UniMatch-V2: layers 3, 6, 9 and 12, 48 to 384 channels, 64 in the fusion, no batch normalisation).
-# linear_dinov2-s14.py says what the encoder asks of images and configs.
+# (LiheYoung/UniMatch-V2: layers 3, 6, 9 and 12, 48 to 384 channels, 64 in the fusion, no batch normalization;
+# its residual convolutions have biases, MMSegmentation's have none). linear_dinov2-s14.py says what the encoder
+# asks of images and configs.
 #
 # Two parts are this package's, since MMSegmentation's DPTHead reads class tokens, which mmpretrain's encoder
-# does not hand out, and nothing stock normalises intermediate layers. An export imports the package.
+# does not hand out, and nothing stock normalizes intermediate layers. An export imports the package.
 _base_ = './linear_dinov2-s14.py'
 model = dict(
-    # The last LayerNorm would apply to the last layer alone; the neck has it for all.
+    # The encoder would apply its final LayerNorm to the last layer alone. The neck is that LayerNorm, with the
+    # weights of the checkpoint, for all four.
     backbone=dict(out_indices=[2, 5, 8, 11], final_norm=False),
-    neck=dict(type='TokenNorm'),
+    neck=dict(
+        type='TokenNorm',
+        channels=384,
+        init_cfg=dict(type='Pretrained', checkpoint=_base_.checkpoint, prefix='backbone.ln1.'),
+    ),
     decode_head=dict(
         _delete_=True,
         type='FeatureMapDPTHead',

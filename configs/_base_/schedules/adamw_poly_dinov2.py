@@ -1,5 +1,5 @@
 # AdamW as UniMatch V2 trains DINOv2 (LiheYoung/UniMatch-V2): poly decay, heads forty times faster than the
-# encoder. A neck without parameters needs no rule.
+# encoder, to which the neck's LayerNorm belongs.
 _base_ = './adamw_poly.py'
 optim_wrapper = dict(
     optimizer=dict(lr=5e-6, weight_decay=0.01),

@@ -10,10 +10,11 @@ optim_wrapper = dict(
         )
     ),
 )
-# `end` of the last is left out, so that it is train_cfg.max_iters.
+# The decay starts from the full rate behind the warm-up, as in MMSegmentation, and is not 0 in the last step.
+# Its `end` is left out, so that it is the length of the training.
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-6, begin=0, end=1500, by_epoch=False),
-    dict(type='PolyLR', power=1.0, eta_min=0.0, begin=1500, by_epoch=False),
+    dict(type='NonzeroPolyLR', power=1.0, eta_min=0.0, begin=1500, by_epoch=False),
 ]
 
 # For 16 labelled and 16 unlabelled images a step; the base counts both.

@@ -3,5 +3,5 @@ _base_ = './adamw_poly.py'
 optim_wrapper = dict(optimizer=dict(lr=1e-2))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.02, begin=0, end=50, by_epoch=False),
-    dict(type='PolyLR', power=0.9, eta_min=0.0, begin=50, by_epoch=False),
+    dict(type='NonzeroPolyLR', power=0.9, eta_min=0.0, begin=50, by_epoch=False),
 ]

@@ -6,11 +6,11 @@ optim_wrapper = dict(
     optimizer=dict(type='SGD', lr=0.001, momentum=0.9, weight_decay=1e-4),
     paramwise_cfg=dict(custom_keys=dict(head=dict(lr_mult=10.0))),
 )
-# lr * (1 - iteration / iterations of this training)^0.9 down to 0. `end` is left out, so that it is max_epochs;
-# an epoch is as long as the stage's own list.
+# lr * (1 - s / S)^0.9 at step s = 0, ..., S - 1, which is not 0 in the last step. `end` is left out, so that it
+# is max_epochs; an epoch is as long as the stage's own list.
 param_scheduler = [
     dict(
-        type='PolyLR',
+        type='NonzeroPolyLR',
         power=0.9,
         eta_min=0.0,
         begin=0,

@@ -7,8 +7,9 @@ optim_wrapper = dict(
     # Matches the auxiliary head's parameters, too.
     paramwise_cfg=dict(custom_keys=dict(head=dict(lr_mult=10.0))),
 )
-# lr * (1 - iteration / max_iters)^0.9 down to 0; `end` is left out, so that it is train_cfg.max_iters.
-param_scheduler = [dict(type='PolyLR', power=0.9, eta_min=0.0, begin=0, by_epoch=False)]
+# lr * (1 - s / S)^0.9 at step s = 0, ..., S - 1, which is not 0 in the last step. `end` is left out, so that S
+# is the length of the training.
+param_scheduler = [dict(type='NonzeroPolyLR', power=0.9, eta_min=0.0, begin=0, by_epoch=False)]
 
 # These learning rates are for 16 labelled and 16 unlabelled images a step, over all GPUs. The base counts both;
 # supervised-only configs set 16. `--auto-scale-lr` scales to the batch that is there.

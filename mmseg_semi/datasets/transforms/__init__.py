@@ -1,4 +1,4 @@
-"""Transforms of single images: checks, valid masks, views, changes of intensity and colour, Cutout."""
+"""Transforms of single images: checks, valid masks, resize, views, changes of intensity and color, Cutout."""
 
 from .checks import CheckImageFile, CheckLabels
 from .color import RandomColorJitter, RandomGaussianBlur, RandomGray
@@ -6,6 +6,7 @@ from .cutout import RandomNoiseCutout
 from .formatting import AddValidMask, PackUnlabeledInputs
 from .intensity import RandomIntensity
 from .multi_branch import MultiBranch
+from .resize import RandomShrinkOrEnlarge
 
 __all__ = [
     'AddValidMask',
@@ -18,4 +19,5 @@ __all__ = [
     'RandomGray',
     'RandomIntensity',
     'RandomNoiseCutout',
+    'RandomShrinkOrEnlarge',
 ]

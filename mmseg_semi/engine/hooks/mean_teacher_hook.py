@@ -17,19 +17,17 @@ class MeanTeacherHook(Hook):
     """Average the student into the teacher after every optimizer step.
 
     The decay of 0-based step i is 0 while i < copy_steps (the teacher is a copy), then
-    ``min(1 - 1 / (i + 1), decay)`` with ``warmup='ratio'``, or ``decay`` without warm-up. With
-    ``warmup_from='copy'`` the warm-up counts from the end of copying: i - copy_steps for i. Steps are
+    ``min(1 - 1 / (i + 1), decay)`` with ``warmup='ratio'``, or ``decay`` without warm-up. Steps are
     counted in a buffer of the model, over the whole training, and resume with it; the micro-iterations
     of an accumulated step count once.
 
     Args:
         decay (float): Weight of the teacher's own past, in [0, 1]. iMAS: 0.996.
         warmup (str): ``'ratio'`` or ``'none'``.
-        copy_epochs (int): Passes over the unlabelled list during which the teacher is a copy. iMAS's
-            official code: 1.
+        copy_epochs (int): Passes over the unlabeled list, from the start of the training, during which the
+            teacher is a copy. iMAS's official code: 1. U2PL's: 2 on VOC (a supervised epoch and the first
+            semi-supervised one, in which both networks share their storage), 1 on Cityscapes.
         copy_steps (int): The same in optimizer steps; the larger of the two rules.
-        warmup_from (str): ``'start'`` counts the warm-up's steps over the whole training, so that behind a
-            long copy nothing is left of it; ``'copy'`` counts from the end of copying, as in U2PL's code.
         buffers (str): ``'average'`` floating-point buffers like weights, or ``'copy'`` them.
     """
 
@@ -43,14 +41,11 @@ class MeanTeacherHook(Hook):
         copy_epochs: int = 0,
         copy_steps: int = 0,
         buffers: str = 'average',
-        warmup_from: str = 'start',
     ) -> None:
         if not 0 <= decay <= 1:
             raise ValueError(f'decay={decay} is out of range: give a number in [0, 1].')
         if warmup not in ('ratio', 'none'):
             raise ValueError(f"warmup='{warmup}' is unknown: choose 'ratio' or 'none'.")
-        if warmup_from not in ('start', 'copy'):
-            raise ValueError(f"warmup_from='{warmup_from}' is unknown: choose 'start' or 'copy'.")
         if buffers not in ('average', 'copy'):
             raise ValueError(f"buffers='{buffers}' is unknown: choose 'average' or 'copy'.")
         if copy_epochs < 0 or copy_steps < 0:
@@ -59,7 +54,6 @@ class MeanTeacherHook(Hook):
             )
         self.decay = decay
         self.warmup = warmup
-        self.warmup_from = warmup_from
         self.copy_epochs = copy_epochs
         self.copy_steps = copy_steps
         self.average_buffers = buffers == 'average'
@@ -70,8 +64,6 @@ class MeanTeacherHook(Hook):
         rule = f'min(1 - 1 / (i + 1), {self.decay})' if self.warmup == 'ratio' else f'{self.decay}'
         copied = max((self.copy_epochs, 'passes'), (self.copy_steps, 'steps'))
         start = f', 0 during the first {copied[0]} {copied[1]}' if copied[0] else ''
-        if copied[0] and (self.warmup, self.warmup_from) == ('ratio', 'copy'):
-            start += ', behind which i counts from 0'
         return f"the teacher's decay at step i: {rule}{start}"
 
     def before_train(self, runner) -> None:
@@ -106,13 +98,7 @@ class MeanTeacherHook(Hook):
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         if not runner.optim_wrapper.should_update():
             return
-        decay = ema_decay(
-            self._step,
-            self.decay,
-            warmup=self.warmup,
-            copy_steps=self._copy_steps,
-            warmup_from=self.warmup_from,
-        )
+        decay = ema_decay(self._step, self.decay, warmup=self.warmup, copy_steps=self._copy_steps)
         unwrap(runner.model).update_teacher(decay, self.average_buffers)
         self._step += 1
         runner.message_hub.update_scalar('train/ema_decay', decay)
