@@ -106,10 +106,10 @@ CASES = {
         f'fixmatch-{style}': Case('FixMatch', {**FIX, 'cutmix': EACH_BOX[style]})
         for style in EACH_BOX
     },
-    'fixmatch-eval': Case('FixMatch', {**FIX, 'label_mode': 'eval'}),
+    'fixmatch-eval': Case('FixMatch', {'tau': 0.4, 'label_mode': 'eval'}),
     'fixmatch-eval-joint': Case(
         'FixMatch',
-        {**FIX, 'label_mode': 'eval', 'joint_forward': True, 'divisor': 'confident'},
+        {'tau': 0.4, 'label_mode': 'eval', 'joint_forward': True, 'divisor': 'confident'},
         reduced=True,
     ),
     'fixmatch-train-joint': Case('FixMatch', {**FIX, 'joint_forward': True, 'divisor': 'area'}),
@@ -119,9 +119,9 @@ CASES = {
     'unimatch': Case('UniMatch', FIX, reduced=True),
     'unimatch-mixed': Case('UniMatch', {**FIX, 'cutmix': {**MIX, 'per_image': False}}),
     'unimatch-unmixed': Case('UniMatch', {**FIX, 'cutmix': None}),
-    'unimatch-eval': Case('UniMatch', {**FIX, 'label_mode': 'eval'}),
+    'unimatch-eval': Case('UniMatch', {'tau': 0.4, 'label_mode': 'eval'}),
     'unimatch-eval-joint': Case(
-        'UniMatch', {**FIX, 'label_mode': 'eval', 'joint_forward': True}, reduced=True
+        'UniMatch', {'tau': 0.4, 'label_mode': 'eval', 'joint_forward': True}, reduced=True
     ),
     'unimatch-train-joint': Case('UniMatch', {**FIX, 'joint_forward': True}),
     'unimatch-features': Case(
