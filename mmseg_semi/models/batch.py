@@ -1,0 +1,120 @@
+"""The images, labels and valid masks of one iteration, by branch, as methods read them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class LabeledImages:
+    """Labeled images.
+
+    Attributes:
+        images (Tensor): (B, 3, H, W), normalized.
+        samples (Sequence[SegDataSample]): Their labels, as the heads of MMSegmentation take them.
+    """
+
+    images: Tensor
+    samples: Sequence
+
+    @cached_property
+    def label(self) -> Tensor:
+        """int64 (B, H, W), 255 where there is none."""
+        return torch.cat([sample.gt_sem_seg.data for sample in self.samples]).long()
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+@dataclass(frozen=True)
+class UnlabeledImages:
+    """One view of the unlabeled images.
+
+    Attributes:
+        images (Tensor): (N, 3, H, W), normalized.
+        samples (Sequence[SegDataSample]): Their valid masks.
+        ignore_padding (bool): False counts padding as image.
+    """
+
+    images: Tensor
+    samples: Sequence
+    ignore_padding: bool = True
+
+    @cached_property
+    def valid(self) -> Tensor:
+        """bool (N, H, W), True where a pixel counts: not on padding, or everywhere."""
+        if not self.ignore_padding:
+            size = (len(self), *self.images.shape[-2:])
+            return torch.ones(size, dtype=torch.bool, device=self.images.device)
+        return torch.cat([sample.valid_mask.data for sample in self.samples]).bool()
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One iteration's preprocessed batch; a branch that it lacks is None.
+
+    Attributes:
+        labeled (LabeledImages): The labeled images.
+        weak (UnlabeledImages, optional): The weak views of the unlabeled images.
+        strong (UnlabeledImages, optional): Strong views of the same images.
+        strong2 (UnlabeledImages, optional): Further strong views of them.
+    """
+
+    labeled: LabeledImages
+    weak: UnlabeledImages | None = None
+    strong: UnlabeledImages | None = None
+    strong2: UnlabeledImages | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of all images."""
+        return tuple(self.labeled.images.shape[-2:])
+
+    @classmethod
+    def of(
+        cls,
+        inputs: dict[str, Tensor],
+        data_samples: dict[str, list],
+        unlabeled: Sequence[str],
+        *,
+        ignore_padding: bool = True,
+        method: str = 'the method',
+    ) -> Batch:
+        """Sort what the data preprocessor returns into branches.
+
+        Args:
+            inputs (dict[str, Tensor]): Images (n, 3, H, W) by branch.
+            data_samples (dict[str, list[SegDataSample]]): Labels or valid masks by branch.
+            unlabeled (Sequence[str]): Unlabeled branches that the method needs; others are left out.
+            ignore_padding (bool): False counts padding as image.
+            method (str): Its name, for errors.
+
+        Raises:
+            ValueError: The batch has no branches, or lacks one that is needed.
+        """
+        if not isinstance(inputs, dict):
+            raise ValueError(
+                f'{method} needs a batch of named branches, got a {type(inputs).__name__}. Use '
+                'LabeledUnlabeledDataset and collate_branches in train_dataloader.'
+            )
+        for branch in ('labeled', *unlabeled):
+            if branch not in inputs:
+                raise ValueError(
+                    f'{method} needs the branch {branch!r}, and the batch has {", ".join(sorted(inputs))}. '
+                    'Check the sampler (labeled, unlabeled) and MultiBranch in train_dataloader.'
+                )
+        return cls(
+            LabeledImages(inputs['labeled'], data_samples['labeled']),
+            **{
+                branch: UnlabeledImages(inputs[branch], data_samples[branch], ignore_padding)
+                for branch in unlabeled
+            },
+        )

@@ -1,0 +1,244 @@
+"""CutMix for all methods: a plan is drawn once for a batch and mixes any maps of it alike.
+
+mix = cutmix.plan(len(weak), batch.size, weak.device)
+images = mix(images)
+label, confidence, valid = mix(label, confidence, valid)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+from mmcv.transforms import BaseTransform
+from torch import Tensor
+
+from ..functional.mixing import hard_easy_partners, paste, sample_boxes
+from ..functional.parts import resize_nearest
+
+#: Recipes of :func:`mmseg_semi.functional.mixing.sample_boxes` that draw one box for each image.
+BOX_STYLES = ('imas', 'unimatch', 'u2pl', 'cutmix_seg')
+
+
+@dataclasses.dataclass(frozen=True)
+class CutMixPlan:
+    """What is pasted where in a batch of M images, of which the first N come out; nothing by default.
+
+    N is M, or half of it where the second half is there to be pasted from.
+
+    Attributes:
+        partner (Tensor, optional): int64 (N,), the image that is pasted into image i. None: nothing is mixed.
+        boxes (Tensor, optional): int64 (N, 4) or (N, K, 4), half-open x1, y1, x2, y2 in pixels; empty boxes
+            where an image is not mixed.
+        size (tuple[int, int], optional): (H, W) that the boxes are meant for.
+        triggered (Tensor, optional): bool scalar, or (N,) where each image is drawn by itself; None where all
+            images are mixed, always.
+        inside (Tensor, optional): bool (N, h, w), the boxes on another grid, see :meth:`on`.
+    """
+
+    partner: Tensor | None = None
+    boxes: Tensor | None = None
+    size: tuple[int, int] | None = None
+    triggered: Tensor | None = None
+    inside: Tensor | None = None
+
+    def __call__(self, *maps: Tensor) -> Any:
+        """Mix images (M, C, H, W) or maps (M, H, W), all read unmixed.
+
+        Returns:
+            Tensor | tuple[Tensor, ...]: (N, ...), one for each argument; the arguments themselves if nothing
+            is mixed. One argument comes back without a tuple.
+        """
+        mixed = tuple(map(self._mixed, maps))
+        return mixed[0] if len(mixed) == 1 else mixed
+
+    def _mixed(self, maps: Tensor) -> Tensor:
+        if self.partner is None:
+            return maps
+        base, patch = maps[: len(self.partner)], maps[self.partner]
+        if self.inside is None:
+            return paste(base, patch, self.boxes)
+        inside = self.inside if maps.dim() == 3 else self.inside[:, None]
+        return torch.where(inside, patch, base)
+
+    def on(self, grid: tuple[int, int], align_corners: bool = False) -> CutMixPlan:
+        """The plan for maps of another size (h, w), by the nearest pixel.
+
+        Args:
+            grid (tuple[int, int]): (h, w).
+            align_corners (bool): How the network aligns its grids.
+        """
+        if self.partner is None:
+            return self
+        outside = torch.zeros(
+            len(self.partner), *self.size, dtype=torch.bool, device=self.partner.device
+        )
+        inside = resize_nearest(paste(outside, ~outside, self.boxes), grid, align_corners)
+        return dataclasses.replace(self, inside=inside)
+
+    def reverse(self) -> CutMixPlan:
+        """The plan in which an image is pasted into the one that was its partner (UniMatch's second view)."""
+        if self.partner is None:
+            return self
+        return dataclasses.replace(self, partner=self.partner.argsort())
+
+    @property
+    def log(self) -> dict[str, Tensor]:
+        """Share of the batch that is mixed, where chance decides."""
+        return {} if self.triggered is None else {'cutmix_rate': self.triggered.float().mean()}
+
+
+class NoCutMix:
+    """Mixes nothing, and draws nothing."""
+
+    def plan(self, num: int, size: tuple[int, int], device: torch.device) -> CutMixPlan:
+        return CutMixPlan()
+
+
+class CutMix:
+    """Paste a box of the next image of the batch into each image, with a fixed probability.
+
+    Args:
+        prob (float): Probability that a batch is mixed.
+        style (str): How boxes are drawn, see :func:`mmseg_semi.functional.mixing.sample_boxes`.
+        per_image (bool): Draw for each image whether it is mixed, not once for the batch (FixMatch, UniMatch).
+
+    Raises:
+        ValueError: An argument is out of range or unknown.
+    """
+
+    def __init__(self, prob: float = 1.0, style: str = 'imas', per_image: bool = False) -> None:
+        if not 0 <= prob <= 1:
+            raise ValueError(f'cutmix.prob must be in [0, 1], got {prob}.')
+        if style not in BOX_STYLES:
+            raise ValueError(f'cutmix.style must be one of {", ".join(BOX_STYLES)}, got {style!r}.')
+        self.prob = prob
+        self.style = style
+        self.per_image = per_image
+
+    def plan(self, num: int, size: tuple[int, int], device: torch.device) -> CutMixPlan:
+        """Draw boxes and what is mixed, on the host, for ``num`` images of ``size`` (H, W)."""
+        boxes, uniform = self._draw(num, size, device)
+        partner = torch.arange(num, device=device).roll(-1)
+        return _triggered(partner, boxes, size, uniform < self.prob)
+
+    def _draw(self, num: int, size: tuple[int, int], device: torch.device) -> tuple[Tensor, Tensor]:
+        """Boxes (num, 4), then uniform numbers: a scalar, or (num,) with ``per_image``."""
+        boxes = sample_boxes(num, size, style=self.style)
+        uniform = torch.rand((num,) if self.per_image else ())
+        return boxes.to(device, non_blocking=True), uniform.to(device, non_blocking=True)
+
+
+class AdaptiveCutMix(CutMix, BaseTransform):
+    """CutMix of hard-easy pairs, triggered more often the easier the batch is (iMAS, Eq. 8-9).
+
+    The k-th easiest image exchanges a box with the k-th hardest. The whole batch is mixed when a uniform
+    number exceeds its mean hardness, so with probability ``1 - mean(hardness)`` (the paper's text and code; its
+    Eq. 9 prints the complement). An untriggered batch gets empty boxes instead of a branch, so that the step
+    neither waits for the device nor differs between ranks.
+
+    As a transform it works on a dict of tensors. Required keys: ``img`` (N, C, H, W), ``label`` and
+    ``confidence`` (N, H, W), ``hardness`` (N,) in [0, 1]. Modified: ``img``, ``label``, ``confidence``. Added:
+    ``triggered``, bool scalar or (N,).
+
+    Args:
+        adaptive (bool): False ignores the hardness: the next image is the partner, and ``prob`` is fixed.
+        prob (float): Probability that a batch is mixed when not adaptive.
+        style (str): As of :class:`CutMix`.
+        per_image (bool): As of :class:`CutMix`, when not adaptive.
+
+    Raises:
+        ValueError: An argument is out of range or unknown, or ``adaptive`` and ``per_image`` are both True.
+    """
+
+    def __init__(
+        self,
+        adaptive: bool = True,
+        prob: float = 1.0,
+        style: str = 'imas',
+        per_image: bool = False,
+    ) -> None:
+        super().__init__(prob, style, per_image)
+        if adaptive and per_image:
+            raise ValueError(
+                'cutmix.per_image=True contradicts adaptive=True, since the mean hardness decides for the '
+                'whole batch. Set adaptive=False.'
+            )
+        self.adaptive = adaptive
+
+    def plan(
+        self,
+        num: int,
+        size: tuple[int, int],
+        device: torch.device,
+        hardness: Tensor | None = None,
+    ) -> CutMixPlan:
+        """As :meth:`CutMix.plan`; with ``adaptive``, by the hardness (num,) of the images.
+
+        Raises:
+            ValueError: ``adaptive`` is True and there is no hardness.
+        """
+        if not self.adaptive:
+            return super().plan(num, size, device)
+        if hardness is None:
+            raise ValueError(
+                'cutmix.adaptive=True needs the hardness of the images, which this method does not measure. '
+                'Set adaptive=False with a prob.'
+            )
+        boxes, uniform = self._draw(num, size, device)
+        return _triggered(hard_easy_partners(hardness), boxes, size, uniform > hardness.mean())
+
+    def transform(self, results: dict) -> dict:
+        images = results['img']
+        size = tuple(images.shape[-2:])
+        mix = self.plan(len(images), size, images.device, results['hardness'])
+        keys = ('img', 'label', 'confidence')
+        mixed = dict(zip(keys, mix(*(results[key] for key in keys)), strict=True))
+        return dict(results, triggered=mix.triggered, **mixed)
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}(adaptive={self.adaptive}, prob={self.prob}, style='{self.style}', "
+            f'per_image={self.per_image})'
+        )
+
+
+class ThreeBoxCutMix:
+    """CutMix with three boxes in every iteration, as CPS's code has it.
+
+    Args:
+        pairs (bool): The unlabeled batch is two: its second half is pasted into its first, which comes out.
+            False pastes the next image of the batch into each.
+    """
+
+    def __init__(self, pairs: bool) -> None:
+        self.pairs = pairs
+
+    def plan(self, num: int, size: tuple[int, int], device: torch.device) -> CutMixPlan:
+        """Draw the boxes, on the host, for ``num`` images of ``size`` (H, W), pasted ones included.
+
+        Raises:
+            ValueError: There is no image to paste from.
+        """
+        if self.pairs and num % 2:
+            raise ValueError(
+                f"cutmix='pair' needs an even number of unlabeled images on a process, got {num}. Make "
+                'train_dataloader.sampler.unlabeled even.'
+            )
+        if not self.pairs and num < 2:
+            raise ValueError(
+                f"cutmix='in_batch' needs at least 2 unlabeled images on a process, got {num}. Raise "
+                'train_dataloader.sampler.unlabeled.'
+            )
+        kept = num // 2 if self.pairs else num
+        boxes = sample_boxes(kept, size, style='cps').to(device, non_blocking=True)
+        every = torch.arange(num, device=device)
+        return CutMixPlan(every[kept:] if self.pairs else every.roll(-1), boxes, size)
+
+
+def _triggered(
+    partner: Tensor, boxes: Tensor, size: tuple[int, int], triggered: Tensor
+) -> CutMixPlan:
+    """A plan whose boxes are empty where the mixing is not triggered."""
+    return CutMixPlan(partner, boxes * triggered.view(-1, 1), size, triggered)

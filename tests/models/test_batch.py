@@ -1,0 +1,78 @@
+"""A batch by branch: labels, valid masks, and what is said when a branch is missing."""
+
+import pytest
+import torch
+from tiny import labeled_sample, unlabeled_sample
+
+from mmseg_semi.models.batch import Batch
+
+
+def parts(num=2):
+    """Images and samples of three branches; every image has a mask of its own."""
+    generator = torch.Generator().manual_seed(0)
+    names = ('labeled', 'weak', 'strong')
+    inputs = {name: torch.randn(num, 3, 6, 8, generator=generator) for name in names}
+    masks = torch.rand(2, num, 6, 8, generator=generator) > 0.5
+    label = torch.randint(0, 4, (num, 6, 8), dtype=torch.uint8, generator=generator)
+    samples = {
+        'labeled': [labeled_sample(one) for one in label],
+        'weak': [unlabeled_sample(mask) for mask in masks[0]],
+        'strong': [unlabeled_sample(mask) for mask in masks[1]],
+    }
+    return inputs, samples, label, masks
+
+
+def test_every_branch_has_its_own_images_and_masks():
+    inputs, samples, label, masks = parts()
+    batch = Batch.of(inputs, samples, ('weak', 'strong'))
+    assert batch.size == (6, 8)
+    assert batch.labeled.images is inputs['labeled']
+    assert torch.equal(batch.labeled.label, label.long())
+    assert batch.labeled.label.dtype == torch.int64
+    assert batch.labeled.samples is samples['labeled']
+    for branch, mask in zip(('weak', 'strong'), masks, strict=True):
+        view = getattr(batch, branch)
+        assert view.images is inputs[branch]
+        assert view.valid.dtype == torch.bool
+        assert torch.equal(view.valid, mask)
+        assert len(view) == 2
+
+
+def test_padding_counts_where_it_is_not_ignored():
+    inputs, samples, _, _ = parts()
+    valid = Batch.of(inputs, samples, ('weak',), ignore_padding=False).weak.valid
+    assert valid.shape == (2, 6, 8)
+    assert valid.dtype == torch.bool
+    assert valid.all()
+
+
+def test_a_mask_is_put_together_once():
+    inputs, samples, _, _ = parts()
+    batch = Batch.of(inputs, samples, ('weak',))
+    assert batch.weak.valid is batch.weak.valid
+    assert batch.labeled.label is batch.labeled.label
+
+
+def test_a_branch_that_the_method_does_not_need_is_none():
+    inputs, samples, _, _ = parts()
+    batch = Batch.of(inputs, samples, ('weak',))
+    assert batch.strong is None
+    assert batch.strong2 is None
+
+
+def test_a_missing_branch_is_named():
+    inputs, samples, _, _ = parts()
+    with pytest.raises(
+        ValueError, match="ESL needs the branch 'strong2', and the batch has labeled, strong"
+    ):
+        Batch.of(inputs, samples, ('weak', 'strong2'), method='ESL')
+    del inputs['labeled']
+    with pytest.raises(ValueError, match="the method needs the branch 'labeled'"):
+        Batch.of(inputs, samples, ('weak',))
+
+
+def test_a_batch_without_branches_is_refused():
+    with pytest.raises(
+        ValueError, match=r'ESL needs a batch of named branches, got a Tensor\. Use '
+    ):
+        Batch.of(torch.zeros(2, 3, 4, 4), [], ('weak',), method='ESL')

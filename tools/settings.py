@@ -1,0 +1,54 @@
+"""Print the settings of a method as a Markdown table: type, default, meaning and source of each.
+
+Users set them in ``model.semi_train_cfg``. The table comes from the method's own declaration.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from mmseg.registry import MODELS
+
+from mmseg_semi.cli import one_sentence_errors
+from mmseg_semi.models import SemiSegmentor
+from mmseg_semi.models.settings import MethodSettings
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        'method', metavar='METHOD', help='registered name of a method, such as IMAS'
+    )
+    return parser.parse_args(argv)
+
+
+def settings_of(method: str) -> type[MethodSettings]:
+    """The settings that a registered method declares.
+
+    Raises:
+        ValueError: there is no such method, or it declares none.
+    """
+    known = [
+        name
+        for name, one in MODELS.module_dict.items()
+        if isinstance(one, type) and (issubclass(one, SemiSegmentor) or hasattr(one, 'Settings'))
+    ]
+    if method not in known:
+        raise ValueError(f'{method!r} is not a method. Choose one of {", ".join(sorted(known))}.')
+    settings = getattr(MODELS.module_dict[method], 'Settings', None)
+    if settings is None:
+        raise ValueError(
+            f'{method} declares no settings. Add a class Settings(MethodSettings) to it, as '
+            'mmseg_semi/models/settings.py shows.'
+        )
+    return settings
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
+    with one_sentence_errors():
+        print(settings_of(args.method).table())
+
+
+if __name__ == '__main__':
+    main()
