@@ -30,6 +30,7 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
 import mmseg_semi
+from mmseg_semi.models.gradients import without_gradients
 from mmseg_semi.models.segmentors.base import evaluating
 from mmseg_semi.models.segmentors.mean_teacher import MeanTeacherSegmentor
 
@@ -167,23 +168,23 @@ class Bench:
 
     def imas_passes(self) -> Iterator[list[torch.Tensor]]:
         student, teacher = self.model.student, self.model.teacher
-        with torch.no_grad(), evaluating(student):
+        with without_gradients(), evaluating(student):
             student._forward(self.weak)
-        with torch.no_grad():
+        with without_gradients():
             teacher._forward(self.weak)
         yield [student._forward(self.joint)]
 
     def esl_passes(self) -> Iterator[list[torch.Tensor]]:
-        with torch.no_grad():
+        with without_gradients():
             self._tapped(self.model.teacher)
         yield self._tapped(self.model.student)
 
     def des4_passes(self) -> Iterator[list[torch.Tensor]]:
         student, teacher, num = self.model.student, self.model.teacher, self.args.labeled
-        with torch.no_grad():
+        with without_gradients():
             stages = teacher.extract_feat(self.joint)
         labeled = teacher.decode_head([stage[:num] for stage in stages])
-        with torch.no_grad(), evaluating(teacher.decode_head):
+        with without_gradients(), evaluating(teacher.decode_head):
             teacher.decode_head([stage[num:] for stage in stages])
         yield [student._forward(self.joint), labeled]
 
@@ -206,7 +207,7 @@ class Bench:
         self._label(*students)
         yield [*outputs, known if self.args.no_cutmix else teacher._forward(self.weak)]
 
-    @torch.no_grad()
+    @without_gradients()
     def _label(self, *networks: torch.nn.Module) -> None:
         for network in networks:
             network._forward(self.weak)

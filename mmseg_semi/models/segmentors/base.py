@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from ..clock import Clock
 from ..features import map_features
+from ..gradients import no_stale_casts
 from ..heads import tapped, tapping
 from ..memory import OncePerStep
 from ..mixers import AdaptiveCutMix, build_mixer
@@ -184,15 +185,19 @@ class SemiSegmentor(BaseSegmentor):
         finally:
             self.semi_test_cfg['predict_on'] = before
 
+    @no_stale_casts()
     def extract_feat(self, inputs: Tensor) -> list[Tensor]:
         return self.predictor.extract_feat(inputs)
 
+    @no_stale_casts()
     def encode_decode(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
         return self.predictor.encode_decode(inputs, batch_img_metas)
 
+    @no_stale_casts()
     def predict(self, inputs: Tensor, data_samples: list | None = None) -> list:
         return self.predictor.predict(inputs, data_samples)
 
+    @no_stale_casts()
     def _forward(self, inputs: Tensor, data_samples: list | None = None) -> Tensor:
         return self.predictor._forward(inputs, data_samples)
 
@@ -263,6 +268,7 @@ class SemiSegmentor(BaseSegmentor):
         finally:
             handle.remove()
 
+    @no_stale_casts()
     def forward_network(
         self, network: nn.Module, images: Tensor, num_auxiliary: int = 0, tap: bool = False
     ) -> NetworkOutput:
@@ -272,6 +278,7 @@ class SemiSegmentor(BaseSegmentor):
         """
         return self.forward_heads(network, network.extract_feat(images), num_auxiliary, tap)
 
+    @no_stale_casts()
     def forward_heads(
         self, network: nn.Module, features: list[Tensor], num_auxiliary: int = 0, tap: bool = False
     ) -> NetworkOutput:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import torch
 from mmseg.registry import MODELS
 from torch import Tensor
 
 from ...functional.mixing import paste
 from ...functional.pseudo_label import confidence_and_label, confident_ratio, label_entropy
+from ..gradients import without_gradients
 from .base import check_choices, check_ranges
 from .mean_teacher_consistency import MeanTeacher, Targets
 
@@ -64,7 +64,7 @@ class CutMixSeg(MeanTeacher):
                 "'MeanTeacher', which mixes nothing."
             )
 
-    @torch.no_grad()
+    @without_gradients()
     def make_targets(self, inputs: dict[str, Tensor], data_samples: dict[str, list]) -> Targets:
         """Predict the weak images, mix the student's view, and weigh its pixels."""
         cfg = self.semi_train_cfg

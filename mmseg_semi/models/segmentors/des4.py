@@ -17,6 +17,7 @@ from ...functional.parts import masked_average_pool, resize_nearest
 from ...functional.pseudo_label import confidence_and_label, label_entropy
 from ...functional.sampling import RULES, STYLES, balanced_mask, pixel_weights
 from ..features import at_least_float, map_features
+from ..gradients import without_gradients
 from ..memory import PrototypeUpdate, mean_over_ranks
 from .base import (
     NetworkOutput,
@@ -182,7 +183,7 @@ class DeS4(MeanTeacherSegmentor):
         started = self.clock.step >= cfg['unlabeled_start']
         label = torch.cat([sample.gt_sem_seg.data for sample in data_samples['labeled']]).long()
 
-        with torch.no_grad():
+        with without_gradients():
             encoded = self.teacher.extract_feat(torch.cat([labeled, weak]) if started else labeled)
         first, second = (
             map_features(lambda one, part=part: one[part], encoded)
@@ -228,7 +229,7 @@ class DeS4(MeanTeacherSegmentor):
         classifier.start(means, counts > 0, self.semi_train_cfg['normalize'])
         return output._replace(logits=classifier(output.decoder))
 
-    @torch.no_grad()
+    @without_gradients()
     def make_targets(
         self, encoded: list[Tensor], weak: Tensor, data_samples: list
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
@@ -304,7 +305,7 @@ class DeS4(MeanTeacherSegmentor):
             **{f'zone{i}_ratio': share[i] for i in range(len(share)) if len(share) > 1},
         }
 
-    @torch.no_grad()
+    @without_gradients()
     def start_prototypes(self, images: Iterable[tuple[Tensor, Tensor]]) -> int:
         """Set the prototypes to the teacher's mean features of labelled images, this rank's share of all.
 

@@ -24,6 +24,7 @@ from ...functional.parts import masked_average_pool, resize_nearest
 from ...functional.pseudo_label import confidence_and_label, label_entropy
 from ...functional.soft_label import dominant_soft_label, soft_label_cross_entropy, top_soft_label
 from ..features import at_least_float
+from ..gradients import without_gradients
 from ..heads import conv_stack, install_tap
 from ..memory import PartMemoryBank, PartPrototypes
 from ..mixers import CutMixPlan
@@ -233,7 +234,7 @@ class ESL(MeanTeacherSegmentor):
             losses.update(self.contrast_loss(features, targets))
         return losses
 
-    @torch.no_grad()
+    @without_gradients()
     def encode(self, images: Tensor) -> Tensor:
         """The teacher encoder's features (N, D, h, w) of normalised images, by which parts are told."""
         return self.stage_of(self.teacher.extract_feat(images))
@@ -260,7 +261,7 @@ class ESL(MeanTeacherSegmentor):
             )
         return stage
 
-    @torch.no_grad()
+    @without_gradients()
     def make_targets(self, inputs: dict[str, Tensor], data_samples: dict[str, list]) -> Targets:
         """Label the weak images, tell and store their parts, cut and paste them (Eq. 3-8)."""
         cfg, weak = self.semi_train_cfg, inputs['weak']

@@ -9,6 +9,7 @@ from torch import Tensor
 from ...functional.losses import confident_cross_entropy
 from ...functional.mixing import paste
 from ...functional.pseudo_label import confidence_and_label, confident_ratio, label_entropy
+from ..gradients import without_gradients
 from .base import SemiSegmentor, check_choices, check_forwards, check_ranges, evaluating
 
 
@@ -94,7 +95,7 @@ class FixMatch(SemiSegmentor):
             plan = self.cutmix.sample(view.new_zeros(len(view)), tuple(view.shape[-2:]))
             view = paste(view, view[plan.partner], plan.boxes)
         if cfg['label_mode'] == 'eval':
-            with torch.no_grad(), evaluating(self.student):
+            with without_gradients(), evaluating(self.student):
                 weak_logits = self.forward_network(self.student, weak).logits
             first = []
         else:

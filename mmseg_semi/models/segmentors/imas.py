@@ -11,6 +11,7 @@ from torch import Tensor
 from ...functional.agreement import hardness, pixel_agreement
 from ...functional.losses import confident_cross_entropy
 from ...functional.pseudo_label import confidence_and_label, confident_ratio, label_entropy
+from ..gradients import without_gradients
 from ..mixers import build_mixer
 from .base import check_forwards, evaluating
 from .mean_teacher import MeanTeacherSegmentor
@@ -133,7 +134,7 @@ class IMAS(MeanTeacherSegmentor):
             **targets.diagnostics,
         }
 
-    @torch.no_grad()
+    @without_gradients()
     def make_targets(self, inputs: dict[str, Tensor], data_samples: dict[str, list]) -> Targets:
         """Label the weak view, measure its hardness and make the student's views (Eq. 4-9)."""
         cfg, weak = self.semi_train_cfg, inputs['weak']

@@ -14,6 +14,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from ...functional.losses import cross_entropy
 from ...functional.mixing import paste, sample_boxes
 from ...functional.pseudo_label import confidence_and_label
+from ..gradients import without_gradients
 from ..recompute import recomputed
 from .base import NetworkOutput, SemiSegmentor
 
@@ -202,7 +203,7 @@ class IndependentSegmentor(SemiSegmentor):
         valid = list(valid.chunk(self.unlabeled_batches))
         return Views(batches, valid, boxes, _cut_and_pasted(batches, boxes))
 
-    @torch.no_grad()
+    @without_gradients()
     def predict_batches(self, network: nn.Module, views: Views) -> list[Tensor]:
         """Small logits of the images to label, batch by batch, without gradients."""
         return [self.forward_network(network, batch).logits for batch in views.batches]

@@ -12,6 +12,7 @@ from ...functional.losses import squared_error
 from ...functional.parts import resize_nearest
 from ...functional.pseudo_label import label_entropy
 from ...functional.schedules import sigmoid_ramp_up
+from ..gradients import without_gradients
 from ..mixers import CutMixPlan
 from .base import check_choices, check_forwards, check_ranges
 from .mean_teacher import MeanTeacherSegmentor
@@ -130,7 +131,7 @@ class MeanTeacher(MeanTeacherSegmentor):
             align_corners=self.align_corners,
         )
 
-    @torch.no_grad()
+    @without_gradients()
     def make_targets(self, inputs: dict[str, Tensor], data_samples: dict[str, list]) -> Targets:
         """What the teacher says of the weak images, which the student sees as ``student_view``."""
         logits, valid = self.teach(inputs['weak'], data_samples['weak'])
@@ -141,7 +142,7 @@ class MeanTeacher(MeanTeacherSegmentor):
         view = inputs[self.semi_train_cfg['student_view']]
         return Targets(view, logits, valid, None, diagnostics)
 
-    @torch.no_grad()
+    @without_gradients()
     def teach(self, weak: Tensor, samples: list) -> tuple[Tensor, Tensor]:
         """The teacher's small logits (N, C, h, w) of the weak images, and what counts, bool (N, H, W)."""
         logits = self.forward_network(self.teacher, weak).logits

@@ -23,6 +23,7 @@ from ...functional.reliability import (
     unreliable_share,
 )
 from ..features import at_least_float
+from ..gradients import without_gradients
 from ..heads import conv_stack, install_tap
 from ..memory import NegativeMemoryBank
 from .base import NetworkOutput, merge_settings
@@ -239,7 +240,7 @@ class U2PL(MeanTeacherSegmentor):
             return start
         return unreliable_share(self.clock.step, self.clock.num_steps, start)
 
-    @torch.no_grad()
+    @without_gradients()
     def make_targets(self, inputs: dict[str, Tensor], data_samples: dict[str, list]) -> Targets:
         """Label the weak images, cut and paste them, and tell reliable pixels from the others (Eq. 5-6)."""
         cfg, weak = self.semi_train_cfg, inputs['weak']

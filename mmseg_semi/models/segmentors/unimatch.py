@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ...functional.perturbation import sample_channel_masks, scale_channels
 from ..features import channel_widths, map_features
+from ..gradients import without_gradients
 from .base import NetworkOutput, check_choices, evaluating
 from .two_views import TwoViewSegmentor
 
@@ -88,7 +89,7 @@ class UniMatch(TwoViewSegmentor):
         strong, plans = self.mix_views(inputs)
         weak_logits = None
         if cfg['label_mode'] == 'eval':
-            with torch.no_grad(), evaluating(self.student):
+            with without_gradients(), evaluating(self.student):
                 weak_logits = self.forward_network(self.student, weak).logits
         if cfg['joint_forward']:
             output, views, perturbed = self.forward_perturbed(labeled, *strong, weak)

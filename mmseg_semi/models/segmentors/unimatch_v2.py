@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ...functional.perturbation import sample_complementary_masks, scale_channels
 from ..features import channel_widths, map_features
+from ..gradients import without_gradients
 from .base import NetworkOutput, check_ranges
 from .mean_teacher import MeanTeacherSegmentor
 from .two_views import TwoViewSegmentor
@@ -65,7 +66,7 @@ class UniMatchV2(TwoViewSegmentor, MeanTeacherSegmentor):
         if not self.started:
             output, _ = self.forward_views(self.student, labeled)
             return self.weighted_labeled_loss(output, data_samples['labeled'])
-        with torch.no_grad():
+        with without_gradients():
             weak_logits = self.forward_network(self.teacher, inputs['weak']).logits
         labels = self.make_labels(weak_logits, data_samples['weak'])
         strong, plans = self.mix_views(inputs)
