@@ -81,7 +81,8 @@ def _shrink(node):
     """512 becomes 32 wherever a size of crops is set."""
     if isinstance(node, dict):
         for key, value in node.items():
-            if key in ('crop_size', 'stride') and isinstance(value, (list, tuple)):
+            crop = key in ('crop_size', 'stride') or (key == 'size' and node.get('type') == 'Pad')
+            if crop and isinstance(value, (list, tuple)):
                 node[key] = tuple(n * SIZE // 512 for n in value)
             elif key == 'scale' and isinstance(value, (list, tuple)):
                 node[key] = (2 * SIZE, SIZE)
@@ -158,8 +159,9 @@ def test_weights_of_classes_reach_the_loss(tmp_path):
     write_config(tmp_path, 'rare.py')
     cfg = Config.fromfile(tmp_path / 'rare.py')
     assert cfg.model.segmentor.decode_head.loss_decode.class_weight == [0.6, 1.4]
-    crop = cfg.train_dataloader.dataset.labeled.pipeline[-2]
+    crop, pad = cfg.train_dataloader.dataset.labeled.pipeline[-3:-1]
     assert (crop.type, crop.cat_max_ratio) == ('RandomCrop', 0.75)
+    assert pad == cfg.train_dataloader.dataset.unlabeled.pipeline[-2]
     assert 'cat_max_ratio' not in str(cfg.train_dataloader.dataset.unlabeled)
 
 

@@ -1,14 +1,13 @@
-# As the released code: Eq. 6 leaves out class 0 (background) and renormalises, and the intensity
-# operations have its ranges (factors from 0.1, posterize to 4-7 bits). Everything else is the
-# lead's.
-_base_ = './imas_deeplabv3plus_r101-d16_4xb8-80e_voc12-blender-cps-1323-513x513.py'
-model = dict(semi_train_cfg=dict(ignore_background=True))
-unlabeled_pipeline = [
-    *_base_.unlabeled_pipeline[:-1],
-    dict(
-        type='MultiBranch',
-        weak=[dict(type='PackUnlabeledInputs')],
-        strong=[dict(type='RandomIntensity', ranges='official'), dict(type='PackUnlabeledInputs')],
-    ),
-]
-train_dataloader = dict(dataset=dict(unlabeled=dict(pipeline=unlabeled_pipeline)))
+# iMAS, official reading.
+_base_ = './imas-official_deeplabv3plus_r101-d16_4xb8-80e_voc12-classic-1464-513x513.py'
+
+# 80 passes over 9259 unlabelled images, 16 a step; evaluated and saved after each pass.
+iters_per_epoch = 9259 // 16
+train_cfg = dict(max_iters=80 * iters_per_epoch, val_interval=iters_per_epoch)
+default_hooks = dict(checkpoint=dict(interval=iters_per_epoch))
+train_dataloader = dict(
+    dataset=dict(
+        labeled=dict(ann_file='splits/blender-cps/1323/labeled.txt'),
+        unlabeled=dict(ann_file='splits/blender-cps/1323/unlabeled.txt'),
+    )
+)

@@ -1,5 +1,5 @@
-# The blender lists that iMAS's repository holds are those of CPS (TorchSemiSeg); U2PL's are other
-# images.
+# iMAS, paper reading. The blender lists that iMAS's repository holds are those of CPS (TorchSemiSeg); U2PL's
+# are other images.
 _base_ = './imas_deeplabv3plus_r101-d16_4xb8-80e_voc12-classic-1464-513x513.py'
 
 # 80 passes over 9920 unlabelled images, 16 a step; evaluated and saved after each pass.

@@ -1,3 +1,4 @@
+# iMAS, paper reading.
 _base_ = './imas_deeplabv3plus_r101-d8_8xb4-80e_voc12-classic-1464-513x513.py'
 
 # 80 passes over 10216 unlabelled images, 16 a step; evaluated and saved after each pass.

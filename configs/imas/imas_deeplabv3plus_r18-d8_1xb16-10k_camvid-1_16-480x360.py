@@ -1,4 +1,4 @@
-# iMAS, CamVid 1/16 (23 labelled, 344 unlabelled), from scratch on one GPU, and the lead of the
+# iMAS, paper reading, CamVid 1/16 (23 labelled, 344 unlabelled), from scratch on one GPU, and the lead of the
 # other CamVid configs here. Another split of the same size: set ann_file of both children to
 # splits/1_16/seed1/... by --cfg-options.
 _base_ = [

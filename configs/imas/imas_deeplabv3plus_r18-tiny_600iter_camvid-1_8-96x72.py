@@ -1,3 +1,4 @@
+# iMAS, paper reading.
 _base_ = './imas_deeplabv3plus_r18-tiny_600iter_camvid-1_16-96x72.py'
 train_dataloader = dict(
     dataset=dict(

@@ -1,3 +1,4 @@
+# iMAS, paper reading.
 _base_ = './imas_deeplabv3plus_r50-d8_8xb4-240e_cityscapes-u2pl-372-769x769.py'
 
 # 240 passes over 2231 unlabelled images, 16 a step; evaluated and saved after every fourth.

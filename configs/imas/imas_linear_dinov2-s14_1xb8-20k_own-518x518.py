@@ -1,4 +1,4 @@
-# iMAS on images of your own, one GPU, DINOv2-S with a linear head: README, "Your own data",
+# iMAS, paper reading, on images of your own, one GPU, DINOv2-S with a linear head: README, "Your own data",
 # shows what to set on top of it.
 _base_ = [
     '../_base_/models/linear_dinov2-s14.py',

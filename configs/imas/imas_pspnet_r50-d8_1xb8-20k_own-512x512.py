@@ -1,4 +1,4 @@
-# iMAS on images of your own, one GPU, PSPNet with ResNet-50: README, "Your own data",
+# iMAS, paper reading, on images of your own, one GPU, PSPNet with ResNet-50: README, "Your own data",
 # shows what to set on top of it.
 _base_ = [
     '../_base_/models/pspnet_r50_own.py',

@@ -1,4 +1,4 @@
-# iMAS on images of your own, one GPU, SegFormer-B1: README, "Your own data",
+# iMAS, paper reading, on images of your own, one GPU, SegFormer-B1: README, "Your own data",
 # shows what to set on top of it.
 _base_ = [
     '../_base_/models/segformer_mit-b1.py',

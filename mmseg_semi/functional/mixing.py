@@ -30,8 +30,8 @@ def sample_boxes(
     Whether to mix at all is the caller's decision: no probability is applied here.
 
     - 'imas' (iMAS's code): sides int(v H) and int(v W) with one v ~ U(0.1, 0.9) for the whole batch;
-      per image a centre, uniform over the rows in [H/16, H) and the columns in [W/16, W); the box
-      reaches side // 2 to either side of the centre and is clipped to the image.
+      per image a center, whole numbers uniform over the rows in [H // 16, H) and the columns in
+      [W // 16, W); the box reaches side // 2 to either side of the center and is clipped to the image.
     - 'unimatch': an area ~ U(0.02, 0.4) H W; a ratio r ~ U(0.3, 1/0.3) and a corner, drawn again until
       the box of sides int(sqrt(area r)) and int(sqrt(area / r)) lies inside the image. An image so
       elongated that no box fits gets a clipped one.
@@ -208,7 +208,7 @@ def _imas_boxes(num: int, height: int, width: int, draw) -> Tensor:
     share = 0.1 + 0.8 * draw(1)
     reach_y, reach_x = (share * height).long() // 2, (share * width).long() // 2
     y, x = draw(2, num)
-    y, x = _integer(y, math.ceil(height / 16), height), _integer(x, math.ceil(width / 16), width)
+    y, x = _integer(y, height // 16, height), _integer(x, width // 16, width)
     corners = (x - reach_x).clamp(min=0), (y - reach_y).clamp(min=0)
     ends = (x + reach_x).clamp(max=width), (y + reach_y).clamp(max=height)
     return torch.stack(corners + ends, dim=-1)

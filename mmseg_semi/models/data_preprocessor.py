@@ -25,6 +25,9 @@ class MultiBranchDataPreprocessor(SegDataPreProcessor):
     ``seg_pad_val``, valid masks with False. A batch without branches (validation, test, supervised
     training) is the base class's business, unchanged.
 
+    Where a strong view changes colors, pad in the pipeline before ``MultiBranch``: in the papers' codes the
+    operations see the padding, on which autocontrast and equalize depend.
+
     Args:
         size: (height, width) that all images are padded to. None: see ``size_divisor``.
         size_divisor: pad the largest image of the batch to a multiple of this, the others to the same.

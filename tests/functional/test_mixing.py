@@ -81,6 +81,26 @@ def test_imas_boxes_share_one_side_per_batch_and_clip():
     # Large boxes are clipped more often, so the shares seen unclipped lean to the small ones.
 
 
+@pytest.mark.parametrize('size', [(50, 90), (513, 769), (15, 33)])
+def test_imas_centres_begin_at_whole_sixteenths(monkeypatch, size):
+    """Whole numbers of [H // 16, H) and [W // 16, W), not from the fractions' ceilings."""
+    height, width = size
+    # A share of 0.1 has the smallest boxes; the least draw is the first center, the largest the last.
+    for uniform, row, column in (
+        (0.0, height // 16, width // 16),
+        (1 - 1e-9, height - 1, width - 1),
+    ):
+        # The share of the batch comes first, then a row and a column of the image.
+        def given(shape, uniform=uniform, dtype=None, **_):
+            return torch.full(shape, uniform if shape == (2, 1) else 0.0, dtype=dtype)
+
+        monkeypatch.setattr(torch, 'rand', given)
+        ((x1, y1, x2, y2),) = mixing.sample_boxes(1, size, style='imas').tolist()
+        reach_y, reach_x = int(0.1 * height) // 2, int(0.1 * width) // 2
+        assert (y1, y2) == (max(row - reach_y, 0), min(row + reach_y, height))
+        assert (x1, x2) == (max(column - reach_x, 0), min(column + reach_x, width))
+
+
 def test_imas_centres_are_uniform():
     # Small boxes only: their centres can be read off, and cover [H/16, H).
     centres = []

@@ -4,6 +4,8 @@ dataset_type = 'CamVidDataset'
 data_root = 'data/camvid'
 # Transforms say (height, width) of a crop and (width, height) of a scale.
 crop_size = (360, 480)
+# Blue, green, red: the mean that the models' preprocessors subtract, in whole grey levels.
+mean_color = (104, 116, 124)
 scale = (480, 360)
 ratio_range = (0.5, 2.0)
 
@@ -11,6 +13,8 @@ geometry = [
     dict(type='RandomResize', scale=scale, ratio_range=ratio_range, keep_ratio=True),
     dict(type='RandomFlip', prob=0.5),
     dict(type='RandomCrop', crop_size=crop_size),
+    # Below scale 1 the crop is larger than the image: padded before strong views change it.
+    dict(type='Pad', size=crop_size[::-1], pad_val=dict(img=mean_color, seg=255)),
 ]
 train_pipeline = [
     dict(type='LoadImageFromFile'),

@@ -4,11 +4,15 @@
 #   ann_dir/{train,val}/NAME.png
 data_root = 'data/own'
 crop_size = (512, 512)
+# Blue, green, red: the mean that the models' preprocessors subtract, in whole grey levels.
+mean_color = (104, 116, 124)
 
 geometry = [
     dict(type='RandomResize', scale=(2048, 512), ratio_range=(0.5, 2.0), keep_ratio=True),
     dict(type='RandomFlip', prob=0.5),
     dict(type='RandomCrop', crop_size=crop_size),
+    # Where the crop is larger than the image: padded before strong views change it. Pad says (width, height).
+    dict(type='Pad', size=crop_size[::-1], pad_val=dict(img=mean_color, seg=255)),
 ]
 train_pipeline = [
     dict(type='LoadImageFromFile'),

@@ -7,6 +7,7 @@ geometry = [
     dict(type='RandomResize', scale=(2072, 518), ratio_range=(0.5, 2.0), keep_ratio=True),
     dict(type='RandomFlip', prob=0.5),
     dict(type='RandomCrop', crop_size=crop_size),
+    dict(_base_.geometry[-1], size=crop_size),  # a square
 ]
 train_pipeline = [*_base_.train_pipeline[:2], *geometry, *_base_.train_pipeline[-1:]]
 unlabeled_pipeline = [*_base_.unlabeled_pipeline[:2], *geometry, *_base_.unlabeled_pipeline[-1:]]

@@ -7,7 +7,7 @@ crop_size = (64, 64)
 geometry = [
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
     dict(type='RandomFlip', prob=0.5, direction='vertical'),
-    dict(type='RandomCrop', crop_size=crop_size),
+    dict(type='RandomCrop', crop_size=crop_size),  # as large as the images: nothing is padded
 ]
 train_pipeline = [dict(type='LoadShapes'), *geometry, dict(type='PackSegInputs')]
 test_pipeline = [dict(type='LoadShapes'), dict(type='PackSegInputs')]

@@ -2,14 +2,18 @@
 dataset_type = 'PascalVOCDataset'
 data_root = 'data/VOCdevkit/VOC2012'
 crop_size = (513, 513)
+# Blue, green, red: the mean that the models' preprocessors subtract, in whole grey levels.
+mean_color = (104, 116, 124)
 
-# Resize, flip, crop, in iMAS's order. With a square scale and keep_ratio the longer side becomes
+# Resize, flip, crop, pad, in iMAS's order. With a square scale and keep_ratio the longer side becomes
 # int(500 * r), r uniform in [0.5, 2): whole numbers from 250 to 999. Where the crop is larger than the
-# image, the preprocessor pads at the bottom and at the right to `size`: mean colour, label 255.
+# image, the mean color and label 255 fill it at the bottom and at the right. Strong views change the padded
+# crop, so that autocontrast and equalize see the padding.
 geometry = [
     dict(type='RandomResize', scale=(500, 500), ratio_range=(0.5, 2.0), keep_ratio=True),
     dict(type='RandomFlip', prob=0.5),
     dict(type='RandomCrop', crop_size=crop_size),
+    dict(type='Pad', size=crop_size[::-1], pad_val=dict(img=mean_color, seg=255)),
 ]
 train_pipeline = [
     dict(type='LoadImageFromFile'),

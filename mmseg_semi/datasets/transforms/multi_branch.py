@@ -11,7 +11,7 @@ from mmseg.registry import TRANSFORMS
 class MultiBranch(BaseTransform):
     """Run each branch's transforms on its own copy of the results, and return all of them.
 
-    Place it last, after the resize, crop and flip that all views share: whatever a branch does to
+    Place it last, after the resize, crop, flip and padding that all views share: whatever a branch does to
     its copy is invisible to the others. Each branch ends in ``PackUnlabeledInputs``::
 
         dict(type='MultiBranch',

@@ -23,7 +23,6 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from ..clock import Clock
-from ..features import map_features
 from ..gradients import no_stale_casts
 from ..heads import tapped, tapping
 from ..memory import OncePerStep
@@ -35,7 +34,7 @@ class NetworkOutput(NamedTuple):
 
     Attributes:
         logits (Tensor): (N, C, h, w), as the decode head returns them.
-        auxiliary (list[Tensor]): (M, C, h', w') for each auxiliary head, only for the images it was asked for.
+        auxiliary (list[Tensor]): (M, C, h', w') of each auxiliary head, for the labeled images alone.
         encoder (list[Tensor]): Stages of the encoder (N, D', h', w'), where the head was tapped.
         decoder (Tensor, optional): (N, D, h, w), the features before the classifier, likewise.
     """
@@ -272,7 +271,11 @@ class SemiSegmentor(BaseSegmentor):
     def forward_network(
         self, network: nn.Module, images: Tensor, num_auxiliary: int = 0, tap: bool = False
     ) -> NetworkOutput:
-        """Run one network; auxiliary heads see the first ``num_auxiliary`` images only.
+        """Run one network.
+
+        Auxiliary heads see all images, so that their batch normalization has the statistics of the joint batch
+        (as in iMAS's and U2PL's code), and return the logits of the first ``num_auxiliary``, the labeled ones;
+        with 0 they do not run.
 
         ``tap=True`` also returns the features of the encoder and of the decoder, whose tap must be installed.
         """
@@ -297,8 +300,8 @@ class SemiSegmentor(BaseSegmentor):
             )
         auxiliary = []
         if num_auxiliary and network.with_auxiliary_head:
-            first = map_features(lambda one: one[:num_auxiliary], features)
-            auxiliary = [head.forward(first) for head in _auxiliary_heads(network)]
+            heads = _auxiliary_heads(network)
+            auxiliary = [head.forward(features)[:num_auxiliary] for head in heads]
         return NetworkOutput(logits, auxiliary, list(features) if tap else [], decoder)
 
     def forward_views(

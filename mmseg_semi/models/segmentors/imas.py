@@ -59,15 +59,17 @@ class IMAS(MeanTeacherSegmentor):
       configs do; the paper sums over all classes.
     - ``ignore_padding`` (bool, True): Padding is neither labelled nor counted in the hardness; the
       divisors of Eq. 10 stay. The official code learns from padding.
-    - ``untriggered`` ('official' | 'literal'): Without CutMix the loss is the intensity term alone, or
-      Eq. 10 to the letter, where the weak view takes the place of the mixed one.
+    - ``untriggered`` ('official' | 'literal'): Where CutMix is not triggered the loss is the intensity term
+      alone, or Eq. 10 to the letter, where the weak view takes the place of the mixed one.
     - ``joint_forward`` (bool, True): One forward of the student for labelled images and views, so that
       batch normalisation sees all; False: one each.
     - ``weak_in_joint_forward`` (bool, False): Also pass the weak view, for the statistics of batch
       normalisation only, as the official code does.
     - ``adaptive_loss`` (bool, True): Weigh each image by 1 - hardness.
-    - ``intensity`` (dict | None): Config of the intensity mixing; None trains on the weak view instead.
-    - ``cutmix`` (dict | None): Config of the CutMix; None leaves its term out.
+    - ``intensity`` (dict | None): Config of the intensity mixing. None is the ablation's "adaptive CutMix
+      only": the CutMix term alone with weight 1, the weak view's where CutMix is not triggered.
+    - ``cutmix`` (dict | None): Config of the CutMix. None is "adaptive intensity only": the intensity term
+      alone with weight 1. With both None the weak view's term is left.
 
     Args: see :class:`~mmseg_semi.models.SemiSegmentor`.
     """
@@ -168,32 +170,31 @@ class IMAS(MeanTeacherSegmentor):
         if valid is not None:
             label = label.masked_fill(~valid, 255)
 
-        strong = weak
+        one = gamma.new_ones(())
+        terms = []  # view, label, confidence, weight
         if self.intensity is not None:
             mixed = self.intensity({'strong': inputs['strong'], 'weak': weak, 'hardness': gamma})
-            strong = mixed['strong']
-        views, labels, confidences = [strong], [label], [confidence]
-        weights = [torch.ones_like(gamma.mean())]
+            terms.append((mixed['strong'], label, confidence, one))
         if self.cutmix is not None:
             mixed = self.cutmix(
                 {'img': weak, 'label': label, 'confidence': confidence, 'hardness': gamma}
             )
-            views.append(mixed['img'])
-            labels.append(mixed['label'])
-            confidences.append(mixed['confidence'])
-            triggered = mixed['triggered'].to(gamma.dtype)
             # An untriggered batch has empty boxes: its mixed view is the weak one.
-            share = 0.5 * (
-                triggered if cfg['untriggered'] == 'official' else torch.ones_like(triggered)
-            )
+            terms.append((mixed['img'], mixed['label'], mixed['confidence'], one))
+            diagnostics['cutmix_rate'] = mixed['triggered'].to(gamma.dtype)
+        if not terms:
+            terms.append((weak, label, confidence, one))
+        views, labels, confidences, weights = map(list, zip(*terms, strict=True))
+        if len(terms) == 2:
+            official = cfg['untriggered'] == 'official'
+            share = 0.5 * (diagnostics['cutmix_rate'] if official else one)
             weights = [1 - share, share]
-            diagnostics['cutmix_rate'] = triggered
         if cfg['weak_in_joint_forward']:
             views.insert(0, weak)
         return Targets(gamma, views, labels, confidences, weights, diagnostics)
 
     def unlabeled_loss(self, logits: list[Tensor], targets: Targets) -> Tensor:
-        """Eq. 10, weighted: mean over images of (1 - hardness) times the mean of the views' terms."""
+        """Eq. 10, weighted: mean over images of (1 - hardness) times the weighted sum of the views' terms."""
         cfg = self.semi_train_cfg
         terms = [
             weight

@@ -287,6 +287,65 @@ def test_ablation_switches():
     assert torch.equal(fixed.make_targets(**batch).views[0], batch['inputs']['strong'])
 
 
+def padded_batch(model):
+    """A batch whose images have padding of different sizes."""
+    batch = batch_of(model)
+    for index in range(3):
+        valid = torch.ones(32, 32, dtype=torch.bool)
+        valid[:, 30 - 4 * index :] = False
+        for branch in ('weak', 'strong'):
+            batch['data_samples'][branch][index] = unlabeled_sample(valid)
+    return batch
+
+
+@pytest.mark.parametrize('triggered', [True, False])
+@pytest.mark.parametrize('untriggered', ['official', 'literal'])
+@pytest.mark.parametrize('weak_in_joint_forward', [False, True])
+def test_adaptive_cutmix_alone_is_its_term_with_weight_1(
+    triggered, untriggered, weak_in_joint_forward
+):
+    """Where CutMix is not triggered, the weak view's term; no un-augmented term beside it."""
+    tau, settings = 0.28, {'untriggered': untriggered, 'ignore_padding': False}
+    model = build(tau=tau, intensity=None, weak_in_joint_forward=weak_in_joint_forward, **settings)
+    model.cutmix = FixedCutMix()
+    boxes = torch.tensor([[4, 2, 20, 25], [0, 0, 9, 9], [10, 10, 30, 12]]) * triggered
+    model.cutmix.plan = CutMixPlan(torch.tensor([2, 1, 0]), boxes, torch.tensor(triggered))
+    batch = padded_batch(model)
+    weak = batch['inputs']['weak']
+    gamma, label, conf = reference_hardness(model, weak, tau, False)
+    view, view_label, view_conf = weak.clone(), label.copy(), conf.copy()
+    for i, (x1, y1, x2, y2) in enumerate(boxes.tolist()):
+        for maps, source in ((view_label, label), (view_conf, conf)):
+            maps[i, y1:y2, x1:x2] = source[2 - i, y1:y2, x1:x2]
+        view[i, :, y1:y2, x1:x2] = weak[2 - i, :, y1:y2, x1:x2]
+    with torch.no_grad():
+        term = reference_term(model.student._forward(view), view_label, view_conf, tau)
+    losses = model.loss(**batch)
+    expected = 3.0 * ((1 - torch.tensor(gamma)) * term).mean()
+    assert expected > 0.01
+    torch.testing.assert_close(losses['loss_unlabeled'].double(), expected, rtol=1e-4, atol=1e-6)
+    assert losses['cutmix_rate'] == triggered
+    assert len(model.make_targets(**batch).views) == 1 + weak_in_joint_forward
+
+
+@pytest.mark.parametrize('untriggered', ['official', 'literal'])
+def test_adaptive_intensity_alone_is_its_term_with_weight_1(untriggered):
+    tau = 0.28
+    model = build(tau=tau, cutmix=None, untriggered=untriggered, ignore_padding=False)
+    batch = padded_batch(model)
+    weak, strong = batch['inputs']['weak'], batch['inputs']['strong']
+    gamma, label, conf = reference_hardness(model, weak, tau, False)
+    weight = torch.tensor(gamma, dtype=torch.float32)[:, None, None, None]
+    with torch.no_grad():
+        logits = model.student._forward((1 - weight) * strong + weight * weak)
+    term = reference_term(logits, label, conf, tau)
+    losses = model.loss(**batch)
+    expected = 3.0 * ((1 - torch.tensor(gamma)) * term).mean()
+    assert expected > 0.01
+    torch.testing.assert_close(losses['loss_unlabeled'].double(), expected, rtol=1e-4, atol=1e-6)
+    assert 'cutmix_rate' not in losses
+
+
 def test_bfloat16_autocast_keeps_the_targets_in_float32():
     model = build()
     batch = batch_of(model)
