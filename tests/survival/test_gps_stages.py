@@ -64,6 +64,7 @@ def test_teacher_is_trained_on_labelled_images_and_handed_on(whole):
     assert f'Trained: {before}, joint 14 steps (28 labelled and 28 unlabelled images)' in output
     (log,) = (whole / 'work/joint').glob('*/*.log')
     assert f'Trainings before this one: {before}.' in log.read_text()
+    assert f'teacher/{LAST}, after 14 iterations of a training of its own.' in log.read_text()
     teacher, joint = weights(whole, 'teacher'), weights(whole, 'joint')
     assert not any(key.startswith(('student', 'teacher')) for key in teacher)
     parameters = [key for key in teacher if 'running' not in key and 'num_batches' not in key]

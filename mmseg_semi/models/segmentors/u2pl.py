@@ -99,8 +99,8 @@ class U2PL(MeanTeacherSegmentor):
     - ``unlabeled_start`` (int, 0): Iterations of labelled training before all else enters. The authors have an
       epoch on Pascal VOC and none on Cityscapes.
     - ``unreliable_share`` (float, 0.2): alpha_0.
-    - ``ignore_padding`` (bool, False): Padding of unlabelled images is neither learnt nor counted; the official code
-      learns from it.
+    - ``ignore_padding`` (bool, False): Padding of unlabelled images is neither learnt nor counted; the official
+      code learns from it.
     - ``cutmix`` (dict | None): The CutMix of unlabelled images; None trains on the weak view.
     - ``representation`` (dict): ``num_convs`` 2, ``channels`` 256, ``out_channels`` 256, ``dropout_ratio`` 0.1:
       of the 3x3 Conv-BN-ReLU-dropout blocks, and of the 1x1 convolution behind them.

@@ -1,13 +1,15 @@
 """What each training of a staged method begins with, and what it says of the others."""
 
 import itertools
+from unittest import mock
 
 import pytest
 import torch
+from mmengine.logging import MMLogger
 from tiny import build_plain
 from tiny_run import build_runner, tiny_config, tiny_stages_config
 
-from mmseg_semi.engine.runner.stages import TrainStage, build_stages, stage_seed
+from mmseg_semi.engine.runner.stages import TrainStage, build_stages, stage_seed, told
 
 #: The trainings of each method in stages.
 TRAININGS = {
@@ -108,3 +110,19 @@ def test_a_seed_in_the_stages_own_config_stays(tmp_path):
     assert stages['teacher'].config().randomness.seed == stage_seed(3, 'teacher')
     drawn = trainings(tmp_path, 'st', randomness={'seed': None})
     assert drawn['student'].config().randomness.seed is None
+
+
+def test_steps_and_images_of_a_training_are_kept_and_told(tmp_path):
+    """6 iterations of 2 labelled images in steps of 4: the rest of an accumulation is a step, too."""
+    stages = trainings(
+        tmp_path,
+        'gps',
+        train_cfg={'max_iters': 6, 'val_interval': 100},
+        optim_wrapper__accumulative_counts=4,
+    )
+    teacher = stages['teacher']
+    assert teacher.trained() == {}
+    with mock.patch('mmengine.runner.runner.collect_env', dict):
+        teacher.run(MMLogger.get_instance('stages'))
+    assert teacher.trained() == {'steps': 2, 'labeled': 12, 'unlabeled': 0}
+    assert told([teacher]) == 'teacher 2 steps (12 labelled and 0 unlabelled images)'
