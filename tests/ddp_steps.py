@@ -66,7 +66,10 @@ def train_method(
     device: str = 'cpu',
     **network,
 ) -> dict:
-    """Train a method for some iterations and return its weights and the iterations' logs."""
+    """Train a method for some iterations and return its weights and the iterations' logs.
+
+    In float64, but for scaled losses, so that no hard label hangs on the order in which ranks sum.
+    """
     torch.manual_seed(0)
     model = MODELS.build(
         {
@@ -79,6 +82,8 @@ def train_method(
     if hasattr(model, 'class_counts'):
         # As many pixels of each class: all of a batch are drawn, whichever rank has them.
         model.class_counts.fill_(1)
+    if wrapper_type != 'ScaledOptimWrapper':
+        model.double()
     model.to(device)
     wrapped = world_size > 1 or torch.distributed.is_initialized()
     if wrapped:

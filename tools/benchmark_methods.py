@@ -3,9 +3,11 @@
 Methods are named as in configs/ (`imas`, `mean-teacher`, with --dataset, --partition, --network ...), or by
 config files. Before anything runs, the configs are compared: split, validation set, metric and length must be
 equal; what else differs (labelled images per step, crop, network, augmentation, optimizer) is said in the
-table. On drawn shapes a seed also draws the images. Every run is an ordinary `tools/train.py` in a process of
-its own, or several (--nproc). Killed, the same command goes on: finished runs are kept, others resumed. A run
-that fails is reported, the others go on, and the exit code is 1.
+table. The length is that of the training that makes the result: what a method trains beforehand (GPS's teacher,
+the earlier trainings of ST and ST++) counts as a difference, and the table names the iterations and images of
+each training. On drawn shapes a seed also draws the images. Every run is an ordinary `tools/train.py` in a
+process of its own, or several (--nproc). Killed, the same command goes on: finished runs are kept, others
+resumed. A run that fails is reported, the others go on, and the exit code is 1.
 
 Writes WORK_DIR/results.md, .csv and .png, and for each run WORK_DIR/METHOD_seedN.py (its config), .txt (its
 output), .json (its settings and state) and its folder.

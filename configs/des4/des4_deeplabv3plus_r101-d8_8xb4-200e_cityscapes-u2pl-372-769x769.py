@@ -25,7 +25,6 @@ model = dict(
         prototype_decay=0.99,
         num_zones=5,
         alpha=0.1,
-        ignore_padding=False,  # all pixels have a pseudo-label
     ),
     semi_test_cfg=dict(predict_on='teacher'),
 )

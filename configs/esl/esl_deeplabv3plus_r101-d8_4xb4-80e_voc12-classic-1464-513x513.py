@@ -26,7 +26,6 @@ model = dict(
         temperature=0.5,
         anchor_threshold=0.95,
         prototype_decay=0.99,
-        ignore_padding=False,  # all pixels have a soft label
     ),
     semi_test_cfg=dict(predict_on='teacher'),
 )

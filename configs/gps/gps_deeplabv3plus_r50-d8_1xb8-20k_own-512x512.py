@@ -15,7 +15,7 @@ model = dict(
     ),
     # Without dropout, since networks label in train mode.
     segmentor=dict(_base_.model, decode_head=dict(_base_.model.decode_head, dropout_ratio=0)),
-    semi_train_cfg=dict(cutmix='in_batch', alpha=0.5, beta=1.5, gamma=0.5),
+    semi_train_cfg=dict(cutmix='in_batch', alpha=0.5, beta=1.5, gamma=0.5, ignore_padding=True),
     semi_test_cfg=dict(predict_on='student1'),
 )
 # The teacher stays at the rate with which its own training ended.

@@ -16,6 +16,7 @@ model = dict(
     semi_train_cfg=dict(
         # Two classes have no third rank; with more of them 3 is the paper's.
         low_rank=1,
+        ignore_padding=True,
     ),
     semi_test_cfg=dict(predict_on='teacher'),
 )

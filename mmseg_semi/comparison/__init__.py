@@ -11,7 +11,7 @@ from .configs import (
 )
 from .fairness import DECISIVE, common_reference, differences, facts, iterations_of
 from .report import Row, Run, csv_text, markdown, rows
-from .results import Cost, Score, read_cost, read_scores
+from .results import Cost, Score, TrainingCost, read_cost, read_scores
 
 __all__ = [
     'DECISIVE',
@@ -19,6 +19,7 @@ __all__ = [
     'Row',
     'Run',
     'Score',
+    'TrainingCost',
     'check_schedule',
     'common_reference',
     'csv_text',

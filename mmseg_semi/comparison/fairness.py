@@ -10,6 +10,7 @@ from mmengine.config import Config
 
 from ..datasets.children import build_child
 from ..engine.runner.staged_runner import first_difference
+from ..engine.runner.stages import REFERENCE
 from .configs import trainings_of
 
 IMAGES = ('labelled images', 'unlabelled images', 'validation images')
@@ -17,6 +18,7 @@ IMAGES = ('labelled images', 'unlabelled images', 'validation images')
 DECISIVE = ('iterations', *IMAGES, 'metric', 'validation pipeline', 'test_cfg')
 #: What differs here belongs to the table.
 TELLING = (
+    'trainings beforehand',
     'labelled images per step',
     'unlabelled images per step',
     'crop',
@@ -57,7 +59,7 @@ def facts(cfg: Config) -> dict[str, Any]:
         FileNotFoundError: a list or folder of the data is missing.
         ValueError: a dataset has no image, or the training counts epochs.
     """
-    last = list(trainings_of(cfg).values())[-1]
+    *earlier, (_, last) = trainings_of(cfg).items()
     labeled, unlabeled = children(last)
     network = _plain(last.model.get('segmentor', last.model))
     network.pop('data_preprocessor', None)
@@ -78,6 +80,7 @@ def facts(cfg: Config) -> dict[str, Any]:
         'metric': _plain(last.val_evaluator),
         'validation pipeline': pipeline_of(last.val_dataloader.dataset),
         'test_cfg': test_cfg,
+        'trainings beforehand': _beforehand(last, earlier),
         'labelled images per step': round(per_step, 2),
         'unlabelled images per step': unlabeled_paths and round(others_per_step, 2),
         'crop': [_pair(t['crop_size']) for t in pipeline if t['type'] == 'RandomCrop'],
@@ -85,7 +88,9 @@ def facts(cfg: Config) -> dict[str, Any]:
         'augmentation of labelled images': pipeline,
         'geometry of unlabelled images': geometry,
         'photometry of unlabelled images': photometry,
-        'optimizer': {key: wrapper.get(key) for key in ('optimizer', 'paramwise_cfg')},
+        'optimizer': {
+            key: wrapper.get(key) for key in ('optimizer', 'paramwise_cfg', 'accumulative_counts')
+        },
         'learning rate': _plain(last.param_scheduler),
     }
 
@@ -204,6 +209,18 @@ def images_per_step(training: Config, num_labeled: int, num_pseudo: int) -> tupl
     labeled = num_labeled * max(1, -(-num_pseudo // num_labeled))
     share = labeled / (labeled + num_pseudo)
     return loader.batch_size * share, loader.batch_size * (1 - share)
+
+
+def _beforehand(last: Config, earlier: list[tuple[str, Config]]) -> str:
+    """Iterations and images of what a method trains before the training that makes the result."""
+    told = [
+        f'{name} {iterations_of(training)} iterations of {training.train_dataloader.batch_size} images'
+        for name, training in earlier
+    ]
+    start = (last.model.get('semi_train_cfg') or {}).get('teacher_checkpoint')
+    if start and not start.startswith(REFERENCE):
+        told.append(f'teacher of {start}')
+    return ' and '.join(told) or 'none'
 
 
 def _unlabeled_steps(training: Config, labeled: set[str]) -> tuple[list | None, dict | None]:

@@ -179,9 +179,6 @@ def _line(row: Row, runs: Sequence[Run], baseline: str | None, different: dict[s
     seeds = sum(run.method == row.method for run in runs)
     name = row.name if len(costs) == seeds else f'{row.name} ({len(costs)} of {seeds} seeds)'
     cost = costs[0]
-    length = str(cost.iterations)
-    if cost.trainings > 1:
-        length += f' ({cost.total_iterations} in {cost.trainings} trainings)'
     gain = []
     if baseline:
         gain = ['-' if row.gain is None else f'{row.gain.mean:+.2f}']
@@ -192,12 +189,19 @@ def _line(row: Row, runs: Sequence[Run], baseline: str | None, different: dict[s
         *gain,
         f'{statistics.median(c.seconds_per_iteration for c in costs):.3f}',
         f'{max(c.peak_memory_mib for c in costs):.0f}',
-        length,
-        str(cost.labeled_seen),
-        str(cost.unlabeled_seen),
+        _of_each(cost, 'iterations'),
+        _of_each(cost, 'labeled_seen'),
+        _of_each(cost, 'unlabeled_seen'),
         ', '.join(different) or '-',
     ]
     return '| ' + ' | '.join(cells) + ' |'
+
+
+def _of_each(cost: Cost, name: str) -> str:
+    """A number of a method; of one that trains several times that of each training, the result's last."""
+    if len(cost.trainings) == 1:
+        return str(getattr(cost, name))
+    return ' + '.join(f'{one.stage} {getattr(one, name)}' for one in cost.trainings)
 
 
 def _notes(
@@ -225,10 +229,17 @@ def _notes(
         notes.append(
             f'Up to {shared} runs shared the machine, so their times are longer than those of a run alone.'
         )
-    if any(cost.trainings > 1 for cost in costs):
+    several = {run.method: run.cost for run in runs if run.cost and len(run.cost.trainings) > 1}
+    if several:
         notes.append(
-            'Of a method that trains several times, scores and time are of the last training; images seen and '
-            'memory of all, without the labelling in between.'
+            'Equal iterations are those of the training that makes the result. Of a method that trains several '
+            'times, scores and time are of that one, memory is of all, and iterations and images seen are told '
+            'apart by training, without the labelling in between.'
+        )
+    for method, cost in several.items():
+        notes.append(
+            f'{method} trains for {cost.total_iterations} iterations in all: '
+            f'{", ".join(map(str, cost.trainings))}.'
         )
     for method, different in differences.items():
         if different:
@@ -276,6 +287,8 @@ def csv_text(runs: Sequence[Run], baseline: str | None, metric: str) -> str:
             error=run.error,
             **(run.cost._asdict() if run.cost else {}),
         )
+        if run.cost:
+            common['trainings'] = '; '.join(map(str, run.cost.trainings))
         if not run.scores:
             writer.writerow(common)
         for network, score in run.scores.items():

@@ -25,6 +25,24 @@ class Score(NamedTuple):
     best_iteration: int
 
 
+class TrainingCost(NamedTuple):
+    """Length of one training of a method, and what it saw over all processes, with repetitions.
+
+    Attributes:
+        stage (str): Its name; '' for a method that trains once.
+        iterations, labeled_seen, unlabeled_seen (int): See :class:`Cost`.
+    """
+
+    stage: str
+    iterations: int
+    labeled_seen: int
+    unlabeled_seen: int
+
+    def __str__(self) -> str:
+        seen = f'{self.labeled_seen} labelled and {self.unlabeled_seen} unlabelled images'
+        return f'{self.stage} {self.iterations} iterations ({seen})'.strip()
+
+
 class Cost(NamedTuple):
     """What a run took; of a method in stages time is the last training's, everything else all trainings'.
 
@@ -35,7 +53,7 @@ class Cost(NamedTuple):
         device (str): Name of the GPU, or CPU.
         iterations (int): Of the training that makes the result.
         total_iterations (int): Of all trainings.
-        trainings (int): Their number.
+        trainings (tuple[TrainingCost, ...]): Each of them, the one that makes the result last.
         labeled_seen, unlabeled_seen (int): Images over all trainings and processes, with repetitions; labelled
             images of self-training as expected from the make-up of its list.
     """
@@ -46,7 +64,7 @@ class Cost(NamedTuple):
     device: str
     iterations: int
     total_iterations: int
-    trainings: int
+    trainings: tuple[TrainingCost, ...]
     labeled_seen: int
     unlabeled_seen: int
 
@@ -97,26 +115,26 @@ def read_cost(cfg: Config, processes: int) -> Cost:
     """
     trainings = trainings_of(cfg)
     costs = {name: _costs(Path(cfg.work_dir, name)) for name in trainings}
-    labeled_seen = unlabeled_seen = 0.0
+    each = []
     for name, training in trainings.items():
         labeled, _ = children(training)
-        labeled_per_step, unlabeled_per_step = images_per_step(
+        per_step = images_per_step(
             training, len(images_of('labeled', labeled)), _num_pseudo_labels(cfg, name)
         )
-        labeled_seen += labeled_per_step * iterations_of(training) * processes
-        unlabeled_seen += unlabeled_per_step * iterations_of(training) * processes
+        iterations = iterations_of(training)
+        seen = (round(images * iterations * processes) for images in per_step)
+        each.append(TrainingCost(name, iterations, *seen))
     *_, last = trainings
-    lengths = [iterations_of(training) for training in trainings.values()]
     return Cost(
         seconds_per_iteration=costs[last]['seconds_per_iteration'],
         peak_memory_mib=max(cost['peak_memory_mib'] for cost in costs.values()),
         memory_kind=costs[last]['memory_kind'],
         device=costs[last]['device'],
-        iterations=lengths[-1],
-        total_iterations=sum(lengths),
-        trainings=len(lengths),
-        labeled_seen=round(labeled_seen),
-        unlabeled_seen=round(unlabeled_seen),
+        iterations=each[-1].iterations,
+        total_iterations=sum(one.iterations for one in each),
+        trainings=tuple(each),
+        labeled_seen=sum(one.labeled_seen for one in each),
+        unlabeled_seen=sum(one.unlabeled_seen for one in each),
     )
 
 

@@ -77,6 +77,39 @@ def test_views_and_evaluation_are_told():
     assert {'validation pipeline', 'test_cfg'} <= set(DECISIVE)
 
 
+def test_trainings_beforehand_are_told():
+    gps = tiny_config('work', 'GPS')
+    gps.stages = {
+        'teacher': {'type': 'SupervisedStage', 'cfg': {'train_cfg': {'max_iters': 6}}},
+        'joint': {'type': 'TrainStage'},
+    }
+    ready = tiny_config('work', 'GPS', model__semi_train_cfg__teacher_checkpoint='made.pth')
+    told = {
+        'none': tiny_config('work', None),
+        'teacher 6 iterations of 2 images': gps,
+        'teacher of made.pth': ready,
+        'teacher 14 iterations of 4 images': tiny_stages_config('work', 'st'),
+        'teacher 14 iterations of 4 images and student 14 iterations of 4 images': tiny_stages_config(
+            'work', 'stpp'
+        ),
+    }
+    reference = facts(tiny_config('work'))
+    for sentence, cfg in told.items():
+        found = facts(cfg)
+        assert found['trainings beforehand'] == sentence
+        says = differences(found, reference).get('trainings beforehand')
+        assert says == (None if sentence == 'none' else f'{sentence}, not none')
+        # The length that all have in common is that of the training that makes the result.
+        assert found['iterations'] == 14
+
+
+def test_accumulation_is_told():
+    changed = facts(tiny_config('work', optim_wrapper__accumulative_counts=4))
+    assert differences(changed, facts(tiny_config('work'))) == {
+        'optimizer': 'accumulative_counts: 4, not nothing'
+    }
+
+
 def test_views_of_self_training_have_one_name():
     found = facts(tiny_stages_config('work', 'st'))['photometry of unlabelled images']
     assert [step['type'] for step in found['all views']] == [

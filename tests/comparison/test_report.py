@@ -5,7 +5,7 @@ import io
 
 import pytest
 
-from mmseg_semi.comparison import Cost, Run, Score, csv_text, markdown, rows
+from mmseg_semi.comparison import Cost, Run, Score, TrainingCost, csv_text, markdown, rows
 
 
 def cost(seconds=0.5, memory=800.0, **changes):
@@ -16,7 +16,7 @@ def cost(seconds=0.5, memory=800.0, **changes):
         device='CPU',
         iterations=600,
         total_iterations=600,
-        trainings=1,
+        trainings=(TrainingCost('', 600, 4800, 0),),
         labeled_seen=4800,
         unlabeled_seen=0,
     )
@@ -29,9 +29,12 @@ def run(method, seed, scores, **changes):
     return Run(method=method, seed=seed, scores=scores, **{**given, **changes})
 
 
+TWICE = (TrainingCost('teacher', 600, 4800, 0), TrainingCost('student', 600, 2500, 2300))
 RUNS = [
     run('suponly', 0, {'': (50.0, 51.0, 300)}),
-    run('st', 0, {'': (52.0, 52.0, 600)}, cost=cost(trainings=2, total_iterations=1200), jobs=2),
+    run(
+        'st', 0, {'': (52.0, 52.0, 600)}, cost=cost(trainings=TWICE, total_iterations=1200), jobs=2
+    ),
     run('imas', 0, {'student': (54.0, 56.0, 450), 'teacher': (53.0, 57.0, 150)}),
     run('suponly', 1, {'': (60.0, 60.0, 600)}, cost=cost(0.7, 900.0)),
     run('st', 1, {}, cost=None, error='exit code 1: ValueError: no | way'),
@@ -62,12 +65,17 @@ def test_table_says_what_is_missing():
         == '| suponly | 55.00 ± 7.07 | 55.50 ± 6.36 | +0.00 | 0.600 | 900 | 600 | 4800 | 0 | - |'
     )
     assert lines[3] == (
-        '| st (1 of 2 seeds) | 52.00 | 52.00 | +2.00 | 0.500 | 800 | 600 (1200 in 2 trainings) | 4800 | 0 '
-        '| crop |'
+        '| st (1 of 2 seeds) | 52.00 | 52.00 | +2.00 | 0.500 | 800 | teacher 600 + student 600 '
+        '| teacher 4800 + student 2500 | teacher 0 + student 2300 | crop |'
     )
     assert lines[6].startswith('| esl | failed and not run |')
     assert len({line.count('|') for line in lines[:7]}) == 1
     notes = '\n'.join(lines[7:])
+    assert (
+        '- st trains for 1200 iterations in all: teacher 600 iterations (4800 labelled and 0 unlabelled '
+        'images), student 600 iterations (2500 labelled and 2300 unlabelled images).'
+    ) in notes
+    assert 'imas trains' not in notes
     assert '- st differs in crop: 3, not 4.' in notes
     assert 'imas differs' not in notes
     assert 'Up to 2 runs shared the machine' in notes
@@ -105,6 +113,11 @@ def test_csv_has_a_line_for_every_run_and_network():
     )
     assert teacher['gain_last'] == '3.0'
     assert teacher['memory_kind'] == 'resident'
+    assert [line['trainings'] for line in lines if line['method'] == 'st'] == [
+        'teacher 600 iterations (4800 labelled and 0 unlabelled images); '
+        'student 600 iterations (2500 labelled and 2300 unlabelled images)',
+        '',
+    ]
     states = [line['status'] for line in lines if line['method'] in ('st', 'esl')]
     assert states == ['finished', 'failed', 'not run', 'failed']
     assert [line['jobs'] for line in lines if line['method'] == 'st'] == ['2', '1']

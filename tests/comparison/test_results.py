@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from tiny_run import tiny_config
+from tiny_run import tiny_config, tiny_stages_config
 
 from mmseg_semi.comparison import read_cost, read_scores
 
@@ -59,5 +59,29 @@ def test_images_seen_follow_batch_length_and_processes(tmp_path):
     (tmp_path / 'costs.json').write_text(json.dumps(costs))
     cost = read_cost(cfg, 2)
     assert (cost.labeled_seen, cost.unlabeled_seen) == (3 * 14 * 2, 14 * 2)
-    assert (cost.iterations, cost.total_iterations, cost.trainings) == (14, 14, 1)
+    assert (cost.iterations, cost.total_iterations) == (14, 14)
+    assert cost.trainings == (('', 14, 84, 28),)
     assert (cost.seconds_per_iteration, cost.peak_memory_mib) == (0.5, 900.0)
+
+
+def test_each_training_is_told_apart(tmp_path):
+    """GPS's teacher beforehand and its joint training; ST's teacher, and its student on a list of 10 + 9."""
+    costs = dict(
+        seconds_per_iteration=0.5, peak_memory_mib=900.0, memory_kind='resident', device='CPU'
+    )
+    gps = tiny_config(tmp_path, 'GPS', labeled=3, unlabeled=2)
+    gps.stages = {
+        'teacher': {'type': 'SupervisedStage', 'cfg': {'train_cfg': {'max_iters': 6}}},
+        'joint': {'type': 'TrainStage'},
+    }
+    st = tiny_stages_config(tmp_path, 'st')
+    for name in ('teacher', 'joint', 'student', 'label'):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / 'costs.json').write_text(json.dumps(costs))
+    (tmp_path / 'label/pseudo_labels.json').write_text('{"num_images": 9}')
+    cost = read_cost(gps, 2)
+    assert cost.trainings == (('teacher', 6, 36, 0), ('joint', 14, 84, 56))
+    assert (cost.iterations, cost.total_iterations) == (14, 20)
+    assert (cost.labeled_seen, cost.unlabeled_seen) == (120, 56)
+    student = (round(14 * 4 * 10 / 19), round(14 * 4 * 9 / 19))
+    assert read_cost(st, 1).trainings == (('teacher', 14, 56, 0), ('student', 14, *student))

@@ -9,7 +9,7 @@ from processes import STOCK_TOOLS, TOOLS, run_tool
 from tiny_run import build_runner, dump, tiny_config
 
 from mmseg_semi.engine.runner import SupervisedStage
-from mmseg_semi.engine.runner.stages import build_stages
+from mmseg_semi.engine.runner.stages import build_stages, stage_seed
 
 LAST = 'iter_14.pth'
 STAGES = {
@@ -60,6 +60,11 @@ def test_teacher_is_trained_on_labelled_images_and_handed_on(whole):
     assert '14 in all' in output
     assert 'GPS: 4 epochs of 4 iterations, 14 in all' in output
     assert 'begins untrained' not in output
+    before = 'teacher 14 steps (28 labelled and 0 unlabelled images)'
+    assert f'Trained: {before}, joint 14 steps (28 labelled and 28 unlabelled images)' in output
+    (log,) = (whole / 'work/joint').glob('*/*.log')
+    assert f'Trainings before this one: {before}.' in log.read_text()
+    assert f'teacher/{LAST}, after 14 iterations of a training of its own.' in log.read_text()
     teacher, joint = weights(whole, 'teacher'), weights(whole, 'joint')
     assert not any(key.startswith(('student', 'teacher')) for key in teacher)
     parameters = [key for key in teacher if 'running' not in key and 'num_batches' not in key]
@@ -155,7 +160,7 @@ def test_supervised_stage_is_the_methods_training_without_what_is_the_methods(tm
     assert cfg.auto_scale_lr.base_batch_size == 2
     assert cfg.default_hooks.checkpoint.save_best == 'mIoU'
     assert cfg.optim_wrapper == top.optim_wrapper
-    assert cfg.randomness.seed != top.randomness.seed
+    assert cfg.randomness.seed == stage_seed(top.randomness.seed, 'teacher')
     assert (cfg.train_cfg.max_iters, top.train_cfg.max_iters) == (5, 14)
     # The config that it is made from stays.
     assert top.model.type == 'GPS'

@@ -14,6 +14,8 @@ from PIL import Image
 from processes import STOCK_TOOLS, TOOLS, run_tool
 from tiny_run import dump, tiny_config, tiny_stages_config, write_images
 
+from mmseg_semi.engine.runner.stages import stage_seed
+
 STAGES = ('teacher', 'select', 'label_reliable', 'student', 'label_unreliable', 'final')
 TRAININGS = ('teacher', 'student', 'final')
 LAST = 'iter_14.pth'
@@ -143,6 +145,12 @@ def test_log_says_what_is_trained_on_what(whole):
     output = (whole / 'output.txt').read_text()
     lists = re.findall(r'(\d+) labelled images × (\d+) and (\d+) pseudo-labelled', output)
     assert lists == [('5', '2', '0'), ('5', '1', '4'), ('5', '2', '9')]
+    # Batches of 4; 4 of 9 and 9 of 19 images of a list have pseudo-labels.
+    assert (
+        'Trained: teacher 14 steps (56 labelled and 0 unlabelled images), student 14 steps (31 labelled and 25 '
+        'unlabelled images), final 14 steps (29 labelled and 27 unlabelled images)'
+    ) in output
+    assert f'student: seed {stage_seed(3, "student")}, which decides its initialization' in output
     assert 'label_reliable: labelling with the last checkpoint of teacher, ' in output
     assert 'label_unreliable: labelling with the last checkpoint of student, ' in output
     assert 'The result is the last checkpoint of stage final' in output

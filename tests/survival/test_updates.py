@@ -23,6 +23,16 @@ def train(work_dir, **settings):
     return runner
 
 
+@pytest.fixture
+def float64():
+    """In float32, the rounding of another batch size can move a pixel to another class."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)
+
+
+@pytest.mark.usefixtures('float64')
 def test_accumulated_halves_are_one_whole_batch(tmp_path):
     whole = train(tmp_path / 'whole', labeled=2, unlabeled=4, train_cfg__max_iters=5, **COMPARABLE)
     halves = train(
@@ -36,7 +46,7 @@ def test_accumulated_halves_are_one_whole_batch(tmp_path):
     assert whole.model.ema_steps == halves.model.ema_steps == 5
     expected = whole.model.state_dict()
     for key, value in halves.model.state_dict().items():
-        torch.testing.assert_close(value, expected[key], rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close(value, expected[key], rtol=1e-6, atol=1e-9)
     moved = expected['student.decode_head.conv_seg.weight']
     assert not torch.equal(moved, expected['teacher.decode_head.conv_seg.weight'])
 

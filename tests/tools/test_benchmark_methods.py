@@ -257,14 +257,17 @@ def test_method_in_stages_has_the_row_of_its_last_training(tool, folder):
     row = cells(folder, 'st')
     last = logged(folder / 'work' / 'st_seed0' / 'student', 'mIoU')
     assert row[1] == f'{last[ITERS]:.2f}'
-    assert row[6] == '14 (28 in 2 trainings)'
+    assert row[6] == 'teacher 14 + student 14'
     # 4 images a step: all labelled in the first training; 5 · 2 labelled and 9 others in the second's list.
-    assert row[7:9] == [str(round(56 + 56 * 10 / 19)), str(round(56 * 9 / 19))]
-    assert row[9] == 'labelled images per step'
+    student = (round(56 * 10 / 19), round(56 * 9 / 19))
+    assert row[7:9] == [f'teacher 56 + student {student[0]}', f'teacher 0 + student {student[1]}']
+    assert row[9] == 'trainings beforehand, labelled images per step'
+    said = (folder / 'work' / 'results.md').read_text()
     assert (
-        'st differs in labelled images per step: 2.11, not 2.0.'
-        in (folder / 'work' / 'results.md').read_text()
+        'st differs in trainings beforehand: teacher 14 iterations of 4 images, not none; ' in said
     )
+    assert 'labelled images per step: 2.11, not 2.0.' in said
+    assert '- st trains for 28 iterations in all: teacher 14 iterations (56 labelled and 0 ' in said
 
 
 @pytest.mark.parametrize(

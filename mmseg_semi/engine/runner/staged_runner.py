@@ -27,7 +27,7 @@ from ...self_training.output import (
     writing,
 )
 from ..hooks.startup_check_hook import check_held_out
-from .stages import Stage, TrainStage, build_stages
+from .stages import Stage, TrainStage, build_stages, told
 
 
 @RUNNERS.register_module()
@@ -203,12 +203,14 @@ class StagedRunner:
         self._write(stage, **{**known, 'finished': uuid.uuid4().hex})
 
     def _report(self) -> None:
-        last = [stage for stage in self.stages.values() if isinstance(stage, TrainStage)][-1]
+        trainings = [stage for stage in self.stages.values() if isinstance(stage, TrainStage)]
+        last = trainings[-1]
         if not on_first_rank(self._read, last.name).get('finished'):
             return
         path = osp.abspath(last.checkpoint())
         # As MMEngine's own pointers, without a line end.
         on_first_rank(write_bytes, osp.join(self.work_dir, 'last_checkpoint'), path.encode())
+        self.logger.info(f'Trained: {told(stage for stage in trainings if stage.trained())}')
         self.logger.info(f'The result is the last checkpoint of stage {last.name}: {path}')
 
 

@@ -4,27 +4,34 @@ from __future__ import annotations
 
 import copy
 import gc
+import json
 import os.path as osp
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
 from mmengine.config import Config
+from mmengine.dist import get_world_size
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import Registry
 from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
 from mmseg.registry import MODELS
 
+from ...datasets import LabeledUnlabeledSampler, SelfTrainingDataset
 from ...self_training import prediction_pipeline, pseudo_label, select_reliable
 from ...self_training.labeling import SCALES
+from ...self_training.output import on_first_rank, write_bytes
 from ..hooks.reliable_selection_hook import kept_checkpoints
 
 #: In a stage's settings, ``stage://NAME/file`` is a file in the folder of stage NAME, and
 #: ``stage://NAME/last_checkpoint`` the last checkpoint of training NAME.
 REFERENCE = 'stage://'
 LAST_CHECKPOINT = 'last_checkpoint'
+#: In the folder of a finished training: its optimizer steps and the images that it learned from.
+TRAINED = 'trained.json'
 STAGES = Registry('stage', scope='mmseg_semi', locations=['mmseg_semi.engine.runner.stages'])
 
 #: Top-level settings that a training's result depends on.
@@ -44,8 +51,16 @@ _DECISIVE = (
 _SPEED_ONLY = ('num_workers', 'persistent_workers', 'pin_memory', 'prefetch_factor')
 
 
-#: From a training's seed to that of the one beforehand; not 1, which leads to the seed of a repetition.
-_SEED_DISTANCE = 1000
+def stage_seed(seed: int, name: str) -> int:
+    """Seed of a stage: different for each stage of a run, and the same each time that the stage is run.
+
+    Args:
+        seed (int): Of the staged config, at least 0.
+        name (str): Of the stage.
+    """
+    word = np.random.SeedSequence([seed, *name.encode()]).generate_state(1)[0]
+    # numpy takes seeds below 2**32, and mmengine may add the rank.
+    return int(word >> 1)
 
 
 class Stage(ABC):
@@ -111,6 +126,10 @@ class Stage(ABC):
 class TrainStage(Stage):
     """An ordinary training by MMEngine's Runner, of the staged config's top level with changes.
 
+    Its ``randomness.seed`` is :func:`stage_seed` of the config's, so that each training draws its own
+    initialization and order of images: ST++ re-initializes each network, since networks that start alike
+    repeat each other's mistakes. A seed in ``cfg`` stays as it is.
+
     Args:
         cfg (dict, optional): What differs from the top level, merged as a config is into its base.
         extra_hooks (list[dict], optional): Hooks of this training besides its ``custom_hooks``.
@@ -134,6 +153,9 @@ class TrainStage(Stage):
         for key in ('runner_type', 'stages', 'run_stages'):
             cfg.pop(key, None)
         self._prepare(cfg)
+        seed = (cfg.get('randomness') or {}).get('seed')
+        if seed is not None:
+            cfg.randomness.seed = stage_seed(seed, self.name)
         cfg.merge_from_dict(copy.deepcopy(dict(self._changes)))
         cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), *copy.deepcopy(self._extra_hooks)]
         cfg.work_dir = self.folder
@@ -190,6 +212,11 @@ class TrainStage(Stage):
             )
         return str(found[0])
 
+    def trained(self) -> dict[str, int]:
+        """Optimizer ``steps``, and ``labeled`` and ``unlabeled`` images in them; empty until finished."""
+        file = Path(self.folder, TRAINED)
+        return json.loads(file.read_text(encoding='utf-8')) if file.is_file() else {}
+
     def run(self, logger: MMLogger) -> None:
         cfg = self.config()
         resolved = Config(
@@ -204,8 +231,16 @@ class TrainStage(Stage):
         stem = Path(self.top.filename or 'config').stem
         resolved.experiment_name = f'{self.top.get("experiment_name") or stem}_{self.name}'
         runner = Runner.from_cfg(resolved)
+        logger.info(
+            f'{self.name}: seed {runner.seed}, which decides its initialization and its order of images'
+        )
+        earlier = [s for s in self._others.values() if isinstance(s, TrainStage) and s.trained()]
+        if earlier:
+            runner.logger.info(f'Trainings before this one: {told(earlier)}.')
         try:
             runner.train()
+            trained = json.dumps(_count(runner), indent=1).encode()
+            on_first_rank(write_bytes, osp.join(self.folder, TRAINED), trained)
         finally:
             _forget(runner)
         del runner
@@ -220,9 +255,8 @@ class SupervisedStage(TrainStage):
 
     Network, pipeline, labelled list, batch of labelled images, optimizer, schedule and length are those of the
     method's own training, which the other configs of the dataset change in one place for both (GPS: its teacher
-    beforehand). The method's hooks are left out, and what counts images counts the labelled ones alone. The
-    seed is another one: with the method's, this network would begin as the method's first one does. Nor has it
-    the method's ``load_from``, which is of all networks.
+    beforehand). The method's hooks are left out, and what counts images counts the labelled ones alone. It does
+    not have the method's ``load_from``, which is of all networks.
 
     Args:
         cfg (dict, optional): What differs from that, such as ``train_cfg=dict(max_iters=...)``.
@@ -250,9 +284,6 @@ class SupervisedStage(TrainStage):
         if cfg.model.get('data_preprocessor') is not None:
             network.data_preprocessor = copy.deepcopy(cfg.model.data_preprocessor)
         cfg.model = network
-        seed = (cfg.get('randomness') or {}).get('seed')
-        if seed is not None:
-            cfg.randomness.seed = seed + _SEED_DISTANCE
         labeled, images = self._use_labeled_images(cfg)
         if isinstance(cfg.get('param_scheduler'), dict) and 'type' not in cfg.param_scheduler:
             cfg.param_scheduler = cfg.param_scheduler[next(iter(method.optimized))]
@@ -450,6 +481,38 @@ class LabelStage(_UsesNetwork):
             num_workers=self.num_workers,
             logger=logger,
         )
+
+
+def told(trainings: Iterable[TrainStage]) -> str:
+    """Name the steps and images of finished trainings, each beside the others."""
+    counts = {stage.name: stage.trained() for stage in trainings}
+    return ', '.join(
+        f'{name} {count["steps"]} steps ({count["labeled"]} labelled and {count["unlabeled"]} unlabelled '
+        'images)'
+        for name, count in counts.items()
+    )
+
+
+def _count(runner: Runner) -> dict[str, int]:
+    """Optimizer steps of a training and the images in them over all processes, with repetitions.
+
+    Of self-training, which mixes labelled and pseudo-labelled images, shares as expected from its list.
+    """
+    loader, iterations = runner.train_dataloader, runner.iter
+    accumulated = runner.cfg.optim_wrapper.get('accumulative_counts', 1)
+    labeled, unlabeled = loader.batch_size or 1, 0.0
+    if isinstance(loader.sampler, LabeledUnlabeledSampler):
+        labeled, unlabeled = loader.sampler.labeled, loader.sampler.unlabeled
+    elif isinstance(loader.dataset, SelfTrainingDataset):
+        share = loader.dataset.num_pseudo_labeled / len(loader.dataset)
+        labeled, unlabeled = labeled * (1 - share), labeled * share
+    times = iterations * get_world_size()
+    return dict(
+        # What is left of the last accumulation is a step of its own.
+        steps=-(-iterations // accumulated),
+        labeled=round(labeled * times),
+        unlabeled=round(unlabeled * times),
+    )
 
 
 def build_stages(top: Config) -> dict[str, Stage]:

@@ -361,7 +361,13 @@ class GPS(IndependentSegmentor):
                 f"semi_train_cfg.teacher_checkpoint={path!r} names a stage's result: train with "
                 "runner_type='StagedRunner', or give the path of a checkpoint."
             )
-        weights = read_checkpoint(path)['state_dict']
+        checkpoint = read_checkpoint(path)
+        weights = checkpoint['state_dict']
         self._check_checkpoint('teacher', weights)
         self.teacher.load_state_dict(weights, strict=False)
+        trained = (checkpoint.get('meta') or {}).get('iter', 'an unknown number of')
+        print_log(
+            f"GPS's teacher starts from {path}, after {trained} iterations of a training of its own.",
+            logger='current',
+        )
         self._teacher_loaded = True

@@ -69,7 +69,8 @@ class IndependentSegmentor(SemiSegmentor):
       the unlabelled batch is two, its second half is pasted into its first, and the first half is learnt. With
       the sampler's ``unlabeled_streams=2``, which this needs, an epoch takes every image once for each
       purpose. 'in_batch': into each image, the next one of its batch.
-    - ``ignore_padding`` (bool, True): Padding of unlabelled images is not learnt from.
+    - ``ignore_padding`` (bool, False): Padding of unlabelled images is not learnt from. CPS's code labels and
+      learns it like any pixel, and GPS is read likewise; configs for images of one's own leave it out (True).
     - ``unlabeled_start`` (int, 0): Optimizer steps of labeled training before the unlabelled images enter.
     - ``recompute`` (bool, False): Do not keep activations but compute them again in the backward pass; one more
       forward for each that carries gradients.
@@ -83,7 +84,7 @@ class IndependentSegmentor(SemiSegmentor):
     unlabeled_branches = ('weak',)
     train_defaults = {
         'cutmix': 'pair',
-        'ignore_padding': True,
+        'ignore_padding': False,
         'unlabeled_start': 0,
         'recompute': False,
     }

@@ -101,7 +101,8 @@ class U2PL(MeanTeacherSegmentor):
     - ``unlabeled_start`` (int, 0): Optimizer steps of labeled training before all else enters. The authors have
       an epoch on Pascal VOC and none on Cityscapes.
     - ``unreliable_share`` (float, 0.2): alpha_0.
-    - ``ignore_padding`` (bool, True): Padding of unlabelled images is neither learnt nor counted.
+    - ``ignore_padding`` (bool, False): Padding of unlabelled images is neither learnt nor counted; the official
+      code learns from it.
     - ``cutmix`` (dict | None): The CutMix of unlabelled images; None trains on the weak view.
     - ``representation`` (dict): ``num_convs`` 2, ``channels`` 256, ``out_channels`` 256, ``dropout_ratio`` 0.1:
       of the 3x3 Conv-BN-ReLU-dropout blocks, and of the 1x1 convolution behind them.
@@ -133,7 +134,7 @@ class U2PL(MeanTeacherSegmentor):
         'contrast_weight': 0.1,
         'unlabeled_start': 0,
         'unreliable_share': 0.2,
-        'ignore_padding': True,
+        'ignore_padding': False,
         'cutmix': {'adaptive': False, 'prob': 0.5, 'style': 'u2pl'},
         'representation': {},
         'anchor_pixels': 'reliable',

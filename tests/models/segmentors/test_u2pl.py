@@ -450,7 +450,7 @@ def test_padding(ignore_padding):
 
 
 def test_no_valid_pixel_at_all():
-    model = build()
+    model = build(ignore_padding=True)
     batch = batch_of(model)
     nothing = torch.zeros(32, 32, dtype=torch.bool)
     batch['data_samples']['weak'] = [unlabeled_sample(nothing) for _ in range(3)]

@@ -1,0 +1,128 @@
+"""What each training of a staged method begins with, and what it says of the others."""
+
+import itertools
+from unittest import mock
+
+import pytest
+import torch
+from mmengine.logging import MMLogger
+from tiny import build_plain
+from tiny_run import build_runner, tiny_config, tiny_stages_config
+
+from mmseg_semi.engine.runner.stages import TrainStage, build_stages, stage_seed, told
+
+#: The trainings of each method in stages.
+TRAININGS = {
+    'st': ['teacher', 'student'],
+    'stpp': ['teacher', 'student', 'final'],
+    'stpp_retrain3': ['teacher', 'student', 'final', 'retrain3'],
+    'gps': ['teacher', 'joint'],
+}
+
+
+def trainings(folder, method, **changes):
+    if method != 'gps':
+        config = tiny_stages_config(folder, method, **changes)
+    else:
+        config = tiny_config(folder, 'GPS', **changes)
+        config.stages = {'teacher': {'type': 'SupervisedStage'}, 'joint': {'type': 'TrainStage'}}
+    stages = build_stages(config).values()
+    return {stage.name: stage for stage in stages if isinstance(stage, TrainStage)}
+
+
+def starts(stages):
+    """Weights of every network of every training as MMEngine initialises them."""
+    found = {}
+    for name, stage in stages.items():
+        cfg = stage.config()
+        cfg.custom_hooks = []
+        runner = build_runner(cfg)
+        runner._init_model_weights()
+        networks = getattr(runner.model, 'networks', ())
+        for network in networks:
+            found[f'{name}/{network}'] = getattr(runner.model, network).state_dict()
+        if not networks:
+            found[name] = runner.model.state_dict()
+    return found
+
+
+def part(weights, name):
+    """Kernels below a name; vectors begin as constants."""
+    return {k: v for k, v in weights.items() if k.startswith(name) and v.ndim > 1}
+
+
+@pytest.mark.parametrize('method', TRAININGS)
+def test_each_stage_draws_its_own_head(method, tmp_path):
+    """Pre-trained encoders are alike, heads differ pairwise, and a repeated stage begins bitwise alike."""
+    path = str(tmp_path / 'encoder.pth')
+    torch.save({'state_dict': build_plain().backbone.state_dict()}, path)
+    key = 'model__segmentor__backbone__init_cfg' if method == 'gps' else 'model__backbone__init_cfg'
+    stages = trainings(tmp_path, method, **{key: {'type': 'Pretrained', 'checkpoint': path}})
+    assert list(stages) == TRAININGS[method]
+    first, again = starts(stages), starts(dict(reversed(stages.items())))
+    for one, other in itertools.combinations(first, 2):
+        heads = part(first[one], 'decode_head'), part(first[other], 'decode_head')
+        assert heads[0].keys() == heads[1].keys()
+        assert len(heads[0]) == 2
+        for name, weight in heads[0].items():
+            assert not torch.equal(weight, heads[1][name]), (one, other, name)
+        encoders = part(first[one], 'backbone'), part(first[other], 'backbone')
+        assert all(torch.equal(weight, encoders[1][name]) for name, weight in encoders[0].items())
+    for name, weights in first.items():
+        for key, weight in weights.items():
+            assert torch.equal(weight, again[name][key]), (name, key)
+
+
+@pytest.mark.parametrize('method', TRAININGS)
+def test_each_stage_has_its_own_order_of_images(method, tmp_path):
+    orders = []
+    for stage in trainings(tmp_path, method).values():
+        cfg = stage.config()
+        if cfg.train_dataloader.dataset.get('pseudo_labeled'):
+            # There are no pseudo-labels yet.
+            cfg.train_dataloader.dataset.pseudo_labeled = None
+        mine, repeated = (order(build_runner(cfg)) for _ in range(2))
+        assert mine == repeated
+        orders.append(mine)
+    for one, other in itertools.combinations(orders, 2):
+        assert one != other
+
+
+def order(runner):
+    """The first labelled images that a training draws."""
+    loader = runner.build_dataloader(runner.cfg.train_dataloader, seed=runner.seed)
+    drawn = (index for index, _ in itertools.islice(loader.sampler, 40))
+    return [index for index in drawn if index < loader.dataset.num_labeled]
+
+
+def test_seed_of_a_stage():
+    """Fixed numbers, as another one would give a resumed stage another order of images."""
+    assert stage_seed(0, 'teacher') == 595726335
+    assert stage_seed(0, 'student') == 1185276340
+    found = {stage_seed(seed, name) for seed in range(50) for name in ('teacher', 'student', 'a')}
+    assert len(found) == 150
+    assert max(found) < 2**31
+
+
+def test_a_seed_in_the_stages_own_config_stays(tmp_path):
+    stages = trainings(tmp_path, 'st', stages__student__cfg__randomness={'seed': 11})
+    assert stages['student'].config().randomness.seed == 11
+    assert stages['teacher'].config().randomness.seed == stage_seed(3, 'teacher')
+    drawn = trainings(tmp_path, 'st', randomness={'seed': None})
+    assert drawn['student'].config().randomness.seed is None
+
+
+def test_steps_and_images_of_a_training_are_kept_and_told(tmp_path):
+    """6 iterations of 2 labelled images in steps of 4: the rest of an accumulation is a step, too."""
+    stages = trainings(
+        tmp_path,
+        'gps',
+        train_cfg={'max_iters': 6, 'val_interval': 100},
+        optim_wrapper__accumulative_counts=4,
+    )
+    teacher = stages['teacher']
+    assert teacher.trained() == {}
+    with mock.patch('mmengine.runner.runner.collect_env', dict):
+        teacher.run(MMLogger.get_instance('stages'))
+    assert teacher.trained() == {'steps': 2, 'labeled': 12, 'unlabeled': 0}
+    assert told([teacher]) == 'teacher 2 steps (12 labelled and 0 unlabelled images)'
