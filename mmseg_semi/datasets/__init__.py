@@ -20,7 +20,7 @@ from .transforms import (
     RandomIntensity,
     RandomNoiseCutout,
 )
-from .unaugmented import unaugmented
+from .unaugmented import crop_size, unaugmented
 from .unlabeled import UnlabeledDataset
 
 __all__ = [
@@ -48,6 +48,7 @@ __all__ = [
     'check_data_paths',
     'check_files_exist',
     'collate_branches',
+    'crop_size',
     'image_ids',
     'unaugmented',
 ]
