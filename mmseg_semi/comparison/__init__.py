@@ -9,7 +9,7 @@ from .configs import (
     networks_of,
     trainings_of,
 )
-from .fairness import DECISIVE, common_reference, differences, facts, iterations_of
+from .fairness import DECISIVE, baselines, common_reference, differences, facts, iterations_of
 from .report import Row, Run, csv_text, markdown, rows
 from .results import Cost, Score, read_cost, read_scores
 
@@ -19,6 +19,7 @@ __all__ = [
     'Row',
     'Run',
     'Score',
+    'baselines',
     'check_schedule',
     'common_reference',
     'csv_text',
