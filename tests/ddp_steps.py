@@ -213,3 +213,11 @@ def remember_parts(rank: int, world_size: int) -> dict:
         prototypes.collect(means[share], present[share].long() * 3)
         prototypes.commit()
     return {**bank.state_dict(), **prototypes.state_dict()}
+
+
+def start_prototypes(rank: int, norm: str, batches: list) -> torch.Tensor:
+    """DeS4's first prototypes from each rank's own batches of labelled images."""
+    torch.manual_seed(0)
+    model = MODELS.build({'type': 'DeS4', 'segmentor': tiny_segmentor(norm)})
+    model.start_prototypes(batches[rank])
+    return model.prototypes.vectors

@@ -38,6 +38,7 @@ from mmseg.registry import (  # noqa: E402
     PARAM_SCHEDULERS,
 )
 
+from mmseg_semi.comparison.fairness import dropout_of  # noqa: E402
 from mmseg_semi.engine.runner.stages import TrainStage, build_stages  # noqa: E402
 from mmseg_semi.models.patches import patch_size, whole_patches  # noqa: E402
 
@@ -47,7 +48,7 @@ BASES = sorted((ROOT / '_base_').rglob('*.py'))
 #: {method}_{model}_{schedule}_{dataset}[-{partition}]-{crop}.py; the demo's configs have names of their own.
 NAME = re.compile(
     r'(?P<method>mean-teacher|cutmix-seg|unimatch-v2|u2pl|[a-z]+4?)'
-    r'(-(?P<variant>official|st|retrain3|centercrop|dagger))?_'
+    r'(-(?P<variant>official|st|des4|retrain3|centercrop|dagger))?_'
     r'(?P<head>deeplabv3plus|pspnet|segformer|upernet|dpt|linear)_(?P<net>[a-z0-9-]+)_'
     r'((?P<gpus>\d+)xb(?P<batch>\d+)-)?(?P<length>\d+)(?P<unit>e|k|iter)_'
     r'(?P<dataset>[a-z0-9]+)(-(?P<partition>[a-z0-9_-]+))?-(?P<crop>\d+x\d+)\.py'
@@ -198,6 +199,7 @@ PUBLISHED = {
     },
     'DeS4': {
         'temperature': 0.1,
+        'weight_temperature': None,
         'normalize': True,
         'prototype_init': 'first_batch',
         'prototype_decay': 0.99,
@@ -1498,6 +1500,38 @@ def test_baseline_differs_in_the_unlabelled_images_alone(file):
         'test_dataloader',
     ):
         assert cfg[key] == semi[key]
+
+
+def _baseline_of(file: Path) -> Path:
+    """The supervised config whose network a config of DeS4 trains, which may not exist."""
+    name = re.sub(
+        r'(\d+)xb(\d+)-', lambda said: f'{said[1]}xb{int(said[2]) // 2}-', file.name
+    ).removeprefix('des4')
+    own = ROOT / 'suponly' / f'suponly-des4{name}'
+    return own if own.exists() else ROOT / 'suponly' / f'suponly{name}'
+
+
+@pytest.mark.parametrize(
+    'file', [file for file in _named('^des4_') if _baseline_of(file).exists()], ids=ids
+)
+def test_baseline_of_des4_has_its_network(file):
+    """Also in what is built: DeS4 takes the dropout out of its heads."""
+    cfg, semi = load(_baseline_of(file)), load(file)
+    network, segmentor = cfg.model.to_dict(), semi.model.segmentor.to_dict()
+    for config in (network, segmentor):
+        config.pop('data_preprocessor')
+        config['decode_head'].pop('dropout_ratio')
+    assert network == segmentor
+    assert dropout_of(cfg.model) == dropout_of(semi.model) == {}
+    assert labeled_config(cfg).pipeline == labeled_config(semi).pipeline
+    assert cfg.train_dataloader.batch_size == semi.train_dataloader.sampler.labeled
+    for key in ('train_cfg', 'optim_wrapper', 'param_scheduler', 'val_dataloader'):
+        assert cfg[key] == semi[key]
+
+
+def test_des4_has_a_baseline_wherever_there_is_one_with_dropout():
+    own = [file for file in _named('^des4_') if re.search('camvid|shapes', file.name)]
+    assert sorted(map(_baseline_of, own)) == _named('^suponly-des4_')
 
 
 @pytest.mark.parametrize('file', _named('^imas-official.*_r(50|101)-'), ids=ids)

@@ -41,6 +41,7 @@ from mmseg_semi.cli import check_file, one_sentence_errors
 from mmseg_semi.comparison import (
     DECISIVE,
     Run,
+    baselines,
     check_schedule,
     common_reference,
     csv_text,
@@ -105,7 +106,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         '--baseline',
         metavar='LABEL[/NETWORK]',
         help='method that gains are over, of several networks with the name of one, as imas/teacher '
-        '(default: the first method without unlabelled images, if any)',
+        '(default: for each method the one without unlabelled images that has its network and dropout, as '
+        'suponly-des4 for des4; else the first without unlabelled images, if any)',
     )
     parser.add_argument(
         '--cfg-options',
@@ -413,7 +415,8 @@ def compare(
         By method what differs, by method its facts, and the facts that the others are held to.
 
     Raises:
-        ValueError: split, evaluation or length differ and ``allow`` is False, or a schedule is too long.
+        ValueError: split, evaluation or length differ and ``allow`` is False, a schedule is too long, or a
+            method refuses its settings.
     """
     init_default_scope('mmseg')
     first = {}
@@ -425,7 +428,12 @@ def compare(
                 check_schedule(training)
             except ValueError as error:
                 raise ValueError(f'{"/".join(filter(None, (method, name)))}: {error}') from None
-    found = {method: facts(job.cfg) for method, job in first.items()}
+    found = {}
+    for method, job in first.items():
+        try:
+            found[method] = facts(job.cfg)
+        except ValueError as error:
+            raise ValueError(f'{method}: {error}') from None
     reference = common_reference(found.values())
     different = {method: differences(of, reference) for method, of in found.items()}
     for method, says in different.items():
@@ -492,7 +500,7 @@ def main(argv: list[str] | None = None) -> None:
         jobs = plan(args)
         _check_metric(args.metric, jobs)
         different, found, reference = compare(jobs, args.allow_differences)
-        baseline = _baseline(args.baseline, jobs, found)
+        baseline = _baselines(args.baseline, jobs, found)
         args.work_dir.mkdir(parents=True, exist_ok=True)
         for job in jobs:
             job.read_state()
@@ -530,13 +538,14 @@ def _check_metric(metric: str, jobs: list[Job]) -> None:
             )
 
 
-def _baseline(wanted: str | None, jobs: list[Job], found: dict[str, dict]) -> str | None:
-    """The baseline with its network, if it has names for them."""
-    if wanted is None:
-        plain = (method for method, of in found.items() if of['unlabelled images'] is None)
-        wanted = next(plain, None)
-        if wanted is None:
-            return None
+def _baselines(wanted: str | None, jobs: list[Job], found: dict[str, dict]) -> dict[str, str]:
+    """The baseline of each method, with its network if it has names for them."""
+    chosen = baselines(found) if wanted is None else dict.fromkeys(found, wanted)
+    return {method: _with_network(name, jobs) for method, name in chosen.items()}
+
+
+def _with_network(wanted: str, jobs: list[Job]) -> str:
+    """A baseline as it was wanted, if it is one of the methods' networks."""
     method, _, network = wanted.partition('/')
     configs = {job.method: list(trainings_of(job.cfg).values())[-1] for job in jobs}
     if method not in configs:
@@ -567,7 +576,7 @@ def _about(args, argv: list[str] | None, jobs: list[Job], reference: dict) -> li
     ]
 
 
-def write_report(args, jobs: list[Job], baseline, different, about) -> str:
+def write_report(args, jobs: list[Job], baseline: dict[str, str], different, about) -> str:
     """Write table, CSV and picture of what is finished; returns the table."""
     runs = [job.result(args.metric) for job in jobs]
     text = markdown(runs, baseline, args.metric, different, about)
@@ -583,7 +592,9 @@ def write_report(args, jobs: list[Job], baseline, different, about) -> str:
         for row in rows(runs, baseline)
     }
     if estimates:
-        row = baseline and baseline.replace('/', ', ')
+        # A line through the picture is the baseline of all methods, or of none.
+        common = {name.replace('/', ', ') for name in baseline.values()}
+        row = common.pop() if len(common) == 1 else None
         save_comparison(args.work_dir / 'results.png', estimates, args.metric, row)
     return text
 

@@ -9,7 +9,7 @@ from .configs import (
     networks_of,
     trainings_of,
 )
-from .fairness import DECISIVE, common_reference, differences, facts, iterations_of
+from .fairness import DECISIVE, baselines, common_reference, differences, facts, iterations_of
 from .report import Row, Run, csv_text, markdown, rows
 from .results import Cost, Score, TrainingCost, read_cost, read_scores
 
@@ -20,6 +20,7 @@ __all__ = [
     'Run',
     'Score',
     'TrainingCost',
+    'baselines',
     'check_schedule',
     'common_reference',
     'csv_text',

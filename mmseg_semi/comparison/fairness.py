@@ -6,7 +6,12 @@ import copy
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from mmengine.config import Config
+import torch
+from mmcv.cnn.bricks import DropPath
+from mmengine.config import Config, ConfigDict
+from mmseg.registry import MODELS
+from torch import nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from ..datasets.children import build_child
 from ..engine.runner.staged_runner import first_difference
@@ -23,6 +28,7 @@ TELLING = (
     'unlabelled images per step',
     'crop',
     'network',
+    'dropout',
     'augmentation of labelled images',
     'geometry of unlabelled images',
     'photometry of unlabelled images',
@@ -63,6 +69,10 @@ def facts(cfg: Config) -> dict[str, Any]:
     labeled, unlabeled = children(last)
     network = _plain(last.model.get('segmentor', last.model))
     network.pop('data_preprocessor', None)
+    for head in ('decode_head', 'auxiliary_head'):
+        for config in network[head] if isinstance(network.get(head), list) else [network.get(head)]:
+            # A method may build its heads without it: `dropout` is what it built.
+            (config or {}).pop('dropout_ratio', None)
     test_cfg = network.pop('test_cfg', None)
     labeled_paths = images_of('labeled', labeled)
     unlabeled_paths = None if unlabeled is None else images_of('unlabeled', unlabeled)
@@ -85,6 +95,7 @@ def facts(cfg: Config) -> dict[str, Any]:
         'unlabelled images per step': unlabeled_paths and round(others_per_step, 2),
         'crop': [_pair(t['crop_size']) for t in pipeline if t['type'] == 'RandomCrop'],
         'network': network,
+        'dropout': dropout_of(last.model),
         'augmentation of labelled images': pipeline,
         'geometry of unlabelled images': geometry,
         'photometry of unlabelled images': photometry,
@@ -123,6 +134,64 @@ def common_reference(all_facts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
             if reference.get(name) is None:
                 reference[name] = value
     return reference
+
+
+def baselines(found: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """The supervised method that each method's gain is over: one of the same network, else the first one.
+
+    Args:
+        found: :func:`facts` by method.
+
+    Returns:
+        By method; empty if none of them is supervised.
+    """
+    supervised = [method for method, of in found.items() if of['unlabelled images'] is None]
+    return {
+        method: next(
+            (other for other in supervised if _same_network(found[other], of)), supervised[0]
+        )
+        for method, of in found.items()
+        if supervised
+    }
+
+
+def _same_network(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    return all(one[fact] == other[fact] for fact in ('network', 'dropout'))
+
+
+def dropout_of(model: Mapping) -> dict[str, float]:
+    """What the network that predicts drops in training, by module, of the model as it is built.
+
+    Neither modules that only training needs, as U2PL's representation, nor features that a method drops by
+    itself, as UniMatch does, are of that network.
+
+    Args:
+        model: config of a segmentor or a method; no weights are loaded.
+
+    Returns:
+        Share of the input, above 0: of dropout, of stochastic depth, and of attention.
+    """
+    with torch.random.fork_rng(devices=[]):
+        built = MODELS.build(ConfigDict(_plain(model)))
+    apart = tuple(getattr(built, 'training_only', ()))
+    rates = {
+        name: _drop_rate(module)
+        for name, module in getattr(built, 'predictor', built).named_modules()
+        if not name.startswith(apart)
+    }
+    return {name: rate for name, rate in rates.items() if rate}
+
+
+def _drop_rate(module: nn.Module) -> float:
+    if isinstance(module, _DropoutNd):
+        return module.p
+    if isinstance(module, DropPath):
+        return module.drop_prob
+    # Of PyTorch's attention, and of mmpretrain's.
+    rate = getattr(
+        module, 'dropout' if isinstance(module, nn.MultiheadAttention) else 'attn_drop', 0
+    )
+    return rate if isinstance(rate, float) else 0.0
 
 
 def children(training: Config) -> tuple[Mapping, Mapping | None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from .results import Cost, Score
@@ -81,20 +81,26 @@ class Row(NamedTuple):
         return f'{self.method}, {self.network}' if self.network else self.method
 
 
-def rows(runs: Sequence[Run], baseline: str | None = None) -> list[Row]:
+#: One baseline of all methods, or one for each by its name; None and methods without any have no gain.
+Baseline = str | Mapping[str, str] | None
+
+
+def rows(runs: Sequence[Run], baseline: Baseline = None) -> list[Row]:
     """Rows in the order of the runs' methods; methods without a finished run have none.
 
     Args:
         runs: all runs.
-        baseline: method that gains are over, of several networks as ``METHOD/NETWORK``.
+        baseline: method that gains are over, of several networks as ``METHOD/NETWORK``; for all or by method.
 
     Raises:
         ValueError: the baseline has no such network.
     """
-    base = _baseline_scores(runs, baseline)
+    baselines = _by_method(runs, baseline)
+    scores_of = {name: _baseline_scores(runs, name) for name in baselines.values()}
     found = []
     for method in dict.fromkeys(run.method for run in runs):
         finished = [run for run in runs if run.method == method and run.cost]
+        base = scores_of[baselines[method]] if method in baselines else {}
         for network in dict.fromkeys(name for run in finished for name in run.scores):
             scores = [run.scores[network] for run in finished]
             gains = [
@@ -113,9 +119,16 @@ def rows(runs: Sequence[Run], baseline: str | None = None) -> list[Row]:
     return found
 
 
-def _baseline_scores(runs: Sequence[Run], baseline: str | None) -> dict[int, float]:
+def _by_method(runs: Sequence[Run], baseline: Baseline) -> dict[str, str]:
+    """The baseline of each method that has one."""
+    if isinstance(baseline, Mapping):
+        return dict(baseline)
+    return {run.method: baseline for run in runs if baseline}
+
+
+def _baseline_scores(runs: Sequence[Run], baseline: str) -> dict[int, float]:
     """Last value of the baseline by seed, of what is finished."""
-    method, _, network = (baseline or '').partition('/')
+    method, _, network = baseline.partition('/')
     base = {}
     for run in runs:
         if run.method == method and run.cost:
@@ -130,7 +143,7 @@ def _baseline_scores(runs: Sequence[Run], baseline: str | None) -> dict[int, flo
 
 def markdown(
     runs: Sequence[Run],
-    baseline: str | None,
+    baseline: Baseline,
     metric: str,
     differences: dict[str, dict[str, str]],
     about: Sequence[str] = (),
@@ -149,7 +162,9 @@ def markdown(
     """
     table = rows(runs, baseline)
     costs = [run.cost for run in runs if run.cost]
-    gain = [f'gain on {baseline}, last'] if baseline else []
+    baselines = _by_method(runs, baseline)
+    names = list(dict.fromkeys(baselines.values()))
+    gain = [f'gain on {names[0]}, last' if len(names) == 1 else 'gain, last'] if names else []
     memory = '/'.join(sorted({cost.memory_kind for cost in costs})) or 'peak'
     head = [
         '',
@@ -167,20 +182,24 @@ def markdown(
     shown = {row.method for row in table}
     for method in dict.fromkeys(run.method for run in runs):
         for row in (row for row in table if row.method == method):
-            lines.append(_line(row, runs, baseline, differences.get(method, {})))
+            lines.append(_line(row, runs, bool(names), differences.get(method, {})))
         if method not in shown:
             states = sorted({run.status for run in runs if run.method == method})
             lines.append(f'| {method} | {" and ".join(states)} ' + '| ' * (len(head) - 2) + '|')
+    if len(names) > 1:
+        over = {name: ', '.join(m for m in baselines if baselines[m] == name) for name in names}
+        gains = '; '.join(f'that of {methods} on {name}' for name, methods in over.items())
+        about = [*about, f'Gain: {gains}, which has the same network where there is one.']
     return '\n'.join([*lines, '', *_notes(runs, metric, differences, about)]) + '\n'
 
 
-def _line(row: Row, runs: Sequence[Run], baseline: str | None, different: dict[str, str]) -> str:
+def _line(row: Row, runs: Sequence[Run], gains: bool, different: dict[str, str]) -> str:
     costs = [run.cost for run in row.runs]
     seeds = sum(run.method == row.method for run in runs)
     name = row.name if len(costs) == seeds else f'{row.name} ({len(costs)} of {seeds} seeds)'
     cost = costs[0]
     gain = []
-    if baseline:
+    if gains:
         gain = ['-' if row.gain is None else f'{row.gain.mean:+.2f}']
     cells = [
         name,
@@ -251,13 +270,14 @@ def _notes(
     return [f'- {note}' for note in notes]
 
 
-def csv_text(runs: Sequence[Run], baseline: str | None, metric: str) -> str:
+def csv_text(runs: Sequence[Run], baseline: Baseline, metric: str) -> str:
     """One line per run and network, or per run that is not finished.
 
     Raises:
         ValueError: see :func:`rows`.
     """
-    base = _baseline_scores(runs, baseline)
+    baselines = _by_method(runs, baseline)
+    scores_of = {name: _baseline_scores(runs, name) for name in baselines.values()}
     buffer = io.StringIO()
     columns = [
         'method',
@@ -268,6 +288,7 @@ def csv_text(runs: Sequence[Run], baseline: str | None, metric: str) -> str:
         f'{metric}_best',
         'best_iteration',
         'gain_last',
+        'baseline',
         *Cost._fields,
         'processes',
         'jobs',
@@ -291,6 +312,7 @@ def csv_text(runs: Sequence[Run], baseline: str | None, metric: str) -> str:
             common['trainings'] = '; '.join(map(str, run.cost.trainings))
         if not run.scores:
             writer.writerow(common)
+        base = scores_of[baselines[run.method]] if run.method in baselines else {}
         for network, score in run.scores.items():
             gain = round(score.last - base[run.seed], 4) if run.seed in base else ''
             writer.writerow(
@@ -301,6 +323,7 @@ def csv_text(runs: Sequence[Run], baseline: str | None, metric: str) -> str:
                     f'{metric}_best': round(score.best, 4),
                     'best_iteration': score.best_iteration,
                     'gain_last': gain,
+                    'baseline': baselines.get(run.method, ''),
                 }
             )
     return buffer.getvalue()

@@ -21,7 +21,7 @@ from .transforms import (
     RandomNoiseCutout,
     RandomShrinkOrEnlarge,
 )
-from .unaugmented import unaugmented
+from .unaugmented import crop_size, unaugmented
 from .unlabeled import UnlabeledDataset
 
 __all__ = [
@@ -50,6 +50,7 @@ __all__ = [
     'check_data_paths',
     'check_files_exist',
     'collate_branches',
+    'crop_size',
     'image_ids',
     'unaugmented',
 ]

@@ -40,3 +40,18 @@ def unaugmented(dataset, pipeline: list | None = None):
         )
     dataset.pipeline = Compose(copy.copy(pipeline))
     return dataset
+
+
+def crop_size(dataset) -> tuple[int, int] | None:
+    """Return (height, width) of the crops that a dataset's pipeline makes, in pixels; None without a crop.
+
+    Args:
+        dataset: any mmseg dataset with a pipeline, or a wrapper of some, whose largest crop counts.
+    """
+    inner = [*getattr(dataset, 'datasets', ()), getattr(dataset, 'dataset', None)]
+    sizes = [crop_size(one) for one in inner if one is not None]
+    transforms = getattr(getattr(dataset, 'pipeline', None), 'transforms', ())
+    # Of several crops in a row, the last one makes the size.
+    sizes += [tuple(t.crop_size) for t in transforms if hasattr(t, 'crop_size')][-1:]
+    sizes = [size for size in sizes if size is not None]
+    return tuple(map(max, zip(*sizes, strict=True))) if sizes else None

@@ -75,7 +75,7 @@ def test_others_are_refused_with_the_candidates(root, method, parts, says):
         find_config(method, root, **parts)
 
 
-@pytest.mark.parametrize('method', ['suponly', 'imas', 'esl', 'des4', 'st', 'stpp'])
+@pytest.mark.parametrize('method', ['suponly', 'suponly-des4', 'imas', 'esl', 'des4', 'st', 'stpp'])
 @pytest.mark.parametrize(
     'parts',
     [

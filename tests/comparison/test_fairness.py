@@ -1,10 +1,24 @@
 """What configs have in common, read from them; tools/benchmark_methods.py's tests have the rest."""
 
-import pytest
-from tiny_run import tiny_config, tiny_stages_config, write_images
+from pathlib import Path
 
-from mmseg_semi.comparison import DECISIVE, common_reference, data_root_keys, differences, facts
-from mmseg_semi.comparison.fairness import images_per_step
+import pytest
+import torch
+from mmengine.config import Config
+from tiny import tiny_segmentor
+from tiny_run import METHODS, tiny_config, tiny_stages_config, write_images
+
+from mmseg_semi.comparison import (
+    DECISIVE,
+    baselines,
+    common_reference,
+    data_root_keys,
+    differences,
+    facts,
+)
+from mmseg_semi.comparison.fairness import dropout_of, images_per_step
+
+ROOT = Path(__file__).parents[2] / 'configs'
 
 
 def test_methods_on_the_same_files_have_the_same_facts(tmp_path):
@@ -108,6 +122,59 @@ def test_accumulation_is_told():
     assert differences(changed, facts(tiny_config('work'))) == {
         'optimizer': 'accumulative_counts: 4, not nothing'
     }
+
+
+@pytest.mark.parametrize('method', [None, *METHODS])
+def test_dropout_is_that_of_the_built_network(method):
+    """Of the heads as the methods have rebuilt them, whatever their config says."""
+    random = torch.get_rng_state()
+    found = facts(tiny_config('work', method))['dropout']
+    assert torch.equal(torch.get_rng_state(), random)
+    own = {'decode_head.dropout': 0.2}
+    if method == 'ESL':
+        # Its own segmentation head's; those of U2PL's representation are for training alone.
+        own = {'decode_head.dropout': 0.1}
+    assert found == ({} if method == 'DeS4' else own)
+
+
+def test_dropout_of_the_config_is_told_once():
+    reference = facts(tiny_config('work', None))
+    changed = facts(tiny_config('work', None, model__decode_head__dropout_ratio=0))
+    assert differences(changed, reference) == {'dropout': 'decode_head.dropout: nothing, not 0.2'}
+    assert differences(facts(tiny_config('work', 'DeS4')), changed) == {}
+
+
+def test_dropout_of_transformers_and_auxiliary_heads_counts():
+    cfg = Config.fromfile(ROOT / 'suponly/suponly_segformer_mit-b1_1xb4-20k_own-512x512.py')
+    found = dropout_of(cfg.model)
+    assert found.pop('decode_head.dropout') == 0.1
+    # Stochastic depth rises from 0 over the 8 blocks.
+    assert sorted({round(rate, 4) for rate in found.values()}) == pytest.approx(
+        [0.1 * block / 7 for block in range(1, 8)], abs=1e-4
+    )
+    heads = dropout_of(tiny_segmentor(auxiliary=True, dropout_ratio=0.2))
+    assert heads == {'decode_head.dropout': 0.2, 'auxiliary_head.dropout': 0.2}
+
+
+def test_gain_is_over_the_baseline_of_the_same_network():
+    plain = facts(tiny_config('work', None))
+    other = facts(tiny_config('work', None, model__decode_head__dropout_ratio=0))
+    found = {
+        'suponly': plain,
+        'imas': facts(tiny_config('work', 'IMAS')),
+        'suponly-des4': other,
+        'des4': facts(tiny_config('work', 'DeS4')),
+        'esl': facts(tiny_config('work', 'ESL')),
+    }
+    assert baselines(found) == {
+        'suponly': 'suponly',
+        'imas': 'suponly',
+        'suponly-des4': 'suponly-des4',
+        'des4': 'suponly-des4',
+        # None has its head: the first one.
+        'esl': 'suponly',
+    }
+    assert baselines({'imas': found['imas']}) == {}
 
 
 def test_views_of_self_training_have_one_name():

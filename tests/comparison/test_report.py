@@ -102,6 +102,30 @@ def test_a_baseline_of_several_networks_is_one_of_them():
     assert [line['gain_last'] for line in lines if line['method'] == 'suponly'] == ['-3.0', '-1.0']
 
 
+def test_each_method_has_its_own_baseline():
+    runs = [
+        *RUNS[:2],
+        run('suponly-des4', 0, {'': (49.0, 49.0, 600)}),
+        run('des4', 0, {'teacher': (55.0, 55.0, 600)}),
+    ]
+    over = dict.fromkeys(('suponly-des4', 'des4'), 'suponly-des4') | {'suponly': 'suponly'}
+    gains = {row.method: row.gain and row.gain.mean for row in rows(runs, over)}
+    assert gains == {'suponly': 0.0, 'st': None, 'suponly-des4': 0.0, 'des4': 6.0}
+    text = markdown(runs, over, 'mIoU', {})
+    assert '| mIoU, best | gain, last |' in text
+    assert (
+        '- Gain: that of suponly-des4, des4 on suponly-des4; that of suponly on suponly, which'
+        in text
+    )
+    lines = csv.DictReader(io.StringIO(csv_text(runs, over, 'mIoU')))
+    assert [(line['baseline'], line['gain_last']) for line in lines] == [
+        ('suponly', '0.0'),
+        ('', ''),
+        ('suponly-des4', '0.0'),
+        ('suponly-des4', '6.0'),
+    ]
+
+
 def test_csv_has_a_line_for_every_run_and_network():
     lines = list(csv.DictReader(io.StringIO(csv_text(RUNS, 'suponly', 'mIoU'))))
     assert len(lines) == 10

@@ -239,14 +239,14 @@ def test_failing_method_does_not_stop_the_others(tool, folder, capsys):
     message = run(
         tool,
         folder,
-        *('--method-options', 'bad', 'model.semi_train_cfg.tau=2.0'),
+        *('--method-options', 'bad', 'train_dataloader.batch_size=3'),
         methods=('bad=imas.py', 'suponly=plain.py'),
     )
     assert 'error: 1 of 2 runs are not finished: bad_seed0.' in message
     states = {line['method']: line for line in lines_of(folder)}
     assert states['suponly']['status'] == 'finished'
-    assert 'semi_train_cfg.tau=2.0 is no confidence' in states['bad']['error']
-    assert 'semi_train_cfg.tau=2.0 is no confidence' in capsys.readouterr().err
+    assert 'labeled=2 + unlabeled=2: make them equal' in states['bad']['error']
+    assert 'labeled=2 + unlabeled=2: make them equal' in capsys.readouterr().err
     assert '- bad, seed 0, failed: exit code 1: ' in (folder / 'work' / 'results.md').read_text()
 
 
@@ -413,6 +413,10 @@ def test_bad_arguments_are_refused(tool, folder, capsys, given, says):
             'val_evaluator of suponly computes: choose of aAcc, mIoU, mAcc, or',
         ),
         (
+            ['--method-options', 'imas', 'model.semi_train_cfg.tau=2.0'],
+            'imas: semi_train_cfg.tau=2.0 is no confidence',
+        ),
+        (
             ['--method-options', 'imas', 'param_scheduler.0.begin=14'],
             'imas: param_scheduler.0 (NonzeroPolyLR) begins at iteration 14 of a training of 14: train longer',
         ),
@@ -426,9 +430,9 @@ def test_settings_that_name_nothing_are_refused(tool, folder, given, says):
 def test_a_network_of_a_method_may_be_the_baseline(tool, folder):
     args = tool.parse_args(arguments(folder, '--baseline', 'imas/teacher'))
     jobs = tool.plan(args)
-    found = {job.method: {'unlabelled images': None} for job in jobs}
-    assert tool._baseline('imas/teacher', jobs, found) == 'imas/teacher'
-    assert tool._baseline(None, jobs, found) == 'suponly'
+    _, found, _ = tool.compare(jobs, True)
+    for wanted, name in (('imas/teacher', 'imas/teacher'), (None, 'suponly')):
+        assert tool._baselines(wanted, jobs, found) == dict.fromkeys(('suponly', 'imas'), name)
     run(tool, folder, '--report', '--baseline', 'imas/teacher')
     assert 'gain on imas/teacher' in (folder / 'work' / 'results.md').read_text()
 

@@ -1,4 +1,4 @@
-"""Passes over all labelled images before training, each image as it is, shared over the ranks."""
+"""Passes over all labelled images before training, nothing of them random, shared over the ranks."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from mmengine.dataset import pseudo_collate
 from mmengine.dist import get_rank, get_world_size
+from mmengine.structures import PixelData
+from mmseg.structures import SegDataSample
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
@@ -45,6 +47,102 @@ def own_share(
         # Its own, or the loader would draw from the training's random numbers.
         generator=torch.Generator(),
     )
+
+
+def own_batches(
+    runner, dataset: Dataset, batch_size: int, num_workers: int | None = None
+) -> DataLoader:
+    """A loader of this rank's share of the images in batches, each image once and all ranks equally often.
+
+    No batch is smaller than 2, for the statistics of batch normalization, and SyncBN's need every rank in each
+    of them: the images of a last batch that would be too small are one more in each of the others.
+
+    Args:
+        runner: Whose ``train_dataloader`` says the default of ``num_workers``.
+        dataset: Of labelled images.
+        batch_size: Images of a batch.
+        num_workers: Of the loader; it draws no random number of the training.
+
+    Raises:
+        ValueError: A rank has fewer than 2 images.
+    """
+    rank, ranks = get_rank(), get_world_size()
+    fewest = len(dataset) // ranks
+    if fewest < 2:
+        raise ValueError(
+            f'{len(dataset)} labelled images over {ranks} process(es) leave one with {fewest}, and batch '
+            "statistics need 2: set semi_train_cfg.prototype_init='first_batch', or train with "
+            f'{len(dataset) // 2 or "no"} process(es) at most.'
+        )
+    most = -(-len(dataset) // ranks)
+    number = min(-(-most // batch_size), fewest // 2)
+    own = range(rank, len(dataset), ranks)
+    return DataLoader(
+        dataset,
+        batch_sampler=[own[i::number] for i in range(number)],
+        num_workers=runner.train_dataloader.num_workers if num_workers is None else num_workers,
+        collate_fn=pseudo_collate,
+        generator=torch.Generator(),
+    )
+
+
+class CenterCrop(Dataset):
+    """The centers of a dataset's images and labels, at most ``size`` = (height, width); None: all of them."""
+
+    def __init__(self, dataset: Dataset, size: tuple[int, int] | None) -> None:
+        self.dataset = dataset
+        self.size = size
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> dict:
+        sample = self.dataset[index]
+        image, labeled = sample['inputs'], sample['data_samples']
+        if self.size is None:
+            return sample
+        top, left = (
+            max(0, (side - most) // 2)
+            for side, most in zip(image.shape[-2:], self.size, strict=True)
+        )
+        inside = (..., slice(top, top + self.size[0]), slice(left, left + self.size[1]))
+        label = PixelData(data=labeled.gt_sem_seg.data[inside])
+        cropped = SegDataSample(gt_sem_seg=label, metainfo=labeled.metainfo)
+        return {'inputs': image[inside], 'data_samples': cropped}
+
+
+def training_batch(
+    model, batch: dict, size: tuple[int, int] | None = None
+) -> tuple[Tensor, Tensor]:
+    """Normalised images (B, 3, H, W) of such a loader and labels (B, H, W), padded as those of the training.
+
+    Args:
+        model: Whose preprocessor pads each image as it does in training.
+        batch: Of :func:`own_batches`.
+        size: (height, width) that smaller images are padded to besides, with the preprocessor's value.
+
+    Returns:
+        tuple: The images and labels, 255 where an image is padded.
+    """
+    images, labels = [], []
+    for image, sample in zip(batch['inputs'], batch['data_samples'], strict=True):
+        data = {'inputs': {'labeled': [image]}, 'data_samples': {'labeled': [sample]}}
+        images.append(model.data_preprocessor(data, True)['inputs']['labeled'])
+        labels.append(sample.gt_sem_seg.data.to(images[-1].device))
+    height, width = (
+        max(*sides, least)
+        for sides, least in zip(
+            zip(*(image.shape[-2:] for image in images), strict=True), size or (0, 0), strict=True
+        )
+    )
+
+    def padded(maps: list[Tensor], value: float) -> Tensor:
+        sizes = [(width - one.shape[-1], height - one.shape[-2]) for one in maps]
+        return torch.cat(
+            [F.pad(one, (0, w, 0, h), value=value) for one, (w, h) in zip(maps, sizes, strict=True)]
+        )
+
+    return padded(images, model.data_preprocessor.pad_val), padded(labels, 255)
 
 
 def image_and_label(model, batch: dict) -> tuple[Tensor, Tensor]:

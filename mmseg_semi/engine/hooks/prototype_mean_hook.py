@@ -6,26 +6,32 @@ import torch
 from mmengine.hooks import Hook
 from mmseg.registry import HOOKS
 
+from ...datasets import crop_size
 from ...models.segmentors.des4 import DeS4
 from ._common import unwrap
-from ._labeled_images import image_and_label, labeled_images, own_share
+from ._labeled_images import CenterCrop, labeled_images, own_batches, training_batch
 
 
 @HOOKS.register_module()
 class PrototypeMeanHook(Hook):
     """Set each class's prototype to its mean feature over all labelled images (DeS4).
 
-    For ``prototype_init='labeled_set'``. Before training, the labelled images pass the teacher once, as they
-    are and shared over the ranks. A resumed run, or one that loads a checkpoint with prototypes, skips it. No
-    random number of the training is drawn.
+    For ``prototype_init='labeled_set'``. Before training, the center of each labelled image passes the teacher
+    once, at the size of the training's crops and shared over the ranks. The decoder normalizes by the
+    statistics of the batch, as in training: of the rank's batch, or with SyncBN of all ranks' batches. A batch
+    has as many images as the training has labelled ones on a rank, and at least 2. So the prototypes depend on
+    the number of ranks where the decoder has batch normalization, and not otherwise. Running statistics stay
+    as they were. A resumed run, or one that loads a checkpoint with prototypes, skips the pass. No random
+    number of the training is drawn.
 
     Args:
         pipeline (list, optional): Transforms that load and pack a labelled image. Default: those of the
-            labelled pipeline that load, check and pack, so without resize, crop and flip.
+            labelled pipeline that load, check, resize to a fixed size and pack, so without random resize,
+            crop and flip. The crop of the center follows both.
         num_workers (int, optional): Of the pass's loader. Default: as many as the training's.
 
     Raises:
-        ValueError: The model or its data do not fit.
+        ValueError: The model or its data do not fit, or a process has fewer than 2 labelled images.
     """
 
     # After MeanTeacherHook, which gives the teacher its weights.
@@ -45,8 +51,13 @@ class PrototypeMeanHook(Hook):
         if model.teacher.decode_head.conv_seg.seen.any():
             return
         dataset = labeled_images(runner, self, self.pipeline)
-        runner.logger.info(f'{len(dataset)} labelled images set the first prototypes.')
-        loader = own_share(runner, dataset, self.num_workers)
+        size = crop_size(runner.train_dataloader.dataset.labeled)
+        batch_size = max(2, runner.train_dataloader.sampler.labeled)
+        loader = own_batches(runner, CenterCrop(dataset, size), batch_size, self.num_workers)
+        cropped = 'as they are' if size is None else f'their centers of {size[0]}x{size[1]} pixels'
+        runner.logger.info(
+            f'{len(dataset)} labelled images, {cropped}, set the first prototypes in batches of {batch_size}.'
+        )
         with torch.no_grad():
-            found = model.start_prototypes(image_and_label(model, batch) for batch in loader)
+            found = model.start_prototypes(training_batch(model, batch, size) for batch in loader)
         runner.logger.info(f'{found} of {model.num_classes} classes have a prototype.')

@@ -44,8 +44,15 @@ class PrototypeClassifier(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Return logits (N, C, h, w) in float32 of features (N, D, h, w)."""
         logits = cosine_logits(features, self.vectors, self.temperature)
-        lowest = -1 / self.temperature - UNSEEN
-        return logits.masked_fill(~self.seen[None, :, None, None], lowest)
+        return self._lower_unseen(logits, self.temperature)
+
+    def at_temperature(self, logits: Tensor, temperature: float) -> Tensor:
+        """Return the logits (N, C, h, w) of :meth:`forward` as another temperature would have made them."""
+        return self._lower_unseen(logits * (self.temperature / temperature), temperature)
+
+    def _lower_unseen(self, logits: Tensor, temperature: float) -> Tensor:
+        unseen = ~self.seen[None, :, None, None]
+        return logits.masked_fill(unseen, -1 / temperature - UNSEEN)
 
     @torch.no_grad()
     def start(self, means: Tensor, present: Tensor, normalize: bool = True) -> None:

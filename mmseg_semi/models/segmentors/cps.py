@@ -7,7 +7,7 @@ from mmseg.registry import MODELS
 from torch import Tensor
 
 from ...functional.agreement import pixel_agreement
-from ...functional.pseudo_label import confidence_and_label, label_entropy
+from ...functional.pseudo_label import confidence_and_label
 from .independent import IndependentSegmentor
 
 
@@ -64,9 +64,7 @@ class CPS(IndependentSegmentor):
         if views.boxes is None:
             sources = [[one.detach()] for one in logits]
         first, second = (self.hard_label(source, views) for source in sources)
-        losses['pseudo_label_entropy'] = label_entropy(
-            first.masked_fill(first == 255, 0), self.num_classes, first != 255
-        )
+        losses['pseudo_label_entropy'] = views.label_entropy(first, self.num_classes)
         losses['agreement_students'] = pixel_agreement(first, second, first != 255)
         if views.boxes is None and cfg['cps_on_labeled']:
             logits = [

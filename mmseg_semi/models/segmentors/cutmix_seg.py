@@ -68,7 +68,7 @@ class CutMixSeg(MeanTeacher):
     def make_targets(self, inputs: dict[str, Tensor], data_samples: dict[str, list]) -> Targets:
         """Predict the weak images, mix the student's view, and weigh its pixels."""
         cfg = self.semi_train_cfg
-        logits, valid = self.teach(inputs['weak'], data_samples['weak'])
+        logits, valid, real = self.teach(inputs['weak'], data_samples['weak'])
         size = tuple(valid.shape[-2:])
         confidence, label = confidence_and_label(logits, size, self.align_corners)
         view = inputs[cfg['student_view']]
@@ -82,7 +82,7 @@ class CutMixSeg(MeanTeacher):
         diagnostics = {
             # As all methods log it: of the images before they are mixed. The weight is the mixed batch's.
             'confident_ratio': confident_ratio(confidence, cfg['tau'], valid).mean(),
-            'pseudo_label_entropy': label_entropy(label, self.num_classes, valid),
+            'pseudo_label_entropy': label_entropy(label, self.num_classes, real),
             'cutmix_rate': plan.triggered.float().mean(),
         }
         return Targets(mixed, logits, weight, plan, diagnostics)

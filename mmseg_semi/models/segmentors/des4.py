@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 from mmengine.logging import print_log
@@ -49,11 +50,13 @@ class DeS4(MeanTeacherSegmentor):
 
     - ``temperature`` (float, 0.1): Of all softmaxes. The paper prints none; with 1.0, its letter, no
       probability of 21 classes exceeds 0.27, and weights and zones hardly differ.
+    - ``weight_temperature`` (float | None, None): Of the softmax in the weights of Eq. 7 alone. None is
+      ``temperature``, which sharpens the weights as well as the probabilities; 1.0 is the paper's letter.
     - ``normalize`` (bool, True): Features, their means and the prototypes have unit length in the update of
       the prototypes; False takes them as they are, as the paper prints it. Cosines have no length.
     - ``prototype_init`` ('first_batch' | 'labeled_set'): A class's first prototype is its mean over the
-      first batch that shows it, before that batch's losses, or over all labelled images, before training
-      (``PrototypeMeanHook``). A class without one is never predicted, and its pixels are void.
+      first batch that shows it, before that batch's losses, or over the centers of all labelled images,
+      before training (``PrototypeMeanHook``). A class without one is never predicted, and its pixels are void.
     - ``prototype_decay`` (float, 0.99): tau_2 of Eq. 12.
     - ``sampling`` ('multi_entropy' | 'quantity' | 'confidence'): Table 4. All draw the same number of a
       class's pixels: across zones of entropy, uniformly, or in proportion to the confidence.
@@ -77,6 +80,7 @@ class DeS4(MeanTeacherSegmentor):
     shared_modules = {'decode_head.conv_seg': 'prototypes'}
     train_defaults = {
         'temperature': 0.1,
+        'weight_temperature': None,
         'normalize': True,
         'prototype_init': 'first_batch',
         'prototype_decay': 0.99,
@@ -95,6 +99,7 @@ class DeS4(MeanTeacherSegmentor):
     }
     readings = {
         'temperature': 'of the cosine logits (Eq. 1-3)',
+        'weight_temperature': 'of the weights (Eq. 7; None: that of the cosine logits)',
         'normalize': 'unit length in Eq. 12',
         'prototype_init': 'the first prototypes',
         'class_ratio': "the class's share of pixels (n_min / n_c or the letter)",
@@ -247,8 +252,6 @@ class DeS4(MeanTeacherSegmentor):
             logits = self.forward_heads(self.teacher, encoded).logits
         confidence, label = confidence_and_label(logits, tuple(weak.shape[-2:]), self.align_corners)
         valid = torch.cat([sample.valid_mask.data for sample in data_samples]).bool()
-        if not self.semi_train_cfg['ignore_padding']:
-            valid = torch.ones_like(valid)
         counts = label.new_zeros(self.num_classes)
         counts.scatter_add_(0, label.flatten(), valid.flatten().to(counts.dtype))
         self.pseudo_label_counts += counts
@@ -257,7 +260,8 @@ class DeS4(MeanTeacherSegmentor):
             'pseudo_label_entropy': label_entropy(label, self.num_classes, valid),
             'pseudo_label_distance': (shares[0] - shares[1]).abs().sum() / 2,
         }
-        label = label.masked_fill(~valid, 255)
+        if self.semi_train_cfg['ignore_padding']:
+            label = label.masked_fill(~valid, 255)
         if self.cutmix is None:
             return weak, label, diagnostics
         plan = self.cutmix.sample(confidence.new_zeros(len(weak)), tuple(weak.shape[-2:]))
@@ -268,8 +272,11 @@ class DeS4(MeanTeacherSegmentor):
         """The loss of the teacher's decoder, unsure pixels first (Eq. 7-8), or the plain mean (Eq. 2)."""
         if not self.semi_train_cfg['pixel_reweighting']:
             return self._cross_entropy(logits, label)
+        temperature, rescaled = self.semi_train_cfg['weight_temperature'], logits.detach()
+        if temperature is not None:
+            rescaled = self.teacher.decode_head.conv_seg.at_temperature(rescaled, temperature)
         size = tuple(label.shape[-2:])
-        confidence, _ = confidence_and_label(logits, size, self.align_corners)
+        confidence, _ = confidence_and_label(rescaled, size, self.align_corners)
         weight = pixel_weights(confidence, label)
         # The weights of an image sum to 1: the sum over its pixels is the weighted mean.
         return self._cross_entropy(logits, label, pixel_weight=weight, reduction='image_sum').mean()
@@ -309,8 +316,13 @@ class DeS4(MeanTeacherSegmentor):
     def start_prototypes(self, images: Iterable[tuple[Tensor, Tensor]]) -> int:
         """Set the prototypes to the teacher's mean features of labelled images, this rank's share of all.
 
+        The decoder normalizes by the statistics of each batch, as in training: at the start its running ones
+        are of no image yet, and prototypes made with them would not fit the features that are trained. They
+        end as they were.
+
         Args:
-            images (iterable): Normalised (1, 3, H, W) and int64 labels (1, H, W).
+            images (iterable): Batches of at least 2 normalised images (B, 3, H, W) and int64 labels (B, H, W),
+                255 = void; with SyncBN equally many batches on each rank.
 
         Returns:
             int: How many classes have a prototype now.
@@ -318,12 +330,12 @@ class DeS4(MeanTeacherSegmentor):
         shape = self.teacher.decode_head.conv_seg.vectors.shape
         total = self.class_counts.new_zeros(1, *shape, dtype=torch.float64)
         number = self.class_counts.new_zeros(1, shape[0])
-        with evaluating(self.teacher):
+        with evaluating(self.teacher), _batch_statistics(self.teacher.decode_head):
             for image, label in images:
                 features = self.forward_network(self.teacher, image, tap=True).decoder
                 means, counts = self._pool(features, self._to_grid(label.long(), features))
-                total = total + means.double() * counts[..., None]
-                number = number + counts
+                total = total + (means.double() * counts[..., None]).sum(dim=0)
+                number = number + counts.sum(dim=0)
         means, counts = mean_over_ranks(total / number.clamp(min=1)[..., None], number)
         for network in (self.teacher, self.student):
             classifier = network.decode_head.conv_seg
@@ -391,6 +403,26 @@ def _samples(label: Tensor) -> list[SegDataSample]:
     return [SegDataSample(gt_sem_seg=PixelData(data=one[None])) for one in label]
 
 
+@contextmanager
+def _batch_statistics(network: nn.Module) -> Iterator[None]:
+    """Let a network's normalization take the statistics of the batch inside the ``with`` block.
+
+    Its running statistics are afterwards what they were before. Dropout and the like keep their mode.
+    """
+    norms = [module for module in network.modules() if hasattr(module, 'running_mean')]
+    before = [(buffer, buffer.clone()) for module in norms for buffer in module.buffers()]
+    modes = [module.training for module in norms]
+    for module in norms:
+        module.training = True
+    try:
+        yield
+    finally:
+        for module, mode in zip(norms, modes, strict=True):
+            module.training = mode
+        for buffer, value in before:
+            buffer.copy_(value)
+
+
 def _check_settings(cfg: dict) -> None:
     """Refuse values that no training could mean."""
     choices = {
@@ -404,8 +436,13 @@ def _check_settings(cfg: dict) -> None:
             raise ValueError(
                 f'semi_train_cfg.{key}={cfg[key]} is negative: give a number of at least 0.'
             )
-    for key in ('temperature', 'alpha', 'num_zones'):
-        if not cfg[key] > 0:
+    if not isinstance(cfg['weight_temperature'], (int, float, type(None))):
+        raise ValueError(
+            f'semi_train_cfg.weight_temperature={cfg["weight_temperature"]!r} is no number: give one, '
+            'such as 1.0, or None for that of the similarities.'
+        )
+    for key in ('temperature', 'weight_temperature', 'alpha', 'num_zones'):
+        if cfg[key] is not None and not cfg[key] > 0:
             raise ValueError(f'semi_train_cfg.{key}={cfg[key]} must be above 0.')
     if not 0 <= cfg['prototype_decay'] <= 1:
         raise ValueError(

@@ -276,7 +276,7 @@ class ESL(MeanTeacherSegmentor):
         sure = (confidence > cfg['anchor_threshold']) & real
         diagnostics = {
             'anchor_pixel_ratio': sure.sum() / real.sum().clamp(min=1),
-            'pseudo_label_entropy': label_entropy(label, self.num_classes, real),
+            'pseudo_label_entropy': label_entropy(label, self.num_classes, valid),
         }
         plan = None
         mixed, mixed_real = weak, real

@@ -140,13 +140,12 @@ class FixMatch(SemiSegmentor):
             the scalars for the log.
         """
         confidence, label = confidence_and_label(logits, size, self.align_corners)
-        valid = torch.cat([sample.valid_mask.data for sample in samples]).bool()
-        if not self.semi_train_cfg['ignore_padding']:
-            valid = torch.ones_like(valid)
+        real = torch.cat([sample.valid_mask.data for sample in samples]).bool()
+        valid = real if self.semi_train_cfg['ignore_padding'] else torch.ones_like(real)
         tau = self.semi_train_cfg['tau']
         diagnostics = {
             'confident_ratio': confident_ratio(confidence, tau, valid).mean(),
-            'pseudo_label_entropy': label_entropy(label, self.num_classes, valid),
+            'pseudo_label_entropy': label_entropy(label, self.num_classes, real),
         }
         if plan is not None:
             label, confidence, valid = (

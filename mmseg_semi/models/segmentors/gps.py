@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...functional.agreement import pixel_agreement
 from ...functional.losses import cross_entropy
-from ...functional.pseudo_label import average_label, label_entropy
+from ...functional.pseudo_label import average_label
 from ..checkpoints import read_checkpoint
 from ..clock import Clock
 from ..losses import is_plain_cross_entropy
@@ -227,6 +227,9 @@ class GPS(IndependentSegmentor):
             term = self.pseudo_loss(logits[0], labels[second])
             term = term + self.pseudo_loss(logits[1], labels[first])
             losses['loss_cps'] = cfg['beta'] * term
+        if 'teacher' in labels:
+            entropy = views.label_entropy(labels['teacher'], self.num_classes)
+            losses['pseudo_label_entropy'] = entropy
         return {**losses, **self.agreement(labels)}
 
     def teacher_loss(
@@ -269,9 +272,6 @@ class GPS(IndependentSegmentor):
         ):
             if first in labels and second in labels:
                 shares[f'agreement_{name}'] = pixel_agreement(labels[first], labels[second], known)
-        if 'teacher' in labels:
-            label = labels['teacher'].masked_fill(~known, 0)
-            shares['pseudo_label_entropy'] = label_entropy(label, self.num_classes, known)
         return shares
 
     @torch.no_grad()

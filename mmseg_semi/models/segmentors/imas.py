@@ -146,9 +146,8 @@ class IMAS(MeanTeacherSegmentor):
         logits_t = self.forward_network(self.teacher, weak).logits
         confidence_s, label_s = confidence_and_label(logits_s, size, corners)
         confidence, label = confidence_and_label(logits_t, size, corners)
-        valid = None
-        if cfg['ignore_padding']:
-            valid = torch.cat([sample.valid_mask.data for sample in data_samples['weak']])
+        real = torch.cat([sample.valid_mask.data for sample in data_samples['weak']]).bool()
+        valid = real if cfg['ignore_padding'] else None
         agreement = pixel_agreement(label_s, label, valid)
         gamma = hardness(
             label_s,
@@ -165,7 +164,7 @@ class IMAS(MeanTeacherSegmentor):
             'hardness_std': gamma.std(correction=0),
             'confident_ratio': confident_ratio(confidence, cfg['tau'], valid).mean(),
             'teacher_student_agreement': agreement,
-            'pseudo_label_entropy': label_entropy(label, self.num_classes, valid),
+            'pseudo_label_entropy': label_entropy(label, self.num_classes, real),
         }
         if valid is not None:
             label = label.masked_fill(~valid, 255)

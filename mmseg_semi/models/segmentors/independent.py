@@ -13,7 +13,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from ...functional.losses import cross_entropy
 from ...functional.mixing import paste, sample_boxes
-from ...functional.pseudo_label import confidence_and_label
+from ...functional.pseudo_label import confidence_and_label, label_entropy
 from ..gradients import without_gradients
 from ..recompute import recomputed
 from .base import NetworkOutput, SemiSegmentor
@@ -27,12 +27,14 @@ class Views(NamedTuple):
     Attributes:
         batches (list[Tensor]): Images (N, 3, H, W) to label; two lists' where pairs are mixed, else one.
         valid (list[Tensor]): bool (N, H, W), likewise: False where a pixel is not learnt from.
+        real (list[Tensor]): bool (N, H, W), likewise: False at padding.
         boxes (Tensor, optional): int64 (N, K, 4), cut out of the first batch and filled from its partners.
         images (Tensor): (N, 3, H, W) to learn: the first batch, cut and pasted if there are boxes.
     """
 
     batches: list[Tensor]
     valid: list[Tensor]
+    real: list[Tensor]
     boxes: Tensor | None
     images: Tensor
 
@@ -42,6 +44,11 @@ class Views(NamedTuple):
             label.masked_fill(~valid, 255) for label, valid in zip(labels, self.valid, strict=True)
         ]
         return _cut_and_pasted(labels, self.boxes)
+
+    def label_entropy(self, label: Tensor, num_classes: int) -> Tensor:
+        """Entropy of the classes in labels (N, H, W) that :meth:`mixed` has made, padding left out."""
+        real = _cut_and_pasted(self.real, self.boxes)
+        return label_entropy(label.masked_fill(~real, 0), num_classes, real)
 
 
 def _cut_and_pasted(batches: Sequence[Tensor], boxes: Tensor | None) -> Tensor:
@@ -183,9 +190,8 @@ class IndependentSegmentor(SemiSegmentor):
     def make_views(self, weak: Tensor, data_samples: Sequence) -> Views:
         """Sort the unlabelled images (M, 3, H, W) into those to label and those to learn, and mix them."""
         cfg = self.semi_train_cfg
-        valid = torch.cat([sample.valid_mask.data for sample in data_samples]).bool()
-        if not cfg['ignore_padding']:
-            valid = torch.ones_like(valid)
+        real = torch.cat([sample.valid_mask.data for sample in data_samples]).bool()
+        valid = real if cfg['ignore_padding'] else torch.ones_like(real)
         if len(weak) % self.unlabeled_batches:
             raise ValueError(
                 f"cutmix='pair' pastes half of the unlabelled images into the others, of {len(weak)}: "
@@ -201,8 +207,8 @@ class IndependentSegmentor(SemiSegmentor):
         if cfg['cutmix'] is not None:
             boxes = self.draw_boxes(len(batches[0]), tuple(weak.shape[-2:]))
             boxes = boxes.to(weak.device, non_blocking=True)
-        valid = list(valid.chunk(self.unlabeled_batches))
-        return Views(batches, valid, boxes, _cut_and_pasted(batches, boxes))
+        valid, real = (list(one.chunk(self.unlabeled_batches)) for one in (valid, real))
+        return Views(batches, valid, real, boxes, _cut_and_pasted(batches, boxes))
 
     @without_gradients()
     def predict_batches(self, network: nn.Module, views: Views) -> list[Tensor]:

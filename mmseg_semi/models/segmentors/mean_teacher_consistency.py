@@ -134,19 +134,22 @@ class MeanTeacher(MeanTeacherSegmentor):
     @without_gradients()
     def make_targets(self, inputs: dict[str, Tensor], data_samples: dict[str, list]) -> Targets:
         """What the teacher says of the weak images, which the student sees as ``student_view``."""
-        logits, valid = self.teach(inputs['weak'], data_samples['weak'])
+        logits, valid, real = self.teach(inputs['weak'], data_samples['weak'])
         # On the logits' grid: the loss needs no label, and a histogram no full resolution.
-        grid = resize_nearest(valid, logits.shape[-2:], self.align_corners)
+        grid = resize_nearest(real, logits.shape[-2:], self.align_corners)
         entropy = label_entropy(logits.argmax(dim=1), self.num_classes, grid)
         diagnostics = {'pseudo_label_entropy': entropy}
         view = inputs[self.semi_train_cfg['student_view']]
         return Targets(view, logits, valid, None, diagnostics)
 
     @without_gradients()
-    def teach(self, weak: Tensor, samples: list) -> tuple[Tensor, Tensor]:
-        """The teacher's small logits (N, C, h, w) of the weak images, and what counts, bool (N, H, W)."""
+    def teach(self, weak: Tensor, samples: list) -> tuple[Tensor, Tensor, Tensor]:
+        """Predict the weak images with the teacher.
+
+        Returns:
+            tuple: Small logits (N, C, h, w), and bool (N, H, W) what is learnt from and what is no padding.
+        """
         logits = self.forward_network(self.teacher, weak).logits
-        valid = torch.cat([sample.valid_mask.data for sample in samples]).bool()
-        if not self.semi_train_cfg['ignore_padding']:
-            valid = torch.ones_like(valid)
-        return logits, valid
+        real = torch.cat([sample.valid_mask.data for sample in samples]).bool()
+        valid = real if self.semi_train_cfg['ignore_padding'] else torch.ones_like(real)
+        return logits, valid, real

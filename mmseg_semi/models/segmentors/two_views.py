@@ -82,13 +82,12 @@ class TwoViewSegmentor(SemiSegmentor):
     def make_labels(self, logits: Tensor, data_samples: list) -> PseudoLabels:
         """Turn small logits (N, C, h, w) of the weak views into labels, void at padding."""
         cfg = self.semi_train_cfg
-        valid = torch.cat([sample.valid_mask.data for sample in data_samples]).bool()
-        if not cfg['ignore_padding']:
-            valid = torch.ones_like(valid)
+        real = torch.cat([sample.valid_mask.data for sample in data_samples]).bool()
+        valid = real if cfg['ignore_padding'] else torch.ones_like(real)
         confidence, label = confidence_and_label(logits, valid.shape[-2:], self.align_corners)
         diagnostics = {
             'confident_ratio': confident_ratio(confidence, cfg['tau'], valid).mean(),
-            'pseudo_label_entropy': label_entropy(label, self.num_classes, valid),
+            'pseudo_label_entropy': label_entropy(label, self.num_classes, real),
         }
         return PseudoLabels(label.masked_fill(~valid, 255), confidence, diagnostics)
 

@@ -249,10 +249,9 @@ class U2PL(MeanTeacherSegmentor):
         confidence, label = confidence_and_label(
             self.forward_network(self.teacher, weak).logits, size, corners
         )
-        valid = torch.cat([sample.valid_mask.data for sample in data_samples['weak']]).bool()
-        if not cfg['ignore_padding']:
-            valid = torch.ones_like(valid)
-        diagnostics = {'pseudo_label_entropy': label_entropy(label, self.num_classes, valid)}
+        real = torch.cat([sample.valid_mask.data for sample in data_samples['weak']]).bool()
+        valid = real if cfg['ignore_padding'] else torch.ones_like(real)
+        diagnostics = {'pseudo_label_entropy': label_entropy(label, self.num_classes, real)}
         images = weak
         if self.cutmix is not None:
             plan = self.cutmix.sample(confidence.new_zeros(len(weak)), size)

@@ -5,11 +5,13 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+from ddp_steps import start_prototypes
 from host_reads import ReadsByTheHost
 from mmengine.optim import build_optim_wrapper
 from mmengine.runner.activation_checkpointing import turn_on_activation_checkpointing
 from mmengine.runner.checkpoint import _load_checkpoint_to_model, get_state_dict
 from mmseg.registry import MODELS
+from ranks import run_on_ranks
 from tiny import (
     NUM_CLASSES,
     FixedCutMix,
@@ -21,6 +23,7 @@ from tiny import (
 )
 
 import mmseg_semi.engine  # noqa: F401  registers the constructors
+from mmseg_semi.functional.sampling import pixel_weights
 from mmseg_semi.models.clock import Clock
 from mmseg_semi.models.mixers import CutMixPlan
 
@@ -428,17 +431,70 @@ def test_raw_prototypes_have_the_features_lengths():
     torch.testing.assert_close(lengths, torch.ones(NUM_CLASSES))
 
 
+def passes(batches=2, size=32, seed=3):
+    """Labelled images (2, 3, size, size) and labels by batch, as different as those of a training."""
+    generator = torch.Generator().manual_seed(seed)
+    images = [torch.randn(2, 3, size, size, generator=generator) for _ in range(batches)]
+    return [(i + 1) * image for i, image in enumerate(images)], [blocks(size)] * batches
+
+
 def test_prototypes_of_a_pass_over_the_labelled_images():
-    model = build(prototype_init='labeled_set')
+    """They are of features as the training makes them, not of an untrained decoder's running statistics."""
+    model = build('BN', prototype_init='labeled_set')
     assert 'PrototypeMeanHook' in model.required_hooks
-    images = batch_of(model)['inputs']['labeled']
-    features = decoder_features(model.teacher.eval(), images).detach()
-    found = model.start_prototypes(
-        (image[None], label[None]) for image, label in zip(images, blocks(), strict=True)
+    images, labels = passes()
+    before = copy.deepcopy(model.state_dict())
+    modes = [module.training for module in model.modules()]
+    seen = []
+    handle = model.teacher.decode_head.conv_seg.register_forward_pre_hook(
+        lambda _, inputs: seen.append(inputs[0])
     )
-    assert found == NUM_CLASSES
-    expected = reference_prototypes(features, to_grid(blocks(), features.shape[-1]))
-    torch.testing.assert_close(model.prototypes.vectors.double(), expected, rtol=1e-4, atol=1e-6)
+    assert model.start_prototypes(zip(images, labels, strict=True)) == NUM_CLASSES
+    handle.remove()
+    assert modes == [module.training for module in model.modules()]
+    for key, value in model.state_dict().items():
+        if not key.startswith('prototypes.'):
+            assert torch.equal(value, before[key]), key
+
+    def means(features):
+        grid = [to_grid(label, one.shape[-1]) for label, one in zip(labels, features, strict=True)]
+        return reference_prototypes(torch.cat(features), torch.cat(grid))
+
+    # Those of the pass, and those of training steps: the encoder in eval mode, the decoder in train mode.
+    found = model.prototypes.vectors.double()
+    torch.testing.assert_close(found, means(seen), rtol=1e-4, atol=1e-6)
+    assert not model.teacher.backbone.training
+    assert model.teacher.decode_head.training
+    trained = means([decoder_features(model.teacher, image).detach() for image in images])
+    assert (found * trained).sum(dim=1).min() > 0.9999
+    model.load_state_dict(before)
+    running = means([decoder_features(model.teacher.eval(), image).detach() for image in images])
+    assert (running * trained).sum(dim=1).min() < 0.9
+
+
+def test_pass_counts_each_labelled_pixel_once(monkeypatch):
+    model = build('BN', prototype_init='labeled_set')
+    images, labels = passes()
+    labels = [labels[0], labels[1].masked_fill(labels[1] == 2, 255)]
+    counted = []
+    module = 'mmseg_semi.models.segmentors.des4.mean_over_ranks'
+    monkeypatch.setattr(
+        module, lambda means, counts: counted.append(counts) or (means[0], counts[0])
+    )
+    model.start_prototypes(zip(images, labels, strict=True))
+    size = decoder_features(model.teacher, images[0]).shape[-1]
+    grid = to_grid(torch.cat(labels), size)
+    assert counted[0][0].tolist() == [(grid == c).sum() for c in range(NUM_CLASSES)]
+
+
+def test_pass_of_two_ranks_is_that_of_one(tmp_path):
+    """Of the same batches, since each rank's decoder takes the statistics of its own."""
+    batches = list(zip(*passes(4), strict=True))
+    shares = [[batches[0], batches[2]], [batches[1], batches[3]]]
+    first, second = run_on_ranks(start_prototypes, 2, tmp_path, 'BN', shares)
+    assert torch.equal(first, second)
+    alone = start_prototypes(0, 'BN', [batches])
+    torch.testing.assert_close(first, alone, rtol=1e-5, atol=1e-6)
 
 
 # ------------------------------------------------------------------------------ sampling and switches
@@ -483,6 +539,55 @@ def test_the_temperature_is_that_of_all_terms():
     # Features behind a ReLU have cosines in [0, 1]: at 1.0 no class can be far from 1 / C.
     logits = literal.eval()._forward(batch['inputs']['weak'])
     assert logits.softmax(dim=1).max() <= torch.e / (torch.e + NUM_CLASSES - 1)
+
+
+@pytest.mark.parametrize('weight_temperature', [None, 1.0, 0.05, 0.3])
+def test_weights_have_a_temperature_of_their_own(weight_temperature):
+    model = build(weight_temperature=weight_temperature)
+    # A class that has no prototype has no share in the confidence.
+    label = blocks().masked_fill(blocks() == 3, 255)
+    batch = set_labels(batch_of(model), label)
+    features = decoder_features(model.teacher, batch['inputs']['labeled']).detach()
+    grid = to_grid(label, features.shape[-1])
+    shown = NUM_CLASSES - 1
+    means = [F.normalize(features, dim=1).movedim(1, 0)[:, grid == c] for c in range(shown)]
+    prototypes = F.normalize(torch.stack([one.double().mean(dim=1) for one in means]), dim=1)
+
+    def logits(temperature):
+        return reference_logits(features, prototypes, temperature)
+
+    confidence = up(logits(weight_temperature or 0.1)).softmax(dim=1).amax(dim=1)
+    weight = ((1 - confidence) ** 2).masked_fill(label == 255, 0)
+    weight = weight / weight.sum(dim=(1, 2), keepdim=True)
+    # The loss itself has the temperature of all similarities.
+    expected = (weight * reference_ce(logits(0.1), label)).sum(dim=(1, 2)).mean()
+    found = model.loss(**batch)['loss_teacher']
+    torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-6)
+    plain = build().loss(**set_labels(batch_of(model), label))['loss_teacher']
+    assert (found == plain) == (weight_temperature is None)
+
+
+@pytest.mark.parametrize(
+    ('weight_temperature', 'least', 'most'), [(None, 1e5, 1e7), (0.05, 1e5, 1e7), (1.0, 1.1, 1.5)]
+)
+def test_sharp_similarities_need_not_sharpen_the_weights(
+    weight_temperature, least, most, monkeypatch
+):
+    """Of an easy and a hard pixel: cosines .9 and .5 with their class, .5 with all others."""
+    model = build(temperature=0.05, weight_temperature=weight_temperature)
+    model.prototypes.seen[:] = True
+    cosines = torch.full((1, NUM_CLASSES, 1, 2), 0.5)
+    cosines[0, 0, 0, 0] = 0.9
+    found = []
+    own = 'mmseg_semi.models.segmentors.des4.pixel_weights'
+    monkeypatch.setattr(own, lambda *args: found.append(pixel_weights(*args)) or found[0])
+    logits = (cosines / 0.05).requires_grad_()
+    model.teacher_loss(logits, torch.zeros(1, 1, 2, dtype=torch.int64)).backward()
+    easy, hard = found[0][0, 0].tolist()
+    probs = (cosines.double() / (weight_temperature or 0.05)).softmax(dim=1).amax(dim=1)[0, 0]
+    assert hard / easy == pytest.approx(((1 - probs[1]) / (1 - probs[0])).item() ** 2, rel=1e-3)
+    assert least < hard / easy < most
+    assert logits.grad.any()
 
 
 def test_components_of_table_3():
@@ -558,24 +663,32 @@ def test_one_image_is_cut_with_itself():
 
 @pytest.mark.parametrize('ignore_padding', [True, False])
 def test_padding(ignore_padding):
+    """It may be learnt, and is never counted among the classes."""
     model = build(ignore_padding=ignore_padding, cutmix=None)
     batch = batch_of(model)
-    valid = torch.ones(32, 32, dtype=torch.bool)
-    valid[:, 20:] = False
-    batch['data_samples']['weak'] = [unlabeled_sample(valid) for _ in range(3)]
+    model.loss(**set_labels(batch, blocks()))
+    model.pseudo_label_counts.zero_()
+    valid = torch.ones(3, 32, 32, dtype=torch.bool)
+    valid[0, :, 20:] = False
+    valid[1, 7:] = False
+    batch['data_samples']['weak'] = [unlabeled_sample(one) for one in valid]
     weak = batch['inputs']['weak']
     encoded = model.teacher.extract_feat(weak)
     images, label, log = model.make_targets(encoded, weak, batch['data_samples']['weak'])
     assert images is weak
-    assert torch.equal(label == 255, (~valid).expand(3, -1, -1) & ignore_padding)
-    assert model.pseudo_label_counts.sum() == 3 * 32 * (20 if ignore_padding else 32)
+    assert torch.equal(label == 255, ~valid & ignore_padding)
+    counts = torch.bincount(label[valid], minlength=NUM_CLASSES)
+    assert model.pseudo_label_counts.tolist() == counts.tolist()
+    share = counts / valid.sum()
+    assert log['pseudo_label_entropy'].item() == pytest.approx(torch.special.entr(share).sum())
+    distance = (share - model.class_counts / model.class_counts.sum()).abs().sum() / 2
+    assert log['pseudo_label_distance'].item() == pytest.approx(distance)
     assert 'cutmix_rate' not in log
-    nothing = [unlabeled_sample(torch.zeros_like(valid)) for _ in range(3)]
-    if ignore_padding:
-        batch['data_samples']['weak'] = nothing
-        losses = model.loss(**batch)
-        assert losses['loss_unlabeled'] == 0
-        assert all(torch.isfinite(value) for value in losses.values())
+    nothing = [unlabeled_sample(torch.zeros_like(one)) for one in valid]
+    batch['data_samples']['weak'] = nothing
+    losses = model.loss(**batch)
+    assert (losses['loss_unlabeled'] == 0) == ignore_padding
+    assert all(torch.isfinite(value) for value in losses.values())
 
 
 def test_bfloat16_autocast_keeps_cosines_in_float32():
@@ -650,6 +763,8 @@ def test_starting_from_the_labelled_set_needs_a_shared_head():
     ('settings', 'message'),
     [
         ({'temperature': 0}, r'semi_train_cfg\.temperature=0 must be above 0'),
+        ({'weight_temperature': 0}, r'semi_train_cfg\.weight_temperature=0 must be above 0'),
+        ({'weight_temperature': 'T'}, r"semi_train_cfg\.weight_temperature='T' is no number"),
         ({'alpha': -0.1}, r'semi_train_cfg\.alpha=-0\.1 must be above 0'),
         ({'num_zones': 0}, r'semi_train_cfg\.num_zones=0 must be above 0'),
         ({'sampling': 'all'}, r"semi_train_cfg\.sampling='all' is unknown"),
