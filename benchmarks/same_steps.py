@@ -143,9 +143,9 @@ CASES = {
     'mean_teacher-separate': Case('MeanTeacher', {'joint_forward': False}),
     'mean_teacher-padding': Case('MeanTeacher', {'ignore_padding': False}),
     'mean_teacher-ramp_up': Case(
-        'MeanTeacher', {'rampup_iters': 3, 'unlabeled_start': 1}, reduced=True
+        'MeanTeacher', {'rampup_steps': 3, 'unlabeled_start': 1}, reduced=True
     ),
-    'mean_teacher-accumulate': Case('MeanTeacher', {'rampup_iters': 3}, accumulate=2),
+    'mean_teacher-accumulate': Case('MeanTeacher', {'rampup_steps': 3}, accumulate=2),
     'cutmix_seg': Case('CutMixSeg', {'tau': 0.6}, reduced=True),
     'cutmix_seg-pixel': Case('CutMixSeg', {'tau': 0.6, 'confidence_weighting': 'pixel'}),
     'cutmix_seg-strong': Case('CutMixSeg', {'tau': 0.6, 'student_view': 'strong'}),
@@ -154,7 +154,7 @@ CASES = {
     ),
     'cutmix_seg-separate': Case('CutMixSeg', {'tau': 0.6, 'joint_forward': False}),
     'cutmix_seg-padding': Case('CutMixSeg', {'tau': 0.6, 'ignore_padding': False}),
-    'cutmix_seg-start': Case('CutMixSeg', {'tau': 0.6, 'unlabeled_start': 1, 'rampup_iters': 2}),
+    'cutmix_seg-start': Case('CutMixSeg', {'tau': 0.6, 'unlabeled_start': 1, 'rampup_steps': 2}),
     'cutmix_seg-accumulate': Case('CutMixSeg', {'tau': 0.6}, accumulate=2),
     'imas': Case('IMAS', FIX, reduced=True),
     'imas-unmixed': Case('IMAS', {**FIX, 'cutmix': None}),

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ...functional.parts import resize_nearest
 from ...functional.prototypes import cluster_centers
+from ...models.clock import Clock
 from ...models.segmentors.esl import ESL
 from ...self_training.output import on_first_rank
 from ._common import unwrap
@@ -78,7 +79,8 @@ class PrototypeInitHook(Hook):
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
         model = unwrap(runner.model)
-        if self._done or runner.iter < model.semi_train_cfg['unlabeled_start']:
+        step = Clock.of(runner.optim_wrapper).step
+        if self._done or step < model.semi_train_cfg['unlabeled_start']:
             return
         self._done = True
         dataset = self._dataset

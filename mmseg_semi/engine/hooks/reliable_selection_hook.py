@@ -11,9 +11,11 @@ from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop
 from mmseg.registry import HOOKS
 
+from ...models.clock import count_steps
 from ...self_training import select_reliable
 from ...self_training.images import ImagePool
 from ...self_training.output import on_first_rank, write_lines
+from ..accumulation import accumulation
 from ._common import saving
 
 #: Folder of the checkpoints inside the work folder, and the list of their names, which is written last.
@@ -26,7 +28,7 @@ class ReliableSelectionHook(Hook):
     """Keep K evenly spaced checkpoints of a training, and rank images by their stability over them.
 
     The checkpoints are those after k·E // K epochs, k = 1 .. K, so 26, 53 and 80 of 80 (ST++, Sec. 3.3 and its
-    code), or as many iterations under ``IterBasedTrainLoop``. They are plain MMSegmentation checkpoints
+    code), or as many optimizer steps under ``IterBasedTrainLoop``. They are plain MMSegmentation checkpoints
     without optimizer state, in ``WORK_DIR/stability/``; whatever CheckpointHook removes, they stay.
 
     In a staged config the stage after the training ranks the images. In any other training,
@@ -74,12 +76,16 @@ class ReliableSelectionHook(Hook):
         by_epoch = isinstance(loop, EpochBasedTrainLoop)
         unit, length = ('epoch', loop.max_epochs) if by_epoch else ('iter', loop.max_iters)
         count = self.num_checkpoints
-        if length < count:
+        # Iterations of an optimizer step, inside which nothing is saved.
+        step = 1 if by_epoch else accumulation(runner)
+        num_steps = count_steps(length, step)
+        if num_steps < count:
             raise ValueError(
                 f'A training of {length} {unit}(s) has no {count} different checkpoints: set train_cfg.max_'
-                f'{unit}s to at least {count}, or num_checkpoints of ReliableSelectionHook to at most {length}.'
+                f'{unit}s to at least {count * step}, or num_checkpoints of ReliableSelectionHook to at most '
+                f'{num_steps}.'
             )
-        return unit, [k * length // count for k in range(1, count + 1)]
+        return unit, [min(length, k * num_steps // count * step) for k in range(1, count + 1)]
 
     def before_train(self, runner) -> None:
         self._moments(runner)

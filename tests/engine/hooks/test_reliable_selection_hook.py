@@ -1,6 +1,7 @@
 """ReliableSelectionHook: when it keeps checkpoints, what is in them, its ranking in an ordinary run."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,11 +16,12 @@ from mmseg_semi.engine.hooks.reliable_selection_hook import kept_checkpoints
 class Clock:
     """A Runner as far as the hook reads it: it writes down when it is told to save."""
 
-    def __init__(self, work_dir, length, loop=EpochBasedTrainLoop):
+    def __init__(self, work_dir, length, loop=EpochBasedTrainLoop, accumulated=1):
         self.work_dir, self.epoch, self.iter = str(work_dir), 0, 0
         self.train_loop = loop.__new__(loop)
         self.train_loop._max_epochs = self.train_loop._max_iters = length
         self.saved = []
+        self.optim_wrapper = SimpleNamespace(_accumulative_counts=accumulated)
 
     def save_checkpoint(self, out_dir, filename, **settings):
         Path(out_dir).mkdir(exist_ok=True)
@@ -51,6 +53,15 @@ def test_moments(length, count, moments, loop, tmp_path):
         str(tmp_path / 'stability' / name) for name in names
     ]
     assert sorted(path.name for path in (tmp_path / 'stability').glob('*.pth*')) == sorted(names)
+
+
+def test_moments_of_steps(tmp_path):
+    """Of the 8 steps of 30 iterations, those after which one batch of all micro-batches would be saved."""
+    runner = Clock(tmp_path, 30, IterBasedTrainLoop, accumulated=4)
+    hook = ReliableSelectionHook()
+    for runner.iter in range(30):
+        hook.after_train_iter(runner, 0)
+    assert [name for name, _ in runner.saved] == [f'iter_{n}.pth.partial' for n in (8, 20, 30)]
 
 
 @pytest.mark.parametrize('loop', [EpochBasedTrainLoop, IterBasedTrainLoop])

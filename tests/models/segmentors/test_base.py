@@ -165,5 +165,5 @@ def test_checkpoint_without_auxiliary_head_still_loads():
     assert torch.equal(model.teacher.decode_head.conv_seg.weight, plain.decode_head.conv_seg.weight)
 
 
-def test_iteration_defaults_to_the_start():
-    assert IMAS.iteration == 0
+def test_clock_defaults_to_the_start():
+    assert IMAS.clock == (0, None, 1, True)
