@@ -169,21 +169,22 @@ class IMAS(MeanTeacherSegmentor):
         if valid is not None:
             label = label.masked_fill(~valid, 255)
 
-        one = gamma.new_ones(())
-        terms = []  # view, label, confidence, weight
+        terms = []  # view, label, confidence
         if self.intensity is not None:
             mixed = self.intensity({'strong': inputs['strong'], 'weak': weak, 'hardness': gamma})
-            terms.append((mixed['strong'], label, confidence, one))
+            terms.append((mixed['strong'], label, confidence))
         if self.cutmix is not None:
             mixed = self.cutmix(
                 {'img': weak, 'label': label, 'confidence': confidence, 'hardness': gamma}
             )
             # An untriggered batch has empty boxes: its mixed view is the weak one.
-            terms.append((mixed['img'], mixed['label'], mixed['confidence'], one))
+            terms.append((mixed['img'], mixed['label'], mixed['confidence']))
             diagnostics['cutmix_rate'] = mixed['triggered'].to(gamma.dtype)
         if not terms:
-            terms.append((weak, label, confidence, one))
-        views, labels, confidences, weights = map(list, zip(*terms, strict=True))
+            terms.append((weak, label, confidence))
+        views, labels, confidences = map(list, zip(*terms, strict=True))
+        one = gamma.new_ones(())
+        weights = [one]
         if len(terms) == 2:
             official = cfg['untriggered'] == 'official'
             share = 0.5 * (diagnostics['cutmix_rate'] if official else one)
