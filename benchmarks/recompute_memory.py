@@ -50,7 +50,8 @@ def measure(args: argparse.Namespace, method: str) -> dict[bool, tuple[float, fl
     bench.batch = batch
     found = {}
     for recompute in (False, True):
-        bench.model.semi_train_cfg['recompute'] = recompute
+        settings = bench.model.cfg.as_dict()
+        bench.model.cfg = type(bench.model.cfg)({**settings, 'recompute': recompute})
         seconds = bench.time(bench.step)
         bench.model.zero_grad()
         found[recompute] = (peak_memory(bench, bench.step), seconds)

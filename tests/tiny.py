@@ -10,8 +10,8 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import nn
 
+from mmseg_semi.models.cutmix import AdaptiveCutMix
 from mmseg_semi.models.memory import OncePerStep
-from mmseg_semi.models.mixers import AdaptiveCutMix
 
 # What a Runner does first: MMEngine's own builders then find MMSegmentation's registries.
 init_default_scope('mmseg')
@@ -20,12 +20,12 @@ NUM_CLASSES = 4
 
 
 class FixedCutMix(AdaptiveCutMix):
-    """A CutMix whose draw is given, so that a reference can replay it."""
+    """A CutMix whose draw is given as ``fixed``, a CutMixPlan, so that a reference can replay it."""
 
-    plan = None
+    fixed = None
 
-    def sample(self, hardness, size, generator=None):
-        return self.plan
+    def plan(self, num, size, device, hardness=None):
+        return self.fixed
 
 
 def loss_and_commit(model, batch: dict) -> dict:

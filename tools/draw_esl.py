@@ -138,13 +138,13 @@ class Drawing:
         """The picture of the parts; features of confident pixels are kept aside."""
         model = self.model
         encoded = model.stage_of(output.encoder)
-        num_parts = model.semi_train_cfg['num_parts']
+        num_parts = model.cfg.num_parts
         parts = model.prototypes.assign(encoded, label, model.align_corners)
         projected = model.teacher.decode_head.projector(output.decoder)
         grid = projected.shape[-2:]
         small, sure, part = (
             resize_nearest(maps, grid, model.align_corners).flatten()
-            for maps in (label, confidence > model.semi_train_cfg['anchor_threshold'], parts)
+            for maps in (label, confidence > model.cfg.anchor_threshold, parts)
         )
         chosen = sample_anchors(
             small.masked_fill(~sure, 255), model.num_classes, ratio=1.0, limit=self.per_class

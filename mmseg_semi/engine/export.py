@@ -138,7 +138,8 @@ def _plain_model(model: dict) -> dict:
     inner = model.get('segmentor')
     plain = copy.deepcopy(model if inner is None else inner)
     if inner is not None:
-        plain = MODELS.get(model['type']).network_config(plain, model.get('semi_train_cfg') or {})
+        method = MODELS.get(model['type'])
+        plain = method.network_config(plain, method.Settings(model.get('semi_train_cfg')))
     preprocessor = copy.deepcopy(model.get('data_preprocessor') or plain['data_preprocessor'])
     preprocessor.pop('non_blocking', None)
     # One of the two mmsegs normalises images of 1 or 3 channels alone.

@@ -2,6 +2,7 @@
 
 from .backbones import CeilPoolResNetV1c
 from .checkpoints import read_checkpoint
+from .cutmix import AdaptiveCutMix
 from .data_preprocessor import MultiBranchDataPreprocessor
 from .heads import (
     DeepClassifierHead,
@@ -10,9 +11,9 @@ from .heads import (
     PrototypeClassifier,
     PrototypeHead,
 )
+from .intensity_mix import IntensityMix
 from .losses import PixelCrossEntropyLoss
 from .memory import FeatureQueues, NegativeMemoryBank, PartMemoryBank, PartPrototypes
-from .mixers import AdaptiveCutMix, IntensityMix
 from .necks import TokenNorm
 from .segmentors import (
     CPS,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,12 +47,14 @@ class UnlabeledImages:
     ignore_padding: bool = True
 
     @cached_property
-    def valid(self) -> Tensor:
-        """bool (N, H, W), True where a pixel counts: not on padding, or everywhere."""
-        if not self.ignore_padding:
-            size = (len(self), *self.images.shape[-2:])
-            return torch.ones(size, dtype=torch.bool, device=self.images.device)
+    def real(self) -> Tensor:
+        """bool (N, H, W), False where a pixel is padding, for the statistics of what images show."""
         return torch.cat([sample.valid_mask.data for sample in self.samples]).bool()
+
+    @cached_property
+    def valid(self) -> Tensor:
+        """bool (N, H, W), True where a pixel is learned from: not on padding, or everywhere."""
+        return self.real if self.ignore_padding else torch.ones_like(self.real)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -66,12 +69,14 @@ class Batch:
         weak (UnlabeledImages, optional): The weak views of the unlabeled images.
         strong (UnlabeledImages, optional): Strong views of the same images.
         strong2 (UnlabeledImages, optional): Further strong views of them.
+        left (dict): What one update of a method leaves for the next one on the same batch (GPS).
     """
 
     labeled: LabeledImages
     weak: UnlabeledImages | None = None
     strong: UnlabeledImages | None = None
     strong2: UnlabeledImages | None = None
+    left: dict[str, Any] = field(default_factory=dict)
 
     @property
     def size(self) -> tuple[int, int]:

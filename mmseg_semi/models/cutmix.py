@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from mmcv.transforms import BaseTransform
+from mmseg.registry import TRANSFORMS
 from torch import Tensor
 
 from ..functional.mixing import hard_easy_partners, paste, sample_boxes
@@ -130,6 +131,7 @@ class CutMix:
         return boxes.to(device, non_blocking=True), uniform.to(device, non_blocking=True)
 
 
+@TRANSFORMS.register_module()
 class AdaptiveCutMix(CutMix, BaseTransform):
     """CutMix of hard-easy pairs, triggered more often the easier the batch is (iMAS, Eq. 8-9).
 

@@ -80,7 +80,7 @@ class PrototypeInitHook(Hook):
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
         model = unwrap(runner.model)
         step = Clock.of(runner.optim_wrapper).step
-        if self._done or step < model.semi_train_cfg['unlabeled_start']:
+        if self._done or step < model.cfg.unlabeled_start:
             return
         self._done = True
         dataset = self._dataset
@@ -132,7 +132,7 @@ class PrototypeInitHook(Hook):
         _, features = gathered.content()
         if not len(features):
             return torch.zeros(0, vectors.shape[2])
-        if model.semi_train_cfg['normalize_encoder']:
+        if model.cfg.normalize_encoder:
             features = F.normalize(features, dim=1)
         return cluster_centers(features, vectors.shape[1], seed=self.seed).cpu()
 

@@ -43,7 +43,7 @@ class PrototypeMeanHook(Hook):
 
     def before_train(self, runner) -> None:
         model = unwrap(runner.model)
-        if not isinstance(model, DeS4) or model.semi_train_cfg['prototype_init'] != 'labeled_set':
+        if not isinstance(model, DeS4) or model.cfg.prototype_init != 'labeled_set':
             raise ValueError(
                 f"PrototypeMeanHook found a {type(model).__name__} without prototype_init='labeled_set': set "
                 'it in semi_train_cfg, or remove the hook from custom_hooks.'

@@ -22,7 +22,7 @@ from ...datasets import (
 from ...datasets.files import real_paths
 from ...datasets.fingerprints import identify
 from ...datasets.pseudo_labeled import LABELS_SUMMARY
-from ...models.mixers import AdaptiveCutMix
+from ...models.cutmix import CutMix
 from ...models.patches import nearest, patch_size, whole_patches
 from ...models.segmentors import SemiSegmentor, SlideScoreEncoderDecoder
 from ..accumulation import accumulation
@@ -182,8 +182,7 @@ class StartupCheckHook(Hook):
                 f"cutmix='pair'): set train_dataloader.sampler.unlabeled_streams={model.unlabeled_batches}."
             )
         self._check_endless(runner, sampler)
-        mixer = getattr(unwrap(runner.model), 'cutmix', None)
-        if sampler.unlabeled == 1 and isinstance(mixer, AdaptiveCutMix):
+        if sampler.unlabeled == 1 and isinstance(model.cutmix, CutMix):
             runner.logger.warning(
                 "CutMix takes an image's partner from the unlabelled images of its process, of which there is "
                 '1, so that each is pasted into itself: set train_dataloader.sampler.unlabeled to at least 2 '
@@ -216,7 +215,7 @@ class StartupCheckHook(Hook):
         world = get_world_size()
         accumulated = accumulation(runner)
         passes = runner.train_loop.max_iters / sampler.iters_per_epoch
-        settings = ', '.join(f'{key}={value}' for key, value in model.semi_train_cfg.items())
+        settings = ', '.join(f'{key}={value}' for key, value in model.cfg.as_dict().items())
         runner.logger.info(
             f'{type(model).__name__}: {dataset.num_labeled} labelled and {dataset.num_unlabeled} unlabelled '
             f'images; {sampler.labeled}+{sampler.unlabeled} per process, {world} processes, accumulation '
@@ -230,16 +229,7 @@ class StartupCheckHook(Hook):
             f'{type(model).__name__} predicts with the {model.semi_test_cfg["predict_on"]}; settings: '
             f'{settings}.'
         )
-        readings = [
-            f'{key}={model.semi_train_cfg[key]}'
-            + (
-                ''
-                if model.semi_train_cfg[key] == model.train_defaults[key]
-                else ' (not the default)'
-            )
-            + f': {what}'
-            for key, what in model.readings.items()
-        ]
+        readings = model.cfg.readings()
         self._report_readings(runner, f'the paper of {type(model).__name__} leaves', readings)
 
     def _report_readings(self, runner, where: str, readings: list[str]) -> None:

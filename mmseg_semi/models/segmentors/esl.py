@@ -204,7 +204,7 @@ class ESL(MeanTeacherSegmentor):
         channels = install_tap(head, cfg['tap_after_dropout'])
         head.projector = conv_stack(head, channels, last_act=cfg['projector_last_act'], **settings)
 
-    def _check_checkpoint(self, name: str, weights: dict[str, Tensor]) -> None:
+    def check_checkpoint(self, name: str, weights: dict[str, Tensor]) -> None:
         deep = [
             any('classifier_convs.' in key for key in keys)
             for keys in (getattr(self, name).state_dict(), weights)
@@ -215,7 +215,7 @@ class ESL(MeanTeacherSegmentor):
                 'classifier: set semi_train_cfg.segmentation_head=None to keep the stock head, or load a '
                 'checkpoint of ESL.'
             )
-        super()._check_checkpoint(name, weights)
+        super().check_checkpoint(name, weights)
 
     def loss(self, inputs: dict[str, Tensor], data_samples: dict[str, list]) -> dict[str, Tensor]:
         """One iteration, up to the optimizer step."""

@@ -363,7 +363,7 @@ class GPS(IndependentSegmentor):
             )
         checkpoint = read_checkpoint(path)
         weights = checkpoint['state_dict']
-        self._check_checkpoint('teacher', weights)
+        self.check_checkpoint('teacher', weights)
         self.teacher.load_state_dict(weights, strict=False)
         trained = (checkpoint.get('meta') or {}).get('iter', 'an unknown number of')
         print_log(

@@ -11,7 +11,7 @@ from .base import SemiSegmentor
 
 
 class MeanTeacherSegmentor(SemiSegmentor):
-    """Student and EMA teacher over one network; methods implement :meth:`loss`.
+    """Student and EMA teacher over one network; methods implement :meth:`semi_loss`.
 
     The teacher is a copy of the student that never receives a gradient, stays in eval mode and is a part
     of every checkpoint. :class:`~mmseg_semi.engine.MeanTeacherHook` decides when it follows the student.

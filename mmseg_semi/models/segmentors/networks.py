@@ -1,0 +1,193 @@
+"""How a method runs a network, and what the network's own heads make of labeled images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+from mmseg.models.segmentors import EncoderDecoder
+from mmseg.models.utils import resize
+from torch import Tensor, nn
+
+from ..gradients import no_stale_casts
+from ..heads import tapped, tapping
+
+
+class NetworkOutput(NamedTuple):
+    """Small logits of one network for a batch of images.
+
+    Attributes:
+        logits (Tensor): (N, C, h, w), as the decode head returns them.
+        auxiliary (list[Tensor]): (M, C, h', w') of each auxiliary head, for the labeled images alone.
+        encoder (list[Tensor]): Stages of the encoder (N, D', h', w'), where the head was tapped.
+        decoder (Tensor, optional): (N, D, h, w), the features before the classifier, likewise.
+    """
+
+    logits: Tensor
+    auxiliary: list[Tensor]
+    encoder: list[Tensor] = ()
+    decoder: Tensor | None = None
+
+
+class NetworkPasses:
+    """Forward passes of one network, for labeled images alone or together with views of unlabeled ones."""
+
+    @no_stale_casts()
+    def forward_network(
+        self, network: nn.Module, images: Tensor, num_auxiliary: int = 0, tap: bool = False
+    ) -> NetworkOutput:
+        """Run one network.
+
+        Auxiliary heads see all images, so that their batch normalization has the statistics of the joint batch
+        (as in iMAS's and U2PL's code), and return the logits of the first ``num_auxiliary``, the labeled ones;
+        with 0 they do not run.
+
+        ``tap=True`` also returns the features of the encoder and of the decoder, whose tap must be installed.
+        """
+        return self.forward_heads(network, network.extract_feat(images), num_auxiliary, tap)
+
+    @no_stale_casts()
+    def forward_heads(
+        self, network: nn.Module, features: list[Tensor], num_auxiliary: int = 0, tap: bool = False
+    ) -> NetworkOutput:
+        """As :meth:`forward_network`, from the encoder's features on."""
+        decoder = None
+        if tap:
+            with tapping(network.decode_head):
+                output = network.decode_head.forward(features)
+            logits, decoder = tapped(output, network.decode_head)
+        else:
+            logits = network.decode_head.forward(features)
+        if not isinstance(logits, Tensor):
+            raise ValueError(
+                f'{type(network.decode_head).__name__} returns {type(logits).__name__} in training, not one map '
+                'of logits. Choose a decode head that does.'
+            )
+        auxiliary = []
+        if num_auxiliary and network.with_auxiliary_head:
+            heads = auxiliary_heads(network).values()
+            auxiliary = [head.forward(features)[:num_auxiliary] for head in heads]
+        return NetworkOutput(logits, auxiliary, list(features) if tap else [], decoder)
+
+    def forward_views(
+        self, network: nn.Module, labeled: Tensor, *views: Tensor, joint: bool = True
+    ) -> tuple[NetworkOutput, list[Tensor]]:
+        """Run one network on the labeled images and on views of the unlabeled ones.
+
+        Args:
+            network (nn.Module): A wrapped segmentor.
+            labeled (Tensor): (B, 3, H, W).
+            *views (Tensor): Unlabeled images of the same H, W.
+            joint (bool): One forward for all, so that batch normalization sees all; else one for each.
+
+        Returns:
+            tuple: The labeled output and, per view, its small logits.
+        """
+        if not joint:
+            output = self.forward_network(network, labeled, len(labeled))
+            return output, [self.forward_network(network, view).logits for view in views]
+        images = torch.cat([labeled, *views]) if views else labeled
+        output = self.forward_network(network, images, len(labeled))
+        first, *rest = output.logits.split([len(labeled), *map(len, views)])
+        return NetworkOutput(first, output.auxiliary), rest
+
+
+def head_losses(network: nn.Module, output: NetworkOutput, samples: Sequence) -> dict[str, Tensor]:
+    """Return the losses that a network's own heads define on labeled images.
+
+    The keys are MMSegmentation's (``decode.loss_ce``, ``aux.loss_ce``). The accuracy that stock heads log is left
+    out: it costs a third of the loss and waits for the device.
+
+    Args:
+        network (nn.Module): A wrapped segmentor.
+        output (NetworkOutput): Of the network, of these images.
+        samples (Sequence[SegDataSample]): Their labels.
+    """
+    losses = _head_loss(network.decode_head, output.logits, samples, 'decode')
+    heads = auxiliary_heads(network)
+    for (prefix, head), logits in zip(heads.items(), output.auxiliary, strict=True):
+        losses.update(_head_loss(head, logits, samples, prefix))
+    return losses
+
+
+def auxiliary_heads(network: nn.Module) -> dict[str, nn.Module]:
+    """A network's auxiliary heads by the prefix of their losses."""
+    if not network.with_auxiliary_head:
+        return {}
+    head = network.auxiliary_head
+    if isinstance(head, nn.ModuleList):
+        return {f'aux_{index}': one for index, one in enumerate(head)}
+    return {'aux': head}
+
+
+def _head_loss(
+    head: BaseDecodeHead, logits: Tensor, samples: Sequence, prefix: str
+) -> dict[str, Tensor]:
+    """Apply a head's ``loss_decode`` to small logits (N, C, h, w)."""
+    if type(head).loss_by_feat is not BaseDecodeHead.loss_by_feat:
+        # A loss of the head's own making, which may wait for the device.
+        losses = head.loss_by_feat(logits, samples)
+        return {f'{prefix}.{key}': value for key, value in losses.items() if 'loss' in key}
+    label = torch.stack([sample.gt_sem_seg.data for sample in samples])
+    modules = (
+        head.loss_decode if isinstance(head.loss_decode, nn.ModuleList) else [head.loss_decode]
+    )
+    small = all(getattr(module, 'accepts_small_logits', False) for module in modules)
+    if not small or head.sampler is not None:
+        logits = resize(
+            logits, size=label.shape[2:], mode='bilinear', align_corners=head.align_corners
+        )
+    weight = None if head.sampler is None else head.sampler.sample(logits, label)
+    losses: dict[str, Tensor] = {}
+    for module in modules:
+        extra = {'align_corners': head.align_corners} if small else {}
+        value = module(
+            logits, label.squeeze(1), weight=weight, ignore_index=head.ignore_index, **extra
+        )
+        key = f'{prefix}.{module.loss_name}'
+        losses[key] = losses[key] + value if key in losses else value
+    return losses
+
+
+def check_network(network: nn.Module) -> None:
+    """Refuse a network that no method can wrap.
+
+    Raises:
+        ValueError: It is no EncoderDecoder with a decode head of one channel per class.
+    """
+    head = getattr(network, 'decode_head', None)
+    if not isinstance(network, EncoderDecoder) or not isinstance(head, BaseDecodeHead):
+        raise ValueError(
+            f'{type(network).__name__} with {type(head).__name__} cannot be wrapped. The segmentor must be an '
+            'EncoderDecoder whose decode head derives from BaseDecodeHead.'
+        )
+    if head.out_channels != head.num_classes:
+        raise ValueError(
+            f'decode_head.out_channels={head.out_channels} differs from num_classes={head.num_classes}, and '
+            'pseudo-labels need one channel per class. Set out_channels=num_classes.'
+        )
+
+
+def check_forwards(segmentor: dict, joint_forward: bool) -> None:
+    """Refuse several forwards of a network with reentrant checkpoints, which breaks under DDP."""
+    if not joint_forward and segmentor.get('backbone', {}).get('with_cp'):
+        raise ValueError(
+            'segmentor.backbone.with_cp=True breaks the several forwards of joint_forward=False under '
+            'DistributedDataParallel. Set joint_forward=True or with_cp=False.'
+        )
+
+
+@contextmanager
+def evaluating(*networks: nn.Module) -> Iterator[None]:
+    """Put networks into eval mode inside the ``with`` block, and each module back into its own afterwards."""
+    training = [module for network in networks for module in network.modules() if module.training]
+    for network in networks:
+        network.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True

@@ -1,0 +1,112 @@
+"""The training step of all methods: the clock, one or several updates, and what changes once per step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from mmengine.optim import OptimWrapper, OptimWrapperDict
+from torch import Tensor
+
+from ..batch import Batch
+from ..clock import Clock
+from ..memory import OncePerStep
+
+
+class TrainingSteps:
+    """Makes the updates of a method, each by an optimizer wrapper of its own."""
+
+    #: The optimizer step that the running iteration belongs to.
+    clock = Clock()
+    #: Whether a later update waits until the first one has stepped, and then learns all of the step's batches.
+    updates_in_turn = True
+    #: Batches of the running step that later updates have yet to learn.
+    _held: tuple[Batch, ...] = ()
+
+    def train_step(
+        self, data: dict, optim_wrapper: OptimWrapper | OptimWrapperDict, call=None
+    ) -> dict[str, Tensor]:
+        """Preprocess, compute the losses and update the weights, one update after the other.
+
+        With gradient accumulation, the micro-batches of a step are held, images and labels without graphs,
+        until the first update has stepped; a later one then learns all of them.
+
+        Args:
+            data (dict): A collated batch.
+            optim_wrapper (OptimWrapper | OptimWrapperDict): One wrapper for each update.
+            call (callable, optional): The SemiDistributedDataParallel around this module; forwards that carry
+                gradients go through it. Default: this module.
+
+        Returns:
+            dict[str, Tensor]: Scalars for the log.
+
+        Raises:
+            ValueError: There are not as many optimizer wrappers as updates.
+        """
+        wrappers = self._wrappers_of(optim_wrapper)
+        (first, wrapper), *later = wrappers.items()
+        with self._stepping(wrapper) as committed:
+            batch = self.batch_of(**self.data_preprocessor(data, True))
+            log_vars = self._make_update(first, wrapper, batch, call)
+        if later:
+            self._held = (*self._held, batch)
+            if wrapper.should_update() or not self.updates_in_turn:
+                held, self._held = self._held, ()
+                for name, wrapper in later:
+                    terms = [self._make_update(name, wrapper, one, call) for one in held]
+                    means = {key: sum(one[key] for one in terms) / len(terms) for key in terms[0]}
+                    log_vars = {**log_vars, **means, 'loss': log_vars['loss'] + means['loss']}
+        return {**log_vars, **committed}
+
+    def _wrappers_of(self, optim_wrapper) -> dict[str, OptimWrapper]:
+        several = isinstance(optim_wrapper, OptimWrapperDict)
+        if several != (len(self.updates) > 1):
+            raise ValueError(
+                f'{type(self).__name__} needs {len(self.updates)} optimizer wrapper(s) and got a '
+                f'{type(optim_wrapper).__name__}. Set '
+                "optim_wrapper.constructor='NetworkOptimWrapperConstructor'."
+            )
+        names = self.updates
+        return (
+            {n: optim_wrapper[n] for n in names} if several else {next(iter(names)): optim_wrapper}
+        )
+
+    def _make_update(
+        self, name: str, wrapper: OptimWrapper, batch: Batch, call
+    ) -> dict[str, Tensor]:
+        """One micro-batch of one update; returns its scalars for the log."""
+        update = self if call is None else call.of_update(name)
+        with wrapper.optim_context(update):
+            losses = update(batch, mode=name)
+        parsed, log_vars = self.parse_losses(losses)
+        wrapper.update_params(parsed)
+        return log_vars
+
+    @contextmanager
+    def _stepping(self, wrapper: OptimWrapper) -> Iterator[dict[str, Tensor]]:
+        """Read the clock, and let what is updated once per step be updated behind the optimizer's step.
+
+        The modules are those derived from :class:`~mmseg_semi.models.memory.OncePerStep`. They collect during
+        the micro-batches of a step. An optimizer calls its hook when it has stepped, and does not where a
+        gradient scaler skips the step: then what was collected is discarded.
+
+        Yields:
+            dict[str, Tensor]: Scalars for the log, filled when the optimizer has stepped.
+        """
+        self.clock = Clock.of(wrapper)
+        modules = [module for module in self.modules() if isinstance(module, OncePerStep)]
+        if self.clock.begins_step:
+            self._held = ()
+            for module in modules:
+                module.discard()
+        committed: dict[str, Tensor] = {}
+
+        def commit(*_) -> None:
+            for module in modules:
+                committed.update(module.commit())
+
+        handle = wrapper.optimizer.register_step_post_hook(commit)
+        try:
+            yield committed
+        finally:
+            handle.remove()
