@@ -2,118 +2,103 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-import torch
 from torch import Tensor
 
 from ...functional.losses import confident_cross_entropy
-from ...functional.mixing import paste
-from ...functional.pseudo_label import confidence_and_label, confident_ratio, label_entropy
-from ..mixers import CutMixPlan
-from .base import SemiSegmentor, check_forwards, check_ranges
-
-
-class PseudoLabels(NamedTuple):
-    """What a network says of the weak views.
-
-    Attributes:
-        label (Tensor): int64 (N, H, W), 255 is left out.
-        confidence (Tensor): (N, H, W) in [1 / C, 1].
-        diagnostics (dict[str, Tensor]): Scalars for the log.
-    """
-
-    label: Tensor
-    confidence: Tensor
-    diagnostics: dict[str, Tensor]
+from ...functional.pseudo_label import confidence_and_label
+from ..batch import Batch
+from ..cutmix import CutMixPlan
+from ..settings import setting
+from .base import SemiSegmentor
+from .networks import check_forwards
 
 
 class TwoViewSegmentor(SemiSegmentor):
-    """Base of the methods with a weak and two strong views; they implement :meth:`loss`.
+    """Base of the methods with a weak and two strong views.
 
     Args: see :class:`SemiSegmentor`.
     """
 
+    class Settings(SemiSegmentor.Settings):
+        tau: float = setting(
+            0.95,
+            'Confidence from which a pixel of the weak view counts; Cityscapes: 0.',
+            low=0,
+            high=1,
+        )
+        labeled_weight: float = setting(
+            0.5, 'Factor of the labeled loss.', low=0, reading='factor of the labeled loss'
+        )
+        unlabeled_weight: float = setting(
+            0.5, 'Factor of the unlabeled losses.', low=0, reading='factor of the unlabeled losses'
+        )
+        joint_forward: bool = setting(
+            False,
+            'One forward for labeled images and all views; False: strong views apart.',
+            source='UniMatch code: False',
+            reading='batch normalization over labeled and strong images together',
+        )
+        cutmix: dict | None = setting(
+            {
+                'type': 'AdaptiveCutMix',
+                'adaptive': False,
+                'per_image': True,
+                'prob': 0.5,
+                'style': 'unimatch',
+            },
+            'CutMix of both strong views, each by a draw of its own; None leaves it out.',
+            source='UniMatch code',
+            reading='probability and box of CutMix',
+        )
+
+    cfg: Settings
     unlabeled_branches = ('weak', 'strong', 'strong2')
-    #: Settings that all of these methods have.
-    train_defaults = {
-        'tau': 0.95,
-        'labeled_weight': 0.5,
-        'unlabeled_weight': 0.5,
-        'unlabeled_start': 0,
-        'ignore_padding': True,
-        'joint_forward': False,
-        'cutmix': {'adaptive': False, 'per_image': True, 'prob': 0.5, 'style': 'unimatch'},
-    }
-    readings = {
-        'labeled_weight': 'factor of the labelled loss',
-        'unlabeled_weight': 'factor of the unlabelled losses',
-        'joint_forward': 'batch normalisation over labelled and strong images together',
-        'ignore_padding': 'padding neither learnt nor counted',
-        'cutmix': 'probability and box of CutMix',
-    }
 
-    def __init__(self, segmentor: dict, **kwargs) -> None:
-        super().__init__(segmentor, **kwargs)
-        cfg = self.semi_train_cfg
-        check_ranges(cfg, {'tau': (0, 1), 'unlabeled_start': (0, None)})
-        check_ranges(cfg, {key: (0, None) for key in cfg if key.endswith('_weight')})
-        check_forwards(segmentor, cfg['joint_forward'])
-        self.cutmix = self.build_cutmix()
+    def check_segmentor(self, segmentor: dict) -> None:
+        check_forwards(segmentor, self.cfg.joint_forward)
 
-    @property
-    def started(self) -> bool:
-        """Whether the unlabelled images enter the loss by now."""
-        return self.clock.step >= self.semi_train_cfg['unlabeled_start']
-
-    def mix_views(self, inputs: dict[str, Tensor]) -> tuple[list[Tensor], list[CutMixPlan | None]]:
-        """Cut and paste both strong views, each by a draw of its own; returns them with their draws.
+    def mix_views(self, batch: Batch) -> tuple[list[Tensor], list[CutMixPlan]]:
+        """Cut and paste both strong views, each by a draw of its own; returns them with their plans.
 
         The first view gets boxes of the image that follows in the batch, the second of the one before.
         """
-        views = [inputs['strong'], inputs['strong2']]
-        if self.cutmix is None:
-            return views, [None, None]
-        plans = [self.cutmix.sample(x.new_zeros(len(x)), tuple(x.shape[-2:])) for x in views]
-        plans[1] = plans[1]._replace(partner=plans[1].partner.argsort())
-        return [_mix(view, plan) for view, plan in zip(views, plans, strict=True)], plans
+        views = [batch.strong.images, batch.strong2.images]
+        first, second = (self.cutmix.plan(len(one), batch.size, one.device) for one in views)
+        plans = [first, second.reverse()]
+        return [mix(view) for mix, view in zip(plans, views, strict=True)], plans
 
-    @torch.no_grad()
-    def make_labels(self, logits: Tensor, data_samples: list) -> PseudoLabels:
-        """Turn small logits (N, C, h, w) of the weak views into labels, void at padding."""
-        cfg = self.semi_train_cfg
-        real = torch.cat([sample.valid_mask.data for sample in data_samples]).bool()
-        valid = real if cfg['ignore_padding'] else torch.ones_like(real)
-        confidence, label = confidence_and_label(logits, valid.shape[-2:], self.align_corners)
-        diagnostics = {
-            'confident_ratio': confident_ratio(confidence, cfg['tau'], valid).mean(),
-            'pseudo_label_entropy': label_entropy(label, self.num_classes, real),
-        }
-        return PseudoLabels(label.masked_fill(~valid, 255), confidence, diagnostics)
+    def make_labels(self, logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Turn small logits (N, C, h, w) of the weak views into labels.
+
+        Returns:
+            tuple: int64 labels (N, H, W), 255 where a pixel is not learned from, float32 confidences
+            (N, H, W), and the scalars for the log.
+        """
+        confidence, label = confidence_and_label(logits, batch.size, self.align_corners)
+        log = self.label_log(label, batch.weak, confidence)
+        return label.masked_fill(~batch.weak.valid, 255), confidence, log
 
     def view_loss(
-        self, logits: Tensor, labels: PseudoLabels, plan: CutMixPlan | None = None
+        self, logits: Tensor, label: Tensor, confidence: Tensor, mix: CutMixPlan | None = None
     ) -> Tensor:
-        """Cross-entropy of the labels, mixed as the view was, over the pixels that are not padding."""
+        """Cross-entropy of the labels, mixed as the view was, over the pixels that are learned from."""
+        if mix is not None:
+            label, confidence = mix(label, confidence)
         return confident_cross_entropy(
             logits,
-            _mix(labels.label, plan),
-            _mix(labels.confidence, plan),
-            self.semi_train_cfg['tau'],
+            label,
+            confidence,
+            self.cfg.tau,
             divisor='valid',
             align_corners=self.align_corners,
         )
 
     def strong_loss(
-        self, logits: list[Tensor], labels: PseudoLabels, plans: list[CutMixPlan | None]
+        self, logits: list[Tensor], label: Tensor, confidence: Tensor, plans: list[CutMixPlan]
     ) -> Tensor:
         """Mean of the two strong views' losses."""
         first, second = (
-            self.view_loss(x, labels, plan) for x, plan in zip(logits, plans, strict=True)
+            self.view_loss(one, label, confidence, mix)
+            for one, mix in zip(logits, plans, strict=True)
         )
         return (first + second) / 2
-
-
-def _mix(tensor: Tensor, plan: CutMixPlan | None) -> Tensor:
-    """Paste the partners' boxes into images or maps, as drawn."""
-    return tensor if plan is None else paste(tensor, tensor[plan.partner], plan.boxes)
