@@ -93,7 +93,13 @@ class CutMixPlan:
 class NoCutMix:
     """Mixes nothing, and draws nothing."""
 
-    def plan(self, num: int, size: tuple[int, int], device: torch.device) -> CutMixPlan:
+    def plan(
+        self,
+        num: int,
+        size: tuple[int, int],
+        device: torch.device,
+        hardness: Tensor | None = None,
+    ) -> CutMixPlan:
         return CutMixPlan()
 
 
