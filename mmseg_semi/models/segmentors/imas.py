@@ -22,10 +22,10 @@ from .networks import check_forwards, evaluating
 class IMAS(MeanTeacherSegmentor):
     """iMAS, "Instance-specific and Model-adaptive Supervision for Semi-supervised Semantic Segmentation".
 
-    Student and teacher both label the weak view; how little they agree, weighted by how confident they are, is
-    the *hardness* of an image (Eq. 4-6). The harder it is, the closer its intensity view is kept to the weak one
-    (Eq. 7), the less likely its batch is cut and pasted (Eq. 8-9), and the less its loss weighs (Eq. 10). Where
-    the paper's formulas and text contradict each other, the text and the official code rule.
+    Student and teacher both label the weak view; how little they agree, weighted by how confident they are,
+    is the *hardness* of an image (Eq. 4-6). The harder it is, the closer its intensity view is kept to the weak
+    one (Eq. 7), the less likely its batch is cut and pasted (Eq. 8-9), and the less its loss weighs (Eq. 10).
+    Where the paper's formulas and text contradict each other, the text and the official code rule.
 
     Args: see :class:`~mmseg_semi.models.SemiSegmentor`.
     """

@@ -16,7 +16,7 @@ from tiny import (
 )
 
 from mmseg_semi.models.clock import Clock
-from mmseg_semi.models.mixers import CutMixPlan
+from mmseg_semi.models.cutmix import CutMixPlan
 
 
 def build(norm='GN', tau=0.28, **settings):
@@ -39,6 +39,14 @@ def build(norm='GN', tau=0.28, **settings):
 def batch_of(model, num_labeled=2, num_unlabeled=3, seed=0):
     batch = collated_batch(num_labeled, num_unlabeled, seed=seed)
     return model.data_preprocessor(batch, True)
+
+
+def views_of(model, batch):
+    """The student's views, their labels and confidences, and the scalars for the log."""
+    batch = model.batch_of(**batch)
+    gamma, label, confidence, log = model.measure_hardness(batch)
+    views, targets, _, mix = model.make_views(batch, gamma, label, confidence)
+    return views, targets, {**log, **mix.log}
 
 
 def reference_hardness(model, weak, tau, ignore_background):
@@ -99,7 +107,9 @@ def test_unlabeled_loss_equals_the_papers_equations(ignore_background, triggered
     order = np.argsort(gamma)
     partner = np.empty(3, dtype=np.int64)
     partner[order] = order[::-1]
-    model.cutmix.plan = CutMixPlan(torch.tensor(partner), boxes, torch.tensor(bool(triggered)))
+    model.cutmix.fixed = CutMixPlan(
+        torch.tensor(partner), boxes, (32, 32), torch.tensor(bool(triggered))
+    )
     losses = model.loss(**batch)
 
     mixed, mixed_label, mixed_conf = weak.clone(), label.copy(), conf.copy()
@@ -184,7 +194,7 @@ def test_prepass_leaves_the_students_statistics_and_modes_alone():
     model.student.decode_head.eval()
     before = copy.deepcopy(model.student.state_dict())
     modes = [module.training for module in model.modules()]
-    model.make_targets(**batch)
+    views_of(model, batch)
     for key, value in model.student.state_dict().items():
         assert torch.equal(value, before[key])
     assert modes == [module.training for module in model.modules()]
@@ -194,13 +204,19 @@ def test_weak_view_joins_the_forward_for_its_statistics_only():
     with_weak, without = build('BN', weak_in_joint_forward=True), build('BN')
     batch = batch_of(without)
     with_weak.cutmix = without.cutmix = FixedCutMix()
-    FixedCutMix.plan = CutMixPlan(
-        torch.tensor([2, 1, 0]), torch.zeros(3, 4, dtype=torch.long), torch.tensor(False)
+    with_weak.cutmix.fixed = CutMixPlan(
+        torch.tensor([2, 1, 0]), torch.zeros(3, 4, dtype=torch.long), (32, 32), torch.tensor(False)
     )
-    targets = with_weak.make_targets(**batch)
-    assert len(targets.views) == 3
-    assert targets.views[0] is batch['inputs']['weak']
+    passed = []
+    for model in (with_weak, without):
+        forward = model.forward_views
+        model.forward_views = lambda *args, forward=forward, **kwargs: (
+            passed.append(args[2:]) or forward(*args, **kwargs)
+        )
     losses = with_weak.loss(**batch), without.loss(**batch)
+    # Before the two views that have a loss.
+    assert [len(views) for views in passed] == [3, 2]
+    assert torch.equal(passed[0][0], batch['inputs']['weak'])
     mean = 'backbone.stem.1.running_mean'
     assert not torch.equal(with_weak.student.state_dict()[mean], without.student.state_dict()[mean])
     assert losses[0]['hardness'] == losses[1]['hardness']
@@ -222,8 +238,7 @@ def test_single_unlabeled_image_is_cut_with_itself():
     model = build()
     for seed in range(5):
         torch.manual_seed(seed)
-        targets = model.make_targets(**batch_of(model, num_unlabeled=1))
-        strong, mixed = targets.views
+        (strong, mixed), _, _ = views_of(model, batch_of(model, num_unlabeled=1))
         assert torch.equal(mixed, batch_of(model, num_unlabeled=1)['inputs']['weak'])
         assert strong.shape == mixed.shape
 
@@ -246,15 +261,14 @@ def test_padding(ignore_padding):
     valid = torch.ones(32, 32, dtype=torch.bool)
     valid[:, 20:] = False
     batch['data_samples']['weak'] = [unlabeled_sample(valid) for _ in range(3)]
-    targets = model.make_targets(**batch)
-    void = targets.labels[0] == 255
+    _, ((label, confidence), _), log = views_of(model, batch)
+    void = label == 255
     assert void.any() == ignore_padding
     if ignore_padding:
         assert torch.equal(void, ~valid.expand(3, -1, -1))
         # What the networks say about padding changes nothing.
-        confidence = targets.confidences[0][:, :, :20]
-        expected = (confidence >= 0.28).float().mean()
-        torch.testing.assert_close(targets.diagnostics['confident_ratio'], expected)
+        expected = (confidence[:, :, :20] >= 0.28).float().mean()
+        torch.testing.assert_close(log['confident_ratio'], expected)
 
 
 def test_no_valid_pixel_at_all():
@@ -271,20 +285,18 @@ def test_no_valid_pixel_at_all():
 def test_ablation_switches():
     batch = batch_of(build())
     plain = build(adaptive_loss=False, intensity=None, cutmix=None)
-    targets = plain.make_targets(**batch)
-    assert len(targets.views) == 1
-    assert targets.views[0] is batch['inputs']['weak']
-    assert 'cutmix_rate' not in targets.diagnostics
+    views, targets, log = views_of(plain, batch)
+    assert len(views) == 1
+    assert views[0] is batch['inputs']['weak']
+    assert 'cutmix_rate' not in log
     weak_only = copy.deepcopy(batch)
     del weak_only['inputs']['strong'], weak_only['data_samples']['strong']
-    _, views = plain.forward_views(plain.student, batch['inputs']['labeled'], *targets.views)
-    unweighted = plain.unlabeled_loss(views, targets)
     adaptive = build(adaptive_loss=True, intensity=None, cutmix=None)
-    weighted = adaptive.unlabeled_loss(views, targets)
+    unweighted, weighted = (m.loss(**batch)['loss_unlabeled'] for m in (plain, adaptive))
     assert weighted < unweighted
     assert 'loss_unlabeled' in plain.loss(**weak_only)
     fixed = build(intensity={'type': 'IntensityMix', 'adaptive': False}, cutmix=None)
-    assert torch.equal(fixed.make_targets(**batch).views[0], batch['inputs']['strong'])
+    assert torch.equal(views_of(fixed, batch)[0][0], batch['inputs']['strong'])
 
 
 def padded_batch(model):
@@ -309,7 +321,9 @@ def test_adaptive_cutmix_alone_is_its_term_with_weight_1(
     model = build(tau=tau, intensity=None, weak_in_joint_forward=weak_in_joint_forward, **settings)
     model.cutmix = FixedCutMix()
     boxes = torch.tensor([[4, 2, 20, 25], [0, 0, 9, 9], [10, 10, 30, 12]]) * triggered
-    model.cutmix.plan = CutMixPlan(torch.tensor([2, 1, 0]), boxes, torch.tensor(triggered))
+    model.cutmix.fixed = CutMixPlan(
+        torch.tensor([2, 1, 0]), boxes, (32, 32), torch.tensor(triggered)
+    )
     batch = padded_batch(model)
     weak = batch['inputs']['weak']
     gamma, label, conf = reference_hardness(model, weak, tau, False)
@@ -325,7 +339,7 @@ def test_adaptive_cutmix_alone_is_its_term_with_weight_1(
     assert expected > 0.01
     torch.testing.assert_close(losses['loss_unlabeled'].double(), expected, rtol=1e-4, atol=1e-6)
     assert losses['cutmix_rate'] == triggered
-    assert len(model.make_targets(**batch).views) == 1 + weak_in_joint_forward
+    assert len(views_of(model, batch)[0]) == 1
 
 
 @pytest.mark.parametrize('untriggered', ['official', 'literal'])
@@ -353,8 +367,8 @@ def test_bfloat16_autocast_keeps_the_targets_in_float32():
     exact = model.loss(**batch)
     torch.manual_seed(3)
     with torch.autocast('cpu', dtype=torch.bfloat16):
-        targets = model.make_targets(**batch)
-        assert targets.confidences[0].dtype == torch.float32
+        _, ((_, confidence), _), _ = views_of(model, batch)
+        assert confidence.dtype == torch.float32
         torch.manual_seed(3)
         rough = model.loss(**batch)
     assert rough['loss_unlabeled'].dtype == torch.float32
@@ -366,10 +380,10 @@ def test_bfloat16_autocast_keeps_the_targets_in_float32():
 @pytest.mark.parametrize(
     ('settings', 'message'),
     [
-        ({'tau': 1.2}, r'semi_train_cfg\.tau=1\.2 is no confidence'),
-        ({'unlabeled_weight': -1}, r'semi_train_cfg\.unlabeled_weight=-1 is negative'),
-        ({'unlabeled_start': -1}, r'semi_train_cfg\.unlabeled_start=-1 is negative'),
-        ({'untriggered': 'code'}, "untriggered='code' is unknown"),
+        ({'tau': 1.2}, r'semi_train_cfg\.tau must be in \[0, 1\], got 1\.2\. The paper takes'),
+        ({'unlabeled_weight': -1}, r'semi_train_cfg\.unlabeled_weight must be at least 0, got -1'),
+        ({'unlabeled_start': -1}, r'semi_train_cfg\.unlabeled_start must be at least 0, got -1'),
+        ({'untriggered': 'code'}, "untriggered must be 'official' or 'literal', got 'code'"),
     ],
 )
 def test_bad_settings_are_refused(settings, message):
@@ -383,7 +397,7 @@ def test_reentrant_checkpointing_needs_the_joint_forward():
     config = {'type': 'IMAS', 'segmentor': segmentor}
     loss = MODELS.build(config).train().loss(**batch_of(build()))['loss_unlabeled']
     assert torch.isfinite(loss)
-    with pytest.raises(ValueError, match=r'set joint_forward=True or with_cp=False'):
+    with pytest.raises(ValueError, match=r'Set joint_forward=True or with_cp=False'):
         MODELS.build({**config, 'semi_train_cfg': {'joint_forward': False}})
 
 
