@@ -7,7 +7,7 @@ from mmseg.models.utils import resize
 from mmseg.registry import MODELS
 from tiny import collated_batch, tiny_segmentor, unlabeled_sample
 
-from mmseg_semi.models.mixers import CutMixPlan
+from mmseg_semi.models.cutmix import CutMixPlan
 
 #: Confidences that about half of the pixels of :func:`build`'s networks reach.
 TAU = {'CutMixSeg': 0.8, 'FixMatch': 0.5}
@@ -49,7 +49,7 @@ def valid_of(batch: dict) -> torch.Tensor:
 def plan_of(triggered: bool = True) -> CutMixPlan:
     """A CutMix of three images, drawn beforehand."""
     partner = torch.tensor([1, 2, 0])
-    return CutMixPlan(partner, BOXES * triggered, torch.tensor(triggered))
+    return CutMixPlan(partner, BOXES * triggered, (32, 32), torch.tensor(triggered))
 
 
 def mix(maps: torch.Tensor) -> torch.Tensor:

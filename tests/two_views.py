@@ -10,7 +10,7 @@ from mmseg.registry import MODELS
 from tiny import collated_batch, tiny_segmentor
 from torch import Tensor
 
-from mmseg_semi.models.mixers import AdaptiveCutMix, CutMixPlan
+from mmseg_semi.models.cutmix import AdaptiveCutMix, CutMixPlan
 
 #: Confidence that 17 (UniMatch) and 66 (UniMatch V2) of 100 pixels of `build`'s networks reach.
 TAU = 0.7
@@ -23,10 +23,9 @@ class ListedCutMix(AdaptiveCutMix):
         super().__init__(adaptive=False)
         self.boxes = list(boxes)
 
-    def sample(self, hardness, size, generator=None):
+    def plan(self, num, size, device, hardness=None):
         boxes = torch.tensor(self.boxes.pop(0))
-        partner = torch.arange(len(hardness)).roll(-1)
-        return CutMixPlan(partner, boxes, torch.tensor(True))
+        return CutMixPlan(torch.arange(num).roll(-1), boxes, size, torch.tensor(True))
 
 
 def build(method: str, norm: str = 'GN', *, network: dict | None = None, **settings):

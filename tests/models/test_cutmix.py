@@ -1,11 +1,12 @@
-"""One CutMix: what is drawn, what is pasted, on which grid, and that draws are those of the transforms."""
+"""One CutMix for all methods: what is drawn, what is pasted, and on which grid."""
 
 import pytest
 import torch
+from mmseg.registry import MODELS, TRANSFORMS
+from tiny import tiny_segmentor
 
 from mmseg_semi.functional.mixing import paste, sample_boxes
 from mmseg_semi.functional.parts import resize_nearest
-from mmseg_semi.models import mixers
 from mmseg_semi.models.cutmix import AdaptiveCutMix, CutMix, CutMixPlan, NoCutMix, ThreeBoxCutMix
 
 SIZE = (16, 12)
@@ -75,26 +76,27 @@ def test_the_log_is_the_share_of_what_is_mixed():
 
 @pytest.mark.parametrize('style', ['imas', 'unimatch', 'u2pl', 'cutmix_seg'])
 @pytest.mark.parametrize('per_image', [False, True])
-def test_draws_are_the_transforms(style, per_image):
+def test_boxes_are_drawn_before_the_trigger(style, per_image):
     options = {'prob': 0.5, 'style': style, 'per_image': per_image}
     rates = set()
     for seed in range(8):
         torch.manual_seed(seed)
-        old = mixers.AdaptiveCutMix(adaptive=False, **options).sample(HARDNESS, SIZE)
+        boxes = sample_boxes(3, SIZE, style=style)
+        triggered = torch.rand((3,) if per_image else ()) < 0.5
         state = torch.get_rng_state()
         for mixer in (CutMix(**options), AdaptiveCutMix(adaptive=False, **options)):
             torch.manual_seed(seed)
-            new = mixer.plan(3, SIZE, CPU)
-            assert torch.equal(new.boxes, old.boxes)
-            assert torch.equal(new.partner, old.partner)
-            assert torch.equal(new.triggered, old.triggered)
+            plan = mixer.plan(3, SIZE, CPU)
+            assert torch.equal(plan.boxes, boxes * triggered.view(-1, 1))
+            assert plan.partner.tolist() == [1, 2, 0]
+            assert torch.equal(plan.triggered, triggered)
             assert torch.equal(torch.get_rng_state(), state)
-        rates.add(old.triggered.float().mean().item())
+        rates.add(triggered.float().mean().item())
     assert len(rates) > 1
 
 
 @pytest.mark.parametrize('seed', range(4))
-def test_the_adaptive_draws_are_the_transforms(seed):
+def test_the_transform_mixes_as_its_plan_says(seed):
     results = {
         'img': maps(channels=3),
         'label': maps(seed=1),
@@ -102,17 +104,61 @@ def test_the_adaptive_draws_are_the_transforms(seed):
         'hardness': HARDNESS,
     }
     torch.manual_seed(seed)
-    old = mixers.AdaptiveCutMix()(results)
-    state = torch.get_rng_state()
-    torch.manual_seed(seed)
-    new = AdaptiveCutMix()(results)
-    assert torch.equal(torch.get_rng_state(), state)
-    assert new.keys() == old.keys()
-    assert all(torch.equal(new[key], old[key]) for key in old)
+    mixed = TRANSFORMS.build({'type': 'AdaptiveCutMix'})(results)
     torch.manual_seed(seed)
     mix = AdaptiveCutMix().plan(3, SIZE, CPU, HARDNESS)
     assert mix.partner.tolist() == [1, 0, 2]  # the easiest with the hardest
-    assert torch.equal(mix(results['img']), new['img'])
+    assert torch.equal(mixed['triggered'], mix.triggered)
+    for key in ('img', 'label', 'confidence'):
+        assert torch.equal(mixed[key], mix(results[key]))
+    assert mixed['hardness'] is HARDNESS
+
+
+@pytest.mark.parametrize('level', [0.2, 0.7])
+def test_trigger_frequency_is_one_minus_the_mean_hardness(level):
+    torch.manual_seed(1)
+    hardness = torch.full((2,), level)
+    plans = [AdaptiveCutMix().plan(2, (8, 8), CPU, hardness) for _ in range(2000)]
+    rate = sum(plan.triggered.item() for plan in plans) / len(plans)
+    assert abs(rate - (1 - level)) < 0.04
+    untriggered = next(plan for plan in plans if not plan.triggered)
+    assert (untriggered.boxes == 0).all()
+
+
+@pytest.mark.parametrize(('hardness', 'triggered'), [(1.0, False), (0.0, True)])
+def test_extreme_hardness_decides_the_trigger(hardness, triggered):
+    images = maps(channels=3)
+    for seed in range(20):
+        torch.manual_seed(seed)
+        mix = AdaptiveCutMix().plan(3, SIZE, CPU, torch.full((3,), hardness))
+        assert mix.triggered == triggered
+        if not triggered:
+            assert torch.equal(mix(images), images)
+
+
+def test_each_image_is_drawn_for_itself():
+    torch.manual_seed(0)
+    mixer = CutMix(prob=0.3, style='unimatch', per_image=True)
+    plans = [mixer.plan(4, (16, 16), CPU) for _ in range(1000)]
+    triggered = torch.stack([plan.triggered for plan in plans])
+    assert triggered.shape == (1000, 4)
+    torch.testing.assert_close(triggered.float().mean(0), torch.full((4,), 0.3), rtol=0, atol=0.05)
+    # Drawn apart: all four mixed in 0.3^4 of the batches.
+    assert triggered.all(dim=1).float().mean() < 0.03
+    for plan in plans:
+        assert torch.equal((plan.boxes != 0).any(dim=1), plan.triggered)
+
+
+def test_single_image_is_its_own_partner():
+    image = maps(channels=3)[:1]
+    mix = AdaptiveCutMix().plan(1, SIZE, CPU, torch.zeros(1))
+    assert torch.equal(mix(image), image)
+
+
+def test_options_change_without_repeating_the_type():
+    config = {'type': 'IMAS', 'segmentor': tiny_segmentor()}
+    model = MODELS.build({**config, 'semi_train_cfg': {'cutmix': {'adaptive': False, 'prob': 0.5}}})
+    assert (model.cutmix.adaptive, model.cutmix.prob) == (False, 0.5)
 
 
 def test_hardness_is_ignored_where_nothing_adapts():

@@ -87,7 +87,7 @@ def test_the_head_sees_the_whole_joint_batch(name):
     label = torch.cat([sample.gt_sem_seg.data for sample in batch['data_samples']['labeled']])
     full = torch.nn.functional.interpolate(logits[:NUM_LABELED], size=(32, 32), mode='bilinear')
     by_hand = 0.4 * torch.nn.functional.cross_entropy(full, label, ignore_index=255)
-    weight = model.semi_train_cfg.get('labeled_weight', 1.0)
+    weight = model.cfg.labeled_weight
     torch.testing.assert_close(losses['aux.loss_ce'], weight * by_hand)
 
     losses['aux.loss_ce'].backward()

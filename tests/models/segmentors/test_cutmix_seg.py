@@ -12,7 +12,7 @@ TAU = TAUS['CutMixSeg']
 def fixed(**settings):
     model = build('CutMixSeg', **{'tau': TAU, **settings})
     model.cutmix = FixedCutMix()
-    model.cutmix.plan = plan_of()
+    model.cutmix.fixed = plan_of()
     return model
 
 
@@ -58,14 +58,14 @@ def test_nobody_confident_gives_zero_and_everybody_the_mean_teacher():
     losses['loss_consistency'].backward()
     assert all((p.grad == 0).all() for p in model.student.parameters())
     model = fixed(tau=0.0)
-    model.cutmix.plan = plan_of(triggered=False)
+    model.cutmix.fixed = plan_of(triggered=False)
     plain = build('MeanTeacher', student_view='weak').loss(**batch)
     torch.testing.assert_close(model.loss(**batch)['loss_consistency'], plain['loss_consistency'])
 
 
 def test_boxes_are_the_papers():
     cutmix = build('CutMixSeg').cutmix
-    plan = cutmix.sample(torch.zeros(4), (64, 64))
+    plan = cutmix.plan(4, (64, 64), torch.device('cpu'))
     x1, y1, x2, y2 = plan.boxes.unbind(1)
     assert ((((x2 - x1) * (y2 - y1)) / 64**2 - 0.5).abs() < 0.03).all()
     assert plan.triggered
@@ -75,14 +75,14 @@ def test_boxes_are_the_papers():
 @pytest.mark.parametrize(
     ('settings', 'message'),
     [
-        ({'tau': 1.5}, r'semi_train_cfg\.tau=1\.5 is out of range: .* at least 0 and at most 1'),
-        ({'confidence_weighting': 'image'}, r"confidence_weighting='image' is unknown"),
-        ({'cutmix': None}, r"cutmix=None is not what CutMixSeg learns from.*'MeanTeacher'"),
+        ({'tau': 1.5}, r'semi_train_cfg\.tau must be .*, got 1\.5'),
+        ({'confidence_weighting': 'image'}, r"confidence_weighting must be .*, got 'image'"),
+        ({'cutmix': None}, r"cutmix must be a dict, got None.*'MeanTeacher'"),
         (
             {'cutmix': {'adaptive': True}},
-            'adapts to the hardness of images, which CutMixSeg does not',
+            'adaptive=True needs the hardness of images, which CutMixSeg does not',
         ),
-        ({'rampup_steps': -2}, r'rampup_steps=-2 is out of range'),
+        ({'rampup_steps': -2}, r'rampup_steps must be .*, got -2'),
     ],
 )
 def test_bad_settings_are_refused(settings, message):

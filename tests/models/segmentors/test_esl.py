@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from ddp_steps import train_method
 from mmseg.registry import MODELS
+from mmseg_semi.models.mixers import CutMixPlan
 from ranks import run_on_ranks
 from tiny import (
     NUM_CLASSES,
@@ -20,7 +21,6 @@ from tiny import (
 
 from mmseg_semi.functional import contrast
 from mmseg_semi.models.clock import Clock
-from mmseg_semi.models.mixers import CutMixPlan
 
 #: All that could be drawn is taken: every anchor, every negative, and queues of one entry.
 EXHAUSTIVE = dict(queue_size=1, num_negatives=50, anchor_ratio=1.0)

@@ -285,7 +285,7 @@ def test_no_valid_pixel_at_all():
 def test_ablation_switches():
     batch = batch_of(build())
     plain = build(adaptive_loss=False, intensity=None, cutmix=None)
-    views, targets, log = views_of(plain, batch)
+    views, _, log = views_of(plain, batch)
     assert len(views) == 1
     assert views[0] is batch['inputs']['weak']
     assert 'cutmix_rate' not in log

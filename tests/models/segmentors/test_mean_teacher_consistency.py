@@ -69,7 +69,7 @@ def test_the_weak_view_needs_no_strong_branch():
     batch = batch_of(model)
     del batch['inputs']['strong'], batch['data_samples']['strong']
     assert 'loss_consistency' in model.loss(**batch)
-    with pytest.raises(ValueError, match="no 'strong', which MeanTeacher needs"):
+    with pytest.raises(ValueError, match="MeanTeacher needs the branch 'strong'"):
         build('MeanTeacher').loss(**batch)
 
 
@@ -82,14 +82,14 @@ def test_networks_that_agree_cost_nothing():
 @pytest.mark.parametrize(
     ('settings', 'message'),
     [
-        ({'consistency_weight': -1}, r'semi_train_cfg\.consistency_weight=-1 is out of range'),
-        ({'rampup_steps': -1}, r'semi_train_cfg\.rampup_steps=-1 is out of range'),
-        ({'unlabeled_start': -1}, r'semi_train_cfg\.unlabeled_start=-1 is out of range'),
+        ({'consistency_weight': -1}, r'semi_train_cfg\.consistency_weight must be .*, got -1'),
+        ({'rampup_steps': -1}, r'semi_train_cfg\.rampup_steps must be .*, got -1'),
+        ({'unlabeled_start': -1}, r'semi_train_cfg\.unlabeled_start must be .*, got -1'),
         (
             {'student_view': 'both'},
-            r"semi_train_cfg\.student_view='both' is unknown: choose one of",
+            r"semi_train_cfg\.student_view must be .*, got 'both'",
         ),
-        ({'tau': 0.9}, r"semi_train_cfg has no setting \['tau'\]"),
+        ({'tau': 0.9}, r'semi_train_cfg has no setting tau'),
     ],
 )
 def test_bad_settings_are_refused(settings, message):

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from ddp_steps import train_each, train_method
 from mmseg.registry import MODELS
+from mmseg_semi.models.mixers import CutMixPlan
 from ranks import run_on_ranks
 from tiny import (
     NUM_CLASSES,
@@ -19,7 +20,6 @@ from tiny import (
 )
 
 from mmseg_semi.models.clock import Clock
-from mmseg_semi.models.mixers import CutMixPlan
 from mmseg_semi.models.segmentors import u2pl
 
 SMALL = dict(

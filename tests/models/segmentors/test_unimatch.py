@@ -245,22 +245,22 @@ def test_bfloat16_autocast():
 @pytest.mark.parametrize(
     ('settings', 'message'),
     [
-        ({'tau': 1.2}, r'semi_train_cfg\.tau=1\.2 is out of range'),
-        ({'unlabeled_weight': -1}, r'semi_train_cfg\.unlabeled_weight=-1 is out of range'),
-        ({'labeled_weight': -1}, r'semi_train_cfg\.labeled_weight=-1 is out of range'),
-        ({'feature_weight': -1}, r'semi_train_cfg\.feature_weight=-1 is out of range'),
-        ({'strong_weight': -1}, r'semi_train_cfg\.strong_weight=-1 is out of range'),
-        ({'unlabeled_start': -1}, r'semi_train_cfg\.unlabeled_start=-1 is out of range'),
-        ({'dropout_ratio': 1.0}, r'semi_train_cfg\.dropout_ratio=1\.0 is no share'),
-        ({'label_mode': 'code'}, r"semi_train_cfg\.label_mode='code' is unknown"),
+        ({'tau': 1.2}, r'semi_train_cfg\.tau must be .*, got 1\.2'),
+        ({'unlabeled_weight': -1}, r'semi_train_cfg\.unlabeled_weight must be .*, got -1'),
+        ({'labeled_weight': -1}, r'semi_train_cfg\.labeled_weight must be .*, got -1'),
+        ({'feature_weight': -1}, r'semi_train_cfg\.feature_weight must be .*, got -1'),
+        ({'strong_weight': -1}, r'semi_train_cfg\.strong_weight must be .*, got -1'),
+        ({'unlabeled_start': -1}, r'semi_train_cfg\.unlabeled_start must be .*, got -1'),
+        ({'dropout_ratio': 1.0}, r'semi_train_cfg\.dropout_ratio must be in \[0, 1\), got 1\.0'),
+        ({'label_mode': 'code'}, r"semi_train_cfg\.label_mode must be .*, got 'code'"),
         (
             {'cutmix': {'adaptive': True}},
-            'adapts to the hardness of images, which UniMatch does not',
+            'per_image=True contradicts adaptive=True',
         ),
         # Without a draw for each image nothing else would refuse it.
         (
             {'cutmix': {'adaptive': True, 'per_image': False}},
-            'adapts to the hardness of images, which UniMatch does not',
+            'adaptive=True needs the hardness of images, which UniMatch does not',
         ),
     ],
 )
@@ -283,7 +283,7 @@ def test_reentrant_checkpointing_needs_the_joint_forward():
     segmentor = tiny_segmentor('GN')
     segmentor['backbone']['with_cp'] = True
     config = {'type': 'UniMatch', 'segmentor': segmentor}
-    with pytest.raises(ValueError, match=r'set joint_forward=True or with_cp=False'):
+    with pytest.raises(ValueError, match=r'Set joint_forward=True or with_cp=False'):
         MODELS.build(config)
     joint = MODELS.build({**config, 'semi_train_cfg': {'joint_forward': True}}).train()
     assert torch.isfinite(joint.loss(**batch_of(joint))['loss_strong'])
