@@ -79,9 +79,9 @@ def train_method(
         }
     )
     model.init_weights()
-    if hasattr(model, 'class_counts'):
+    if hasattr(model, 'equalizer'):
         # As many pixels of each class: all of a batch are drawn, whichever rank has them.
-        model.class_counts.fill_(1)
+        model.equalizer.class_counts.fill_(1)
     if wrapper_type != 'ScaledOptimWrapper':
         model.double()
     model.to(device)

@@ -124,8 +124,8 @@ def build(method: str, settings: dict) -> SemiSegmentor:
             classifier = getattr(model, name).decode_head.conv_seg
             if hasattr(classifier, 'weight'):
                 classifier.weight.normal_(std=2.0)
-    if hasattr(model, 'class_counts'):
-        model.class_counts.fill_(1)
+    if hasattr(model, 'equalizer'):
+        model.equalizer.class_counts.fill_(1)
     if hasattr(model, 'prototypes') and hasattr(model.prototypes, 'ready'):
         shape = model.prototypes.vectors.shape[1:]
         for label in range(NUM_CLASSES):

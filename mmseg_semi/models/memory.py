@@ -8,17 +8,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from mmengine.dist import all_gather
 from torch import Tensor, nn
 
 from ..functional.parts import assign_parts
-from ..functional.prototypes import mean_similarity, mean_turn, update_prototypes
-
-if TYPE_CHECKING:
-    from .heads import PrototypeClassifier
+from ..functional.prototypes import update_prototypes
 
 
 def mean_over_ranks(means: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
@@ -154,35 +150,6 @@ class PartPrototypes(OncePerStep, _Memory):
         self.vectors.copy_(moved)
         self.valid.logical_or_(present)
         return {}
-
-
-class PrototypeUpdate(OncePerStep):
-    """Let a classifier's prototypes follow the features of a whole optimizer step (DeS4, Eq. 12).
-
-    It is a module of the method and not of the classifier, which is exported.
-
-    Args:
-        classifier (PrototypeClassifier): Whose prototypes follow.
-        decay (float): tau_2, the weight of the old prototype.
-        normalize (bool): Give the means and then the prototypes unit length.
-    """
-
-    def __init__(self, classifier: PrototypeClassifier, decay: float, normalize: bool) -> None:
-        super().__init__(*classifier.vectors.shape)
-        # In a tuple, for a submodule would be a part of the method a second time.
-        self._classifier = (classifier,)
-        self.decay, self.normalize = decay, normalize
-
-    @torch.no_grad()
-    def follow(self, means: Tensor, counts: Tensor) -> dict[str, Tensor]:
-        (classifier,) = self._classifier
-        before = classifier.vectors.clone()
-        classifier.follow(means, counts > 0, self.decay, self.normalize)
-        return {
-            'prototype_drift': mean_turn(before, classifier.vectors, classifier.seen),
-            'prototype_similarity': mean_similarity(classifier.vectors, classifier.seen),
-            'prototype_ratio': classifier.seen.float().mean(),
-        }
 
 
 class FeatureQueues(_Memory):

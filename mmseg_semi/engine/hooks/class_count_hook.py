@@ -51,14 +51,14 @@ class ClassCountHook(Hook):
 
     def before_train(self, runner) -> None:
         model = unwrap(runner.model)
-        if not hasattr(model, 'class_counts'):
+        if not hasattr(model, 'equalizer'):
             raise ValueError(
                 f'ClassCountHook found a {type(model).__name__}, which does not ask for class counts: remove '
                 'the hook from custom_hooks.'
             )
         dataset = labeled_images(runner, self, self.pipeline)
-        counts = self._counts(runner, dataset, len(model.class_counts))
-        model.class_counts.copy_(torch.tensor(counts))
+        counts = self._counts(runner, dataset, len(model.equalizer.class_counts))
+        model.equalizer.class_counts.copy_(torch.tensor(counts))
         classes = dataset.metainfo.get('classes') or range(len(counts))
         absent = [str(name) for name, number in zip(classes, counts, strict=True) if number == 0]
         runner.logger.info(

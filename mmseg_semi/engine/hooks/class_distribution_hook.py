@@ -36,7 +36,7 @@ class ClassDistributionHook(Hook):
 
     def before_train(self, runner) -> None:
         model = unwrap(runner.model)
-        if not hasattr(model, 'pseudo_label_counts'):
+        if not hasattr(model, 'equalizer'):
             raise ValueError(
                 f'ClassDistributionHook found a {type(model).__name__}, which counts no classes: remove the '
                 'hook from custom_hooks.'
@@ -46,15 +46,22 @@ class ClassDistributionHook(Hook):
         if not (self.every_n_train_iters(runner, self.interval) or self.is_last_train_iter(runner)):
             return
         model = unwrap(runner.model)
-        pseudo, samples = model.pseudo_label_counts.clone(), model.sample_counts.clone()
+        pseudo, samples = (
+            model.equalizer.pseudo_label_counts.clone(),
+            model.equalizer.sample_counts.clone(),
+        )
         for counts in (pseudo, samples):
             all_reduce(counts)
-        model.pseudo_label_counts.zero_()
-        model.sample_counts.zero_()
+        model.equalizer.pseudo_label_counts.zero_()
+        model.equalizer.sample_counts.zero_()
         if is_main_process():
             classes = runner.train_dataloader.dataset.metainfo.get('classes')
             self._write(
-                runner, classes, _shares(model.class_counts), _shares(pseudo), samples.tolist()
+                runner,
+                classes,
+                _shares(model.equalizer.class_counts),
+                _shares(pseudo),
+                samples.tolist(),
             )
 
     def _write(self, runner, classes, labeled: list, pseudo: list, samples: list) -> None:

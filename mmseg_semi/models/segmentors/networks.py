@@ -191,3 +191,23 @@ def evaluating(*networks: nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+@contextmanager
+def batch_statistics(network: nn.Module) -> Iterator[None]:
+    """Let a network's normalization take the statistics of the batch inside the ``with`` block.
+
+    Its running statistics are afterwards what they were before. Dropout and the like keep their mode.
+    """
+    norms = [module for module in network.modules() if hasattr(module, 'running_mean')]
+    before = [(buffer, buffer.clone()) for module in norms for buffer in module.buffers()]
+    modes = [module.training for module in norms]
+    for module in norms:
+        module.training = True
+    try:
+        yield
+    finally:
+        for module, mode in zip(norms, modes, strict=True):
+            module.training = mode
+        for buffer, value in before:
+            buffer.copy_(value)

@@ -35,7 +35,7 @@ def runner_of(work_dir, images=None):
 
 def count(runner, **settings):
     ClassCountHook(**settings).before_train(runner)
-    return runner.model.class_counts.tolist()
+    return runner.model.equalizer.class_counts.tolist()
 
 
 def expected_counts(images):

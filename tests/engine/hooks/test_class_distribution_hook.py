@@ -21,9 +21,9 @@ class Visualizer:
 
 def make_runner(max_iters=5):
     model = torch.nn.Module()
-    model.class_counts = torch.tensor([30, 10, 0])
-    model.pseudo_label_counts = torch.zeros(3, dtype=torch.int64)
-    model.sample_counts = torch.zeros(3, 2, dtype=torch.int64)
+    model.equalizer.class_counts = torch.tensor([30, 10, 0])
+    model.equalizer.pseudo_label_counts = torch.zeros(3, dtype=torch.int64)
+    model.equalizer.sample_counts = torch.zeros(3, 2, dtype=torch.int64)
     dataset = SimpleNamespace(metainfo={'classes': ('road', 'tree', 'sky')})
     return SimpleNamespace(
         model=model,
@@ -40,8 +40,8 @@ def make_runner(max_iters=5):
 def train(runner, hook):
     for iteration in range(runner.max_iters):
         runner.iter = iteration
-        runner.model.pseudo_label_counts += torch.tensor([5, 4, 1])
-        runner.model.sample_counts += torch.tensor([[1, 2], [0, 3], [0, 0]])
+        runner.model.equalizer.pseudo_label_counts += torch.tensor([5, 4, 1])
+        runner.model.equalizer.sample_counts += torch.tensor([[1, 2], [0, 3], [0, 0]])
         hook.after_train_iter(runner, iteration)
 
 
@@ -60,7 +60,7 @@ def test_records_are_of_the_iterations_since_the_last(caplog):
     assert runner.visualizer.records[2][1]['samples/tree/zone1'] == 3
     assert len(scalars) == 3 * (1 + 1 + 2)
     assert 'road 50.0 (75.0) [2, 4]; tree 40.0 (25.0) [0, 6]' in caplog.text
-    assert not runner.model.pseudo_label_counts.any()
+    assert not runner.model.equalizer.pseudo_label_counts.any()
 
 
 def test_before_any_pseudo_label_shares_are_zero():

@@ -11,7 +11,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.runner.activation_checkpointing import turn_on_activation_checkpointing
 from mmengine.runner.checkpoint import _load_checkpoint_to_model, get_state_dict
 from mmseg.registry import MODELS
-from mmseg_semi.models.mixers import CutMixPlan
+from mmseg_semi.models.cutmix import CutMixPlan
 from ranks import run_on_ranks
 from tiny import (
     NUM_CLASSES,
@@ -44,7 +44,7 @@ def build(norm='GN', auxiliary=False, **settings):
         # The student must have moved on, or nothing tells its encoder from the teacher's.
         for parameter in model.student.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
-    model.class_counts.copy_(torch.tensor([400, 100, 200, 100]))
+    model.equalizer.class_counts.copy_(torch.tensor([400, 100, 200, 100]))
     return model.train()
 
 
@@ -330,7 +330,7 @@ def test_checkpoint_brings_all_back(shared):
         assert mine.keys() == theirs.keys()
         for key, value in mine.items():
             assert torch.equal(value, theirs[key]), key
-    assert torch.equal(other.class_counts, model.class_counts)
+    assert torch.equal(other.class_counts, model.equalizer.class_counts)
     assert (other.student.decode_head.conv_seg is other.teacher.decode_head.conv_seg) == shared
 
 
@@ -413,7 +413,7 @@ def test_features_that_are_not_finite_move_no_prototype():
         model.teacher.decode_head.convs[0].conv.weight.fill_(torch.nan)
     loss_and_commit(model, set_labels(batch_of(model, seed=1), blocks()))
     assert torch.equal(model.prototypes.vectors, before)
-    assert (model.sample_counts >= 0).all()
+    assert (model.equalizer.sample_counts >= 0).all()
 
 
 def test_raw_prototypes_have_the_features_lengths():
@@ -503,17 +503,17 @@ def test_pass_of_two_ranks_is_that_of_one(tmp_path):
 def test_samples_are_balanced_and_counted():
     model = build()
     model.loss(**set_labels(batch_of(model), blocks()))
-    counts = model.sample_counts.sum(dim=1)
+    counts = model.equalizer.sample_counts.sum(dim=1)
     label = blocks()
     size = decoder_features(model.teacher, torch.zeros(1, 3, 32, 32)).shape[-1]
     present = torch.bincount(to_grid(label, size).flatten(), minlength=256)[:NUM_CLASSES]
     ratio = torch.tensor([100 / 400, 1.0, 100 / 200, 1.0])
     assert counts.tolist() == (ratio * present + 0.5).floor().long().tolist()
-    assert model.sample_counts.shape == (NUM_CLASSES, 5)
+    assert model.equalizer.sample_counts.shape == (NUM_CLASSES, 5)
     own = build(shared_head=False)
     own.loss(**set_labels(batch_of(own), blocks()))
-    assert torch.equal(own.sample_counts.sum(dim=1), counts)
-    assert model.pseudo_label_counts.sum() == 3 * 32 * 32
+    assert torch.equal(own.equalizer.sample_counts.sum(dim=1), counts)
+    assert model.equalizer.pseudo_label_counts.sum() == 3 * 32 * 32
 
 
 @pytest.mark.parametrize('sampling', ['quantity', 'confidence'])
@@ -523,8 +523,10 @@ def test_other_samplings_draw_as_many_pixels(sampling):
     for m in (model, entropy):
         torch.manual_seed(5)
         loss_and_commit(m, batch)
-    assert model.sample_counts.shape == (NUM_CLASSES, 1)
-    assert torch.equal(model.sample_counts[:, 0], entropy.sample_counts.sum(dim=1))
+    assert model.equalizer.sample_counts.shape == (NUM_CLASSES, 1)
+    assert torch.equal(
+        model.equalizer.sample_counts[:, 0], entropy.equalizer.sample_counts.sum(dim=1)
+    )
     assert not torch.equal(model.prototypes.vectors, entropy.prototypes.vectors)
 
 
@@ -667,7 +669,7 @@ def test_padding(ignore_padding):
     model = build(ignore_padding=ignore_padding, cutmix=None)
     batch = batch_of(model)
     model.loss(**set_labels(batch, blocks()))
-    model.pseudo_label_counts.zero_()
+    model.equalizer.pseudo_label_counts.zero_()
     valid = torch.ones(3, 32, 32, dtype=torch.bool)
     valid[0, :, 20:] = False
     valid[1, 7:] = False
@@ -678,10 +680,12 @@ def test_padding(ignore_padding):
     assert images is weak
     assert torch.equal(label == 255, ~valid & ignore_padding)
     counts = torch.bincount(label[valid], minlength=NUM_CLASSES)
-    assert model.pseudo_label_counts.tolist() == counts.tolist()
+    assert model.equalizer.pseudo_label_counts.tolist() == counts.tolist()
     share = counts / valid.sum()
     assert log['pseudo_label_entropy'].item() == pytest.approx(torch.special.entr(share).sum())
-    distance = (share - model.class_counts / model.class_counts.sum()).abs().sum() / 2
+    distance = (
+        share - model.equalizer.class_counts / model.equalizer.class_counts.sum()
+    ).abs().sum() / 2
     assert log['pseudo_label_distance'].item() == pytest.approx(distance)
     assert 'cutmix_rate' not in log
     nothing = [unlabeled_sample(torch.zeros_like(one)) for one in valid]

@@ -1,0 +1,216 @@
+"""DeS4's entropy-based equalization: which pixels the prototypes follow, and the class counts behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from ..functional.parts import masked_average_pool, resize_nearest
+from ..functional.prototypes import mean_similarity, mean_turn
+from ..functional.sampling import RULES, STYLES, balanced_mask
+from .features import at_least_float
+from .heads import PrototypeClassifier
+from .memory import OncePerStep, mean_over_ranks
+from .settings import MethodSettings, setting
+
+
+class EqualizerSettings(MethodSettings):
+    """The settings of DeS4 on prototypes and their samples."""
+
+    normalize: bool = setting(
+        True,
+        'Features, their means and the prototypes have unit length in the update of the prototypes.',
+        source='Eq. 12 prints none',
+        reading='unit length in Eq. 12',
+    )
+    prototype_decay: float = setting(
+        0.99, 'tau_2, weight of the old prototype.', low=0, high=1, source='Eq. 12'
+    )
+    sampling: Literal[STYLES] = setting(
+        'multi_entropy',
+        "How a class's pixels are drawn: across zones of entropy, uniformly, or by confidence.",
+        source='Table 4',
+        reading='how pixels are drawn (Table 4)',
+    )
+    class_ratio: Literal[RULES] = setting(
+        'inverse',
+        'n_min / n_c, which thins frequent classes, or to the letter n_c / n_min, which takes every pixel.',
+        source='Eq. 9',
+        reading="the class's share of pixels (n_min / n_c or the letter)",
+    )
+    num_zones: int = setting(
+        5,
+        'k, zones of entropy.',
+        low=1,
+        source='Eq. 10',
+        reading='zones of entropy, the last closed (Eq. 10)',
+    )
+    alpha: float = setting(
+        0.1,
+        'alpha; a larger one evens the zones out.',
+        above=0,
+        source='Eq. 11',
+        reading='of the zones of entropy (Eq. 11)',
+    )
+
+
+class Equalizer(nn.Module):
+    """Lets prototypes follow features of labeled images, sampled evenly over classes and entropies (Eq. 9-12).
+
+    Args:
+        classifiers (dict[str, PrototypeClassifier]): By the name of the network whose features they follow.
+        cfg (EqualizerSettings): Of the method.
+        align_corners (bool): How the networks align their grids.
+    """
+
+    def __init__(
+        self,
+        classifiers: dict[str, PrototypeClassifier],
+        cfg: EqualizerSettings,
+        align_corners: bool,
+    ) -> None:
+        super().__init__()
+        self.cfg, self.align_corners = cfg, align_corners
+        self.updates = nn.ModuleDict(
+            {
+                name: PrototypeUpdate(classifier, cfg.prototype_decay, cfg.normalize)
+                for name, classifier in classifiers.items()
+            }
+        )
+        num_classes = len(next(iter(classifiers.values())).seen)
+        # Pixels of each class in the labeled set, void left out; ClassCountHook counts them.
+        self.register_buffer('class_counts', torch.zeros(num_classes, dtype=torch.int64))
+        # For the log: pseudo-labels, and samples by zone, since ClassDistributionHook has last read them.
+        zones = cfg.num_zones if cfg.sampling == 'multi_entropy' else 1
+        for name, shape in {'pseudo_label_counts': (), 'sample_counts': (zones,)}.items():
+            counts = torch.zeros(num_classes, *shape, dtype=torch.int64)
+            self.register_buffer(name, counts, persistent=False)
+
+    def start(self, name: str, features: Tensor, label: Tensor) -> None:
+        """Set the prototypes of the classes that are new in the labeled images of all ranks.
+
+        Args:
+            name (str): Of the network.
+            features (Tensor): (N, D, h, w), the labeled images first.
+            label (Tensor): int64 (B, H, W) of these.
+        """
+        label = self.to_grid(label, features)
+        means, counts = mean_over_ranks(*self.pool(features[: len(label)], label))
+        self.updates[name].classifier.start(means, counts > 0, self.cfg.normalize)
+
+    def start_all(self, batches: Iterable[tuple[Tensor, Tensor]]) -> int:
+        """Set all prototypes to the mean features of labeled images, this rank's share of all.
+
+        Args:
+            batches (iterable): Features (B, D, h, w) and int64 labels (B, H, W).
+
+        Returns:
+            int: How many classes have a prototype now.
+        """
+        classifiers = [update.classifier for update in self.updates.values()]
+        shape = classifiers[0].vectors.shape
+        total = self.class_counts.new_zeros(1, *shape, dtype=torch.float64)
+        number = self.class_counts.new_zeros(1, shape[0])
+        for features, label in batches:
+            means, counts = self.pool(features, self.to_grid(label.long(), features))
+            total = total + (means.double() * counts[..., None]).sum(dim=0)
+            number = number + counts.sum(dim=0)
+        means, counts = mean_over_ranks(total / number.clamp(min=1)[..., None], number)
+        for classifier in classifiers:
+            classifier.start(means.to(classifier.vectors), counts > 0, self.cfg.normalize)
+        return int(classifiers[0].seen.sum())
+
+    @torch.no_grad()
+    def collect(
+        self, name: str, logits: Tensor, features: Tensor, label: Tensor
+    ) -> dict[str, Tensor]:
+        """Sample features of the labeled images, whose mean the prototypes follow after the step (Eq. 9-12).
+
+        Args:
+            name (str): Of the network.
+            logits (Tensor): (N, C, h, w), the labeled images first.
+            features (Tensor): (N, D, h, w), likewise.
+            label (Tensor): int64 (B, H, W) of the labeled images.
+
+        Returns:
+            dict[str, Tensor]: Scalars for the log.
+        """
+        cfg, label = self.cfg, self.to_grid(label, features)
+        drawn, counts = balanced_mask(
+            logits[: len(label)],
+            label,
+            self.class_counts,
+            style=cfg.sampling,
+            rule=cfg.class_ratio,
+            num_zones=cfg.num_zones,
+            alpha=cfg.alpha,
+        )
+        sampled = label.masked_fill(~drawn, 255)
+        self.updates[name].collect(*self.pool(features[: len(label)], sampled))
+        if name == 'teacher':
+            self.sample_counts += counts
+        share = counts.sum(dim=0) / counts.sum().clamp(min=1)
+        return {
+            'sampled_ratio': counts.sum() / (label != 255).sum().clamp(min=1),
+            **{f'zone{i}_ratio': share[i] for i in range(len(share)) if len(share) > 1},
+        }
+
+    def count_labels(self, label: Tensor, real: Tensor) -> Tensor:
+        """Count pseudo-labels (N, H, W) where a pixel is real; returns their distance to the labels' shares."""
+        counts = label.new_zeros(len(self.class_counts))
+        counts.scatter_add_(0, label.flatten(), real.flatten().to(counts.dtype))
+        self.pseudo_label_counts += counts
+        shares = [c / c.sum().clamp(min=1) for c in (counts, self.class_counts)]
+        return (shares[0] - shares[1]).abs().sum() / 2
+
+    @torch.no_grad()
+    def pool(self, features: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean feature (B, C, D) and pixels (B, C) of each class in each image, the labels on the same grid."""
+        features = at_least_float(features.detach())
+        if self.cfg.normalize:
+            features = nn.functional.normalize(features, dim=1)
+        one_part = torch.zeros_like(label)
+        num_classes = len(self.class_counts)
+        means, counts = masked_average_pool(features, label, one_part, num_classes, 1)
+        return means[:, :, 0], counts[:, :, 0]
+
+    def to_grid(self, label: Tensor, features: Tensor) -> Tensor:
+        """Labels (B, H, W) on the grid of features (N, D, h, w), by the nearest pixel."""
+        return resize_nearest(label, features.shape[-2:], self.align_corners)
+
+
+class PrototypeUpdate(OncePerStep):
+    """Let a classifier's prototypes follow the features of a whole optimizer step (DeS4, Eq. 12).
+
+    It is a module of the method and not of the classifier, which is exported.
+
+    Args:
+        classifier (PrototypeClassifier): Whose prototypes follow.
+        decay (float): tau_2, the weight of the old prototype.
+        normalize (bool): Give the means and then the prototypes unit length.
+    """
+
+    def __init__(self, classifier: PrototypeClassifier, decay: float, normalize: bool) -> None:
+        super().__init__(*classifier.vectors.shape)
+        # In a tuple, for a submodule would be a part of the method a second time.
+        self._classifier = (classifier,)
+        self.decay, self.normalize = decay, normalize
+
+    @property
+    def classifier(self) -> PrototypeClassifier:
+        """Whose prototypes follow."""
+        return self._classifier[0]
+
+    @torch.no_grad()
+    def follow(self, means: Tensor, counts: Tensor) -> dict[str, Tensor]:
+        classifier = self.classifier
+        before = classifier.vectors.clone()
+        classifier.follow(means, counts > 0, self.decay, self.normalize)
+        return {
+            'prototype_drift': mean_turn(before, classifier.vectors, classifier.seen),
+            'prototype_similarity': mean_similarity(classifier.vectors, classifier.seen),
+            'prototype_ratio': classifier.seen.float().mean(),
+        }
