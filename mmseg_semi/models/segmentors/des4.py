@@ -222,21 +222,23 @@ class DeS4(MeanTeacherSegmentor):
         return {key: self.cfg.labeled_weight * value for key, value in losses.items()}
 
     def teacher_loss(self, teacher: NetworkOutput, batch: Batch) -> dict[str, Tensor]:
-        """The loss of the teacher's decoder, unsure pixels first (Eq. 7-8), or the plain mean (Eq. 2)."""
-        cfg, classifier, logits = self.cfg, self.teacher.decode_head.conv_seg, teacher.logits
-        if not cfg.decoupled_training:
+        """The loss of the teacher's decoder, if it learns: Eq. 7-8, or the plain mean (Eq. 2)."""
+        if not self.cfg.decoupled_training:
             return {}
-        label = classifier.known(batch.labeled.label)
-        if not cfg.pixel_reweighting:
-            return {'loss_teacher': self._cross_entropy(logits, label)}
-        rescaled = logits.detach()
-        if cfg.weight_temperature is not None:
-            rescaled = classifier.at_temperature(rescaled, cfg.weight_temperature)
-        confidence, _ = confidence_and_label(rescaled, batch.size, self.align_corners)
+        label = self.teacher.decode_head.conv_seg.known(batch.labeled.label)
+        loss = self.reweighted_loss if self.cfg.pixel_reweighting else self._cross_entropy
+        return {'loss_teacher': loss(teacher.logits, label)}
+
+    def reweighted_loss(self, logits: Tensor, label: Tensor) -> Tensor:
+        """Cross-entropy with unsure pixels first (Eq. 7-8), of small logits and labels (B, H, W)."""
+        temperature, rescaled = self.cfg.weight_temperature, logits.detach()
+        if temperature is not None:
+            rescaled = self.teacher.decode_head.conv_seg.at_temperature(rescaled, temperature)
+        size = tuple(label.shape[-2:])
+        confidence, _ = confidence_and_label(rescaled, size, self.align_corners)
         weight = pixel_weights(confidence, label)
         # The weights of an image sum to 1: the sum over its pixels is the weighted mean.
-        loss = self._cross_entropy(logits, label, pixel_weight=weight, reduction='image_sum')
-        return {'loss_teacher': loss.mean()}
+        return self._cross_entropy(logits, label, pixel_weight=weight, reduction='image_sum').mean()
 
     def equalize(
         self, student: NetworkOutput, teacher: NetworkOutput, batch: Batch

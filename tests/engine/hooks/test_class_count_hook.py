@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from mmseg.registry import DATASETS
 from PIL import Image
 from tiny_run import NUM_LABELED, tiny_config, write_images
@@ -23,7 +24,9 @@ def runner_of(work_dir, images=None):
     """What the hook asks of a runner."""
     config = tiny_config(work_dir, images=images)
     model = torch.nn.Module()
-    model.register_buffer('class_counts', torch.zeros(len(CLASSES), dtype=torch.int64))
+    model.equalizer = nn.Module()
+    counts = torch.zeros(len(CLASSES), dtype=torch.int64)
+    model.equalizer.register_buffer('class_counts', counts)
     dataset = DATASETS.build(config.train_dataloader.dataset)
     return SimpleNamespace(
         model=model,

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
 
 from mmseg_semi.engine import ClassDistributionHook
 
@@ -21,6 +22,7 @@ class Visualizer:
 
 def make_runner(max_iters=5):
     model = torch.nn.Module()
+    model.equalizer = nn.Module()
     model.equalizer.class_counts = torch.tensor([30, 10, 0])
     model.equalizer.pseudo_label_counts = torch.zeros(3, dtype=torch.int64)
     model.equalizer.sample_counts = torch.zeros(3, 2, dtype=torch.int64)

@@ -118,7 +118,7 @@ def test_losses_and_prototypes_equal_the_papers_equations():
     model.cutmix = FixedCutMix()
     boxes = torch.tensor([[4, 2, 20, 25], [0, 0, 9, 9], [10, 10, 30, 12]])
     partner = torch.tensor([1, 2, 0])
-    model.cutmix.plan = CutMixPlan(partner, boxes, torch.tensor(True))
+    model.cutmix.fixed = CutMixPlan(partner, boxes, (32, 32), torch.tensor(True))
     batch = set_labels(batch_of(model), blocks())
     labeled, weak, label = batch['inputs']['labeled'], batch['inputs']['weak'], blocks()
 
@@ -330,14 +330,23 @@ def test_checkpoint_brings_all_back(shared):
         assert mine.keys() == theirs.keys()
         for key, value in mine.items():
             assert torch.equal(value, theirs[key]), key
-    assert torch.equal(other.class_counts, model.equalizer.class_counts)
+    assert torch.equal(other.equalizer.class_counts, model.equalizer.class_counts)
     assert (other.student.decode_head.conv_seg is other.teacher.decode_head.conv_seg) == shared
+
+
+def test_checkpoint_with_the_counts_under_their_old_name_loads():
+    model, other = build(), build()
+    state = get_state_dict(model)
+    state['class_counts'] = state.pop('equalizer.class_counts')
+    other.equalizer.class_counts.zero_()
+    _load_checkpoint_to_model(other, {'state_dict': state})
+    assert torch.equal(other.equalizer.class_counts, model.equalizer.class_counts)
 
 
 def test_prototypes_of_each_network_do_not_fit_a_shared_head():
     separate = build(shared_head=False)
     with pytest.raises(
-        ValueError, match=r'set semi_train_cfg\.shared_head=False as in the training'
+        ValueError, match=r'Set semi_train_cfg\.shared_head=False as in its training'
     ):
         build().load_state_dict(separate.state_dict())
     shared = build()
@@ -477,7 +486,7 @@ def test_pass_counts_each_labelled_pixel_once(monkeypatch):
     images, labels = passes()
     labels = [labels[0], labels[1].masked_fill(labels[1] == 2, 255)]
     counted = []
-    module = 'mmseg_semi.models.segmentors.des4.mean_over_ranks'
+    module = 'mmseg_semi.models.equalizer.mean_over_ranks'
     monkeypatch.setattr(
         module, lambda means, counts: counted.append(counts) or (means[0], counts[0])
     )
@@ -584,7 +593,7 @@ def test_sharp_similarities_need_not_sharpen_the_weights(
     own = 'mmseg_semi.models.segmentors.des4.pixel_weights'
     monkeypatch.setattr(own, lambda *args: found.append(pixel_weights(*args)) or found[0])
     logits = (cosines / 0.05).requires_grad_()
-    model.teacher_loss(logits, torch.zeros(1, 1, 2, dtype=torch.int64)).backward()
+    model.reweighted_loss(logits, torch.zeros(1, 1, 2, dtype=torch.int64)).backward()
     easy, hard = found[0][0, 0].tolist()
     probs = (cosines.double() / (weight_temperature or 0.05)).softmax(dim=1).amax(dim=1)[0, 0]
     assert hard / easy == pytest.approx(((1 - probs[1]) / (1 - probs[0])).item() ** 2, rel=1e-3)
@@ -657,7 +666,7 @@ def test_one_image_is_cut_with_itself():
     weak = batch['inputs']['weak']
     model.loss(**batch)
     encoded = model.teacher.extract_feat(weak)
-    images, label, log = model.make_targets(encoded, weak, batch['data_samples']['weak'])
+    images, label, log = model.make_targets(encoded, model.batch_of(**batch))
     assert torch.equal(images, weak)
     assert label.shape == (1, 32, 32)
     assert log['cutmix_rate'] == 1
@@ -676,7 +685,7 @@ def test_padding(ignore_padding):
     batch['data_samples']['weak'] = [unlabeled_sample(one) for one in valid]
     weak = batch['inputs']['weak']
     encoded = model.teacher.extract_feat(weak)
-    images, label, log = model.make_targets(encoded, weak, batch['data_samples']['weak'])
+    images, label, log = model.make_targets(encoded, model.batch_of(**batch))
     assert images is weak
     assert torch.equal(label == 255, ~valid & ignore_padding)
     counts = torch.bincount(label[valid], minlength=NUM_CLASSES)
@@ -727,9 +736,8 @@ def test_step_never_waits_for_a_device(settings):
 
 def test_distance_of_pseudo_labels_from_labels():
     model = build(cutmix=None)
-    weak = batch_of(model)['inputs']['weak']
-    samples = batch_of(model)['data_samples']['weak']
-    log = model.make_targets(model.teacher.extract_feat(weak), weak, samples)[2]
+    batch = model.batch_of(**batch_of(model))
+    log = model.make_targets(model.teacher.extract_feat(batch.weak.images), batch)[2]
     # Without prototypes all classes tie and the first is told: 1 - 400 / 800.
     assert log['pseudo_label_distance'] == 0.5
     assert log['pseudo_label_entropy'] == 0
@@ -747,7 +755,7 @@ def test_dropout_is_taken_out_and_the_config_kept():
     ('place', 'message'),
     [
         ('teacher.decode_head', 'the tapped FCNHead is under activation checkpointing'),
-        ('student.decode_head', r'take student\.decode_head out of activation_checkpointing'),
+        ('student.decode_head', r'Take student\.decode_head out of activation_checkpointing'),
     ],
 )
 def test_a_decode_head_under_checkpointing_is_refused(place, message):
@@ -759,26 +767,29 @@ def test_a_decode_head_under_checkpointing_is_refused(place, message):
 
 
 def test_starting_from_the_labelled_set_needs_a_shared_head():
-    with pytest.raises(ValueError, match=r"prototype_init='labeled_set' starts both networks"):
+    with pytest.raises(ValueError, match=r"prototype_init='labeled_set' needs shared prototypes"):
         build(prototype_init='labeled_set', shared_head=False)
 
 
 @pytest.mark.parametrize(
     ('settings', 'message'),
     [
-        ({'temperature': 0}, r'semi_train_cfg\.temperature=0 must be above 0'),
-        ({'weight_temperature': 0}, r'semi_train_cfg\.weight_temperature=0 must be above 0'),
-        ({'weight_temperature': 'T'}, r"semi_train_cfg\.weight_temperature='T' is no number"),
-        ({'alpha': -0.1}, r'semi_train_cfg\.alpha=-0\.1 must be above 0'),
-        ({'num_zones': 0}, r'semi_train_cfg\.num_zones=0 must be above 0'),
-        ({'sampling': 'all'}, r"semi_train_cfg\.sampling='all' is unknown"),
-        ({'class_ratio': 'n'}, r"semi_train_cfg\.class_ratio='n' is unknown"),
-        ({'prototype_init': 'k'}, r"semi_train_cfg\.prototype_init='k' is unknown"),
-        ({'unlabeled_weight': -1}, r'semi_train_cfg\.unlabeled_weight=-1 is negative'),
-        ({'prototype_decay': 1.5}, r'prototype_decay=1\.5 is out of range'),
-        ({'decoupled_training': False}, r'set both to False'),
-        ({'cutmix': {'adaptive': True}}, r'set adaptive=False with a prob'),
-        ({'tau': 0.9}, r"semi_train_cfg has no setting \['tau'\]"),
+        ({'temperature': 0}, r'semi_train_cfg\.temperature must be .*, got 0'),
+        ({'weight_temperature': 0}, r'semi_train_cfg\.weight_temperature must be .*, got 0'),
+        (
+            {'weight_temperature': 'T'},
+            r"semi_train_cfg\.weight_temperature must be a number or None, got 'T'",
+        ),
+        ({'alpha': -0.1}, r'semi_train_cfg\.alpha must be .*, got -0\.1'),
+        ({'num_zones': 0}, r'semi_train_cfg\.num_zones must be .*, got 0'),
+        ({'sampling': 'all'}, r"semi_train_cfg\.sampling must be .*, got 'all'"),
+        ({'class_ratio': 'n'}, r"semi_train_cfg\.class_ratio must be .*, got 'n'"),
+        ({'prototype_init': 'k'}, r"semi_train_cfg\.prototype_init must be .*, got 'k'"),
+        ({'unlabeled_weight': -1}, r'semi_train_cfg\.unlabeled_weight must be at least 0, got -1'),
+        ({'prototype_decay': 1.5}, r'prototype_decay must be in .*, got 1\.5'),
+        ({'decoupled_training': False}, r'Set both to False'),
+        ({'cutmix': {'adaptive': True}}, r'Set adaptive=False with a prob'),
+        ({'tau': 0.9}, r'semi_train_cfg has no setting tau'),
     ],
 )
 def test_bad_settings_are_refused(settings, message):
