@@ -18,7 +18,7 @@ from ..functional.contrast import (
 )
 from ..functional.losses import contrast_logits
 from ..functional.parts import masked_average_pool, resize_nearest
-from .features import at_least_float
+from .features import at_least_float, last_decoded_stage, stage_map
 from .gradients import without_gradients
 from .heads import conv_stack, install_tap
 from .memory import PartMemoryBank, PartPrototypes
@@ -28,9 +28,9 @@ from .settings import MethodSettings, setting
 class ProjectorSettings(MethodSettings):
     """Of the 3x3 Conv-BN-ReLU blocks between the decoder and the contrast."""
 
-    num_convs: int = setting(3, 'Convolutions of the projector.', low=1, source='Sec. 4.1')
-    channels: int = setting(512, 'Channels of all but the last.', low=1, source='Sec. 4.1')
-    out_channels: int = setting(512, 'Channels of the last.', low=1, source='Sec. 4.1')
+    num_convs: int = setting(3, 'Convolutions of the projector.', low=1)
+    channels: int = setting(512, 'Channels of all but the last.', low=1)
+    out_channels: int = setting(512, 'Channels of the last.', low=1)
 
 
 class PartContrast(nn.Module):
@@ -50,22 +50,17 @@ class PartContrast(nn.Module):
     """
 
     class Settings(MethodSettings):
-        contrast_weight: float = setting(
-            0.1, 'Factor of the contrastive loss.', low=0, source='Sec. 4.1'
+        contrast_weight: float = setting(0.1, 'Factor of the contrastive loss.', low=0)
+        num_parts: int = setting(5, 'K, parts of a class; 0 leaves out the contrast.', low=0)
+        projector: ProjectorSettings = setting(
+            ProjectorSettings(), 'Convolutions between the decoder and the contrast.'
         )
-        num_parts: int = setting(
-            5, 'K, parts of a class; 0 leaves out the contrast.', low=0, source='Sec. 3.2'
-        )
-        projector: ProjectorSettings = setting(ProjectorSettings(), 'Convolutions between decoder and contrast.')
         projector_last_act: bool = setting(
-            True,
-            'The projector ends in normalization and ReLU; False ends it in a linear convolution.',
-            source='Eq. 10',
-            reading='ReLU at the end of the projector (Eq. 10)',
+            True, 'False ends the projector in a linear layer.', reading='projector ends in a ReLU'
         )
         tap_after_dropout: bool = setting(
             False,
-            'The projector reads the features of the stock head after its dropout.',
+            "The projector reads the stock head's feature after its dropout.",
             reading='projector reads after dropout',
         )
         encoder_index: int | None = setting(
@@ -74,13 +69,10 @@ class PartContrast(nn.Module):
             source='Eq. 7',
             reading='encoder stage used to assign pixels to parts (None: the last one that is decoded)',
         )
-        encoder_channels: int | None = setting(
-            None, 'Channels of that stage, to be set with it.', low=1
-        )
+        encoder_channels: int | None = setting(None, 'Its channels, set with it.', low=1)
         normalize_encoder: bool = setting(
             True,
             'Encoder features get unit length before they are averaged.',
-            source='Eq. 7, 12',
             reading='unit length in k-means, Eq. 7 and Eq. 12',
         )
         prototype_decay: float = setting(
@@ -88,18 +80,13 @@ class PartContrast(nn.Module):
         )
         min_conf_for_parts: float = setting(
             0.0,
-            'Confidence from which unlabeled pixels enter the bank and the prototypes.',
+            'Confidence from which unlabeled pixels enter bank and prototypes.',
             low=0,
             high=1,
-            source='Eq. 8',
             reading='confidence from which pixels enter bank and prototypes',
         )
         queue_size: int = setting(
-            200,
-            'q, stored features of a part.',
-            low=1,
-            source='Sec. 3.3',
-            reading='stored features of a part',
+            200, 'q, stored features of a part.', low=1, reading='stored features of a part'
         )
         anchor_threshold: float = setting(
             0.95,
@@ -114,10 +101,9 @@ class PartContrast(nn.Module):
             'Share of the pixels of a class that are anchors.',
             above=0,
             high=1,
-            source='Eq. 9',
             reading='share of pixels that are anchors (Eq. 9)',
         )
-        max_anchors: int = setting(1000, 'Most anchors of a class.', low=1, source='Sec. 4.1')
+        max_anchors: int = setting(1000, 'Most anchors of a class.', low=1)
         num_negatives: int = setting(
             255,
             'Negatives of an anchor.',
@@ -128,7 +114,6 @@ class PartContrast(nn.Module):
         exclude_same_class: bool = setting(
             False,
             'Other parts of its class are no negatives of an anchor.',
-            source='Eq. 10',
             reading='no negatives of the own class (Eq. 10)',
         )
         temperature: float = setting(
@@ -146,7 +131,9 @@ class PartContrast(nn.Module):
     def __init__(self, head: BaseDecodeHead, num_classes: int, cfg: Settings) -> None:
         super().__init__()
         self.cfg, self.num_classes, self.align_corners = cfg, num_classes, head.align_corners
-        self.encoder_index, encoded = _encoder_stage(head, cfg)
+        self.encoder_index, encoded = cfg.encoder_index, cfg.encoder_channels
+        if self.encoder_index is None:
+            self.encoder_index, encoded = last_decoded_stage(head)
         projected = head.projector[-1].out_channels
         self.prototypes = PartPrototypes(num_classes, cfg.num_parts, encoded, cfg.prototype_decay)
         self.bank = PartMemoryBank(num_classes, cfg.num_parts, cfg.queue_size, projected)
@@ -159,26 +146,8 @@ class PartContrast(nn.Module):
         head.projector = conv_stack(head, channels, last_act=cfg.projector_last_act, **shape)
 
     def stage_of(self, encoded: Sequence) -> Tensor:
-        """The stage of the encoder, (N, D, h, w), that assigns pixels to parts.
-
-        Raises:
-            ValueError: There is no such stage, or it has other channels than the prototypes.
-        """
-        index, channels = self.encoder_index, self.prototypes.vectors.shape[2]
-        if not -len(encoded) <= index < len(encoded):
-            raise ValueError(
-                f'semi_train_cfg.encoder_index={index} is none of the {len(encoded)} stages of the encoder. '
-                f'Set it to one of 0 to {len(encoded) - 1}.'
-            )
-        stage = encoded[index]
-        if not isinstance(stage, Tensor):  # a vision transformer returns its map with its class token
-            stage = stage[0]
-        if stage.shape[1] != channels:
-            raise ValueError(
-                f'Stage {index} of the encoder has {stage.shape[1]} channels, not {channels}. Set '
-                'semi_train_cfg.encoder_index to a stage and encoder_channels to its channels.'
-            )
-        return stage
+        """The encoder stage that assigns pixels to parts, see :func:`stage_map`."""
+        return stage_map(encoded, self.encoder_index, self.prototypes.vectors.shape[2])
 
     @without_gradients()
     def remember(
@@ -249,18 +218,3 @@ class PartContrast(nn.Module):
             'anchors_capped_ratio': capped.float().mean(),
             'bank_fill_ratio': bank.fill.float().mean() / bank.capacity,
         }
-
-
-def _encoder_stage(head: BaseDecodeHead, cfg: PartContrast.Settings) -> tuple[int, int]:
-    """Index and channels of the encoder stage that assigns pixels to parts."""
-    if cfg.encoder_index is not None:
-        return cfg.encoder_index, cfg.encoder_channels
-    if head.input_transform == 'resize_concat':
-        raise ValueError(
-            f'{type(head).__name__} reads the encoder stages {head.in_index} as one. Set '
-            'semi_train_cfg.encoder_index and encoder_channels to one of them and its channels.'
-        )
-    several = isinstance(head.in_index, (list, tuple))
-    return (
-        (head.in_index[-1], head.in_channels[-1]) if several else (head.in_index, head.in_channels)
-    )

@@ -24,7 +24,7 @@ class SegmentationHeadSettings(MethodSettings):
     """Of the 3x3 Conv-BN-ReLU blocks between the decoder and its classifier."""
 
     num_convs: int = setting(3, 'Convolutions before the classifier.', low=1, source='Sec. 4.1')
-    channels: int = setting(256, 'Channels of each.', low=1, source='Sec. 4.1')
+    channels: int = setting(256, 'Channels of each.', low=1)
     dropout_ratio: float = setting(
         0.1, "Dropout before the classifier, in place of the head's own.", low=0, below=1
     )
@@ -50,9 +50,7 @@ class ESL(MeanTeacherSegmentor):
             low=0,
             reading='optimizer steps of labeled training first',
         )
-        soft_weight: float = setting(
-            0.2, 'Factor of the loss of soft labels.', low=0, source='Sec. 4.1'
-        )
+        soft_weight: float = setting(0.2, 'Factor of the loss of soft labels.', low=0)
         eta: float = setting(
             0.95,
             'Probability that the dominant classes of a pixel reach together.',
@@ -64,7 +62,6 @@ class ESL(MeanTeacherSegmentor):
             None,
             'Keep so many most probable classes instead; 1 is the hard label.',
             low=1,
-            source='Table 5',
             hint='1 is the hard label, and None keeps the classes that eta chooses.',
         )
         cutmix: dict | None = setting(
@@ -73,7 +70,8 @@ class ESL(MeanTeacherSegmentor):
             reading='strong augmentation: probability and box of CutMix',
         )
         segmentation_head: SegmentationHeadSettings | None = setting(
-            SegmentationHeadSettings(), "Convolutions before the head's classifier; None keeps the stock head."
+            SegmentationHeadSettings(),
+            "Convolutions before the head's classifier; None keeps the stock head.",
         )
 
     cfg: Settings
@@ -147,7 +145,7 @@ class ESL(MeanTeacherSegmentor):
         first, logits = output.logits.split([len(labeled), len(weak)])
         losses = {
             **self.labeled_loss(output._replace(logits=first), batch),
-            **self.soft_loss(logits, teacher_logits, mix, mix(weak.valid), batch.size),
+            **self.soft_loss(logits, teacher_logits, mix, mix(weak.valid)),
             'anchor_pixel_ratio': sure.sum() / weak.valid.sum().clamp(min=1),
             **self.label_log(label, weak),
             **mix.log,
@@ -216,12 +214,7 @@ class ESL(MeanTeacherSegmentor):
         return torch.cat([truth, anchors]), torch.cat([parts, mixed_parts])
 
     def soft_loss(
-        self,
-        logits: Tensor,
-        teacher_logits: Tensor,
-        mix: CutMixPlan,
-        valid: Tensor,
-        size: tuple[int, int],
+        self, logits: Tensor, teacher_logits: Tensor, mix: CutMixPlan, valid: Tensor
     ) -> dict[str, Tensor]:
         """Eq. 3-6, weighted, and the shares of pixels by their number of dominant classes.
 
@@ -230,12 +223,11 @@ class ESL(MeanTeacherSegmentor):
             teacher_logits (Tensor): (N, C, h, w) of the unmixed images.
             mix (CutMixPlan): How they are mixed.
             valid (Tensor): bool (N, H, W), the mixed pixels that count.
-            size (tuple[int, int]): (H, W).
         """
         values, classes_at = soft_label_cross_entropy(
             logits,
             teacher_logits,
-            size,
+            tuple(valid.shape[-2:]),
             self.soft_label,
             partner=mix.partner,
             boxes=mix.boxes,
