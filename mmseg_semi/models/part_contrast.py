@@ -50,7 +50,7 @@ class PartContrast(nn.Module):
     """
 
     class Settings(MethodSettings):
-        contrast_weight: float = setting(0.1, 'Factor of the contrastive loss.', low=0)
+        contrast_weight: float = setting(0.1, 'Factor of the contrast.', low=0, source='Eq. 10')
         num_parts: int = setting(5, 'K, parts of a class; 0 leaves out the contrast.', low=0)
         projector: ProjectorSettings = setting(
             ProjectorSettings(), 'Convolutions between the decoder and the contrast.'
@@ -69,7 +69,7 @@ class PartContrast(nn.Module):
             source='Eq. 7',
             reading='encoder stage used to assign pixels to parts (None: the last one that is decoded)',
         )
-        encoder_channels: int | None = setting(None, 'Its channels, set with it.', low=1)
+        encoder_channels: int | None = setting(None, 'Channels of that stage.', low=1)
         normalize_encoder: bool = setting(
             True,
             'Encoder features get unit length before they are averaged.',
@@ -117,7 +117,7 @@ class PartContrast(nn.Module):
             reading='no negatives of the own class (Eq. 10)',
         )
         temperature: float = setting(
-            0.5, 'sigma.', above=0, source='Eq. 10', hint='The paper takes 0.5.'
+            0.5, 'sigma, the temperature.', above=0, source='Eq. 10', hint='The paper takes 0.5.'
         )
 
         def check(self) -> None:
@@ -202,9 +202,13 @@ class PartContrast(nn.Module):
         negatives = sample_negatives(
             queue, bank.fill, bank.capacity, cfg.num_negatives, block=block
         )
-        stored = bank.entries[positive.clamp(min=0)]
-        anchors = pixels_at(features, index)
-        terms = contrast_logits(anchors, stored, bank.entries, negatives, cfg.temperature)
+        terms = contrast_logits(
+            pixels_at(features, index),
+            bank.entries[positive.clamp(min=0)],
+            bank.entries,
+            negatives,
+            cfg.temperature,
+        )
         counted = (index >= 0) & (positive >= 0)
         loss = class_mean(terms.logsumexp(1) - terms[:, 0], label, counted, self.num_classes)
         with torch.no_grad():

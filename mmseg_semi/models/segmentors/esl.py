@@ -50,7 +50,7 @@ class ESL(MeanTeacherSegmentor):
             low=0,
             reading='optimizer steps of labeled training first',
         )
-        soft_weight: float = setting(0.2, 'Factor of the loss of soft labels.', low=0)
+        soft_weight: float = setting(0.2, 'Factor of the soft-label loss.', low=0, source='Eq. 6')
         eta: float = setting(
             0.95,
             'Probability that the dominant classes of a pixel reach together.',
