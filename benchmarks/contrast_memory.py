@@ -1,9 +1,9 @@
-"""Peak memory of ESL's contrast beyond the network: telling and storing parts, anchors, InfoNCE, gradients.
+"""Peak memory of ESL's contrast beyond the network: assigning and storing parts, anchors, InfoNCE, gradients.
 
 The network's outputs are made up at their real sizes: encoder features of 2048 channels at stride 8, decoder
 features of 256 and the projector's 512 at stride 4. What is measured lies above them: the pass over
-the teacher's features, and the loss with its backward down to the gradient at the projector's output. The count
-for B = 16 is in the docstring of ESL.
+the teacher's features, and the loss with its backward down to the gradient at the projector's output.
+docs/esl.md estimates it for B = 16.
 
     python benchmarks/contrast_memory.py                            # B = 4 on the CPU
     python benchmarks/contrast_memory.py --batch 16 --device cuda --check
@@ -19,9 +19,6 @@ from mmseg.registry import MODELS
 from step import peak_memory
 from torch import Tensor
 
-from mmseg_semi.models.segmentors.base import NetworkOutput
-from mmseg_semi.models.segmentors.esl import Targets
-
 LIMIT = 1500  # MB at B = 16
 
 
@@ -29,7 +26,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__.split('\n\n')[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    parser.add_argument('--batch', type=int, default=4, help='labelled and unlabelled images')
+    parser.add_argument('--batch', type=int, default=4, help='labeled and unlabeled images')
     parser.add_argument('--size', type=int, default=513, help='height and width of the crops')
     parser.add_argument('--classes', type=int, default=21)
     parser.add_argument('--parts', type=int, default=5, help='K, parts of a class')
@@ -76,10 +73,10 @@ def build_model(args: argparse.Namespace) -> torch.nn.Module:
             },
         }
     )
-    model.bank.rows[:-1].normal_()
-    model.bank.fill.fill_(args.queue)
-    model.prototypes.vectors.normal_()
-    model.prototypes.valid.fill_(True)
+    model.contrast.bank.rows[:-1].normal_()
+    model.contrast.bank.fill.fill_(args.queue)
+    model.contrast.prototypes.vectors.normal_()
+    model.contrast.prototypes.valid.fill_(True)
     return model.to(args.device).train()
 
 
@@ -95,27 +92,21 @@ class Bench:
         coarse = torch.randint(0, args.classes, (args.batch, 1, 8, 8)).float()
         label = torch.nn.functional.interpolate(coarse, (stride4, stride4))[:, 0].long()
         self.label = label.to(args.device)
-        self.teacher = NetworkOutput(
-            torch.empty(0),
-            [],
-            [self._random(2048, stride8).relu_()],
-            self._random(256, stride4),
-        )
+        self.encoded = self._random(2048, stride8).relu_()
+        self.decoded = self._random(256, stride4)
         self.projected = self._random(512, stride4).relu_().requires_grad_()
 
     def _random(self, channels: int, side: int) -> Tensor:
         shape = (self.args.batch, channels, side, side)
         return torch.randn(shape, device=self.args.device)
 
-    @torch.no_grad()
-    def remember(self):
-        return self.model.remember(self.teacher, self.label)
+    def remember(self) -> Tensor:
+        projector = self.model.teacher.decode_head.projector
+        return self.model.contrast.remember(self.encoded, self.decoded, self.label, projector)
 
     def contrast(self) -> None:
-        parts, encoder = self.remembered
-        targets = Targets(None, None, None, None, {}, self.label, parts, encoder)
-        loss = self.model.contrast_loss(self.projected, targets)['loss_contrast']
-        torch.autograd.grad(loss, self.projected)
+        losses = self.model.contrast.loss(self.projected, self.label, self.parts)
+        torch.autograd.grad(losses['loss_contrast'], self.projected)
 
 
 def main() -> None:
@@ -123,10 +114,10 @@ def main() -> None:
     torch.set_num_threads(1)
     init_default_scope('mmseg')
     bench = Bench(args)
-    bench.remembered = bench.remember()
-    bank = sum(b.numel() * b.element_size() for b in bench.model.bank.buffers()) / 1e6
+    bench.parts = bench.remember()
+    bank = sum(b.numel() * b.element_size() for b in bench.model.contrast.bank.buffers()) / 1e6
     rows = {
-        'telling and storing parts': peak_memory(bench, bench.remember),
+        'assigning and storing parts': peak_memory(bench, bench.remember),
         'anchors, InfoNCE and its backward': peak_memory(bench, bench.contrast),
     }
     most = bank + 2**20 / 1e6 * max(rows.values())

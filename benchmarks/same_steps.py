@@ -45,7 +45,11 @@ import mmseg_semi
 NUM_CLASSES, SIZE, ITERATIONS, LENGTH = 4, 32, 3, 10
 
 #: Prefixes of weights and buffers that a refactoring has renamed: new = old.
-RENAMED: dict[str, str] = {'equalizer.class_counts': 'class_counts'}
+RENAMED: dict[str, str] = {
+    'contrast.prototypes.': 'prototypes.',
+    'contrast.bank.': 'bank.',
+    'equalizer.class_counts': 'class_counts',
+}
 #: Prefixes, under their old names, of what only one of the two versions keeps, such as new buffers.
 ONLY_IN_ONE: tuple[str, ...] = ()
 

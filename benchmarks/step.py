@@ -31,7 +31,7 @@ from mmseg.structures import SegDataSample
 
 import mmseg_semi
 from mmseg_semi.models.gradients import without_gradients
-from mmseg_semi.models.segmentors.base import evaluating
+from mmseg_semi.models.segmentors.networks import evaluating
 from mmseg_semi.models.segmentors.mean_teacher import MeanTeacherSegmentor
 
 METHODS = ('iMAS', 'ESL', 'DeS4', 'CPS', 'GPS')
@@ -99,10 +99,11 @@ def build_model(args: argparse.Namespace) -> torch.nn.Module:
     model = MODELS.build({'type': name, 'segmentor': segmentor, 'semi_train_cfg': train_cfg})
     model.init_weights()
     if args.method == 'ESL':  # as after a while of training
-        model.bank.rows[:-1].normal_()
-        model.bank.fill.fill_(model.bank.capacity)
-        model.prototypes.vectors.normal_()
-        model.prototypes.valid.fill_(True)
+        contrast = model.contrast
+        contrast.bank.rows[:-1].normal_()
+        contrast.bank.fill.fill_(contrast.bank.capacity)
+        contrast.prototypes.vectors.normal_()
+        contrast.prototypes.valid.fill_(True)
     if args.method == 'DeS4':
         model.class_counts.copy_(torch.arange(1, args.classes + 1))
     return model.to(args.device).train()

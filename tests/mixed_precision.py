@@ -126,10 +126,10 @@ def build(method: str, settings: dict) -> SemiSegmentor:
                 classifier.weight.normal_(std=2.0)
     if hasattr(model, 'equalizer'):
         model.equalizer.class_counts.fill_(1)
-    if hasattr(model, 'prototypes') and hasattr(model.prototypes, 'ready'):
-        shape = model.prototypes.vectors.shape[1:]
+    if method == 'ESL':
+        shape = model.contrast.prototypes.vectors.shape[1:]
         for label in range(NUM_CLASSES):
-            model.prototypes.start(label, torch.randn(shape))
+            model.contrast.prototypes.start(label, torch.randn(shape))
     return model.train()
 
 

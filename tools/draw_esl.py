@@ -4,8 +4,8 @@
 
 labels.png shows, of each image, the truth, the teacher's label, the entropy of its probabilities (as a share of
 the most there can be), the number of its dominant classes (white: one, orange: two, red: more) and the
-parts of its classes, each a shade of its class's colour. features.png has the projector's features of confident
-pixels in two dimensions, coloured by class, with a marker for each part.
+parts of its classes, each a shade of its class's color. features.png has the projector's features of confident
+pixels in two dimensions, colored by class, with a marker for each part.
 """
 
 from __future__ import annotations
@@ -81,12 +81,12 @@ def load(args: argparse.Namespace) -> tuple[ESL, Config]:
     model = MODELS.build(cfg.model)
     if not isinstance(model, ESL):
         raise ValueError(
-            f'{args.config} trains a {type(model).__name__}: give a config and a checkpoint of ESL.'
+            f'{args.config} trains a {type(model).__name__}. Give a config and a checkpoint of ESL.'
         )
     load_checkpoint(model, args.checkpoint, map_location='cpu')
-    if model.contrasts and not model.prototypes.ready:
+    if model.contrasts and not model.contrast.prototypes.ready:
         raise ValueError(
-            f'{args.checkpoint} has no prototypes, so there are no parts to draw: give a checkpoint that the '
+            f'{args.checkpoint} has no prototypes, so there are no parts to draw. Give a checkpoint that the '
             'training of ESL itself saved, after unlabeled_start.'
         )
     return model.to(args.device).eval(), cfg
@@ -137,9 +137,9 @@ class Drawing:
     def _parts(self, output, confidence: Tensor, label: Tensor) -> np.ndarray:
         """The picture of the parts; features of confident pixels are kept aside."""
         model = self.model
-        encoded = model.stage_of(output.encoder)
+        encoded = model.contrast.stage_of(output.encoder)
         num_parts = model.cfg.num_parts
-        parts = model.prototypes.assign(encoded, label, model.align_corners)
+        parts = model.contrast.prototypes.assign(encoded, label, model.align_corners)
         projected = model.teacher.decode_head.projector(output.decoder)
         grid = projected.shape[-2:]
         small, sure, part = (

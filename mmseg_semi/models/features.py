@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from torch import Tensor
 
 
@@ -43,6 +44,49 @@ def channel_widths(features: Sequence) -> list[int]:
             )
         widths.append(shapes[0][1])
     return widths
+
+
+def last_decoded_stage(head: BaseDecodeHead) -> tuple[int, int]:
+    """Index and channels of the last encoder stage that a decode head reads.
+
+    Raises:
+        ValueError: It reads several stages as one.
+    """
+    if head.input_transform == 'resize_concat':
+        raise ValueError(
+            f'{type(head).__name__} reads the encoder stages {head.in_index} as one. Set '
+            'semi_train_cfg.encoder_index and encoder_channels to one of them and its channels.'
+        )
+    if isinstance(head.in_index, (list, tuple)):
+        return head.in_index[-1], head.in_channels[-1]
+    return head.in_index, head.in_channels
+
+
+def stage_map(encoded: Sequence, index: int, channels: int) -> Tensor:
+    """The map (N, D, h, w) of one encoder stage, without the class token that it may come with.
+
+    Args:
+        encoded (Sequence): The stages.
+        index (int): Of the stage.
+        channels (int): D that the stage must have.
+
+    Raises:
+        ValueError: There is no such stage, or it has other channels.
+    """
+    if not -len(encoded) <= index < len(encoded):
+        raise ValueError(
+            f'semi_train_cfg.encoder_index={index} is none of the {len(encoded)} stages of the encoder. Set it '
+            f'to one of 0 to {len(encoded) - 1}.'
+        )
+    stage = encoded[index]
+    if not isinstance(stage, Tensor):
+        stage = stage[0]
+    if stage.shape[1] != channels:
+        raise ValueError(
+            f'Stage {index} of the encoder has {stage.shape[1]} channels, not {channels}. Set '
+            'semi_train_cfg.encoder_index to a stage and encoder_channels to its channels.'
+        )
+    return stage
 
 
 def at_least_float(x: Tensor) -> Tensor:

@@ -50,7 +50,7 @@ def test_bad_input_is_said_in_one_sentence(folder):
     other = draw(folder, 'imas')
     assert other.code == 1
     assert other.last_line == (
-        'draw_esl: imas.py trains a IMAS: give a config and a checkpoint of ESL.'
+        'draw_esl: imas.py trains a IMAS. Give a config and a checkpoint of ESL.'
     )
     missing = run_tool(TOOLS / 'draw_esl.py', 'esl.py', 'esl/iter_9.pth', cwd=folder)
     assert missing.code == 1

@@ -1,4 +1,4 @@
-"""The first prototypes of all parts, from one pass over the labelled images."""
+"""The first prototypes of all parts, from one pass over the labeled images."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ class PrototypeInitHook(Hook):
     """Cluster the teacher encoder's features of each class into its parts (ESL, text before Eq. 7).
 
     It runs before the first iteration that needs prototypes, with ``unlabeled_start=0`` before training. The
-    labelled images are read once, as they are and shared over the ranks; each class is clustered on
+    labeled images are read once, as they are and shared over the ranks. Each class is clustered on
     rank 0 from a sample of its pixels that depends on the seed and the images alone, not on the ranks. Give
     the collectives time for it (``env_cfg.dist_cfg.timeout`` in seconds). The result is in the model's buffers:
     a resumed run, or one that loads a checkpoint of the method, finds it there and skips the pass. No
     random number of the training is drawn.
 
     Args:
-        max_pixels (int): Most places of a class that are clustered, of the encoder's grid.
-        seed (int): Of the choice of places and of the clustering.
-        pipeline (list, optional): Transforms that load and pack a labelled image. Default: those of the
-            labelled pipeline that load, check, resize to a fixed size and pack: no random resize, crop or
+        max_pixels (int): Most pixels of a class that are clustered, on the encoder's grid.
+        seed (int): Of the choice of pixels and of the clustering.
+        pipeline (list, optional): Transforms that load and pack a labeled image. Default: those of the
+            labeled pipeline that load, check, resize to a fixed size and pack: no random resize, crop or
             flip. Where the training's scale is far from the images' own, name one with a ``Resize``.
         num_workers (int, optional): Of the pass's loader. Default: as many as the training's.
 
@@ -53,9 +53,9 @@ class PrototypeInitHook(Hook):
         num_workers: int | None = None,
     ) -> None:
         if max_pixels < 1:
-            raise ValueError(f'max_pixels={max_pixels} leaves nothing to cluster: give at least 1.')
+            raise ValueError(f'max_pixels must be at least 1, got {max_pixels}.')
         if seed < 0:
-            raise ValueError(f'seed={seed} is negative: give an integer of at least 0.')
+            raise ValueError(f'seed must be at least 0, got {seed}.')
         self.max_pixels = max_pixels
         self.seed = seed
         self.pipeline = pipeline
@@ -70,12 +70,12 @@ class PrototypeInitHook(Hook):
         model = unwrap(runner.model)
         if not isinstance(model, ESL):
             raise ValueError(
-                f'PrototypeInitHook found a {type(model).__name__}, which has no parts: remove the hook from '
+                f'PrototypeInitHook found a {type(model).__name__}, which has no parts. Remove the hook from '
                 'custom_hooks.'
             )
         self._dataset = labeled_images(runner, self, self.pipeline)
         # Read once: a step that asked the device would wait for it.
-        self._done = not model.contrasts or bool(model.prototypes.ready)
+        self._done = not model.contrasts or bool(model.contrast.prototypes.ready)
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
         model = unwrap(runner.model)
@@ -85,20 +85,20 @@ class PrototypeInitHook(Hook):
         self._done = True
         dataset = self._dataset
         runner.logger.info(
-            f'{len(dataset)} labelled images are read once to find the parts of their classes.'
+            f'{len(dataset)} labeled images are read once to find the parts of their classes.'
         )
         samples = self._collect(runner, model, dataset)
         found = []
         for label, sample in enumerate(samples):
             centers = self._cluster(model, sample)
-            model.prototypes.start(label, centers)
+            model.contrast.prototypes.start(label, centers)
             found.append(len(centers))
-        model.prototypes.ready.fill_(True)
+        model.contrast.prototypes.ready.fill_(True)
         classes = dataset.metainfo.get('classes') or range(model.num_classes)
         absent = [name for name, number in zip(classes, found, strict=True) if number == 0]
         runner.logger.info(
             f'Parts of each class: {found}.'
-            + (f' The labelled images lack {", ".join(map(str, absent))}.' if absent else '')
+            + (f' The labeled images lack {", ".join(map(str, absent))}.' if absent else '')
         )
 
     @torch.no_grad()
@@ -120,15 +120,15 @@ class PrototypeInitHook(Hook):
         return samples
 
     def _cluster(self, model: ESL, sample: _Sample) -> Tensor:
-        """The centres of one class, found on rank 0 from all ranks' samples."""
+        """The centers of one class, found on rank 0 from all ranks' samples."""
         gathered = _Sample(self.max_pixels)
         for keys, features in all_gather_object(sample.content()):
             gathered.add(keys, features)
         # An error on rank 0, such as for features that are not finite, is one of all ranks.
-        return on_first_rank(self._centers, model, gathered).to(model.prototypes.vectors)
+        return on_first_rank(self._centers, model, gathered).to(model.contrast.prototypes.vectors)
 
     def _centers(self, model: ESL, gathered: _Sample) -> Tensor:
-        vectors = model.prototypes.vectors
+        vectors = model.contrast.prototypes.vectors
         _, features = gathered.content()
         if not len(features):
             return torch.zeros(0, vectors.shape[2])

@@ -1,4 +1,4 @@
-"""The pass over the labelled images: what it clusters, once, and the same for any number of ranks."""
+"""The pass over the labeled images: what it clusters, once, and the same for any number of ranks."""
 
 import pytest
 import torch
@@ -26,14 +26,14 @@ class Recorder:
 
         def keep(hook, runner, *args, **kwargs):
             original(hook, runner, *args, **kwargs)
-            model = runner.model
-            self.vectors.append((model.prototypes.vectors.clone(), model.prototypes.valid.clone()))
+            prototypes = runner.model.contrast.prototypes
+            self.vectors.append((prototypes.vectors.clone(), prototypes.valid.clone()))
 
         monkeypatch.setattr(PrototypeInitHook, 'before_train_iter', keep)
 
 
 def expected_prototypes(runner, num_parts=2):
-    """Centres of all places of each class in the unaugmented images."""
+    """Centers of all places of each class in the unaugmented images."""
     model, dataset = runner.model, unaugmented(runner.train_dataloader.dataset.labeled)
     by_class = {c: [] for c in range(model.num_classes)}
     for index in range(len(dataset)):
@@ -47,7 +47,7 @@ def expected_prototypes(runner, num_parts=2):
     return {c: torch.cat(rows) for c, rows in by_class.items()}
 
 
-def test_prototypes_are_the_centres_of_all_labelled_places(tmp_path, monkeypatch):
+def test_prototypes_are_the_centers_of_all_labeled_places(tmp_path, monkeypatch):
     recorder = Recorder(monkeypatch)
     runner = build_runner(esl(tmp_path, custom_hooks__4__max_pixels=10000))
     monkeypatch.setattr(runner.model, 'update_teacher', lambda *_: None)
@@ -60,11 +60,11 @@ def test_prototypes_are_the_centres_of_all_labelled_places(tmp_path, monkeypatch
         if len(rows) <= 2:
             torch.testing.assert_close(vectors[c, : len(centers)], centers)
             continue
-        # Lloyd's algorithm ends where each centre is the mean of what is nearest to it.
+        # Lloyd's algorithm ends where each center is the mean of what is nearest to it.
         nearest = torch.cdist(rows, vectors[c, : len(centers)]).argmin(dim=1)
         means = torch.stack([rows[nearest == k].mean(dim=0) for k in range(len(centers))])
         torch.testing.assert_close(vectors[c, : len(centers)], means, rtol=1e-3, atol=1e-4)
-    assert runner.model.prototypes.ready
+    assert runner.model.contrast.prototypes.ready
     assert valid.any(dim=1).sum() >= 4
 
 
@@ -123,13 +123,14 @@ def test_ranks_share_the_pass(tmp_path):
         config = dump(esl(folder / 'work', **still), folder / 'config.py')
         result = run_tool(TOOLS / 'train.py', config, cwd=folder, ranks=ranks)
         assert result.code == 0, result.output
-        assert f'{NUM_LABELED} labelled images are read once' in result.output
+        assert f'{NUM_LABELED} labeled images are read once' in result.output
         checkpoint = torch.load(folder / 'work' / 'iter_1.pth', weights_only=False)
-        found.append({k: v for k, v in checkpoint['state_dict'].items() if 'prototypes' in k})
-    one, two = found
-    known = one['prototypes.valid'] & two['prototypes.valid']
+        state = checkpoint['state_dict']
+        found.append([state[f'contrast.prototypes.{name}'] for name in ('vectors', 'valid')])
+    (one, first), (two, second) = found
+    known = first & second
     assert known.any(dim=1).sum() >= 4
-    torch.testing.assert_close(one['prototypes.vectors'][known], two['prototypes.vectors'][known])
+    torch.testing.assert_close(one[known], two[known])
 
 
 def test_sample_keeps_the_smallest_keys():
@@ -152,14 +153,17 @@ def test_absent_classes_are_named_in_the_log(tmp_path):
     runner.logger.info = lambda text, *_, **__: said.append(text)
     runner.train()
     (line,) = [text for text in said if str(text).startswith('Parts of each class')]
-    assert 'The labelled images lack' in line
-    absent = (~runner.model.prototypes.valid.any(dim=1)).sum()
+    assert 'The labeled images lack' in line
+    absent = (~runner.model.contrast.prototypes.valid.any(dim=1)).sum()
     assert absent < runner.model.num_classes
 
 
 @pytest.mark.parametrize(
     ('settings', 'message'),
-    [({'max_pixels': 0}, 'max_pixels=0 leaves nothing'), ({'seed': -1}, 'seed=-1 is negative')],
+    [
+        ({'max_pixels': 0}, 'max_pixels must be at least 1, got 0'),
+        ({'seed': -1}, 'seed must be at least 0, got -1'),
+    ],
 )
 def test_bad_settings_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
