@@ -43,8 +43,8 @@ class NegativeContrast(nn.Module):
               -log(e^{cos(z, z_c+)/tau} / (e^{cos(z, z_c+)/tau} + Σ_n e^{cos(z, n)/tau})).
 
     The bank holds the teacher's representations of unreliable pixels that rank c from r_l to r_h, and of
-    labeled pixels of another class that rank c below r_l. Ranks count from 0, the most probable class. A class
-    without anchors, or whose bank is empty, gives 0.
+    labeled pixels of another class that rank c below r_l. Ranks count from 0, the most probable class.
+    A class without anchors or with an empty bank gives 0.
 
     Args:
         cfg (Settings): Its settings.
@@ -116,9 +116,8 @@ class NegativeContrast(nn.Module):
                 f'{cfg.low_rank}. Set it to at most {num_classes - 1}.'
             )
         self.cfg, self.num_classes = cfg, num_classes
-        self.bank = NegativeMemoryBank(
-            num_classes, cfg.queue_size, cfg.background_queue_size, channels
-        )
+        sizes = cfg.queue_size, cfg.background_queue_size
+        self.bank = NegativeMemoryBank(num_classes, *sizes, channels)
 
     @torch.no_grad()
     def remember(
