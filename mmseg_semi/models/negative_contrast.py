@@ -63,18 +63,19 @@ class NegativeContrast(nn.Module):
             reading='what enters the memory bank',
         )
         anchor_threshold: float = setting(
-            0.3, "delta_p, which the teacher's probability of an anchor exceeds.", low=0, high=1
+            0.3, "delta_p, exceeded by an anchor's probability.", low=0, high=1, source='paper'
         )
         center_pixels: Literal['anchors', 'all'] = setting(
             'anchors',
             'Pixels whose mean is z_c+: what may be an anchor, or also pixels at or below delta_p (code).',
+            source='paper',
             reading='pixels whose mean is z_c+',
         )
         num_anchors: int = setting(
-            50, 'M, anchors of a class. Code: 256.', low=1, reading='M, anchors of a class'
+            50, 'M, anchors per class.', low=1, source='paper; code 256', reading='M, per class'
         )
         num_negatives: int = setting(
-            256, 'N, negatives of an anchor. Code: 50.', low=1, reading='N, negatives of an anchor'
+            256, 'N, negatives per anchor.', low=1, source='paper; code 50', reading='N, per anchor'
         )
         temperature: float = setting(
             0.5, 'tau.', above=0, source='Eq. 4', hint='The paper has 0.5.'
@@ -86,9 +87,9 @@ class NegativeContrast(nn.Module):
             reading='classes that L_c is divided by',
         )
         low_rank: int = setting(
-            3, 'r_l, first rank at which an unreliable pixel is a negative. Two classes: 1.', low=0
+            3, 'r_l: unreliable pixels are negatives from this rank on.', low=0, source='paper'
         )
-        high_rank: int = setting(20, 'r_h, first rank at which it no longer is one.', low=1)
+        high_rank: int = setting(20, 'r_h, exclusive end of these ranks.', low=1, source='paper')
         queue_size: int = setting(30000, 'Entries of the queue of a class.', low=1, source='code')
         background_queue_size: int = setting(
             50000, 'Entries of the queue of class 0.', low=1, source='code'
@@ -170,9 +171,7 @@ class NegativeContrast(nn.Module):
         sums = (means * counts[..., None]).sum(dim=0)[:, 0]
         return sums / counts.sum(dim=0).clamp(min=1)
 
-    def loss(
-        self, features: Tensor, anchors: Tensor, centers: Tensor
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, features: Tensor, anchors: Tensor, centers: Tensor) -> tuple[Tensor, dict]:
         """Eq. 4, and scalars for the log.
 
         Args:

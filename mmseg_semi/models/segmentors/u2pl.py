@@ -79,12 +79,12 @@ class U2PL(MeanTeacherSegmentor):
     """
 
     class Settings(NegativeContrast.Settings, MeanTeacherSegmentor.Settings):
-        unlabeled_weight: float = setting(1.0, 'eta, factor of L_u.', low=0)
+        unlabeled_weight: float = setting(1.0, 'eta, factor of L_u.', low=0, source='paper')
         contrast_weight: float = setting(
             0.1,
             'Factor of L_c; 0 builds neither head nor bank. Code: 1 / n on n GPUs.',
             low=0,
-            source='issue 22',
+            source='paper; issue 22',
             reading='factor of L_c',
         )
         unlabeled_start: int = setting(
@@ -106,6 +106,7 @@ class U2PL(MeanTeacherSegmentor):
             'reliable',
             'Unlabeled pixels that may be anchors: the reliable ones, or the share alpha_t with the lowest '
             'entropy (code).',
+            source='paper',
             reading='unlabeled anchors',
         )
         representation: RepresentationSettings = setting(

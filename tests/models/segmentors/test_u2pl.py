@@ -306,6 +306,15 @@ def test_before_unlabeled_start_only_the_labeled_images_count():
     assert 'loss_unlabeled' in model.loss(**batch)
 
 
+def test_weight_of_the_labeled_loss_acts_before_and_after_the_start():
+    whole, half = build(unlabeled_start=1), build(unlabeled_start=1, labeled_weight=0.5)
+    batch = batch_of(whole)
+    for step in (0, 1):
+        whole.clock = half.clock = Clock(step)
+        one, other = (model.loss(**batch)['decode.loss_ce'].item() for model in (whole, half))
+        assert other == pytest.approx(one / 2)
+
+
 def test_fewer_pixels_are_unreliable_as_the_training_goes_on():
     model = build(unreliable_share=0.2)
     batch = batch_of(model)
