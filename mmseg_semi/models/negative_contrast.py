@@ -58,7 +58,7 @@ class NegativeContrast(nn.Module):
     class Settings(MethodSettings):
         negatives: Literal['paper', 'code'] = setting(
             'paper',
-            'Unreliable and labeled pixels, or unreliable ones of that pseudo-label alone (code).',
+            'Pixels stored: unreliable and labeled ones, or unreliable ones of that pseudo-label (code).',
             source='Sec. 3.3',
             reading='what enters the memory bank',
         )
