@@ -15,6 +15,7 @@ from .intensity_mix import IntensityMix
 from .losses import PixelCrossEntropyLoss
 from .memory import FeatureQueues, NegativeMemoryBank, PartMemoryBank, PartPrototypes
 from .necks import TokenNorm
+from .negative_contrast import NegativeContrast
 from .segmentors import (
     CPS,
     ESL,
@@ -53,6 +54,7 @@ __all__ = [
     'MeanTeacher',
     'MeanTeacherSegmentor',
     'MultiBranchDataPreprocessor',
+    'NegativeContrast',
     'NegativeMemoryBank',
     'PartMemoryBank',
     'PartPrototypes',

@@ -8,8 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from ddp_steps import train_each, train_method
+from mmengine.runner.checkpoint import load_state_dict
 from mmseg.registry import MODELS
-from mmseg_semi.models.mixers import CutMixPlan
 from ranks import run_on_ranks
 from tiny import (
     NUM_CLASSES,
@@ -19,8 +19,9 @@ from tiny import (
     unlabeled_sample,
 )
 
+from mmseg_semi.models import negative_contrast
 from mmseg_semi.models.clock import Clock
-from mmseg_semi.models.segmentors import u2pl
+from mmseg_semi.models.cutmix import CutMixPlan, NoCutMix
 
 SMALL = dict(
     representation=dict(channels=6, out_channels=4, dropout_ratio=0),
@@ -63,13 +64,14 @@ def fix_cutmix(model, triggered=True):
     """Paste the boxes of each image's successor."""
     model.cutmix = FixedCutMix()
     boxes = torch.tensor(BOXES) * triggered
-    model.cutmix.plan = CutMixPlan(torch.tensor([1, 2, 0]), boxes, torch.tensor(triggered))
+    partner, triggered = torch.tensor([1, 2, 0]), torch.tensor(triggered)
+    model.cutmix.fixed = CutMixPlan(partner, boxes, (32, 32), triggered)
 
 
 def fill_with(model, value=1.0):
     """Let all queues be full of one vector."""
-    model.bank.rows.fill_(value)
-    model.bank.fill.copy_(model.bank.limits)
+    model.contrast.bank.rows.fill_(value)
+    model.contrast.bank.fill.copy_(model.contrast.bank.limits)
 
 
 def optimised(losses):
@@ -86,7 +88,7 @@ class Reference:
     """Sec. 3 of the paper in loops over pixels, in float64, from the networks' own outputs."""
 
     def __init__(self, model, batch):
-        self.cfg = model.semi_train_cfg
+        self.cfg = model.cfg.as_dict()
         labeled, weak = batch['inputs']['labeled'], batch['inputs']['weak']
         self.num_labeled = len(labeled)
         truth = torch.stack([s.gt_sem_seg.data[0] for s in batch['data_samples']['labeled']])
@@ -194,7 +196,7 @@ class Reference:
     ids=['paper', 'authors'],
 )
 def test_losses_equal_the_papers_equations(settings, monkeypatch):
-    monkeypatch.setattr(u2pl, 'sample_entries', without_replacement)
+    monkeypatch.setattr(negative_contrast, 'sample_entries', without_replacement)
     model = build(**EXHAUSTIVE, **settings)
     batch = batch_of(model)
     fix_cutmix(model)
@@ -215,9 +217,9 @@ def test_losses_equal_the_papers_equations(settings, monkeypatch):
     assert kept.item() == pytest.approx(1 - model.alpha, abs=1e-3)
     # Each class's queue has its negatives, in some order.
     stored = [reference.negatives(c) for c in range(NUM_CLASSES)]
-    assert model.bank.fill.tolist() == [len(of) for of in stored]
-    for c, (start, of) in enumerate(zip(model.bank.starts.tolist(), stored, strict=True)):
-        rows = model.bank.entries[start : start + len(of)].sum(dim=0)
+    assert model.contrast.bank.fill.tolist() == [len(of) for of in stored]
+    for c, (start, of) in enumerate(zip(model.contrast.bank.starts.tolist(), stored, strict=True)):
+        rows = model.contrast.bank.entries[start : start + len(of)].sum(dim=0)
         expected = sum((reference.stored[i, :, y, x] for i, y, x in of), torch.zeros(4))
         torch.testing.assert_close(rows, expected, rtol=1e-4, atol=1e-4, check_dtype=False), c
     # Both kinds of anchors and of negatives took part.
@@ -225,7 +227,7 @@ def test_losses_equal_the_papers_equations(settings, monkeypatch):
         {i < 2 for c in range(NUM_CLASSES) for i, _, _ in of(c)}
         for of in (reference.anchors, reference.negatives)
     ]
-    kinds = {True, False} if model.semi_train_cfg['negatives'] == 'paper' else {False}
+    kinds = {True, False} if model.cfg.negatives == 'paper' else {False}
     assert places == [{True, False}, kinds]
 
 
@@ -261,7 +263,7 @@ def test_gradient_reaches_the_student_and_never_the_teacher():
     last = model.student.decode_head.representation[-1]
     assert last.weight.grad.abs().sum() > 0
     assert all(p.grad is None for p in model.teacher.parameters())
-    assert all(not b.requires_grad for b in model.bank.buffers())
+    assert all(not b.requires_grad for b in model.contrast.bank.buffers())
 
 
 @pytest.mark.parametrize('contrast_weight', [0.0, 1e-30])
@@ -296,12 +298,21 @@ def test_before_unlabeled_start_only_the_labeled_images_count():
     losses = model.loss(**batch)
     assert losses.keys() == {'decode.loss_ce', 'loss_contrast'}
     assert losses['loss_contrast'] == 0
-    assert model.bank.fill.sum() == 0
+    assert model.contrast.bank.fill.sum() == 0
     sum(losses.values()).backward()
     # DistributedDataParallel wants a gradient of each parameter.
     assert all(p.grad is not None for p in model.student.parameters())
     model.clock = Clock(5)
     assert 'loss_unlabeled' in model.loss(**batch)
+
+
+def test_weight_of_the_labeled_loss_acts_before_and_after_the_start():
+    whole, half = build(unlabeled_start=1), build(unlabeled_start=1, labeled_weight=0.5)
+    batch = batch_of(whole)
+    for step in (0, 1):
+        whole.clock = half.clock = Clock(step)
+        one, other = (model.loss(**batch)['decode.loss_ce'].item() for model in (whole, half))
+        assert other == pytest.approx(one / 2)
 
 
 def test_fewer_pixels_are_unreliable_as_the_training_goes_on():
@@ -332,7 +343,7 @@ def test_fewer_pixels_are_unreliable_as_the_training_goes_on():
     ids=lambda settings: next(iter(settings)),
 )
 def test_each_setting_of_the_contrast_changes_the_loss(settings, monkeypatch):
-    monkeypatch.setattr(u2pl, 'sample_entries', without_replacement)
+    monkeypatch.setattr(negative_contrast, 'sample_entries', without_replacement)
     values = []
     for changed in ({}, settings):
         model = build(**{**EXHAUSTIVE, **changed})
@@ -350,7 +361,7 @@ def test_each_setting_of_the_pseudo_labels_changes_the_loss():
         'mix': dict(cutmix=None),
     }.items():
         model = build(contrast_weight=0.0, **settings)
-        if model.cutmix is not None:
+        if not isinstance(model.cutmix, NoCutMix):
             fix_cutmix(model)
         values[name] = model.loss(**batch_of(model))['loss_unlabeled'].item()
     assert len(set(values.values())) == len(values)
@@ -360,10 +371,10 @@ def test_each_setting_of_the_pseudo_labels_changes_the_loss():
 def test_sizes_of_anchors_keys_and_queues():
     model = build(num_anchors=3, keys_per_step=7, queue_size=9, background_queue_size=11)
     losses = model.loss(**batch_of(model))
-    assert model.bank.fill.max() == 7
+    assert model.contrast.bank.fill.max() == 7
     for seed in range(1, 4):
         losses = model.loss(**batch_of(model, seed=seed))
-    assert model.bank.fill.tolist() == [11, 9, 9, 9]
+    assert model.contrast.bank.fill.tolist() == [11, 9, 9, 9]
     assert losses['bank_fill_ratio'] == 1
 
 
@@ -379,7 +390,7 @@ def test_class_that_is_absent_and_bank_that_is_empty_add_nothing(monkeypatch):
     losses = model.loss(**batch)
     # One entropy everywhere: nothing is unreliable, and labelled pixels are of their first class.
     assert losses['reliable_ratio'] == 1
-    assert model.bank.fill.sum() == 0
+    assert model.contrast.bank.fill.sum() == 0
     assert losses['anchor_classes_ratio'] == 1 / NUM_CLASSES
     assert losses['loss_contrast'] == losses['contrast_accuracy'] == 0
     losses['loss_contrast'].backward()
@@ -388,7 +399,7 @@ def test_class_that_is_absent_and_bank_that_is_empty_add_nothing(monkeypatch):
     fill_with(model)
     torch.manual_seed(1)
     quarter = model.loss(**batch)['loss_contrast']
-    model.semi_train_cfg['class_average'] = 'present'
+    model.contrast.cfg = model.Settings({**SMALL, 'class_average': 'present'})
     torch.manual_seed(1)
     assert 4 * quarter.item() == pytest.approx(model.loss(**batch)['loss_contrast'].item())
     assert quarter > 0
@@ -406,7 +417,7 @@ def test_void_labels_give_zero_with_a_graph():
     sum(losses[key] for key in optimised(losses)).backward()
     assert all(torch.isfinite(p.grad).all() for p in model.student.parameters())
     # The unlabelled images have filled the bank all the same, by ranks 1 and 2.
-    assert model.bank.fill.sum() > 0
+    assert model.contrast.bank.fill.sum() > 0
 
 
 @pytest.mark.parametrize('norm', ['GN', 'BN'])
@@ -419,16 +430,14 @@ def test_small_and_odd_batches(norm, num_unlabeled):
 
 def test_two_classes_have_negatives_of_rank_one():
     two = dict(num_classes=2)
-    with pytest.raises(
-        ValueError, match=r'low_rank=3 leaves no class of 2 .*: set it to at most 1'
-    ):
+    with pytest.raises(ValueError, match=r'low_rank must be below .* 2, got 3\. .* at most 1'):
         build(head=two, low_rank=3, high_rank=20)
     model = build(head=two, low_rank=1, high_rank=20)
     batch = batch_of(model)
     for sample in batch['data_samples']['labeled']:
         sample.gt_sem_seg.data[sample.gt_sem_seg.data != 255] %= 2
     assert model.loss(**batch)['loss_contrast'] > 0
-    assert (model.bank.fill > 0).all()
+    assert (model.contrast.bank.fill > 0).all()
 
 
 @pytest.mark.parametrize('ignore_padding', [True, False])
@@ -438,11 +447,11 @@ def test_padding(ignore_padding):
     valid = torch.ones(32, 32, dtype=torch.bool)
     valid[:, 16:] = False
     batch['data_samples']['weak'] = [unlabeled_sample(valid) for _ in range(3)]
-    targets = model.make_targets(**batch)
+    targets = model.make_targets(model.batch_of(**batch))
     assert (targets.label[..., 16:] == 255).all() == ignore_padding
     assert (targets.anchors[2:, :, 2:] == 255).all() == ignore_padding
     # The share is that of the pixels that count, and padding does not raise the weight.
-    assert targets.diagnostics['reliable_ratio'].item() == pytest.approx(0.6, abs=2e-3)
+    assert targets.log['reliable_ratio'].item() == pytest.approx(0.6, abs=2e-3)
     assert targets.weight.item() == pytest.approx(1 / 0.6, rel=5e-3)
     logits = torch.randn(3, NUM_CLASSES, 4, 4, requires_grad=True)
     model.unlabeled_loss(logits, targets).backward()
@@ -464,12 +473,12 @@ def test_features_that_are_not_finite_do_not_spoil_the_bank():
     batch = batch_of(model)
     batch['inputs']['weak'][0] = float('nan')
     model.loss(**batch)
-    assert all(buffer.isfinite().all() for buffer in model.bank.buffers())
-    assert model.bank.fill.sum() > 0
+    assert all(buffer.isfinite().all() for buffer in model.contrast.bank.buffers())
+    assert model.contrast.bank.fill.sum() > 0
 
 
 def test_bfloat16_autocast_keeps_targets_and_bank_in_float32(monkeypatch):
-    monkeypatch.setattr(u2pl, 'sample_entries', without_replacement)
+    monkeypatch.setattr(negative_contrast, 'sample_entries', without_replacement)
     exact, rough = build(**EXHAUSTIVE), build(**EXHAUSTIVE)
     fix_cutmix(exact)
     fix_cutmix(rough)
@@ -482,7 +491,7 @@ def test_bfloat16_autocast_keeps_targets_and_bank_in_float32(monkeypatch):
         torch.testing.assert_close(losses[key], expected[key], rtol=0.1, atol=0)
     sum(losses[key] for key in optimised(losses)).backward()
     assert all(torch.isfinite(p.grad).all() for p in rough.student.parameters())
-    assert rough.bank.rows.dtype == torch.float32
+    assert rough.contrast.bank.rows.dtype == torch.float32
 
 
 def test_auxiliary_head_learns_from_labeled_images_only():
@@ -501,40 +510,52 @@ def test_ranks_remember_the_same_and_are_one_without_contrast(tmp_path):
         for key, value in one['state_dict'].items():
             assert torch.equal(other['state_dict'][key], value), key
     # More than one rank can have sent in two steps.
-    assert first[0]['state_dict']['bank.fill'].max() > 2 * SMALL['keys_per_step']
+    assert first[0]['state_dict']['contrast.bank.fill'].max() > 2 * SMALL['keys_per_step']
     assert first[0]['logs'][0]['loss'] != second[0]['logs'][0]['loss']
     alone = train_method(0, 1, 2, 'U2PL', plain)
     for key, value in alone['state_dict'].items():
         torch.testing.assert_close(first[1]['state_dict'][key], value, rtol=1e-4, atol=1e-5)
 
 
+def test_checkpoint_with_the_banks_former_name_is_loaded():
+    """As MMEngine loads it, which calls no ``load_state_dict``."""
+    trained, resumed = build(), build()
+    trained.loss(**batch_of(trained))
+    assert trained.contrast.bank.fill.sum() > 0
+    current = trained.state_dict()
+    former = {key.replace('contrast.bank.', 'bank.'): value for key, value in current.items()}
+    assert former.keys() != current.keys()
+    load_state_dict(resumed, former, strict=True)
+    for key, value in resumed.state_dict().items():
+        assert torch.equal(value, current[key]), key
+    other = build(queue_size=7)
+    with pytest.raises(ValueError, match=r"'contrast\.bank\.rows' has shape .*: set queue_size"):
+        load_state_dict(other, former)
+
+
 @pytest.mark.parametrize(
     ('settings', 'message'),
     [
-        (
-            {'unreliable_share': 20.0},
-            r'unreliable_share=20\.0 is out of range: give a number in \[0',
-        ),
-        ({'anchor_threshold': -0.1}, r'semi_train_cfg\.anchor_threshold=-0\.1 is out of range'),
-        ({'contrast_weight': -1.0}, r'contrast_weight=-1\.0 is out of range'),
-        ({'unlabeled_weight': -1.0}, r'unlabeled_weight=-1\.0 is out of range'),
-        ({'temperature': 0}, r'semi_train_cfg\.temperature=0 must be above 0'),
-        ({'num_anchors': 0}, r'num_anchors=0 is out of range: give a number of at least 1'),
-        ({'keys_per_step': 0}, r'keys_per_step=0 is out of range'),
-        ({'background_queue_size': 0}, r'background_queue_size=0 is out of range'),
-        ({'low_rank': 3}, r'high_rank=3 leaves no rank from low_rank=3 on'),
-        (
-            {'low_rank': 4, 'high_rank': 20},
-            r'low_rank=4 leaves no class of 4 .*: set it to at most 3',
-        ),
-        ({'anchor_pixels': 'all'}, r"anchor_pixels='all' is unknown: choose one of"),
-        ({'center_pixels': 'some'}, r"center_pixels='some' is unknown"),
-        ({'class_average': 'none'}, r"class_average='none' is unknown"),
-        ({'negatives': 'all'}, r"negatives='all' is unknown"),
-        ({'cutmix': {'adaptive': True}}, 'adapts to the hardness of images, which U2PL does not'),
-        ({'representation': {'width': 3}}, r"representation has no setting \['width'\]"),
-        ({'representation': {'dropout_ratio': 1.0}}, r'dropout_ratio=1\.0: give'),
-        ({'queue_size': 2.5}, r'semi_train_cfg\.queue_size=2\.5 is no integer'),
+        ({'unreliable_share': 20.0}, r'unreliable_share must be in \[0, 1\], got 20\.0'),
+        ({'anchor_threshold': -0.1}, r'semi_train_cfg\.anchor_threshold must be in .* got -0\.1'),
+        ({'contrast_weight': -1.0}, r'contrast_weight must be at least 0, got -1\.0'),
+        ({'unlabeled_weight': -1.0}, r'unlabeled_weight must be at least 0, got -1\.0'),
+        ({'temperature': 0}, r'temperature must be above 0, got 0\. The paper has 0\.5\.'),
+        ({'num_anchors': 0}, r'num_anchors must be at least 1, got 0'),
+        ({'num_negatives': 0}, r'num_negatives must be at least 1, got 0'),
+        ({'keys_per_step': 0}, r'keys_per_step must be at least 1, got 0'),
+        ({'background_queue_size': 0}, r'background_queue_size must be at least 1, got 0'),
+        ({'low_rank': 3}, r'high_rank must be above low_rank=3, got 3\. Raise high_rank'),
+        ({'low_rank': 4, 'high_rank': 20}, r'low_rank must be below .* 4, got 4\. .* at most 3'),
+        ({'anchor_pixels': 'all'}, r"anchor_pixels must be 'reliable' or 'surest', got 'all'"),
+        ({'center_pixels': 'some'}, r"center_pixels must be .*, got 'some'"),
+        ({'class_average': 'none'}, r"class_average must be .*, got 'none'"),
+        ({'negatives': 'all'}, r"negatives must be 'paper' or 'code', got 'all'"),
+        ({'cutmix': {'adaptive': True}}, 'needs the hardness of images, which U2PL does not'),
+        ({'representation': {'width': 3}}, r'representation has no setting width'),
+        ({'representation': {'num_convs': 0}}, r'representation\.num_convs must be at least 1'),
+        ({'representation': {'dropout_ratio': 1.0}}, r'dropout_ratio must be in \[0, 1\), got 1'),
+        ({'queue_size': 2.5}, r'semi_train_cfg\.queue_size must be an integer, got 2\.5'),
     ],
 )
 def test_bad_settings_are_refused(settings, message):
@@ -549,5 +570,5 @@ def test_defaults_are_the_papers():
     kinds = [type(layer).__name__ for layer in head]
     assert kinds == ['ConvModule', 'Dropout2d', 'ConvModule', 'Dropout2d', 'Conv2d']
     assert [layer.out_channels for layer in head[::2]] == [256] * 3
-    assert model.bank.entries.shape == (50000 + 3 * 30000, 256)
+    assert model.contrast.bank.entries.shape == (50000 + 3 * 30000, 256)
     assert math.isclose(model.alpha, 0.2)
