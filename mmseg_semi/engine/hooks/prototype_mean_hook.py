@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Iterable
+
 from mmengine.hooks import Hook
 from mmseg.registry import HOOKS
+from torch import Tensor
 
 from ...datasets import crop_size
+from ...models.gradients import without_gradients
 from ...models.segmentors.des4 import DeS4
+from ...models.segmentors.networks import batch_statistics, evaluating
 from ._common import unwrap
 from ._labeled_images import CenterCrop, labeled_images, own_batches, training_batch
 
@@ -58,6 +62,27 @@ class PrototypeMeanHook(Hook):
         runner.logger.info(
             f'{len(dataset)} labelled images, {cropped}, set the first prototypes in batches of {batch_size}.'
         )
-        with torch.no_grad():
-            found = model.start_prototypes(training_batch(model, batch, size) for batch in loader)
+        found = start_prototypes(model, (training_batch(model, batch, size) for batch in loader))
         runner.logger.info(f'{found} of {model.num_classes} classes have a prototype.')
+
+
+@without_gradients()
+def start_prototypes(model: DeS4, images: Iterable[tuple[Tensor, Tensor]]) -> int:
+    """Set the prototypes to the teacher's mean features of labeled images, this rank's share of all.
+
+    The decoder normalizes by the statistics of each batch, as in training. Before the training its running
+    statistics are of no image yet, and prototypes made with them would not fit the features that are trained.
+
+    Args:
+        model (DeS4): Its running statistics end as they were.
+        images (iterable): Batches of at least 2 normalized images (B, 3, H, W) and int64 labels (B, H, W),
+            255 = void; with SyncBN equally many batches on each rank.
+
+    Returns:
+        int: How many classes have a prototype now.
+    """
+    with evaluating(model.teacher), batch_statistics(model.teacher.decode_head):
+        return model.equalizer.start_all(
+            (model.forward_network(model.teacher, image, tap=True).decoder, label)
+            for image, label in images
+        )

@@ -5,13 +5,12 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from ddp_steps import start_prototypes
+from ddp_steps import start_prototypes as prototypes_on_rank
 from host_reads import ReadsByTheHost
 from mmengine.optim import build_optim_wrapper
 from mmengine.runner.activation_checkpointing import turn_on_activation_checkpointing
 from mmengine.runner.checkpoint import _load_checkpoint_to_model, get_state_dict
 from mmseg.registry import MODELS
-from mmseg_semi.models.cutmix import CutMixPlan
 from ranks import run_on_ranks
 from tiny import (
     NUM_CLASSES,
@@ -24,8 +23,10 @@ from tiny import (
 )
 
 import mmseg_semi.engine  # noqa: F401  registers the constructors
+from mmseg_semi.engine.hooks.prototype_mean_hook import start_prototypes
 from mmseg_semi.functional.sampling import pixel_weights
 from mmseg_semi.models.clock import Clock
+from mmseg_semi.models.cutmix import CutMixPlan
 
 BASELINE = {'decoupled_training': False, 'shared_head': False, 'pixel_reweighting': False}
 
@@ -458,7 +459,7 @@ def test_prototypes_of_a_pass_over_the_labelled_images():
     handle = model.teacher.decode_head.conv_seg.register_forward_pre_hook(
         lambda _, inputs: seen.append(inputs[0])
     )
-    assert model.start_prototypes(zip(images, labels, strict=True)) == NUM_CLASSES
+    assert start_prototypes(model, zip(images, labels, strict=True)) == NUM_CLASSES
     handle.remove()
     assert modes == [module.training for module in model.modules()]
     for key, value in model.state_dict().items():
@@ -490,7 +491,7 @@ def test_pass_counts_each_labelled_pixel_once(monkeypatch):
     monkeypatch.setattr(
         module, lambda means, counts: counted.append(counts) or (means[0], counts[0])
     )
-    model.start_prototypes(zip(images, labels, strict=True))
+    start_prototypes(model, zip(images, labels, strict=True))
     size = decoder_features(model.teacher, images[0]).shape[-1]
     grid = to_grid(torch.cat(labels), size)
     assert counted[0][0].tolist() == [(grid == c).sum() for c in range(NUM_CLASSES)]
@@ -500,9 +501,9 @@ def test_pass_of_two_ranks_is_that_of_one(tmp_path):
     """Of the same batches, since each rank's decoder takes the statistics of its own."""
     batches = list(zip(*passes(4), strict=True))
     shares = [[batches[0], batches[2]], [batches[1], batches[3]]]
-    first, second = run_on_ranks(start_prototypes, 2, tmp_path, 'BN', shares)
+    first, second = run_on_ranks(prototypes_on_rank, 2, tmp_path, 'BN', shares)
     assert torch.equal(first, second)
-    alone = start_prototypes(0, 'BN', [batches])
+    alone = prototypes_on_rank(0, 'BN', [batches])
     torch.testing.assert_close(first, alone, rtol=1e-5, atol=1e-6)
 
 
