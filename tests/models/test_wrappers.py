@@ -98,7 +98,7 @@ def test_three_networks_of_gps_on_two_ranks_are_those_of_one(name, gps_on_two_ra
     first, second = (results[name] for results in gps_on_two_ranks)
     alone = train_gps(0, 1, name)[name]
     check_that_all_networks_moved(alone)
-    sums = [result['state_dict'].pop('labeled_sums') for result in (alone, first, second)]
+    sums = [result['state_dict'].pop('ramp_up.labeled_sums') for result in (alone, first, second)]
     for key, value in alone['state_dict'].items():
         assert torch.equal(first['state_dict'][key], second['state_dict'][key]), key
         torch.testing.assert_close(first['state_dict'][key], value, rtol=1e-3, atol=1e-5)

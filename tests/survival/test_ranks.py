@@ -121,4 +121,4 @@ def test_stages_of_gps_agree_on_all_ranks(tmp_path):
     for key, value in first.items():
         assert torch.equal(second[key], value), key
     # The fifth iteration, of both ranks.
-    assert first['labeled_sums'][2] == 2
+    assert first['ramp_up.labeled_sums'][2] == 2
