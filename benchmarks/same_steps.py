@@ -49,6 +49,7 @@ RENAMED: dict[str, str] = {
     'contrast.prototypes.': 'prototypes.',
     'contrast.bank.': 'bank.',
     'equalizer.class_counts': 'class_counts',
+    'ramp_up.': '',
 }
 #: Prefixes, under their old names, of what only one of the two versions keeps, such as new buffers.
 ONLY_IN_ONE: tuple[str, ...] = ()

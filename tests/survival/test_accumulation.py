@@ -162,7 +162,7 @@ def train(name: str, accumulated: int, wrapper_type: str) -> dict:
         rates.append({key: one.param_groups[0]['lr'] for key, one in wrappers.items()})
         for hook in hooks:
             hook.before_train_iter(runner, runner.iter)
-        weights.append(getattr(model, 'ramp_up_weight', None))
+        weights.append(model.ramp_up.weight if method == 'GPS' else None)
         model.train_step(batch, wrapper)
         clocks.append((model.clock.step, model.clock.num_steps))
         for hook in hooks:
@@ -216,7 +216,7 @@ def test_micro_batches_of_a_step_are_one_batch(name, wrapper_type, monkeypatch):
     for key, value in whole['state'].items():
         if 'bank.' in key:
             continue
-        if key == 'labeled_sums':
+        if key == 'ramp_up.labeled_sums':
             # Sums over batches, of which means are taken.
             value, halves['state'][key] = (
                 one['state'][key][:2] / one['state'][key][2] for one in (whole, halves)

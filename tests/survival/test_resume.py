@@ -155,8 +155,8 @@ def test_resumed_run_ends_like_the_uninterrupted_one(name, tmp_path):
         assert whole['optimizer'].keys() == {'students', 'teacher'}
         # With accumulation an epoch of nine iterations has four steps of two.
         length = 8 if name == 'gps_accumulated' else 4
-        assert whole['state_dict']['labeled_sums'][2] == 14 % length
-        assert whole['state_dict']['latch_epoch'] == (name != 'gps')
+        assert whole['state_dict']['ramp_up.labeled_sums'][2] == 14 % length
+        assert whole['state_dict']['ramp_up.latch_epoch'] == (name != 'gps')
     if name == 'des4':
         assert whole['state_dict']['prototypes.seen'].sum() > 1
         assert whole['state_dict']['class_counts'].any()
