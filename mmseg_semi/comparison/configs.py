@@ -11,6 +11,7 @@ from mmseg.registry import MODELS
 
 from ..compat import config_root
 from ..engine.runner.stages import TrainStage, build_stages
+from ..models.clock import count_steps
 
 #: {method}_{head}_{network}_{schedule}_{dataset}[-{partition}]-{crop}.py, as docs/configs.md has it.
 NAME = re.compile(
@@ -142,6 +143,11 @@ def metrics_of(training: Config) -> list[str] | None:
     return list(dict.fromkeys(found))
 
 
+def accumulation_of(training: Config) -> int:
+    """Iterations of an optimizer step of a training."""
+    return training.optim_wrapper.get('accumulative_counts', 1)
+
+
 def check_schedule(training: Config) -> None:
     """Refuse a schedule of which a part begins when a training, perhaps shortened, is over.
 
@@ -149,6 +155,7 @@ def check_schedule(training: Config) -> None:
         ValueError: naming the part and the remedy.
     """
     length = training.train_cfg.get('max_iters')
+    length = length and count_steps(length, accumulation_of(training))
     schedulers = training.get('param_scheduler') or []
     parts = schedulers if isinstance(schedulers, dict) else {'': schedulers}
     for key, several in parts.items():
@@ -158,7 +165,7 @@ def check_schedule(training: Config) -> None:
             if length and not part.get('by_epoch', True) and begin >= length:
                 name = '.'.join(filter(None, ('param_scheduler', key)))
                 raise ValueError(
-                    f'{name}.{index} ({part["type"]}) begins at iteration {begin} of a training of {length}: '
+                    f'{name}.{index} ({part["type"]}) begins at step {begin} of a training of {length}: '
                     f'train longer (--iters), or set an earlier {name}.{index}.begin and end of the one '
                     'before it (--method-options).'
                 )

@@ -14,7 +14,7 @@ from ..engine.hooks.cost_hook import COSTS
 from ..engine.runner.stages import build_stages
 from ..visualization import read_scalars
 from .configs import trainings_of
-from .fairness import children, images_of, images_per_step, iterations_of
+from .fairness import children, images_of, images_per_iteration, iterations_of
 
 
 class Score(NamedTuple):
@@ -118,7 +118,7 @@ def read_cost(cfg: Config, processes: int) -> Cost:
     each = []
     for name, training in trainings.items():
         labeled, _ = children(training)
-        per_step = images_per_step(
+        per_step = images_per_iteration(
             training, len(images_of('labeled', labeled)), _num_pseudo_labels(cfg, name)
         )
         iterations = iterations_of(training)

@@ -55,7 +55,7 @@ class GPS(IndependentSegmentor):
     is the result. No code of the authors exists: where the paper is silent, a setting below holds our reading.
 
     The teacher is trained on the labelled images beforehand and then learns at a constant rate, that of the
-    last iteration of a poly schedule (``FinalPolyLR``). No loss of the students reaches the teacher, nor one of
+    last step of a poly schedule (``FinalPolyLR``). No loss of the students reaches the teacher, nor one of
     the teacher the students.
 
     One step costs 20 forwards of an image pair without CutMix, where the teacher's forward on the unlabelled
