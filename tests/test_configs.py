@@ -55,7 +55,16 @@ NAMED = [file for file in FILES if file.parent.name != 'demo']
 #: Training images of each dataset, and images of each kind in a step over all GPUs; in self-training, where a
 #: step mixes both kinds, images in all.
 TOTAL = {'voc12': 10582, 'cityscapes': 2975, 'camvid': 367, 'shapes': 540}
-STEP = {'voc12': 16, 'cityscapes': 16, 'camvid': 8, 'shapes': 8, 'own': 4}
+#: Data sets whose lists tools/evidence_lists.py makes.
+EVIDENCE = ('vocanimals', 'nuclei')
+STEP = {
+    'voc12': 16,
+    'cityscapes': 16,
+    'camvid': 8,
+    'shapes': 8,
+    'own': 4,
+    **dict.fromkeys(EVIDENCE, 8),
+}
 #: Methods whose windows on Cityscapes are MMSegmentation's.
 WHOLE = ('cps', 'des4', 'esl', 'gps', 'u2pl', 'unimatch-v2')
 METHODS = {
@@ -80,6 +89,11 @@ WATCHED = {
 TWO_VIEWS = ('UniMatch', 'UniMatchV2')
 #: Networks beside ResNets: decode head, encoder, and sides of its last map and of the logits in their pixels.
 NETWORKS = {
+    'deeplabv3plus_efficientnet-lite0': (
+        'DepthwiseSeparableASPPHead',
+        'TIMMBackbone',
+        lambda side: (-(-side // 16), -(-side // 4)),
+    ),
     'segformer_mit-b1': (
         'SegformerHead',
         'MixVisionTransformer',
@@ -435,6 +449,8 @@ def test_name_tells_partition(file):
         return
     family, _, count = partition.rpartition('-')
     folder = f'splits/{family}/{count}' if family else f'splits/{partition}/seed0'
+    if name in EVIDENCE:
+        folder = f'lists/{partition}'
     assert labeled.ann_file == f'{folder}/labeled.txt'
     if said['variant'] == 'dagger':
         assert unlabeled.ann_file == 'ImageSets/Segmentation/trainaug.txt'

@@ -28,3 +28,7 @@ class NucleiDataset(ListedSegDataset):
         if label_map is not None and 'border' not in new_classes:
             label_map[names.index('border')] = label_map[names.index('nucleus')]
         return label_map
+
+    def _update_palette(self):
+        # Border and nucleus would each bring their color for one class.
+        return super()._update_palette()[: len(self._metainfo['classes'])]

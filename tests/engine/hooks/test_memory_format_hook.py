@@ -28,7 +28,8 @@ def test_same_losses_to_rounding(tmp_path, method):
     plain, expected = train(tmp_path, method, False)
     runner, losses = train(tmp_path, method, True)
     assert len(losses) == 4
-    torch.testing.assert_close(losses, expected, rtol=1e-3, atol=1e-4)
+    # Rounding moves a pixel across a threshold, or to another rank of U2PL's entropies.
+    torch.testing.assert_close(losses, expected, rtol=5e-3, atol=1e-4)
     network = getattr(runner.model, runner.model.networks[-1]) if method else runner.model
     images = torch.rand(2, 3, 32, 32)
     with torch.no_grad():
