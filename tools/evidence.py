@@ -3,22 +3,25 @@
     git worktree add --detach ../pinned COMMIT
     PYTHONPATH=../pinned python ../pinned/tools/evidence.py PLAN.json --rows ROWS.jsonl --work-dir WORK_DIR
 
-The runs use the code and configs of the tool's own checkout, which must have no uncommitted changes, so that the
-development can go on elsewhere. PLAN.json is a list of objects; every value that is a list is multiplied out:
+The runs use the code and configs of the tool's own checkout, which must have no uncommitted changes, so that
+the development can go on elsewhere. PLAN.json is a list of objects; every value that is a list is multiplied
+out:
 
     [{"method": ["suponly", "imas"], "dataset": "vocanimals", "network": "efficientnet-lite0",
-      "partition": "lists/tuning/classic_366", "val": "lists/tuning/val.txt", "seed": [0, 1, 2], "lr": [2e-4, 5e-4],
-      "iters": 1200, "options": {"custom_hooks.2.type": "FiniteLossHook"}}]
+      "partition": "lists/tuning/classic_366", "val": "lists/tuning/val.txt", "seed": [0, 1, 2],
+      "lr": [2e-4, 5e-4], "iters": 1200, "hooks": [{"type": "MemoryFormatHook"}],
+      "options": {"optim_wrapper.optimizer.weight_decay": 0.05}}]
 
-method, dataset and network are parts of the config's name (docs/configs.md); `config` names a file instead. partition: see
-below data_root, a folder with labeled.txt and unlabeled.txt, or one list. val: list of the images that are measured on.
-lr: of optim_wrapper.optimizer. iters, val_interval (default: iters, one validation at the end). hooks: added to custom_hooks. options:
-other settings, as --cfg-options of train.py has them. Only method or config is required.
+method, dataset and network are parts of the config's name (docs/configs.md); `config` names a file instead.
+partition: a folder with labeled.txt and unlabeled.txt below data_root, or one list. val: list of the images
+that are measured on. lr: of optim_wrapper.optimizer. iters, val_interval (default: iters, one validation
+at the end). hooks: added to custom_hooks. options: other settings, as --cfg-options of train.py has them. Only
+method or config is required.
 
-ROWS.jsonl gets one JSON object per run: data set, partition, method, network, seed, hash of the settings, commit, of each
-network last and best mIoU and the IoU of each class, steps, images seen, seconds. A job whose hash, seed and commit
-have a row is not run again. Stopped at any moment, the same command starts the runs that have no row anew. A run that fails
-is reported, the others go on, and the exit code is 1.
+ROWS.jsonl gets one JSON object per run: data set, partition, method, network, seed, hash of the settings,
+commit, of each network last and best mIoU and the IoU of each class, steps, images seen, seconds. A job whose
+hash, seed and commit have a row is not run again. Stopped at any moment, the same command starts the runs that
+have no row anew. A run that fails is reported, the others go on, and the exit code is 1.
 """
 
 from __future__ import annotations
@@ -84,9 +87,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--jobs', type=int, default=len(os.sched_getaffinity(0)), help='default: one per core'
     )
-    parser.add_argument(
-        '--keep', action='store_true', help='keep the checkpoints of finished runs'
-    )
+    parser.add_argument('--keep', action='store_true', help='keep the checkpoints of finished runs')
     args = parser.parse_args(argv)
     if args.jobs < 1:
         parser.error(f'--jobs {args.jobs} must be at least 1')
@@ -217,19 +218,24 @@ def plan(path: Path, work_dir: Path) -> list[Job]:
     """The jobs of a plan, in its order.
 
     Raises:
-        ValueError: The plan is no list of objects, a key is unknown, a config does not fit, or two jobs are the same.
+        ValueError: The plan is no list of objects, a key is unknown, a config does not fit, or two jobs are the
+        same.
     """
     try:
         entries = json.loads(path.read_text(encoding='utf-8'))
     except json.JSONDecodeError as error:
         raise ValueError(f'{path} is no JSON ({error}): correct it.') from None
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise ValueError(f'{path} must hold a list of objects, [{{"method": "suponly", ...}}, ...].')
+        raise ValueError(
+            f'{path} must hold a list of objects, [{{"method": "suponly", ...}}, ...].'
+        )
     jobs = {}
     for entry in entries:
         unknown = sorted(set(entry) - set(KEYS))
         if unknown or not {'method', 'config'} & set(entry):
-            wrong = f'has the unknown key {unknown[0]!r}' if unknown else 'names no method or config'
+            wrong = (
+                f'has the unknown key {unknown[0]!r}' if unknown else 'names no method or config'
+            )
             raise ValueError(f'An entry of {path} {wrong}: the keys are {", ".join(KEYS)}.')
         values = [
             value if isinstance(value, list) and key not in WHOLE else [value]
@@ -238,7 +244,9 @@ def plan(path: Path, work_dir: Path) -> list[Job]:
         for combination in itertools.product(*values):
             job = resolve(dict(zip(entry, combination, strict=True)), work_dir)
             if job.key in jobs:
-                raise ValueError(f'{path} asks twice for {job.name}: remove one of the two entries.')
+                raise ValueError(
+                    f'{path} asks twice for {job.name}: remove one of the two entries.'
+                )
             jobs[job.key] = job
     return list(jobs.values())
 

@@ -9,9 +9,9 @@ ROOT/splits holds the lists that come with the data set (docs/datasets.md). Writ
     ROOT/lists/tuning/val.txt                      100 training images to choose settings on
     ROOT/lists/tuning/PARTITION/...                the partitions without these 100
 
-A PARTITION is classic_{92,183,366,732} or l{4,8,16,32}_{0,1,2}; `all` has every training image labeled. No tuning
-image is labeled in any partition, and no validation image is in any list. The 100 are the first of the sorted candidates
-after Python's random.Random(0).shuffle: the lists are the same on every machine.
+A PARTITION is classic_{92,183,366,732} or l{4,8,16,32}_{0,1,2}; `all` has every training image labeled. No
+tuning image is labeled in any partition, and no validation image is in any list. The 100 are the first of the
+sorted candidates after Python's random.Random(0).shuffle: the lists are the same on every machine.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ def make_lists(name: str, splits: dict[str, list[str]]) -> dict[str, list[str]]:
     candidates = set(splits[drawn_from]) - set().union(*labeled.values())
     if len(candidates) < TUNING_IMAGES:
         raise PreparationError(
-            f'{drawn_from} has {len(candidates)} images that no partition labels, not {TUNING_IMAGES}: take the '
-            'lists of the data set unchanged.'
+            f'{drawn_from} has {len(candidates)} images that no partition labels, not {TUNING_IMAGES}: take '
+            'the lists of the data set unchanged.'
         )
     tuning = set(random_order(candidates, 0)[:TUNING_IMAGES])
     lists = {'tuning/val.txt': tuning}
@@ -100,7 +100,10 @@ def main(argv: list[str] | None = None) -> None:
         write_all(jobs, 'lists')
     except PreparationError as error:
         sys.exit(f'{parser.prog}: {error}')
-    for path in ('tuning/val.txt', *(f'tuning/{part}/labeled.txt' for part in (*partitions, 'all'))):
+    for path in (
+        'tuning/val.txt',
+        *(f'tuning/{part}/labeled.txt' for part in (*partitions, 'all')),
+    ):
         print(f'lists/{path}: {len(lists[path])} images')
 
 

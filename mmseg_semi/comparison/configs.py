@@ -90,7 +90,8 @@ def set_partition(cfg: Config, partition: str) -> None:
 
     Args:
         cfg: resolved; it is changed.
-        partition: folder of labeled.txt and unlabeled.txt, or the one list of a supervised training; relative to
+        partition: folder of labeled.txt and unlabeled.txt, or the one list of a supervised training; relative
+        to
             the data_root of the datasets.
 
     Raises:
@@ -106,8 +107,8 @@ def set_partition(cfg: Config, partition: str) -> None:
     if partition.endswith('.txt'):
         if unlabeled:
             raise ValueError(
-                f'partition={partition} is one list, and {cfg.filename} takes two: name a folder with labeled.txt and '
-                'unlabeled.txt.'
+                f'partition={partition} is one list, and {cfg.filename} takes two: name a folder with '
+                'labeled.txt and unlabeled.txt.'
             )
         labeled.ann_file = partition
         return

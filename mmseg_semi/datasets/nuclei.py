@@ -9,7 +9,8 @@ from .listed import ListedSegDataset
 class NucleiDataset(ListedSegDataset):
     """Nuclei in microscopy images (BBBC038, CC0): background, nucleus, border of a nucleus.
 
-    With ``metainfo=dict(classes=('background', 'nucleus'))`` the border belongs to the nucleus (label map 2 -> 1).
+    With ``metainfo=dict(classes=('background', 'nucleus'))`` the border belongs to the nucleus (label map 2 ->
+    1).
 
     Args:
         **kwargs: As for :class:`ListedSegDataset`.

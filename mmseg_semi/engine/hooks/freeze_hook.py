@@ -8,17 +8,18 @@ from mmengine.hooks import Hook
 from mmseg.registry import HOOKS
 
 from ...models.segmentors import SemiSegmentor
-from ._common import rewrapped, unwrap
+from ._common import rewrapped
 
 
 @HOOKS.register_module()
 class FreezeHook(Hook):
     """Keep modules as they were loaded: no gradient, no update, and no batch statistics.
 
-    Their parameters get no gradient, so an optimizer leaves them alone, weight decay included, and the backward pass
-    ends at the last of them. They stay in eval mode, so that batch normalization uses and keeps the running statistics of the
-    checkpoint, and dropout is off. In a semi-supervised method all networks are treated alike; an EMA teacher then
-    keeps the same values. Nothing is stored: a resumed run is frozen by its config.
+    Their parameters get no gradient, so an optimizer leaves them alone, weight decay included, and the backward
+    pass ends at the last of them. They stay in eval mode, so that batch normalization uses and keeps the
+    running statistics of the checkpoint, and dropout is off. In a semi-supervised method all networks are
+    treated alike; an EMA teacher then keeps the same values. Nothing is stored: a resumed run is frozen by its
+    config.
 
     To save time, name the first modules of the encoder without a gap::
 
