@@ -57,7 +57,16 @@ NAMED = [file for file in FILES if file.parent.name != 'demo']
 #: Training images of each dataset, and images of each kind in a step over all GPUs; in self-training, where a
 #: step mixes both kinds, images in all.
 TOTAL = {'voc12': 10582, 'cityscapes': 2975, 'camvid': 367, 'shapes': 540}
-STEP = {'voc12': 16, 'cityscapes': 16, 'camvid': 8, 'shapes': 8, 'own': 4}
+#: Data sets whose lists tools/evidence_lists.py makes.
+EVIDENCE = ('vocanimals', 'nuclei')
+STEP = {
+    'voc12': 16,
+    'cityscapes': 16,
+    'camvid': 8,
+    'shapes': 8,
+    'own': 4,
+    **dict.fromkeys(EVIDENCE, 8),
+}
 #: Methods whose windows on Cityscapes are MMSegmentation's.
 WHOLE = ('cps', 'des4', 'esl', 'gps', 'u2pl', 'unimatch-v2')
 METHODS = {
@@ -82,6 +91,11 @@ WATCHED = {
 TWO_VIEWS = ('UniMatch', 'UniMatchV2')
 #: Networks beside ResNets: decode head, encoder, and sides of its last map and of the logits in their pixels.
 NETWORKS = {
+    'deeplabv3plus_efficientnet-lite0': (
+        'DepthwiseSeparableASPPHead',
+        'TIMMBackbone',
+        lambda side: (-(-side // 16), -(-side // 4)),
+    ),
     'segformer_mit-b1': (
         'SegformerHead',
         'MixVisionTransformer',
@@ -281,6 +295,8 @@ def build_model(text: str):
 
 def model_of(cfg: Config):
     """The config's model, built once for all configs that have the same."""
+    if network_config(cfg).backbone.type == 'TIMMBackbone':
+        pytest.importorskip('timm', reason="timm is not installed: pip install 'mmseg_semi[timm]'")
     return build_model(repr(cfg.model.to_dict()))
 
 
@@ -403,6 +419,7 @@ def test_name_tells_method_and_network(file):
     assert cfg.get('runner_type') == runner
     assert self_trains(cfg) == (staged or said['variant'] == 'st')
     backbone = network_config(cfg).backbone
+    model_of(cfg)  # skips where its encoder's package is missing
     features, logits = map_sizes(repr(cfg.model.to_dict()), tuple(cfg.crop_size))
     other = NETWORKS.get(f'{said["head"]}_{said["net"]}')
     if other:
@@ -445,6 +462,8 @@ def test_name_tells_partition(file):
         return
     family, _, count = partition.rpartition('-')
     folder = f'splits/{family}/{count}' if family else f'splits/{partition}/seed0'
+    if name in EVIDENCE:
+        folder = f'lists/{partition}'
     assert labeled.ann_file == f'{folder}/labeled.txt'
     if said['variant'] == 'dagger':
         assert unlabeled.ann_file == 'ImageSets/Segmentation/trainaug.txt'

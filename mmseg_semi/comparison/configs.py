@@ -86,6 +86,38 @@ def data_root_keys(cfg: Config) -> list[str]:
     ]
 
 
+def set_partition(cfg: Config, partition: str) -> None:
+    """Let a config train on the lists of a partition.
+
+    Args:
+        cfg: resolved; it is changed.
+        partition: folder of labeled.txt and unlabeled.txt, or the one list of a supervised training; relative
+        to
+            the data_root of the datasets.
+
+    Raises:
+        ValueError: One list is given to a training with unlabeled images, or the data set has no list.
+    """
+    dataset = cfg.train_dataloader.dataset
+    labeled = dataset.get('labeled') or dataset
+    unlabeled = dataset.get('unlabeled') or (dataset.get('pseudo_labeled') or {}).get('images')
+    if 'ann_file' not in labeled:
+        raise ValueError(
+            f'{cfg.filename} trains on a {labeled["type"]} without ann_file: leave the partition out.'
+        )
+    if partition.endswith('.txt'):
+        if unlabeled:
+            raise ValueError(
+                f'partition={partition} is one list, and {cfg.filename} takes two: name a folder with '
+                'labeled.txt and unlabeled.txt.'
+            )
+        labeled.ann_file = partition
+        return
+    labeled.ann_file = f'{partition}/labeled.txt'
+    if unlabeled:
+        unlabeled.ann_file = f'{partition}/unlabeled.txt'
+
+
 def _dicts(config: dict, key: str = '') -> Iterator[tuple[str, dict]]:
     """Every dict below a config, also in lists, with its dotted key."""
     for name, value in config.items():
@@ -135,7 +167,7 @@ def metrics_of(training: Config) -> list[str] | None:
     evaluators = training.val_evaluator
     found = ['aAcc']
     for evaluator in evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]:
-        if evaluator.get('type') != 'IoUMetric':
+        if evaluator.get('type') not in ('IoUMetric', 'ClassIoUMetric'):
             return None
         wanted = evaluator.get('iou_metrics', ['mIoU'])
         for name in [wanted] if isinstance(wanted, str) else wanted:
