@@ -3,7 +3,7 @@ _base_ = [
     '../_base_/models/deeplabv3plus_efficientnet-lite0.py',
     '../_base_/datasets/voc_animals_semi.py',
     '../_base_/schedules/adamw_poly_pretrained.py',
-    '../_base_/runtime/cps_runtime.py',
+    '../_base_/runtime/semi_runtime.py',
 ]
 model = dict(
     _delete_=True,

@@ -3,7 +3,7 @@ _base_ = [
     '../_base_/models/deeplabv3plus_tiny_nuclei.py',
     '../_base_/datasets/nuclei_semi.py',
     '../_base_/schedules/adamw_poly_warmup.py',
-    '../_base_/runtime/cps_runtime.py',
+    '../_base_/runtime/semi_runtime.py',
 ]
 model = dict(
     _delete_=True,

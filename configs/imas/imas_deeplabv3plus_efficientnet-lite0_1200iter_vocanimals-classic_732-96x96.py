@@ -1,4 +1,4 @@
-# iMAS, VOC animals: the 222 labeled images of classic 732.
+# iMAS, paper reading, VOC animals: the 222 labeled images of classic 732.
 _base_ = [
     '../_base_/models/deeplabv3plus_efficientnet-lite0.py',
     '../_base_/datasets/voc_animals_semi.py',

@@ -1,4 +1,4 @@
-# iMAS, nuclei: 8 labeled images.
+# iMAS, paper reading, nuclei: 8 labeled images.
 _base_ = [
     '../_base_/models/deeplabv3plus_tiny_nuclei.py',
     '../_base_/datasets/nuclei_semi.py',
