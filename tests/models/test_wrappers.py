@@ -103,17 +103,10 @@ def test_three_networks_of_gps_on_two_ranks_are_those_of_one(name, gps_on_two_ra
         assert torch.equal(first['state_dict'][key], second['state_dict'][key]), key
         torch.testing.assert_close(first['state_dict'][key], value, rtol=1e-3, atol=1e-5)
     logs = zip(alone['logs'], first['logs'], second['logs'], strict=True)
-<<<<<<< HEAD
-    for index, (log, log1, log2) in enumerate(logs):
-        keys = ['loss', 'loss_gps', 'loss_cps']
-        # With accumulation the teacher learns at the end of a step.
-        if name != 'accumulated' or index % 2:
-=======
     for iteration, (log, log1, log2) in enumerate(logs):
         keys = ['loss', 'loss_gps', 'loss_cps']
         # In an accumulation of two the teacher learns behind the students' step.
         if name != 'accumulated' or iteration % 2:
->>>>>>> rev14
             keys += ['loss_fps', 'labeled_ce_teacher']
         for key in keys:
             torch.testing.assert_close((log1[key] + log2[key]) / 2, log[key], rtol=1e-3, atol=1e-5)
