@@ -103,13 +103,15 @@ def test_three_networks_of_gps_on_two_ranks_are_those_of_one(name, gps_on_two_ra
         assert torch.equal(first['state_dict'][key], second['state_dict'][key]), key
         torch.testing.assert_close(first['state_dict'][key], value, rtol=1e-3, atol=1e-5)
     logs = zip(alone['logs'], first['logs'], second['logs'], strict=True)
-    for index, (log, log1, log2) in enumerate(logs):
+    for iteration, (log, log1, log2) in enumerate(logs):
         keys = ['loss', 'loss_gps', 'loss_cps']
-        # With accumulation the teacher learns at the end of a step.
-        if name != 'accumulated' or index % 2:
+        # In an accumulation of two the teacher learns behind the students' step.
+        if name != 'accumulated' or iteration % 2:
             keys += ['loss_fps', 'labeled_ce_teacher']
         for key in keys:
             torch.testing.assert_close((log1[key] + log2[key]) / 2, log[key], rtol=1e-3, atol=1e-5)
+        assert log.keys() == log1.keys() == log2.keys()
+        assert ('loss_fps' in log) == ('loss_fps' in keys)
     # What the ramp-up compares is of all ranks, and counts the batches of each.
     assert torch.equal(sums[1], sums[2])
     torch.testing.assert_close(sums[1], 2 * sums[0], rtol=1e-4, atol=0)

@@ -55,6 +55,11 @@ SCENARIOS = {
         'default_hooks__checkpoint__interval': 3,
         'optim_wrapper__type': 'AutocastOptimWrapper',
     },
+    'frozen_stages': {
+        'custom_hooks__2': {'type': 'FreezeHook', 'modules': ['backbone.stem', 'backbone.layer1']},
+        'workers': 1,
+    },
+    'channels_last': {'custom_hooks__2': {'type': 'MemoryFormatHook'}, 'workers': 1},
     'best_checkpoint': {
         'default_hooks__checkpoint__save_best': 'teacher/mIoU',
         'train_cfg__val_interval': 1,

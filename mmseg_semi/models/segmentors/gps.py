@@ -35,7 +35,7 @@ class GPS(IndependentSegmentor):
     reaches the teacher, nor one of the teacher the students. One student is the result.
 
     The teacher is trained on the labeled images beforehand and then learns at a constant rate, that of the last
-    iteration of a poly schedule (``FinalPolyLR``). No code of the authors exists: where the paper is silent,
+    step of a poly schedule (``FinalPolyLR``). No code of the authors exists: where the paper is silent,
     docs/gps.md says how it is read.
 
     Args: see :class:`~mmseg_semi.models.SemiSegmentor`.
