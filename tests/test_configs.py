@@ -169,7 +169,12 @@ PUBLISHED = {
         'unreliable_share': 0.2,
         'ignore_padding': False,
         'cutmix': {'adaptive': False, 'prob': 0.5, 'style': 'u2pl'},  # code
-        'representation': {},
+        'representation': {
+            'num_convs': 2,
+            'channels': 256,
+            'out_channels': 256,
+            'dropout_ratio': 0.1,
+        },
         'anchor_pixels': 'reliable',
         'negatives': 'paper',
         'anchor_threshold': 0.3,
@@ -193,9 +198,9 @@ PUBLISHED = {
         'top_classes': None,
         'ignore_padding': True,
         'cutmix': {'adaptive': False, 'prob': 0.5, 'style': 'u2pl'},
-        'segmentation_head': {},
+        'segmentation_head': {'num_convs': 3, 'channels': 256, 'dropout_ratio': 0.1},
         'tap_after_dropout': False,
-        'projector': {},
+        'projector': {'num_convs': 3, 'channels': 512, 'out_channels': 512},
         'projector_last_act': True,
         'num_parts': 5,
         'encoder_index': None,
@@ -246,6 +251,14 @@ LABELS = {
     },
 }
 LABELS['stpp-retrain3'] = {**LABELS['stpp'], 'retrain3': ['stage://label_all']}
+
+
+def settings_of(model) -> dict:
+    """All settings of a method, without the class of its CutMix, which none of its configs names."""
+    settings = model.cfg.as_dict()
+    if isinstance(settings.get('cutmix'), dict):
+        assert settings['cutmix'].pop('type') == 'AdaptiveCutMix'
+    return settings
 
 
 def step_of(said: re.Match) -> int:
@@ -836,9 +849,9 @@ def test_padding_is_learned_where_the_methods_code_learns_it(file):
     """In iMAS's official reading, CPS, GPS, which is read as CPS, and U2PL; never on images of one's own."""
     cfg = load(file)
     method = MODELS.get(cfg.model.type)
-    if 'ignore_padding' not in getattr(method, 'train_defaults', {}):
+    if not hasattr(method, 'Settings'):
         return
-    settings = {**method.train_defaults, **cfg.model.get('semi_train_cfg', {})}
+    settings = method.Settings(cfg.model.get('semi_train_cfg')).as_dict()
     learned = re.match(r'(imas-official|cps|gps|gps-dagger|u2pl)_', file.name) and not re.search(
         '_own-', file.name
     )
@@ -855,7 +868,7 @@ def test_esl_benchmarks_follow_the_paper(file):
     assert cfg.optim_wrapper.paramwise_cfg.custom_keys == dict(head=dict(lr_mult=10.0))
     assert cfg.param_scheduler[0].power == 0.9
     # What is published and what is recommended are the defaults.
-    assert model.semi_train_cfg == PUBLISHED[cfg.model.type]
+    assert settings_of(model) == {'labeled_weight': 1.0, **PUBLISHED[cfg.model.type]}
     assert model.bank.rows.shape == (model.num_classes * 5 * 200 + 1, 512)
     assert model.prototypes.vectors.shape == (model.num_classes, 5, 2048)
     assert len(model.student.decode_head.classifier_convs) == 3
@@ -897,7 +910,7 @@ def test_des4_benchmarks_follow_the_paper(file):
     assert ('paramwise_cfg' in cfg.optim_wrapper) == voc
     assert cfg.param_scheduler[0].power == 0.9
     # What is published and what is recommended are the defaults.
-    assert model.semi_train_cfg == PUBLISHED[cfg.model.type]
+    assert settings_of(model) == {'labeled_weight': 1.0, **PUBLISHED[cfg.model.type]}
     assert model.prototypes.vectors.shape == (model.num_classes, 256)
     (teacher,) = [hook for hook in cfg.custom_hooks if hook.type == 'MeanTeacherHook']
     assert (teacher.decay, teacher.warmup, teacher.buffers) == (0.99, 'none', 'average')
@@ -932,7 +945,7 @@ def test_unimatch_benchmarks_follow_the_paper(file):
     paramwise = dict(custom_keys=dict(head=dict(lr_mult=10.0))) if voc else None
     assert cfg.optim_wrapper.get('paramwise_cfg') == paramwise
     assert cfg.param_scheduler[0].power == 0.9
-    settings = model.semi_train_cfg
+    settings = settings_of(model)
     assert settings == {**PUBLISHED[cfg.model.type], 'tau': 0.95 if voc else 0.0}
     # 1/2 (L_x + 1/4 s1 + 1/4 s2 + 1/2 fp) of the released code.
     unlabeled = settings['unlabeled_weight']
@@ -968,7 +981,7 @@ def test_unimatch_v2_benchmarks_follow_the_paper(file):
     for key, parameter in model.student.named_parameters():
         factor = 1 if key.startswith(('backbone.', 'neck.')) else 40
         assert rates[id(parameter)] == pytest.approx(5e-6 * factor)
-    assert model.semi_train_cfg == PUBLISHED[cfg.model.type]
+    assert settings_of(model) == {'labeled_weight': 1.0, **PUBLISHED[cfg.model.type]}
     (teacher,) = [hook for hook in cfg.custom_hooks if hook.type == 'MeanTeacherHook']
     assert (teacher.decay, teacher.warmup, teacher.buffers) == (0.996, 'ratio', 'average')
     assert cfg.model.semi_test_cfg.predict_on == 'teacher'
@@ -1051,7 +1064,7 @@ def test_fixmatch_benchmarks_follow_the_re_run(file):
         'paramwise_cfg' in cfg.optim_wrapper
     ) == voc  # ten times the rate for the heads, or once
     assert cfg.param_scheduler[0].power == 0.9
-    assert model.semi_train_cfg == {
+    assert settings_of(model) == {
         **PUBLISHED[cfg.model.type],
         'tau': 0.95 if voc else 0.0,
         'labeled_weight': 0.5,
@@ -1116,7 +1129,7 @@ def test_u2pl_benchmarks_follow_the_paper(file):
     assert cfg.param_scheduler[0].power == 0.9
     # One pass over the unlabelled images without them on VOC, none on Cityscapes.
     start = cfg.train_cfg.max_iters // 80 if voc else 0
-    assert model.semi_train_cfg == {
+    assert settings_of(model) == {
         **PUBLISHED[cfg.model.type],
         'num_anchors': 256,
         'num_negatives': 50,
@@ -1174,8 +1187,8 @@ def test_gps_and_cps_benchmarks_follow_the_paper(file):
     published = dict(alpha=0.5, beta=1.5, gamma=0.5) if voc else dict(alpha=1, beta=5, gamma=1)
     if not gps:
         published = dict(cps_weight=1.0 if voc else 5.0)  # of its code with CutMix
-    assert model.semi_train_cfg == {**type(model).train_defaults, **published}
-    assert model.semi_train_cfg['cutmix'] == 'pair'
+    assert settings_of(model) == {**type(model).Settings().as_dict(), **published}
+    assert model.cfg.cutmix == 'pair'
     poly = [dict(type='NonzeroPolyLR', power=0.9, eta_min=0.0, begin=0, by_epoch=False)]
     teacher = [dict(type='FinalPolyLR', power=0.9, by_epoch=False)]
     assert cfg.param_scheduler == (dict(students=poly, teacher=teacher) if gps else poly)
@@ -1272,13 +1285,13 @@ def test_rows_of_gps_ablation_build():
         parser.add_argument('--cfg-options', nargs='+', action=DictAction)
         cfg.merge_from_dict(parser.parse_args(['--cfg-options', *options]).cfg_options)
         model, sampler = model_of(cfg), cfg.train_dataloader.sampler
-        assert model.semi_train_cfg['cutmix'] is None
+        assert model.cfg.cutmix is None
         # As many images are learnt as with CutMix, so epochs are as long.
         assert (sampler.labeled, sampler.unlabeled, cfg.train_dataloader.batch_size) == (2, 2, 4)
         assert sampler.unlabeled_streams == 1
         assert scaled_rate(cfg, gpus=4) == pytest.approx(0.01)
         assert cfg.train_cfg.max_iters == 34 * 1157
-        switches.append(tuple(model.semi_train_cfg[key] for key in ('gps', 'cps', 'fps', 'update')))
+        switches.append(tuple(getattr(model.cfg, key) for key in ('gps', 'cps', 'fps', 'update')))
     on, off, two = True, False, 'alternating'
     assert switches == [
         (on, off, off, two),
@@ -1294,7 +1307,7 @@ def test_rows_of_gps_ablation_build():
 @pytest.mark.parametrize('method', ['GPS', 'CPS'])
 def test_page_of_gps_names_every_setting_and_diagnostic(method):
     text = (ROOT.parent / 'docs' / 'gps.md').read_text(encoding='utf-8')
-    settings = MODELS.get(method).train_defaults
+    settings = MODELS.get(method).Settings._settings
     logged = ['ramp_up_weight', 'epoch_ce_teacher', 'labeled_ce_students', 'agreement_students']
     for name in [*settings, *logged, 'loss_gps', 'loss_cps', 'loss_fps', 'pseudo_label_entropy']:
         assert f'`{name}`' in text, name
@@ -1303,7 +1316,7 @@ def test_page_of_gps_names_every_setting_and_diagnostic(method):
 @pytest.mark.parametrize('file', _named('^(gps|cps|fixmatch|unimatch)(_|-dagger)'), ids=ids)
 def test_networks_that_label_in_train_mode_have_no_dropout(file):
     cfg, network = load(file), network_config(load(file))
-    if model_of(cfg).semi_train_cfg.get('label_mode', 'train') == 'eval':
+    if getattr(model_of(cfg).cfg, 'label_mode', 'train') == 'eval':
         return
     # Auxiliary heads label nothing.
     assert network.decode_head.dropout_ratio == 0

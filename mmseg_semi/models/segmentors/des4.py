@@ -56,8 +56,8 @@ class DeS4(MeanTeacherSegmentor):
         )
         prototype_init: Literal['first_batch', 'labeled_set'] = setting(
             'first_batch',
-            "A class's first prototype: its mean over the first batch that shows it, before the losses, or over "
-            'the centers of all labeled images, before training.',
+            "A class's first prototype: its mean over the first batch that shows it, before the losses, or "
+            'over the centers of all labeled images, before training.',
             reading='the first prototypes',
         )
         unlabeled_weight: float = setting(

@@ -9,10 +9,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from torch import nn
 from mmseg.registry import DATASETS
 from PIL import Image
 from tiny_run import NUM_LABELED, tiny_config, write_images
+from torch import nn
 
 from mmseg_semi.datasets.shapes import CLASSES
 from mmseg_semi.engine import ClassCountHook

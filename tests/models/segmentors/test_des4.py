@@ -11,7 +11,6 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.runner.activation_checkpointing import turn_on_activation_checkpointing
 from mmengine.runner.checkpoint import _load_checkpoint_to_model, get_state_dict
 from mmseg.registry import MODELS
-from mmseg_semi.models.cutmix import CutMixPlan
 from ranks import run_on_ranks
 from tiny import (
     NUM_CLASSES,
@@ -26,6 +25,7 @@ from tiny import (
 import mmseg_semi.engine  # noqa: F401  registers the constructors
 from mmseg_semi.functional.sampling import pixel_weights
 from mmseg_semi.models.clock import Clock
+from mmseg_semi.models.cutmix import CutMixPlan
 
 BASELINE = {'decoupled_training': False, 'shared_head': False, 'pixel_reweighting': False}
 

@@ -46,7 +46,7 @@ def build(method: str, network: str, **changes):
     config = narrow(network, **changes)
     if method != 'EncoderDecoder':
         settings = {**copy.deepcopy(METHODS[method][0]), **SETTINGS.get((method, network), {})}
-        defaults = MODELS.get(method).train_defaults
+        defaults = MODELS.get(method).Settings._settings
         settings |= dict.fromkeys(defaults.keys() & {'tau', 'anchor_threshold'}, 0.0)
         config = {'type': method, 'segmentor': config, 'semi_train_cfg': settings}
     model = MODELS.build(ConfigDict(config))
