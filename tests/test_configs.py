@@ -163,6 +163,7 @@ PUBLISHED = {
     },
     'UniMatchV2': {**TWO_VIEW_SETTINGS, 'dropout_prob': 0.5},
     'U2PL': {
+        'labeled_weight': 1.0,
         'unlabeled_weight': 1.0,
         'contrast_weight': 0.1,
         'unlabeled_start': 0,
@@ -869,8 +870,8 @@ def test_esl_benchmarks_follow_the_paper(file):
     assert cfg.param_scheduler[0].power == 0.9
     # What is published and what is recommended are the defaults.
     assert settings_of(model) == {'labeled_weight': 1.0, **PUBLISHED[cfg.model.type]}
-    assert model.bank.rows.shape == (model.num_classes * 5 * 200 + 1, 512)
-    assert model.prototypes.vectors.shape == (model.num_classes, 5, 2048)
+    assert model.contrast.bank.rows.shape == (model.num_classes * 5 * 200 + 1, 512)
+    assert model.contrast.prototypes.vectors.shape == (model.num_classes, 5, 2048)
     assert len(model.student.decode_head.classifier_convs) == 3
     assert len(model.student.decode_head.projector) == 3
     (teacher,) = [hook for hook in cfg.custom_hooks if hook.type == 'MeanTeacherHook']
@@ -911,7 +912,7 @@ def test_des4_benchmarks_follow_the_paper(file):
     assert cfg.param_scheduler[0].power == 0.9
     # What is published and what is recommended are the defaults.
     assert settings_of(model) == {'labeled_weight': 1.0, **PUBLISHED[cfg.model.type]}
-    assert model.prototypes.vectors.shape == (model.num_classes, 256)
+    assert model.contrast.prototypes.vectors.shape == (model.num_classes, 256)
     (teacher,) = [hook for hook in cfg.custom_hooks if hook.type == 'MeanTeacherHook']
     assert (teacher.decay, teacher.warmup, teacher.buffers) == (0.99, 'none', 'average')
     ohem = None if voc else dict(threshold=0.7, min_kept=100000)
@@ -1136,7 +1137,7 @@ def test_u2pl_benchmarks_follow_the_paper(file):
         'unlabeled_start': start,
     }
     rows = 50000 + 30000 * (model.num_classes - 1)
-    assert model.bank.entries.shape == (rows, 256)
+    assert model.contrast.bank.entries.shape == (rows, 256)
     (teacher,) = [hook for hook in cfg.custom_hooks if hook.type == 'MeanTeacherHook']
     # A copy during the pass without unlabeled images and the first one with them; no warm-up is left behind it.
     assert (teacher.decay, teacher.warmup) == (0.99, 'none')
