@@ -912,7 +912,7 @@ def test_des4_benchmarks_follow_the_paper(file):
     assert cfg.param_scheduler[0].power == 0.9
     # What is published and what is recommended are the defaults.
     assert settings_of(model) == {'labeled_weight': 1.0, **PUBLISHED[cfg.model.type]}
-    assert model.contrast.prototypes.vectors.shape == (model.num_classes, 256)
+    assert model.prototypes.vectors.shape == (model.num_classes, 256)
     (teacher,) = [hook for hook in cfg.custom_hooks if hook.type == 'MeanTeacherHook']
     assert (teacher.decay, teacher.warmup, teacher.buffers) == (0.99, 'none', 'average')
     ohem = None if voc else dict(threshold=0.7, min_kept=100000)
