@@ -45,7 +45,7 @@ import mmseg_semi
 NUM_CLASSES, SIZE, ITERATIONS, LENGTH = 4, 32, 3, 10
 
 #: Prefixes of weights and buffers that a refactoring has renamed: new = old.
-RENAMED: dict[str, str] = {'contrast.prototypes.': 'prototypes.', 'contrast.bank.': 'bank.'}
+RENAMED: dict[str, str] = {'contrast.bank.': 'bank.', 'contrast.prototypes.': 'prototypes.'}
 #: Prefixes, under their old names, of what only one of the two versions keeps, such as new buffers.
 ONLY_IN_ONE: tuple[str, ...] = ()
 
