@@ -31,8 +31,8 @@ from mmseg.structures import SegDataSample
 
 import mmseg_semi
 from mmseg_semi.models.gradients import without_gradients
-from mmseg_semi.models.segmentors.networks import evaluating
 from mmseg_semi.models.segmentors.mean_teacher import MeanTeacherSegmentor
+from mmseg_semi.models.segmentors.networks import evaluating
 
 METHODS = ('iMAS', 'ESL', 'DeS4', 'CPS', 'GPS')
 
