@@ -72,7 +72,9 @@ setup(
     include_package_data=False,
     python_requires='>=3.10',
     install_requires=requirements('runtime'),
-    extras_require={name: requirements(name) for name in ('onedl', 'openmmlab', 'test', 'dev')},
+    extras_require={
+        name: requirements(name) for name in ('onedl', 'openmmlab', 'timm', 'test', 'dev')
+    },
     cmdclass={'build_py': BuildWithMim},
     zip_safe=False,
     classifiers=[

@@ -49,6 +49,7 @@ RENAMED: dict[str, str] = {
     'contrast.prototypes.': 'prototypes.',
     'contrast.bank.': 'bank.',
     'equalizer.class_counts': 'class_counts',
+    'ramp_up.': '',
 }
 #: Prefixes, under their old names, of what only one of the two versions keeps, such as new buffers.
 ONLY_IN_ONE: tuple[str, ...] = ()
@@ -374,13 +375,6 @@ def old_name(name: str) -> str:
     return name
 
 
-def tell_time(model: nn.Module, iteration: int) -> None:
-    """Tell the model the time, where it does not read the clock of the optimizer wrapper."""
-    if hasattr(model, 'set_iteration'):
-        model.set_length(LENGTH)
-        model.set_iteration(iteration)
-
-
 def part(model: nn.Module, *names: str) -> Any:
     """The module of one of these names that holds a method's state, or else the model itself."""
     return next((getattr(model, name) for name in names if hasattr(model, name)), model)
@@ -493,7 +487,6 @@ def run(case: Case, norm: str, float64: bool = False) -> dict[str, Any]:
     iterations = []
     for iteration in range(ITERATIONS + (case.accumulate - 1) * 2):
         gradients.clear()
-        tell_time(model, iteration)
         log = model.train_step(batch(iteration, case.unlabeled), wrapper)
         if gradients:
             after_step(model)

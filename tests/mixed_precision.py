@@ -110,7 +110,7 @@ def build(method: str, settings: dict) -> SemiSegmentor:
     torch.manual_seed(0)
     known = {**copy.deepcopy(METHODS[method][0]), **FEW_DRAWS.get(method, {}), **settings}
     known['unlabeled_start'] = 0
-    known = {key: known[key] for key in known.keys() & MODELS.get(method).train_defaults.keys()}
+    known = {key: known[key] for key in known.keys() & MODELS.get(method).Settings._settings.keys()}
     # BN: a GroupNorm behind a layer that has lost its gradient can crash the process on a CPU.
     network = tiny_segmentor('BN', auxiliary=True)
     # Shallow, so that bfloat16's rounding errors do not pile up.

@@ -7,11 +7,13 @@ from .configs import (
     find_config,
     metrics_of,
     networks_of,
+    set_partition,
     trainings_of,
 )
 from .fairness import DECISIVE, baselines, common_reference, differences, facts, iterations_of
 from .report import Row, Run, csv_text, markdown, rows
-from .results import Cost, Score, TrainingCost, read_cost, read_scores
+from .results import Cost, Score, TrainingCost, read_class_ious, read_cost, read_scores
+from .settings import settings_hash
 
 __all__ = [
     'DECISIVE',
@@ -33,8 +35,11 @@ __all__ = [
     'markdown',
     'metrics_of',
     'networks_of',
+    'read_class_ious',
     'read_cost',
     'read_scores',
     'rows',
+    'set_partition',
+    'settings_hash',
     'trainings_of',
 ]

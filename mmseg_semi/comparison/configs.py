@@ -11,6 +11,7 @@ from mmseg.registry import MODELS
 
 from ..compat import config_root
 from ..engine.runner.stages import TrainStage, build_stages
+from ..models.clock import count_steps
 
 #: {method}_{head}_{network}_{schedule}_{dataset}[-{partition}]-{crop}.py, as docs/configs.md has it.
 NAME = re.compile(
@@ -85,6 +86,38 @@ def data_root_keys(cfg: Config) -> list[str]:
     ]
 
 
+def set_partition(cfg: Config, partition: str) -> None:
+    """Let a config train on the lists of a partition.
+
+    Args:
+        cfg: resolved; it is changed.
+        partition: folder of labeled.txt and unlabeled.txt, or the one list of a supervised training; relative
+        to
+            the data_root of the datasets.
+
+    Raises:
+        ValueError: One list is given to a training with unlabeled images, or the data set has no list.
+    """
+    dataset = cfg.train_dataloader.dataset
+    labeled = dataset.get('labeled') or dataset
+    unlabeled = dataset.get('unlabeled') or (dataset.get('pseudo_labeled') or {}).get('images')
+    if 'ann_file' not in labeled:
+        raise ValueError(
+            f'{cfg.filename} trains on a {labeled["type"]} without ann_file: leave the partition out.'
+        )
+    if partition.endswith('.txt'):
+        if unlabeled:
+            raise ValueError(
+                f'partition={partition} is one list, and {cfg.filename} takes two: name a folder with '
+                'labeled.txt and unlabeled.txt.'
+            )
+        labeled.ann_file = partition
+        return
+    labeled.ann_file = f'{partition}/labeled.txt'
+    if unlabeled:
+        unlabeled.ann_file = f'{partition}/unlabeled.txt'
+
+
 def _dicts(config: dict, key: str = '') -> Iterator[tuple[str, dict]]:
     """Every dict below a config, also in lists, with its dotted key."""
     for name, value in config.items():
@@ -134,12 +167,17 @@ def metrics_of(training: Config) -> list[str] | None:
     evaluators = training.val_evaluator
     found = ['aAcc']
     for evaluator in evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]:
-        if evaluator.get('type') != 'IoUMetric':
+        if evaluator.get('type') not in ('IoUMetric', 'ClassIoUMetric'):
             return None
         wanted = evaluator.get('iou_metrics', ['mIoU'])
         for name in [wanted] if isinstance(wanted, str) else wanted:
             found += _IOU_METRICS.get(name, ())
     return list(dict.fromkeys(found))
+
+
+def accumulation_of(training: Config) -> int:
+    """Iterations of an optimizer step of a training."""
+    return training.optim_wrapper.get('accumulative_counts', 1)
 
 
 def check_schedule(training: Config) -> None:
@@ -149,6 +187,7 @@ def check_schedule(training: Config) -> None:
         ValueError: naming the part and the remedy.
     """
     length = training.train_cfg.get('max_iters')
+    length = length and count_steps(length, accumulation_of(training))
     schedulers = training.get('param_scheduler') or []
     parts = schedulers if isinstance(schedulers, dict) else {'': schedulers}
     for key, several in parts.items():
@@ -158,7 +197,7 @@ def check_schedule(training: Config) -> None:
             if length and not part.get('by_epoch', True) and begin >= length:
                 name = '.'.join(filter(None, ('param_scheduler', key)))
                 raise ValueError(
-                    f'{name}.{index} ({part["type"]}) begins at iteration {begin} of a training of {length}: '
+                    f'{name}.{index} ({part["type"]}) begins at step {begin} of a training of {length}: '
                     f'train longer (--iters), or set an earlier {name}.{index}.begin and end of the one '
                     'before it (--method-options).'
                 )

@@ -16,11 +16,12 @@ from torch.nn.modules.dropout import _DropoutNd
 from ..datasets.children import build_child
 from ..engine.runner.staged_runner import first_difference
 from ..engine.runner.stages import REFERENCE
-from .configs import trainings_of
+from ..models.clock import count_steps
+from .configs import accumulation_of, trainings_of
 
 IMAGES = ('labelled images', 'unlabelled images', 'validation images')
 #: Figures are not comparable where one of these differs.
-DECISIVE = ('iterations', *IMAGES, 'metric', 'validation pipeline', 'test_cfg')
+DECISIVE = ('steps', *IMAGES, 'metric', 'validation pipeline', 'test_cfg')
 #: What differs here belongs to the table.
 TELLING = (
     'trainings beforehand',
@@ -76,14 +77,15 @@ def facts(cfg: Config) -> dict[str, Any]:
     test_cfg = network.pop('test_cfg', None)
     labeled_paths = images_of('labeled', labeled)
     unlabeled_paths = None if unlabeled is None else images_of('unlabeled', unlabeled)
-    per_step, others_per_step = images_per_step(
+    accumulation = accumulation_of(last)
+    per_step, others_per_step = images_per_iteration(
         last, len(labeled_paths), len(unlabeled_paths or ())
     )
     pipeline = pipeline_of(labeled)
     geometry, photometry = _unlabeled_steps(last, {t['type'] for t in pipeline})
     wrapper = _plain(last.optim_wrapper)
     return {
-        'iterations': iterations_of(last),
+        'steps': _steps_of(last),
         'labelled images': labeled_paths,
         'unlabelled images': unlabeled_paths,
         'validation images': images_of('validation', last.val_dataloader.dataset),
@@ -91,8 +93,8 @@ def facts(cfg: Config) -> dict[str, Any]:
         'validation pipeline': pipeline_of(last.val_dataloader.dataset),
         'test_cfg': test_cfg,
         'trainings beforehand': _beforehand(last, earlier),
-        'labelled images per step': round(per_step, 2),
-        'unlabelled images per step': unlabeled_paths and round(others_per_step, 2),
+        'labelled images per step': round(per_step * accumulation, 2),
+        'unlabelled images per step': unlabeled_paths and round(others_per_step * accumulation, 2),
         'crop': [_pair(t['crop_size']) for t in pipeline if t['type'] == 'RandomCrop'],
         'network': network,
         'dropout': dropout_of(last.model),
@@ -260,7 +262,13 @@ def iterations_of(training: Config) -> int:
     return iterations
 
 
-def images_per_step(training: Config, num_labeled: int, num_pseudo: int) -> tuple[float, float]:
+def _steps_of(training: Config) -> int:
+    return count_steps(iterations_of(training), accumulation_of(training))
+
+
+def images_per_iteration(
+    training: Config, num_labeled: int, num_pseudo: int
+) -> tuple[float, float]:
     """Labelled and unlabelled images in an iteration of one process; in self-training, which mixes, the mean.
 
     Args:
@@ -281,11 +289,11 @@ def images_per_step(training: Config, num_labeled: int, num_pseudo: int) -> tupl
 
 
 def _beforehand(last: Config, earlier: list[tuple[str, Config]]) -> str:
-    """Iterations and images of what a method trains before the training that makes the result."""
-    told = [
-        f'{name} {iterations_of(training)} iterations of {training.train_dataloader.batch_size} images'
-        for name, training in earlier
-    ]
+    """Optimizer steps, and images of one in a process, of the trainings before the last one."""
+    told = []
+    for name, training in earlier:
+        images = training.train_dataloader.batch_size * accumulation_of(training)
+        told.append(f'{name} {_steps_of(training)} steps of {images} images')
     start = (last.model.get('semi_train_cfg') or {}).get('teacher_checkpoint')
     if start and not start.startswith(REFERENCE):
         told.append(f'teacher of {start}')

@@ -14,7 +14,7 @@ from ..engine.hooks.cost_hook import COSTS
 from ..engine.runner.stages import build_stages
 from ..visualization import read_scalars
 from .configs import trainings_of
-from .fairness import children, images_of, images_per_step, iterations_of
+from .fairness import children, images_of, images_per_iteration, iterations_of
 
 
 class Score(NamedTuple):
@@ -107,6 +107,26 @@ def read_scores(folder: str | Path, metric: str, iterations: int) -> dict[str, S
     return scores
 
 
+def read_class_ious(folder: str | Path, iterations: int) -> dict[str, dict[str, float | None]]:
+    """IoU of every class at the last iteration, by network and class, of a training with a ClassIoUMetric.
+
+    Args:
+        folder: of the training.
+        iterations: of the whole training.
+
+    Returns:
+        In percent; None for a class that neither labels nor predictions show. A plain model's name is ``''``.
+    """
+    found: dict[str, dict[str, float | None]] = {}
+    for record in read_scalars(folder):
+        for key, value in record.items():
+            network, _, name = key.rpartition('/')
+            if name.startswith('IoU.') and record['step'] == iterations:
+                known = value if math.isfinite(value) else None
+                found.setdefault(network, {})[name.removeprefix('IoU.')] = known
+    return found
+
+
 def read_cost(cfg: Config, processes: int) -> Cost:
     """What a finished run of this resolved config took; see :class:`Cost`.
 
@@ -118,7 +138,7 @@ def read_cost(cfg: Config, processes: int) -> Cost:
     each = []
     for name, training in trainings.items():
         labeled, _ = children(training)
-        per_step = images_per_step(
+        per_step = images_per_iteration(
             training, len(images_of('labeled', labeled)), _num_pseudo_labels(cfg, name)
         )
         iterations = iterations_of(training)

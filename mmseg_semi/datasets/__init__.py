@@ -4,6 +4,7 @@ from .camvid import CamVidDataset
 from .children import check_files_exist
 from .collate import collate_branches
 from .labeled_unlabeled import LabeledUnlabeledDataset
+from .nuclei import NucleiDataset
 from .paths import build_checked, check_data_paths
 from .pseudo_labeled import PseudoLabeledDataset, SelfTrainingDataset, image_ids
 from .sampler import LabeledUnlabeledSampler, PositionSampler, ShuffledSampler
@@ -23,6 +24,7 @@ from .transforms import (
 )
 from .unaugmented import crop_size, unaugmented
 from .unlabeled import UnlabeledDataset
+from .voc_animals import VOCAnimalsDataset
 
 __all__ = [
     'AddValidMask',
@@ -33,6 +35,7 @@ __all__ = [
     'LabeledUnlabeledSampler',
     'LoadShapes',
     'MultiBranch',
+    'NucleiDataset',
     'PackUnlabeledInputs',
     'PositionSampler',
     'PseudoLabeledDataset',
@@ -46,6 +49,7 @@ __all__ = [
     'ShapesDataset',
     'ShuffledSampler',
     'UnlabeledDataset',
+    'VOCAnimalsDataset',
     'build_checked',
     'check_data_paths',
     'check_files_exist',

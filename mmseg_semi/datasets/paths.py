@@ -16,6 +16,8 @@ KNOWN = {
     'PascalVOCDataset': ('Pascal VOC 2012', 'pascal-voc-2012'),
     'CityscapesDataset': ('Cityscapes', 'cityscapes'),
     'CamVidDataset': ('CamVid', 'camvid'),
+    'NucleiDataset': ('Nuclei', 'nuclei'),
+    'VOCAnimalsDataset': ('VOC animals', 'voc-animals'),
 }
 UNKNOWN = ('The dataset', 'your-own-images')
 LISTS = ('.txt', '.lst', '')  # endings of lists of images; others may be of any kind
@@ -59,7 +61,7 @@ def missing(name, key, path):
     """The sentence for a missing ``path`` that config key ``key`` of dataset class ``name`` names.
 
     Returns:
-        str: Also of use to a dataset that checks itself, as :class:`CamVidDataset` does.
+        str: Also of use to a dataset that checks itself, as :class:`ListedSegDataset` does.
     """
     title, anchor = KNOWN.get(name, UNKNOWN)
     return (

@@ -1,5 +1,6 @@
 """When things happen in a training: hooks, loops, optimizer wrappers."""
 
+from .class_iou import ClassIoUMetric
 from .hooks import (
     AdaptiveRampUpHook,
     AtomicCheckpointHook,
@@ -7,8 +8,10 @@ from .hooks import (
     ClassDistributionHook,
     CostHook,
     FiniteLossHook,
+    FreezeHook,
     IterationHook,
     MeanTeacherHook,
+    MemoryFormatHook,
     PrototypeInitHook,
     PrototypeMeanHook,
     PseudoLabelMonitorHook,
@@ -32,11 +35,14 @@ __all__ = [
     'AutocastOptimWrapper',
     'ClassCountHook',
     'ClassDistributionHook',
+    'ClassIoUMetric',
     'CostHook',
     'FinalPolyLR',
     'FiniteLossHook',
+    'FreezeHook',
     'IterationHook',
     'MeanTeacherHook',
+    'MemoryFormatHook',
     'NetworkOptimWrapperConstructor',
     'NetworkOptimWrapperDict',
     'NonzeroPolyLR',

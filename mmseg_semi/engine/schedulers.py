@@ -28,7 +28,7 @@ class NonzeroPolyLR(PolyLR):
         end (int): First step after the decay; by default a Runner sets it to the length of the training.
         last_step (int): Of MMEngine's schedulers.
         by_epoch (bool): Whether a step is an epoch. ``convert_to_iter_based=True`` beside it in a config turns
-            epochs into iterations.
+            epochs into iterations, and with gradient accumulation into optimizer steps.
         verbose (bool): Of MMEngine's schedulers.
 
     Raises:
@@ -54,12 +54,12 @@ class FinalPolyLR(_ParamScheduler):
     Args:
         optimizer (OptimWrapper): Whose rates are set.
         power (float): Of the poly schedule.
-        end (int): Iterations; a Runner sets it to those of the training.
+        end (int): S, in optimizer steps; a Runner sets it to those of the training.
         by_epoch (bool): Must be False, which a Runner reads as well.
         **kwargs: ``last_step`` and ``verbose`` of MMEngine's schedulers.
 
     Raises:
-        ValueError: It counts epochs, or does not know how many iterations there are.
+        ValueError: It counts epochs, or does not know how many steps there are.
     """
 
     def __init__(
@@ -72,11 +72,11 @@ class FinalPolyLR(_ParamScheduler):
     ) -> None:
         if by_epoch:
             raise ValueError(
-                'FinalPolyLR has by_epoch=True, but its rate follows from iterations: set by_epoch=False.'
+                'FinalPolyLR has by_epoch=True, but its rate follows from steps: set by_epoch=False.'
             )
         if not end < 1e9:
             raise ValueError(
-                f'FinalPolyLR has end={end}: set it to the iterations of the training, unless a Runner does.'
+                f'FinalPolyLR has end={end}: set it to the steps of the training, unless a Runner does.'
             )
         self.power = power
         super().__init__(optimizer, 'lr', end=end, by_epoch=False, **kwargs)

@@ -105,11 +105,7 @@ class PartContrast(nn.Module):
         )
         max_anchors: int = setting(1000, 'Most anchors of a class.', low=1)
         num_negatives: int = setting(
-            255,
-            'Negatives of an anchor.',
-            low=1,
-            source='Eq. 10',
-            reading='of an anchor, fewer where the bank has fewer (Eq. 10)',
+            255, 'Negatives of an anchor.', low=1, reading='fewer where the bank has fewer (Eq. 10)'
         )
         exclude_same_class: bool = setting(
             False,

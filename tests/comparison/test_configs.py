@@ -3,7 +3,13 @@
 import pytest
 from mmengine.config import Config
 
-from mmseg_semi.comparison import data_root_keys, drawn_seed_keys, find_config, trainings_of
+from mmseg_semi.comparison import (
+    data_root_keys,
+    drawn_seed_keys,
+    find_config,
+    set_partition,
+    trainings_of,
+)
 from mmseg_semi.comparison.configs import NAME
 
 FILES = (
@@ -113,3 +119,37 @@ def test_trainings_end_with_the_result():
     assert trainings['teacher'].train_dataloader.dataset.pseudo_labeled is None
     plain = Config.fromfile(find_config('suponly', dataset='shapes', partition='40'))
     assert trainings_of(plain) == {'': plain}
+
+
+LISTED = {'type': 'CamVidDataset', 'ann_file': 'old.txt'}
+
+
+def lists_of(dataset, partition):
+    """The lists of a training's dataset after set_partition."""
+    cfg = Config({'train_dataloader': {'dataset': dataset}})
+    set_partition(cfg, partition)
+    return cfg.train_dataloader.dataset
+
+
+def test_a_partition_sets_the_lists_of_every_kind_of_training():
+    assert lists_of(LISTED, 'p/q').ann_file == 'p/q/labeled.txt'
+    assert lists_of(LISTED, 'all.txt').ann_file == 'all.txt'
+    semi = {'type': 'LabeledUnlabeledDataset', 'labeled': LISTED, 'unlabeled': LISTED}
+    found = lists_of(semi, 'p')
+    assert found.labeled.ann_file == 'p/labeled.txt'
+    assert found.unlabeled.ann_file == 'p/unlabeled.txt'
+    images = {'type': 'PseudoLabeledDataset', 'images': LISTED}
+    self_training = {'type': 'SelfTrainingDataset', 'labeled': LISTED, 'pseudo_labeled': images}
+    found = lists_of(self_training, 'p')
+    assert found.labeled.ann_file == 'p/labeled.txt'
+    assert found.pseudo_labeled.images.ann_file == 'p/unlabeled.txt'
+    baseline = {**self_training, 'pseudo_labeled': None}
+    assert lists_of(baseline, 'all.txt').labeled.ann_file == 'all.txt'
+
+
+def test_a_partition_that_does_not_fit_is_one_sentence():
+    semi = {'type': 'LabeledUnlabeledDataset', 'labeled': LISTED, 'unlabeled': LISTED}
+    with pytest.raises(ValueError, match=r'partition=all.txt is one list, and None takes two'):
+        lists_of(semi, 'all.txt')
+    with pytest.raises(ValueError, match='None trains on a ShapesDataset without ann_file'):
+        lists_of({'type': 'ShapesDataset'}, 'p')

@@ -16,7 +16,7 @@ from mmseg_semi.comparison import (
     differences,
     facts,
 )
-from mmseg_semi.comparison.fairness import dropout_of, images_per_step
+from mmseg_semi.comparison.fairness import dropout_of, images_per_iteration
 
 ROOT = Path(__file__).parents[2] / 'configs'
 
@@ -100,10 +100,10 @@ def test_trainings_beforehand_are_told():
     ready = tiny_config('work', 'GPS', model__semi_train_cfg__teacher_checkpoint='made.pth')
     told = {
         'none': tiny_config('work', None),
-        'teacher 6 iterations of 2 images': gps,
+        'teacher 6 steps of 2 images': gps,
         'teacher of made.pth': ready,
-        'teacher 14 iterations of 4 images': tiny_stages_config('work', 'st'),
-        'teacher 14 iterations of 4 images and student 14 iterations of 4 images': tiny_stages_config(
+        'teacher 14 steps of 4 images': tiny_stages_config('work', 'st'),
+        'teacher 14 steps of 4 images and student 14 steps of 4 images': tiny_stages_config(
             'work', 'stpp'
         ),
     }
@@ -114,14 +114,32 @@ def test_trainings_beforehand_are_told():
         says = differences(found, reference).get('trainings beforehand')
         assert says == (None if sentence == 'none' else f'{sentence}, not none')
         # The length that all have in common is that of the training that makes the result.
-        assert found['iterations'] == 14
+        assert found['steps'] == 14
 
 
 def test_accumulation_is_told():
+    reference = facts(tiny_config('work'))
     changed = facts(tiny_config('work', optim_wrapper__accumulative_counts=4))
-    assert differences(changed, facts(tiny_config('work'))) == {
-        'optimizer': 'accumulative_counts: 4, not nothing'
+    assert differences(changed, reference) == {
+        'steps': '4, not 14',
+        'labelled images per step': '8.0, not 2.0',
+        'unlabelled images per step': '8.0, not 2.0',
+        'optimizer': 'accumulative_counts: 4, not nothing',
     }
+    # The recipe of docs/configs.md: half the images in twice the iterations are the same steps.
+    halves = tiny_config(
+        'work',
+        labeled=1,
+        unlabeled=1,
+        optim_wrapper__accumulative_counts=2,
+        train_cfg__max_iters=28,
+    )
+    assert differences(facts(halves), reference) == {
+        'optimizer': 'accumulative_counts: 2, not nothing'
+    }
+    stages = tiny_stages_config('work', 'st')
+    stages.optim_wrapper.accumulative_counts = 4
+    assert facts(stages)['trainings beforehand'] == 'teacher 4 steps of 16 images'
 
 
 @pytest.mark.parametrize('method', [None, *METHODS])
@@ -219,11 +237,11 @@ def test_crop_of_one_number_is_a_square():
 def test_labelled_share_of_self_training_is_that_of_its_list():
     cfg = tiny_stages_config('work', 'st')
     # Without pseudo-labels all are labelled; with 9, 5 labelled images are in the list twice.
-    assert images_per_step(cfg, 5, 9) == pytest.approx((4 * 10 / 19, 4 * 9 / 19))
+    assert images_per_iteration(cfg, 5, 9) == pytest.approx((4 * 10 / 19, 4 * 9 / 19))
     cfg.train_dataloader.dataset.pseudo_labeled = None
-    assert images_per_step(cfg, 5, 0) == (4.0, 0.0)
-    assert images_per_step(tiny_config('work', labeled=3, unlabeled=1), 5, 9) == (3.0, 1.0)
-    assert images_per_step(tiny_config('work', None, labeled=3), 5, 0) == (3.0, 0.0)
+    assert images_per_iteration(cfg, 5, 0) == (4.0, 0.0)
+    assert images_per_iteration(tiny_config('work', labeled=3, unlabeled=1), 5, 9) == (3.0, 1.0)
+    assert images_per_iteration(tiny_config('work', None, labeled=3), 5, 0) == (3.0, 0.0)
 
 
 def test_a_training_of_epochs_has_no_equal_length():

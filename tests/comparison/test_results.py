@@ -5,7 +5,7 @@ import json
 import pytest
 from tiny_run import tiny_config, tiny_stages_config
 
-from mmseg_semi.comparison import read_cost, read_scores
+from mmseg_semi.comparison import read_class_ious, read_cost, read_scores
 
 
 def write(folder, start, *records, end='\n'):
@@ -35,6 +35,25 @@ def test_last_and_best_of_each_network_over_all_starts(tmp_path):
         'student': (47.0, 47.0, 30),
     }
     assert read_scores(tmp_path / '..' / tmp_path.name, 'mAcc', 10) == {'student': (99.0, 99.0, 10)}
+
+
+def test_ious_of_the_last_iteration(tmp_path):
+    write(
+        tmp_path,
+        '20260101_000000',
+        {'step': 10, 'teacher/mIoU': 50.0, 'teacher/IoU.cat': 20.0},
+        {
+            'step': 20,
+            'teacher/mIoU': 70.0,
+            'teacher/IoU.cat': 60.0,
+            'teacher/IoU.traffic light': float('nan'),
+            'student/IoU.cat': 40.0,
+        },
+    )
+    assert read_class_ious(tmp_path, 20) == {
+        'teacher': {'cat': 60.0, 'traffic light': None},
+        'student': {'cat': 40.0},
+    }
 
 
 def test_a_run_that_stopped_early_has_no_result(tmp_path):

@@ -9,7 +9,8 @@ from tiny import collated_batch
 
 from mmseg_semi.engine.hooks.prototype_mean_hook import start_prototypes
 from mmseg_semi.models.gradients import no_stale_casts, without_gradients
-from mmseg_semi.models.segmentors.base import SemiSegmentor, evaluating
+from mmseg_semi.models.segmentors.base import SemiSegmentor
+from mmseg_semi.models.segmentors.networks import evaluating
 
 
 def test_every_method_is_looked_at():

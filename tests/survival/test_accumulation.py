@@ -74,6 +74,26 @@ class SkippingOptimWrapper(mmseg_semi.engine.optim.OptimWrapper):
             super().step(**kwargs)
 
 
+@OPTIM_WRAPPERS.register_module()
+class OverflowingOptimWrapper(mmseg_semi.engine.optim.OptimWrapper):
+    """Has a gradient scaler that skips the second step, in whose first micro-batch a gradient overflows."""
+
+    def __init__(self, **kwargs) -> None:
+        super().__init__(**kwargs)
+        # Powers of 2, which change no digit of a float64.
+        self.scaler = torch.amp.GradScaler('cpu', init_scale=2.0**4)
+
+    def backward(self, loss: torch.Tensor, **kwargs) -> None:
+        if self._inner_count == self._accumulative_counts:
+            loss = loss * torch.inf
+        self.scaler.scale(loss).backward()
+        self._inner_count += 1
+
+    def step(self, **kwargs) -> None:
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+
+
 def whole_batch(step: int) -> dict:
     """Images as they leave the preprocessor, in float64; every half has as many pixels that count."""
     batch = collated_batch(NUM, NUM, seed=step)
@@ -154,7 +174,7 @@ def train(name: str, accumulated: int, wrapper_type: str) -> dict:
     wrapper.initialize_count_status(model, 0, iterations)
     for hook in hooks:
         hook.before_train(runner)
-    rates, clocks, weights = [], [], []
+    rates, clocks, weights, prototypes = [], [], [], []
     for runner.iter in range(iterations):
         batch = part(
             whole_batch(runner.iter // accumulated), runner.iter % accumulated, accumulated
@@ -162,15 +182,19 @@ def train(name: str, accumulated: int, wrapper_type: str) -> dict:
         rates.append({key: one.param_groups[0]['lr'] for key, one in wrappers.items()})
         for hook in hooks:
             hook.before_train_iter(runner, runner.iter)
-        weights.append(getattr(model, 'ramp_up_weight', None))
+        weights.append(model.ramp_up.weight if method == 'GPS' else None)
         model.train_step(batch, wrapper)
         clocks.append((model.clock.step, model.clock.num_steps))
+        prototypes.append(
+            [value.clone() for key, value in model.named_buffers() if key.endswith('vectors')]
+        )
         for hook in hooks:
             hook.after_train_iter(runner, runner.iter, batch, {})
     return {
         'state': model.state_dict(),
         'banks': [m for m in model.modules() if isinstance(m, FeatureQueues)],
         'per iteration': list(zip(rates, clocks, weights, strict=True)),
+        'prototypes': prototypes,
     }
 
 
@@ -198,7 +222,9 @@ def build_schedulers(runner, wrappers: dict) -> None:
     runner.param_schedulers = built if len(built) > 1 else built['']
 
 
-@pytest.mark.parametrize('wrapper_type', ['OptimWrapper', 'SkippingOptimWrapper'])
+@pytest.mark.parametrize(
+    'wrapper_type', ['OptimWrapper', 'SkippingOptimWrapper', 'OverflowingOptimWrapper']
+)
 @pytest.mark.parametrize('name', METHODS)
 def test_micro_batches_of_a_step_are_one_batch(name, wrapper_type, monkeypatch):
     # Row 0 of each queue, which nothing overwrites: what is drawn would depend on the micro-batches.
@@ -216,7 +242,7 @@ def test_micro_batches_of_a_step_are_one_batch(name, wrapper_type, monkeypatch):
     for key, value in whole['state'].items():
         if 'bank.' in key:
             continue
-        if key == 'labeled_sums':
+        if key == 'ramp_up.labeled_sums':
             # Sums over batches, of which means are taken.
             value, halves['state'][key] = (
                 one['state'][key][:2] / one['state'][key][2] for one in (whole, halves)
@@ -236,5 +262,11 @@ def test_micro_batches_of_a_step_are_one_batch(name, wrapper_type, monkeypatch):
     for found, wanted in zip(halves['per iteration'], expected, strict=True):
         assert found[0] == pytest.approx(wanted[0], rel=1e-9)
         assert found[1:] == wanted[1:]
+    # Prototypes move at the end of each step that is made, and at no other time.
+    for last in range(1, K * STEPS):
+        made = wrapper_type == 'OptimWrapper' or last // K != 1
+        moved = last % K == K - 1 and made
+        for one, other in zip(*halves['prototypes'][last - 1 : last + 1], strict=True):
+            assert torch.equal(one, other) != moved
     # Something has moved, and not by the same rate in all steps.
     assert len({tuple(one[0].values()) for one in whole['per iteration']}) == STEPS

@@ -59,7 +59,7 @@ def test_teacher_is_trained_on_labelled_images_and_handed_on(whole):
     assert '5 labelled images × 1 and 0 pseudo-labelled ones; 2 per process' in output
     assert '14 in all' in output
     assert 'GPS: 4 epochs of 4 iterations, 14 in all' in output
-    assert 'begins untrained' not in output
+    assert 'starts untrained' not in output
     before = 'teacher 14 steps (28 labelled and 0 unlabelled images)'
     assert f'Trained: {before}, joint 14 steps (28 labelled and 28 unlabelled images)' in output
     (log,) = (whole / 'work/joint').glob('*/*.log')

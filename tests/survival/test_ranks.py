@@ -112,7 +112,7 @@ def test_stages_of_gps_agree_on_all_ranks(tmp_path):
     )
     assert result.code == 0, result.output
     # Of 9 unlabelled images, 4 a step.
-    assert 'GPS: 3 epochs of 2 iterations, 5 in all' in result.output
+    assert 'GPS: 3 epochs of 2 steps, 5 in all' in result.output
     said = (
         '2 iterations per pass over the unlabelled list (2 optimizer steps per epoch), 2.5 passes'
     )
@@ -121,4 +121,4 @@ def test_stages_of_gps_agree_on_all_ranks(tmp_path):
     for key, value in first.items():
         assert torch.equal(second[key], value), key
     # The fifth iteration, of both ranks.
-    assert first['labeled_sums'][2] == 2
+    assert first['ramp_up.labeled_sums'][2] == 2

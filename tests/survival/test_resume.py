@@ -55,6 +55,11 @@ SCENARIOS = {
         'default_hooks__checkpoint__interval': 3,
         'optim_wrapper__type': 'AutocastOptimWrapper',
     },
+    'frozen_stages': {
+        'custom_hooks__2': {'type': 'FreezeHook', 'modules': ['backbone.stem', 'backbone.layer1']},
+        'workers': 1,
+    },
+    'channels_last': {'custom_hooks__2': {'type': 'MemoryFormatHook'}, 'workers': 1},
     'best_checkpoint': {
         'default_hooks__checkpoint__save_best': 'teacher/mIoU',
         'train_cfg__val_interval': 1,
@@ -155,8 +160,8 @@ def test_resumed_run_ends_like_the_uninterrupted_one(name, tmp_path):
         assert whole['optimizer'].keys() == {'students', 'teacher'}
         # With accumulation an epoch of nine iterations has four steps of two.
         length = 8 if name == 'gps_accumulated' else 4
-        assert whole['state_dict']['labeled_sums'][2] == 14 % length
-        assert whole['state_dict']['latch_epoch'] == (name != 'gps')
+        assert whole['state_dict']['ramp_up.labeled_sums'][2] == 14 % length
+        assert whole['state_dict']['ramp_up.latch_epoch'] == (name != 'gps')
     if name == 'des4':
         assert whole['state_dict']['prototypes.seen'].sum() > 1
         assert whole['state_dict']['equalizer.class_counts'].any()

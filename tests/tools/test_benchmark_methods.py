@@ -263,9 +263,7 @@ def test_method_in_stages_has_the_row_of_its_last_training(tool, folder):
     assert row[7:9] == [f'teacher 56 + student {student[0]}', f'teacher 0 + student {student[1]}']
     assert row[9] == 'trainings beforehand, labelled images per step'
     said = (folder / 'work' / 'results.md').read_text()
-    assert (
-        'st differs in trainings beforehand: teacher 14 iterations of 4 images, not none; ' in said
-    )
+    assert 'st differs in trainings beforehand: teacher 14 steps of 4 images, not none; ' in said
     assert 'labelled images per step: 2.11, not 2.0.' in said
     assert '- st trains for 28 iterations in all: teacher 14 iterations (56 labelled and 0 ' in said
 
@@ -273,7 +271,7 @@ def test_method_in_stages_has_the_row_of_its_last_training(tool, folder):
 @pytest.mark.parametrize(
     ('options', 'says'),
     [
-        ('train_cfg.max_iters=7', r'imas differs .* in iterations \(7, not 14\)'),
+        ('train_cfg.max_iters=7', r'imas differs .* in steps \(7, not 14\)'),
         (
             'train_dataloader.dataset.labeled.num_images=4',
             r'in labelled images \(4, not 5, 4 of them the same\)',
@@ -418,7 +416,7 @@ def test_bad_arguments_are_refused(tool, folder, capsys, given, says):
         ),
         (
             ['--method-options', 'imas', 'param_scheduler.0.begin=14'],
-            'imas: param_scheduler.0 (NonzeroPolyLR) begins at iteration 14 of a training of 14: train longer',
+            'imas: param_scheduler.0 (NonzeroPolyLR) begins at step 14 of a training of 14: train longer',
         ),
     ],
 )

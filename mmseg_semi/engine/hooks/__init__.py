@@ -6,8 +6,10 @@ from .class_count_hook import ClassCountHook
 from .class_distribution_hook import ClassDistributionHook
 from .cost_hook import CostHook
 from .finite_loss_hook import FiniteLossHook
+from .freeze_hook import FreezeHook
 from .iteration_hook import IterationHook
 from .mean_teacher_hook import MeanTeacherHook
+from .memory_format_hook import MemoryFormatHook
 from .prototype_init_hook import PrototypeInitHook
 from .prototype_mean_hook import PrototypeMeanHook
 from .pseudo_label_monitor_hook import PseudoLabelMonitorHook
@@ -23,8 +25,10 @@ __all__ = [
     'ClassDistributionHook',
     'CostHook',
     'FiniteLossHook',
+    'FreezeHook',
     'IterationHook',
     'MeanTeacherHook',
+    'MemoryFormatHook',
     'PrototypeInitHook',
     'PrototypeMeanHook',
     'PseudoLabelMonitorHook',

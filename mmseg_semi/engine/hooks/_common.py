@@ -45,3 +45,17 @@ def save_due(runner) -> bool:
         for hook in runner.hooks
         if isinstance(hook, CheckpointHook)
     )
+
+
+@contextmanager
+def rewrapped(runner) -> Iterator[nn.Module]:
+    """Hand out the model itself to be changed, and build its DistributedDataParallel again afterwards.
+
+    DistributedDataParallel notes down when it is built which parameters have gradients, and how they lie in
+    memory.
+    """
+    model, wrapped = unwrap(runner.model), is_model_wrapper(runner.model)
+    runner.model = model
+    yield model
+    if wrapped:
+        runner.model = runner.wrap_model(runner.cfg.get('model_wrapper_cfg'), model)

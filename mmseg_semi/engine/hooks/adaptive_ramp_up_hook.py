@@ -18,16 +18,16 @@ class AdaptiveRampUpHook(Hook):
     """Set the weight of GPS's feedback, and end its ramp-up when the students have caught up (Eq. 9).
 
     In epoch e of E (from 1) the weight is ``exp(-(1 - e/E)^2)``, so it starts near 0.37. After the first epoch
-    in which the students' mean cross-entropy of the labelled images is at most the teacher's, it is 1 for good.
-    An epoch is one pass over the unlabelled images. The comparison's sums and its outcome are the model's, so a
-    resumed run goes on where it stopped; one that starts at iteration 0, whatever weights it loads, begins both
-    anew.
+    in which the students' mean cross-entropy of the labeled images is at most the teacher's, it stays at 1.
+    An epoch is one pass over the unlabeled images. The sums and the outcome of the comparison are buffers of
+    the model (:class:`~mmseg_semi.models.ramp_up.AdaptiveRampUp`), so that a resumed training continues the
+    ramp-up. A training that starts at iteration 0 begins it anew, whatever weights it loads.
 
-    Epochs, and the losses that are compared, count from the optimizer step at which the unlabelled images enter
-    (``unlabeled_start``, which the paper does not have): before, there is no feedback to weigh, the weight is
-    0, and what students learn from labels alone says nothing of their labels.
+    Epochs, and the losses that are compared, count from the optimizer step at which the unlabeled images enter
+    (``unlabeled_start``, which the paper does not have). Before that step there is no feedback, the weight is
+    0, and the losses say nothing about the students' pseudo-labels.
 
-    It also gives the teacher its weights.
+    The hook also gives the teacher its weights.
 
     Args:
         adaptive (bool): False leaves the ramp-up to end with the training.
@@ -46,33 +46,33 @@ class AdaptiveRampUpHook(Hook):
         model, sampler = unwrap(runner.model), runner.train_dataloader.sampler
         if not isinstance(model, GPS):
             raise ValueError(
-                f'AdaptiveRampUpHook found a {type(model).__name__}, whose weights it cannot set: remove the '
-                'hook from custom_hooks, or train GPS.'
+                f'AdaptiveRampUpHook found a {type(model).__name__}, which has no ramp-up. Remove the hook from '
+                'custom_hooks, or train GPS.'
             )
         if not hasattr(sampler, 'iters_per_epoch'):
             raise ValueError(
-                f'AdaptiveRampUpHook found a {type(sampler).__name__}, which knows no unlabelled images: '
-                'use LabeledUnlabeledSampler.'
+                f'AdaptiveRampUpHook found a {type(sampler).__name__}, which has no length of an epoch. Use '
+                'LabeledUnlabeledSampler.'
             )
         model.start_teacher()
         if runner.iter == 0:
-            model.begin_ramp_up()
+            model.ramp_up.begin()
         self._start = model.cfg.unlabeled_start
         accumulated = accumulation(runner)
         num_steps = count_steps(runner.max_iters, accumulated)
         self._length = max(1, sampler.iters_per_epoch // accumulated)
         self._epochs = max(1, -(-(num_steps - self._start) // self._length))
         # Read once: a step that asked the device for its number would wait for it.
-        latch_epoch = int(model.latch_epoch)
+        latch_epoch = int(model.ramp_up.latch_epoch)
         self._latched = latch_epoch > 0
         if self._latched:
-            outcome = f'the ramp-up has ended with epoch {latch_epoch}'
+            outcome = f'the ramp-up ended with epoch {latch_epoch}'
         else:
             outcome = f'the weight of the feedback reaches 1 in epoch {self._epochs}'
             outcome += ' or once the students have caught up' if self.adaptive else ''
         if self._start:
             outcome += (
-                f'; epochs count from step {self._start}, at which the unlabelled images enter'
+                f'; epochs count from step {self._start}, at which the unlabeled images enter'
             )
         runner.logger.info(
             f'GPS: {self._epochs} epochs of {self._length} steps, {num_steps} in all; {outcome}.'
@@ -80,7 +80,7 @@ class AdaptiveRampUpHook(Hook):
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
         step = Clock.of(runner.optim_wrapper).step - self._start
-        unwrap(runner.model).ramp_up_weight = self._weight(step)
+        unwrap(runner.model).ramp_up.weight = self._weight(step)
 
     def _weight(self, step: int) -> float:
         """That of an optimizer step, which counts from the start of the first epoch."""
@@ -92,22 +92,22 @@ class AdaptiveRampUpHook(Hook):
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         model = unwrap(runner.model)
-        runner.message_hub.update_scalar('train/ramp_up_weight', model.ramp_up_weight)
+        runner.message_hub.update_scalar('train/ramp_up_weight', model.ramp_up.weight)
         if not runner.optim_wrapper.should_update():
             return
         epoch, rest = divmod(model.clock.step + 1 - self._start, self._length)
         if rest or epoch < 1:
             return
-        means = model.end_epoch(epoch, self.adaptive)
+        means = model.ramp_up.end_epoch(epoch, self.adaptive)
         if means is None:
             return
         students, teacher = means
         if is_main_process():
             scalars = {'epoch': epoch, 'epoch_ce_students': students, 'epoch_ce_teacher': teacher}
             runner.visualizer.add_scalars(scalars, step=runner.iter + 1)
-        if not self._latched and model.latch_epoch:
+        if not self._latched and model.ramp_up.latch_epoch:
             self._latched = True
             runner.logger.info(
-                f'In epoch {epoch} the cross-entropy of the labelled images was {students:.4f} (students) and '
+                f'In epoch {epoch} the cross-entropy of the labeled images was {students:.4f} (students) and '
                 f'{teacher:.4f} (teacher): the ramp-up ends, and the weight of the feedback is 1 from now on.'
             )

@@ -38,6 +38,15 @@ class AtomicCheckpointHook(CheckpointHook):
 
     _looked = False
 
+    def before_train_epoch(self, runner) -> None:
+        # Not in before_train: the validation is to find what all hooks have prepared there.
+        if not self._looked and runner._resume and _lacks_validation(runner):
+            runner.logger.info(
+                'Validating the resumed checkpoint, which its run was killed before.'
+            )
+            runner.val_loop.run()
+        self._looked = True
+
     def every_n_train_iters(self, runner, n: int, start: int = 0) -> bool:
         # A checkpoint inside an accumulation would lack the gradients in the making.
         return due_at(runner.iter + 1, n, accumulation(runner), runner.max_iters, start)

@@ -1,4 +1,4 @@
-"""CPS: two networks, each of which learns what the other one sees (CVPR 2021)."""
+"""CPS: two networks, each of which learns the labels of the other (CVPR 2021)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from torch import Tensor
 
 from ...functional.agreement import pixel_agreement
 from ...functional.pseudo_label import confidence_and_label
+from ..batch import Batch
+from ..settings import setting
 from .independent import IndependentSegmentor
 
 
@@ -15,71 +17,60 @@ from .independent import IndependentSegmentor
 class CPS(IndependentSegmentor):
     """CPS, "Semi-Supervised Semantic Segmentation with Cross Pseudo Supervision".
 
-    Two networks of different initialisations learn the labelled images, and each learns the other's
-    hard labels of the unlabelled ones, whatever their confidence. One optimizer updates both.
-
-    One step costs 12 forwards of an image pair without CutMix, 14 with an in-batch partner and 16 with pairs
-    (a backward counts as two).
-
-    Settings of ``semi_train_cfg``, besides those of
-    :class:`~mmseg_semi.models.segmentors.independent.IndependentSegmentor`:
-
-    - ``cps_weight`` (float, 1.5): Factor of the cross pseudo supervision; 1.5 on VOC, 6 on Cityscapes in the
-      official code.
-    - ``cps_on_labeled`` (bool, True): Without CutMix, the labelled images are learnt from the other network as
-      well, as in the official code; False leaves them to their labels, as GPS's Eq. 6. What is void in their
-      labels counts as padding.
+    Two networks of different initializations learn the labeled images, and each learns the other's hard labels
+    of the unlabeled ones, whatever their confidence. One optimizer updates both.
 
     Args: see :class:`~mmseg_semi.models.SemiSegmentor`.
     """
 
+    class Settings(IndependentSegmentor.Settings):
+        cps_weight: float = setting(
+            1.5,
+            'Factor of the cross pseudo supervision; with CutMix 1 (VOC) and 5 (Cityscapes), without it 1.5 '
+            'and 6.',
+            low=0,
+            source='CPS code',
+            reading='factor of the cross pseudo supervision',
+        )
+        cps_on_labeled: bool = setting(
+            True,
+            'Without CutMix, each network learns the labels of the other for the labeled images, too. What is '
+            'void in their labels counts as padding. Eq. 6 of GPS has the unlabeled images alone.',
+            source='CPS code',
+            reading='labeled images learned from the other network, too, without CutMix',
+        )
+
+    cfg: Settings
     networks = built_networks = ('student1', 'student2')
     optimized = {'students': networks}
-    train_defaults = {
-        **IndependentSegmentor.train_defaults,
-        'cps_weight': 1.5,
-        'cps_on_labeled': True,
-    }
-    readings = {
-        **IndependentSegmentor.readings,
-        'cps_weight': 'factor of the cross pseudo supervision',
-        'cps_on_labeled': 'labelled images learnt from the other network, too, without CutMix',
-    }
+    updates = {'students': 'semi_loss'}
 
-    def loss(self, inputs: dict[str, Tensor], data_samples: dict[str, list]) -> dict[str, Tensor]:
-        """One iteration, up to the optimizer step."""
-        self.check_branches(inputs)
-        cfg, labeled = self.semi_train_cfg, inputs['labeled']
-        students = [getattr(self, name) for name in self.students]
-        outputs = [self.forward_network(one, labeled, len(labeled)) for one in students]
-        losses = {}
-        for name, output in zip(self.students, outputs, strict=True):
-            losses.update(self.network_loss(name, output, data_samples['labeled']))
-        if not self.started:
-            return losses
-        views = self.make_views(inputs['weak'], data_samples['weak'])
-        if views.boxes is not None:
-            sources = [self.predict_batches(one, views) for one in students]
-        logits = [self.forward_network(one, views.images).logits for one in students]
-        if views.boxes is None:
-            sources = [[one.detach()] for one in logits]
-        first, second = (self.hard_label(source, views) for source in sources)
-        losses['pseudo_label_entropy'] = views.label_entropy(first, self.num_classes)
-        losses['agreement_students'] = pixel_agreement(first, second, first != 255)
-        if views.boxes is None and cfg['cps_on_labeled']:
-            logits = [
-                torch.cat([output.logits, one]) for output, one in zip(outputs, logits, strict=True)
-            ]
-            known = [self._label_labeled(o.logits, data_samples['labeled']) for o in outputs]
-            first, second = torch.cat([known[0], first]), torch.cat([known[1], second])
-        term = self.pseudo_loss(logits[0], second) + self.pseudo_loss(logits[1], first)
-        losses['loss_cps'] = cfg['cps_weight'] * term
+    def semi_loss(self, batch: Batch) -> dict[str, Tensor]:
+        """The labeled losses, and the cross pseudo supervision of both networks."""
+        cfg, weak = self.cfg, batch.weak.images
+        students = [self.student1, self.student2]
+        outputs, losses = self.learn_labeled(batch, self.students)
+        mix = self.cutmix.plan(len(weak), batch.size, weak.device)
+        images = mix(weak)
+        if cfg.cutmix is not None:
+            known = [self.label_weak(one, batch) for one in students]
+        logits = [self.forward_network(one, images).logits for one in students]
+        if cfg.cutmix is None:
+            known = [one.detach() for one in logits]
+        labels = [self.hard_label(one, batch, mix) for one in known]
+        losses['pseudo_label_entropy'] = self.mixed_label_entropy(labels[0], batch, mix)
+        losses['agreement_students'] = pixel_agreement(*labels, labels[0] != 255)
+        if cfg.cutmix is None and cfg.cps_on_labeled:
+            own = [output.logits for output in outputs.values()]
+            logits = [torch.cat(pair) for pair in zip(own, logits, strict=True)]
+            said = [self.label_labeled(one, batch) for one in own]
+            labels = [torch.cat(pair) for pair in zip(said, labels, strict=True)]
+        losses['loss_cps'] = cfg.cps_weight * self.cross_loss(logits, labels)
         return losses
 
-    def _label_labeled(self, logits: Tensor, data_samples: list) -> Tensor:
-        """What a network says of the labelled images (B, H, W)."""
-        truth = torch.cat([sample.gt_sem_seg.data for sample in data_samples])
-        _, label = confidence_and_label(logits, tuple(truth.shape[-2:]), self.align_corners)
-        if self.semi_train_cfg['ignore_padding']:
-            label = label.masked_fill(truth == 255, 255)
+    def label_labeled(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Most probable classes (B, H, W) of the labeled images, as :meth:`hard_label` of unlabeled ones."""
+        _, label = confidence_and_label(logits, batch.size, self.align_corners)
+        if self.cfg.ignore_padding:
+            label = label.masked_fill(batch.labeled.label == 255, 255)
         return label

@@ -20,8 +20,8 @@ class CutMixSeg(MeanTeacher):
 
     French et al., BMVC 2020. The teacher predicts two unlabeled images as they are; both images and both
     predictions are mixed by one mask, a box of half the area, and the student learns the mixed prediction of
-    the mixed image by the squared distance of the probabilities, summed over the classes. The loss is multiplied
-    by the share of its pixels on which the teacher is confident, in place of a ramp-up.
+    the mixed image by the squared distance of the probabilities, summed over the classes. The loss is
+    multiplied by the share of its pixels on which the teacher is confident, in place of a ramp-up.
 
     Args: see :class:`~mmseg_semi.models.SemiSegmentor`.
     """

@@ -63,8 +63,8 @@ class NetworkPasses:
             logits = network.decode_head.forward(features)
         if not isinstance(logits, Tensor):
             raise ValueError(
-                f'{type(network.decode_head).__name__} returns {type(logits).__name__} in training, not one map '
-                'of logits. Choose a decode head that does.'
+                f'{type(network.decode_head).__name__} returns {type(logits).__name__} in training, not one '
+                'map of logits. Choose a decode head that does.'
             )
         auxiliary = []
         if num_auxiliary and network.with_auxiliary_head:
@@ -98,8 +98,8 @@ class NetworkPasses:
 def head_losses(network: nn.Module, output: NetworkOutput, samples: Sequence) -> dict[str, Tensor]:
     """Return the losses that a network's own heads define on labeled images.
 
-    The keys are MMSegmentation's (``decode.loss_ce``, ``aux.loss_ce``). The accuracy that stock heads log is left
-    out: it costs a third of the loss and waits for the device.
+    The keys are MMSegmentation's (``decode.loss_ce``, ``aux.loss_ce``). The accuracy that stock heads log is
+    left out: it costs a third of the loss and waits for the device.
 
     Args:
         network (nn.Module): A wrapped segmentor.

@@ -69,7 +69,7 @@ def train(runner, losses=None, until=None, hook=None):
         runner.model.clock = Clock.of(runner.optim_wrapper)
         hook.before_train_iter(runner, 0)
         students, teacher = (losses or {}).get(runner.iter // length + 1, (2.0, 1.0))
-        runner.model.labeled_sums += torch.tensor([students, teacher, 1.0])
+        runner.model.ramp_up.labeled_sums += torch.tensor([students, teacher, 1.0])
         hook.after_train_iter(runner, 0)
     runner.iter += 1
     return runner.message_hub.weights
@@ -97,10 +97,8 @@ def test_students_that_catch_up_end_it_from_the_next_epoch_on(caplog):
         # Worse again later: it stays at 1.
         weights = train(runner, {2: (1.0, 1.0), 3: (9.0, 1.0)})
     assert weights == expected(5, 4, 2, 5)
-    assert runner.model.latch_epoch == 2
-    assert (
-        'In epoch 2 the cross-entropy of the labelled images was 1.0000 (students)' in caplog.text
-    )
+    assert runner.model.ramp_up.latch_epoch == 2
+    assert 'In epoch 2 the cross-entropy of the labeled images was 1.0000 (students)' in caplog.text
     assert caplog.text.count('the ramp-up ends') == 1
     steps = [(step, scalars['epoch']) for step, scalars in runner.visualizer.epochs]
     assert steps == [(4, 1), (8, 2), (12, 3), (16, 4), (20, 5)]
@@ -121,7 +119,7 @@ def test_resumed_run_goes_on(stop):
     second.model.load_state_dict(first.model.state_dict())
     second.iter = stop
     assert weights + train(second, losses) == whole
-    assert second.model.latch_epoch == 2
+    assert second.model.ramp_up.latch_epoch == 2
 
 
 def test_latch_holds_when_a_resumed_run_has_longer_epochs():
@@ -132,19 +130,19 @@ def test_latch_holds_when_a_resumed_run_has_longer_epochs():
     second.model.load_state_dict(first.model.state_dict())
     second.iter = 10
     assert train(second) == [1.0] * 10
-    assert second.model.latch_epoch == 2
+    assert second.model.ramp_up.latch_epoch == 2
 
 
 def test_run_that_loads_weights_of_another_ramps_up_anew():
     first = make_runner()
     train(first, {2: (0.5, 1.0)}, until=10)
-    assert first.model.labeled_sums.any()
+    assert first.model.ramp_up.labeled_sums.any()
     second = make_runner()
     second.model.load_state_dict(first.model.state_dict())
     # The sums that were loaded would decide for the students.
-    second.model.labeled_sums.copy_(torch.tensor([0.0, 99.0, 1.0]))
+    second.model.ramp_up.labeled_sums.copy_(torch.tensor([0.0, 99.0, 1.0]))
     assert train(second) == expected(5, 4, 0, 5)
-    assert second.model.latch_epoch == 0
+    assert second.model.ramp_up.latch_epoch == 0
 
 
 def test_epochs_count_from_the_start_of_the_unlabelled_images(caplog):
@@ -181,19 +179,19 @@ def test_epoch_without_labels_decides_nothing():
     for runner.iter in range(4):
         hook.before_train_iter(runner, 0)
         hook.after_train_iter(runner, 0)
-    assert runner.model.latch_epoch == 0
+    assert runner.model.ramp_up.latch_epoch == 0
     assert runner.visualizer.epochs == []
 
 
 def test_untrained_teacher_is_warned_about(capsys):
     AdaptiveRampUpHook().before_train(make_runner())
-    assert 'begins untrained' in capsys.readouterr().out
+    assert 'starts untrained' in capsys.readouterr().out
 
 
 def test_what_it_cannot_serve_is_refused():
-    with pytest.raises(ValueError, match='found a IMAS, whose weights it cannot set'):
-        AdaptiveRampUpHook().before_train(make_runner(method='IMAS'))
+    with pytest.raises(ValueError, match='found a FixMatch, which has no ramp-up'):
+        AdaptiveRampUpHook().before_train(make_runner(method='FixMatch'))
     runner = make_runner()
     runner.train_dataloader.sampler = object()
-    with pytest.raises(ValueError, match='use LabeledUnlabeledSampler'):
+    with pytest.raises(ValueError, match='Use LabeledUnlabeledSampler'):
         AdaptiveRampUpHook().before_train(runner)

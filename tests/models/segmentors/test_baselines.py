@@ -188,4 +188,4 @@ def test_options_of_the_cutmix_that_are_left_out_are_the_methods_own(method, giv
     assert {key: getattr(model.cutmix, key) for key in expected} == expected
     # The log says what is on, and the class's defaults stay as they are.
     assert expected.items() >= model.cfg.cutmix.items()
-    assert type(model).train_defaults['cutmix'].get('prob') == own[0]
+    assert type(model).Settings().cutmix.get('prob') == own[0]

@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from mmengine.optim import build_optim_wrapper
 from mmseg.registry import MODELS
-from tiny import build_plain, collated_batch, tiny_segmentor
+from tiny import FixedCutMix, build_plain, collated_batch, tiny_segmentor
 
 import mmseg_semi.engine
+from mmseg_semi.models.cutmix import CutMixPlan
 
 NETWORKS = ('student1', 'student2', 'teacher')
 # Large weights in the classifier make the untrained networks sure, of several classes.
@@ -36,7 +37,10 @@ def build(norm='BN', auxiliary=False, align_corners=False, **settings):
         }
     )
     model.init_weights()
-    model.draw_boxes = lambda num, size: torch.tensor(BOXES)[:num]
+    if model.cfg.cutmix is not None:
+        partner = torch.tensor([2, 3] if model.cfg.cutmix == 'pair' else [1, 0])
+        model.cutmix = FixedCutMix()
+        model.cutmix.fixed = CutMixPlan(partner, torch.tensor(BOXES), (32, 32))
     # In float64: in float32, rounding decides between two classes that are almost as probable.
     return model.double().train()
 
@@ -52,7 +56,7 @@ def build_wrapper(model, **settings):
 
 
 def padded_batch(num_unlabeled=2, seed=0):
-    """A collated batch whose unlabelled images end in padding, each elsewhere."""
+    """A collated batch whose unlabeled images end in padding, each elsewhere."""
     batch = collated_batch(2, num_unlabeled, seed=seed)
     for i, sample in enumerate(batch['data_samples']['weak']):
         sample.valid_mask.data = sample.valid_mask.data.clone()
@@ -71,7 +75,7 @@ def ce(network, images, label):
 
 def reference_step(model, networks, batch, cutmix, merged, weight=1.0, on=('gps', 'cps', 'fps')):
     """One iteration in the paper's words: images are labelled apart, then cut and pasted by a mask."""
-    cfg = model.semi_train_cfg
+    cfg = model.cfg
     data = model.data_preprocessor(batch, True)
     x, u = data['inputs']['labeled'], data['inputs']['weak']
     y = torch.cat([sample.gt_sem_seg.data for sample in data['data_samples']['labeled']])
@@ -106,16 +110,16 @@ def reference_step(model, networks, batch, cutmix, merged, weight=1.0, on=('gps'
     guide = ce(s1, x, y) + ce(s2, x, y)
     if 'gps' in on:
         target = labels('teacher')
-        guide = guide + cfg['alpha'] * (ce(s1, images, target) + ce(s2, images, target))
+        guide = guide + cfg.alpha * (ce(s1, images, target) + ce(s2, images, target))
     if 'cps' in on:
         first, second = labels('student1'), labels('student2')
-        guide = guide + cfg['beta'] * (ce(s1, images, second) + ce(s2, images, first))
+        guide = guide + cfg.beta * (ce(s1, images, second) + ce(s2, images, first))
     early = labels('student1', 'student2')
     update(guide, s1, s2)
     target = early if merged else labels('student1', 'student2')
     feedback = ce(teacher, x, y)
     if 'fps' in on:
-        feedback = feedback + weight * cfg['gamma'] * ce(teacher, images, target)
+        feedback = feedback + weight * cfg.gamma * ce(teacher, images, target)
     update(feedback, teacher)
     return guide + feedback
 
@@ -165,7 +169,7 @@ def trained(cutmix, merged=False, weight=1.0, on=('gps', 'cps', 'fps'), steps=2,
     model = build(cutmix=cutmix, update='merged' if merged else 'alternating', **settings)
     networks = {name: copy.deepcopy(getattr(model, name)) for name in NETWORKS}
     wrapper = build_wrapper(model)
-    model.ramp_up_weight = weight
+    model.ramp_up.weight = weight
     for i in range(steps):
         batch = padded_batch(4 if cutmix == 'pair' else 2, seed=i)
         expected = reference_step(model, networks, batch, cutmix, merged, weight, on)
@@ -200,7 +204,7 @@ def test_equations_hold_with_aligned_corners(cutmix):
 
 
 @pytest.mark.parametrize('cutmix', [None, 'in_batch'])
-def test_agreements_are_shares_of_the_pixels_learnt(cutmix):
+def test_agreements_are_shares_of_the_pixels_learned(cutmix):
     model, batch = build(cutmix=cutmix), padded_batch()
     expected = agreements(model, batch, cutmix)
     assert len({round(float(value), 4) for value in expected.values()}) == 3
@@ -277,8 +281,7 @@ def test_ablations_of_table_4(on, cutmix):
 @pytest.mark.parametrize('cutmix', [None, 'in_batch'])
 def test_each_loss_reaches_its_own_networks(cutmix):
     model = build(cutmix=cutmix)
-    data = model.data_preprocessor(padded_batch(), True)
-    exchange = mmseg_semi.models.segmentors.gps.Exchange()
+    batch = model.batch_of(**model.data_preprocessor(padded_batch(), True))
 
     def reached():
         return {
@@ -288,11 +291,11 @@ def test_each_loss_reaches_its_own_networks(cutmix):
             for name in NETWORKS
         }
 
-    loss, _ = model.parse_losses(model(**data, mode='students', exchange=exchange))
+    loss, _ = model.parse_losses(model(batch, mode='students'))
     loss.backward()
     assert reached() == {'student1': True, 'student2': True, 'teacher': False}
     model.zero_grad()
-    losses = model(**data, mode='teacher', exchange=exchange)
+    losses = model(batch, mode='teacher')
     losses['loss_fps'].backward()
     assert reached() == {'student1': False, 'student2': False, 'teacher': True}
 
@@ -343,7 +346,7 @@ def test_recomputed_activations_change_nothing(cutmix):
         torch.testing.assert_close(second[key], value, rtol=1e-9, atol=1e-12)
 
 
-def test_padding_is_learnt_on_demand():
+def test_padding_is_learned_on_demand():
     batch, terms = padded_batch(), []
     for ignore in (True, False):
         model = build(cutmix=None, ignore_padding=ignore)
@@ -352,19 +355,19 @@ def test_padding_is_learnt_on_demand():
         assert terms[0][key] != terms[1][key]
 
 
-def test_labelled_images_alone_before_the_start():
+def test_labeled_images_alone_before_the_start():
     model = build(cutmix=None, unlabeled_start=3)
     wrapper = build_wrapper(model)
-    for step, learnt in ((2, False), (3, True)):
+    for step, learned in ((2, False), (3, True)):
         wrapper.initialize_count_status(model, step, 9)
         log_vars = model.train_step(padded_batch(), wrapper)
         for key in ('loss_gps', 'loss_cps', 'loss_fps'):
-            assert (key in log_vars) == learnt
+            assert (key in log_vars) == learned
         # What the ramp-up compares, as well.
-        assert model.labeled_sums[2] == learnt
+        assert model.ramp_up.labeled_sums[2] == learned
 
 
-def test_log_has_both_losses_and_no_diagnostic_is_optimised():
+def test_log_has_both_losses_and_no_diagnostic_is_optimized():
     model = build(cutmix=None)
     log_vars = model.train_step(padded_batch(), build_wrapper(model))
     terms = [key for key in log_vars if 'loss' in key and key != 'loss']
@@ -379,7 +382,7 @@ def test_log_has_both_losses_and_no_diagnostic_is_optimised():
 
 
 def test_comparison_is_of_plain_cross_entropy_whatever_the_loss():
-    batch = padded_batch()
+    batch = padded_batch(4)
     logs = []
     for loss in ({}, {'ohem': {'threshold': 0.5, 'min_kept': 10}}, {'class_weight': [1, 2, 3, 4]}):
         model = build()
@@ -393,52 +396,6 @@ def test_comparison_is_of_plain_cross_entropy_whatever_the_loss():
             torch.testing.assert_close(log[f'labeled_ce_{name}'], logs[0][f'labeled_ce_{name}'])
 
 
-# ------------------------------------------------------------------------------------ the ramp-up
-
-
-def observe(model, students, teacher, void=False):
-    label = torch.full((1, 4, 4), 255 if void else 1)
-    sample = type('Sample', (), {'gt_sem_seg': type('Map', (), {'data': label})})
-    model.observe(torch.tensor(students), torch.tensor(teacher), [sample])
-
-
-def test_epoch_means_decide_and_the_latch_holds():
-    model = build()
-    # One batch in which the students are better does not decide.
-    observe(model, 0.25, 1.0)
-    observe(model, 3.0, 1.0)
-    assert model.end_epoch(1) == (1.625, 1.0)
-    assert model.latch_epoch == 0
-    assert not model.labeled_sums.any()
-    observe(model, 0.5, 1.0)
-    model.end_epoch(2)
-    assert model.latch_epoch == 2
-    # For good, and at the first time.
-    for epoch, students in ((3, 9.0), (4, 0.1)):
-        observe(model, students, 1.0)
-        model.end_epoch(epoch)
-    assert model.latch_epoch == 2
-
-
-def test_equal_means_end_the_ramp_up():
-    model = build()
-    observe(model, 0.75, 0.75)
-    model.end_epoch(5)
-    assert model.latch_epoch == 5
-
-
-def test_void_batches_and_broken_losses_do_not_count():
-    model = build()
-    observe(model, 0.0, 0.0, void=True)
-    observe(model, float('nan'), 1.0)
-    assert model.end_epoch(1) is None
-    assert model.latch_epoch == 0
-    observe(model, 2.0, 1.0)
-    observe(model, 0.0, 0.0, void=True)
-    assert model.end_epoch(2) == (2.0, 1.0)
-    assert model.latch_epoch == 0
-
-
 def test_void_batch_trains_and_is_left_out():
     model = build(cutmix=None)
     batch = padded_batch()
@@ -447,14 +404,7 @@ def test_void_batch_trains_and_is_left_out():
     log_vars = model.train_step(batch, build_wrapper(model))
     assert log_vars['teacher.decode.loss_ce'] == 0
     assert torch.isfinite(log_vars['loss'])
-    assert not model.labeled_sums.any()
-
-
-def test_comparison_can_be_left_out():
-    model = build()
-    observe(model, 0.5, 1.0)
-    assert model.end_epoch(1, adaptive=False) == (0.5, 1.0)
-    assert model.latch_epoch == 0
+    assert not model.ramp_up.labeled_sums.any()
 
 
 # ------------------------------------------------------------------------------------ start and checkpoints
@@ -497,22 +447,47 @@ def test_missing_or_foreign_teacher_is_refused(tmp_path):
         build(teacher_checkpoint=str(path)).start_teacher()
 
 
+def test_old_checkpoint_brings_its_ramp_up():
+    first, second = build(), build()
+    first.ramp_up.labeled_sums += torch.tensor([1.0, 2.0, 3.0])
+    first.ramp_up.latch_epoch.fill_(4)
+    saved = {key.removeprefix('ramp_up.'): value for key, value in first.state_dict().items()}
+    assert {'labeled_sums', 'latch_epoch'} <= saved.keys()
+    second.load_state_dict(saved)
+    for key, value in first.state_dict().items():
+        assert torch.equal(second.state_dict()[key], value), key
+
+
+def test_comparison_is_not_weighted():
+    logs = []
+    for weight in (1.0, 0.5):
+        model = build(labeled_weight=weight)
+        logs.append(model.loss(**model.data_preprocessor(padded_batch(4), True)))
+    for name in ('students', 'teacher'):
+        torch.testing.assert_close(*(log[f'labeled_ce_{name}'] for log in logs))
+    for name in NETWORKS:
+        whole, half = (log[f'{name}.decode.loss_ce'] for log in logs)
+        torch.testing.assert_close(half, 0.5 * whole)
+
+
 def test_one_optimizer_is_refused():
     model = build()
     wrapper = build_wrapper(model)['students']
-    with pytest.raises(ValueError, match=r'got one optimizer: set optim_wrapper.constructor'):
+    with pytest.raises(
+        ValueError, match=r'needs 2 optimizer wrapper.* Set optim_wrapper.constructor'
+    ):
         model.train_step(padded_batch(), wrapper)
 
 
 @pytest.mark.parametrize(
     ('settings', 'message'),
     [
-        ({'alpha': -1.0}, 'alpha=-1.0 is out of range'),
-        ({'teacher_lr_scale': -0.1}, 'teacher_lr_scale=-0.1 is out of range'),
-        ({'gamma': float('nan')}, 'gamma=nan is out of range'),
-        ({'update': 'both'}, "update='both' is unknown"),
-        ({'cutmix': 'cps'}, "cutmix='cps' is unknown"),
-        ({'gps': 1}, 'gps=1 is no True or False'),
+        ({'alpha': -1.0}, 'alpha must be at least 0, got -1.0'),
+        ({'teacher_lr_scale': -0.1}, 'teacher_lr_scale must be at least 0, got -0.1'),
+        ({'gamma': float('nan')}, 'gamma must be finite, got nan'),
+        ({'update': 'both'}, "update must be 'alternating' or 'merged', got 'both'"),
+        ({'cutmix': 'cps'}, "cutmix must be 'pair', 'in_batch' or None, got 'cps'"),
+        ({'gps': 1}, 'gps must be True or False, got 1'),
     ],
 )
 def test_bad_settings_are_refused(settings, message):

@@ -19,10 +19,10 @@ def build(method, **settings):
 
 
 @pytest.mark.parametrize('method', METHODS)
-@pytest.mark.parametrize('initialised', [False, True])
-def test_each_network_draws_its_own_weights(method, initialised):
+@pytest.mark.parametrize('initialized', [False, True])
+def test_each_network_draws_its_own_weights(method, initialized):
     model = build(method)
-    if initialised:
+    if initialized:
         model.init_weights()
     heads = [getattr(model, name).decode_head.conv_seg.weight for name in METHODS[method]]
     for i, head in enumerate(heads):
@@ -44,7 +44,7 @@ def test_students_that_began_alike_are_refused(method):
     model.check_start()
 
 
-def test_constant_initialisation_is_refused():
+def test_constant_initialization_is_refused():
     constant = {'type': 'Constant', 'val': 0.1, 'layer': ['Conv2d', 'BatchNorm2d']}
     model = build('CPS', segmentor=tiny_segmentor(init_cfg=constant))
     model.init_weights()
@@ -66,12 +66,12 @@ def test_plain_checkpoint_fills_all_networks_to_predict_but_not_to_train(method)
 
 def test_own_checkpoint_round_trips():
     first, second = build('GPS'), build('GPS')
-    first.latch_epoch.fill_(3)
-    first.labeled_sums.copy_(torch.tensor([1.0, 2.0, 3.0]))
+    first.ramp_up.latch_epoch.fill_(3)
+    first.ramp_up.labeled_sums.copy_(torch.tensor([1.0, 2.0, 3.0]))
     _load_checkpoint_to_model(second, {'state_dict': first.state_dict()})
     for key, value in first.state_dict().items():
         assert torch.equal(second.state_dict()[key], value), key
-    assert {'latch_epoch', 'labeled_sums'} <= first.state_dict().keys()
+    assert {'ramp_up.latch_epoch', 'ramp_up.labeled_sums'} <= first.state_dict().keys()
     second.check_start()
 
 
@@ -88,14 +88,14 @@ def test_first_student_predicts_unless_told_otherwise(method):
         got = model.test_step(copy.deepcopy(batch))[0].seg_logits.data
         network.data_preprocessor = model.data_preprocessor
         torch.testing.assert_close(got, network.test_step(copy.deepcopy(batch))[0].seg_logits.data)
-    with pytest.raises(ValueError, match="predict_on='student' names no network"):
+    with pytest.raises(ValueError, match="predict_on='student' is no network"):
         build(method, semi_test_cfg={'predict_on': 'student'})
 
 
 def test_reentrant_checkpointing_is_refused():
     segmentor = tiny_segmentor()
     segmentor['backbone']['with_cp'] = True
-    with pytest.raises(ValueError, match=r'with_cp=True .* set semi_train_cfg.recompute=True'):
+    with pytest.raises(ValueError, match=r'with_cp=True .* semi_train_cfg.recompute=True'):
         build('CPS', segmentor=segmentor)
 
 
@@ -114,7 +114,7 @@ def test_single_image_under_pooling_is_told():
     model = build('CPS', segmentor=segmentor, semi_train_cfg={'cutmix': None}).train()
     assert model.loss(**model.data_preprocessor(collated_batch(2, 2), True))
     with pytest.raises(
-        ValueError, match='1 image on a process leaves batch normalisation one value'
+        ValueError, match='1 image on a process leaves batch normalization one value'
     ):
         model.loss(**model.data_preprocessor(collated_batch(1, 2), True))
 
@@ -133,7 +133,7 @@ def test_single_pair_under_pooling_is_told(settings):
 def test_single_image_has_no_partner():
     model = build('CPS', semi_train_cfg={'cutmix': 'in_batch'}).train()
     with pytest.raises(
-        ValueError, match=r'in_batch.* of 1 on a process: make .*unlabeled at least 2'
+        ValueError, match=r'in_batch.* at least 2 unlabeled images on a process, got 1'
     ):
         model.loss(**model.data_preprocessor(collated_batch(2, 1), True))
 
@@ -149,13 +149,13 @@ def test_dropout_of_what_labels_is_warned_about(dropout_ratio, capsys):
     assert 'auxiliary_head' not in said
 
 
-def test_batch_without_unlabelled_images_is_told():
+def test_batch_without_unlabeled_images_is_told():
     for method in METHODS:
         model = build(method).train()
         data = model.data_preprocessor(collated_batch(), True)
         for part in data.values():
             del part['weak']
-        with pytest.raises(ValueError, match=f"no 'weak', which {method} needs"):
+        with pytest.raises(ValueError, match=f"{method} needs the branch 'weak'"):
             model.loss(**data)
 
 
@@ -179,19 +179,42 @@ def test_second_forward_spares_only_its_own_statistics(monkeypatch):
 def test_boxes_are_cps_and_mix_some_of_each_image():
     torch.manual_seed(0)
     model = build('CPS', semi_train_cfg={'cutmix': 'in_batch'})
-    data = model.data_preprocessor(collated_batch(1, 4), True)
-    views = model.make_views(data['inputs']['weak'], data['data_samples']['weak'])
-    assert views.boxes.shape == (4, 3, 4)
-    weak, partner = data['inputs']['weak'], data['inputs']['weak'].roll(-1, dims=0)
-    own = (views.images == weak).all(dim=1)
-    foreign = (views.images == partner).all(dim=1)
+    batch = model.batch_of(**model.data_preprocessor(collated_batch(1, 4), True))
+    weak = batch.weak.images
+    mix = model.cutmix.plan(4, batch.size, weak.device)
+    assert mix.boxes.shape == (4, 3, 4)
+    images = mix(weak)
+    own = (images == weak).all(dim=1)
+    foreign = (images == weak.roll(-1, dims=0)).all(dim=1)
     assert (own | foreign).all()
     assert ((foreign & ~own).float().mean(dim=(1, 2)) > 0.05).all()
     # Labels follow their pixels.
     label = torch.arange(4)[:, None, None].expand(4, 32, 32)
-    mixed = views.mixed([label])
+    mixed = model.mixed_label(label, batch, mix)
     assert torch.equal(mixed == label, own)
     assert torch.equal(mixed == label.roll(-1, dims=0), foreign)
+
+
+def test_pairs_are_labeled_half_by_half_and_padding_follows_its_pixels():
+    torch.manual_seed(0)
+    model = build('CPS', semi_train_cfg={'ignore_padding': True}).train()
+    data = model.data_preprocessor(collated_batch(1, 4), True)
+    for index, sample in enumerate(data['data_samples']['weak']):
+        sample.valid_mask.data = torch.ones(1, 32, 32, dtype=torch.bool)
+        sample.valid_mask.data[:, 20 + 3 * index :] = False
+    batch = model.batch_of(**data)
+    other = copy.deepcopy(model.student1)
+    logits = model.label_weak(model.student1, batch)
+    first, second = batch.weak.images.split(2)
+    expected = torch.cat([other._forward(half) for half in (first, second)])
+    torch.testing.assert_close(logits, expected)
+    assert not logits.requires_grad
+    mix = model.cutmix.plan(4, batch.size, logits.device)
+    label = model.hard_label(logits, batch, mix)
+    assert torch.equal(label == 255, ~mix(batch.weak.valid))
+    entropy = model.mixed_label_entropy(label, batch, mix)
+    share = torch.bincount(label[label != 255], minlength=4) / (label != 255).sum()
+    torch.testing.assert_close(entropy, torch.special.entr(share).sum())
 
 
 def test_statistics_of_recomputed_forwards_are_counted_once():

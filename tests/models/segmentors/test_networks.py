@@ -23,7 +23,6 @@ from torch import nn
 
 from mmseg_semi.engine.export import own_modules, plain_config, plain_state_dict
 from mmseg_semi.engine.hooks._labeled_images import image_and_label
-from mmseg_semi.models.clock import Clock
 from mmseg_semi.models.patches import patch_size
 from mmseg_semi.models.segmentors.base import SemiSegmentor, _check_network
 from mmseg_semi.self_training.prediction import Predictor
@@ -47,7 +46,7 @@ def build(method: str, network: str, **changes):
     config = narrow(network, **changes)
     if method != 'EncoderDecoder':
         settings = {**copy.deepcopy(METHODS[method][0]), **SETTINGS.get((method, network), {})}
-        defaults = MODELS.get(method).train_defaults
+        defaults = MODELS.get(method).Settings._settings
         settings |= dict.fromkeys(defaults.keys() & {'tau', 'anchor_threshold'}, 0.0)
         config = {'type': method, 'segmentor': config, 'semi_train_cfg': settings}
     model = MODELS.build(ConfigDict(config))
@@ -106,9 +105,11 @@ def test_method_trains_predicts_and_exports(method, network):
     model, config = build(method, network)
     semi = isinstance(model, SemiSegmentor)
     if semi:
-        model.clock = Clock(1000)
         make_confident(model)
-    log = model.train_step(batch_for(model), wrapper_for(model))
+    wrapper = wrapper_for(model)
+    # Behind the supervised start of any method.
+    wrapper.initialize_count_status(model, 1000, -1)
+    log = model.train_step(batch_for(model), wrapper)
     losses = {key: value for key, value in log.items() if 'loss' in key}
     assert len(losses) > 1
     assert {key: value for key, value in losses.items() if not value > 0} == {}

@@ -1,0 +1,59 @@
+# Nuclei, 3 classes at 160 pixels on the longer side, labeled images only. Partitions set the list,
+# train_dataloader.dataset.ann_file. The data lie in data/nuclei, or where NUCLEI_ROOT says.
+# Binary: metainfo=dict(classes=('background', 'nucleus')) in every dataset, and num_classes=2.
+dataset_type = 'NucleiDataset'
+data_root = '{{$NUCLEI_ROOT:data/nuclei}}'
+# Transforms say (height, width) of a crop and (width, height) of a scale; a scale is the longer side here.
+crop_size = (96, 96)
+scale = (160, 160)
+
+geometry = [
+    dict(type='RandomResize', scale=scale, ratio_range=(0.75, 1.5), keep_ratio=True),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='RandomCrop', crop_size=crop_size),
+]
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations'),
+    *geometry,
+    dict(type='PackSegInputs'),
+]
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    # Before the labels are loaded: they are compared at their own size.
+    dict(type='Resize', scale=scale, keep_ratio=True),
+    dict(type='LoadAnnotations'),
+    dict(type='PackSegInputs'),
+]
+# For `tools/test.py --tta` only.
+tta_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(
+        type='TestTimeAug',
+        transforms=[
+            [dict(type='Resize', scale=(s, s), keep_ratio=True) for s in (128, 160, 192)],
+            [dict(type='RandomFlip', prob=p, direction='horizontal') for p in (0.0, 1.0)],
+            [dict(type='LoadAnnotations')],
+            [dict(type='PackSegInputs')],
+        ],
+    ),
+]
+
+images = dict(
+    type=dataset_type, data_root=data_root, data_prefix=dict(img_path='img', seg_map_path='mask')
+)
+train_dataloader = dict(
+    batch_size=8,
+    num_workers=0,
+    sampler=dict(type='InfiniteSampler', shuffle=True),
+    dataset=dict(images, ann_file='lists/l8_0/labeled.txt', pipeline=train_pipeline),
+)
+val_dataloader = dict(
+    batch_size=1,
+    num_workers=0,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(images, ann_file='splits/val.txt', pipeline=test_pipeline),
+)
+test_dataloader = val_dataloader
+val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
+test_evaluator = val_evaluator

@@ -1,0 +1,35 @@
+# Nuclei with labeled and unlabeled images. Partitions set the two lists, ann_file of each child.
+_base_ = './nuclei.py'
+
+unlabeled_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='AddValidMask'),
+    *_base_.geometry,
+    dict(
+        type='MultiBranch',
+        weak=[dict(type='PackUnlabeledInputs')],
+        strong=[dict(type='RandomIntensity', ranges='paper'), dict(type='PackUnlabeledInputs')],
+    ),
+]
+
+train_dataloader = dict(
+    _delete_=True,
+    batch_size=16,  # labeled + unlabeled of the sampler
+    num_workers=0,
+    sampler=dict(type='LabeledUnlabeledSampler', labeled=8, unlabeled=8, endless=True),
+    collate_fn=dict(type='collate_branches'),
+    dataset=dict(
+        type='LabeledUnlabeledDataset',
+        labeled=dict(
+            _base_.images, ann_file='lists/l8_0/labeled.txt', pipeline=_base_.train_pipeline
+        ),
+        unlabeled=dict(
+            type='UnlabeledDataset',
+            data_root=_base_.data_root,
+            img_dir='img',
+            img_suffix='.jpg',
+            ann_file='lists/l8_0/unlabeled.txt',
+            pipeline=unlabeled_pipeline,
+        ),
+    ),
+)

@@ -1,0 +1,29 @@
+# CPS, VOC animals: the 222 labeled images of classic 732.
+_base_ = [
+    '../_base_/models/deeplabv3plus_efficientnet-lite0.py',
+    '../_base_/datasets/voc_animals_semi.py',
+    '../_base_/schedules/adamw_poly_pretrained.py',
+    '../_base_/runtime/semi_runtime.py',
+]
+model = dict(
+    _delete_=True,
+    type='CPS',
+    data_preprocessor=dict(
+        _base_.data_preprocessor, type='MultiBranchDataPreprocessor', size=_base_.crop_size
+    ),
+    # Without dropout, since networks label in train mode.
+    segmentor=dict(_base_.model, decode_head=dict(_base_.model.decode_head, dropout_ratio=0)),
+    # A supervised start and a low weight, since every pixel has a pseudo-label.
+    semi_train_cfg=dict(cutmix='in_batch', cps_weight=0.5, unlabeled_start=400),
+    semi_test_cfg=dict(predict_on='student1'),
+)
+train_dataloader = dict(
+    dataset=dict(
+        unlabeled=dict(
+            # CutMix is the only strong augmentation.
+            pipeline=[*_base_.unlabeled_pipeline[:-1], dict(type='PackUnlabeledInputs')]
+        )
+    )
+)
+train_cfg = dict(max_iters=1200, val_interval=1200)
+default_hooks = dict(checkpoint=dict(interval=400))

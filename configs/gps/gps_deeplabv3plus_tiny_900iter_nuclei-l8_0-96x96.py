@@ -1,0 +1,36 @@
+# GPS, nuclei: 8 labeled images. 900 iterations for the teacher,
+# and as many for all three networks.
+_base_ = [
+    '../_base_/models/deeplabv3plus_tiny_nuclei.py',
+    '../_base_/datasets/nuclei_semi.py',
+    '../_base_/schedules/adamw_poly_warmup.py',
+    '../_base_/runtime/gps_runtime.py',
+]
+model = dict(
+    _delete_=True,
+    type='GPS',
+    data_preprocessor=dict(
+        _base_.data_preprocessor, type='MultiBranchDataPreprocessor', size=_base_.crop_size
+    ),
+    # Without dropout, since networks label in train mode.
+    segmentor=dict(_base_.model, decode_head=dict(_base_.model.decode_head, dropout_ratio=0)),
+    # From scratch: a supervised start and low weights, since every pixel has a pseudo-label.
+    semi_train_cfg=dict(cutmix='in_batch', alpha=0.5, beta=0.5, gamma=0.5, unlabeled_start=300),
+    semi_test_cfg=dict(predict_on='student1'),
+)
+# The teacher stays at the rate of a poly schedule's last iteration, lr * max_iters^-0.9.
+param_scheduler = dict(
+    _delete_=True,
+    students=_base_.param_scheduler,
+    teacher=[dict(type='FinalPolyLR', power=0.9, by_epoch=False)],
+)
+train_dataloader = dict(
+    dataset=dict(
+        unlabeled=dict(
+            # CutMix is the only strong augmentation.
+            pipeline=[*_base_.unlabeled_pipeline[:-1], dict(type='PackUnlabeledInputs')]
+        )
+    )
+)
+train_cfg = dict(max_iters=900, val_interval=900)
+default_hooks = dict(checkpoint=dict(interval=300))

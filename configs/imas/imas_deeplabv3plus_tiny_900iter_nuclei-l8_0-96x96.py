@@ -1,0 +1,26 @@
+# iMAS, paper reading, nuclei: 8 labeled images.
+_base_ = [
+    '../_base_/models/deeplabv3plus_tiny_nuclei.py',
+    '../_base_/datasets/nuclei_semi.py',
+    '../_base_/schedules/adamw_poly_warmup.py',
+    '../_base_/runtime/semi_runtime.py',
+]
+model = dict(
+    _delete_=True,
+    type='IMAS',
+    data_preprocessor=dict(
+        _base_.data_preprocessor, type='MultiBranchDataPreprocessor', size=_base_.crop_size
+    ),
+    segmentor=_base_.model,
+    # Other settings than with pre-trained weights, where a high threshold selects what is right:
+    # from scratch it selects the large classes and the run collapses. So: a lower one, a low
+    # weight and a supervised start.
+    semi_train_cfg=dict(tau=0.6, unlabeled_weight=0.25, unlabeled_start=300),
+    semi_test_cfg=dict(predict_on='teacher'),
+)
+custom_hooks = [
+    *_base_.custom_hooks,
+    dict(type='MeanTeacherHook', decay=0.99, warmup='ratio', buffers='average'),
+]
+train_cfg = dict(max_iters=900, val_interval=900)
+default_hooks = dict(checkpoint=dict(interval=300))

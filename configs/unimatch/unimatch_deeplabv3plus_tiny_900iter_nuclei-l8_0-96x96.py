@@ -1,0 +1,34 @@
+# UniMatch, nuclei: 8 labeled images.
+_base_ = [
+    '../_base_/models/deeplabv3plus_tiny_nuclei.py',
+    '../_base_/datasets/nuclei_semi_color.py',
+    '../_base_/schedules/adamw_poly_warmup.py',
+    '../_base_/runtime/semi_runtime.py',
+]
+model = dict(
+    _delete_=True,
+    type='UniMatch',
+    data_preprocessor=dict(
+        _base_.data_preprocessor, type='MultiBranchDataPreprocessor', size=_base_.crop_size
+    ),
+    # The network labels in train mode, and its authors' has no dropout: mmseg's would act on the labels.
+    segmentor=dict(_base_.model, decode_head=dict(_base_.model.decode_head, dropout_ratio=0)),
+    # Other settings than with pre-trained weights, where a high threshold selects what is right: from
+    # scratch it selects the large classes and the run collapses. So: a lower one, a supervised start, and
+    # labeled images that count in full.
+    semi_train_cfg=dict(tau=0.6, labeled_weight=1.0, unlabeled_weight=0.25, unlabeled_start=300),
+    semi_test_cfg=dict(predict_on='student'),
+)
+train_dataloader = dict(
+    dataset=dict(
+        unlabeled=dict(
+            # A second strong view, drawn like the first.
+            pipeline=[
+                *_base_.unlabeled_pipeline[:-1],
+                dict(_base_.unlabeled_pipeline[-1], strong2=_base_.unlabeled_pipeline[-1].strong),
+            ]
+        )
+    )
+)
+train_cfg = dict(max_iters=900, val_interval=900)
+default_hooks = dict(checkpoint=dict(interval=300))

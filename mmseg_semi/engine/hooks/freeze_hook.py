@@ -1,0 +1,72 @@
+"""Parts of the networks that are not trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mmengine.hooks import Hook
+from mmseg.registry import HOOKS
+
+from ...models.segmentors import SemiSegmentor
+from ._common import rewrapped
+
+
+@HOOKS.register_module()
+class FreezeHook(Hook):
+    """Keep modules as they were loaded: no gradient, no update, and no batch statistics.
+
+    Their parameters get no gradient, so an optimizer leaves them alone, weight decay included, and the backward
+    pass ends at the last of them. They stay in eval mode, so that batch normalization uses and keeps the
+    running statistics of the checkpoint, and dropout is off. In a semi-supervised method all networks are
+    treated alike; an EMA teacher then keeps the same values. Nothing is stored: a resumed run is frozen by its
+    config.
+
+    To save time, name the first modules of the encoder without a gap::
+
+        # EfficientNet in TIMMBackbone, up to stride 4
+        modules = [f'backbone.timm_model.{m}' for m in ('conv_stem', 'bn1', 'blocks.0', 'blocks.1')]
+        # ResNetV1c, up to stride 4
+        modules = ['backbone.stem', 'backbone.layer1']
+
+    Args:
+        modules (Sequence[str]): Names of modules below a network, which is an MMSegmentation segmentor.
+
+    Raises:
+        ValueError: No module is named, or a network has none of that name.
+    """
+
+    def __init__(self, modules: Sequence[str]) -> None:
+        if isinstance(modules, str) or not modules:
+            raise ValueError(
+                f"FreezeHook.modules={modules!r} must be a list of names, such as ['backbone.layer1']."
+            )
+        self.modules = tuple(modules)
+
+    def before_train(self, runner) -> None:
+        with rewrapped(runner) as model:
+            self._frozen = self._find(model)
+            for module in self._frozen:
+                module.requires_grad_(False)
+
+    def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
+        # The training loop puts all modules into train mode before each iteration.
+        for module in self._frozen:
+            module.eval()
+
+    def _find(self, model) -> list:
+        networks = {'': model}
+        if isinstance(model, SemiSegmentor):
+            networks = {f'{name}.': getattr(model, name) for name in model.networks}
+        found = []
+        for start, network in networks.items():
+            modules = dict(network.named_modules())
+            for name in self.modules:
+                if name not in modules:
+                    near = name.rpartition('.')[0]
+                    children = [key for key, _ in modules.get(near, network).named_children()]
+                    raise ValueError(
+                        f'FreezeHook.modules names {name!r}, which {start or "the model"} does not have: '
+                        f'{near or "it"} has {", ".join(children)}.'
+                    )
+                found.append(modules[name])
+        return found
