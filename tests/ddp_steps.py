@@ -216,7 +216,7 @@ def remember_parts(rank: int, world_size: int) -> dict:
 
 
 def start_prototypes(rank: int, norm: str, batches: list) -> torch.Tensor:
-    """DeS4's first prototypes from each rank's own batches of labelled images."""
+    """DeS4's first prototypes from each rank's own batches of labeled images."""
     torch.manual_seed(0)
     model = MODELS.build({'type': 'DeS4', 'segmentor': tiny_segmentor(norm)})
     prototype_mean_hook.start_prototypes(model, batches[rank])

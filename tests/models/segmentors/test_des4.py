@@ -89,7 +89,7 @@ def to_grid(label, size):
 
 
 def reference_prototypes(features, label):
-    """Normalised mean of normalised features of each class, by a loop over pixels."""
+    """Normalized mean of normalized features of each class, by a loop over pixels."""
     prototypes = []
     for c in range(NUM_CLASSES):
         total = torch.zeros(features.shape[1], dtype=torch.float64)
@@ -167,12 +167,12 @@ def test_losses_and_prototypes_equal_the_papers_equations():
     torch.testing.assert_close(model.prototypes.vectors.double(), moved, rtol=1e-4, atol=1e-6)
 
 
-def test_only_loss_terms_are_optimised():
+def test_only_loss_terms_are_optimized():
     model = build()
     losses = loss_and_commit(model, batch_of(model))
-    optimised = {key for key in losses if 'loss' in key}
-    assert optimised == {'decode.loss_ce', 'loss_unlabeled', 'loss_teacher'}
-    diagnostics = losses.keys() - optimised
+    optimized = {key for key in losses if 'loss' in key}
+    assert optimized == {'decode.loss_ce', 'loss_unlabeled', 'loss_teacher'}
+    diagnostics = losses.keys() - optimized
     assert diagnostics == {
         'pseudo_label_entropy',
         'pseudo_label_distance',
@@ -245,7 +245,7 @@ def test_modes():
         for key, value in model.teacher.state_dict().items()
         if not torch.equal(value, before[key])
     }
-    # Batch statistics of the labelled images; the weak ones are labelled in eval mode.
+    # Batch statistics of the labeled images; the weak ones are labeled in eval mode.
     assert {key.split('.')[0] for key in changed} == {'decode_head'}
     assert model.teacher.state_dict()['decode_head.convs.0.bn.num_batches_tracked'] == 1
     assert model.teacher.decode_head.training
@@ -442,13 +442,13 @@ def test_raw_prototypes_have_the_features_lengths():
 
 
 def passes(batches=2, size=32, seed=3):
-    """Labelled images (2, 3, size, size) and labels by batch, as different as those of a training."""
+    """Labeled images (2, 3, size, size) and labels by batch, as different as those of a training."""
     generator = torch.Generator().manual_seed(seed)
     images = [torch.randn(2, 3, size, size, generator=generator) for _ in range(batches)]
     return [(i + 1) * image for i, image in enumerate(images)], [blocks(size)] * batches
 
 
-def test_prototypes_of_a_pass_over_the_labelled_images():
+def test_prototypes_of_a_pass_over_the_labeled_images():
     """They are of features as the training makes them, not of an untrained decoder's running statistics."""
     model = build('BN', prototype_init='labeled_set')
     assert 'PrototypeMeanHook' in model.required_hooks
@@ -482,7 +482,7 @@ def test_prototypes_of_a_pass_over_the_labelled_images():
     assert (running * trained).sum(dim=1).min() < 0.9
 
 
-def test_pass_counts_each_labelled_pixel_once(monkeypatch):
+def test_pass_counts_each_labeled_pixel_once(monkeypatch):
     model = build('BN', prototype_init='labeled_set')
     images, labels = passes()
     labels = [labels[0], labels[1].masked_fill(labels[1] == 2, 255)]
@@ -675,7 +675,7 @@ def test_one_image_is_cut_with_itself():
 
 @pytest.mark.parametrize('ignore_padding', [True, False])
 def test_padding(ignore_padding):
-    """It may be learnt, and is never counted among the classes."""
+    """It may be learned, and is never counted among the classes."""
     model = build(ignore_padding=ignore_padding, cutmix=None)
     batch = batch_of(model)
     model.loss(**set_labels(batch, blocks()))
@@ -767,7 +767,7 @@ def test_a_decode_head_under_checkpointing_is_refused(place, message):
         model.loss(**batch_of(model))
 
 
-def test_starting_from_the_labelled_set_needs_a_shared_head():
+def test_starting_from_the_labeled_set_needs_a_shared_head():
     with pytest.raises(ValueError, match=r"prototype_init='labeled_set' needs shared prototypes"):
         build(prototype_init='labeled_set', shared_head=False)
 
