@@ -105,7 +105,7 @@ def build_model(args: argparse.Namespace) -> torch.nn.Module:
         contrast.prototypes.vectors.normal_()
         contrast.prototypes.valid.fill_(True)
     if args.method == 'DeS4':
-        model.class_counts.copy_(torch.arange(1, args.classes + 1))
+        model.equalizer.class_counts.copy_(torch.arange(1, args.classes + 1))
     return model.to(args.device).train()
 
 
