@@ -10,7 +10,7 @@ from mmseg.registry import MODEL_WRAPPERS, MODELS, OPTIM_WRAPPERS
 from tiny import collated_batch, tiny_segmentor
 from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
 
-import mmseg_semi.engine  # noqa: F401  registers the constructors
+from mmseg_semi.engine.hooks import prototype_mean_hook
 from mmseg_semi.models import PartMemoryBank, PartPrototypes
 
 
@@ -216,8 +216,8 @@ def remember_parts(rank: int, world_size: int) -> dict:
 
 
 def start_prototypes(rank: int, norm: str, batches: list) -> torch.Tensor:
-    """DeS4's first prototypes from each rank's own batches of labelled images."""
+    """DeS4's first prototypes from each rank's own batches of labeled images."""
     torch.manual_seed(0)
     model = MODELS.build({'type': 'DeS4', 'segmentor': tiny_segmentor(norm)})
-    model.start_prototypes(batches[rank])
+    prototype_mean_hook.start_prototypes(model, batches[rank])
     return model.prototypes.vectors

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,9 @@ from .heads import PrototypeClassifier
 from .memory import OncePerStep, mean_over_ranks
 from .settings import MethodSettings, setting
 
+if TYPE_CHECKING:
+    from .segmentors.networks import NetworkOutput
+
 
 class EqualizerSettings(MethodSettings):
     """The settings of DeS4 on prototypes and their samples."""
@@ -23,11 +26,17 @@ class EqualizerSettings(MethodSettings):
     normalize: bool = setting(
         True,
         'Features, their means and the prototypes have unit length in the update of the prototypes.',
-        source='Eq. 12 prints none',
+        source='Eq. 12',
         reading='unit length in Eq. 12',
     )
     prototype_decay: float = setting(
         0.99, 'tau_2, weight of the old prototype.', low=0, high=1, source='Eq. 12'
+    )
+    prototype_init: Literal['first_batch', 'labeled_set'] = setting(
+        'first_batch',
+        "A class's first prototype: its mean over the first batch that shows it, before the losses, or over "
+        'the centers of all labeled images, before training.',
+        reading='the first prototypes',
     )
     sampling: Literal[STYLES] = setting(
         'multi_entropy',
@@ -38,7 +47,7 @@ class EqualizerSettings(MethodSettings):
     class_ratio: Literal[RULES] = setting(
         'inverse',
         'n_min / n_c, which thins frequent classes, or to the letter n_c / n_min, which takes every pixel.',
-        source='Eq. 9',
+        source='Sec. 3.3',
         reading="the class's share of pixels (n_min / n_c or the letter)",
     )
     num_zones: int = setting(
@@ -75,10 +84,7 @@ class Equalizer(nn.Module):
         super().__init__()
         self.cfg, self.align_corners = cfg, align_corners
         self.updates = nn.ModuleDict(
-            {
-                name: PrototypeUpdate(classifier, cfg.prototype_decay, cfg.normalize)
-                for name, classifier in classifiers.items()
-            }
+            {name: PrototypeUpdate(one, cfg) for name, one in classifiers.items()}
         )
         num_classes = len(next(iter(classifiers.values())).seen)
         # Pixels of each class in the labeled set, void left out; ClassCountHook counts them.
@@ -124,37 +130,34 @@ class Equalizer(nn.Module):
         return int(classifiers[0].seen.sum())
 
     @torch.no_grad()
-    def collect(
-        self, name: str, logits: Tensor, features: Tensor, label: Tensor
-    ) -> dict[str, Tensor]:
+    def collect(self, outputs: dict[str, NetworkOutput], label: Tensor) -> dict[str, Tensor]:
         """Sample features of the labeled images, whose mean the prototypes follow after the step (Eq. 9-12).
 
         Args:
-            name (str): Of the network.
-            logits (Tensor): (N, C, h, w), the labeled images first.
-            features (Tensor): (N, D, h, w), likewise.
-            label (Tensor): int64 (B, H, W) of the labeled images.
+            outputs (dict[str, NetworkOutput]): Tapped, by network, the labeled images first.
+            label (Tensor): int64 (B, H, W) of these.
 
         Returns:
-            dict[str, Tensor]: Scalars for the log.
+            dict[str, Tensor]: Scalars for the log, as the counts of samples those of the last network.
         """
-        cfg, label = self.cfg, self.to_grid(label, features)
-        drawn, counts = balanced_mask(
-            logits[: len(label)],
-            label,
-            self.class_counts,
-            style=cfg.sampling,
-            rule=cfg.class_ratio,
-            num_zones=cfg.num_zones,
-            alpha=cfg.alpha,
-        )
-        sampled = label.masked_fill(~drawn, 255)
-        self.updates[name].collect(*self.pool(features[: len(label)], sampled))
-        if name == 'teacher':
-            self.sample_counts += counts
+        cfg, num = self.cfg, len(label)
+        for name, update in self.updates.items():
+            features = outputs[name].decoder[:num]
+            small = self.to_grid(label, features)
+            drawn, counts = balanced_mask(
+                outputs[name].logits[:num],
+                small,
+                self.class_counts,
+                style=cfg.sampling,
+                rule=cfg.class_ratio,
+                num_zones=cfg.num_zones,
+                alpha=cfg.alpha,
+            )
+            update.collect(*self.pool(features, small.masked_fill(~drawn, 255)))
+        self.sample_counts += counts
         share = counts.sum(dim=0) / counts.sum().clamp(min=1)
         return {
-            'sampled_ratio': counts.sum() / (label != 255).sum().clamp(min=1),
+            'sampled_ratio': counts.sum() / (small != 255).sum().clamp(min=1),
             **{f'zone{i}_ratio': share[i] for i in range(len(share)) if len(share) > 1},
         }
 
@@ -189,15 +192,14 @@ class PrototypeUpdate(OncePerStep):
 
     Args:
         classifier (PrototypeClassifier): Whose prototypes follow.
-        decay (float): tau_2, the weight of the old prototype.
-        normalize (bool): Give the means and then the prototypes unit length.
+        cfg (EqualizerSettings): With the decay, and whether means and prototypes have unit length.
     """
 
-    def __init__(self, classifier: PrototypeClassifier, decay: float, normalize: bool) -> None:
+    def __init__(self, classifier: PrototypeClassifier, cfg: EqualizerSettings) -> None:
         super().__init__(*classifier.vectors.shape)
         # In a tuple, for a submodule would be a part of the method a second time.
         self._classifier = (classifier,)
-        self.decay, self.normalize = decay, normalize
+        self.cfg = cfg
 
     @property
     def classifier(self) -> PrototypeClassifier:
@@ -208,7 +210,7 @@ class PrototypeUpdate(OncePerStep):
     def follow(self, means: Tensor, counts: Tensor) -> dict[str, Tensor]:
         classifier = self.classifier
         before = classifier.vectors.clone()
-        classifier.follow(means, counts > 0, self.decay, self.normalize)
+        classifier.follow(means, counts > 0, self.cfg.prototype_decay, self.cfg.normalize)
         return {
             'prototype_drift': mean_turn(before, classifier.vectors, classifier.seen),
             'prototype_similarity': mean_similarity(classifier.vectors, classifier.seen),

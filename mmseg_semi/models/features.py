@@ -25,6 +25,12 @@ def map_features(function: Callable, features: Tensor | Sequence, *others: Seque
     ]
 
 
+def split_features(features: Sequence, number: int) -> tuple[list, list]:
+    """The stages of the first ``number`` images of a batch, and those of the others."""
+    first = map_features(lambda one: one[:number], features)
+    return first, map_features(lambda one: one[number:], features)
+
+
 def channel_widths(features: Sequence) -> list[int]:
     """Channels of each stage (N, C, h, w); of a pair (map, class token), those of both.
 

@@ -7,6 +7,7 @@ from mmseg.registry import MODELS
 from networks import SIZE, narrow
 from tiny import collated_batch
 
+from mmseg_semi.engine.hooks.prototype_mean_hook import start_prototypes
 from mmseg_semi.models.gradients import no_stale_casts, without_gradients
 from mmseg_semi.models.segmentors.base import SemiSegmentor
 from mmseg_semi.models.segmentors.networks import evaluating
@@ -131,7 +132,7 @@ def test_passes_of_the_prototypes_hooks(method):
             model.encode(images)
         else:
             labels = [sample.gt_sem_seg.data for sample in data['data_samples']['labeled']]
-            model.start_prototypes(zip(images.split(1), labels, strict=True))
+            start_prototypes(model, zip(images.split(1), labels, strict=True))
         model.forward_network(model.teacher, images)
     assert watch.reused == []
 

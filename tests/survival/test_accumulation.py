@@ -134,7 +134,7 @@ def train(name: str, accumulated: int, wrapper_type: str) -> dict:
                 buffer.copy_(torch.randn(buffer.shape, generator=generator))
             elif key.endswith(('valid', 'seen')):
                 buffer.fill_(True)
-            elif key in ('contrast.bank.fill', 'contrast.bank.cursor', 'class_counts'):
+            elif key in ('contrast.bank.fill', 'contrast.bank.cursor', 'equalizer.class_counts'):
                 buffer.fill_(1)
     model.double().train()
     model.data_preprocessor.forward = lambda data, training: data

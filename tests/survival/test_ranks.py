@@ -78,8 +78,10 @@ def test_prototypes_of_des4_are_equal_on_all_ranks(tmp_path):
     assert run.weights[0]['prototypes.seen'].sum() > 1
     alone = Run(tmp_path / 'alone', 1, method='DeS4', train_cfg__max_iters=1)
     # Counted in shares, which makes no difference; and found there by the run that has its folder beside it.
-    assert torch.equal(run.weights[0]['class_counts'], alone.weights[0]['class_counts'])
-    assert alone.weights[0]['class_counts'].sum() > 0
+    assert torch.equal(
+        run.weights[0]['equalizer.class_counts'], alone.weights[0]['equalizer.class_counts']
+    )
+    assert alone.weights[0]['equalizer.class_counts'].sum() > 0
 
 
 def test_batch_statistics_are_equal_on_all_ranks_and_seeds_may_differ(tmp_path):

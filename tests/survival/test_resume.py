@@ -164,7 +164,7 @@ def test_resumed_run_ends_like_the_uninterrupted_one(name, tmp_path):
         assert whole['state_dict']['ramp_up.latch_epoch'] == (name != 'gps')
     if name == 'des4':
         assert whole['state_dict']['prototypes.seen'].sum() > 1
-        assert whole['state_dict']['class_counts'].any()
+        assert whole['state_dict']['equalizer.class_counts'].any()
 
 
 @pytest.mark.parametrize('loop', ['IterBasedTrainLoop', 'EagerTrainLoop'])

@@ -1,4 +1,4 @@
-"""Passes over all labelled images before training, nothing of them random, shared over the ranks."""
+"""Passes over all labeled images before training, nothing of them random, shared over the ranks."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from ...datasets import LabeledUnlabeledDataset, unaugmented
 
 
 def labeled_images(runner, owner, pipeline: list | None = None) -> Dataset:
-    """The labelled images of a training without resize, crop and flip.
+    """The labeled images of a training without resize, crop and flip.
 
     Args:
         runner: Whose ``train_dataloader`` is read.
         owner: The hook that asks, for the message.
-        pipeline (list, optional): Transforms that load and pack an image. Default: those of the labelled
+        pipeline (list, optional): Transforms that load and pack an image. Default: those of the labeled
             pipeline that load, check and pack.
 
     Raises:
-        ValueError: The training set is not labelled and unlabelled, or the pipeline does not load and pack.
+        ValueError: The training set is not labeled and unlabeled, or the pipeline does not load and pack.
     """
     dataset = runner.train_dataloader.dataset
     if not isinstance(dataset, LabeledUnlabeledDataset):
         raise ValueError(
-            f'{type(owner).__name__} found a {type(dataset).__name__}: it needs a LabeledUnlabeledDataset, '
-            'whose labelled images it reads.'
+            f'{type(owner).__name__} found a {type(dataset).__name__} and needs the labeled images of a '
+            'LabeledUnlabeledDataset. Set train_dataloader.dataset to one.'
         )
     return unaugmented(dataset.labeled, pipeline)
 
@@ -59,7 +59,7 @@ def own_batches(
 
     Args:
         runner: Whose ``train_dataloader`` says the default of ``num_workers``.
-        dataset: Of labelled images.
+        dataset: Of labeled images.
         batch_size: Images of a batch.
         num_workers: Of the loader; it draws no random number of the training.
 
@@ -70,8 +70,8 @@ def own_batches(
     fewest = len(dataset) // ranks
     if fewest < 2:
         raise ValueError(
-            f'{len(dataset)} labelled images over {ranks} process(es) leave one with {fewest}, and batch '
-            "statistics need 2: set semi_train_cfg.prototype_init='first_batch', or train with "
+            f'{len(dataset)} labeled images over {ranks} process(es) leave one with {fewest}, and batch '
+            "statistics need 2. Set semi_train_cfg.prototype_init='first_batch', or train with "
             f'{len(dataset) // 2 or "no"} process(es) at most.'
         )
     most = -(-len(dataset) // ranks)
@@ -114,7 +114,7 @@ class CenterCrop(Dataset):
 def training_batch(
     model, batch: dict, size: tuple[int, int] | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Normalised images (B, 3, H, W) of such a loader and labels (B, H, W), padded as those of the training.
+    """Normalized images (B, 3, H, W) of such a loader and labels (B, H, W), padded as those of the training.
 
     Args:
         model: Whose preprocessor pads each image as it does in training.
@@ -146,7 +146,7 @@ def training_batch(
 
 
 def image_and_label(model, batch: dict) -> tuple[Tensor, Tensor]:
-    """A normalised image (1, 3, H, W) of such a loader and its label (1, H, W), void where the image is padded.
+    """A normalized image (1, 3, H, W) of such a loader and its label (1, H, W), void where the image is padded.
 
     The preprocessor pads images as for a test, to whole patches if ``test_cfg`` says so, and no labels.
     """

@@ -1,4 +1,4 @@
-"""How many pixels of each class the labelled set has, from one pass over its masks."""
+"""How many pixels of each class the labeled set has, from one pass over its masks."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from ._labeled_images import labeled_images, own_share
 
 @HOOKS.register_module()
 class ClassCountHook(Hook):
-    """Give the model the pixels of each class in the labelled set, void left out (DeS4, Sec. 3.3).
+    """Give the model the pixels of each class in the labeled set, void left out (DeS4, Sec. 3.3).
 
-    Before training, each labelled mask is read once at its own size, shared over the ranks. The result is kept
+    Before training, each labeled mask is read once at its own size, shared over the ranks. The result is kept
     in ``class_counts_FINGERPRINT.json`` beside the work directory, where later runs with the same list find
     it; the fingerprint is of the list, of sizes and times of the mask files, and of how they are loaded, so
     that with another list it is another file. No random number of the training is drawn.
 
     Args:
         cache_dir (str, optional): Folder of the file. Default: the one that the work directory lies in.
-        pipeline (list, optional): Transforms that load and pack a labelled image. Default: those of the
-            labelled pipeline that load, check and pack, so without resize, crop and flip.
+        pipeline (list, optional): Transforms that load and pack a labeled image. Default: those of the
+            labeled pipeline that load, check and pack, so without resize, crop and flip.
         num_workers (int, optional): Of the pass's loader. Default: as many as the training's.
 
     Raises:
-        ValueError: The model or its data do not fit, or no pixel of the labelled set has a class.
+        ValueError: The model or its data do not fit, or no pixel of the labeled set has a class.
     """
 
     def __init__(
@@ -53,17 +53,18 @@ class ClassCountHook(Hook):
         model = unwrap(runner.model)
         if not hasattr(model, 'equalizer'):
             raise ValueError(
-                f'ClassCountHook found a {type(model).__name__}, which does not ask for class counts: remove '
+                f'ClassCountHook found a {type(model).__name__}, which needs no class counts. Remove '
                 'the hook from custom_hooks.'
             )
         dataset = labeled_images(runner, self, self.pipeline)
-        counts = self._counts(runner, dataset, len(model.equalizer.class_counts))
-        model.equalizer.class_counts.copy_(torch.tensor(counts))
+        found = model.equalizer.class_counts
+        counts = self._counts(runner, dataset, len(found))
+        found.copy_(torch.tensor(counts))
         classes = dataset.metainfo.get('classes') or range(len(counts))
         absent = [str(name) for name, number in zip(classes, counts, strict=True) if number == 0]
         runner.logger.info(
-            f'Labelled pixels of each class: {counts}.'
-            + (f' The labelled images lack {", ".join(absent)}.' if absent else '')
+            f'Labeled pixels of each class: {counts}.'
+            + (f' The labeled images lack {", ".join(absent)}.' if absent else '')
         )
 
     def _counts(self, runner, dataset: Dataset, num_classes: int) -> list[int]:
@@ -77,7 +78,7 @@ class ClassCountHook(Hook):
         broadcast_object_list(found)
         if found[0] is not None:
             return found[0]
-        runner.logger.info(f'The masks of {len(dataset)} labelled images are counted once.')
+        runner.logger.info(f'The masks of {len(dataset)} labeled images are counted once.')
         total = torch.zeros(num_classes, dtype=torch.int64)
         counted = _Counted(dataset, num_classes)
         for counts in own_share(runner, counted, self.num_workers, collate_fn=_only):
@@ -85,7 +86,7 @@ class ClassCountHook(Hook):
         all_reduce(total)
         if not total.any():
             raise ValueError(
-                f'no pixel of the {len(dataset)} labelled masks has a class: correct the masks, whose values '
+                f'No pixel of the {len(dataset)} labeled masks has a class. Correct the masks, whose values '
                 f'are class indices below {num_classes}, or reduce_zero_label.'
             )
         if is_main_process():
@@ -96,7 +97,7 @@ class ClassCountHook(Hook):
             except OSError as error:
                 runner.logger.warning(
                     f'The class counts cannot be kept in {file} ({error.strerror}) and the next run counts '
-                    'again: set cache_dir of ClassCountHook to a folder that can be written.'
+                    'again. Set cache_dir of ClassCountHook to a folder that can be written.'
                 )
         return total.tolist()
 
@@ -152,14 +153,12 @@ def _read(file: Path, print_: str, logger) -> list[int] | None:
     try:
         kept = json.loads(file.read_text())
         if kept['fingerprint'] == print_:
-            logger.info(
-                f'The class counts of {kept["images"]} labelled images are those of {file}.'
-            )
+            logger.info(f'The class counts of {kept["images"]} labeled images are those of {file}.')
             return kept['counts']
     except (ValueError, KeyError, TypeError):
         pass
     logger.warning(
-        f'{file} does not hold the class counts of this labelled set: they are counted again.'
+        f'{file} does not hold the class counts of this labeled set: they are counted again.'
     )
     return None
 

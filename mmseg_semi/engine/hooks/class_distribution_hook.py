@@ -15,7 +15,7 @@ class ClassDistributionHook(Hook):
     """Write the classes' shares of pseudo-labels and labels, and the sampled pixels, to log and visualizer.
 
     Scalars, so in ``vis_data/scalars.json`` and wherever else the visualizer writes: for each class
-    ``labeled_share/CLASS`` of the labelled set and ``pseudo_label_share/CLASS`` of all unlabelled pixels since
+    ``labeled_share/CLASS`` of the labeled set and ``pseudo_label_share/CLASS`` of all unlabeled pixels since
     the last record (the paper's Fig. 3; ``tools/plot_class_distribution.py`` draws it), and
     ``samples/CLASS/zoneI``, the pixels sampled for its prototype. The counts are the model's; a resumed run
     begins a record anew.
@@ -31,38 +31,30 @@ class ClassDistributionHook(Hook):
 
     def __init__(self, interval: int = 500) -> None:
         if interval < 1:
-            raise ValueError(f'interval={interval} must be at least 1.')
+            raise ValueError(f'interval must be at least 1, got {interval}.')
         self.interval = interval
 
     def before_train(self, runner) -> None:
         model = unwrap(runner.model)
         if not hasattr(model, 'equalizer'):
             raise ValueError(
-                f'ClassDistributionHook found a {type(model).__name__}, which counts no classes: remove the '
+                f'ClassDistributionHook found a {type(model).__name__}, which counts no classes. Remove the '
                 'hook from custom_hooks.'
             )
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         if not (self.every_n_train_iters(runner, self.interval) or self.is_last_train_iter(runner)):
             return
-        model = unwrap(runner.model)
-        pseudo, samples = (
-            model.equalizer.pseudo_label_counts.clone(),
-            model.equalizer.sample_counts.clone(),
-        )
+        equalizer = unwrap(runner.model).equalizer
+        pseudo, samples = equalizer.pseudo_label_counts.clone(), equalizer.sample_counts.clone()
         for counts in (pseudo, samples):
             all_reduce(counts)
-        model.equalizer.pseudo_label_counts.zero_()
-        model.equalizer.sample_counts.zero_()
+        equalizer.pseudo_label_counts.zero_()
+        equalizer.sample_counts.zero_()
         if is_main_process():
             classes = runner.train_dataloader.dataset.metainfo.get('classes')
-            self._write(
-                runner,
-                classes,
-                _shares(model.equalizer.class_counts),
-                _shares(pseudo),
-                samples.tolist(),
-            )
+            labeled = _shares(equalizer.class_counts)
+            self._write(runner, classes, labeled, _shares(pseudo), samples.tolist())
 
     def _write(self, runner, classes, labeled: list, pseudo: list, samples: list) -> None:
         names = [str(name) for name in classes or range(len(labeled))]

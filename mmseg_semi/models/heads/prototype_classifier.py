@@ -85,6 +85,22 @@ class PrototypeClassifier(nn.Module):
         unknown = nn.functional.pad(~self.seen, (0, max(0, 256 - len(self.seen))), value=True)
         return label.masked_fill(unknown[label], ignore_index)
 
+    def replace_linear(self, state_dict: dict[str, Tensor], prefix: str) -> None:
+        """Put this classifier's own values in the place of a 1x1 convolution's, if a checkpoint has one.
+
+        Args:
+            state_dict (dict[str, Tensor]): The checkpoint's weights, edited in place.
+            prefix (str): Of the classifier's keys.
+        """
+        if state_dict.pop(f'{prefix}weight', None) is None:
+            return
+        state_dict.pop(f'{prefix}bias', None)
+        state_dict.update({prefix + key: value for key, value in self.state_dict().items()})
+        print_log(
+            f"The checkpoint's {prefix}weight is left out: classes have prototypes instead.",
+            logger='current',
+        )
+
     def extra_repr(self) -> str:
         num_classes, channels = self.vectors.shape
         return f'{num_classes}, {channels}, temperature={self.temperature}'

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Literal
-
 import torch
-from mmengine.logging import print_log
 from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
@@ -17,12 +13,12 @@ from ...functional.pseudo_label import confidence_and_label
 from ...functional.sampling import pixel_weights
 from ..batch import Batch
 from ..equalizer import Equalizer, EqualizerSettings
-from ..features import map_features
+from ..features import split_features
 from ..gradients import without_gradients
 from ..settings import setting
 from .loading import write_shared_once
 from .mean_teacher import MeanTeacherSegmentor
-from .networks import NetworkOutput, batch_statistics, evaluating, head_losses
+from .networks import NetworkOutput, check_graph, evaluating, head_losses
 
 
 @MODELS.register_module()
@@ -33,8 +29,7 @@ class DeS4(MeanTeacherSegmentor):
     detached features of that encoder, pixels weighed by how unsure it is of them (Eq. 5-8). Both networks
     classify by the cosine with the same prototypes, which follow the teacher's features of the labeled images,
     sampled so that all classes and all levels of entropy have their share (:class:`Equalizer`, Eq. 9-12). The
-    student learns CutMix views of the unlabeled images from the teacher's labels, whatever their confidence
-    (Eq. 3). No code of the authors exists.
+    student learns CutMix views of unlabeled images from the teacher's labels of any confidence (Eq. 3).
 
     Args: see :class:`~mmseg_semi.models.SemiSegmentor`.
     """
@@ -42,23 +37,21 @@ class DeS4(MeanTeacherSegmentor):
     class Settings(EqualizerSettings, MeanTeacherSegmentor.Settings):
         temperature: float = setting(
             0.1,
-            'Temperature of all softmaxes.',
+            'Temperature of all softmaxes; the paper prints none, which is 1.0.',
             above=0,
-            source='the paper prints none, which is 1.0',
             reading='of the cosine logits (Eq. 1-3)',
         )
         weight_temperature: float | None = setting(
             None,
-            'Temperature in the weights of Eq. 7 alone; None: the same.',
+            'Temperature in the weights of Eq. 7 alone, which prints none; None: the same.',
             above=0,
-            source='Eq. 7 prints none, which is 1.0',
             reading='of the weights (Eq. 7; None: that of the cosine logits)',
         )
-        prototype_init: Literal['first_batch', 'labeled_set'] = setting(
-            'first_batch',
-            "A class's first prototype: its mean over the first batch that shows it, before the losses, or "
-            'over the centers of all labeled images, before training.',
-            reading='the first prototypes',
+        unlabeled_start: int = setting(
+            0,
+            'Optimizer steps in which all but the unlabeled loss is trained; U2PL: an epoch.',
+            low=0,
+            reading='optimizer steps of labeled training first',
         )
         unlabeled_start: int = setting(
             0,
@@ -115,8 +108,7 @@ class DeS4(MeanTeacherSegmentor):
             self.required_hooks = (*self.required_hooks, 'PrototypeMeanHook')
         if cfg.decoupled_training and not any(True for _ in head.parameters()):
             raise ValueError(
-                f'{type(head).__name__} has no weights but those of the classifier, which DeS4 replaces by '
-                'prototypes, so the teacher has no decoder to train. Set '
+                f'{type(head).__name__} is all classifier, so the teacher has no decoder to train. Set '
                 'semi_train_cfg.decoupled_training=False and pixel_reweighting=False, or choose a deeper head.'
             )
         # Here and for good: DistributedDataParallel sorts out the trained parameters when it is built.
@@ -142,7 +134,7 @@ class DeS4(MeanTeacherSegmentor):
         return self
 
     def is_averaged(self, name: str) -> bool:
-        """The encoder with its neck; the prototypes, whosoever they are, never (Eq. 5)."""
+        """The encoder with its neck; the prototypes never (Eq. 5)."""
         encoder = name.startswith(('backbone.', 'neck.'))
         # Auxiliary heads are the student's, for training alone.
         left_out = ('decode_head.conv_seg.', 'auxiliary_head.')
@@ -150,10 +142,9 @@ class DeS4(MeanTeacherSegmentor):
 
     def optimized_alike(self) -> dict[nn.Parameter, nn.Parameter]:
         """The teacher's decoder learns at the rates of the student's."""
-        if not self.cfg.decoupled_training:
-            return {}
         heads = self.student.decode_head, self.teacher.decode_head
-        return dict(zip(*(head.parameters() for head in heads), strict=True))
+        pairs = zip(*(head.parameters() for head in heads), strict=True)
+        return dict(pairs) if self.cfg.decoupled_training else {}
 
     def semi_loss(self, batch: Batch) -> dict[str, Tensor]:
         """Eq. 4, with the unlabeled loss of Eq. 3."""
@@ -167,41 +158,43 @@ class DeS4(MeanTeacherSegmentor):
             **self.student_loss(student, batch),
             'loss_unlabeled': self.cfg.unlabeled_weight * unlabeled,
             **self.teacher_loss(teacher, batch),
-            **self.equalize(student, teacher, batch),
+            **self.equalizer.collect({'student': student, 'teacher': teacher}, batch.labeled.label),
         }
 
     def labeled_only_loss(self, batch: Batch, update: str) -> dict[str, Tensor]:
         """Eq. 4 without the unlabeled loss."""
         encoded, _ = self.encode(batch.labeled.images)
         teacher, student = self.decode(encoded, batch), self.study(batch)
-        losses = self.student_loss(student, batch), self.teacher_loss(teacher, batch)
-        return {**losses[0], **losses[1], **self.equalize(student, teacher, batch)}
+        return {
+            **self.student_loss(student, batch),
+            **self.teacher_loss(teacher, batch),
+            **self.equalizer.collect({'student': student, 'teacher': teacher}, batch.labeled.label),
+        }
 
     @without_gradients()
     def encode(self, labeled: Tensor, *weak: Tensor) -> tuple[list, list]:
         """Stages of the teacher's encoder, of the labeled images and of the weak views."""
-        encoded, num = self.teacher.extract_feat(torch.cat([labeled, *weak])), len(labeled)
-        parts = slice(None, num), slice(num, None)
-        return tuple(map_features(lambda one, part=part: one[part], encoded) for part in parts)
+        encoded = self.teacher.extract_feat(torch.cat([labeled, *weak]))
+        return split_features(encoded, len(labeled))
 
     def decode(self, encoded: list, batch: Batch) -> NetworkOutput:
         """The teacher's decoder on features of the labeled images, without a graph behind them (Eq. 6)."""
         output = self.forward_heads(self.teacher, encoded, tap=True)
-        self._check_graph('teacher', output.decoder, self.cfg.decoupled_training)
+        if self.cfg.decoupled_training:
+            check_graph(output.decoder, 'teacher')
         return self.classify('teacher', output, batch)
 
     def study(self, batch: Batch, *views: Tensor) -> NetworkOutput:
         """The student on labeled images and views, in one forward."""
         own, images = not self.cfg.shared_head, torch.cat([batch.labeled.images, *views])
         output = self.forward_network(self.student, images, len(batch.labeled), tap=own)
-        self._check_graph('student', output.logits)
+        check_graph(output.logits, 'student')
         return self.classify('student', output, batch) if own else output
 
     def classify(self, name: str, output: NetworkOutput, batch: Batch) -> NetworkOutput:
         """Set the prototypes of the classes that are new in the labeled images, then classify all."""
         self.equalizer.start(name, output.decoder, batch.labeled.label)
-        logits = getattr(self, name).decode_head.conv_seg(output.decoder)
-        return output._replace(logits=logits)
+        return output._replace(logits=getattr(self, name).decode_head.conv_seg(output.decoder))
 
     @without_gradients()
     def make_targets(self, encoded: list, batch: Batch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
@@ -241,40 +234,10 @@ class DeS4(MeanTeacherSegmentor):
         temperature, rescaled = self.cfg.weight_temperature, logits.detach()
         if temperature is not None:
             rescaled = self.teacher.decode_head.conv_seg.at_temperature(rescaled, temperature)
-        size = tuple(label.shape[-2:])
-        confidence, _ = confidence_and_label(rescaled, size, self.align_corners)
+        confidence, _ = confidence_and_label(rescaled, label.shape[-2:], self.align_corners)
         weight = pixel_weights(confidence, label)
         # The weights of an image sum to 1: the sum over its pixels is the weighted mean.
         return self._cross_entropy(logits, label, pixel_weight=weight, reduction='image_sum').mean()
-
-    def equalize(
-        self, student: NetworkOutput, teacher: NetworkOutput, batch: Batch
-    ) -> dict[str, Tensor]:
-        """Sample the features that the prototypes follow after the step (Eq. 9-12); scalars for the log."""
-        label = batch.labeled.label
-        if not self.cfg.shared_head:
-            self.equalizer.collect('student', student.logits, student.decoder, label)
-        return self.equalizer.collect('teacher', teacher.logits, teacher.decoder, label)
-
-    @without_gradients()
-    def start_prototypes(self, images: Iterable[tuple[Tensor, Tensor]]) -> int:
-        """Set the prototypes to the teacher's mean features of labeled images, this rank's share of all.
-
-        The decoder normalizes by the statistics of each batch, as in training: at the start its running ones
-        are of no image yet. They end as they were.
-
-        Args:
-            images (iterable): Batches of at least 2 normalized images (B, 3, H, W) and int64 labels (B, H, W),
-                255 = void; with SyncBN equally many batches on each rank.
-
-        Returns:
-            int: How many classes have a prototype now.
-        """
-        with evaluating(self.teacher), batch_statistics(self.teacher.decode_head):
-            return self.equalizer.start_all(
-                (self.forward_network(self.teacher, image, tap=True).decoder, label)
-                for image, label in images
-            )
 
     def adapt_checkpoint(self, state_dict: dict[str, Tensor], prefix: str) -> None:
         """Also take checkpoints of stock networks, whose 1x1 classifier has no place here."""
@@ -288,21 +251,7 @@ class DeS4(MeanTeacherSegmentor):
             )
         for start in (prefix, *starts):
             place = f'{start}decode_head.conv_seg.'
-            if state_dict.pop(place + 'weight', None) is not None:
-                state_dict.pop(place + 'bias', None)
-                own = self.student.decode_head.conv_seg.state_dict()
-                state_dict.update({place + key: value for key, value in own.items()})
-                print_log(
-                    f"The checkpoint's {place}weight is left out: classes have prototypes instead.",
-                    logger='current',
-                )
+            self.student.decode_head.conv_seg.replace_linear(state_dict, place)
 
     def _cross_entropy(self, logits: Tensor, label: Tensor, **kwargs) -> Tensor:
         return cross_entropy(logits, label, align_corners=self.align_corners, **kwargs)
-
-    def _check_graph(self, name: str, output: Tensor, trained: bool = True) -> None:
-        if trained and torch.is_grad_enabled() and not output.requires_grad:
-            raise ValueError(
-                f'The decode head of the {name} returns no gradient, as under reentrant checkpointing. Take '
-                f'{name}.decode_head out of activation_checkpointing.'
-            )

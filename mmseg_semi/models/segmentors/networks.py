@@ -180,6 +180,20 @@ def check_forwards(segmentor: dict, joint_forward: bool) -> None:
         )
 
 
+def check_graph(output: Tensor, name: str) -> None:
+    """Refuse the output of a trained decode head that carries no gradient to it, where gradients are on.
+
+    Args:
+        output (Tensor): Of the head.
+        name (str): Of the head's network.
+    """
+    if torch.is_grad_enabled() and not output.requires_grad:
+        raise ValueError(
+            f'The decode head of the {name} returns no gradient, as under reentrant checkpointing. Take '
+            f'{name}.decode_head out of activation_checkpointing.'
+        )
+
+
 @contextmanager
 def evaluating(*networks: nn.Module) -> Iterator[None]:
     """Put networks into eval mode inside the ``with`` block, and each module back into its own afterwards."""

@@ -1,4 +1,4 @@
-"""Class counts of the labelled set: right, kept, found again, and counted anew for another list."""
+"""Class counts of the labeled set: right, kept, found again, and counted anew for another list."""
 
 import json
 import logging
@@ -63,7 +63,7 @@ def test_counts_are_of_whole_masks_and_kept_beside_the_work_directory(tmp_path, 
         counts = count(runner_of(tmp_path / 'work', images))
     assert counts == expected_counts(images)
     assert sum(counts) <= NUM_LABELED * 32 * 32
-    assert 'The masks of 5 labelled images are counted once.' in caplog.text
+    assert 'The masks of 5 labeled images are counted once.' in caplog.text
     (file,) = kept(tmp_path)
     assert json.loads(file.read_text())['counts'] == counts
     # Another run with the same list, in another work directory beside it, reads no mask.
@@ -128,13 +128,13 @@ def test_absent_classes_are_said(tmp_path, images, caplog):
     with caplog.at_level(logging.INFO, LOGGER.name):
         counts = count(runner_of(tmp_path / 'work', images))
     assert counts[2] == 0
-    assert re.search(rf'The labelled images lack .*\b{CLASSES[2]}\b.*\.', caplog.text)
+    assert re.search(rf'The labeled images lack .*\b{CLASSES[2]}\b.*\.', caplog.text)
 
 
-def test_no_labelled_pixel_at_all(tmp_path, images):
+def test_no_labeled_pixel_at_all(tmp_path, images):
     for path in (images / 'ann_dir').glob('*.png'):
         Image.fromarray(np.full((32, 32), 255, dtype=np.uint8)).save(path)
-    with pytest.raises(ValueError, match='no pixel of the 5 labelled masks has a class'):
+    with pytest.raises(ValueError, match='No pixel of the 5 labeled masks has a class'):
         count(runner_of(tmp_path / 'work', images))
     assert not kept(tmp_path)
 
@@ -143,9 +143,10 @@ def test_wrong_model_and_data_are_said(tmp_path):
     runner = runner_of(tmp_path / 'work')
     runner.train_dataloader.dataset = runner.train_dataloader.dataset.labeled
     with pytest.raises(
-        ValueError, match=r'ClassCountHook found a .*: it needs a LabeledUnlabeledDat'
+        ValueError,
+        match=r'ClassCountHook found a .* and needs the labeled images of a LabeledUnlabeledDat',
     ):
         count(runner)
     runner.model = torch.nn.Linear(1, 1)
-    with pytest.raises(ValueError, match='found a Linear, which does not ask for class counts'):
+    with pytest.raises(ValueError, match='found a Linear, which needs no class counts'):
         count(runner)

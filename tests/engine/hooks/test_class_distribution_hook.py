@@ -72,7 +72,7 @@ def test_before_any_pseudo_label_shares_are_zero():
 
 
 def test_bad_use_is_refused():
-    with pytest.raises(ValueError, match='interval=0 must be at least 1'):
+    with pytest.raises(ValueError, match='interval must be at least 1, got 0'):
         ClassDistributionHook(interval=0)
     runner = make_runner()
     runner.model = torch.nn.Linear(1, 1)

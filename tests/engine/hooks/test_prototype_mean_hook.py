@@ -1,4 +1,4 @@
-"""The first prototypes of DeS4 as means over all labelled images."""
+"""The first prototypes of DeS4 as means over all labeled images."""
 
 from types import SimpleNamespace
 
@@ -88,7 +88,7 @@ def test_batches_have_each_image_once_and_two_at_least(images, ranks, batch_size
     for rank in range(ranks):
         monkeypatch.setattr(_labeled_images, 'get_rank', lambda rank=rank: rank)
         if images < 2 * ranks:
-            with pytest.raises(ValueError, match=rf'{images} labelled images over {ranks} process'):
+            with pytest.raises(ValueError, match=rf'{images} labeled images over {ranks} process'):
                 _labeled_images.own_batches(runner, range(images), batch_size)
             return
         loader = _labeled_images.own_batches(runner, range(images), batch_size)
@@ -100,7 +100,7 @@ def test_batches_have_each_image_once_and_two_at_least(images, ranks, batch_size
     assert 2 <= min(sizes) <= max(sizes) <= max(batch_size, 3)
 
 
-def test_size_is_that_of_the_labelled_pipeline():
+def test_size_is_that_of_the_labeled_pipeline():
     def dataset(*transforms):
         pipeline = Compose([{'type': 'LoadImageFromFile'}, *transforms])
         return SimpleNamespace(pipeline=pipeline)

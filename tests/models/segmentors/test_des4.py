@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from ddp_steps import start_prototypes
+from ddp_steps import start_prototypes as prototypes_on_rank
 from host_reads import ReadsByTheHost
 from mmengine.optim import build_optim_wrapper
 from mmengine.runner.activation_checkpointing import turn_on_activation_checkpointing
@@ -23,6 +23,7 @@ from tiny import (
 )
 
 import mmseg_semi.engine  # noqa: F401  registers the constructors
+from mmseg_semi.engine.hooks.prototype_mean_hook import start_prototypes
 from mmseg_semi.functional.sampling import pixel_weights
 from mmseg_semi.models.clock import Clock
 from mmseg_semi.models.cutmix import CutMixPlan
@@ -88,7 +89,7 @@ def to_grid(label, size):
 
 
 def reference_prototypes(features, label):
-    """Normalised mean of normalised features of each class, by a loop over pixels."""
+    """Normalized mean of normalized features of each class, by a loop over pixels."""
     prototypes = []
     for c in range(NUM_CLASSES):
         total = torch.zeros(features.shape[1], dtype=torch.float64)
@@ -166,12 +167,12 @@ def test_losses_and_prototypes_equal_the_papers_equations():
     torch.testing.assert_close(model.prototypes.vectors.double(), moved, rtol=1e-4, atol=1e-6)
 
 
-def test_only_loss_terms_are_optimised():
+def test_only_loss_terms_are_optimized():
     model = build()
     losses = loss_and_commit(model, batch_of(model))
-    optimised = {key for key in losses if 'loss' in key}
-    assert optimised == {'decode.loss_ce', 'loss_unlabeled', 'loss_teacher'}
-    diagnostics = losses.keys() - optimised
+    optimized = {key for key in losses if 'loss' in key}
+    assert optimized == {'decode.loss_ce', 'loss_unlabeled', 'loss_teacher'}
+    diagnostics = losses.keys() - optimized
     assert diagnostics == {
         'pseudo_label_entropy',
         'pseudo_label_distance',
@@ -244,7 +245,7 @@ def test_modes():
         for key, value in model.teacher.state_dict().items()
         if not torch.equal(value, before[key])
     }
-    # Batch statistics of the labelled images; the weak ones are labelled in eval mode.
+    # Batch statistics of the labeled images; the weak ones are labeled in eval mode.
     assert {key.split('.')[0] for key in changed} == {'decode_head'}
     assert model.teacher.state_dict()['decode_head.convs.0.bn.num_batches_tracked'] == 1
     assert model.teacher.decode_head.training
@@ -441,13 +442,13 @@ def test_raw_prototypes_have_the_features_lengths():
 
 
 def passes(batches=2, size=32, seed=3):
-    """Labelled images (2, 3, size, size) and labels by batch, as different as those of a training."""
+    """Labeled images (2, 3, size, size) and labels by batch, as different as those of a training."""
     generator = torch.Generator().manual_seed(seed)
     images = [torch.randn(2, 3, size, size, generator=generator) for _ in range(batches)]
     return [(i + 1) * image for i, image in enumerate(images)], [blocks(size)] * batches
 
 
-def test_prototypes_of_a_pass_over_the_labelled_images():
+def test_prototypes_of_a_pass_over_the_labeled_images():
     """They are of features as the training makes them, not of an untrained decoder's running statistics."""
     model = build('BN', prototype_init='labeled_set')
     assert 'PrototypeMeanHook' in model.required_hooks
@@ -458,7 +459,7 @@ def test_prototypes_of_a_pass_over_the_labelled_images():
     handle = model.teacher.decode_head.conv_seg.register_forward_pre_hook(
         lambda _, inputs: seen.append(inputs[0])
     )
-    assert model.start_prototypes(zip(images, labels, strict=True)) == NUM_CLASSES
+    assert start_prototypes(model, zip(images, labels, strict=True)) == NUM_CLASSES
     handle.remove()
     assert modes == [module.training for module in model.modules()]
     for key, value in model.state_dict().items():
@@ -481,7 +482,7 @@ def test_prototypes_of_a_pass_over_the_labelled_images():
     assert (running * trained).sum(dim=1).min() < 0.9
 
 
-def test_pass_counts_each_labelled_pixel_once(monkeypatch):
+def test_pass_counts_each_labeled_pixel_once(monkeypatch):
     model = build('BN', prototype_init='labeled_set')
     images, labels = passes()
     labels = [labels[0], labels[1].masked_fill(labels[1] == 2, 255)]
@@ -490,7 +491,7 @@ def test_pass_counts_each_labelled_pixel_once(monkeypatch):
     monkeypatch.setattr(
         module, lambda means, counts: counted.append(counts) or (means[0], counts[0])
     )
-    model.start_prototypes(zip(images, labels, strict=True))
+    start_prototypes(model, zip(images, labels, strict=True))
     size = decoder_features(model.teacher, images[0]).shape[-1]
     grid = to_grid(torch.cat(labels), size)
     assert counted[0][0].tolist() == [(grid == c).sum() for c in range(NUM_CLASSES)]
@@ -500,9 +501,9 @@ def test_pass_of_two_ranks_is_that_of_one(tmp_path):
     """Of the same batches, since each rank's decoder takes the statistics of its own."""
     batches = list(zip(*passes(4), strict=True))
     shares = [[batches[0], batches[2]], [batches[1], batches[3]]]
-    first, second = run_on_ranks(start_prototypes, 2, tmp_path, 'BN', shares)
+    first, second = run_on_ranks(prototypes_on_rank, 2, tmp_path, 'BN', shares)
     assert torch.equal(first, second)
-    alone = start_prototypes(0, 'BN', [batches])
+    alone = prototypes_on_rank(0, 'BN', [batches])
     torch.testing.assert_close(first, alone, rtol=1e-5, atol=1e-6)
 
 
@@ -674,7 +675,7 @@ def test_one_image_is_cut_with_itself():
 
 @pytest.mark.parametrize('ignore_padding', [True, False])
 def test_padding(ignore_padding):
-    """It may be learnt, and is never counted among the classes."""
+    """It may be learned, and is never counted among the classes."""
     model = build(ignore_padding=ignore_padding, cutmix=None)
     batch = batch_of(model)
     model.loss(**set_labels(batch, blocks()))
@@ -766,7 +767,7 @@ def test_a_decode_head_under_checkpointing_is_refused(place, message):
         model.loss(**batch_of(model))
 
 
-def test_starting_from_the_labelled_set_needs_a_shared_head():
+def test_starting_from_the_labeled_set_needs_a_shared_head():
     with pytest.raises(ValueError, match=r"prototype_init='labeled_set' needs shared prototypes"):
         build(prototype_init='labeled_set', shared_head=False)
 
