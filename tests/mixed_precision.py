@@ -126,7 +126,7 @@ def build(method: str, settings: dict) -> SemiSegmentor:
                 classifier.weight.normal_(std=2.0)
     if hasattr(model, 'equalizer'):
         model.equalizer.class_counts.fill_(1)
-    if method == 'ESL':
+    if method == 'ESL' and known.get('num_parts') != 0:
         shape = model.contrast.prototypes.vectors.shape[1:]
         for label in range(NUM_CLASSES):
             model.contrast.prototypes.start(label, torch.randn(shape))

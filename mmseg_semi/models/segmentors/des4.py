@@ -53,6 +53,13 @@ class DeS4(MeanTeacherSegmentor):
             low=0,
             reading='optimizer steps of labeled training first',
         )
+        unlabeled_start: int = setting(
+            0,
+            'Optimizer steps in which all but the unlabeled loss is trained.',
+            low=0,
+            source='U2PL: one epoch on VOC',
+            reading='optimizer steps of labeled training first',
+        )
         unlabeled_weight: float = setting(
             1.5, 'lambda_2, factor of the unlabeled loss.', low=0, source='Eq. 4'
         )

@@ -24,7 +24,8 @@ from torch import nn
 from mmseg_semi.engine.export import own_modules, plain_config, plain_state_dict
 from mmseg_semi.engine.hooks._labeled_images import image_and_label
 from mmseg_semi.models.patches import patch_size
-from mmseg_semi.models.segmentors.base import SemiSegmentor, _check_network
+from mmseg_semi.models.segmentors.base import SemiSegmentor
+from mmseg_semi.models.segmentors.networks import check_network
 from mmseg_semi.self_training.prediction import Predictor
 
 META = {'classes': tuple(map(str, range(NUM_CLASSES))), 'palette': [[i, i, i] for i in range(6)]}
@@ -155,7 +156,7 @@ def test_method_trains_predicts_and_exports(method, network):
 
 
 def test_des4_refuses_a_head_that_is_all_classifier():
-    with pytest.raises(ValueError, match='FCNHead has nothing to train but the classifier'):
+    with pytest.raises(ValueError, match='FCNHead has no weights but those of the classifier'):
         MODELS.build({'type': 'DeS4', 'segmentor': narrow('linear_dinov2-s14')})
 
 
@@ -429,7 +430,7 @@ def test_heads_that_are_no_decode_heads_are_refused():
     model, _ = build('IMAS', 'linear_dinov2-s14')
     model.student.decode_head = QueryHead()
     with pytest.raises(ValueError, match='EncoderDecoder with QueryHead cannot be wrapped'):
-        _check_network(model.student)
+        check_network(model.student)
 
 
 def test_heads_with_several_outputs_are_refused():
