@@ -49,15 +49,8 @@ class DeS4(MeanTeacherSegmentor):
         )
         unlabeled_start: int = setting(
             0,
-            'Optimizer steps in which all but the unlabeled loss is trained; U2PL: an epoch.',
+            'Optimizer steps in which all but the unlabeled loss is trained; U2PL: an epoch on VOC.',
             low=0,
-            reading='optimizer steps of labeled training first',
-        )
-        unlabeled_start: int = setting(
-            0,
-            'Optimizer steps in which all but the unlabeled loss is trained.',
-            low=0,
-            source='U2PL: one epoch on VOC',
             reading='optimizer steps of labeled training first',
         )
         unlabeled_weight: float = setting(

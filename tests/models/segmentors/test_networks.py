@@ -156,7 +156,7 @@ def test_method_trains_predicts_and_exports(method, network):
 
 
 def test_des4_refuses_a_head_that_is_all_classifier():
-    with pytest.raises(ValueError, match='FCNHead has no weights but those of the classifier'):
+    with pytest.raises(ValueError, match='FCNHead is all classifier'):
         MODELS.build({'type': 'DeS4', 'segmentor': narrow('linear_dinov2-s14')})
 
 
