@@ -46,8 +46,8 @@ class AdaptiveRampUpHook(Hook):
         model, sampler = unwrap(runner.model), runner.train_dataloader.sampler
         if not isinstance(model, GPS):
             raise ValueError(
-                f'AdaptiveRampUpHook found a {type(model).__name__}, which has no ramp-up. Remove the hook from '
-                'custom_hooks, or train GPS.'
+                f'AdaptiveRampUpHook found a {type(model).__name__}, which has no ramp-up. Remove the hook '
+                'from custom_hooks, or train GPS.'
             )
         if not hasattr(sampler, 'iters_per_epoch'):
             raise ValueError(
