@@ -58,7 +58,7 @@ def test_teacher_is_trained_on_labelled_images_and_handed_on(whole):
     output = (whole / 'output.txt').read_text()
     assert '5 labelled images × 1 and 0 pseudo-labelled ones; 2 per process' in output
     assert '14 in all' in output
-    assert 'GPS: 4 epochs of 4 iterations, 14 in all' in output
+    assert 'GPS: 4 epochs of 4 steps, 14 in all' in output
     assert 'starts untrained' not in output
     before = 'teacher 14 steps (28 labelled and 0 unlabelled images)'
     assert f'Trained: {before}, joint 14 steps (28 labelled and 28 unlabelled images)' in output
@@ -277,4 +277,4 @@ def test_reference_outside_of_stages_is_told(tmp_path):
     dump(config, tmp_path / 'config.py')
     result = train(tmp_path)
     assert result.code == 1
-    assert "names a stage's result: train with runner_type='StagedRunner'" in result.output
+    assert "names a stage's result. Train with runner_type='StagedRunner'" in result.output
