@@ -34,9 +34,8 @@ class GPS(IndependentSegmentor):
     :class:`~mmseg_semi.engine.AdaptiveRampUpHook`. No network averages another, and no loss of the students
     reaches the teacher, nor one of the teacher the students. One student is the result.
 
-    The teacher is trained on the labeled images beforehand and then learns at a constant rate, that of the last
-    step of a poly schedule (``FinalPolyLR``). No code of the authors exists: where the paper is silent,
-    docs/gps.md says how it is read.
+    The teacher is trained on the labeled images beforehand and then learns at a constant rate, see
+    :class:`~mmseg_semi.engine.FinalPolyLR`. Where the paper is silent, docs/gps.md says how it is read.
 
     Args: see :class:`~mmseg_semi.models.SemiSegmentor`.
     """
@@ -148,9 +147,8 @@ class GPS(IndependentSegmentor):
         self.ramp_up.observe(losses['labeled_ce_students'], losses['labeled_ce_teacher'], has_label)
         if not cfg.fps:
             return losses
-        if cfg.update == 'merged':
-            known = left['student_logits']
-        else:
+        known = left.get('student_logits')
+        if known is None:
             known = [self.label_weak(one, batch) for one in (self.student1, self.student2)]
         label = average_label(known, batch.size, self.align_corners)
         label = self.mixed_label(label, batch, left['mix'])
@@ -195,8 +193,8 @@ class GPS(IndependentSegmentor):
         """Scalars on pseudo-labels (N, H, W) by network: their entropy, and how far pairs of them agree."""
         scalars = {}
         if 'teacher' in labels:
-            entropy = self.mixed_label_entropy(labels['teacher'], batch, batch.left['mix'])
-            scalars['pseudo_label_entropy'] = entropy
+            mix, label = batch.left['mix'], labels['teacher']
+            scalars['pseudo_label_entropy'] = self.mixed_label_entropy(label, batch, mix)
         known = next(iter(labels.values())) != 255 if labels else None
         for name, first, second in (
             ('students', *self.students),
@@ -204,8 +202,8 @@ class GPS(IndependentSegmentor):
             ('teacher_student2', 'teacher', 'student2'),
         ):
             if first in labels and second in labels:
-                share = pixel_agreement(labels[first], labels[second], known)
-                scalars[f'agreement_{name}'] = share
+                agreement = pixel_agreement(labels[first], labels[second], known)
+                scalars[f'agreement_{name}'] = agreement
         return scalars
 
     # ------------------------------------------------------------------ the start of the teacher
@@ -220,9 +218,9 @@ class GPS(IndependentSegmentor):
             FileNotFoundError: There is no such file.
             ValueError: The file is no checkpoint of the plain network.
         """
-        path = self.cfg.teacher_checkpoint
         if self._teacher_loaded:
             return
+        path = self.cfg.teacher_checkpoint
         if path is None:
             print_log(
                 'The teacher of GPS starts untrained and learns at a rate meant for a trained one. Set '
