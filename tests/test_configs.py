@@ -795,7 +795,7 @@ def test_imas_benchmarks_follow_the_paper(file):
             type='PixelCrossEntropyLoss', loss_weight=0.4, ohem=ohem
         )
     if cfg.model.type == 'IMAS':
-        settings = model_of(cfg).semi_train_cfg
+        settings = settings_of(model_of(cfg))
         assert settings['tau'] == (0.95 if voc else 0.7)
         assert settings['unlabeled_weight'] == 3.0
         assert settings['joint_forward'] is True
@@ -813,7 +813,7 @@ def test_first_line_of_imas_tells_its_reading(file):
     first = file.read_text(encoding='utf-8').splitlines()[0]
     reading = 'official' if official else 'paper'
     assert first.startswith(f'# iMAS, {reading} reading')
-    settings = model_of(cfg).semi_train_cfg
+    settings = settings_of(model_of(cfg))
     assert settings['ignore_background'] is official
     assert settings['ignore_padding'] is not official
     assert settings['weak_in_joint_forward'] is official
@@ -1042,7 +1042,7 @@ def test_consistency_baselines_stand_in_the_frame_of_imas(file):
     assert mine.unlabeled.ann_file == theirs.unlabeled.ann_file
     assert mine.unlabeled.pipeline[:-1] == theirs.unlabeled.pipeline[:-1]
     (teacher,) = [hook for hook in cfg.custom_hooks if hook.type == 'MeanTeacherHook']
-    settings = model_of(cfg).semi_train_cfg
+    settings = settings_of(model_of(cfg))
     if method == 'cutmix-seg':
         # The paper's code does not warm its teacher up.
         assert (teacher.decay, teacher.warmup, teacher.buffers) == (0.99, 'none', 'average')
