@@ -186,8 +186,8 @@ def test_one_channel_for_two_classes_is_refused(tmp_path):
     )  # fmt: skip
     assert result.code != 0
     assert (
-        'decode_head has out_channels=1 for 2 classes, but pseudo-labels need one channel per class'
-        in (result.last_line)
+        'decode_head.out_channels=1 differs from num_classes=2, and pseudo-labels need one channel per '
+        'class' in (result.last_line)
     )
 
 

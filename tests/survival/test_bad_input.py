@@ -257,7 +257,7 @@ SETTINGS = {
     ),
     'no strong branch': (
         without_strong_branch,
-        r"the batch has branches \['labeled', 'weak'\] but no 'strong', which IMAS needs",
+        r"IMAS needs the branch 'strong', and the batch has labeled, weak",
     ),
     'plain dataset': (
         plain_dataset,
@@ -273,26 +273,26 @@ SETTINGS = {
         lambda job: job.config.custom_hooks.pop(),
         r"IMAS needs MeanTeacherHook: add dict\(type='MeanTeacherHook'\) to custom_hooks",
     ),
-    'tau': (lambda job: model(job, tau=1.5), r'semi_train_cfg\.tau=1\.5 is no confidence'),
+    'tau': (lambda job: model(job, tau=1.5), r'semi_train_cfg\.tau must be in \[0, 1\], got 1\.5'),
     'weight': (
         lambda job: model(job, unlabeled_weight=-1),
-        r'semi_train_cfg\.unlabeled_weight=-1 is negative',
+        r'semi_train_cfg\.unlabeled_weight must be at least 0, got -1',
     ),
     'start': (
         lambda job: model(job, unlabeled_start=-5),
-        r'semi_train_cfg\.unlabeled_start=-5 is negative',
+        r'semi_train_cfg\.unlabeled_start must be at least 0, got -5',
     ),
     'reading': (
         lambda job: model(job, untriggered='other'),
-        r"semi_train_cfg\.untriggered='other' is unknown: choose 'official' or 'literal'",
+        r"semi_train_cfg\.untriggered must be 'official' or 'literal', got 'other'",
     ),
     'misspelt setting': (
         lambda job: model(job, taw=0.9),
-        r"semi_train_cfg has no setting \['taw'\]",
+        r'semi_train_cfg has no setting taw\. Did you mean tau\?\',
     ),
     'CutMix probability': (
         lambda job: model(job, cutmix={'type': 'AdaptiveCutMix', 'prob': 2}),
-        r'prob=2 is no probability: give a number in \[0, 1\]',
+        r'cutmix\.prob must be in \[0, 1\], got 2',
     ),
     'decay': (lambda job: hook(job, decay=1.2), r'decay=1\.2 is out of range'),
     'loss weight': (
@@ -301,7 +301,7 @@ SETTINGS = {
     ),
     'predicting network': (
         lambda job: settings(job, model__semi_test_cfg={'predict_on': 'pupil'}),
-        r"predict_on='pupil' names no network of IMAS",
+        r"semi_test_cfg\.predict_on='pupil' is no network of IMAS",
     ),
 }
 CASES = {**LISTS, **FILES, **SETTINGS}

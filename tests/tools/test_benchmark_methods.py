@@ -412,7 +412,7 @@ def test_bad_arguments_are_refused(tool, folder, capsys, given, says):
         ),
         (
             ['--method-options', 'imas', 'model.semi_train_cfg.tau=2.0'],
-            'imas: semi_train_cfg.tau=2.0 is no confidence',
+            'imas: semi_train_cfg.tau must be in [0, 1], got 2.0',
         ),
         (
             ['--method-options', 'imas', 'param_scheduler.0.begin=14'],
