@@ -288,7 +288,7 @@ SETTINGS = {
     ),
     'misspelt setting': (
         lambda job: model(job, taw=0.9),
-        r'semi_train_cfg has no setting taw\. Did you mean tau\?\',
+        r'semi_train_cfg has no setting taw\. Did you mean tau\?',
     ),
     'CutMix probability': (
         lambda job: model(job, cutmix={'type': 'AdaptiveCutMix', 'prob': 2}),
