@@ -25,7 +25,6 @@ class IMAS(MeanTeacherSegmentor):
     Student and teacher both label the weak view; how little they agree, weighted by how confident they are,
     is the *hardness* of an image (Eq. 4-6). The harder it is, the closer its intensity view is kept to the weak
     one (Eq. 7), the less likely its batch is cut and pasted (Eq. 8-9), and the less its loss weighs (Eq. 10).
-    Where the paper's formulas and text contradict each other, the text and the official code rule.
 
     Args: see :class:`~mmseg_semi.models.SemiSegmentor`.
     """
@@ -112,8 +111,7 @@ class IMAS(MeanTeacherSegmentor):
         """Label the weak view by both networks, and compare them (Eq. 4-6).
 
         Returns:
-            tuple: Hardness (N,) in [0, 1]; the teacher's int64 label (N, H, W), 255 where nothing is learned,
-            and confidence (N, H, W); scalars for the log.
+            tuple: Hardness (N,); the teacher's label, 255 where nothing is learned, and confidence (N, H, W); log.
         """
         cfg, weak = self.cfg, batch.weak.images
         with evaluating(self.student):
@@ -149,8 +147,7 @@ class IMAS(MeanTeacherSegmentor):
         """Make the student's views by the hardness (N,), and what it should say there (Eq. 7-9).
 
         Returns:
-            tuple: Images (N, 3, H, W) of each view; their labels and confidences (N, H, W); scalars, the share
-            of each view's term in the loss; and the plan of the CutMix.
+            tuple: Images of each view; their labels and confidences; their terms' shares of the loss; the CutMix.
         """
         weak, views, targets = batch.weak.images, [], []
         if self.intensity is not None:
