@@ -38,7 +38,7 @@ def folder(tmp_path_factory):
     assert [name for name, _ in blocks] == ['confident_teacher.py', 'confident_teacher_shapes.py']
     for name, text in blocks:
         (folder / name).write_text(text)
-    assert blocks[0][1].count('\n') <= 80
+    assert dict(blocks)['confident_teacher.py'].count('\n') <= 80
     return folder
 
 
@@ -72,13 +72,20 @@ def test_example_trains(folder):
     for record in steps:
         assert record['confident_ratio'] == 1
         assert record['loss_unlabeled'] > 0
+        assert record['cutmix_rate'] in (0, 1)
         total = record['decode.loss_ce'] + record['loss_unlabeled']
         assert record['loss'] == pytest.approx(total, rel=1e-4)
     assert {'student/mIoU', 'teacher/mIoU'} <= records[-1].keys()
     assert (
         'ConfidentTeacher predicts with the teacher; settings: unlabeled_start=0, labeled_weight=1.0, '
-        'ignore_padding=True, tau=0.0, unlabeled_weight=0.5, cutmix=' in output
-    )
+        'ignore_padding=True, tau=0.0, unlabeled_weight=0.5, '
+        "cutmix={'type': 'AdaptiveCutMix', 'adaptive': False, 'prob': 0.5}."
+    ) in output
+    assert (
+        'Readings of what the paper of ConfidentTeacher leaves open: ignore_padding=True: padding not '
+        "learned from; cutmix={'type': 'AdaptiveCutMix', 'adaptive': False, 'prob': 0.5}: probability and "
+        'box of CutMix'
+    ) in output
 
 
 @pytest.mark.slow
@@ -100,5 +107,38 @@ def test_a_setting_out_of_range_is_refused(folder, monkeypatch):
     import confident_teacher
     from tiny import tiny_segmentor
 
-    with pytest.raises(ValueError, match=r'semi_train_cfg\.tau must be in \[0, 1\], got 1\.5'):
+    message = re.escape('semi_train_cfg.tau must be in [0, 1], got 1.5.')
+    with pytest.raises(ValueError, match=f'^{message}$'):
         confident_teacher.ConfidentTeacher(tiny_segmentor(), semi_train_cfg={'tau': 1.5})
+
+
+def test_the_settings_of_the_example_are_printed(folder):
+    """The page's command, which names a class that no file of the package knows."""
+    (command,) = re.findall(r'python (tools/settings\.py .*)', PAGE)
+    tool, *args = shlex.split(command)
+    code, output = run(folder, ROOT / tool, *args)
+    assert code == 0, output
+    rows = [line.split(' | ')[0] for line in output.splitlines() if line.startswith('| `')]
+    assert rows == [
+        *('| `unlabeled_start`', '| `labeled_weight`', '| `ignore_padding`'),
+        *('| `tau`', '| `unlabeled_weight`', '| `cutmix`'),
+    ]
+
+
+def test_the_pages_words_on_cutmix_hold(folder, monkeypatch):
+    """A part of the dict changes alone, and None mixes and logs nothing."""
+    monkeypatch.syspath_prepend(str(folder))
+    import confident_teacher
+    from tiny import tiny_segmentor
+
+    method = confident_teacher.ConfidentTeacher
+    assert method.Settings({'cutmix': {'prob': 1.0}}).cutmix == {
+        'type': 'AdaptiveCutMix',
+        'adaptive': False,
+        'prob': 1.0,
+    }
+    model = method(tiny_segmentor(), semi_train_cfg={'cutmix': None})
+    mix = model.cutmix.plan(2, (4, 4), 'cpu')
+    maps = object()
+    assert mix(maps) is maps
+    assert mix.log == {}

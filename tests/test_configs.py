@@ -1637,9 +1637,9 @@ def test_ten_lines_of_self_training_on_images_of_your_own():
     assert {'teacher', 'select', 'final'} <= build_stages(cfg).keys()
 
 
-def test_dinov2_b_as_the_page_on_methods_has_it():
-    """The block of docs/methods.md as it stands."""
-    text = (ROOT.parent / 'docs' / 'methods.md').read_text(encoding='utf-8')
+def test_dinov2_b_as_the_page_of_unimatch_v2_has_it():
+    """The block of docs/unimatch_v2.md as it stands."""
+    text = (ROOT.parent / 'docs' / 'unimatch_v2.md').read_text(encoding='utf-8')
     section = text[text.index('### DINOv2-B\n') :]
     block = re.search(r'```python\n(.*?)```', section, re.DOTALL)[1]
     cfg = Config.fromstring(block, '.py')

@@ -6,6 +6,7 @@ Users set them in ``model.semi_train_cfg``. The table comes from the method's ow
 from __future__ import annotations
 
 import argparse
+import importlib
 
 from mmseg.registry import MODELS
 
@@ -19,7 +20,29 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         'method', metavar='METHOD', help='registered name of a method, such as IMAS'
     )
+    parser.add_argument(
+        '--import',
+        dest='modules',
+        action='append',
+        default=[],
+        metavar='MODULE',
+        help='module to import first, which registers a method of your own; may be given several times',
+    )
     return parser.parse_args(argv)
+
+
+def import_module(name: str) -> None:
+    """Import a module that registers methods.
+
+    Raises:
+        ValueError: it, or a module that it imports, is not found.
+    """
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f'--import {name}: there is no module {error.name!r}. Add its folder to PYTHONPATH.'
+        ) from error
 
 
 def settings_of(method: str) -> type[MethodSettings]:
@@ -47,6 +70,8 @@ def settings_of(method: str) -> type[MethodSettings]:
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     with one_sentence_errors():
+        for name in args.modules:
+            import_module(name)
         print(settings_of(args.method).table())
 
 

@@ -111,7 +111,7 @@ class IMAS(MeanTeacherSegmentor):
         """Label the weak view by both networks, and compare them (Eq. 4-6).
 
         Returns:
-            tuple: Hardness (N,); the teacher's label, 255 where nothing is learned, and confidence (N, H, W); log.
+            tuple: Hardness (N,); the teacher's label (255: nothing is learned) and confidence (N, H, W); log.
         """
         cfg, weak = self.cfg, batch.weak.images
         with evaluating(self.student):
@@ -147,7 +147,7 @@ class IMAS(MeanTeacherSegmentor):
         """Make the student's views by the hardness (N,), and what it should say there (Eq. 7-9).
 
         Returns:
-            tuple: Images of each view; their labels and confidences; their terms' shares of the loss; the CutMix.
+            tuple: Images of each view; their labels and confidences; their shares of the loss; the CutMix.
         """
         weak, views, targets = batch.weak.images, [], []
         if self.intensity is not None:
