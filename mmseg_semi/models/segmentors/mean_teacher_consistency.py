@@ -30,7 +30,9 @@ class MeanTeacher(MeanTeacherSegmentor):
     """
 
     class Settings(MeanTeacherSegmentor.Settings):
-        consistency_weight: float = setting(1.0, 'Factor of the consistency in the end.', low=0)
+        consistency_weight: float = setting(
+            1.0, 'Factor of the consistency in the end.', low=0, source='PixelSSL, CutMix-Seg code'
+        )
         rampup_steps: int = setting(
             0,
             'Optimizer steps over which it grows as exp(-5 (1 - t)^2); 0: at once.',

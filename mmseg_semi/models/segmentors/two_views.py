@@ -25,6 +25,7 @@ class TwoViewSegmentor(SemiSegmentor):
             'Confidence from which a pixel of the weak view counts; Cityscapes: 0.',
             low=0,
             high=1,
+            source='UniMatch code, configs/pascal.yaml',
         )
         labeled_weight: float = setting(
             0.5, 'Factor of the labeled loss.', low=0, reading='factor of the labeled loss'
