@@ -126,6 +126,7 @@ TWO_VIEW_SETTINGS = {
     'cutmix': {'adaptive': False, 'per_image': True, 'prob': 0.5, 'style': 'unimatch'},
 }
 CONSISTENCY_SETTINGS = {
+    'labeled_weight': 1.0,
     'consistency_weight': 1.0,
     'rampup_steps': 0,
     'unlabeled_start': 0,
