@@ -122,10 +122,11 @@ def _label(
         for positions, samples in pool.load(own, num_workers):
             size = samples[0]['data_samples'].ori_shape[:2]
             masks = predictor.masks(predictor.prepare(samples), size, scales, flip)
-            writer.write([paths[i] for i in positions], masks)
+            # A kill can fall between two masks of a batch; what is there stays as it is.
+            missing = [k for k, i in enumerate(positions) if not done[i]]
+            writer.write([paths[positions[k]] for k in missing], masks[missing])
             bar.update(len(positions))
-        rewritten = {i for batch in batches for i in batch}
-        kept = [i for i in range(len(paths)) if i not in rewritten]
+    kept = [i for i in range(len(paths)) if done[i]]
     for i in kept[rank::world]:
         writer.count(read_mask(paths[i]), paths[i])
     bar.finish('pseudo-labelled', logger)
