@@ -228,7 +228,7 @@ def draw(supervised: Training, semi: Training, num_images: int, path: Path) -> N
         load_checkpoint(model, str(training.checkpoint), map_location='cpu')
         models.append(model.eval())
     imas, plain = models
-    tau = imas.semi_train_cfg['tau']
+    tau = imas.cfg.tau
     dataset = DATASETS.build(dict(cfg.val_dataloader.dataset, seed=semi.seed))
     palette, classes = dataset.metainfo['palette'], len(dataset.metainfo['classes'])
     rows, captions = [], []

@@ -6,6 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmseg.registry import MODELS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -83,6 +87,24 @@ def test_finished_trainings_are_not_repeated(demo, tmp_path, capsys):
     demo.run([training], 1)
     assert 'found' in capsys.readouterr().out
     assert training.process is None
+
+
+def test_picture_shows_what_both_trainings_see(demo, tmp_path, monkeypatch):
+    semi, supervised = demo.plan(demo.parse_args(['--work-dir', str(tmp_path)]))
+    for training in (semi, supervised):
+        init_default_scope('mmseg')
+        torch.manual_seed(0)
+        model = MODELS.build(Config.fromfile(training.config).model)
+        training.work_dir.mkdir()
+        torch.save({'state_dict': model.state_dict()}, training.checkpoint)
+    taus, hardness = [], demo.hardness
+    monkeypatch.setattr(
+        demo, 'hardness', lambda *maps, tau, **k: taus.append(tau) or hardness(*maps, tau=tau, **k)
+    )
+    demo.draw(supervised, semi, 2, tmp_path / 'picture.png')
+    assert (tmp_path / 'picture.png').stat().st_size > 0
+    # The threshold that the training used, and not the default.
+    assert taus == [Config.fromfile(semi.config).model.semi_train_cfg.tau] * 2
 
 
 def test_bad_arguments_are_refused(demo, capsys):
