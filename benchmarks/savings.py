@@ -40,8 +40,10 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--crop', type=int, default=96, help='pixels (default: 96)')
     parser.add_argument('--images', type=int, default=8, help='per step (default: 8)')
-    parser.add_argument('--val-side', type=int, default=128, help='of a validation image')
-    parser.add_argument('--repeats', type=int, default=8)
+    parser.add_argument(
+        '--val-side', type=int, default=128, help='pixels of a validation image (default: 128)'
+    )
+    parser.add_argument('--repeats', type=int, default=8, help='steps of each setting (default: 8)')
     return parser.parse_args()
 
 

@@ -623,6 +623,8 @@ def _may_exceed(geometry, crop: tuple[int, int]) -> bool:
     height, width = crop
     for step in geometry:
         if step.type == 'RandomResize':
+            if step.scale[0] == step.scale[1] and step.keep_ratio:
+                return True  # the shorter side is the image's own matter
             smallest = [int(side * step.ratio_range[0]) for side in step.scale]
             return smallest[0] < width or smallest[1] < height
         if step.type == 'RandomChoice':

@@ -4,8 +4,8 @@
     PYTHONPATH=../pinned python ../pinned/tools/evidence.py PLAN.json --rows ROWS.jsonl --work-dir WORK_DIR
 
 The runs use the code and configs of the tool's own checkout, which must have no uncommitted changes, so that
-the development can go on elsewhere. PLAN.json is a list of objects; every value that is a list is multiplied
-out:
+the development can go on elsewhere. PLAN.json is a list of objects. A list stands for one run per value, and
+several lists for all combinations, except in hooks and options:
 
     [{"method": ["suponly", "imas"], "dataset": "vocanimals", "network": "efficientnet-lite0",
       "partition": "lists/tuning/classic_366", "val": "lists/tuning/val.txt", "seed": [0, 1, 2],
@@ -20,8 +20,8 @@ method or config is required.
 
 ROWS.jsonl gets one JSON object per run: data set, partition, method, network, seed, hash of the settings,
 commit, of each network last and best mIoU and the IoU of each class, steps, images seen, seconds. A job whose
-hash, seed and commit have a row is not run again. Stopped at any moment, the same command starts the runs that
-have no row anew. A run that fails is reported, the others go on, and the exit code is 1.
+hash, seed and commit have a row is not run again. If it is stopped, the same command starts the runs
+without a row again. A run that fails is reported, the others go on, and the exit code is 1.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ from mmseg_semi.comparison import (
     settings_hash,
     trainings_of,
 )
-from mmseg_semi.comparison.configs import NAME
+from mmseg_semi.comparison.configs import NAME, accumulation_of
 
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ('dataset', 'network', 'head', 'schedule', 'crop')
@@ -158,9 +158,9 @@ class Job:
             OSError, ValueError: The run has left no result.
         """
         *_, (stage, training) = trainings_of(self.cfg).items()
-        steps = iterations_of(training)
+        iterations = iterations_of(training)
         folder = self.folder / stage
-        ious = read_class_ious(folder, steps)
+        ious = read_class_ious(folder, iterations)
         cost = read_cost(self.cfg, 1)
         named = NAME.fullmatch(self.source.name)
         parts = named.groupdict() if named else {}
@@ -178,14 +178,14 @@ class Job:
             'commit': commit,
             'scores': {
                 network: {**score._asdict(), 'class_iou': ious.get(network, {})}
-                for network, score in read_scores(folder, METRIC, steps).items()
+                for network, score in read_scores(folder, METRIC, iterations).items()
             },
-            'steps': steps,
+            'steps': cost.trainings[-1].steps,
             'labeled_seen': cost.labeled_seen,
             'unlabeled_seen': cost.unlabeled_seen,
             'seconds': round(time.time() - self.started, 1),
             'cpu_seconds': round(cpu_seconds, 1),
-            'seconds_per_step': cost.seconds_per_iteration,
+            'seconds_per_step': cost.seconds_per_iteration * accumulation_of(training),
         }
 
 
@@ -244,9 +244,7 @@ def plan(path: Path, work_dir: Path) -> list[Job]:
         for combination in itertools.product(*values):
             job = resolve(dict(zip(entry, combination, strict=True)), work_dir)
             if job.key in jobs:
-                raise ValueError(
-                    f'{path} asks twice for {job.name}: remove one of the two entries.'
-                )
+                raise ValueError(f'{path} lists {job.name} more than once: remove the duplicate.')
             jobs[job.key] = job
     return list(jobs.values())
 
@@ -271,8 +269,10 @@ def resolve(said: dict, work_dir: Path) -> Job:
         changes['train_cfg.max_iters'] = said['iters']
     cfg.merge_from_dict({**changes, **said.get('options', {})})
     cfg.train_cfg.val_interval = said.get('val_interval', iterations_of(cfg))
-    if cfg.val_evaluator.type == 'IoUMetric':
-        cfg.val_evaluator.type = 'ClassIoUMetric'
+    several = isinstance(cfg.val_evaluator, (list, tuple))
+    for evaluator in cfg.val_evaluator if several else [cfg.val_evaluator]:
+        if evaluator.type == 'IoUMetric':
+            evaluator.type = 'ClassIoUMetric'
     hooks = [dict(type='CostHook'), *said.get('hooks', [])]
     cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), *hooks]
     job = Job(said, source, cfg, settings_hash(cfg))
@@ -284,8 +284,14 @@ def finished(rows: Path, commit: str) -> set[tuple[str, int]]:
     """Settings and seeds of the rows of a commit."""
     if not rows.is_file():
         return set()
-    lines = rows.read_text(encoding='utf-8').splitlines()
-    found = [json.loads(line) for line in lines if line]
+    found = []
+    for number, line in enumerate(rows.read_text(encoding='utf-8').splitlines(), 1):
+        try:
+            found.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            raise ValueError(
+                f'Line {number} of {rows} is no JSON ({error}): remove it; its run is started again.'
+            ) from None
     return {(row['settings'], row['seed']) for row in found if row['commit'] == commit}
 
 

@@ -18,7 +18,7 @@ model = dict(
     semi_train_cfg=dict(cutmix='in_batch', alpha=0.5, beta=0.5, gamma=0.5, unlabeled_start=400),
     semi_test_cfg=dict(predict_on='student1'),
 )
-# The teacher stays at the rate of a poly schedule's last iteration, lr * max_iters^-0.9.
+# The teacher stays at the rate of a poly schedule's last step, lr * S^-0.9 of S steps.
 param_scheduler = dict(
     _delete_=True,
     students=_base_.param_scheduler,

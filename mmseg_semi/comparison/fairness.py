@@ -85,7 +85,7 @@ def facts(cfg: Config) -> dict[str, Any]:
     geometry, photometry = _unlabeled_steps(last, {t['type'] for t in pipeline})
     wrapper = _plain(last.optim_wrapper)
     return {
-        'steps': _steps_of(last),
+        'steps': steps_of(last),
         'labelled images': labeled_paths,
         'unlabelled images': unlabeled_paths,
         'validation images': images_of('validation', last.val_dataloader.dataset),
@@ -262,7 +262,8 @@ def iterations_of(training: Config) -> int:
     return iterations
 
 
-def _steps_of(training: Config) -> int:
+def steps_of(training: Config) -> int:
+    """Optimizer steps of a training."""
     return count_steps(iterations_of(training), accumulation_of(training))
 
 
@@ -293,7 +294,7 @@ def _beforehand(last: Config, earlier: list[tuple[str, Config]]) -> str:
     told = []
     for name, training in earlier:
         images = training.train_dataloader.batch_size * accumulation_of(training)
-        told.append(f'{name} {_steps_of(training)} steps of {images} images')
+        told.append(f'{name} {steps_of(training)} steps of {images} images')
     start = (last.model.get('semi_train_cfg') or {}).get('teacher_checkpoint')
     if start and not start.startswith(REFERENCE):
         told.append(f'teacher of {start}')

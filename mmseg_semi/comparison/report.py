@@ -257,7 +257,7 @@ def _notes(
         )
     for method, cost in several.items():
         notes.append(
-            f'{method} trains for {cost.total_iterations} iterations in all: '
+            f'{method} trains for {sum(one.steps for one in cost.trainings)} optimizer steps in all: '
             f'{", ".join(map(str, cost.trainings))}.'
         )
     for method, different in differences.items():

@@ -14,7 +14,7 @@ from ..engine.hooks.cost_hook import COSTS
 from ..engine.runner.stages import build_stages
 from ..visualization import read_scalars
 from .configs import trainings_of
-from .fairness import children, images_of, images_per_iteration, iterations_of
+from .fairness import children, images_of, images_per_iteration, iterations_of, steps_of
 
 
 class Score(NamedTuple):
@@ -31,16 +31,18 @@ class TrainingCost(NamedTuple):
     Attributes:
         stage (str): Its name; '' for a method that trains once.
         iterations, labeled_seen, unlabeled_seen (int): See :class:`Cost`.
+        steps (int): Optimizer steps; fewer than iterations where gradients are accumulated.
     """
 
     stage: str
     iterations: int
+    steps: int
     labeled_seen: int
     unlabeled_seen: int
 
     def __str__(self) -> str:
         seen = f'{self.labeled_seen} labelled and {self.unlabeled_seen} unlabelled images'
-        return f'{self.stage} {self.iterations} iterations ({seen})'.strip()
+        return f'{self.stage} {self.steps} steps ({seen})'.strip()
 
 
 class Cost(NamedTuple):
@@ -143,7 +145,7 @@ def read_cost(cfg: Config, processes: int) -> Cost:
         )
         iterations = iterations_of(training)
         seen = (round(images * iterations * processes) for images in per_step)
-        each.append(TrainingCost(name, iterations, *seen))
+        each.append(TrainingCost(name, iterations, steps_of(training), *seen))
     *_, last = trainings
     return Cost(
         seconds_per_iteration=costs[last]['seconds_per_iteration'],

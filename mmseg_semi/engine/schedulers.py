@@ -76,7 +76,7 @@ class FinalPolyLR(_ParamScheduler):
             )
         if not end < 1e9:
             raise ValueError(
-                f'FinalPolyLR has end={end}: set it to the steps of the training, unless a Runner does.'
+                f'FinalPolyLR has end={end}: set it to the number of optimizer steps of the training.'
             )
         self.power = power
         super().__init__(optimizer, 'lr', end=end, by_epoch=False, **kwargs)

@@ -72,7 +72,7 @@ def sigmoid_ramp_up(step: float, length: float) -> float:
     temporal ensembling (Laine and Aila, 2017): it starts near 0.007 and passes 0.29 half-way.
 
     Args:
-        step: iterations or epochs since the start, from 0.
+        step: optimizer steps or epochs since the start, from 0.
         length: when the weight reaches 1, in the same unit; 0 means no ramp-up.
 
     Returns:

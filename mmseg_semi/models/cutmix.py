@@ -116,10 +116,12 @@ class CutMix:
     """
 
     def __init__(self, prob: float = 1.0, style: str = 'imas', per_image: bool = False) -> None:
-        if not 0 <= prob <= 1:
-            raise ValueError(f'cutmix.prob must be in [0, 1], got {prob}.')
+        if isinstance(prob, bool) or not isinstance(prob, (int, float)) or not 0 <= prob <= 1:
+            raise ValueError(f'cutmix.prob must be in [0, 1], got {prob!r}.')
         if style not in BOX_STYLES:
             raise ValueError(f'cutmix.style must be one of {", ".join(BOX_STYLES)}, got {style!r}.')
+        if not isinstance(per_image, bool):
+            raise ValueError(f'cutmix.per_image must be True or False, got {per_image!r}.')
         self.prob = prob
         self.style = style
         self.per_image = per_image
@@ -168,6 +170,8 @@ class AdaptiveCutMix(CutMix, BaseTransform):
         per_image: bool = False,
     ) -> None:
         super().__init__(prob, style, per_image)
+        if not isinstance(adaptive, bool):
+            raise ValueError(f'cutmix.adaptive must be True or False, got {adaptive!r}.')
         if adaptive and per_image:
             raise ValueError(
                 'cutmix.per_image=True contradicts adaptive=True, since the mean hardness decides for the '

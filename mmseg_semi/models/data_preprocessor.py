@@ -23,7 +23,7 @@ class MultiBranchDataPreprocessor(SegDataPreProcessor):
     set, else the largest image rounded up to ``size_divisor``, padded at the bottom and at the right
     with ``pad_val`` after the normalisation (0 is the mean colour), label maps with
     ``seg_pad_val``, valid masks with False. A batch without branches (validation, test, supervised
-    training) is the base class's business, unchanged.
+    training) goes to the base class unchanged.
 
     Where a strong view changes colors, pad in the pipeline before ``MultiBranch``: in the papers' codes the
     operations see the padding, on which autocontrast and equalize depend.

@@ -23,9 +23,14 @@ class IntensityMix(BaseTransform):
 
     Args:
         adaptive (bool): False keeps the intensity view as it is (the paper's standard augmentation).
+
+    Raises:
+        ValueError: ``adaptive`` is neither True nor False.
     """
 
     def __init__(self, adaptive: bool = True) -> None:
+        if not isinstance(adaptive, bool):
+            raise ValueError(f'intensity.adaptive must be True or False, got {adaptive!r}.')
         self.adaptive = adaptive
 
     def transform(self, results: dict) -> dict:

@@ -58,7 +58,7 @@ class NegativeContrast(nn.Module):
     class Settings(MethodSettings):
         negatives: Literal['paper', 'code'] = setting(
             'paper',
-            'Pixels stored: unreliable and labeled ones, or unreliable ones of that pseudo-label (code).',
+            'Stored for a class: unreliable and labeled pixels, or unreliable ones labeled so (code).',
             source='Sec. 3.3',
             reading='what enters the memory bank',
         )

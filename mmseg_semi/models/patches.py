@@ -15,8 +15,8 @@ SMALLEST = 8
 def patch_size(network: nn.Module) -> int | None:
     """Side of the patches in pixels that a plain vision transformer cuts images into; None for other encoders.
 
-    Such an encoder pads images to whole patches by itself and keeps it to itself: its map, and so the logits,
-    are those of a larger image, which are then resized to the smaller one.
+    Such an encoder pads images to whole patches and does not report it: its map has the padded size, and the
+    logits are then resized to the size of the image.
     """
     for module in network.modules():
         if isinstance(module, (PatchEmbed, SegPatchEmbed)):

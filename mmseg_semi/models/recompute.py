@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 
 def recomputed(function: Callable, modules: Sequence[nn.Module], *inputs):
-    """Call ``function`` without keeping what its backward pass needs: memory for a second forward.
+    """Call ``function`` without keeping activations: its backward pass computes them again.
 
     Gradients and running statistics are those of an ordinary call. The checkpointing is torch's
     non-reentrant one, which serves several forwards under DistributedDataParallel.

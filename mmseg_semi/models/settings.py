@@ -23,6 +23,8 @@ import typing
 from collections.abc import Iterator
 from typing import Any, Literal
 
+from mmseg.registry import TRANSFORMS
+
 
 def setting(
     default: Any,
@@ -288,6 +290,37 @@ class MethodSettings:
             if isinstance(value, MethodSettings):
                 inner = type(value)() if default is None else default
                 yield from value._walk(inner, f'{prefix}{name}.')
+
+
+def build_part(given: dict | None, kind: type, where: str) -> Any:
+    """Build the transform that a setting of ``semi_train_cfg`` describes.
+
+    Args:
+        given (dict, optional): Its registered ``type`` and arguments; None makes None.
+        kind (type): What it must be.
+        where (str): Name of the setting.
+
+    Raises:
+        ValueError: The type is unknown or of another kind, or it does not take these arguments.
+    """
+    if given is None:
+        return None
+    arguments = dict(given)
+    name = arguments.pop('type')
+    cls = name if isinstance(name, type) else TRANSFORMS.get(name)
+    if not (isinstance(cls, type) and issubclass(cls, kind)):
+        raise ValueError(
+            f'semi_train_cfg.{where}.type={name!r} is no {kind.__name__}: take {kind.__name__}, or register a '
+            'class derived from it.'
+        )
+    signature = inspect.signature(cls)
+    try:
+        signature.bind(**arguments)
+    except TypeError as error:
+        raise ValueError(
+            f'semi_train_cfg.{where}: {cls.__name__} {error}. It takes {", ".join(signature.parameters)}.'
+        ) from None
+    return cls(**arguments)
 
 
 def _plain(value: Any) -> Any:

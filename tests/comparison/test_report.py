@@ -16,7 +16,7 @@ def cost(seconds=0.5, memory=800.0, **changes):
         device='CPU',
         iterations=600,
         total_iterations=600,
-        trainings=(TrainingCost('', 600, 4800, 0),),
+        trainings=(TrainingCost('', 600, 600, 4800, 0),),
         labeled_seen=4800,
         unlabeled_seen=0,
     )
@@ -29,7 +29,7 @@ def run(method, seed, scores, **changes):
     return Run(method=method, seed=seed, scores=scores, **{**given, **changes})
 
 
-TWICE = (TrainingCost('teacher', 600, 4800, 0), TrainingCost('student', 600, 2500, 2300))
+TWICE = (TrainingCost('teacher', 600, 300, 4800, 0), TrainingCost('student', 600, 300, 2500, 2300))
 RUNS = [
     run('suponly', 0, {'': (50.0, 51.0, 300)}),
     run(
@@ -72,8 +72,8 @@ def test_table_says_what_is_missing():
     assert len({line.count('|') for line in lines[:7]}) == 1
     notes = '\n'.join(lines[7:])
     assert (
-        '- st trains for 1200 iterations in all: teacher 600 iterations (4800 labelled and 0 unlabelled '
-        'images), student 600 iterations (2500 labelled and 2300 unlabelled images).'
+        '- st trains for 600 optimizer steps in all: teacher 300 steps (4800 labelled and 0 unlabelled '
+        'images), student 300 steps (2500 labelled and 2300 unlabelled images).'
     ) in notes
     assert 'imas trains' not in notes
     assert '- st differs in crop: 3, not 4.' in notes
@@ -138,8 +138,8 @@ def test_csv_has_a_line_for_every_run_and_network():
     assert teacher['gain_last'] == '3.0'
     assert teacher['memory_kind'] == 'resident'
     assert [line['trainings'] for line in lines if line['method'] == 'st'] == [
-        'teacher 600 iterations (4800 labelled and 0 unlabelled images); '
-        'student 600 iterations (2500 labelled and 2300 unlabelled images)',
+        'teacher 300 steps (4800 labelled and 0 unlabelled images); '
+        'student 300 steps (2500 labelled and 2300 unlabelled images)',
         '',
     ]
     states = [line['status'] for line in lines if line['method'] in ('st', 'esl')]

@@ -79,7 +79,7 @@ def test_images_seen_follow_batch_length_and_processes(tmp_path):
     cost = read_cost(cfg, 2)
     assert (cost.labeled_seen, cost.unlabeled_seen) == (3 * 14 * 2, 14 * 2)
     assert (cost.iterations, cost.total_iterations) == (14, 14)
-    assert cost.trainings == (('', 14, 84, 28),)
+    assert cost.trainings == (('', 14, 14, 84, 28),)
     assert (cost.seconds_per_iteration, cost.peak_memory_mib) == (0.5, 900.0)
 
 
@@ -99,8 +99,8 @@ def test_each_training_is_told_apart(tmp_path):
         (tmp_path / name / 'costs.json').write_text(json.dumps(costs))
     (tmp_path / 'label/pseudo_labels.json').write_text('{"num_images": 9}')
     cost = read_cost(gps, 2)
-    assert cost.trainings == (('teacher', 6, 36, 0), ('joint', 14, 84, 56))
+    assert cost.trainings == (('teacher', 6, 6, 36, 0), ('joint', 14, 14, 84, 56))
     assert (cost.iterations, cost.total_iterations) == (14, 20)
     assert (cost.labeled_seen, cost.unlabeled_seen) == (120, 56)
     student = (round(14 * 4 * 10 / 19), round(14 * 4 * 9 / 19))
-    assert read_cost(st, 1).trainings == (('teacher', 14, 56, 0), ('student', 14, *student))
+    assert read_cost(st, 1).trainings == (('teacher', 14, 14, 56, 0), ('student', 14, 14, *student))

@@ -181,6 +181,10 @@ def test_an_adaptive_plan_needs_hardness():
     ('options', 'message'),
     [
         ({'prob': 1.5}, r'cutmix.prob must be in \[0, 1\], got 1.5'),
+        ({'prob': 'often'}, r"cutmix.prob must be in \[0, 1\], got 'often'"),
+        ({'prob': True}, r'cutmix.prob must be in \[0, 1\], got True'),
+        ({'adaptive': 'no'}, "cutmix.adaptive must be True or False, got 'no'"),
+        ({'per_image': 1}, 'cutmix.per_image must be True or False, got 1'),
         ({'style': 'cps'}, "cutmix.style must be one of imas, .*, got 'cps'"),
         ({'per_image': True}, 'per_image=True contradicts adaptive=True'),
     ],

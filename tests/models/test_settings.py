@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from mmengine.config import ConfigDict
 
-from mmseg_semi.models.settings import MethodSettings, setting
+from mmseg_semi.models.cutmix import AdaptiveCutMix
+from mmseg_semi.models.settings import MethodSettings, build_part, setting
 
 STYLES = ('even', 'by_class')
 
@@ -422,3 +423,28 @@ def test_the_table_shows_the_methods_own_defaults_and_hides_no_bar():
 
     assert Barred.table().splitlines()[-1] == r"| `place` | a string | `'a\|b'` | Either a\|b. |  |"
     assert '| `tau` | a number, in [0, 1] | `0.5` |' in Method.Settings.table()
+
+
+@pytest.mark.parametrize(
+    ('given', 'message'),
+    [
+        ({'type': 'AdaptivCutMix'}, "cutmix.type='AdaptivCutMix' is no AdaptiveCutMix: take"),
+        ({'type': 'RandomFlip'}, "cutmix.type='RandomFlip' is no AdaptiveCutMix: take"),
+        (
+            {'type': 'AdaptiveCutMix', 'propb': 0.5},
+            "cutmix: AdaptiveCutMix got an unexpected keyword argument 'propb'. It takes adaptive, prob, ",
+        ),
+    ],
+)
+def test_a_part_that_does_not_fit_is_refused(given, message):
+    with pytest.raises(ValueError, match=re.escape(f'semi_train_cfg.{message}')):
+        build_part(given, AdaptiveCutMix, 'cutmix')
+
+
+def test_a_part_may_be_of_a_derived_class():
+    class Often(AdaptiveCutMix):
+        pass
+
+    made = build_part({'type': Often, 'prob': 0.7, 'adaptive': False}, AdaptiveCutMix, 'cutmix')
+    assert (type(made), made.prob) == (Often, 0.7)
+    assert build_part(None, AdaptiveCutMix, 'cutmix') is None

@@ -42,6 +42,16 @@ METHODS = {
         tau=0.2, cutmix=None, adaptive_loss=False, intensity=dict(adaptive=False), unlabeled_start=1
     ),
     'U2PL': dict(cutmix=None, unreliable_share=0.0, contrast_weight=0.0, unlabeled_start=1),
+    # The contrast averages the anchors of a micro-batch: with this weight the bank alone is compared.
+    'U2PL-bank': dict(
+        cutmix=None,
+        unreliable_share=0.0,
+        contrast_weight=1e-30,
+        low_rank=1,
+        keys_per_step=4096,
+        queue_size=8192,
+        background_queue_size=8192,
+    ),
     'CPS': dict(cutmix=None),
     'GPS': dict(cutmix=None, gamma=5.0),
     'GPS-merged': dict(cutmix=None, gamma=5.0, update='merged', unlabeled_start=1),
@@ -258,6 +268,7 @@ def test_micro_batches_of_a_step_are_one_batch(name, wrapper_type, monkeypatch):
                 memory.rows[start : start + length].sort(dim=0).values for memory in (one, other)
             ]
             torch.testing.assert_close(*rows, rtol=1e-9, atol=1e-12)
+    assert all(memory.fill.sum() > memory.fill.numel() for memory in whole['banks'])
     expected = [one for one in whole['per iteration'] for _ in range(K)]
     for found, wanted in zip(halves['per iteration'], expected, strict=True):
         assert found[0] == pytest.approx(wanted[0], rel=1e-9)

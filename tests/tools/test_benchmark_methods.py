@@ -265,7 +265,7 @@ def test_method_in_stages_has_the_row_of_its_last_training(tool, folder):
     said = (folder / 'work' / 'results.md').read_text()
     assert 'st differs in trainings beforehand: teacher 14 steps of 4 images, not none; ' in said
     assert 'labelled images per step: 2.11, not 2.0.' in said
-    assert '- st trains for 28 iterations in all: teacher 14 iterations (56 labelled and 0 ' in said
+    assert '- st trains for 28 optimizer steps in all: teacher 14 steps (56 labelled and 0 ' in said
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,7 @@ def test_a_wrong_plan_is_one_sentence(tmp_path, entry, message):
 
 
 def test_a_plan_that_asks_twice_is_refused(tmp_path, config):
-    with pytest.raises(ValueError, match=r'asks twice for config_\w+_seed0'):
+    with pytest.raises(ValueError, match=r'lists config_\w+_seed0'):
         plan_of(tmp_path, {'config': str(config), 'seed': [0, 0]})
 
 
@@ -117,6 +117,21 @@ def test_rows_of_another_commit_do_not_count(tmp_path):
     for seed, commit in ((0, 'a'), (1, 'a'), (2, 'b')):
         evidence.append(rows, {'settings': 'x', 'seed': seed, 'commit': commit})
     assert evidence.finished(rows, 'a') == {('x', 0), ('x', 1)}
+
+
+def test_a_row_cut_short_is_named(tmp_path):
+    rows = tmp_path / 'rows.jsonl'
+    evidence.append(rows, {'settings': 'x', 'seed': 0, 'commit': 'a'})
+    with rows.open('a') as file:
+        file.write('{"settings": "x", "se')
+    with pytest.raises(ValueError, match=r'Line 2 of .*rows\.jsonl is no JSON .*: remove it'):
+        evidence.finished(rows, 'a')
+
+
+def test_classes_are_measured_by_each_evaluator(tmp_path, config):
+    evaluators = [{'type': 'IoUMetric'}, {'type': 'IoUMetric', 'prefix': 'again'}]
+    (job,) = plan_of(tmp_path, {'config': str(config), 'options': {'val_evaluator': evaluators}})
+    assert [one.type for one in job.cfg.val_evaluator] == ['ClassIoUMetric'] * 2
 
 
 def test_changed_and_foreign_checkouts_are_refused(tmp_path, monkeypatch):
@@ -144,7 +159,7 @@ def test_runs_leave_rows_and_are_not_repeated(tmp_path, config, monkeypatch, cap
         'config': str(config),
         'partition': 'half',
         'iters': 4,
-        'options': {'train_cfg.val_begin': 1},
+        'options': {'train_cfg.val_begin': 1, 'optim_wrapper.accumulative_counts': 2},
     }
     broken = {**entry, 'options': {'model.type': 'NoSuchMethod'}}
     plan, rows = tmp_path / 'plan.json', tmp_path / 'kept' / 'rows.jsonl'
@@ -153,7 +168,7 @@ def test_runs_leave_rows_and_are_not_repeated(tmp_path, config, monkeypatch, cap
     with pytest.raises(SystemExit, match='1 of 2 runs failed'):
         evidence.main(command)
     (row,) = map(json.loads, rows.read_text().splitlines())
-    assert (row['partition'], row['seed'], row['steps'], row['commit']) == ('half', 0, 4, 'c' * 40)
+    assert (row['partition'], row['seed'], row['steps'], row['commit']) == ('half', 0, 2, 'c' * 40)
     assert (row['labeled_seen'], row['unlabeled_seen']) == (8, 8)
     assert row['scores'].keys() == {'student', 'teacher'}
     score = row['scores']['teacher']

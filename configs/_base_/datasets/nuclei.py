@@ -5,12 +5,15 @@ dataset_type = 'NucleiDataset'
 data_root = '{{$NUCLEI_ROOT:data/nuclei}}'
 # Transforms say (height, width) of a crop and (width, height) of a scale; a scale is the longer side here.
 crop_size = (96, 96)
+mean_color = (104, 116, 124)  # blue, green, red
 scale = (160, 160)
 
 geometry = [
     dict(type='RandomResize', scale=scale, ratio_range=(0.75, 1.5), keep_ratio=True),
     dict(type='RandomFlip', prob=0.5),
     dict(type='RandomCrop', crop_size=crop_size),
+    # The shorter side can be below the crop: padded before strong views change it.
+    dict(type='Pad', size=crop_size[::-1], pad_val=dict(img=mean_color, seg=255)),
 ]
 train_pipeline = [
     dict(type='LoadImageFromFile'),

@@ -52,10 +52,14 @@ def rewrapped(runner) -> Iterator[nn.Module]:
     """Hand out the model itself to be changed, and build its DistributedDataParallel again afterwards.
 
     DistributedDataParallel notes down when it is built which parameters have gradients, and how they lie in
-    memory.
+    memory. With ``sync_bn`` the new one has other BN modules of the same weights. A compiled step is compiled
+    again.
     """
     model, wrapped = unwrap(runner.model), is_model_wrapper(runner.model)
+    compiled = 'train_step' in vars(runner.model)
     runner.model = model
     yield model
     if wrapped:
         runner.model = runner.wrap_model(runner.cfg.get('model_wrapper_cfg'), model)
+        if compiled:
+            runner._maybe_compile('train_step')

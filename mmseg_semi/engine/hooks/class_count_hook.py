@@ -103,7 +103,7 @@ class ClassCountHook(Hook):
 
 
 class _Counted(Dataset):
-    """The pixels (C,) of each class in each image of a dataset, so that workers count."""
+    """The pixels (C,) of each class in each image of a dataset; the loader's workers count them."""
 
     def __init__(self, dataset: Dataset, num_classes: int) -> None:
         self.dataset = dataset

@@ -8,7 +8,7 @@ from mmengine.hooks import Hook
 from mmseg.registry import HOOKS
 
 from ...models.segmentors import SemiSegmentor
-from ._common import rewrapped
+from ._common import rewrapped, unwrap
 
 
 @HOOKS.register_module()
@@ -44,9 +44,9 @@ class FreezeHook(Hook):
 
     def before_train(self, runner) -> None:
         with rewrapped(runner) as model:
-            self._frozen = self._find(model)
-            for module in self._frozen:
+            for module in self._find(model):
                 module.requires_grad_(False)
+        self._frozen = self._find(unwrap(runner.model))
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
         # The training loop puts all modules into train mode before each iteration.

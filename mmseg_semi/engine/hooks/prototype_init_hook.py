@@ -42,7 +42,7 @@ class PrototypeInitHook(Hook):
         ValueError: The model or its data do not fit.
     """
 
-    # After MeanTeacherHook, which gives the teacher its weights and tells the model the time.
+    # After MeanTeacherHook, which gives the teacher its weights.
     priority = 'BELOW_NORMAL'
 
     def __init__(

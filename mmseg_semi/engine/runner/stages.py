@@ -21,9 +21,11 @@ from mmengine.visualization import Visualizer
 from mmseg.registry import MODELS
 
 from ...datasets import LabeledUnlabeledSampler, SelfTrainingDataset
+from ...models.clock import count_steps
 from ...self_training import prediction_pipeline, pseudo_label, select_reliable
 from ...self_training.labeling import SCALES
 from ...self_training.output import on_first_rank, write_bytes
+from ..accumulation import accumulation
 from ..hooks.reliable_selection_hook import kept_checkpoints
 
 #: In a stage's settings, ``stage://NAME/file`` is a file in the folder of stage NAME, and
@@ -499,7 +501,6 @@ def _count(runner: Runner) -> dict[str, int]:
     Of self-training, which mixes labelled and pseudo-labelled images, shares as expected from its list.
     """
     loader, iterations = runner.train_dataloader, runner.iter
-    accumulated = runner.cfg.optim_wrapper.get('accumulative_counts', 1)
     labeled, unlabeled = loader.batch_size or 1, 0.0
     if isinstance(loader.sampler, LabeledUnlabeledSampler):
         labeled, unlabeled = loader.sampler.labeled, loader.sampler.unlabeled
@@ -508,8 +509,7 @@ def _count(runner: Runner) -> dict[str, int]:
         labeled, unlabeled = labeled * (1 - share), labeled * share
     times = iterations * get_world_size()
     return dict(
-        # What is left of the last accumulation is a step of its own.
-        steps=-(-iterations // accumulated),
+        steps=count_steps(iterations, accumulation(runner)),
         labeled=round(labeled * times),
         unlabeled=round(unlabeled * times),
     )

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import copy
 
-from mmseg.registry import MODELS, TRANSFORMS
+from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from ...functional.pseudo_label import confident_ratio, label_entropy
 from ..batch import Batch, UnlabeledImages
 from ..cutmix import AdaptiveCutMix, CutMix, NoCutMix, ThreeBoxCutMix
-from ..settings import MethodSettings, setting
+from ..settings import MethodSettings, build_part, setting
 from .loading import CheckpointLoading
 from .networks import NetworkOutput, NetworkPasses, check_network, head_losses
 from .steps import TrainingSteps
@@ -85,6 +85,14 @@ class SemiSegmentor(TrainingSteps, NetworkPasses, CheckpointLoading, StockSegmen
     #: Whether ``cutmix`` may adapt to the hardness of images.
     measures_hardness: bool = False
 
+    def __init_subclass__(cls, **kwargs) -> None:
+        super().__init_subclass__(**kwargs)
+        if list(cls.updates) != list(cls.optimized):
+            raise TypeError(
+                f'{cls.__name__} has updates={list(cls.updates)} and optimized={list(cls.optimized)}: give '
+                'both the same names in the same order.'
+            )
+
     def __init__(
         self,
         segmentor: dict,
@@ -136,8 +144,8 @@ class SemiSegmentor(TrainingSteps, NetworkPasses, CheckpointLoading, StockSegmen
             return NoCutMix()
         if isinstance(given, str):
             return ThreeBoxCutMix(pairs=given == 'pair')
-        mixer = TRANSFORMS.build(given)
-        if isinstance(mixer, AdaptiveCutMix) and mixer.adaptive and not self.measures_hardness:
+        mixer = build_part(given, AdaptiveCutMix, 'cutmix')
+        if mixer.adaptive and not self.measures_hardness:
             raise ValueError(
                 'semi_train_cfg.cutmix.adaptive=True needs the hardness of images, which '
                 f'{type(self).__name__} does not measure. Set adaptive=False with a prob.'
@@ -145,7 +153,7 @@ class SemiSegmentor(TrainingSteps, NetworkPasses, CheckpointLoading, StockSegmen
         return mixer
 
     def optimized_alike(self) -> dict[nn.Parameter, nn.Parameter]:
-        """Parameters outside of the optimized networks that learn at their rates: theirs = the other."""
+        """Map optimized parameters to parameters of other networks that learn at the same rates."""
         return {}
 
     def lr_scale(self, wrapper: str) -> float:
@@ -153,7 +161,7 @@ class SemiSegmentor(TrainingSteps, NetworkPasses, CheckpointLoading, StockSegmen
         return 1.0
 
     def check_start(self) -> None:
-        """Raise ValueError after checkpoints are loaded, before the first iteration, if it would be in vain."""
+        """After checkpoints are loaded, raise ValueError if training would be useless."""
 
     # ------------------------------------------------------------------ losses
     def semi_loss(self, batch: Batch) -> dict[str, Tensor]:

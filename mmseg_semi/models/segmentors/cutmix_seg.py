@@ -42,7 +42,7 @@ class CutMixSeg(MeanTeacher):
         )
         cutmix: dict = setting(
             {'type': 'AdaptiveCutMix', 'adaptive': False, 'prob': 1.0, 'style': 'cutmix_seg'},
-            'The CutMix.',
+            'CutMix of the unlabeled images.',
             source='code',
             reading='probability and box of CutMix',
             hint="To mix nothing, train the type 'MeanTeacher'.",

@@ -37,13 +37,13 @@ class DeS4(MeanTeacherSegmentor):
     class Settings(EqualizerSettings, MeanTeacherSegmentor.Settings):
         temperature: float = setting(
             0.1,
-            'Temperature of all softmaxes; the paper prints none, which is 1.0.',
+            'Temperature of all softmaxes; 1.0 is the paper, which prints none.',
             above=0,
             reading='of the cosine logits (Eq. 1-3)',
         )
         weight_temperature: float | None = setting(
             None,
-            'Temperature in the weights of Eq. 7 alone, which prints none; None: the same.',
+            'Temperature of the weights of Eq. 7; None: the same as temperature.',
             above=0,
             reading='of the weights (Eq. 7; None: that of the cosine logits)',
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from mmseg.registry import MODELS, TRANSFORMS
+from mmseg.registry import MODELS
 from torch import Tensor
 
 from ...functional.agreement import hardness, pixel_agreement
@@ -13,7 +13,8 @@ from ...functional.pseudo_label import confidence_and_label
 from ..batch import Batch
 from ..cutmix import CutMixPlan
 from ..gradients import without_gradients
-from ..settings import setting
+from ..intensity_mix import IntensityMix
+from ..settings import build_part, setting
 from .mean_teacher import MeanTeacherSegmentor
 from .networks import check_forwards, evaluating
 
@@ -46,8 +47,7 @@ class IMAS(MeanTeacherSegmentor):
         )
         untriggered: Literal['official', 'literal'] = setting(
             'official',
-            'Loss where CutMix is not triggered: the intensity term alone, or Eq. 10 to the letter, where the '
-            'weak view takes the place of the mixed one.',
+            'Loss of an untriggered batch: the intensity term, or Eq. 10 with the weak view as the mixed one.',
             source='code',
             reading='Eq. 10 where CutMix is not triggered',
         )
@@ -83,7 +83,7 @@ class IMAS(MeanTeacherSegmentor):
 
     def __init__(self, segmentor: dict, **kwargs) -> None:
         super().__init__(segmentor, **kwargs)
-        self.intensity = self.cfg.intensity and TRANSFORMS.build(self.cfg.intensity)
+        self.intensity = build_part(self.cfg.intensity, IntensityMix, 'intensity')
         if self.intensity is None:
             self.unlabeled_branches = ('weak',)
 

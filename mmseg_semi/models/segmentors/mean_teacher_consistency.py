@@ -31,11 +31,11 @@ class MeanTeacher(MeanTeacherSegmentor):
 
     class Settings(MeanTeacherSegmentor.Settings):
         consistency_weight: float = setting(
-            1.0, 'Factor of the consistency in the end.', low=0, source='PixelSSL, CutMix-Seg code'
+            1.0, 'Factor after the ramp-up.', low=0, source='PixelSSL, CutMix-Seg code'
         )
         rampup_steps: int = setting(
             0,
-            'Optimizer steps over which it grows as exp(-5 (1 - t)^2); 0: at once.',
+            'Optimizer steps of the ramp-up exp(-5 (1 - t)^2); 0: no ramp-up.',
             low=0,
             source='appendix B',
             reading='optimizer steps over which the weight grows',

@@ -87,8 +87,8 @@ class TrainingSteps:
         """Read the clock, and let what is updated once per step be updated behind the optimizer's step.
 
         The modules are those derived from :class:`~mmseg_semi.models.memory.OncePerStep`. They collect during
-        the micro-batches of a step. An optimizer calls its hook when it has stepped, and does not where a
-        gradient scaler skips the step: then what was collected is discarded.
+        the micro-batches of a step. An optimizer calls its hook when it has stepped. Where a gradient scaler
+        skips the step it does not (a fused optimizer does): then what was collected is discarded.
 
         Yields:
             dict[str, Tensor]: Scalars for the log, filled when the optimizer has stepped.

@@ -1,5 +1,8 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
+from mmengine.registry import MODEL_WRAPPERS
 from processes import TOOLS, run_tool
 from tiny_run import build_runner, dump, tiny_config
 from torch import nn
@@ -112,3 +115,40 @@ def test_all_networks_of_a_method_are_found():
 
     model = Two()
     assert FreezeHook(['0'])._find(model) == [model.student[0], model.teacher[0]]
+
+
+@MODEL_WRAPPERS.register_module()
+class Wrapper(nn.Module):
+    """In the place of DistributedDataParallel, which needs several processes."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+    def train_step(self): ...
+
+
+def test_wrapped_anew_with_other_batch_norms_and_compiled_again():
+    """As Runner.wrap_model does with sync_bn: modules found before are no longer part of the model."""
+
+    def wrap(config, model):
+        assert config is None
+        return Wrapper(nn.SyncBatchNorm.convert_sync_batchnorm(model))
+
+    compiled = []
+    model = Wrapper(nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2)))
+    model.train_step = 'compiled'
+    runner = SimpleNamespace(model=model, wrap_model=wrap, cfg={}, _maybe_compile=compiled.append)
+    hook = FreezeHook(['1'])
+    hook.before_train(runner)
+    runner.model.train()
+    hook.before_train_iter(runner, 0)
+    norm = runner.model.module[1]
+    assert isinstance(norm, nn.SyncBatchNorm)
+    assert not norm.training
+    assert not norm.weight.requires_grad
+    assert compiled == ['train_step']
+    # Without compile nothing is.
+    del compiled[:]
+    hook.before_train(runner)
+    assert compiled == []

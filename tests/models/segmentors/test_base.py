@@ -6,7 +6,7 @@ from mmengine.runner.checkpoint import _load_checkpoint_to_model
 from mmseg.registry import MODELS
 from tiny import build_plain, collated_batch, labeled_sample, tiny_segmentor
 
-from mmseg_semi.models import IMAS
+from mmseg_semi.models import IMAS, SemiSegmentor
 
 
 def build(**kwargs):
@@ -168,3 +168,11 @@ def test_checkpoint_without_auxiliary_head_still_loads():
 
 def test_clock_defaults_to_the_start():
     assert IMAS.clock == (0, None, 1, True)
+
+
+def test_updates_and_optimized_have_the_same_names():
+    message = r"Wrong has updates=\['student'\] and optimized=\['net'\]: give both the same names"
+    with pytest.raises(TypeError, match=message):
+
+        class Wrong(SemiSegmentor):
+            optimized = {'net': ('student',)}
