@@ -57,6 +57,8 @@ from mmseg_semi.comparison import (
     read_cost,
     read_scores,
     rows,
+    set_length,
+    set_partition,
     trainings_of,
 )
 from mmseg_semi.comparison.configs import NAME
@@ -79,11 +81,16 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     name = parser.add_argument_group("parts of the configs' names, for methods given by name")
     name.add_argument('--dataset', help='such as camvid, shapes, voc12')
-    name.add_argument('--partition', help='such as 1_8, 40, classic-92')
     name.add_argument('--network', help='such as r18-tiny, r101-d16')
     name.add_argument('--head', help='such as deeplabv3plus')
     name.add_argument('--schedule', help='such as 600iter, 1xb16-10k')
     name.add_argument('--crop', help='such as 96x72')
+    parser.add_argument(
+        '--partition',
+        metavar='FOLDER',
+        help='of all methods, as train_dataloader.dataset.partition takes it, such as 1_8/seed0 or classic/92 '
+        '(default: that of each config)',
+    )
     parser.add_argument('--seeds', type=int, nargs='+', default=[0], help='default: 0')
     parser.add_argument(
         '--iters', type=int, help='of every training (default: that of the configs, if all agree)'
@@ -367,7 +374,7 @@ def _source(method: str, args: argparse.Namespace) -> Path:
     if method.endswith('.py'):
         check_file(method, 'config', '.py')
         return Path(method)
-    parts = ('dataset', 'partition', 'network', 'head', 'schedule', 'crop')
+    parts = ('dataset', 'network', 'head', 'schedule', 'crop')
     return find_config(method, **{part: getattr(args, part) for part in parts})
 
 
@@ -387,6 +394,8 @@ def _resolved(args, label: str, source: Path, seed: int, options: dict) -> Confi
     if args.evaluate_on == 'test':
         for part in ('dataloader', 'evaluator'):
             cfg[f'val_{part}'] = copy.deepcopy(cfg[f'test_{part}'])
+    if args.partition:
+        set_partition(cfg, args.partition)
     changes = {'randomness.seed': seed, **dict.fromkeys(drawn_seed_keys(cfg), seed)}
     if args.data_root:
         changes.update(dict.fromkeys(data_root_keys(cfg), args.data_root))
@@ -395,6 +404,7 @@ def _resolved(args, label: str, source: Path, seed: int, options: dict) -> Confi
     cfg.merge_from_dict(changes)
     for given in (args.cfg_options, options):
         cfg.merge_from_dict(copy.deepcopy(given))
+    set_length(cfg, args.nproc)
     if 'train_cfg.val_interval' not in {**args.cfg_options, **options}:
         cfg.train_cfg.val_interval = args.val_interval or max(1, iterations_of(cfg) // 4)
     cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), dict(type='CostHook')]

@@ -8,12 +8,12 @@ the development can go on elsewhere. PLAN.json is a list of objects. A list stan
 several lists for all combinations, except in hooks and options:
 
     [{"method": ["suponly", "imas"], "dataset": "vocanimals", "network": "efficientnet-lite0",
-      "partition": "lists/tuning/classic_366", "val": "lists/tuning/val.txt", "seed": [0, 1, 2],
+      "partition": "tuning/classic_366", "val": "lists/tuning/val.txt", "seed": [0, 1, 2],
       "lr": [2e-4, 5e-4], "iters": 1200, "hooks": [{"type": "MemoryFormatHook"}],
       "options": {"optim_wrapper.optimizer.weight_decay": 0.05}}]
 
 method, dataset and network are parts of the config's name (docs/configs.md); `config` names a file instead.
-partition: a folder with labeled.txt and unlabeled.txt below data_root, or one list. val: list of the images
+partition: of train_dataloader.dataset, or one list below data_root. val: list of the images
 that are measured on. lr: of optim_wrapper.optimizer. iters, val_interval (default: iters, one validation
 at the end). hooks: added to custom_hooks. options: other settings, as --cfg-options of train.py has them. Only
 method or config is required.
@@ -51,6 +51,7 @@ from mmseg_semi.comparison import (
     read_class_ious,
     read_cost,
     read_scores,
+    set_length,
     set_partition,
     settings_hash,
     trainings_of,
@@ -166,7 +167,7 @@ class Job:
         parts = named.groupdict() if named else {}
         return {
             'dataset': parts.get('dataset'),
-            'partition': self.said.get('partition', parts.get('partition')),
+            'partition': self.said.get('partition', self.cfg.train_dataloader.dataset.get('partition')),
             'val': self.said.get('val'),
             'method': parts.get('method', self.source.stem),
             'network': parts.get('network'),
@@ -268,6 +269,7 @@ def resolve(said: dict, work_dir: Path) -> Job:
     if 'iters' in said:
         changes['train_cfg.max_iters'] = said['iters']
     cfg.merge_from_dict({**changes, **said.get('options', {})})
+    set_length(cfg, 1)
     cfg.train_cfg.val_interval = said.get('val_interval', iterations_of(cfg))
     several = isinstance(cfg.val_evaluator, (list, tuple))
     for evaluator in cfg.val_evaluator if several else [cfg.val_evaluator]:

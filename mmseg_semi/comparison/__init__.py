@@ -7,6 +7,7 @@ from .configs import (
     find_config,
     metrics_of,
     networks_of,
+    set_length,
     set_partition,
     trainings_of,
 )
@@ -39,6 +40,7 @@ __all__ = [
     'read_cost',
     'read_scores',
     'rows',
+    'set_length',
     'set_partition',
     'settings_hash',
     'trainings_of',

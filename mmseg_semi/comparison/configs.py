@@ -9,15 +9,17 @@ from mmengine.config import Config
 from mmseg.registry import MODELS
 
 from ..compat import config_root
+from ..datasets.children import build_child
+from ..datasets.partition import fill_partition, waits_for_partition
 from ..datasets.walk import Leaf, stage_leaves
 from ..engine.runner.stages import TrainStage, build_stages
+from ..engine.train_loops import epoch_lengths, epochs_of
 from ..models.clock import count_steps
 
-#: {method}_{head}_{network}_{schedule}_{dataset}[-{partition}]-{crop}.py, as docs/configs.md has it.
+#: {method}_{head}_{network}_{schedule}_{dataset}-{crop}.py, as docs/configs.md has it.
 NAME = re.compile(
     r'(?P<method>[a-z0-9-]+)_(?P<head>[a-z0-9]+)_(?P<network>[a-z0-9-]+)_'
-    r'(?P<schedule>(\d+xb\d+-)?\d+(e|k|iter))_'
-    r'(?P<dataset>[a-z0-9]+)(-(?P<partition>[a-z0-9_-]+))?-(?P<crop>\d+x\d+)\.py'
+    r'(?P<schedule>(\d+xb\d+-)?\d+(e|k|iter))_(?P<dataset>[a-z0-9]+)-(?P<crop>\d+x\d+)\.py'
 )
 
 
@@ -77,11 +79,11 @@ def drawn_seed_keys(cfg: Config) -> list[str]:
 
 def data_root_keys(cfg: Config) -> list[str]:
     """Dotted keys of the folders that the datasets of a config are below."""
-    return [
-        f'{_dotted(leaf.key)}.data_root'
-        for leaf in _all_leaves(cfg)
-        if leaf.dataset.get('data_root')
-    ]
+    found = _all_leaves(cfg)
+    dataset = (cfg.get('train_dataloader') or {}).get('dataset') or {}
+    if dataset.get('counted'):
+        found.append(Leaf(dataset['counted'], 'train_dataloader.dataset.counted', 'unlabeled'))
+    return [f'{_dotted(leaf.key)}.data_root' for leaf in found if leaf.dataset.get('data_root')]
 
 
 def _all_leaves(cfg: Config) -> list[Leaf]:
@@ -98,13 +100,23 @@ def set_partition(cfg: Config, partition: str) -> None:
 
     Args:
         cfg: resolved; it is changed.
-        partition: folder of labeled.txt and unlabeled.txt, or the one list of a supervised training; relative
-        to
-            the data_root of the datasets.
+        partition: what ``train_dataloader.dataset.partition`` takes. Where the lists of a config do not wait for
+            it, the folder of labeled.txt and unlabeled.txt below the data_root of the datasets. Or the one list
+            of a supervised training, a name that ends in .txt.
 
     Raises:
         ValueError: One list is given to a training with unlabeled images, or the data set has no list.
     """
+    dataset = cfg.train_dataloader.dataset
+    if waits_for_partition(dataset):
+        if not partition.endswith('.txt'):
+            dataset.partition = partition
+            return
+        if 'ann_file' in dataset:  # of labeled images alone
+            dataset.ann_file = partition
+            for key in ('partition', 'counted'):
+                dataset.pop(key, None)
+            return
     found = stage_leaves(cfg, 'train')
     lists = {
         'labeled': [leaf for leaf in found if leaf.kind in (None, 'labeled')],
@@ -133,6 +145,44 @@ def set_partition(cfg: Config, partition: str) -> None:
     labeled.ann_file = f'{partition}/labeled.txt'
     for dataset in unlabeled:
         dataset.ann_file = f'{partition}/unlabeled.txt'
+
+
+def set_length(cfg: Config, processes: int) -> None:
+    """Turn a length in epochs into iterations, where ``max_iters`` is not given.
+
+    Args:
+        cfg: resolved; it is changed.
+        processes: of the training.
+
+    Raises:
+        FileNotFoundError: A list or folder of the unlabeled images is missing.
+        ValueError: There are none to count, or the number of epochs is not said.
+    """
+    epochs = cfg.train_cfg.get('epochs')
+    if epochs is None or cfg.train_cfg.get('max_iters'):
+        return
+    loader = cfg.train_dataloader
+    partition, dataset = loader.dataset.get('partition'), fill_partition(loader.dataset)
+    config = dataset.get('unlabeled') or dataset.get('counted')
+    if not config:
+        raise ValueError(
+            f'{cfg.filename} trains for {epochs} epochs of unlabeled images and names none: give a length in '
+            'iterations (--iters, or train_cfg.max_iters).'
+        )
+    images = len(build_child('unlabeled', {**config, 'pipeline': []}))
+    share = loader.batch_size
+    if 'unlabeled' in loader.sampler:
+        share = loader.sampler.unlabeled // loader.sampler.get('unlabeled_streams', 1)
+    accumulated = accumulation_of(cfg)
+    lengths = epoch_lengths(
+        images,
+        share * accumulated * processes,
+        accumulated,
+        epochs_of(epochs, partition),
+        cfg.train_cfg.get('val_every', 1),
+    )
+    cfg.train_cfg.max_iters = lengths.max_iters
+    cfg.train_cfg.setdefault('val_interval', lengths.val_interval)
 
 
 def trainings_of(cfg: Config) -> dict[str, Config]:

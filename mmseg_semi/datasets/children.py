@@ -89,6 +89,15 @@ def _empty(name: str, key: str, child) -> str:
     )
 
 
+def num_counted(dataset) -> int | None:
+    """Images of the set that a train dataset only counts, its ``counted``; None where it has none."""
+    config = getattr(dataset, 'counted', None)
+    if config is None:
+        return None
+    key = 'train_dataloader.dataset.counted'
+    return len(build_child('unlabeled', {**config, 'pipeline': []}, key=key))
+
+
 def image_paths(child) -> list[str]:
     """Paths of a dataset's images, in its order; a made-up name where a sample has none."""
     infos = (child.get_data_info(index) for index in range(len(child)))

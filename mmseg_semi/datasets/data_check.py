@@ -21,6 +21,7 @@ from tqdm import tqdm
 from .children import build_child, pipeline_transforms
 from .files import image_size, open_image, real_paths
 from .labels import VOID, MaskSurvey, count_classes, survey_masks, values_beyond
+from .partition import fill_partition
 from .preparation import decoding
 from .transforms.checks import CheckImageFile, with_file_checks
 from .walk import leaves, loader_configs, sample_infos
@@ -150,7 +151,7 @@ def dataset_configs(cfg: Config):
     """
     train = (cfg.get('train_dataloader') or {}).get('dataset')
     if train is not None:
-        key = 'train_dataloader.dataset'
+        key, train = 'train_dataloader.dataset', fill_partition(train)
         if any(isinstance(train.get(name), dict) for name in ('labeled', 'pseudo_labeled')):
             check = train.get('check_files', True)
             yield 'labelled', f'{key}.labeled', train['labeled'], check

@@ -16,6 +16,7 @@ from .children import (
     warn_of_shared_images,
     with_checks,
 )
+from .partition import fill_lists
 from .unlabeled import UnlabeledDataset
 
 _KINDS = ('labeled', 'unlabeled')
@@ -45,16 +46,29 @@ class LabeledUnlabeledDataset(Dataset):
             loading that they are complete 8-bit RGB images with masks of their size and known
             classes (``transforms/checks.py``). 'complete' checks all but that they are 8-bit RGB, for
             images that mmcv is meant to turn into it, such as grey ones. The children are not changed.
+        partition: folder of the lists, such as 'classic/183': fills ``{partition}`` in ``ann_file`` of the
+            children.
 
     Raises:
         FileNotFoundError: a list, folder, image or mask that does not exist.
-        ValueError: a child without images, or a setting out of range.
+        ValueError: a child without images, a setting out of range, a list that waits for a partition which is
+            not set, or a partition that no list waits for.
     """
 
-    def __init__(self, labeled, unlabeled, seed: int = 0, check_files: bool | str = True) -> None:
+    def __init__(
+        self,
+        labeled,
+        unlabeled,
+        seed: int = 0,
+        check_files: bool | str = True,
+        partition: str | None = None,
+    ) -> None:
         check_seed(self, seed)
         check_what(self, check_files)
         self.seed = seed
+        self.partition = partition
+        children = fill_lists(dict(labeled=labeled, unlabeled=unlabeled), partition)
+        labeled, unlabeled = children['labeled'], children['unlabeled']
         self.labeled = build_child('labeled', labeled)
         self.unlabeled = build_child('unlabeled', unlabeled)
         self.num_labeled, self.num_unlabeled = len(self.labeled), len(self.unlabeled)

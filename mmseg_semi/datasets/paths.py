@@ -9,6 +9,7 @@ import os.path as osp
 
 from mmseg.registry import DATASETS
 
+from .partition import fill_lists
 from .split_lists import check_list_text
 from .walk import leaf_configs
 
@@ -30,6 +31,7 @@ def check_data_paths(dataset, title=None):
     Args:
         dataset (dict): Config of a dataset; those within wrappers are checked. It is not changed. Paths
             behind a file backend (``backend_args``, ``s3://...``) are left to that backend.
+            ``{partition}`` stands for the dataset's ``partition``.
         title (str, optional): Class name under which ``KNOWN`` finds the dataset, where the
             config's own type says nothing, as for the unlabelled half of a known dataset.
 
@@ -71,15 +73,31 @@ def missing(name, key, path):
 
 
 @DATASETS.register_module(name='CheckedDataset')
-def build_checked(of, **settings):
+def build_checked(of, partition=None, counted=None, **settings):
     """Build dataset type ``of`` from ``settings`` after :func:`check_data_paths`.
 
     In a config, ``dict(type='CheckedDataset', of='PascalVOCDataset', data_root=..., ...)`` is
-    ``dict(type='PascalVOCDataset', data_root=..., ...)`` with a clear error for missing files.
+    ``dict(type='PascalVOCDataset', data_root=..., ...)`` with a clear error for missing files, and with what a
+    training of labeled images alone needs to know.
+
+    Args:
+        of: Type of the dataset.
+        partition (str, optional): Fills ``{partition}`` in lists, see
+            :mod:`~mmseg_semi.datasets.partition`.
+        counted (dict, optional): Config of the unlabeled images of the method that this training is compared
+            with. An epoch is as long as a pass over them. They are counted, and never loaded.
+        **settings: Of the dataset.
+
+    Raises:
+        FileNotFoundError: A file or folder is missing.
+        ValueError: A list waits for a partition that is not set, or no list waits for one that is.
     """
-    config = dict(type=of, **settings)
+    config = fill_lists(dict(settings, type=of, counted=counted), partition)
+    counted = config.pop('counted')
     check_data_paths(config)
-    return DATASETS.build(config)
+    dataset = DATASETS.build(config)
+    dataset.partition, dataset.counted = partition, counted
+    return dataset
 
 
 def _class_name(dataset):

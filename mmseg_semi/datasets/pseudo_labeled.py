@@ -20,6 +20,7 @@ from .children import (
     warn_of_shared_images,
     with_checks,
 )
+from .partition import fill_lists
 from .walk import leaves
 
 #: In a folder of pseudo-labels: what they were made with; written last, so that it marks a whole folder.
@@ -173,10 +174,14 @@ class SelfTrainingDataset(Dataset):
         double_below: see above; 0 never doubles. ST++'s code has 200.
         seed: of the samples' randomness, at least 0.
         check_files: whether image and mask files are checked, as by ``LabeledUnlabeledDataset``.
+        partition: fills ``{partition}`` in the lists of the children, as by ``LabeledUnlabeledDataset``.
+        counted: config of the images that an epoch of ``UnlabeledEpochTrainLoop`` is a pass over; they are
+            counted and not loaded.
 
     Raises:
         FileNotFoundError: a list, folder, image or mask that does not exist.
-        ValueError: no labelled image, or a setting out of range.
+        ValueError: no labelled image, a setting out of range, a list that waits for a partition which is not
+            set, or a partition that no list waits for.
     """
 
     def __init__(
@@ -186,6 +191,8 @@ class SelfTrainingDataset(Dataset):
         double_below: int = 200,
         seed: int = 0,
         check_files: bool | str = True,
+        partition: str | None = None,
+        counted: dict | None = None,
     ) -> None:
         check_seed(self, seed)
         check_what(self, check_files)
@@ -195,6 +202,10 @@ class SelfTrainingDataset(Dataset):
                 'never take the labelled list twice.'
             )
         self.seed = seed
+        self.partition = partition
+        given = dict(labeled=labeled, pseudo_labeled=pseudo_labeled, counted=counted)
+        given = fill_lists(given, partition)
+        labeled, pseudo_labeled, self.counted = given.values()
         self.labeled = build_child('labeled', labeled)
         self.pseudo_labeled = None
         if pseudo_labeled is not None:

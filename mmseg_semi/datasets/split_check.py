@@ -19,6 +19,7 @@ from .data_check import survey_images
 from .files import missing_files, real_paths
 from .fingerprints import identify
 from .labels import ClassCount, count_classes, survey_masks, values_beyond
+from .partition import fill_partition
 from .paths import check_data_paths
 from .sequences import near_frames
 from .unlabeled import UnlabeledDataset
@@ -85,6 +86,7 @@ def parts_of_config(cfg: Mapping) -> dict[str, Mapping]:
         raise ValueError(
             'The config has no train_dataloader.dataset: give the config of a training.'
         )
+    train = fill_partition(train)
     parts = {'labelled': train}
     if isinstance(train.get('labeled'), Mapping):
         parts['labelled'] = train['labeled']

@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 
 from torch.utils.data import Dataset
 
+from .partition import fill_partition
+
 TRAINING = 'train_dataloader.dataset'
 KINDS = ('labeled', 'unlabeled', 'pseudo_labeled')
 """Names of the children of our datasets; all that is below one is of that kind."""
@@ -51,9 +53,13 @@ def leaves(dataset, key: str = TRAINING, kind: str | None = None) -> list[Leaf]:
 def leaf_configs(config: Mapping, key: str = TRAINING, kind: str | None = None) -> list[Leaf]:
     """As :func:`leaves`, of a config, which is neither built nor changed.
 
-    Of a ``PseudoLabeledDataset`` the leaves are the configs below its ``images``, which name the files.
+    Of a ``PseudoLabeledDataset`` the leaves are the configs below its ``images``, which name the files. Lists are
+    those of the ``partition``.
+
+    Raises:
+        ValueError: See :func:`~mmseg_semi.datasets.partition.fill_partition`.
     """
-    return list(_walk(Leaf(config, key, kind), _held_configs))
+    return list(_walk(Leaf(fill_partition(config), key, kind), _held_configs))
 
 
 def sample_infos(dataset) -> list[dict]:

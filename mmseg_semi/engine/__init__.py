@@ -17,6 +17,7 @@ from .hooks import (
     PseudoLabelMonitorHook,
     ReliableSelectionHook,
     ResumableRandomnessHook,
+    ResumeCheckHook,
     StartupCheckHook,
     StepSchedulerHook,
 )
@@ -27,7 +28,11 @@ from .optim import (
 )
 from .runner import StagedRunner, TeacherStudentTestLoop, TeacherStudentValLoop
 from .schedulers import FinalPolyLR, NonzeroPolyLR
-from .train_loops import WholeStepEpochTrainLoop, WholeStepIterTrainLoop
+from .train_loops import (
+    UnlabeledEpochTrainLoop,
+    WholeStepEpochTrainLoop,
+    WholeStepIterTrainLoop,
+)
 
 __all__ = [
     'AdaptiveRampUpHook',
@@ -51,11 +56,13 @@ __all__ = [
     'PseudoLabelMonitorHook',
     'ReliableSelectionHook',
     'ResumableRandomnessHook',
+    'ResumeCheckHook',
     'StagedRunner',
     'StartupCheckHook',
     'StepSchedulerHook',
     'TeacherStudentTestLoop',
     'TeacherStudentValLoop',
+    'UnlabeledEpochTrainLoop',
     'WholeStepEpochTrainLoop',
     'WholeStepIterTrainLoop',
 ]

@@ -1,13 +1,26 @@
-"""Training loops that never stop inside an optimizer step."""
+"""Training loops that never stop inside an optimizer step, and that count epochs over unlabeled images."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from itertools import islice
+from typing import NamedTuple
 
+from mmengine.dist import get_world_size
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from mmseg.registry import LOOPS
 
+from ..datasets.children import num_counted
+from ..models.segmentors import SemiSegmentor
 from .accumulation import accumulation, due_at
+from .hooks._common import unwrap
+
+
+def _tell_epoch(runner, sampler) -> None:
+    """Tell a method how many steps a pass over its unlabeled images has, before hooks and steps ask for it."""
+    model = unwrap(runner.model)
+    if isinstance(model, SemiSegmentor) and hasattr(sampler, 'iters_per_epoch'):
+        model.epoch_steps = max(1, sampler.iters_per_epoch // accumulation(runner))
 
 
 @LOOPS.register_module()
@@ -22,6 +35,7 @@ class WholeStepIterTrainLoop(IterBasedTrainLoop):
 
     def run(self) -> None:
         accumulated = accumulation(self.runner)
+        _tell_epoch(self.runner, self.dataloader.sampler)
         if self.runner.val_loop is not None and self.val_interval % accumulated:
             self.runner.logger.info(
                 f'val_interval={self.val_interval} falls inside optimizer steps of accumulative_counts='
@@ -36,6 +50,162 @@ class WholeStepIterTrainLoop(IterBasedTrainLoop):
             # What the inherited loop asks of the interval is whether it divides the current iteration.
             due = due_at(self._iter, self.val_interval, accumulated, self._max_iters)
             self.val_interval = self._iter if due else self._iter + 1
+
+
+class EpochLengths(NamedTuple):
+    """A training of several epochs in iterations.
+
+    Attributes:
+        steps (int): Optimizer steps of an epoch.
+        max_iters (int): Iterations of the training.
+        val_interval (int): Iterations from one validation to the next.
+    """
+
+    steps: int
+    max_iters: int
+    val_interval: int
+
+
+def epoch_lengths(
+    images: int, per_step: int, accumulated: int, epochs: int, every: int
+) -> EpochLengths:
+    """Steps and iterations of epochs that drop what is left over of a step.
+
+    Args:
+        images (int): Of an epoch.
+        per_step (int): Images of an optimizer step, over all processes and micro-batches.
+        accumulated (int): Micro-batches of a step.
+        epochs (int): Of the training.
+        every (int): Epochs from one validation to the next.
+    """
+    steps = max(1, images // per_step)
+    return EpochLengths(steps, epochs * steps * accumulated, every * steps * accumulated)
+
+
+def epochs_of(epochs: int | Mapping[str, int], partition: str | None) -> int:
+    """The number of epochs, which may differ by partition.
+
+    Raises:
+        ValueError: None is said of the partition, or it is no positive integer.
+    """
+    found = epochs
+    if isinstance(epochs, Mapping):
+        found = epochs.get(partition)
+        if found is None:
+            raise ValueError(
+                f'train_cfg.epochs says nothing of partition={partition}, only of {", ".join(epochs)}: set '
+                'train_cfg.epochs to a number.'
+            )
+    if not isinstance(found, int) or isinstance(found, bool) or found < 1:
+        raise ValueError(f'train_cfg.epochs must be an integer of at least 1, got {found!r}.')
+    return found
+
+
+@LOOPS.register_module()
+class UnlabeledEpochTrainLoop(WholeStepIterTrainLoop):
+    """A training by iterations whose length is a number of passes over the unlabeled images.
+
+    That is an epoch in the papers: floor(unlabeled images / unlabeled images of an optimizer step) steps, with
+    the images of all processes and micro-batches. ``max_iters``, ``val_interval`` and so the ends of schedulers
+    follow from it, and so do checkpoints of an ``AtomicCheckpointHook(interval='val')``. A training of labeled
+    images alone counts those of its dataset's ``counted`` instead, with as many of them in a step as labeled
+    ones, and so is as long as the method that it is compared with.
+
+    Args:
+        runner (Runner): As MMEngine's.
+        dataloader (DataLoader | dict): As MMEngine's.
+        epochs (int | dict[str, int], optional): Passes over the unlabeled images; a dict has the number for each
+            partition, where a paper trains its partitions for different numbers.
+        val_every (int): Epochs from one validation to the next.
+        max_iters (int, optional): Iterations, instead of ``epochs``.
+        val_interval (int, optional): Iterations, instead of ``val_every``.
+        **kwargs: Of :class:`mmengine.runner.IterBasedTrainLoop`.
+
+    Raises:
+        ValueError: There is no length, the dataset has no unlabeled images to count, or a scheduler counts
+            MMEngine's epochs.
+    """
+
+    def __init__(
+        self,
+        runner,
+        dataloader,
+        epochs: int | Mapping[str, int] | None = None,
+        val_every: int = 1,
+        max_iters: int | None = None,
+        val_interval: int | None = None,
+        **kwargs,
+    ) -> None:
+        if epochs is None and max_iters is None:
+            raise ValueError('train_cfg has neither epochs nor max_iters: set one of them.')
+        if not isinstance(val_every, int) or isinstance(val_every, bool) or val_every < 1:
+            raise ValueError(
+                f'train_cfg.val_every must be an integer of at least 1, got {val_every!r}.'
+            )
+        _refuse_epoch_schedulers(runner.param_schedulers)
+        super().__init__(runner, dataloader, max_iters=max_iters or 1, **kwargs)
+        self._said = ''
+        if max_iters is None or val_interval is None:
+            number = (
+                1
+                if epochs is None
+                else epochs_of(epochs, getattr(self.dataloader.dataset, 'partition', None))
+            )
+            images, per_step = _epoch(self.dataloader, accumulation(runner))
+            lengths = epoch_lengths(images, per_step, accumulation(runner), number, val_every)
+            if max_iters is None:
+                max_iters = lengths.max_iters
+                self._said = (
+                    f'{number} epochs of {images} unlabeled images, {per_step} of them a step: {lengths.steps} '
+                    f'optimizer steps each'
+                )
+            val_interval = val_interval or lengths.val_interval
+        self._max_iters, self.val_interval = max_iters, val_interval
+
+    def run(self) -> None:
+        self.runner.logger.info(
+            f'{self._said or "train_cfg.max_iters"}, {self._max_iters} iterations in all; validation every '
+            f'{self.val_interval} iterations.'
+        )
+        return super().run()
+
+
+def _epoch(loader, accumulated: int) -> tuple[int, int]:
+    """Images of an epoch, and of an optimizer step over all processes."""
+    sampler, times = loader.sampler, get_world_size() * accumulated
+    if hasattr(sampler, 'unlabeled'):
+        share = sampler.unlabeled // getattr(sampler, 'unlabeled_streams', 1)
+        return loader.dataset.num_unlabeled, share * times
+    counted = num_counted(loader.dataset)
+    if counted is None:
+        raise ValueError(
+            f'train_cfg.epochs counts passes over unlabeled images, and the {type(loader.dataset).__name__} names '
+            'none: set train_dataloader.dataset.counted to their dataset, or train_cfg.max_iters.'
+        )
+    return counted, (loader.batch_size or 1) * times
+
+
+def _refuse_epoch_schedulers(schedulers) -> None:
+    """Raise ValueError if a scheduler, still a config, counts MMEngine's epochs, of which there is only one."""
+    for name, one in _schedulers(schedulers, 'param_scheduler'):
+        by_epoch = one.get('by_epoch', True) if isinstance(one, Mapping) else one.by_epoch
+        if by_epoch:
+            kind = one['type'] if isinstance(one, Mapping) else type(one).__name__
+            raise ValueError(
+                f'{name} ({kind}) has by_epoch=True, and UnlabeledEpochTrainLoop counts iterations: set '
+                'by_epoch=False, and leave its end out to end it with the training.'
+            )
+
+
+def _schedulers(given, name: str) -> Iterator[tuple[str, object]]:
+    if isinstance(given, Mapping) and 'type' not in given:
+        for key, value in given.items():
+            yield from _schedulers(value, f'{name}.{key}')
+    elif isinstance(given, (list, tuple)):
+        for index, value in enumerate(given):
+            yield from _schedulers(value, f'{name}[{index}]')
+    elif given is not None:
+        yield name, given
 
 
 @LOOPS.register_module()
@@ -62,6 +232,10 @@ class WholeStepEpochTrainLoop(EpochBasedTrainLoop):
                 'train_dataloader.batch_size.'
             )
         self._max_iters = self._max_epochs * self._batches
+
+    def run(self) -> None:
+        _tell_epoch(self.runner, self.dataloader.sampler)
+        return super().run()
 
     def run_epoch(self) -> None:
         """Iterate one epoch."""

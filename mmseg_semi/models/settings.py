@@ -239,6 +239,14 @@ class MethodSettings:
     def check(self) -> None:
         """Raise ValueError where settings contradict each other; an override calls ``super().check()``."""
 
+    def refuse_both(self, steps: str, epochs: str) -> None:
+        """Raise ValueError if a length is set both in steps and in epochs."""
+        if getattr(self, steps) and getattr(self, epochs):
+            raise ValueError(
+                f'semi_train_cfg has {steps}={getattr(self, steps)} and {epochs}={getattr(self, epochs)}, which '
+                'say the same in steps and in epochs: set one of them.'
+            )
+
     def as_dict(self) -> dict[str, Any]:
         """The settings by name, nested ones too, as a dict that may be edited."""
         values = {name: getattr(self, name) for name in self._settings}

@@ -1,5 +1,4 @@
-# CamVid, 11 classes at 480 x 360, with labelled images only. Partitions set the list:
-# train_dataloader.dataset.ann_file.
+# CamVid, 11 classes at 480 x 360, with labeled images only; train_dataloader.dataset.partition names their list.
 dataset_type = 'CamVidDataset'
 data_root = 'data/camvid'
 # Transforms say (height, width) of a crop and (width, height) of a scale.
@@ -50,10 +49,12 @@ train_dataloader = dict(
     pin_memory=True,
     sampler=dict(type='InfiniteSampler', shuffle=True),
     dataset=dict(
-        type=dataset_type,
+        type='CheckedDataset',
+        of=dataset_type,
+        partition='1_16/seed0',
         data_root=data_root,
         data_prefix=dict(img_path='img_dir/train', seg_map_path='ann_dir/train'),
-        ann_file='splits/train.txt',
+        ann_file='splits/{partition}/labeled.txt',
         pipeline=train_pipeline,
     ),
 )

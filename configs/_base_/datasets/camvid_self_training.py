@@ -1,5 +1,5 @@
-# CamVid for self-training. Partitions set the two lists: ann_file of `labeled` and of
-# `pseudo_labeled.images`.
+# CamVid for self-training. train_dataloader.dataset.partition names the
+# two lists.
 _base_ = ['./camvid.py', './strong_augmentation.py']
 
 pseudo_labeled_pipeline = [
@@ -20,11 +20,12 @@ train_dataloader = dict(
     sampler=dict(type='ShuffledSampler', endless=True),
     dataset=dict(
         type='SelfTrainingDataset',
+        partition='1_16/seed0',
         labeled=dict(
             type=_base_.dataset_type,
             data_root=_base_.data_root,
             data_prefix=dict(img_path='img_dir/train', seg_map_path='ann_dir/train'),
-            ann_file='splits/1_16/seed0/labeled.txt',
+            ann_file='splits/{partition}/labeled.txt',
             pipeline=_base_.train_pipeline,
         ),
         pseudo_labeled=dict(
@@ -34,7 +35,7 @@ train_dataloader = dict(
                 data_root=_base_.data_root,
                 img_dir='img_dir/train',
                 img_suffix='.jpg',
-                ann_file='splits/1_16/seed0/unlabeled.txt',
+                ann_file='splits/{partition}/unlabeled.txt',
             ),
             pipeline=pseudo_labeled_pipeline,
         ),

@@ -1,4 +1,5 @@
-# CamVid with labelled and unlabelled images. Partitions set the two lists, ann_file of each child.
+# CamVid with labelled and unlabelled images. train_dataloader.dataset.partition names
+# the two lists.
 _base_ = './camvid.py'
 
 unlabeled_pipeline = [
@@ -22,11 +23,12 @@ train_dataloader = dict(
     collate_fn=dict(type='collate_branches'),
     dataset=dict(
         type='LabeledUnlabeledDataset',
+        partition='1_16/seed0',
         labeled=dict(
             type=_base_.dataset_type,
             data_root=_base_.data_root,
             data_prefix=dict(img_path='img_dir/train', seg_map_path='ann_dir/train'),
-            ann_file='splits/1_16/seed0/labeled.txt',
+            ann_file='splits/{partition}/labeled.txt',
             pipeline=_base_.train_pipeline,
         ),
         unlabeled=dict(
@@ -34,7 +36,7 @@ train_dataloader = dict(
             data_root=_base_.data_root,
             img_dir='img_dir/train',
             img_suffix='.jpg',
-            ann_file='splits/1_16/seed0/unlabeled.txt',
+            ann_file='splits/{partition}/unlabeled.txt',
             pipeline=unlabeled_pipeline,
         ),
     ),

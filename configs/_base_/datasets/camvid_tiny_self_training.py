@@ -1,5 +1,5 @@
-# CamVid at 128 x 96 for self-training. Partitions set the two lists: ann_file of `labeled` and of
-# `pseudo_labeled.images`.
+# CamVid at 128 x 96 for self-training. train_dataloader.dataset.partition names the
+# two lists.
 _base_ = ['./camvid_tiny.py', './strong_augmentation.py']
 
 pseudo_labeled_pipeline = [
@@ -18,11 +18,12 @@ train_dataloader = dict(
     sampler=dict(type='ShuffledSampler', endless=True),
     dataset=dict(
         type='SelfTrainingDataset',
+        partition='1_8/seed0',
         labeled=dict(
             type=_base_.dataset_type,
             data_root=_base_.data_root,
             data_prefix=dict(img_path='img_dir/train', seg_map_path='ann_dir/train'),
-            ann_file='splits/1_8/seed0/labeled.txt',
+            ann_file='splits/{partition}/labeled.txt',
             pipeline=_base_.train_pipeline,
         ),
         pseudo_labeled=dict(
@@ -32,7 +33,7 @@ train_dataloader = dict(
                 data_root=_base_.data_root,
                 img_dir='img_dir/train',
                 img_suffix='.jpg',
-                ann_file='splits/1_8/seed0/unlabeled.txt',
+                ann_file='splits/{partition}/unlabeled.txt',
             ),
             pipeline=pseudo_labeled_pipeline,
         ),

@@ -1,4 +1,5 @@
-# CamVid at 128 x 96 with labelled and unlabelled images. Partitions set the two lists, ann_file of each child.
+# CamVid at 128 x 96 with labelled and unlabelled images. train_dataloader.dataset.partition names
+# the two lists.
 _base_ = './camvid_tiny.py'
 
 unlabeled_pipeline = [
@@ -20,11 +21,12 @@ train_dataloader = dict(
     collate_fn=dict(type='collate_branches'),
     dataset=dict(
         type='LabeledUnlabeledDataset',
+        partition='1_16/seed0',
         labeled=dict(
             type=_base_.dataset_type,
             data_root=_base_.data_root,
             data_prefix=dict(img_path='img_dir/train', seg_map_path='ann_dir/train'),
-            ann_file='splits/1_16/seed0/labeled.txt',
+            ann_file='splits/{partition}/labeled.txt',
             pipeline=_base_.train_pipeline,
         ),
         unlabeled=dict(
@@ -32,7 +34,7 @@ train_dataloader = dict(
             data_root=_base_.data_root,
             img_dir='img_dir/train',
             img_suffix='.jpg',
-            ann_file='splits/1_16/seed0/unlabeled.txt',
+            ann_file='splits/{partition}/unlabeled.txt',
             pipeline=unlabeled_pipeline,
         ),
     ),

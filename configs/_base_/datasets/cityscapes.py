@@ -1,4 +1,4 @@
-# Cityscapes with labelled images only. Partitions set the list: train_dataloader.dataset.ann_file.
+# Cityscapes with labeled images only; train_dataloader.dataset.partition names their list.
 dataset_type = 'CityscapesDataset'
 data_root = 'data/cityscapes'
 img_suffix = '_leftImg8bit.png'
@@ -41,6 +41,13 @@ tta_pipeline = [
     ),
 ]
 
+unlabeled_images = dict(
+    type='UnlabeledDataset',
+    data_root=data_root,
+    img_dir='leftImg8bit/train',
+    img_suffix=img_suffix,
+    ann_file='splits/{partition}/unlabeled.txt',
+)
 # CheckedDataset is the stock class named in `of`, with a clear error where its files are missing.
 train_dataloader = dict(
     batch_size=4,
@@ -51,11 +58,13 @@ train_dataloader = dict(
     dataset=dict(
         type='CheckedDataset',
         of=dataset_type,
+        partition='u2pl/372',
         data_root=data_root,
         data_prefix=dict(img_path='leftImg8bit/train', seg_map_path='gtFine/train'),
         img_suffix=img_suffix,
         seg_map_suffix=seg_map_suffix,
-        ann_file='splits/u2pl/372/labeled.txt',
+        ann_file='splits/{partition}/labeled.txt',
+        counted=unlabeled_images,  # an epoch is a pass over these
         pipeline=train_pipeline,
     ),
 )

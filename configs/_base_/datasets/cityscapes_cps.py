@@ -15,7 +15,8 @@ train_dataloader = dict(
     batch_size=6,
     sampler=dict(labeled=2, unlabeled=4, unlabeled_streams=2),
     dataset=dict(
-        labeled=dict(ann_file='splits/cps/372/labeled.txt', pipeline=train_pipeline),
-        unlabeled=dict(ann_file='splits/cps/372/unlabeled.txt', pipeline=unlabeled_pipeline),
+        partition='cps/372',
+        labeled=dict(pipeline=train_pipeline),
+        unlabeled=dict(pipeline=unlabeled_pipeline),
     ),
 )

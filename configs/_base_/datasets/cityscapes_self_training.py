@@ -1,5 +1,5 @@
-# Cityscapes for self-training. Partitions set the two lists: ann_file of `labeled` and of
-# `pseudo_labeled.images`.
+# Cityscapes for self-training. train_dataloader.dataset.partition names the
+# two lists.
 _base_ = ['./cityscapes.py', './strong_augmentation.py']
 crop_size = (721, 721)
 
@@ -37,24 +37,19 @@ train_dataloader = dict(
     sampler=dict(type='ShuffledSampler'),
     dataset=dict(
         type='SelfTrainingDataset',
+        partition='stpp/372',
         labeled=dict(
             type=_base_.dataset_type,
             data_root=_base_.data_root,
             data_prefix=dict(img_path='leftImg8bit/train', seg_map_path='gtFine/train'),
             img_suffix=_base_.img_suffix,
             seg_map_suffix=_base_.seg_map_suffix,
-            ann_file='splits/stpp/372/labeled.txt',
+            ann_file='splits/{partition}/labeled.txt',
             pipeline=train_pipeline,
         ),
         pseudo_labeled=dict(
             type='PseudoLabeledDataset',
-            images=dict(
-                type='UnlabeledDataset',
-                data_root=_base_.data_root,
-                img_dir='leftImg8bit/train',
-                img_suffix=_base_.img_suffix,
-                ann_file='splits/stpp/372/unlabeled.txt',
-            ),
+            images=_base_.unlabeled_images,
             pipeline=pseudo_labeled_pipeline,
         ),
     ),

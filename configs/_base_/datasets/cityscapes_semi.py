@@ -1,4 +1,5 @@
-# Cityscapes with labelled and unlabelled images. Partitions set the two lists, ann_file of each child.
+# Cityscapes with labelled and unlabelled images. train_dataloader.dataset.partition names
+# the two lists.
 _base_ = './cityscapes.py'
 
 unlabeled_pipeline = [
@@ -22,22 +23,16 @@ train_dataloader = dict(
     collate_fn=dict(type='collate_branches'),
     dataset=dict(
         type='LabeledUnlabeledDataset',
+        partition='u2pl/372',
         labeled=dict(
             type=_base_.dataset_type,
             data_root=_base_.data_root,
             data_prefix=dict(img_path='leftImg8bit/train', seg_map_path='gtFine/train'),
             img_suffix=_base_.img_suffix,
             seg_map_suffix=_base_.seg_map_suffix,
-            ann_file='splits/u2pl/372/labeled.txt',
+            ann_file='splits/{partition}/labeled.txt',
             pipeline=_base_.train_pipeline,
         ),
-        unlabeled=dict(
-            type='UnlabeledDataset',
-            data_root=_base_.data_root,
-            img_dir='leftImg8bit/train',
-            img_suffix=_base_.img_suffix,
-            ann_file='splits/u2pl/372/unlabeled.txt',
-            pipeline=unlabeled_pipeline,
-        ),
+        unlabeled=dict(_base_.unlabeled_images, pipeline=unlabeled_pipeline),
     ),
 )

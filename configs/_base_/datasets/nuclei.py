@@ -1,5 +1,5 @@
-# Nuclei, 3 classes at 160 pixels on the longer side, labeled images only. Partitions set the list,
-# train_dataloader.dataset.ann_file. The data lie in data/nuclei, or where NUCLEI_ROOT says.
+# Nuclei, 3 classes at 160 pixels on the longer side, labeled images only. train_dataloader.dataset.partition
+# names their list. The data lie in data/nuclei, or where NUCLEI_ROOT says.
 # Binary: metainfo=dict(classes=('background', 'nucleus')) in every dataset, and num_classes=2.
 dataset_type = 'NucleiDataset'
 data_root = '{{$NUCLEI_ROOT:data/nuclei}}'
@@ -49,7 +49,14 @@ train_dataloader = dict(
     batch_size=8,
     num_workers=0,
     sampler=dict(type='InfiniteSampler', shuffle=True),
-    dataset=dict(images, ann_file='lists/l8_0/labeled.txt', pipeline=train_pipeline),
+    dataset=dict(
+        images,
+        type='CheckedDataset',
+        of=dataset_type,
+        partition='l8_0',
+        ann_file='lists/{partition}/labeled.txt',
+        pipeline=train_pipeline,
+    ),
 )
 val_dataloader = dict(
     batch_size=1,

@@ -1,4 +1,5 @@
-# Nuclei with labeled and unlabeled images. Partitions set the two lists, ann_file of each child.
+# Nuclei with labeled and unlabeled images. train_dataloader.dataset.partition names
+# the two lists.
 _base_ = './nuclei.py'
 
 unlabeled_pipeline = [
@@ -20,15 +21,16 @@ train_dataloader = dict(
     collate_fn=dict(type='collate_branches'),
     dataset=dict(
         type='LabeledUnlabeledDataset',
+        partition='l8_0',
         labeled=dict(
-            _base_.images, ann_file='lists/l8_0/labeled.txt', pipeline=_base_.train_pipeline
+            _base_.images, ann_file='lists/{partition}/labeled.txt', pipeline=_base_.train_pipeline
         ),
         unlabeled=dict(
             type='UnlabeledDataset',
             data_root=_base_.data_root,
             img_dir='img',
             img_suffix='.jpg',
-            ann_file='lists/l8_0/unlabeled.txt',
+            ann_file='lists/{partition}/unlabeled.txt',
             pipeline=unlabeled_pipeline,
         ),
     ),

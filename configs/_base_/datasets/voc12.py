@@ -1,4 +1,4 @@
-# Pascal VOC 2012 with labelled images only. Partitions set the list: train_dataloader.dataset.ann_file.
+# Pascal VOC 2012 with labeled images only; train_dataloader.dataset.partition names their list.
 dataset_type = 'PascalVOCDataset'
 data_root = 'data/VOCdevkit/VOC2012'
 crop_size = (513, 513)
@@ -41,6 +41,13 @@ tta_pipeline = [
     ),
 ]
 
+unlabeled_images = dict(
+    type='UnlabeledDataset',
+    data_root=data_root,
+    img_dir='JPEGImages',
+    img_suffix='.jpg',
+    ann_file='splits/{partition}/unlabeled.txt',
+)
 # CheckedDataset is the stock class named in `of`, with a clear error where its files are missing.
 train_dataloader = dict(
     batch_size=4,
@@ -51,9 +58,11 @@ train_dataloader = dict(
     dataset=dict(
         type='CheckedDataset',
         of=dataset_type,
+        partition='classic/1464',
         data_root=data_root,
         data_prefix=dict(img_path='JPEGImages', seg_map_path='SegmentationClassAug'),
-        ann_file='splits/classic/1464/labeled.txt',
+        ann_file='splits/{partition}/labeled.txt',
+        counted=unlabeled_images,  # an epoch is a pass over these
         pipeline=train_pipeline,
     ),
 )

@@ -15,9 +15,8 @@ train_dataloader = dict(
     batch_size=6,
     sampler=dict(labeled=2, unlabeled=4, unlabeled_streams=2),
     dataset=dict(
-        labeled=dict(ann_file='splits/blender-cps/1323/labeled.txt', pipeline=train_pipeline),
-        unlabeled=dict(
-            ann_file='splits/blender-cps/1323/unlabeled.txt', pipeline=unlabeled_pipeline
-        ),
+        partition='blender-cps/1323',
+        labeled=dict(pipeline=train_pipeline),
+        unlabeled=dict(pipeline=unlabeled_pipeline),
     ),
 )

@@ -1,5 +1,5 @@
-# Pascal VOC 2012 for self-training. Partitions set the two lists: ann_file of `labeled` and of
-# `pseudo_labeled.images`.
+# Pascal VOC 2012 for self-training. train_dataloader.dataset.partition names the
+# two lists.
 _base_ = ['./voc12.py', './strong_augmentation.py']
 crop_size = (321, 321)
 
@@ -38,22 +38,17 @@ train_dataloader = dict(
     sampler=dict(type='ShuffledSampler'),
     dataset=dict(
         type='SelfTrainingDataset',
+        partition='classic/1464',
         labeled=dict(
             type=_base_.dataset_type,
             data_root=_base_.data_root,
             data_prefix=dict(img_path='JPEGImages', seg_map_path='SegmentationClassAug'),
-            ann_file='splits/classic/1464/labeled.txt',
+            ann_file='splits/{partition}/labeled.txt',
             pipeline=train_pipeline,
         ),
         pseudo_labeled=dict(
             type='PseudoLabeledDataset',
-            images=dict(
-                type='UnlabeledDataset',
-                data_root=_base_.data_root,
-                img_dir='JPEGImages',
-                img_suffix='.jpg',
-                ann_file='splits/classic/1464/unlabeled.txt',
-            ),
+            images=_base_.unlabeled_images,
             pipeline=pseudo_labeled_pipeline,
         ),
     ),

@@ -1,4 +1,5 @@
-# Pascal VOC 2012 with labelled and unlabelled images. Partitions set the two lists, ann_file of each child.
+# Pascal VOC 2012 with labelled and unlabelled images. train_dataloader.dataset.partition names
+# the two lists.
 _base_ = './voc12.py'
 
 unlabeled_pipeline = [
@@ -22,20 +23,14 @@ train_dataloader = dict(
     collate_fn=dict(type='collate_branches'),
     dataset=dict(
         type='LabeledUnlabeledDataset',
+        partition='classic/1464',
         labeled=dict(
             type=_base_.dataset_type,
             data_root=_base_.data_root,
             data_prefix=dict(img_path='JPEGImages', seg_map_path='SegmentationClassAug'),
-            ann_file='splits/classic/1464/labeled.txt',
+            ann_file='splits/{partition}/labeled.txt',
             pipeline=_base_.train_pipeline,
         ),
-        unlabeled=dict(
-            type='UnlabeledDataset',
-            data_root=_base_.data_root,
-            img_dir='JPEGImages',
-            img_suffix='.jpg',
-            ann_file='splits/classic/1464/unlabeled.txt',
-            pipeline=unlabeled_pipeline,
-        ),
+        unlabeled=dict(_base_.unlabeled_images, pipeline=unlabeled_pipeline),
     ),
 )

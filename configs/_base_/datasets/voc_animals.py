@@ -1,5 +1,5 @@
-# VOC animals, 7 classes at 128 pixels on the longer side, labeled images only. Partitions set the list,
-# train_dataloader.dataset.ann_file. The data lie in data/voc_animals, or where VOC_ANIMALS_ROOT says.
+# VOC animals, 7 classes at 128 pixels on the longer side, labeled images only. train_dataloader.dataset.partition
+# names their list. The data lie in data/voc_animals, or where VOC_ANIMALS_ROOT says.
 dataset_type = 'VOCAnimalsDataset'
 data_root = '{{$VOC_ANIMALS_ROOT:data/voc_animals}}'
 # Transforms say (height, width) of a crop and (width, height) of a scale; a scale is the longer side here.
@@ -48,7 +48,14 @@ train_dataloader = dict(
     batch_size=8,
     num_workers=0,
     sampler=dict(type='InfiniteSampler', shuffle=True),
-    dataset=dict(images, ann_file='lists/classic_732/labeled.txt', pipeline=train_pipeline),
+    dataset=dict(
+        images,
+        type='CheckedDataset',
+        of=dataset_type,
+        partition='classic_732',
+        ann_file='lists/{partition}/labeled.txt',
+        pipeline=train_pipeline,
+    ),
 )
 val_dataloader = dict(
     batch_size=1,

@@ -1,5 +1,5 @@
-# VOC animals for self-training. Partitions set the two lists: ann_file of `labeled` and of
-# `pseudo_labeled.images`.
+# VOC animals for self-training. train_dataloader.dataset.partition names the
+# two lists.
 _base_ = ['./voc_animals.py', './strong_augmentation.py']
 
 pseudo_labeled_pipeline = [
@@ -18,8 +18,9 @@ train_dataloader = dict(
     sampler=dict(type='ShuffledSampler', endless=True),
     dataset=dict(
         type='SelfTrainingDataset',
+        partition='classic_732',
         labeled=dict(
-            _base_.images, ann_file='lists/classic_732/labeled.txt', pipeline=_base_.train_pipeline
+            _base_.images, ann_file='lists/{partition}/labeled.txt', pipeline=_base_.train_pipeline
         ),
         pseudo_labeled=dict(
             type='PseudoLabeledDataset',
@@ -28,7 +29,7 @@ train_dataloader = dict(
                 data_root=_base_.data_root,
                 img_dir='img',
                 img_suffix='.jpg',
-                ann_file='lists/classic_732/unlabeled.txt',
+                ann_file='lists/{partition}/unlabeled.txt',
             ),
             pipeline=pseudo_labeled_pipeline,
         ),

@@ -21,6 +21,7 @@ default_hooks = dict(
 custom_hooks = [
     dict(type='ResumableRandomnessHook'),
     dict(type='StartupCheckHook'),
+    dict(type='ResumeCheckHook'),
     dict(type='FiniteLossHook'),
 ]
 

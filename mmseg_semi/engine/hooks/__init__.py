@@ -15,6 +15,7 @@ from .prototype_mean_hook import PrototypeMeanHook
 from .pseudo_label_monitor_hook import PseudoLabelMonitorHook
 from .reliable_selection_hook import ReliableSelectionHook
 from .resumable_randomness_hook import ResumableRandomnessHook
+from .resume_check_hook import ResumeCheckHook
 from .startup_check_hook import StartupCheckHook
 from .step_scheduler_hook import StepSchedulerHook
 
@@ -34,6 +35,7 @@ __all__ = [
     'PseudoLabelMonitorHook',
     'ReliableSelectionHook',
     'ResumableRandomnessHook',
+    'ResumeCheckHook',
     'StartupCheckHook',
     'StepSchedulerHook',
 ]

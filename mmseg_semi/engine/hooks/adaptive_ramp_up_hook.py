@@ -57,7 +57,7 @@ class AdaptiveRampUpHook(Hook):
         model.start_teacher()
         if runner.iter == 0:
             model.ramp_up.begin()
-        self._start = model.cfg.unlabeled_start
+        self._start = model.unlabeled_start
         accumulated = accumulation(runner)
         num_steps = count_steps(runner.max_iters, accumulated)
         self._length = max(1, sampler.iters_per_epoch // accumulated)

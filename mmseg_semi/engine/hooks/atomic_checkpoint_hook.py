@@ -8,7 +8,7 @@ import os.path as osp
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.fileio import LocalBackend
 from mmengine.hooks import CheckpointHook, LoggerHook
-from mmengine.runner import EpochBasedTrainLoop
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop
 from mmseg.registry import HOOKS
 
 from ...visualization import read_scalars
@@ -33,10 +33,16 @@ class AtomicCheckpointHook(CheckpointHook):
     the search for the best. Whether it was made is read from the scalars that LocalVisBackend writes to the
     working folder; without any, it is made again.
 
-    Args: see :class:`mmengine.hooks.CheckpointHook`.
+    Args: see :class:`mmengine.hooks.CheckpointHook`. With ``interval='val'`` a checkpoint is written at each
+        validation, however long the training is.
     """
 
     _looked = False
+
+    def before_run(self, runner) -> None:
+        # Before a validation or a test alone there is no training loop.
+        if self.interval == 'val' and isinstance(runner._train_loop, BaseLoop):
+            self.interval = runner._train_loop.val_interval
 
     def before_train_epoch(self, runner) -> None:
         # Not in before_train: the validation is to find what all hooks have prepared there.

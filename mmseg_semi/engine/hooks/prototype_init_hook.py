@@ -80,7 +80,7 @@ class PrototypeInitHook(Hook):
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
         model = unwrap(runner.model)
         step = Clock.of(runner.optim_wrapper).step
-        if self._done or step < model.cfg.unlabeled_start:
+        if self._done or step < model.unlabeled_start:
             return
         self._done = True
         dataset = self._dataset

@@ -21,6 +21,7 @@ from ...datasets import (
 )
 from ...datasets.files import real_paths
 from ...datasets.fingerprints import identify
+from ...datasets.partition import check_partition
 from ...datasets.pseudo_labeled import LABELS_SUMMARY
 from ...models.cutmix import CutMix
 from ...models.patches import nearest, patch_size, whole_patches
@@ -44,7 +45,8 @@ class StartupCheckHook(Hook):
     Raises:
         ValueError: In one sentence with the remedy, when the loader's batch does not match the sampler's
             make-up, a hook of the method is missing, the method's networks are not fit to be trained, the class
-            counts of head and dataset differ, the crop is no multiple of a vision transformer's patches, or a
+            counts of head and dataset differ, the partition's name and its list differ in the number of labeled
+            images, the crop is no multiple of a vision transformer's patches, or a
             training image is also a validation image.
         FileNotFoundError: A file of the validation set is not there.
     """
@@ -53,6 +55,7 @@ class StartupCheckHook(Hook):
 
     def before_train(self, runner) -> None:
         model, loader = unwrap(runner.model), runner.train_dataloader
+        check_partition(loader.dataset)
         self._check_classes(runner, model, loader.dataset)
         self._check_patches(runner, model)
         self._check_validation(runner, loader.dataset)

@@ -18,6 +18,7 @@ from mmengine.registry import DefaultScope
 from mmseg.registry import DATASETS, RUNNERS
 
 from ...compat import set_up_processes
+from ...datasets.partition import fill_partition
 from ...datasets.walk import loader_configs
 from ...self_training.images import ImagePool
 from ...self_training.output import (
@@ -217,7 +218,7 @@ class StagedRunner:
 
 def _unlabeled_images(cfg: Config) -> dict:
     """Config of the unlabelled images, which every stage after the teacher's training looks at."""
-    dataset = cfg.train_dataloader.dataset
+    dataset = fill_partition(cfg.train_dataloader.dataset)
     images = dataset.get('unlabeled') or (dataset.get('pseudo_labeled') or {}).get('images')
     if images is None:
         raise ValueError(

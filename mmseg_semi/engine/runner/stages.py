@@ -21,6 +21,7 @@ from mmengine.visualization import Visualizer
 from mmseg.registry import MODELS
 
 from ...datasets import LabeledUnlabeledSampler, SelfTrainingDataset
+from ...datasets.partition import fill_partition
 from ...datasets.walk import loader_configs
 from ...models.clock import count_steps
 from ...self_training import prediction_pipeline, pseudo_label, select_reliable
@@ -306,13 +307,18 @@ class SupervisedStage(TrainStage):
         loader = cfg.train_dataloader
         labeled, images = loader.sampler.labeled, loader.batch_size
         endless = loader.sampler.get('endless', True)
-        dataset = {key: v for key, v in loader.dataset.items() if key in ('seed', 'check_files')}
+        kept = ('seed', 'check_files', 'partition')
+        dataset = {key: v for key, v in loader.dataset.items() if key in kept}
         dataset.update(
             type='SelfTrainingDataset',
             labeled=loader.dataset.labeled,
             pseudo_labeled=None,
             double_below=0,
         )
+        if 'epochs' in cfg.train_cfg:
+            # Which are passes over these: the training is as long as the method's own.
+            counted = loader.dataset.unlabeled.items()
+            dataset['counted'] = {key: value for key, value in counted if key != 'pipeline'}
         loader.pop('collate_fn', None)
         # One by one: a config's `update` would merge them into what is there.
         loader.batch_size, loader.dataset = labeled, dataset
@@ -334,7 +340,8 @@ class _UsesNetwork(Stage):
     @property
     def images(self) -> dict:
         """Config of the unlabelled images."""
-        return self.top.train_dataloader.dataset.pseudo_labeled.images
+        dataset = fill_partition(self.top.train_dataloader.dataset)
+        return dataset['pseudo_labeled']['images']
 
     def needs(self) -> set[str]:
         return {self.training.name, *super().needs()}

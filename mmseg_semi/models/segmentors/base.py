@@ -53,12 +53,19 @@ class SemiSegmentor(TrainingSteps, NetworkPasses, CheckpointLoading, StockSegmen
         unlabeled_start: int = setting(
             0, 'Optimizer steps of labeled training before the unlabeled images enter.', low=0
         )
+        unlabeled_start_epochs: int = setting(
+            0, 'The same in passes over the unlabeled images.', low=0
+        )
         labeled_weight: float = setting(1.0, 'Factor of the loss of labeled images.', low=0)
         ignore_padding: bool = setting(
             True,
             'Padding of unlabeled images is not learned from.',
             reading='padding not learned from',
         )
+
+        def check(self) -> None:
+            super().check()
+            self.refuse_both('unlabeled_start', 'unlabeled_start_epochs')
 
     #: The settings of this model.
     cfg: Settings
@@ -82,6 +89,8 @@ class SemiSegmentor(TrainingSteps, NetworkPasses, CheckpointLoading, StockSegmen
     training_only: tuple[str, ...] = ()
     #: Modules that all networks have in common: where a network has it, and where a checkpoint has it once.
     shared_modules: dict[str, str] = {}
+    #: Optimizer steps of a pass over the unlabeled images; a training loop sets it.
+    epoch_steps: int | None = None
     #: Whether ``cutmix`` may adapt to the hardness of images.
     measures_hardness: bool = False
 
@@ -205,9 +214,30 @@ class SemiSegmentor(TrainingSteps, NetworkPasses, CheckpointLoading, StockSegmen
         }
 
     @property
+    def unlabeled_start(self) -> int:
+        """The optimizer step at which the unlabeled images enter."""
+        return self.steps_of(self.cfg.unlabeled_start, self.cfg.unlabeled_start_epochs)
+
+    @property
     def started(self) -> bool:
         """Whether the unlabeled images have entered; a number of the host, the same on all ranks."""
-        return self.clock.step >= self.cfg.unlabeled_start
+        return self.clock.step >= self.unlabeled_start
+
+    def steps_of(self, steps: int, epochs: int) -> int:
+        """A length in optimizer steps, of which a setting says either these or epochs.
+
+        Raises:
+            ValueError: It is in epochs, and no training loop has told how long one is.
+        """
+        if not epochs:
+            return steps
+        if self.epoch_steps is None:
+            raise ValueError(
+                f'{type(self).__name__} has a setting in epochs and does not know their length: train with '
+                'WholeStepIterTrainLoop or UnlabeledEpochTrainLoop and LabeledUnlabeledSampler, or use the setting '
+                'in steps.'
+            )
+        return epochs * self.epoch_steps
 
     def batch_of(self, inputs: dict[str, Tensor], data_samples: dict[str, list]) -> Batch:
         """Sort what the preprocessor returns into the branches that the method needs."""

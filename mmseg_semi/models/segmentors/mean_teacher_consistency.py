@@ -40,6 +40,9 @@ class MeanTeacher(MeanTeacherSegmentor):
             source='appendix B',
             reading='optimizer steps over which the weight grows',
         )
+        rampup_epochs: int = setting(
+            0, 'The same in passes over the unlabeled images.', low=0, source="PixelSSL's code: 3"
+        )
         class_mean: bool = setting(
             False,
             'Mean instead of sum over the classes.',
@@ -56,6 +59,10 @@ class MeanTeacher(MeanTeacherSegmentor):
             'One forward of the student for labeled and unlabeled images; False: one each.',
             reading='batch normalization over labeled and unlabeled images together',
         )
+
+        def check(self) -> None:
+            super().check()
+            self.refuse_both('rampup_steps', 'rampup_epochs')
 
     cfg: Settings
 
@@ -90,8 +97,9 @@ class MeanTeacher(MeanTeacherSegmentor):
 
     def weight_now(self) -> float:
         """The consistency's factor in this step."""
-        since = self.clock.step - self.cfg.unlabeled_start
-        return self.cfg.consistency_weight * sigmoid_ramp_up(since, self.cfg.rampup_steps)
+        length = self.steps_of(self.cfg.rampup_steps, self.cfg.rampup_epochs)
+        since = self.clock.step - self.unlabeled_start
+        return self.cfg.consistency_weight * sigmoid_ramp_up(since, length)
 
     def weigh(self, logits: Tensor, batch: Batch) -> tuple[CutMixPlan, Tensor, dict[str, Tensor]]:
         """Say what is mixed, and how much each pixel of the student's view weighs.

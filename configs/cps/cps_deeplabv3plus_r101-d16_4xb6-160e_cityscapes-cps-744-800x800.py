@@ -1,2 +1,0 @@
-_base_ = './cps_deeplabv3plus_r50-d16_4xb6-160e_cityscapes-cps-744-800x800.py'
-model = dict(segmentor=dict(pretrained='open-mmlab://resnet101_v1c', backbone=dict(depth=101)))

@@ -1,0 +1,36 @@
+# CPS, Cityscapes 1/8 (372 labelled, 2603 unlabelled, lists of CPS), and the lead of the other Cityscapes
+# configs here.
+#
+# The length, settings and figures of GPS's paper, which compares with it; published there, mIoU: R50 76.61,
+# R101 77.62.
+_base_ = [
+    '../_base_/models/deeplabv3plus_r50_cps_cityscapes.py',
+    '../_base_/datasets/cityscapes_cps.py',
+    '../_base_/schedules/sgd_poly_cps.py',
+    '../_base_/runtime/semi_runtime.py',
+]
+model = dict(
+    _delete_=True,
+    type='CPS',
+    data_preprocessor=dict(
+        _base_.data_preprocessor, type='MultiBranchDataPreprocessor', size=_base_.crop_size
+    ),
+    segmentor=_base_.model,
+    # Of its code with CutMix (charlesCXK/TorchSemiSeg); without CutMix 6.
+    semi_train_cfg=dict(cutmix='pair', cps_weight=5.0),
+    semi_test_cfg=dict(predict_on='student1'),
+)
+optim_wrapper = dict(optimizer=dict(lr=0.02))
+
+# An epoch is a pass over the unlabeled images, 8 learnt a step; evaluated and saved after every fourth.
+train_cfg = dict(
+    type='UnlabeledEpochTrainLoop',
+    epochs={
+        'cps/186': 128,
+        'cps/372': 137,
+        'cps/744': 160,
+        'cps/1488': 240,
+    },
+    val_every=4,
+)
+default_hooks = dict(checkpoint=dict(interval='val'))

@@ -1,8 +1,0 @@
-# Output stride 16, for less memory: the paper does not say which it has.
-_base_ = './esl_deeplabv3plus_r101-d8_4xb4-80e_voc12-classic-1464-513x513.py'
-model = dict(
-    segmentor=dict(
-        backbone=dict(strides=(1, 2, 2, 1), dilations=(1, 1, 1, 2), multi_grid=(2, 4, 8)),
-        decode_head=dict(dilations=(1, 6, 12, 18)),
-    )
-)

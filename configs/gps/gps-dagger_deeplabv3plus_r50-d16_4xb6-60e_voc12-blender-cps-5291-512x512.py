@@ -1,9 +1,0 @@
-_base_ = './gps_deeplabv3plus_r50-d16_4xb6-60e_voc12-blender-cps-5291-512x512.py'
-
-# 60 passes over 10582 images, 8 learnt a step; evaluated and saved after each.
-iters_per_epoch = 10582 // 8
-train_cfg = dict(max_iters=60 * iters_per_epoch, val_interval=iters_per_epoch)
-default_hooks = dict(checkpoint=dict(interval=iters_per_epoch))
-train_dataloader = dict(
-    dataset=dict(unlabeled=dict(ann_file='ImageSets/Segmentation/trainaug.txt'))
-)

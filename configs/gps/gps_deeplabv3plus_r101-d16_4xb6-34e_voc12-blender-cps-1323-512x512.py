@@ -1,2 +1,0 @@
-_base_ = './gps_deeplabv3plus_r50-d16_4xb6-34e_voc12-blender-cps-1323-512x512.py'
-model = dict(segmentor=dict(pretrained='open-mmlab://resnet101_v1c', backbone=dict(depth=101)))

@@ -1,0 +1,27 @@
+# iMAS, official reading: what the released code and configs set, Pascal VOC 2012 classic 1/1, on
+# MMSegmentation's stem and decoder. The configs with r50s and r101s have the published network.
+_base_ = './imas_deeplabv3plus_r101-d16_4xb8-80e_voc12-513x513.py'
+model = dict(
+    semi_train_cfg=dict(
+        ignore_background=True,  # Eq. 6 leaves out class 0, background, and renormalizes
+        ignore_padding=False,  # the teacher labels padding like any pixel
+        weak_in_joint_forward=True,  # batch normalization sees the weak view, too
+    )
+)
+# The code's ranges: factors from 0.1, posterize to 4-7 bits.
+unlabeled_pipeline = [
+    *_base_.unlabeled_pipeline[:-1],
+    dict(
+        type='MultiBranch',
+        weak=[dict(type='PackUnlabeledInputs')],
+        strong=[dict(type='RandomIntensity', ranges='official'), dict(type='PackUnlabeledInputs')],
+    ),
+]
+train_dataloader = dict(dataset=dict(unlabeled=dict(pipeline=unlabeled_pipeline)))
+custom_hooks = [
+    *_base_.custom_hooks[:-1],
+    # A copy during the first pass, then min(1 - 1 / (step + 1), 0.996).
+    dict(type='MeanTeacherHook', decay=0.996, warmup='ratio', copy_epochs=1, buffers='average'),
+]
+# The best pass on the validation set is kept beside the last, as every published figure was chosen.
+default_hooks = dict(checkpoint=dict(save_best='teacher/mIoU'))

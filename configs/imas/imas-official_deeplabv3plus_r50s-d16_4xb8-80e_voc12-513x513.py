@@ -1,0 +1,12 @@
+# iMAS, official reading, on the network of the published figures: 74.8 mIoU, Pascal VOC 2012 blender 1/16.
+# Convert its ImageNet weights first (docs/configs.md, "The papers' network").
+_base_ = [
+    './imas-official_deeplabv3plus_r101-d16_4xb8-80e_voc12-513x513.py',
+    '../_base_/models/deep_stem.py',
+]
+model = dict(segmentor=_base_.r50s)
+
+# An epoch is a pass over the unlabeled images, 16 a step; evaluated and saved after each.
+train_cfg = dict(type='UnlabeledEpochTrainLoop', epochs=80, val_every=1)
+default_hooks = dict(checkpoint=dict(interval='val'))
+train_dataloader = dict(dataset=dict(partition='blender-cps/662'))

@@ -1,7 +1,0 @@
-# iMAS, paper reading, on the network of the published figures: convert its ImageNet weights first
-# (docs/configs.md, "The papers' network").
-_base_ = [
-    './imas_deeplabv3plus_r101-d16_4xb8-80e_voc12-blender-cps-1323-513x513.py',
-    '../_base_/models/deep_stem.py',
-]
-model = dict(segmentor=_base_.r101s)

@@ -1,3 +1,0 @@
-# iMAS, paper reading.
-_base_ = './imas_deeplabv3plus_r101-d16_4xb8-80e_voc12-blender-cps-662-513x513.py'
-model = dict(segmentor=dict(pretrained='open-mmlab://resnet50_v1c', backbone=dict(depth=50)))

@@ -1,3 +1,0 @@
-# iMAS, paper reading.
-_base_ = './imas_deeplabv3plus_r101-d8_8xb4-80e_voc12-blender-cps-2646-513x513.py'
-model = dict(segmentor=dict(pretrained='open-mmlab://resnet50_v1c', backbone=dict(depth=50)))

@@ -1,7 +1,0 @@
-_base_ = './st_deeplabv3plus_r101b-d8_2xb8-80e_voc12-classic-1464-321x321.py'
-train_dataloader = dict(
-    dataset=dict(
-        labeled=dict(ann_file='splits/blender-stpp/2645/labeled.txt'),
-        pseudo_labeled=dict(images=dict(ann_file='splits/blender-stpp/2645/unlabeled.txt')),
-    )
-)

@@ -1,2 +1,0 @@
-_base_ = './st_deeplabv3plus_r101b-d8_2xb8-80e_voc12-classic-1464-321x321.py'
-model = dict(pretrained='torchvision://resnet50', backbone=dict(depth=50))

@@ -1,7 +1,0 @@
-_base_ = './stpp_deeplabv3plus_r50-d8_1xb8-10k_camvid-1_16-480x360.py'
-train_dataloader = dict(
-    dataset=dict(
-        labeled=dict(ann_file='splits/1_2/seed0/labeled.txt'),
-        pseudo_labeled=dict(images=dict(ann_file='splits/1_2/seed0/unlabeled.txt')),
-    )
-)

@@ -1,2 +1,0 @@
-_base_ = './stpp_deeplabv3plus_r101b-d8_2xb8-80e_voc12-classic-183-321x321.py'
-model = dict(pretrained='torchvision://resnet50', backbone=dict(depth=50))

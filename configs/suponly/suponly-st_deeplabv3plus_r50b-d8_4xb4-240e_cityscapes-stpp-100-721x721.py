@@ -1,2 +1,0 @@
-_base_ = './suponly-st_deeplabv3plus_r50b-d8_4xb4-240e_cityscapes-stpp-372-721x721.py'
-train_dataloader = dict(dataset=dict(labeled=dict(ann_file='splits/stpp/100/labeled.txt')))

@@ -1,3 +1,0 @@
-# All 367 labels: the upper end.
-_base_ = './suponly_deeplabv3plus_r18-d8_1xb8-10k_camvid-1_16-480x360.py'
-train_dataloader = dict(dataset=dict(ann_file='splits/train.txt'))

@@ -1,3 +1,0 @@
-# All 367 labels: the upper end.
-_base_ = './suponly_deeplabv3plus_r18-tiny_600iter_camvid-1_16-96x72.py'
-train_dataloader = dict(dataset=dict(ann_file='splits/train.txt'))

@@ -1,2 +1,0 @@
-_base_ = './suponly_deeplabv3plus_r50-d8_1xb8-10k_camvid-1_16-480x360.py'
-train_dataloader = dict(dataset=dict(ann_file='splits/1_4/seed0/labeled.txt'))

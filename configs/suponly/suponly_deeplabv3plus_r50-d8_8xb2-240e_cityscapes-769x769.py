@@ -1,0 +1,7 @@
+# Output stride 8, on 8 GPUs with 2 images each.
+_base_ = './suponly_deeplabv3plus_r50-d16_4xb4-240e_cityscapes-769x769.py'
+model = dict(
+    backbone=dict(strides=(1, 2, 1, 1), dilations=(1, 1, 2, 4), multi_grid=(4, 8, 16)),
+    decode_head=dict(dilations=(1, 12, 24, 36)),
+)
+train_dataloader = dict(batch_size=2)

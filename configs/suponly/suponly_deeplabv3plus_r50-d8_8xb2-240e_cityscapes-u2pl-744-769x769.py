@@ -1,7 +1,0 @@
-_base_ = './suponly_deeplabv3plus_r50-d8_8xb2-240e_cityscapes-u2pl-372-769x769.py'
-
-# 240 passes over 2231 unlabelled images, 16 a step; evaluated and saved after every fourth.
-iters_per_epoch = 2231 // 16
-train_cfg = dict(max_iters=240 * iters_per_epoch, val_interval=4 * iters_per_epoch)
-default_hooks = dict(checkpoint=dict(interval=4 * iters_per_epoch))
-train_dataloader = dict(dataset=dict(ann_file='splits/u2pl/744/labeled.txt'))

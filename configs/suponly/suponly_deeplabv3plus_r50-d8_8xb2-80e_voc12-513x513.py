@@ -1,0 +1,3 @@
+_base_ = './suponly_deeplabv3plus_r101-d8_8xb2-80e_voc12-513x513.py'
+model = dict(pretrained='open-mmlab://resnet50_v1c', backbone=dict(depth=50))
+train_dataloader = dict(dataset=dict(partition='blender-cps/1323'))

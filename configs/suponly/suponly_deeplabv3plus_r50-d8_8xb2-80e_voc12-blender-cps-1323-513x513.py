@@ -1,2 +1,0 @@
-_base_ = './suponly_deeplabv3plus_r101-d8_8xb2-80e_voc12-blender-cps-1323-513x513.py'
-model = dict(pretrained='open-mmlab://resnet50_v1c', backbone=dict(depth=50))

@@ -1,0 +1,45 @@
+# U2PL, Cityscapes 1/8 (372 labelled, 2603 unlabelled, lists of U2PL), and the lead of the other
+# Cityscapes configs here. 8 GPUs with 2 + 2 images each: CutMix pairs, unreliable shares, anchors, centres
+# and hard example mining are of each GPU's images, the bank of all.
+#
+# The paper's settings and network: output stride 8, ASPP rates 12, 24, 36, multi-grid, hard example
+# mining, an auxiliary head, whole windows whose logits are averaged.
+_base_ = [
+    '../_base_/models/deeplabv3plus_r101-d8_esl_cityscapes.py',
+    '../_base_/datasets/cityscapes_u2pl.py',
+    '../_base_/schedules/sgd_poly_cityscapes.py',
+    '../_base_/runtime/u2pl_runtime.py',
+]
+model = dict(
+    _delete_=True,
+    type='U2PL',
+    data_preprocessor=dict(
+        _base_.data_preprocessor, type='MultiBranchDataPreprocessor', size=_base_.crop_size
+    ),
+    segmentor=_base_.model,
+    semi_train_cfg=dict(
+        unlabeled_weight=1.0,
+        contrast_weight=0.1,
+        unreliable_share=0.2,
+        anchor_threshold=0.3,
+        # As in the authors' code, by which their results came about; the paper prints 50 and 256.
+        num_anchors=256,
+        num_negatives=50,
+        temperature=0.5,
+        low_rank=3,
+        high_rank=20,
+        ignore_padding=False,  # all pixels have a pseudo-label
+    ),
+    semi_test_cfg=dict(predict_on='teacher'),
+)
+# As in the authors' code, the teacher is a copy of the student during the first pass, where both networks share
+# their storage. The printed warm-up of the decay never acts.
+custom_hooks = [
+    *_base_.custom_hooks[:-1],
+    dict(type='MeanTeacherHook', decay=0.99, warmup='none', copy_epochs=1, buffers='average'),
+]
+train_dataloader = dict(batch_size=4, sampler=dict(labeled=2, unlabeled=2))
+
+# An epoch is a pass over the unlabeled images, 16 a step; evaluated and saved after every fourth.
+train_cfg = dict(type='UnlabeledEpochTrainLoop', epochs=200, val_every=4)
+default_hooks = dict(checkpoint=dict(interval='val'))

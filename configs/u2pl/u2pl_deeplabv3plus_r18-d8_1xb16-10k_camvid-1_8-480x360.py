@@ -1,7 +1,0 @@
-_base_ = './u2pl_deeplabv3plus_r18-d8_1xb16-10k_camvid-1_16-480x360.py'
-train_dataloader = dict(
-    dataset=dict(
-        labeled=dict(ann_file='splits/1_8/seed0/labeled.txt'),
-        unlabeled=dict(ann_file='splits/1_8/seed0/unlabeled.txt'),
-    )
-)

@@ -1,0 +1,106 @@
+"""A partition is one key of the train dataset, which fills ``{partition}`` in its lists.
+
+``partition='classic/183'`` turns ``ann_file='splits/{partition}/labeled.txt'`` into
+``'splits/classic/183/labeled.txt'``. The dataset types of this package do so when they are built. Whoever reads
+the children of a train dataset from its config asks :func:`fill_partition` first.
+
+The lists have a placeholder and no implied path: whoever forgets to fill it asks for a file that does not
+exist, whereas a child without ``ann_file`` would silently take the whole folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+PLACEHOLDER = '{partition}'
+KEY = 'train_dataloader.dataset.partition'
+
+
+def fill_partition(dataset: Mapping) -> Mapping:
+    """A train dataset's config with the lists of its ``partition``, which it no longer has.
+
+    Args:
+        dataset: of ``train_dataloader.dataset``; it is not changed. Without the key, and without lists that wait
+            for it, it comes back itself.
+
+    Raises:
+        ValueError: A list waits for a partition and none is set, or one is set and no list waits for it.
+    """
+    if 'partition' not in dataset and not waits_for_partition(dataset):
+        return dataset
+    rest = {key: value for key, value in dataset.items() if key != 'partition'}
+    return type(dataset)(fill_lists(rest, dataset.get('partition')))
+
+
+def fill_lists(config: Mapping, partition: str | None) -> dict:
+    """As :func:`fill_partition`, of a dataset's arguments, with the partition beside them."""
+    waiting = next(_waiting(config), None)
+    if partition is None:
+        if waiting is None:
+            return dict(config)
+        raise ValueError(
+            f'{KEY} is not set, and {waiting} waits for it: set {KEY}, for example to classic/183 or '
+            f'1_8/seed0, or replace {PLACEHOLDER} in the list.'
+        )
+    if not isinstance(partition, str) or not partition.strip('/'):
+        raise ValueError(
+            f'{KEY} must be the folder of the lists, such as classic/183, got {partition!r}.'
+        )
+    if waiting is None:
+        raise ValueError(
+            f'{KEY}={partition} is set, and no list of the dataset has {PLACEHOLDER} for it: leave it out, or '
+            f"write {PLACEHOLDER} where the lists differ, as in ann_file='splits/{PLACEHOLDER}/labeled.txt'."
+        )
+    return _filled(dict(config), partition.strip('/'))
+
+
+def waits_for_partition(config: Mapping) -> bool:
+    """Whether a list in a dataset's config has ``{partition}``."""
+    return next(_waiting(config), None) is not None
+
+
+def numbered(partition: str | None) -> int | None:
+    """The number of labeled images that a partition's name says, 183 of ``classic/183``; None without one."""
+    last = (partition or '').rpartition('/')[2]
+    return int(last) if last.isdecimal() else None
+
+
+def check_partition(dataset) -> None:
+    """Raise ValueError if a train dataset's partition says another number of labeled images than its list has."""
+    partition = getattr(dataset, 'partition', None)
+    said, found = numbered(partition), getattr(dataset, 'num_labeled', None)
+    found = len(dataset) if found is None else found
+    if said is not None and said != found:
+        raise ValueError(
+            f'{KEY}={partition} says {said} labeled images, and its list has {found}: correct the list, or name '
+            'the folder of another partition.'
+        )
+
+
+def _waiting(config: Any, key: str = 'train_dataloader.dataset') -> Iterator[str]:
+    """Key and value of each list that has the placeholder."""
+    if isinstance(config, Mapping):
+        for name, value in config.items():
+            if name == 'ann_file' and isinstance(value, str) and PLACEHOLDER in value:
+                yield f'{key}.ann_file={value}'
+            elif name not in ('pipeline', 'metainfo'):
+                yield from _waiting(value, f'{key}.{name}')
+    elif isinstance(config, (list, tuple)):
+        for index, value in enumerate(config):
+            yield from _waiting(value, f'{key}[{index}]')
+
+
+def _filled(config: Any, partition: str) -> Any:
+    if isinstance(config, Mapping):
+        return type(config)(
+            {
+                name: value.replace(PLACEHOLDER, partition)
+                if name == 'ann_file' and isinstance(value, str)
+                else _filled(value, partition)
+                for name, value in config.items()
+            }
+        )
+    if isinstance(config, (list, tuple)):
+        return type(config)(_filled(value, partition) for value in config)
+    return config

@@ -1,0 +1,64 @@
+"""A resumed run is the run that was begun: the same images, as many of them a step."""
+
+from __future__ import annotations
+
+from mmengine.dist import get_world_size
+from mmengine.hooks import Hook
+from mmseg.registry import HOOKS
+
+from ..accumulation import accumulation
+
+#: What a checkpoint says of its training: key of the sentence, by what a checkpoint of ours keeps.
+_TOLD = {
+    'partition': 'partition',
+    'labeled': 'labeled images',
+    'unlabeled': 'unlabeled images',
+    'labeled_per_step': 'labeled images a step',
+    'unlabeled_per_step': 'unlabeled images a step',
+}
+
+
+@HOOKS.register_module()
+class ResumeCheckHook(Hook):
+    """Stop a run that resumes from a checkpoint of other images, or of another number of images a step.
+
+    A run in the folder of another partition would else continue with its weights, and so be trained on the labels
+    of both. Another number of images a step makes another schedule of what is left. Several processes or
+    micro-batches that make up the same step continue as one does. Checkpoints that say nothing are not
+    compared.
+
+    Raises:
+        ValueError: The checkpoint and the run differ; the sentence says in what.
+    """
+
+    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+        checkpoint['trained_on'] = trained_on(runner)
+
+    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        known = checkpoint.get('trained_on')
+        if not runner._resume or known is None:
+            return
+        for key, now in trained_on(runner).items():
+            before = known.get(key, now)
+            if before != now:
+                raise ValueError(
+                    f'{runner._load_from or "The checkpoint"} was trained with {before} as its {_TOLD[key]}, and '
+                    f'this run has {now}: set it back, or take another --work-dir. To start from its weights, '
+                    'set load_from and leave --resume out.'
+                )
+
+
+def trained_on(runner) -> dict[str, str | int | None]:
+    """Images of a training, and of each of its optimizer steps over all processes; None where there are none."""
+    loader = runner.train_dataloader
+    dataset, sampler = loader.dataset, loader.sampler
+    times = get_world_size() * accumulation(runner)
+    mixed = getattr(dataset, 'num_pseudo_labeled', None)
+    halves = hasattr(sampler, 'unlabeled')
+    return {
+        'partition': getattr(dataset, 'partition', None),
+        'labeled': getattr(dataset, 'num_labeled', len(dataset)),
+        'unlabeled': getattr(dataset, 'num_unlabeled', mixed),
+        'labeled_per_step': (sampler.labeled if halves else loader.batch_size or 1) * times,
+        'unlabeled_per_step': sampler.unlabeled * times if halves else None,
+    }
