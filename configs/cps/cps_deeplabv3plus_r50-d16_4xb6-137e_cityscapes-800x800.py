@@ -1,5 +1,4 @@
-# CPS, Cityscapes 1/8 (372 labelled, 2603 unlabelled, lists of CPS), and the lead of the other Cityscapes
-# configs here.
+# CPS, Cityscapes 1/8 (372 labeled, 2603 unlabeled, lists of CPS).
 #
 # The length, settings and figures of GPS's paper, which compares with it; published there, mIoU: R50 76.61,
 # R101 77.62.

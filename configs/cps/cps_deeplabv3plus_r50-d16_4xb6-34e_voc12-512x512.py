@@ -1,5 +1,4 @@
-# CPS, VOC 1/8 (1323 labelled, 9259 unlabelled, blender lists of CPS), and the lead of the other VOC
-# configs here.
+# CPS, VOC 1/8 (1323 labeled, 9259 unlabeled, blender lists of CPS).
 #
 # The length, settings and figures of GPS's paper, which compares with it; published there, mIoU: R50 73.67,
 # R101 76.44.

@@ -1,6 +1,5 @@
-# DeS4, Cityscapes 1/8 (372 labelled, 2603 unlabelled, lists of U2PL), and the lead of the other
-# Cityscapes configs here. 8 GPUs with 2 + 2 images each: CutMix pairs, samples and hard example mining are
-# of each GPU's images, prototypes of all.
+# DeS4, Cityscapes 1/8 (372 labeled, 2603 unlabeled, lists of U2PL). 8 GPUs with 2 + 2 images each: CutMix
+# pairs, samples and hard example mining are of each GPU's images, prototypes of all.
 #
 # The paper's settings; where it names none (length, one learning rate for all, hard example mining on the
 # student's labelled images, auxiliary head), U2PL's, and the defaults of semi_train_cfg. Temperature 0.1: the

@@ -1,6 +1,5 @@
-# DeS4, Pascal VOC 2012 classic 1/1 (1464 labelled, 9118 unlabelled), and the lead of the other VOC
-# configs here. 8 GPUs with 2 + 2 images each: CutMix pairs and samples are of each GPU's images, prototypes
-# of all.
+# DeS4, Pascal VOC 2012 classic 1/1 (1464 labeled, 9118 unlabeled). 8 GPUs with 2 + 2 images each: CutMix
+# pairs and samples are of each GPU's images, prototypes of all.
 #
 # The paper's settings; where it names none, the defaults of semi_train_cfg, and U2PL's network: output
 # stride 8, ASPP rates 12, 24, 36, multi-grid. Temperature 0.1: the paper prints none, which is 1.0.

@@ -1,6 +1,5 @@
-# ESL, Cityscapes 1/8 (372 labelled, 2603 unlabelled, lists of U2PL), and the lead of the other
-# Cityscapes configs here. 4 GPUs with 2 + 2 images each: CutMix pairs, anchors and hard example mining
-# are of each GPU's images, bank and prototypes of all.
+# ESL, Cityscapes 1/8 (372 labeled, 2603 unlabeled, lists of U2PL). 4 GPUs with 2 + 2 images each: CutMix
+# pairs, anchors and hard example mining are of each GPU's images, bank and prototypes of all.
 #
 # The paper's settings; where it names none, the defaults of semi_train_cfg, and U2PL's network: output
 # stride 8, ASPP rates 12, 24, 36, multi-grid, an auxiliary head, whole windows whose logits are averaged.

@@ -1,6 +1,5 @@
-# ESL, CamVid 1/16 (23 labelled, 344 unlabelled), from scratch on one GPU, and the lead of the
-# other CamVid configs here. Another split of the same size: set ann_file of both children to
-# splits/1_16/seed1/... by --cfg-options.
+# ESL, CamVid 1/16 (23 labeled, 344 unlabeled), from scratch on one GPU. Another draw: --cfg-options
+# train_dataloader.dataset.partition=1_16/seed1.
 _base_ = [
     '../_base_/models/deeplabv3plus_r18_camvid.py',
     '../_base_/datasets/camvid_semi.py',

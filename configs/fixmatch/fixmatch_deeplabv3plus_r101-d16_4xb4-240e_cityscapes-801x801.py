@@ -1,5 +1,5 @@
-# FixMatch, Cityscapes 1/8 (372 labelled, 2603 unlabelled, lists of CPS, which are UniMatch's), and the lead of
-# the other Cityscapes configs here: the re-run in UniMatch's code. 4 GPUs with 2 + 2 images each.
+# FixMatch, Cityscapes 1/8 (372 labeled, 2603 unlabeled, lists of CPS, which are UniMatch's): the re-run in
+# UniMatch's code. 4 GPUs with 2 + 2 images each.
 _base_ = [
     '../_base_/models/deeplabv3plus_r101_unimatch_cityscapes.py',
     '../_base_/datasets/cityscapes_unimatch.py',

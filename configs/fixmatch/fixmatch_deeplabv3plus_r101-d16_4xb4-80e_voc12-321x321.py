@@ -1,5 +1,5 @@
-# FixMatch, Pascal VOC 2012 classic 1/1 (1464 labelled, 9118 unlabelled), and the lead of the other
-# VOC configs here: the re-run in UniMatch's code. 4 GPUs with 2 + 2 images each.
+# FixMatch, Pascal VOC 2012 classic 1/1 (1464 labeled, 9118 unlabeled): the re-run in UniMatch's code. 4 GPUs
+# with 2 + 2 images each.
 _base_ = [
     '../_base_/models/deeplabv3plus_r101_unimatch.py',
     '../_base_/datasets/voc12_unimatch.py',

@@ -1,5 +1,4 @@
-# GPS, Cityscapes 1/8 (372 labelled, 2603 unlabelled, lists of CPS), and the lead of the other Cityscapes
-# configs here.
+# GPS, Cityscapes 1/8 (372 labeled, 2603 unlabeled, lists of CPS).
 #
 # The paper's settings; where it names none (crop, decay, network, windows), CPS's. The teacher is trained on
 # the labelled images for as many iterations beforehand. Published, mIoU of one student: R50 77.32, R101 77.79.

@@ -1,5 +1,4 @@
-# GPS, VOC 1/8 (1323 labelled, 9259 unlabelled, blender lists of CPS), and the lead of the other VOC
-# configs here.
+# GPS, VOC 1/8 (1323 labeled, 9259 unlabeled, blender lists of CPS).
 #
 # The paper's settings; where it names none (crop, decay, network), CPS's. The
 # teacher is trained on the labelled images for as many iterations beforehand. Published, mIoU of one

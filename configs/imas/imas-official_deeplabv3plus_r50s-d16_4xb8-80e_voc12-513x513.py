@@ -6,7 +6,4 @@ _base_ = [
 ]
 model = dict(segmentor=_base_.r50s)
 
-# An epoch is a pass over the unlabeled images, 16 a step; evaluated and saved after each.
-train_cfg = dict(type='UnlabeledEpochTrainLoop', epochs=80, val_every=1)
-default_hooks = dict(checkpoint=dict(interval='val'))
 train_dataloader = dict(dataset=dict(partition='blender-cps/662'))

@@ -1,6 +1,5 @@
-# iMAS, paper reading, Pascal VOC 2012 classic 1/1 (1464 labeled, 9118 unlabeled images), and the lead of
-# the other VOC configs here. 4 GPUs with 4 + 4 images each: hardness, pairs and the CutMix trigger act on
-# each GPU's 4 unlabeled images.
+# iMAS, paper reading, Pascal VOC 2012 classic 1/1 (1464 labeled, 9118 unlabeled images). 4 GPUs with 4 + 4
+# images each: hardness, pairs and the CutMix trigger act on each GPU's 4 unlabeled images.
 #
 # Where the paper and the released code differ this is the paper: Eq. 6 sums over all classes, the teacher's
 # decay is constant, the intensity operations have the paper's ranges. The imas-official configs are the code.

@@ -1,6 +1,5 @@
-# iMAS, paper reading, Cityscapes 1/8 (372 labeled, 2603 unlabeled images, lists of U2PL), and the lead of
-# the other Cityscapes configs here. 4 GPUs with 4 + 4 images each: hardness, pairs, the CutMix trigger and
-# hard example mining act on each GPU's images.
+# iMAS, paper reading, Cityscapes 1/8 (372 labeled, 2603 unlabeled images, lists of U2PL). 4 GPUs with 4 + 4
+# images each: hardness, pairs, the CutMix trigger and hard example mining act on each GPU's images.
 #
 # Where the paper and the released code differ this is the paper: Eq. 6 sums over all classes, the teacher's
 # decay is constant, the intensity operations have the paper's ranges. The imas-official configs are the code.

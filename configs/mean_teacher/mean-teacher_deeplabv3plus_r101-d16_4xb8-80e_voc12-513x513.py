@@ -1,7 +1,6 @@
-# Mean Teacher, Pascal VOC 2012 classic 1/1 (1464 labelled, 9118 unlabelled), and the lead of the
-# other VOC configs here. Network, data and schedule are those of iMAS's configs, since the paper's
-# network is another one (docs/mean_teacher.md); so the supervised baselines (suponly_*) differ in
-# the unlabeled images alone. 4 GPUs with 4 + 4 images each.
+# Mean Teacher, Pascal VOC 2012 classic 1/1 (1464 labeled, 9118 unlabeled). Network, data and schedule are
+# those of iMAS's configs, since the paper's network is another one (docs/mean_teacher.md); so the supervised
+# baselines (suponly_*) differ in the unlabeled images alone. 4 GPUs with 4 + 4 images each.
 _base_ = [
     '../_base_/models/deeplabv3plus_r101_imas.py',
     '../_base_/datasets/voc12_semi_color.py',

@@ -1,5 +1,4 @@
-# Mean Teacher, CamVid 1/16 (23 labelled, 344 unlabelled), from scratch on one GPU, and the lead of
-# the other CamVid configs here.
+# Mean Teacher, CamVid 1/16 (23 labeled, 344 unlabeled), from scratch on one GPU.
 _base_ = [
     '../_base_/models/deeplabv3plus_r18_camvid.py',
     '../_base_/datasets/camvid_semi_color.py',

@@ -1,7 +1,6 @@
-# Mean Teacher, Cityscapes 1/8 (372 labelled, 2603 unlabelled, lists of U2PL), and the lead of the
-# other Cityscapes configs here. Network, data and schedule are those of iMAS's configs, since the
-# paper's network is another one (docs/mean_teacher.md); so the supervised baselines (suponly_*)
-# differ in the unlabeled images alone. 4 GPUs with 4 + 4 images each.
+# Mean Teacher, Cityscapes 1/8 (372 labeled, 2603 unlabeled, lists of U2PL). Network, data and schedule are
+# those of iMAS's configs, since the paper's network is another one (docs/mean_teacher.md); so the supervised
+# baselines (suponly_*) differ in the unlabeled images alone. 4 GPUs with 4 + 4 images each.
 _base_ = [
     '../_base_/models/deeplabv3plus_r50_imas_cityscapes.py',
     '../_base_/datasets/cityscapes_semi_color.py',

@@ -1,5 +1,4 @@
-# ST, CamVid 1/16 (23 labelled), from scratch on one GPU, and the lead of the other CamVid configs
-# here. 10000 iterations per training.
+# ST, CamVid 1/16 (23 labeled), from scratch on one GPU. 10000 iterations per training.
 _base_ = [
     '../_base_/models/deeplabv3plus_r18_camvid.py',
     '../_base_/datasets/camvid_self_training.py',

@@ -1,5 +1,5 @@
-# ST, Cityscapes 1/8 (372 labelled, lists of ST++), and the lead of the other Cityscapes configs
-# here. 240 epochs per training, 4 GPUs with 4 images each, evaluated at full size.
+# ST, Cityscapes 1/8 (372 labeled, lists of ST++). 240 epochs per training, 4 GPUs with 4 images each,
+# evaluated at full size.
 _base_ = [
     '../_base_/models/deeplabv3plus_r50b_st.py',
     '../_base_/datasets/cityscapes_self_training.py',

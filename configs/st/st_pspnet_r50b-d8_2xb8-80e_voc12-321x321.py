@@ -1,5 +1,4 @@
-# ST, Pascal VOC blender 1323 (lists of ST++), PSPNet, and the lead of the other VOC configs here
-# with PSPNet.
+# ST, Pascal VOC blender 1323 (lists of ST++), PSPNet.
 _base_ = [
     '../_base_/models/pspnet_r50b_st.py',
     '../_base_/datasets/voc12_self_training.py',

@@ -1,6 +1,5 @@
-# ST++, Pascal VOC classic 1464, and the lead of the other VOC configs here with DeepLabv3+. 80
-# epochs per training, 2 GPUs with 8 images each. An epoch of the last training is 10248 labelled
-# (1464 taken 7 times) and 9118 pseudo-labelled images.
+# ST++, Pascal VOC classic 1464. 80 epochs per training, 2 GPUs with 8 images each. An epoch of the last
+# training is 10248 labeled (1464 taken 7 times) and 9118 pseudo-labeled images.
 _base_ = [
     '../_base_/models/deeplabv3plus_r101b_st.py',
     '../_base_/datasets/voc12_self_training.py',

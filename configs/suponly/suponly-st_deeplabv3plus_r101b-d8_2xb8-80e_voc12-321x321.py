@@ -1,6 +1,5 @@
-# Supervised only, the first stage of ST and ST++, Pascal VOC classic 1464, and the lead of the
-# other VOC configs here with DeepLabv3+. 80 epochs, 2 GPUs with 8 images each. 1464 labelled
-# images, in epochs of 91 iterations; lists below 200 images are taken twice.
+# Supervised only, the first stage of ST and ST++, Pascal VOC classic 1464. 80 epochs, 2 GPUs with 8 images
+# each. 1464 labeled images, in epochs of 91 iterations; lists below 200 images are taken twice.
 _base_ = [
     '../_base_/models/deeplabv3plus_r101b_st.py',
     '../_base_/datasets/voc12_self_training.py',

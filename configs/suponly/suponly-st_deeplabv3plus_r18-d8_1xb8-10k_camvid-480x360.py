@@ -1,5 +1,5 @@
-# Supervised only, the first stage of ST and ST++, CamVid 1/16 (23 labelled), from scratch on one
-# GPU, and the lead of the other CamVid configs here. 10000 iterations.
+# Supervised only, the first stage of ST and ST++, CamVid 1/16 (23 labeled), from scratch on one GPU. 10000
+# iterations.
 _base_ = [
     '../_base_/models/deeplabv3plus_r18_camvid.py',
     '../_base_/datasets/camvid_self_training.py',

@@ -1,5 +1,5 @@
-# Supervised only, Pascal VOC 2012 classic 1/1 (1464 labelled): the baseline of iMAS's configs, and
-# the lead of the other VOC configs here. 4 GPUs with 4 images each.
+# Supervised only, Pascal VOC 2012 classic 1/1 (1464 labeled): the baseline of iMAS's configs. 4 GPUs with 4
+# images each.
 #
 # It trains for as many iterations on the same labelled images as iMAS does, so that nothing but the
 # unlabelled images differs. The paper's own baseline makes 80 passes over the labelled list

@@ -1,6 +1,5 @@
-# Supervised only, CamVid 1/16 (23 labelled), from scratch on one GPU, and the lead of the other
-# CamVid configs here. Another split of the same size: `--cfg-options
-# train_dataloader.dataset.ann_file=splits/1_16/seed1/labeled.txt`.
+# Supervised only, CamVid 1/16 (23 labeled), from scratch on one GPU. Another draw: --cfg-options
+# train_dataloader.dataset.partition=1_16/seed1.
 _base_ = [
     '../_base_/models/deeplabv3plus_r18_camvid.py',
     '../_base_/datasets/camvid.py',

@@ -1,6 +1,5 @@
-# Supervised only, Cityscapes 1/8 (372 labelled, list of U2PL): the baseline of iMAS's configs, and
-# the lead of the other Cityscapes configs here. 4 GPUs with 4 images each, as many iterations as
-# iMAS: see docs/configs.md, "The supervised baselines".
+# Supervised only, Cityscapes 1/8 (372 labeled, list of U2PL): the baseline of iMAS's configs. 4 GPUs with 4
+# images each, as many iterations as iMAS: see docs/configs.md, "The supervised baselines".
 _base_ = [
     '../_base_/models/deeplabv3plus_r50_imas_cityscapes.py',
     '../_base_/datasets/cityscapes.py',

@@ -1,6 +1,5 @@
-# U2PL, Pascal VOC 2012 classic 1/1 (1464 labelled, 9118 unlabelled), and the lead of the other VOC
-# configs here. 4 GPUs with 4 + 4 images each: CutMix pairs, unreliable shares, anchors and centres are of
-# each GPU's images, the bank of all.
+# U2PL, Pascal VOC 2012 classic 1/1 (1464 labeled, 9118 unlabeled). 4 GPUs with 4 + 4 images each: CutMix
+# pairs, unreliable shares, anchors and centres are of each GPU's images, the bank of all.
 #
 # The paper's settings and network: output stride 8, ASPP rates 12, 24, 36, multi-grid.
 _base_ = [

@@ -1,5 +1,5 @@
-# UniMatch, Pascal VOC 2012 classic 1/1 (1464 labelled, 9118 unlabelled), and the lead of the other VOC
-# configs here: the settings of the paper and its code. 4 GPUs with 2 + 2 images each.
+# UniMatch, Pascal VOC 2012 classic 1/1 (1464 labeled, 9118 unlabeled): the settings of the paper and its
+# code. 4 GPUs with 2 + 2 images each.
 _base_ = [
     '../_base_/models/deeplabv3plus_r101_unimatch.py',
     '../_base_/datasets/voc12_unimatch.py',

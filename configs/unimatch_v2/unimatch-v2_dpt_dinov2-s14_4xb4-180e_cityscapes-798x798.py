@@ -1,7 +1,6 @@
-# UniMatch V2, Cityscapes 1/8 (372 labelled, 2603 unlabelled, lists of CPS), DINOv2-S with a DPT head, and
-# the lead of the other Cityscapes configs here: the settings of the paper and its code. 4 GPUs with 2 + 2
-# images each; hard example mining acts on each GPU's images. That V2's lists are UniMatch's, and so CPS's, is
-# an assumption that nobody has checked.
+# UniMatch V2, Cityscapes 1/8 (372 labeled, 2603 unlabeled, lists of CPS), DINOv2-S with a DPT head: the
+# settings of the paper and its code. 4 GPUs with 2 + 2 images each; hard example mining acts on each GPU's
+# images. That V2's lists are UniMatch's, and so CPS's, is an assumption that nobody has checked.
 _base_ = [
     '../_base_/models/dpt_dinov2-s14.py',
     '../_base_/datasets/cityscapes_unimatch_798.py',

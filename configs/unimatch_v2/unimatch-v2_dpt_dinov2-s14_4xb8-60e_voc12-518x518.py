@@ -1,6 +1,6 @@
-# UniMatch V2, Pascal VOC 2012 classic 1/1 (1464 labelled, 9118 unlabelled), DINOv2-S with a DPT head, and
-# the lead of the other VOC configs here: the settings of the paper and its code. 4 GPUs with 4 + 4 images
-# each. Images are evaluated padded to whole patches, where the code resizes them to the nearest.
+# UniMatch V2, Pascal VOC 2012 classic 1/1 (1464 labeled, 9118 unlabeled), DINOv2-S with a DPT head: the
+# settings of the paper and its code. 4 GPUs with 4 + 4 images each. Images are evaluated padded to whole
+# patches, where the code resizes them to the nearest.
 _base_ = [
     '../_base_/models/dpt_dinov2-s14.py',
     '../_base_/datasets/voc12_unimatch_518.py',
