@@ -13,13 +13,14 @@ from pathlib import Path
 from mmengine.config import Config, DictAction
 from mmengine.device import get_device
 
-from mmseg_semi.compat import config_path, init_distributed
+from mmseg_semi.compat import config_path, init_distributed, renamed_config
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that mmseg's `train.py` and `test.py` have in common."""
     parser.add_argument(
-        '--work-dir', help='folder for logs and results (default: work_dirs/NAME_OF_THE_CONFIG)'
+        '--work-dir',
+        help='folder for logs and results (default: work_dirs/NAME_OF_THE_CONFIG, with the partition)',
     )
     add_config_arguments(parser)
 
@@ -129,14 +130,29 @@ def load_config(args: argparse.Namespace) -> Config:
     if getattr(args, 'work_dir', None) is not None:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
-        cfg.work_dir = str(Path('work_dirs') / Path(path).stem)
+        cfg.work_dir = str(
+            Path('work_dirs', '_'.join(filter(None, (Path(path).stem, _partition(cfg)))))
+        )
     return cfg
+
+
+def _partition(cfg: Config) -> str:
+    """Part of the name of a work folder, so that no two partitions share one."""
+    dataset = (cfg.get('train_dataloader') or {}).get('dataset') or {}
+    return (dataset.get('partition') or '').replace('/', '-')
 
 
 def check_file(path: str, what: str, suffix: str) -> None:
     """Raise FileNotFoundError with the likeliest other name unless `path` is a file or an address."""
     if '://' in path or Path(path).is_file():
         return
+    moved = renamed_config(path) if suffix == '.py' else None
+    if moved:
+        config, options = moved
+        command = f'configs/{config}{f" --cfg-options {options}" if options else ""}'
+        raise FileNotFoundError(
+            f'The config {path} has another name now: give {command} in its place.'
+        )
     known = [str(file) for file in Path(path).parent.glob(f'*{suffix}')]
     if not known:
         known = (

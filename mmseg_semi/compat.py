@@ -8,6 +8,7 @@ on a machine without a GPU, which mmengine cannot do alone.
 """
 
 import atexit
+import csv
 import difflib
 import gc
 import importlib.metadata
@@ -19,7 +20,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from packaging.specifiers import SpecifierSet
 
@@ -275,11 +276,34 @@ def config_path(name: str) -> Path:
     root = config_root(package)
     file = root / path
     if not file.is_file():
+        moved = renamed_config(path) if package == 'mmseg_semi' else None
+        if moved:
+            raise FileNotFoundError(
+                f'{name} has another name now: {package}::{moved[0]}'
+                f'{f", with {moved[1]}" if moved[1] else ""}.'
+            )
         known = [str(p.relative_to(root).as_posix()) for p in root.rglob('*.py')]
         close = difflib.get_close_matches(path, known, n=1, cutoff=0.0)
         hint = f'did you mean {package}::{close[0]}?' if close else 'that folder is empty.'
         raise FileNotFoundError(f'{name} names no config below {root}: {hint}')
     return file
+
+
+def renamed_config(path: str) -> tuple[str, str] | None:
+    """The config that took the place of one of this package's, and the options that make it the same.
+
+    Args:
+        path (str): Of a config that does not exist; folders above its own do not matter.
+
+    Returns:
+        tuple[str, str], optional: Path below ``configs`` and options as ``--cfg-options`` takes them, perhaps
+        none; None if there never was such a config.
+    """
+    with (config_root('mmseg_semi') / 'renamed.csv').open(encoding='utf-8', newline='') as file:
+        for row in csv.DictReader(file):
+            if PurePath(path).name == PurePath(row['old']).name:
+                return row['config'], row['options']
+    return None
 
 
 def config_root(package: str) -> Path:

@@ -32,8 +32,8 @@ from mmseg_semi.visualization.panels import colorize, heatmap, save_panels
 
 TOOLS = Path(__file__).resolve().parent
 CONFIGS = {
-    'supervised': 'mmseg_semi::suponly/suponly_deeplabv3plus_tiny_900iter_shapes-40-64x64.py',
-    'iMAS': 'mmseg_semi::imas/imas_deeplabv3plus_tiny_900iter_shapes-40-64x64.py',
+    'supervised': 'mmseg_semi::suponly/suponly_deeplabv3plus_tiny_900iter_shapes-64x64.py',
+    'iMAS': 'mmseg_semi::imas/imas_deeplabv3plus_tiny_900iter_shapes-64x64.py',
 }
 #: Row of the table -> run, and the metric that it is read from.
 ROWS = {

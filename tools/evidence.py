@@ -167,7 +167,9 @@ class Job:
         parts = named.groupdict() if named else {}
         return {
             'dataset': parts.get('dataset'),
-            'partition': self.said.get('partition', self.cfg.train_dataloader.dataset.get('partition')),
+            'partition': self.said.get(
+                'partition', self.cfg.train_dataloader.dataset.get('partition')
+            ),
             'val': self.said.get('val'),
             'method': parts.get('method', self.source.stem),
             'network': parts.get('network'),

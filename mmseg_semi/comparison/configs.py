@@ -100,9 +100,9 @@ def set_partition(cfg: Config, partition: str) -> None:
 
     Args:
         cfg: resolved; it is changed.
-        partition: what ``train_dataloader.dataset.partition`` takes. Where the lists of a config do not wait for
-            it, the folder of labeled.txt and unlabeled.txt below the data_root of the datasets. Or the one list
-            of a supervised training, a name that ends in .txt.
+        partition: what ``train_dataloader.dataset.partition`` takes. Where no list of a config waits for it,
+            the folder of labeled.txt and unlabeled.txt below the data_root of the datasets. Or the one list of
+            a supervised training, a name that ends in .txt.
 
     Raises:
         ValueError: One list is given to a training with unlabeled images, or the data set has no list.

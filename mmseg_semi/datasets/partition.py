@@ -21,8 +21,8 @@ def fill_partition(dataset: Mapping) -> Mapping:
     """A train dataset's config with the lists of its ``partition``, which it no longer has.
 
     Args:
-        dataset: of ``train_dataloader.dataset``; it is not changed. Without the key, and without lists that wait
-            for it, it comes back itself.
+        dataset: of ``train_dataloader.dataset``; it is not changed. Without the key, and without lists that
+            wait for it, it comes back itself.
 
     Raises:
         ValueError: A list waits for a partition and none is set, or one is set and no list waits for it.
@@ -67,14 +67,14 @@ def numbered(partition: str | None) -> int | None:
 
 
 def check_partition(dataset) -> None:
-    """Raise ValueError if a train dataset's partition says another number of labeled images than its list has."""
+    """Raise ValueError if a train dataset's partition says another number of labeled images than there are."""
     partition = getattr(dataset, 'partition', None)
     said, found = numbered(partition), getattr(dataset, 'num_labeled', None)
     found = len(dataset) if found is None else found
     if said is not None and said != found:
         raise ValueError(
-            f'{KEY}={partition} says {said} labeled images, and its list has {found}: correct the list, or name '
-            'the folder of another partition.'
+            f'{KEY}={partition} says {said} labeled images, and its list has {found}: correct the list, or '
+            'name the folder of another partition.'
         )
 
 

@@ -53,8 +53,8 @@ def leaves(dataset, key: str = TRAINING, kind: str | None = None) -> list[Leaf]:
 def leaf_configs(config: Mapping, key: str = TRAINING, kind: str | None = None) -> list[Leaf]:
     """As :func:`leaves`, of a config, which is neither built nor changed.
 
-    Of a ``PseudoLabeledDataset`` the leaves are the configs below its ``images``, which name the files. Lists are
-    those of the ``partition``.
+    Of a ``PseudoLabeledDataset`` the leaves are the configs below its ``images``, which name the files. Lists
+    are those of the ``partition``.
 
     Raises:
         ValueError: See :func:`~mmseg_semi.datasets.partition.fill_partition`.

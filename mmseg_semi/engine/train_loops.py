@@ -114,8 +114,8 @@ class UnlabeledEpochTrainLoop(WholeStepIterTrainLoop):
     Args:
         runner (Runner): As MMEngine's.
         dataloader (DataLoader | dict): As MMEngine's.
-        epochs (int | dict[str, int], optional): Passes over the unlabeled images; a dict has the number for each
-            partition, where a paper trains its partitions for different numbers.
+        epochs (int | dict[str, int], optional): Passes over the unlabeled images; a dict has the number for
+            each partition, where a paper trains its partitions for different numbers.
         val_every (int): Epochs from one validation to the next.
         max_iters (int, optional): Iterations, instead of ``epochs``.
         val_interval (int, optional): Iterations, instead of ``val_every``.
@@ -179,7 +179,7 @@ def _epoch(loader, accumulated: int) -> tuple[int, int]:
     counted = num_counted(loader.dataset)
     if counted is None:
         raise ValueError(
-            f'train_cfg.epochs counts passes over unlabeled images, and the {type(loader.dataset).__name__} names '
+            f'train_cfg.epochs counts passes over unlabeled images, and {type(loader.dataset).__name__} names '
             'none: set train_dataloader.dataset.counted to their dataset, or train_cfg.max_iters.'
         )
     return counted, (loader.batch_size or 1) * times

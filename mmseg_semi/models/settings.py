@@ -243,8 +243,8 @@ class MethodSettings:
         """Raise ValueError if a length is set both in steps and in epochs."""
         if getattr(self, steps) and getattr(self, epochs):
             raise ValueError(
-                f'semi_train_cfg has {steps}={getattr(self, steps)} and {epochs}={getattr(self, epochs)}, which '
-                'say the same in steps and in epochs: set one of them.'
+                f'semi_train_cfg has {steps}={getattr(self, steps)} and {epochs}={getattr(self, epochs)}, '
+                'which say the same in steps and in epochs: set one of them.'
             )
 
     def as_dict(self) -> dict[str, Any]:

@@ -18,7 +18,7 @@ VIEWS = ('weak', 'strong', 'strong2')
 @pytest.mark.parametrize('method', ['unimatch', 'unimatch_v2'])
 def test_batch_has_two_strong_views_of_each_weak_one(method):
     init_default_scope('mmseg')
-    name = f'{method.replace("_", "-")}_deeplabv3plus_tiny_900iter_shapes-40-64x64.py'
+    name = f'{method.replace("_", "-")}_deeplabv3plus_tiny_900iter_shapes-64x64.py'
     cfg = Config.fromfile(CONFIGS / method / name)
     batch = next(iter(Runner.build_dataloader(cfg.train_dataloader, seed=0)))
     batch = MODELS.build(cfg.model.data_preprocessor)(batch, True)

@@ -14,10 +14,10 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 CAMVID = Path(os.environ.get('CAMVID_ROOT', ROOT.parent / 'shared/data/camvid')).resolve()
 CONFIGS = {
-    'supervised': 'suponly/suponly_deeplabv3plus_r18-tiny_600iter_camvid-1_16-96x72.py',
-    'iMAS': 'imas/imas_deeplabv3plus_r18-tiny_600iter_camvid-1_16-96x72.py',
-    'ESL': 'esl/esl_deeplabv3plus_r18-tiny_600iter_camvid-1_16-96x72.py',
-    'DeS4': 'des4/des4_deeplabv3plus_r18-tiny_600iter_camvid-1_16-96x72.py',
+    'supervised': 'suponly/suponly_deeplabv3plus_r18-tiny_600iter_camvid-96x72.py',
+    'iMAS': 'imas/imas_deeplabv3plus_r18-tiny_600iter_camvid-96x72.py',
+    'ESL': 'esl/esl_deeplabv3plus_r18-tiny_600iter_camvid-96x72.py',
+    'DeS4': 'des4/des4_deeplabv3plus_r18-tiny_600iter_camvid-96x72.py',
 }
 HALVES = ['train_dataloader.dataset.labeled', 'train_dataloader.dataset.unlabeled']
 

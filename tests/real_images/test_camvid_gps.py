@@ -9,7 +9,7 @@ from processes import TOOLS, run_tool
 
 ROOT = Path(__file__).resolve().parents[2]
 CAMVID = Path(os.environ.get('CAMVID_ROOT', ROOT.parent / 'shared/data/camvid')).resolve()
-CONFIG = '{0}/{0}_deeplabv3plus_r18-tiny_600iter_camvid-1_16-96x72.py'
+CONFIG = '{0}/{0}_deeplabv3plus_r18-tiny_600iter_camvid-96x72.py'
 
 pytestmark = [
     pytest.mark.slow,

@@ -10,7 +10,7 @@ from PIL import Image
 from processes import ROOT, STOCK_TOOLS, TOOLS, run_script, run_tool
 from tiny_run import NUM_VAL, dump, tiny_config, write_images
 
-(SHAPES_CONFIG,) = (ROOT / 'configs' / 'imas').glob('imas_*_shapes-40-*.py')
+(SHAPES_CONFIG,) = (ROOT / 'configs' / 'imas').glob('imas_*_shapes-64x64*.py')
 
 
 def metrics_of(work_dir):

@@ -414,7 +414,7 @@ def test_a_config_without_data():
 def test_camvid():
     if not os.path.isdir(f'{CAMVID}/splits'):
         pytest.skip(f'no CamVid at {CAMVID}; set CAMVID_ROOT')
-    path = ROOT / 'configs/suponly/suponly_deeplabv3plus_r18-tiny_600iter_camvid-all-96x72.py'
+    path = ROOT / 'configs/suponly/suponly-all_deeplabv3plus_r18-tiny_600iter_camvid-96x72.py'
     cfg = Config.fromfile(path)
     for stage in ('train', 'val', 'test'):
         cfg[f'{stage}_dataloader'].dataset.data_root = CAMVID

@@ -22,9 +22,9 @@ _TOLD = {
 class ResumeCheckHook(Hook):
     """Stop a run that resumes from a checkpoint of other images, or of another number of images a step.
 
-    A run in the folder of another partition would else continue with its weights, and so be trained on the labels
-    of both. Another number of images a step makes another schedule of what is left. Several processes or
-    micro-batches that make up the same step continue as one does. Checkpoints that say nothing are not
+    A run in the folder of another partition would else continue with its weights, and so be trained on the
+    labels of both. Another number of images a step makes another schedule of what is left. Several processes
+    or micro-batches that make up the same step continue as one does. Checkpoints that say nothing are not
     compared.
 
     Raises:
@@ -42,14 +42,14 @@ class ResumeCheckHook(Hook):
             before = known.get(key, now)
             if before != now:
                 raise ValueError(
-                    f'{runner._load_from or "The checkpoint"} was trained with {before} as its {_TOLD[key]}, and '
-                    f'this run has {now}: set it back, or take another --work-dir. To start from its weights, '
-                    'set load_from and leave --resume out.'
+                    f'{runner._load_from or "The checkpoint"} was trained with {before} as its {_TOLD[key]}, '
+                    f'and this run has {now}: set it back, or take another --work-dir. To start from its '
+                    'weights, set load_from and leave --resume out.'
                 )
 
 
 def trained_on(runner) -> dict[str, str | int | None]:
-    """Images of a training, and of each of its optimizer steps over all processes; None where there are none."""
+    """Images of a training, and of an optimizer step over all processes; None where there are none."""
     loader = runner.train_dataloader
     dataset, sampler = loader.dataset, loader.sampler
     times = get_world_size() * accumulation(runner)

@@ -234,8 +234,7 @@ class SemiSegmentor(TrainingSteps, NetworkPasses, CheckpointLoading, StockSegmen
         if self.epoch_steps is None:
             raise ValueError(
                 f'{type(self).__name__} has a setting in epochs and does not know their length: train with '
-                'WholeStepIterTrainLoop or UnlabeledEpochTrainLoop and LabeledUnlabeledSampler, or use the setting '
-                'in steps.'
+                'UnlabeledEpochTrainLoop and LabeledUnlabeledSampler, or use the setting in steps.'
             )
         return epochs * self.epoch_steps
 
