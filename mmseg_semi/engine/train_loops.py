@@ -143,28 +143,32 @@ class UnlabeledEpochTrainLoop(WholeStepIterTrainLoop):
                 f'train_cfg.val_every must be an integer of at least 1, got {val_every!r}.'
             )
         _refuse_epoch_schedulers(runner.param_schedulers)
-        super().__init__(runner, dataloader, max_iters=max_iters or 1, **kwargs)
-        self._said = ''
-        if max_iters is None or val_interval is None:
-            number = (
-                1
-                if epochs is None
-                else epochs_of(epochs, getattr(self.dataloader.dataset, 'partition', None))
+        if isinstance(dataloader, Mapping):  # built as MMEngine does, to count its images
+            diff_rank_seed = runner._randomness_cfg.get('diff_rank_seed', False)
+            dataloader = runner.build_dataloader(
+                dataloader, seed=runner.seed, diff_rank_seed=diff_rank_seed
             )
-            images, per_step = _epoch(self.dataloader, accumulation(runner))
-            lengths = epoch_lengths(images, per_step, accumulation(runner), number, val_every)
+        self._said = 'train_cfg.max_iters'
+        if max_iters is None or val_interval is None:
+            partition = getattr(dataloader.dataset, 'partition', None)
+            number = 1 if epochs is None else epochs_of(epochs, partition)
+            accumulated = accumulation(runner)
+            images, per_step = _epoch(dataloader, accumulated)
+            lengths = epoch_lengths(images, per_step, accumulated, number, val_every)
             if max_iters is None:
                 max_iters = lengths.max_iters
                 self._said = (
-                    f'{number} epochs of {images} unlabeled images, {per_step} of them a step: {lengths.steps} '
-                    f'optimizer steps each'
+                    f'{number} epochs of {images} unlabeled images, {per_step} of them a step: '
+                    f'{lengths.steps} optimizer steps each'
                 )
             val_interval = val_interval or lengths.val_interval
-        self._max_iters, self.val_interval = max_iters, val_interval
+        super().__init__(
+            runner, dataloader, max_iters=max_iters, val_interval=val_interval, **kwargs
+        )
 
     def run(self) -> None:
         self.runner.logger.info(
-            f'{self._said or "train_cfg.max_iters"}, {self._max_iters} iterations in all; validation every '
+            f'{self._said}, {self._max_iters} iterations in all; validation every '
             f'{self.val_interval} iterations.'
         )
         return super().run()

@@ -1,0 +1,87 @@
+"""A run is resumed on the images that it was begun on, and with as many of them a step."""
+
+import pytest
+from tiny_run import build_runner, tiny_config, write_images
+
+
+@pytest.fixture(scope='module')
+def images(tmp_path_factory):
+    root = write_images(tmp_path_factory.mktemp('images'))
+    ids = {name: (root / f'{name}.txt').read_text().split() for name in ('labeled', 'unlabeled')}
+    for folder, moved in {'lists/5': 0, 'lists/seed1': 1, 'lists/3': 2}.items():
+        (root / folder).mkdir(parents=True)
+        cut = len(ids['labeled']) - moved
+        (root / folder / 'labeled.txt').write_text('\n'.join(ids['labeled'][:cut]))
+        rest = (
+            [*ids['unlabeled'], *ids['labeled'][cut:]] if folder == 'lists/3' else ids['unlabeled']
+        )
+        (root / folder / 'unlabeled.txt').write_text('\n'.join(rest))
+    return root
+
+
+def config(folder, images, partition='lists/5', *, resume=False, **changes):
+    cfg = tiny_config(folder, 'FixMatch', images=images, train_cfg__max_iters=6, **changes)
+    dataset = cfg.train_dataloader.dataset
+    dataset.partition = partition
+    for kind in ('labeled', 'unlabeled'):
+        dataset[kind].ann_file = '{partition}/%s.txt' % kind
+    cfg.custom_hooks.append({'type': 'ResumeCheckHook'})
+    cfg.param_scheduler[0].pop('end')
+    cfg.resume = resume
+    return cfg
+
+
+@pytest.fixture(scope='module')
+def begun(images, tmp_path_factory):
+    folder = tmp_path_factory.mktemp('run')
+    build_runner(config(folder, images)).train()
+    return folder
+
+
+@pytest.mark.parametrize(
+    ('changes', 'says'),
+    [
+        (
+            {'partition': 'lists/seed1'},
+            'with lists/5 as its partition, and this run has lists/seed1',
+        ),
+        ({'labeled': 3}, 'with 2 as its labeled images a step, and this run has 3'),
+        ({'unlabeled': 4}, 'with 2 as its unlabeled images a step, and this run has 4'),
+        (
+            {'optim_wrapper__accumulative_counts': 2},
+            'with 2 as its labeled images a step, and this run has 4',
+        ),
+    ],
+)
+def test_other_images_stop_the_run(begun, images, changes, says):
+    with pytest.raises(ValueError, match=says):
+        build_runner(config(begun, images, resume=True, **changes)).train()
+
+
+def test_a_changed_list_stops_the_run(begun, images):
+    cfg = config(begun, images, 'lists/5', resume=True)
+    cfg.train_dataloader.dataset.labeled.ann_file = 'lists/seed1/labeled.txt'
+    with pytest.raises(ValueError, match='with 5 as its labeled images, and this run has 4'):
+        build_runner(cfg).train()
+
+
+def test_the_same_images_in_micro_batches_go_on(begun, images):
+    cfg = config(begun, images, labeled=1, unlabeled=1, resume=True)
+    cfg.optim_wrapper.accumulative_counts = 2
+    # 6 iterations are done; 4 of 1 + 1 images more.
+    cfg.train_cfg.max_iters = 10
+    runner = build_runner(cfg)
+    runner.train()
+    assert runner.iter == 10
+
+
+def test_a_partition_whose_number_is_not_its_lists_stops_the_run(images, tmp_path):
+    build_runner(config(tmp_path, images, 'lists/3')).train()
+    (images / 'lists/4').mkdir(exist_ok=True)
+    for name in ('labeled', 'unlabeled'):
+        text = (images / f'lists/3/{name}.txt').read_text()
+        (images / f'lists/4/{name}.txt').write_text(text)
+    with pytest.raises(
+        ValueError, match='partition=lists/4 says 4 labeled images, and its list has 3'
+    ):
+        build_runner(config(tmp_path / 'other', images, 'lists/4')).train()

@@ -1,0 +1,195 @@
+"""A length in epochs over the unlabeled images, from which all other lengths follow."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.hooks import Hook
+from tiny_run import NUM_UNLABELED, build_runner, tiny_config
+
+from mmseg_semi.engine.train_loops import epoch_lengths, epochs_of
+
+POLY = {'type': 'NonzeroPolyLR', 'eta_min': 0, 'power': 0.9, 'by_epoch': False}
+
+
+@pytest.mark.parametrize(
+    ('images', 'per_step', 'accumulated', 'expected'),
+    [
+        (10399, 16, 1, (649, 51920, 649)),  # VOC, 183 labeled images: 80 epochs
+        (10399, 16, 4, (649, 4 * 51920, 4 * 649)),
+        (17, 8, 1, (2, 160, 2)),
+        (16, 8, 1, (2, 160, 2)),
+        (15, 8, 1, (1, 80, 1)),
+        (3, 8, 1, (1, 80, 1)),  # the list is shorter than a step
+    ],
+)
+def test_epochs_are_whole_steps(images, per_step, accumulated, expected):
+    assert epoch_lengths(images, per_step, accumulated, 80, 1) == expected
+
+
+def test_epochs_may_differ_by_partition():
+    assert epochs_of(80, None) == epochs_of(80, 'cps/372') == 80
+    assert epochs_of({'cps/186': 128, 'cps/372': 137}, 'cps/372') == 137
+    with pytest.raises(ValueError, match='says nothing of partition=own/5, only of cps/186: set'):
+        epochs_of({'cps/186': 128}, 'own/5')
+    for wrong in (0, -1, 2.5, True, 'many'):
+        with pytest.raises(ValueError, match='must be an integer of at least 1, got'):
+            epochs_of(wrong, None)
+
+
+class Diary(Hook):
+    """Writes down the rates, the saved checkpoints and the validations of a training."""
+
+    priority = 'LOWEST'
+
+    def __init__(self):
+        self.rates, self.saved, self.validated = [], [], []
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        self.rates.append(runner.optim_wrapper.param_groups[0]['lr'])
+
+    def before_save_checkpoint(self, runner, checkpoint):
+        self.saved.append(checkpoint['meta']['iter'])
+
+    def before_val(self, runner):
+        self.validated.append(runner.iter)
+
+
+def epoch_config(folder, method='IMAS', length=None, schedule=POLY, **changes):
+    """2 + 2 of 9 unlabeled images a step: 4 steps an epoch."""
+    cfg = tiny_config(folder, method, **changes)
+    cfg.train_cfg = {'type': 'UnlabeledEpochTrainLoop', **(length or {'epochs': 3, 'val_every': 2})}
+    cfg.param_scheduler = [dict(schedule)]
+    cfg.default_hooks.checkpoint.interval = 'val'
+    return cfg
+
+
+def train(cfg):
+    runner, diary = build_runner(cfg), Diary()
+    runner.register_hook(diary)
+    runner.train()
+    return runner, diary
+
+
+def log_of(runner):
+    return next(Path(runner.log_dir).glob('*.log')).read_text()
+
+
+def test_everything_follows_from_epochs(tmp_path):
+    runner, diary = train(epoch_config(tmp_path))
+    assert runner.max_iters == runner.iter == 12
+    assert diary.validated == [8, 12]
+    assert diary.saved == [8, 12]
+    poly = [0.005 * (1 - step / 12) ** 0.9 for step in range(12)]
+    torch.testing.assert_close(diary.rates, poly)
+    said = '3 epochs of 9 unlabeled images, 2 of them a step: 4 optimizer steps each, 12 iterations in all'
+    assert log_of(runner).count(said) == 1
+
+
+def test_epochs_are_optimizer_steps(tmp_path):
+    cfg = epoch_config(tmp_path, optim_wrapper__accumulative_counts=2)
+    runner, diary = train(cfg)
+    # 9 images by 2 micro-batches of 2: 2 steps of 2 iterations, three times.
+    assert (runner.max_iters, diary.validated, diary.saved) == (12, [8, 12], [8, 12])
+    assert runner.model.ema_steps == 6
+    assert runner.model.epoch_steps == 2
+    torch.testing.assert_close(diary.rates[-1], 0.005 * (1 / 6) ** 0.9)
+
+
+def test_given_iterations_win(tmp_path):
+    length = {'epochs': 3, 'max_iters': 5}
+    runner, diary = train(epoch_config(tmp_path / 'one', length=length))
+    assert (runner.max_iters, diary.validated, diary.saved) == (5, [4, 5], [4, 5])
+    torch.testing.assert_close(diary.rates[-1], 0.005 * (1 / 5) ** 0.9)
+    length = {'epochs': 1, 'val_interval': 3}
+    runner, diary = train(epoch_config(tmp_path / 'two', length=length))
+    assert (runner.max_iters, diary.validated, diary.saved) == (4, [3, 4], [3, 4])
+
+
+def test_labeled_images_alone_are_trained_on_for_as_long(tmp_path):
+    counted = tiny_config(tmp_path).train_dataloader.dataset.unlabeled
+    cfg = epoch_config(tmp_path / 'supervised', None)
+    with pytest.raises(
+        ValueError, match='counts passes over unlabeled images, and ShapesDataset names'
+    ):
+        train(cfg)
+    dataset = cfg.train_dataloader.dataset
+    del cfg.train_dataloader['dataset']
+    cfg.train_dataloader.dataset = {
+        'type': 'CheckedDataset',
+        'of': dataset.pop('type'),
+        'counted': counted,
+        **dataset,
+    }
+    runner, _ = train(cfg)
+    assert runner.max_iters == 3 * (NUM_UNLABELED // 2)
+    assert '3 epochs of 9 unlabeled images' in log_of(runner)
+
+
+def test_schedulers_that_count_epochs_are_refused(tmp_path):
+    for change in ({'by_epoch': True}, {'by_epoch': True, 'convert_to_iter_based': True}):
+        cfg = epoch_config(tmp_path, schedule={**POLY, **change})
+        with pytest.raises(
+            ValueError, match=r'param_scheduler\[0\] \(NonzeroPolyLR\) has by_epoch=True'
+        ):
+            train(cfg)
+
+
+@pytest.mark.parametrize(
+    ('length', 'says'),
+    [
+        ({'val_every': 1}, 'neither epochs nor max_iters'),
+        ({'epochs': 2, 'val_every': 0}, 'val_every must be an integer of at least 1, got 0'),
+        ({'epochs': 0}, 'epochs must be an integer of at least 1, got 0'),
+    ],
+)
+def test_lengths_that_are_none(tmp_path, length, says):
+    with pytest.raises(ValueError, match=says):
+        train(epoch_config(tmp_path, length=length))
+
+
+def test_a_resumed_run_has_the_weights_of_an_uninterrupted_one(tmp_path):
+    # A ramp-up in epochs, whose steps are counted anew.
+    settings = {'unlabeled_start': 0, 'rampup_steps': 0, 'rampup_epochs': 2}
+    cfg = epoch_config(tmp_path / 'whole', 'MeanTeacher')
+    cfg.model.semi_train_cfg = settings
+    whole, _ = train(cfg)
+    cfg = epoch_config(tmp_path / 'resumed', 'MeanTeacher')
+    cfg.model.semi_train_cfg = settings
+    cfg.load_from, cfg.resume = str(tmp_path / 'whole' / 'iter_8.pth'), True
+    resumed, diary = train(cfg)
+    assert len(diary.rates) == 4
+    expected = whole.model.state_dict()
+    for key, value in resumed.model.state_dict().items():
+        torch.testing.assert_close(value, expected[key], rtol=0, atol=0, msg=key)
+
+
+@pytest.mark.parametrize(
+    ('method', 'settings', 'steps'),
+    [
+        ('MeanTeacher', {'rampup_epochs': 2}, {'rampup_steps': 8}),
+        ('U2PL', {'unlabeled_start_epochs': 1}, {'unlabeled_start': 4}),
+        ('DeS4', {'unlabeled_start_epochs': 1}, {'unlabeled_start': 4}),
+        ('ESL', {'unlabeled_start_epochs': 1}, {'unlabeled_start': 4}),
+    ],
+)
+def test_settings_in_epochs_are_those_in_steps(tmp_path, method, settings, steps):
+    found = []
+    for name, chosen in {'epochs': settings, 'steps': steps}.items():
+        cfg = epoch_config(tmp_path / name, method, length={'max_iters': 6, 'val_interval': 6})
+        given = cfg.model.semi_train_cfg
+        for key in ('unlabeled_start', 'rampup_steps'):
+            given.pop(key, None)
+        given.update(chosen)
+        found.append(train(cfg)[0].model.state_dict())
+    for key, value in found[0].items():
+        torch.testing.assert_close(value, found[1][key], rtol=0, atol=0, msg=key)
+
+
+def test_a_setting_in_steps_and_in_epochs_is_refused(tmp_path):
+    settings = {'unlabeled_start': 3, 'unlabeled_start_epochs': 1}
+    cfg = tiny_config(tmp_path, 'FixMatch', model__semi_train_cfg=settings)
+    with pytest.raises(
+        ValueError, match='unlabeled_start=3 and unlabeled_start_epochs=1, which say'
+    ):
+        build_runner(cfg)
