@@ -12,4 +12,3 @@ default_hooks = dict(
     logger=dict(log_metric_by_epoch=True), checkpoint=dict(by_epoch=True, interval=2)
 )
 log_processor = dict(by_epoch=True)
-train_dataloader = dict(dataset=dict(partition='classic/366'))
