@@ -262,6 +262,7 @@ LABELS = {
         'final': ['stage://label_reliable', 'stage://label_unreliable'],
     },
 }
+LABELS['st-both'] = LABELS['st']
 LABELS['stpp-retrain3'] = {**LABELS['stpp'], 'retrain3': ['stage://label_all']}
 
 
@@ -1409,7 +1410,7 @@ def stages_are_the_methods(file):
     }
 
 
-@rule('^(st|stpp)[_-]')
+@rule('^(st|stpp)[_-](?!both)')
 def trainings_differ_in_their_pseudo_labels_alone(file):
     said, top = NAME.fullmatch(file.name), load(file).to_dict()
     method = f'{said["method"]}-{said["variant"]}' if said['variant'] else said['method']

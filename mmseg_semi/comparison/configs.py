@@ -10,7 +10,7 @@ from mmseg.registry import MODELS
 
 from ..compat import config_root
 from ..datasets.children import build_child
-from ..datasets.partition import fill_partition, waits_for_partition
+from ..datasets.partition import counted_images, fill_partition, waits_for_partition
 from ..datasets.walk import Leaf, stage_leaves
 from ..engine.runner.stages import TrainStage, build_stages
 from ..engine.train_loops import epoch_lengths, epochs_of
@@ -163,7 +163,7 @@ def set_length(cfg: Config, processes: int) -> None:
         return
     loader = cfg.train_dataloader
     partition, dataset = loader.dataset.get('partition'), fill_partition(loader.dataset)
-    config = dataset.get('unlabeled') or dataset.get('counted')
+    config = dataset.get('unlabeled') or counted_images(dataset)
     if not config:
         raise ValueError(
             f'{cfg.filename} trains for {epochs} epochs of unlabeled images and names none: give a length in '

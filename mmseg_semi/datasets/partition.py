@@ -60,6 +60,15 @@ def waits_for_partition(config: Mapping) -> bool:
     return next(_waiting(config), None) is not None
 
 
+def counted_images(dataset: Mapping) -> dict | None:
+    """Config of the images that a train dataset only counts, below its own ``data_root`` if none is named."""
+    counted = dataset.get('counted')
+    if counted is None:
+        return None
+    root = dataset.get('data_root')
+    return {**({} if root is None else {'data_root': root}), **counted}
+
+
 def numbered(partition: str | None) -> int | None:
     """The number of labeled images that a partition's name says, 183 of ``classic/183``; None without one."""
     last = (partition or '').rpartition('/')[2]

@@ -9,7 +9,7 @@ import os.path as osp
 
 from mmseg.registry import DATASETS
 
-from .partition import fill_lists
+from .partition import counted_images, fill_lists
 from .split_lists import check_list_text
 from .walk import leaf_configs
 
@@ -85,7 +85,8 @@ def build_checked(of, partition=None, counted=None, **settings):
         partition (str, optional): Fills ``{partition}`` in lists, see
             :mod:`~mmseg_semi.datasets.partition`.
         counted (dict, optional): Config of the unlabeled images of the method that this training is compared
-            with. An epoch is as long as a pass over them. They are counted, and never loaded.
+            with. An epoch is as long as a pass over them. They are counted, and never loaded. Its data_root is
+            that of the dataset, unless it has one.
         **settings: Of the dataset.
 
     Raises:
@@ -93,7 +94,8 @@ def build_checked(of, partition=None, counted=None, **settings):
         ValueError: A list waits for a partition that is not set, or no list waits for one that is.
     """
     config = fill_lists(dict(settings, type=of, counted=counted), partition)
-    counted = config.pop('counted')
+    counted = counted_images(config)
+    del config['counted']
     check_data_paths(config)
     dataset = DATASETS.build(config)
     dataset.partition, dataset.counted = partition, counted

@@ -31,6 +31,7 @@ def pseudo_label(
     subset: Iterable[str] | None = None,
     scales: Sequence[float] = SCALES,
     flip: bool = True,
+    threshold: float = 0.0,
     batch_size: int = 8,
     num_workers: int = 2,
     palette: Palette | None = None,
@@ -39,7 +40,7 @@ def pseudo_label(
     """Label images and write ``out_dir/<id>.png``, class indices in a palette PNG (ST++, Algorithm 1).
 
     The softmax maps of ten views (five scales, each also mirrored) are resized to the original image and
-    summed; the class of the largest sum is the label of a pixel, without a threshold, so no pixel
+    summed; the class of the largest sum is the label of a pixel. Without a threshold no pixel
     is void. The paper says "five scales and horizontal flipping"; the values are its code's.
     ``scales=(1.0,), flip=False`` is the network's ordinary prediction.
 
@@ -56,6 +57,7 @@ def pseudo_label(
         subset (Iterable[str], optional): Ids (``image_ids``) of the images to label; None labels all.
         scales (Sequence[float]): Of the views, relative to what the test pipeline makes.
         flip (bool): Whether each view is also seen in the mirror.
+        threshold (float): Mean softmax, in [0, 1), below which a pixel is void; ST++ has none.
         batch_size (int): Images of one size that are loaded and counted together, at most.
         num_workers (int): Processes of this rank that load images; 0 loads in this one.
         palette (Sequence, optional): RGB per class; see `classes_and_palette`.
@@ -71,6 +73,10 @@ def pseudo_label(
         ValueError: a setting, checkpoint or image that does not fit, or a folder that holds something else.
     """
     check_settings(scales=scales, batch_size=batch_size, num_workers=num_workers)
+    if not 0 <= threshold < 1:
+        raise ValueError(
+            f'threshold={threshold} is no confidence in [0, 1): 0 labels every pixel, ST++ compares with 0.5.'
+        )
     pool = ImagePool(cfg, images, subset)
     pool.check_outside(out_dir)
     settings = {
@@ -79,6 +85,8 @@ def pseudo_label(
         'flip': bool(flip),
         **prediction_settings(cfg, pool),
     }
+    if threshold:
+        settings['threshold'] = float(threshold)
     folder = OutputFolder(out_dir, LABELS_SUMMARY, settings, {'checkpoint': checkpoint})
     summary = folder.begin()
     if summary is not None:
@@ -92,8 +100,9 @@ def pseudo_label(
         classes, palette = classes_and_palette(
             palette, predictor.dataset_meta, cfg, predictor.num_classes
         )
+        views = (scales, flip, threshold)
         pixels = _label(
-            pool, predictor, paths, done, scales, flip, batch_size, num_workers, palette, logger
+            pool, predictor, paths, done, views, batch_size, num_workers, palette, logger
         )
     return folder.finish({'num_images': len(pool), 'classes': classes, 'pixels': pixels})
 
@@ -103,8 +112,7 @@ def _label(
     predictor: Predictor,
     paths: list[str],
     done: list[bool],
-    scales: Sequence[float],
-    flip: bool,
+    views: tuple[Sequence[float], bool, float],
     batch_size: int,
     num_workers: int,
     palette: Palette,
@@ -121,7 +129,7 @@ def _label(
     with MaskWriter(palette, predictor.path) as writer, bar:
         for positions, samples in pool.load(own, num_workers):
             size = samples[0]['data_samples'].ori_shape[:2]
-            masks = predictor.masks(predictor.prepare(samples), size, scales, flip)
+            masks = predictor.masks(predictor.prepare(samples), size, *views)
             # A kill can fall between two masks of a batch; what is there stays as it is.
             missing = [k for k, i in enumerate(positions) if not done[i]]
             writer.write([paths[positions[k]] for k in missing], masks[missing])

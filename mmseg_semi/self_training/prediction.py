@@ -134,6 +134,7 @@ class Predictor:
         size: tuple[int, int],
         scales: Sequence[float] = (1.0,),
         flip: bool = False,
+        threshold: float = 0.0,
     ) -> Tensor:
         """Label every pixel of the original images.
 
@@ -141,17 +142,23 @@ class Predictor:
         resized to the original, argmax. Otherwise it is ST++'s: each view is ``images`` rescaled to
         (int(h s), int(w s)), or its mirror image; the softmax maps of all views are resized to the
         original size (after those of mirror images are added up, which is the same, resizing
-        being linear) and summed; argmax, no threshold.
+        being linear) and summed; argmax.
 
         Args:
             images (Tensor): (N, 3, h, w), as `prepare` makes them.
             size (tuple[int, int]): Original (H, W).
             scales (Sequence[float]): Of the views.
             flip (bool): Whether each view is also seen in the mirror.
+            threshold (float): Confidence, the largest mean softmax of the views, below which a pixel is void.
+                ST++ compares with it ("pixel-level", 0.5) and has none itself.
 
         Returns:
-            Tensor: (N, H, W) uint8; 255 only where the network's output is not finite.
+            Tensor: (N, H, W) uint8; 255 below the threshold and where the network's output is not finite.
         """
+        if threshold:
+            scores = self._scores(images, size, scales, flip) / (len(scales) * (1 + flip))
+            sure = scores.amax(dim=1) >= threshold
+            return _label(scores).masked_fill(~sure, VOID)
         if tuple(scales) == (1.0,) and not flip:
             parts = self._parts(len(images), images.shape[-2:])
             return torch.cat(

@@ -72,7 +72,7 @@ def test_whoever_reads_children_gets_the_lists_of_the_partition():
         assert [leaf.dataset['ann_file'] for leaf in leaf_configs(given)] == lists
         assert [part['ann_file'] for part in parts_of_config(cfg).values()] == lists
         assert [config['ann_file'] for _, _, config, _ in dataset_configs(cfg)] == lists
-        with pytest.raises(FileNotFoundError, match='splits/p/5/labeled.txt'):
+        with pytest.raises(FileNotFoundError, match=r'splits/p/5/labeled\.txt'):
             check_data_paths(given)
 
 

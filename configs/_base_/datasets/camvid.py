@@ -1,4 +1,5 @@
-# CamVid, 11 classes at 480 x 360, with labeled images only; train_dataloader.dataset.partition names their list.
+# CamVid, 11 classes at 480 x 360, with labeled images only. train_dataloader.dataset.partition names their
+# list.
 dataset_type = 'CamVidDataset'
 data_root = 'data/camvid'
 # Transforms say (height, width) of a crop and (width, height) of a scale.

@@ -43,7 +43,6 @@ tta_pipeline = [
 
 unlabeled_images = dict(
     type='UnlabeledDataset',
-    data_root=data_root,
     img_dir='leftImg8bit/train',
     img_suffix=img_suffix,
     ann_file='splits/{partition}/unlabeled.txt',

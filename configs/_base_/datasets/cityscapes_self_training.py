@@ -49,7 +49,7 @@ train_dataloader = dict(
         ),
         pseudo_labeled=dict(
             type='PseudoLabeledDataset',
-            images=_base_.unlabeled_images,
+            images=dict(_base_.unlabeled_images, data_root=_base_.data_root),
             pipeline=pseudo_labeled_pipeline,
         ),
     ),

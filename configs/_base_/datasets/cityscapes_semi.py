@@ -33,6 +33,8 @@ train_dataloader = dict(
             ann_file='splits/{partition}/labeled.txt',
             pipeline=_base_.train_pipeline,
         ),
-        unlabeled=dict(_base_.unlabeled_images, pipeline=unlabeled_pipeline),
+        unlabeled=dict(
+            _base_.unlabeled_images, data_root=_base_.data_root, pipeline=unlabeled_pipeline
+        ),
     ),
 )

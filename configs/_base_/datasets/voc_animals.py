@@ -1,5 +1,6 @@
-# VOC animals, 7 classes at 128 pixels on the longer side, labeled images only. train_dataloader.dataset.partition
-# names their list. The data lie in data/voc_animals, or where VOC_ANIMALS_ROOT says.
+# VOC animals, 7 classes at 128 pixels on the longer side, labeled images only.
+# train_dataloader.dataset.partition names their list. The data lie in data/voc_animals, or where
+# VOC_ANIMALS_ROOT says.
 dataset_type = 'VOCAnimalsDataset'
 data_root = '{{$VOC_ANIMALS_ROOT:data/voc_animals}}'
 # Transforms say (height, width) of a crop and (width, height) of a scale; a scale is the longer side here.

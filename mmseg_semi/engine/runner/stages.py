@@ -6,6 +6,7 @@ import copy
 import gc
 import json
 import os.path as osp
+import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -25,8 +26,10 @@ from ...datasets.partition import fill_partition
 from ...datasets.walk import loader_configs
 from ...models.clock import count_steps
 from ...self_training import prediction_pipeline, pseudo_label, select_reliable
+from ...self_training.images import ImagePool
 from ...self_training.labeling import SCALES
-from ...self_training.output import on_first_rank, write_bytes
+from ...self_training.output import on_first_rank, write_bytes, write_lines
+from ...self_training.selection import RELIABLE, UNRELIABLE
 from ..accumulation import accumulation
 from ..hooks.reliable_selection_hook import kept_checkpoints
 
@@ -411,6 +414,32 @@ class SelectStage(_UsesNetwork):
 
 
 @STAGES.register_module()
+class RandomSelectStage(SelectStage):
+    """Split the unlabeled images by chance instead of by stability, which ST++ compares with ("random").
+
+    Args:
+        ratio (float): Share of the first half, in (0, 1).
+        seed (int): Of the draw.
+        **kwargs: As of :class:`SelectStage`.
+    """
+
+    def __init__(self, name, folder, top, others, model, seed=0, **kwargs) -> None:
+        super().__init__(name, folder, top, others, model, **kwargs)
+        self.seed = seed
+
+    def settings(self) -> dict:
+        return {**super().settings(), 'seed': self.seed}
+
+    def run(self, logger: MMLogger) -> None:
+        ids = ImagePool(self.training.config(), self.images).ids
+        drawn = set(random.Random(self.seed).sample(sorted(ids), int(len(ids) * self.ratio)))
+        for file, chosen in ((RELIABLE, True), (UNRELIABLE, False)):
+            lines = [name for name in ids if (name in drawn) == chosen]
+            on_first_rank(write_lines, osp.join(self.folder, file), lines)
+        logger.info(f'{self.name}: {len(drawn)} of {len(ids)} images drawn for the first half')
+
+
+@STAGES.register_module()
 class LabelStage(_UsesNetwork):
     """Write pseudo-labels by test-time augmentation (ST++, Algorithm 1 and its code).
 
@@ -420,6 +449,8 @@ class LabelStage(_UsesNetwork):
         checkpoint (str): 'last', or 'best' for the one that ``save_best`` kept, as ST++'s tables have it.
         scales (list[float]): Factors of the image's size.
         flip (bool): Whether each scale is also seen mirrored.
+        threshold (float): Mean softmax below which a pixel is void, in [0, 1). ST++ labels every pixel (0) and
+            compares with 0.5.
         batch_size (int): Images per forward, where their sizes are equal.
         num_workers (int): Processes that load images.
     """
@@ -435,10 +466,16 @@ class LabelStage(_UsesNetwork):
         checkpoint='last',
         scales=SCALES,
         flip=True,
+        threshold=0.0,
         batch_size=8,
         num_workers=2,
     ) -> None:
         super().__init__(name, folder, top, others, model)
+        if not 0 <= threshold < 1:
+            raise ValueError(
+                f'stages.{name}.threshold={threshold} is no confidence in [0, 1): 0 labels every pixel.'
+            )
+        self.threshold = threshold
         if checkpoint not in ('last', 'best'):
             raise ValueError(
                 f"stages.{name}.checkpoint={checkpoint!r} must be 'last' or 'best' (on the validation set)."
@@ -454,6 +491,8 @@ class LabelStage(_UsesNetwork):
             scales=list(self.scales),
             flip=self.flip,
         )
+        if self.threshold:
+            settings['threshold'] = self.threshold
         if self.checkpoint == 'best':
             cfg = self.training.config()
             datasets = [_plain(loader['dataset']) for _, loader in loader_configs(cfg, 'val')]
@@ -492,6 +531,7 @@ class LabelStage(_UsesNetwork):
             subset=subset,
             scales=self.scales,
             flip=self.flip,
+            threshold=self.threshold,
             batch_size=self.batch_size,
             num_workers=self.num_workers,
             logger=logger,

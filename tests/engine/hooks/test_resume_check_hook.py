@@ -24,7 +24,7 @@ def config(folder, images, partition='lists/5', *, resume=False, **changes):
     dataset = cfg.train_dataloader.dataset
     dataset.partition = partition
     for kind in ('labeled', 'unlabeled'):
-        dataset[kind].ann_file = '{partition}/%s.txt' % kind
+        dataset[kind].ann_file = f'{{partition}}/{kind}.txt'
     cfg.custom_hooks.append({'type': 'ResumeCheckHook'})
     cfg.param_scheduler[0].pop('end')
     cfg.resume = resume
