@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import copy
 import functools
 import inspect
+import pickle
 import re
 import shlex
 from collections.abc import Callable
@@ -17,11 +19,14 @@ from unittest import mock
 import mmengine.config.config as mmengine_config
 import pytest
 import torch
+from mmcv.cnn import ConvModule
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.dataset import Compose
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import FUNCTIONS, init_default_scope
 from mmengine.runner import Runner
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from yapf.yapflib import yapf_api
 
 import mmseg_semi
@@ -296,8 +301,8 @@ def parse_each_file_once():
     def once(filename, *args, **kwargs):
         key = str(Path(filename).resolve())
         if key not in parsed:
-            parsed[key] = parse(filename, *args, **kwargs)
-        return copy.deepcopy(parsed[key])
+            parsed[key] = pickle.dumps(parse(filename, *args, **kwargs))
+        return pickle.loads(parsed[key])
 
     Config._file2dict = staticmethod(once)
     yield parsed
@@ -315,7 +320,13 @@ def build_model(text: str):
     """The model on the meta device: shapes without numbers, so nothing is allocated or downloaded."""
     # Some encoders read their rates of stochastic depth from a tensor, which so must have numbers.
     linspace = functools.partial(torch.linspace, device='cpu')
-    with torch.device('meta'), mock.patch('torch.linspace', linspace):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(torch.device('meta'))
+        stack.enter_context(mock.patch('torch.linspace', linspace))
+        for module in (nn.Conv2d, nn.Linear, _BatchNorm):
+            # There are no numbers to draw.
+            stack.enter_context(mock.patch.object(module, 'reset_parameters'))
+        stack.enter_context(mock.patch.object(ConvModule, 'init_weights'))
         return MODELS.build(ConfigDict(ast.literal_eval(text)))
 
 
@@ -326,14 +337,28 @@ def model_of(cfg: Config):
     return build_model(repr(cfg.model.to_dict()))
 
 
-@functools.cache
-def map_sizes(text: str, size: tuple[int, int]):
-    """Height and width of the last feature and of the logits for a crop of ``size``."""
-    model = build_model(text)
-    network = getattr(model, getattr(model, 'networks', ('',))[0], model).eval()
-    with torch.no_grad():
-        features = network.extract_feat(torch.zeros(1, 3, *size, device='meta'))
-        return tuple(features[-1].shape[2:]), tuple(network.decode_head(features).shape[2:])
+SIZES: dict[str, tuple] = {}
+
+
+def map_sizes(cfg: Config):
+    """Height and width of the last feature and of the logits for a crop, once for each network."""
+    network = network_config(cfg)
+    parts = (network.backbone, network.get('neck'), network.decode_head, cfg.crop_size)
+    key = repr((cfg.model.type in ('ESL', 'DeS4', 'U2PL') and cfg.model.type, parts))
+    key = re.sub(
+        r"'(loss_decode|num_classes|dropout_ratio)': [^,{]*({[^{}]*({[^{}]*}[^{}]*)*})?", '', key
+    )
+    if key not in SIZES:
+        model = model_of(cfg)
+        network = getattr(model, getattr(model, 'networks', ('',))[0], model).eval()
+        # Normalization changes no shape, and takes long where there are no numbers.
+        kinds = (_BatchNorm, nn.SyncBatchNorm)
+        same = [mock.patch.object(kind, 'forward', lambda module, input: input) for kind in kinds]
+        with torch.no_grad(), same[0], same[1]:
+            features = network.extract_feat(torch.zeros(1, 3, *cfg.crop_size, device='meta'))
+            logits = network.decode_head(features)
+        SIZES[key] = tuple(features[-1].shape[2:]), tuple(logits.shape[2:])
+    return SIZES[key]
 
 
 def schedules(cfg: Config) -> dict:
@@ -446,7 +471,7 @@ def test_name_tells_method_and_network(file):
     assert self_trains(cfg) == (staged or said['variant'] == 'st')
     backbone = network_config(cfg).backbone
     model_of(cfg)  # skips where its encoder's package is missing
-    features, logits = map_sizes(repr(cfg.model.to_dict()), tuple(cfg.crop_size))
+    features, logits = map_sizes(cfg)
     other = NETWORKS.get(f'{said["head"]}_{said["net"]}')
     if other:
         assert (network_config(cfg).decode_head.type, backbone.type) == other[:2]
@@ -752,7 +777,7 @@ def test_dumped_config_is_the_config(file, monkeypatch):
 
 @pytest.mark.parametrize(
     'method',
-    ['cps', 'des4', 'esl', 'fixmatch', 'gps', 'imas', 'stpp', 'suponly', 'u2pl', 'unimatch_v2'],
+    ['gps', 'imas', 'stpp', 'unimatch_v2'],
 )
 def test_laid_out_dump_is_the_config(method):
     cfg = load(next(file for file in FILES if file.parent.name == method))
@@ -1237,18 +1262,19 @@ def test_rows_of_gps_ablation_build():
     switches = []
     for _, script, config, gpus, flag, *options in rows:
         assert (script, gpus, flag) == ('tools/dist_train.sh', '4', '--cfg-options')
-        cfg = Config.fromfile(ROOT.parent / config)
+        cfg = copy.deepcopy(load(ROOT.parent / config))
         parser = argparse.ArgumentParser()
         parser.add_argument('--cfg-options', nargs='+', action=DictAction)
         cfg.merge_from_dict(parser.parse_args(['--cfg-options', *options]).cfg_options)
-        model, sampler = model_of(cfg), cfg.train_dataloader.sampler
-        assert model.cfg.cutmix is None
+        sampler = cfg.train_dataloader.sampler
+        settings = MODELS.get('GPS').Settings(cfg.model.semi_train_cfg)
+        assert settings.cutmix is None
         # As many images are learned as with CutMix, so epochs are as long.
         assert (sampler.labeled, sampler.unlabeled, cfg.train_dataloader.batch_size) == (2, 2, 4)
         assert sampler.unlabeled_streams == 1
         assert scaled_rate(cfg, gpus=4) == pytest.approx(0.01)
         assert epochs_of(cfg.train_cfg.epochs, cfg.train_dataloader.dataset.partition) == 34
-        switches.append(tuple(getattr(model.cfg, key) for key in ('gps', 'cps', 'fps', 'update')))
+        switches.append(tuple(getattr(settings, key) for key in ('gps', 'cps', 'fps', 'update')))
     on, off, two = True, False, 'alternating'
     assert switches == [
         (on, off, off, two),
@@ -1585,7 +1611,7 @@ def test_dinov2_b_as_the_page_of_unimatch_v2_has_it():
     assert (network.backbone.embed_dims, network.backbone.num_layers) == (768, 12)
     assert network.neck.weight.shape == (768,)
     assert network.backbone.out_indices == lead.backbone.out_indices == [2, 5, 8, 11]
-    features, logits = map_sizes(repr(cfg.model.to_dict()), tuple(cfg.crop_size))
+    features, logits = map_sizes(cfg)
     assert (features, logits) == ((37, 37), (296, 296))
     for part in (cfg.model.segmentor.backbone, cfg.model.segmentor.neck):
         assert 'vit-base-p14' in part.init_cfg.checkpoint
