@@ -1,6 +1,7 @@
 """What the ranking is worth: mIoU of the pseudo-masks of both halves against true masks (ST++, Fig. 3).
 
-Of all of self-training this alone opens true masks of unlabelled images, and only where the user names them.
+With `quality`, the only part of self-training that opens true masks of unlabeled images, and only where the
+user names them.
 """
 
 from __future__ import annotations
@@ -73,8 +74,8 @@ def report_truth(
     pool = ImagePool(cfg, images)
     reliable = on_first_rank(_reliable, out_dir, pool)
     paths = [osp.join(truth, pool.true_mask_name(i, truth_suffix)) for i in range(len(pool))]
-    on_first_rank(_check_there, paths)
-    reduced = _reduces_zero_label(cfg)
+    on_first_rank(check_true_masks, paths)
+    reduced = reduces_zero_label(cfg)
     rank, world = get_dist_info()
     with repeatable():
         predictor = Predictor(cfg, checkpoint, get_device())
@@ -86,7 +87,7 @@ def report_truth(
                 size = samples[0]['data_samples'].ori_shape[:2]
                 masks = predictor.masks(predictor.prepare(samples), size).cpu().numpy()
                 for i, mask in zip(positions, masks, strict=True):
-                    true = _read_truth(paths[i], pool.info(i)['img_path'], mask, number, reduced)
+                    true = read_true_mask(paths[i], pool.info(i)['img_path'], mask, number, reduced)
                     counts[int(reliable[i])] += _confusion(true, mask, number)
                 bar.update(len(positions))
             bar.finish('compared with true masks', logger)
@@ -121,7 +122,8 @@ def _reliable(out_dir: str, pool: ImagePool) -> list[bool]:
     return reliable
 
 
-def _check_there(paths: list[str]) -> None:
+def check_true_masks(paths: list[str]) -> None:
+    """Raise FileNotFoundError unless all these files exist."""
     missing = missing_files(paths)
     if missing:
         raise FileNotFoundError(
@@ -130,7 +132,7 @@ def _check_there(paths: list[str]) -> None:
         )
 
 
-def _reduces_zero_label(cfg: Config) -> bool:
+def reduces_zero_label(cfg: Config) -> bool:
     """Whether the annotations of the config's test dataset count classes from 1, with 0 for void."""
     dataset = cfg.test_dataloader.dataset
     kind = dataset.get('of') or dataset.type
@@ -139,7 +141,7 @@ def _reduces_zero_label(cfg: Config) -> bool:
     return bool(dataset.get('reduce_zero_label', usual is not None and usual.default is True))
 
 
-def _read_truth(
+def read_true_mask(
     path: str, image_path: str, mask: np.ndarray, num_classes: int, reduced: bool
 ) -> np.ndarray:
     """Classes (H, W); ValueError when the file does not fit the image or the classes."""
