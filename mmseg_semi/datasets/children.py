@@ -16,6 +16,7 @@ from mmseg.registry import DATASETS
 from .files import missing_files, real_paths
 from .paths import check_data_paths
 from .transforms.checks import reads_local_files, with_file_checks
+from .walk import Leaf, leaves, map_leaves, sample_infos
 
 NAMES = dict(labeled='labelled', unlabeled='unlabelled', pseudo_labeled='pseudo-labelled')
 _SAMPLE = 1  # keeps these draws apart from the sampler's, which may start from the same seed
@@ -94,43 +95,51 @@ def image_paths(child) -> list[str]:
     return [info.get('img_path') or f'sample {index}' for index, info in enumerate(infos)]
 
 
-def file_loaders(child) -> Iterator[LoadImageFromFile | LoadAnnotations]:
+def pipeline_transforms(dataset) -> list:
+    """Built transforms of a dataset's pipeline, of one that holds no other; none without a pipeline."""
+    return list(getattr(getattr(dataset, 'pipeline', None), 'transforms', ()))
+
+
+def file_loaders(dataset) -> Iterator[LoadImageFromFile | LoadAnnotations]:
     """mmcv's loaders of local files in the pipelines of a dataset and of what it wraps."""
-    for inner in (*getattr(child, 'datasets', ()), getattr(child, 'dataset', None)):
-        if inner is not None:
-            yield from file_loaders(inner)
-    for transform in getattr(getattr(child, 'pipeline', None), 'transforms', ()):
-        if isinstance(transform, (LoadImageFromFile, LoadAnnotations)) and reads_local_files(
-            transform
-        ):
-            yield transform
+    for leaf in leaves(dataset):
+        for transform in pipeline_transforms(leaf.dataset):
+            if isinstance(transform, (LoadImageFromFile, LoadAnnotations)) and reads_local_files(
+                transform
+            ):
+                yield transform
 
 
 def check_files_exist(dataset, name: str, key: str) -> None:
     """Look for every file that a dataset's loaders would open.
 
     Args:
-        dataset: any mmseg dataset; files behind a file backend are not looked for.
+        dataset: any mmseg dataset, or a wrapper of some, each of which is asked for the files of its own
+            loaders; files behind a file backend are not looked for.
         name: of the dataset, in the message.
         key: where the config sets it.
 
     Raises:
         FileNotFoundError: an image or a mask is not there.
     """
-    loaders = list(file_loaders(dataset))
+    for leaf in leaves(dataset, key):
+        _check_files_of(leaf, name)
+
+
+def _check_files_of(leaf: Leaf, name: str) -> None:
+    loaders = list(file_loaders(leaf.dataset))
     for loader, field, what in (
         (LoadImageFromFile, 'img_path', 'images'),
         (LoadAnnotations, 'seg_map_path', 'masks'),
     ):
         if not any(isinstance(transform, loader) for transform in loaders):
             continue
-        infos = (dataset.get_data_info(index) for index in range(len(dataset)))
-        paths = [info[field] for info in infos if field in info]
+        paths = [info[field] for info in sample_infos(leaf.dataset) if field in info]
         missing = missing_files(paths)
         if missing:
             raise FileNotFoundError(
                 f'{len(missing)} of {len(paths)} {what} of the {name} dataset do not exist, the first is '
-                f'{missing[0]}: correct the list (one id per line), or data_prefix and suffixes of {key}.'
+                f'{missing[0]}: correct the list (one id per line), or data_prefix and suffixes of {leaf.key}.'
             )
 
 
@@ -145,26 +154,23 @@ def check_what(owner, check_files: bool | str) -> None:
 
 def with_checks(kind: str, child, num_classes: int | None, modes: bool = True):
     """A shallow copy of the child whose pipelines have the file checks; the child stays as it is."""
-    child = copy.copy(child)
-    if hasattr(child, 'datasets'):
-        child.datasets = [with_checks(kind, inner, num_classes, modes) for inner in child.datasets]
-        return child
-    if hasattr(child, 'dataset'):
-        child.dataset = with_checks(kind, child.dataset, num_classes, modes)
-        return child
-    transforms = getattr(getattr(child, 'pipeline', None), 'transforms', None)
-    unchecked = 'all files (it has no pipeline to put the checks in)'
-    if transforms is not None:
-        transforms, unchecked = with_file_checks(
-            transforms, num_classes, kind != 'unlabeled', modes
-        )
-        child.pipeline = Compose(transforms)
-    if unchecked:
-        print_log(
-            f'File checks of the {NAMES[kind]} {type(child).__name__} leave out {unchecked}.',
-            logger='current',
-        )
-    return child
+
+    def checked(leaf: Leaf):
+        dataset = copy.copy(leaf.dataset)
+        unchecked = 'all files (it has no pipeline to put the checks in)'
+        if hasattr(getattr(dataset, 'pipeline', None), 'transforms'):
+            transforms, unchecked = with_file_checks(
+                pipeline_transforms(dataset), num_classes, kind != 'unlabeled', modes
+            )
+            dataset.pipeline = Compose(transforms)
+        if unchecked:
+            print_log(
+                f'File checks of the {NAMES[kind]} {type(dataset).__name__} leave out {unchecked}.',
+                logger='current',
+            )
+        return dataset
+
+    return map_leaves(child, checked)
 
 
 def warn_of_shared_images(labeled: Sequence[str], others: Sequence[str], consequence: str) -> None:

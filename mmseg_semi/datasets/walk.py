@@ -1,0 +1,181 @@
+"""The one walk over nested datasets: built ones and their configs.
+
+Wrappers are followed by what they hold, whatever their class: ``datasets`` (``ConcatDataset``), ``dataset``
+(``RepeatDataset``, ``ClassBalancedDataset``, ``MultiImageMixDataset``), and the named children of our own
+datasets.
+
+for leaf in leaves(runner.train_dataloader.dataset):
+    print(leaf.key, leaf.kind, len(leaf.dataset))
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from torch.utils.data import Dataset
+
+TRAINING = 'train_dataloader.dataset'
+KINDS = ('labeled', 'unlabeled', 'pseudo_labeled')
+"""Names of the children of our datasets; all that is below one is of that kind."""
+
+
+class Leaf(NamedTuple):
+    """A dataset that holds no other, or its config.
+
+    Attributes:
+        dataset: a built dataset, or a config.
+        key (str): where the config has it, such as ``train_dataloader.dataset.labeled.datasets[0]``.
+        kind (str, optional): 'labeled', 'unlabeled' or 'pseudo_labeled'; None outside of these.
+    """
+
+    dataset: Any
+    key: str
+    kind: str | None
+
+
+def leaves(dataset, key: str = TRAINING, kind: str | None = None) -> list[Leaf]:
+    """The datasets that load samples, in the order of their images; one that is repeated is one leaf.
+
+    A ``PseudoLabeledDataset`` is a leaf: its own pipeline loads the images that it holds.
+
+    Args:
+        dataset: a built dataset.
+        key: where the config has it.
+        kind: of it, where no name within it tells.
+    """
+    return list(_walk(Leaf(dataset, key, kind), _held))
+
+
+def leaf_configs(config: Mapping, key: str = TRAINING, kind: str | None = None) -> list[Leaf]:
+    """As :func:`leaves`, of a config, which is neither built nor changed.
+
+    Of a ``PseudoLabeledDataset`` the leaves are the configs below its ``images``, which name the files.
+    """
+    return list(_walk(Leaf(config, key, kind), _held_configs))
+
+
+def sample_infos(dataset) -> list[dict]:
+    """What a built dataset knows of each sample before it is loaded; a repeated sample is one.
+
+    Of datasets that know nothing, without ``get_data_info``, there is nothing.
+    """
+    return [
+        leaf.dataset.get_data_info(index)
+        for leaf in leaves(dataset)
+        if hasattr(leaf.dataset, 'get_data_info')
+        for index in range(len(leaf.dataset))
+    ]
+
+
+def concatenated(dataset, key: str) -> list[Leaf]:
+    """The sets that ``ConcatDataset`` puts one after the other, built ones or configs; else the one set.
+
+    Concatenations within concatenations count, those within other wrappers are part of a set.
+    """
+    held = _held_configs if isinstance(dataset, Mapping) else _held
+    parts = [(place, child) for place, child in held(dataset) if place[0] == 'datasets']
+    if not parts:
+        return [Leaf(dataset, key, None)]
+    return [part for place, child in parts for part in concatenated(child, key + _said(place))]
+
+
+def map_leaves(dataset, change: Callable[[Leaf], Any], key: str = TRAINING, kind=None):
+    """A shallow copy of a built dataset that has ``change(leaf)`` in the place of each leaf."""
+    return _map(Leaf(dataset, key, kind), change, _held, setattr)
+
+
+def map_leaf_configs(config: Mapping, change: Callable[[Leaf], Mapping], key: str = TRAINING):
+    """A shallow copy of a config that has ``change(leaf)`` in the place of each leaf."""
+
+    def put(copied, name, value):
+        copied[name] = value
+
+    return _map(Leaf(config, key, None), change, _held_configs, put)
+
+
+def loader_configs(cfg: Mapping, stage: str) -> list[tuple[str, Mapping]]:
+    """Key and config of each loader of a whole config; a stage may have a list of loaders.
+
+    Args:
+        cfg: of a training or a test.
+        stage: 'train', 'val' or 'test'.
+    """
+    key = f'{stage}_dataloader'
+    loaders = cfg.get(key)
+    if isinstance(loaders, (list, tuple)):
+        return [(f'{key}[{i}]', loader) for i, loader in enumerate(loaders)]
+    return [(key, loaders)] if loaders else []
+
+
+def stage_leaves(cfg: Mapping, stage: str) -> list[Leaf]:
+    """:func:`leaf_configs` of all datasets that the loaders of a stage have."""
+    return [
+        leaf
+        for key, loader in loader_configs(cfg, stage)
+        if loader.get('dataset') is not None
+        for leaf in leaf_configs(loader['dataset'], f'{key}.dataset')
+    ]
+
+
+_Place = tuple[str, int | None]
+
+
+def _walk(node: Leaf, held: Callable) -> Iterator[Leaf]:
+    inner = list(held(node.dataset))
+    if not inner:
+        yield node
+    for place, child in inner:
+        yield from _walk(_below(node, place, child), held)
+
+
+def _map(node: Leaf, change: Callable, held: Callable, put: Callable):
+    inner = list(held(node.dataset))
+    if not inner:
+        return change(node)
+    copied, lists = copy.copy(node.dataset), {}
+    for (name, index), child in inner:
+        new = _map(_below(node, (name, index), child), change, held, put)
+        if index is None:
+            put(copied, name, new)
+        else:
+            lists.setdefault(name, []).append(new)
+    for name, values in lists.items():
+        put(copied, name, values)
+    return copied
+
+
+def _below(node: Leaf, place: _Place, child) -> Leaf:
+    kind = place[0] if place[0] in KINDS else node.kind
+    return Leaf(child, node.key + _said(place), kind)
+
+
+def _said(place: _Place) -> str:
+    name, index = place
+    return f'.{name}' if index is None else f'.{name}[{index}]'
+
+
+def _held(dataset) -> Iterator[tuple[_Place, Any]]:
+    """What a built dataset holds, with the attribute, and the index in it where that is a list."""
+    for name in (*KINDS, 'dataset'):
+        child = getattr(dataset, name, None)
+        if _is_dataset(child):
+            yield (name, None), child
+    for index, child in enumerate(getattr(dataset, 'datasets', None) or ()):
+        yield ('datasets', index), child
+
+
+def _is_dataset(value) -> bool:
+    # `labeled` of ShapesDataset is a bool, `dataset` of somebody's dataset may be a name.
+    return isinstance(value, Dataset) or hasattr(value, 'get_data_info')
+
+
+def _held_configs(config: Mapping) -> Iterator[tuple[_Place, Mapping]]:
+    for name in (*KINDS, 'dataset', 'images'):
+        if isinstance(config.get(name), Mapping):
+            yield (name, None), config[name]
+    datasets = config.get('datasets')
+    for index, child in enumerate(datasets if isinstance(datasets, (list, tuple)) else ()):
+        if isinstance(child, Mapping):
+            yield ('datasets', index), child
