@@ -339,9 +339,7 @@ def _judge_modes(report: SetReport, images: ImageSurvey, check) -> None:
         report.warnings.append(f'images are loaded in several ways: {", ".join(sorted(channels))}.')
 
 
-def _check_masks(
-    report, dataset, infos, images: ImageSurvey, transforms, workers, quiet
-) -> None:
+def _check_masks(report, dataset, infos, images: ImageSurvey, transforms, workers, quiet) -> None:
     without = [info['img_path'] for info in infos if not info.get('seg_map_path')]
     report.add_problems(
         'images without a mask',

@@ -1,4 +1,4 @@
-"""How the camera was held: the EXIF entry by which viewers turn a photograph, and which view a mask was drawn on.
+"""How the camera was held: the EXIF entry by which viewers turn a photograph, and what a mask was drawn on.
 
 A file *stores* its pixels as the sensor had them; viewers *display* them turned as the entry says. Images are
 loaded as they are displayed, whatever decodes them. Of a mask without an entry of its own, the size tells which
@@ -19,6 +19,7 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 ENTRY = 0x0112
 """Number of the entry in EXIF data and of the tag in TIFF files."""
 VIEWS = ('stored', 'displayed')
+SETTING = "drawn_on='{}' of LoadAnnotations"
 SECTION = 'docs/your_own_data.md#photographs-with-an-exif-orientation'
 _QUARTER = 5  # from 5 on the entry turns height into width
 _PNG = b'\x89PNG\r\n\x1a\n'
@@ -195,13 +196,14 @@ class Pair(NamedTuple):
         size = turned_size(self.mask_size, self.mask_orientation)
         return [view for view, own in self.sizes.items() if own == size]
 
-    def view(self, drawn_on: str | None = None) -> str:
+    def view(self, drawn_on: str | None = None, setting: str = SETTING) -> str:
         """The view that the mask was drawn on, 'stored' or 'displayed'.
 
         A mask with an entry of its own is displayed with its image.
 
         Args:
             drawn_on: what the user says, None for nothing.
+            setting: how she says it, for the message, with {} for the view.
 
         Raises:
             ValueError: the mask fits no view, or both and ``drawn_on`` is None, or not the one it names.
@@ -214,27 +216,29 @@ class Pair(NamedTuple):
         if drawn_on is None and len(views) == 1:
             return views[0]
         sizes = {view: _said(size) for view, size in self.sizes.items()}
+        size = _said(turned_size(self.mask_size, self.mask_orientation))
         said = (
-            f'{self.mask} is {_said(turned_size(self.mask_size, self.mask_orientation))} (height x width) and its '
-            f'image {self.image} is {sizes["stored"]} as stored and {sizes["displayed"]} as displayed (EXIF '
+            f'{self.mask} is {size} (height x width) and its image {self.image} is {sizes["stored"]} as stored and {sizes["displayed"]} as displayed (EXIF '
             f'orientation {self.orientation})'
         )
         if not views:
             raise ValueError(f'{said}: give every image a mask of its own size.')
         if drawn_on is None:
+            stored_or_displayed = ' or '.join(setting.format(view) for view in VIEWS)
             raise ValueError(
-                f"{said}, so the sizes do not tell which of the two it was drawn on: set drawn_on='stored' or "
-                f"drawn_on='displayed' of LoadAnnotations ({SECTION}), or save the image as it is displayed, "
-                'without the entry.'
+                f'{said}, so the sizes do not tell which of the two it was drawn on: set {stored_or_displayed} '
+                f'({SECTION}), or save the image as it is displayed, without the entry.'
             )
         raise ValueError(
-            f"{said}, so it was drawn on the {views[0]} image, but LoadAnnotations has drawn_on='{drawn_on}': "
-            f"set drawn_on='{views[0]}', or draw all masks on one view."
+            f'{said}, so it was drawn on the {views[0]} image, against {setting.format(drawn_on)}: set '
+            f'{setting.format(views[0])}, or draw all masks on one view.'
         )
 
-    def match(self, mask: np.ndarray, drawn_on: str | None = None) -> np.ndarray:
+    def match(
+        self, mask: np.ndarray, drawn_on: str | None = None, setting: str = SETTING
+    ) -> np.ndarray:
         """The mask (H, W) turned as its image is loaded; ValueError as of :meth:`view`."""
-        view = self.view(drawn_on)
+        view = self.view(drawn_on, setting)
         if self.mask_orientation != 1:
             mask = displayed(mask, self.mask_orientation)
         if view == 'stored' and self.is_displayed:

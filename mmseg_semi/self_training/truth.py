@@ -18,6 +18,7 @@ from mmengine.logging import MMLogger
 from mmseg.registry import DATASETS
 
 from mmseg_semi.datasets.files import missing_files
+from mmseg_semi.datasets.orientation import Pair
 from mmseg_semi.datasets.transforms import CheckLabels
 from mmseg_semi.datasets.walk import stage_leaves
 
@@ -76,7 +77,7 @@ def report_truth(
     reliable = on_first_rank(_reliable, out_dir, pool)
     paths = [osp.join(truth, pool.true_mask_name(i, truth_suffix)) for i in range(len(pool))]
     on_first_rank(check_true_masks, paths)
-    reduced = reduces_zero_label(cfg)
+    reduced, views = reduces_zero_label(cfg), views_of_test(cfg)
     rank, world = get_dist_info()
     with repeatable():
         predictor = Predictor(cfg, checkpoint, get_device())
@@ -88,7 +89,9 @@ def report_truth(
                 size = samples[0]['data_samples'].ori_shape[:2]
                 masks = predictor.masks(predictor.prepare(samples), size).cpu().numpy()
                 for i, mask in zip(positions, masks, strict=True):
-                    true = read_true_mask(paths[i], pool.info(i)['img_path'], mask, number, reduced)
+                    true = read_true_mask(
+                        paths[i], pool.info(i)['img_path'], mask, number, reduced, views
+                    )
                     counts[int(reliable[i])] += _confusion(true, mask, number)
                 bar.update(len(positions))
             bar.finish('compared with true masks', logger)
@@ -148,11 +151,24 @@ def reduces_zero_label(cfg: Config) -> bool:
     return any(found.values())
 
 
+def views_of_test(cfg: Config) -> dict:
+    """How the config's test sets load images, and what their masks were drawn on, for `read_true_mask`."""
+    configs = [
+        step for leaf in stage_leaves(cfg, 'test') for step in leaf.dataset.get('pipeline', ())
+    ]
+    drawn_on = next((step['drawn_on'] for step in configs if step.get('drawn_on')), None)
+    ignored = any(str(step.get('color_type')).endswith('ignore_orientation') for step in configs)
+    return dict(is_displayed=not ignored, drawn_on=drawn_on)
+
+
 def read_true_mask(
-    path: str, image_path: str, mask: np.ndarray, num_classes: int, reduced: bool
+    path: str, image_path: str, mask: np.ndarray, num_classes: int, reduced: bool, views: dict
 ) -> np.ndarray:
-    """Classes (H, W); ValueError when the file does not fit the image or the classes."""
+    """Classes (H, W), turned as the image; ValueError when the file does not fit the image or the classes."""
     true = read_mask(path)
+    pair = Pair.of_files(image_path, path, mask.shape, true.shape, views['is_displayed'])
+    if pair is not None:
+        true = pair.match(true, views['drawn_on'])
     if reduced:  # in uint8, 0 - 1 is the void value
         true = np.where(true == VOID, VOID, true - 1).astype(true.dtype)
     # The check wants the image for its size.

@@ -1,4 +1,4 @@
-"""Transforms of single images: loaders, checks, valid masks, resize, views, changes of intensity and color, Cutout."""
+"""Transforms of single images: loaders, checks, valid masks, resize, views, intensity and color, Cutout."""
 
 from .checks import CheckImageFile, CheckLabels
 from .color import RandomColorJitter, RandomGaussianBlur, RandomGray

@@ -112,20 +112,25 @@ def _is_complete(file, kind: str | None) -> bool:
 
 
 def _check_bands(path: str) -> None:
-    """Raise ValueError where a file has more bits or bands than 8-bit RGB, of which a loader would drop some."""
+    """Raise ValueError where a file has more bits or bands than 8-bit RGB, which a loader would cut."""
     # Pillow calls 16-bit RGB files 'RGB' as well, and does not know most files of many bands.
     try:
         with open(path, 'rb') as file:
-            layout, remedy = tiff_layout(file), "color_type='unchanged', imdecode_backend='tifffile'"
+            layout, remedy = (
+                tiff_layout(file),
+                "color_type='unchanged', imdecode_backend='tifffile'",
+            )
             if layout is not None:
                 bands, bits = layout.bands - layout.alphas, layout.bits
             else:
                 file.seek(0)
                 head, remedy = file.read(PNG_DEPTH_AT + 1), "color_type='unchanged'"
-                bits = head[PNG_DEPTH_AT] if head.startswith(_PNG) and len(head) > PNG_DEPTH_AT else 8
+                bits = (
+                    head[PNG_DEPTH_AT] if head.startswith(_PNG) and len(head) > PNG_DEPTH_AT else 8
+                )
     except (OSError, *BROKEN):
         return  # what opens the file next says why
-    many = layout is not None and bands > 1 and (layout.grey or bands > 3 and not layout.cmyk)
+    many = layout is not None and bands > 1 and (layout.grey or (bands > 3 and not layout.cmyk))
     if bits <= 8 and not many:
         return
     raise ValueError(

@@ -1,6 +1,6 @@
 """The two loaders of MMSegmentation's pipelines, with images and masks in one orientation and with all bands.
 
-They are registered under the names of MMSegmentation's own, so every pipeline that names them has them: those of
+They are registered under the names of MMSegmentation's own, so every pipeline that names them has them: of
 labeled, unlabeled, validation and test sets, of tools, and of ``mmseg.apis``.
 """
 
@@ -115,7 +115,9 @@ class LoadImageFromFile(FileLoader):
         if layout is not None:
             bands, bits = layout.bands, layout.bits
             wanted = bands
-            if self.color_type != 'unchanged':  # a wish for one or three channels, without transparency
+            if (
+                self.color_type != 'unchanged'
+            ):  # a wish for one or three channels, without transparency
                 wanted -= layout.alphas
             lost = (
                 channels < (1 if self.color_type.startswith('gray') and wanted == 3 else wanted)
@@ -157,7 +159,11 @@ def _read_tiff(content: bytes, path: str) -> np.ndarray:
             f'{path} cannot be read by tifffile ({said}): replace it, or load it without '
             "imdecode_backend='tifffile'."
         ) from None
-    whole = tuple(i for i, (n, axis) in enumerate(zip(image.shape, axes, strict=True)) if axis in 'YX' or n > 1)
+    whole = tuple(
+        i
+        for i, (n, axis) in enumerate(zip(image.shape, axes, strict=True))
+        if axis in 'YX' or n > 1
+    )
     image, axes = image.reshape([image.shape[i] for i in whole]), ''.join(axes[i] for i in whole)
     bands = axes.replace('Y', '').replace('X', '')
     if len(bands) > 1 or not {'Y', 'X'} <= set(axes):

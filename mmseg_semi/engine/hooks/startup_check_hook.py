@@ -27,6 +27,7 @@ from ...models.cutmix import CutMix
 from ...models.patches import nearest, patch_size, whole_patches
 from ...models.segmentors import SemiSegmentor, SlideScoreEncoderDecoder
 from ..accumulation import accumulation
+from ..startup.images import check_images
 from ..train_loops import WholeStepEpochTrainLoop
 from ._common import unwrap
 
@@ -45,8 +46,9 @@ class StartupCheckHook(Hook):
     Raises:
         ValueError: In one sentence with the remedy, when the loader's batch does not match the sampler's
             make-up, a hook of the method is missing, the method's networks are not fit to be trained, the class
-            counts of head and dataset differ, the crop is no multiple of a vision transformer's patches, or a
-            training image is also a validation image.
+            counts of head and dataset differ, the crop is no multiple of a vision transformer's patches, a
+            training image is also a validation image, files have more bands or bits than are loaded, or a mask
+            may be turned against its image.
         FileNotFoundError: A file of the validation set is not there.
     """
 
@@ -57,6 +59,7 @@ class StartupCheckHook(Hook):
         self._check_classes(runner, model, loader.dataset)
         self._check_patches(runner, model)
         self._check_validation(runner, loader.dataset)
+        check_images(runner, _validation_sets(runner))
         self._check_checkpoints(runner)
         if isinstance(model, SemiSegmentor):
             model.check_start()
