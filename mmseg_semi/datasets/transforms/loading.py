@@ -17,6 +17,7 @@ from mmseg.datasets.transforms import LoadAnnotations as MaskLoader
 from mmseg.registry import TRANSFORMS
 
 from ..orientation import (
+    BROKEN,
     Pair,
     check_drawn_on,
     displayed,
@@ -94,7 +95,12 @@ class LoadImageFromFile(FileLoader):
         if self.imdecode_backend == 'tifffile':
             image = _read_tiff(content, path)
         else:
-            image = mmcv.imfrombytes(content, flag=self._flag(), backend=self.imdecode_backend)
+            try:
+                image = mmcv.imfrombytes(content, flag=self._flag(), backend=self.imdecode_backend)
+            except BROKEN as error:  # Pillow's; OpenCV gives nothing
+                if layout is None:
+                    raise ValueError(_unreadable(path, error)) from None
+                image = None
             self._check_whole(image, content, layout, path)
             if layout is not None:  # OpenCV and Pillow have turned it
                 return image, orientation, True
@@ -134,15 +140,19 @@ class LoadImageFromFile(FileLoader):
         if image is not None and not lost and (bits <= 8 or image.dtype != np.uint8):
             return
         if image is None and layout is None:
-            raise ValueError(
-                f'{path} cannot be read as an image: replace it, or take it out of the list.'
-            )
+            raise ValueError(_unreadable(path))
         given = 'nothing' if image is None else f'{channels} of {image.dtype}'
         raise ValueError(
             f'{path} has {bands} band(s) of {bits} bits and the loader gives {given}: load all of it by '
             f'LoadImageFromFile with {remedy} and set one mean and std per band ({OTHER_CHANNELS}), or convert '
             'the files to 8-bit RGB.'
         )
+
+
+def _unreadable(path: str, error: Exception | None = None) -> str:
+    said = ' '.join(str(error or '').split()).rstrip('.')
+    reason = f' ({said})' if said else ''
+    return f'{path} cannot be read as an image{reason}: replace it, or take it out of the list.'
 
 
 def _read_tiff(content: bytes, path: str) -> np.ndarray:
