@@ -218,8 +218,8 @@ class Pair(NamedTuple):
         sizes = {view: _said(size) for view, size in self.sizes.items()}
         size = _said(turned_size(self.mask_size, self.mask_orientation))
         said = (
-            f'{self.mask} is {size} (height x width) and its image {self.image} is {sizes["stored"]} as stored and '
-            f'{sizes["displayed"]} as displayed (EXIF orientation {self.orientation})'
+            f'{self.mask} is {size} (height x width) and its image {self.image} is {sizes["stored"]} as stored '
+            f'and {sizes["displayed"]} as displayed (EXIF orientation {self.orientation})'
         )
         if not views:
             raise ValueError(f'{said}: give every image a mask of its own size.')

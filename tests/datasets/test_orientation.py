@@ -58,7 +58,9 @@ def test_an_entry_behind_the_pixels_of_a_png_file_counts():
     assert orientation_of(moved) == 6
 
 
-@pytest.mark.parametrize('broken', [b'', b'no image', b'II*\0' + b'\xff' * 20, content(6, 'TIFF')[:9]])
+@pytest.mark.parametrize(
+    'broken', [b'', b'no image', b'II*\0' + b'\xff' * 20, content(6, 'TIFF')[:9]]
+)
 def test_broken_files_have_no_entry(broken):
     assert orientation_of(broken) == 1
 
@@ -84,7 +86,9 @@ def pair(orientation, mask_size=(4, 6), stored_size=(4, 6), is_displayed=True, o
 def test_sizes_tell_the_view_where_height_becomes_width(orientation, is_displayed):
     assert pair(orientation, (4, 6), is_displayed=is_displayed).view() == 'stored'
     assert pair(orientation, (6, 4), is_displayed=is_displayed).view() == 'displayed'
-    with pytest.raises(ValueError, match=r'^m\.png is 4x5 .* a\.jpg is 4x6 as stored and 6x4 as displayed') as error:
+    with pytest.raises(
+        ValueError, match=r'^m\.png is 4x5 .* a\.jpg is 4x6 as stored and 6x4 as displayed'
+    ) as error:
         pair(orientation, (4, 5), is_displayed=is_displayed).view()
     assert str(error.value).endswith(
         f'(EXIF orientation {orientation}): give every image a mask of its own size.'
@@ -94,7 +98,8 @@ def test_sizes_tell_the_view_where_height_becomes_width(orientation, is_displaye
 @pytest.mark.parametrize('one', [pair(2), pair(3), pair(4), pair(6, (6, 6), (6, 6))])
 def test_where_sizes_do_not_tell_the_user_must(one):
     with pytest.raises(
-        ValueError, match=r"do not tell .* set drawn_on='stored' .* or drawn_on='displayed' of LoadAnn"
+        ValueError,
+        match=r"do not tell .* set drawn_on='stored' .* or drawn_on='displayed' of LoadAnn",
     ):
         one.view()
     assert one.view('stored') == 'stored'
@@ -102,7 +107,9 @@ def test_where_sizes_do_not_tell_the_user_must(one):
 
 
 def test_a_setting_that_the_sizes_contradict_is_refused():
-    with pytest.raises(ValueError, match=r"drawn on the stored image, against drawn_on='displayed'"):
+    with pytest.raises(
+        ValueError, match=r"drawn on the stored image, against drawn_on='displayed'"
+    ):
         pair(6).view('displayed')
 
 

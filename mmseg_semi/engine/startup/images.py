@@ -100,8 +100,8 @@ def _check_channels(image, path: str, key: str, transforms, channels: int | None
         )
     if channels is not None and own != channels:
         raise ValueError(
-            f'{path} has {own} channel(s) as loaded, but data_preprocessor.mean and std have {channels} values: '
-            'give one per channel, in the order of the channels, and the backbone as many in_channels.'
+            f'{path} has {own} channel(s) as loaded, but data_preprocessor.mean and std have {channels} '
+            'values: give one per channel, in the order of the channels, and the backbone as many in_channels.'
         )
 
 

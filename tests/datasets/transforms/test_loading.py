@@ -1,6 +1,5 @@
 """Loaders: images and masks in one orientation whatever reads them, and files with all their bands."""
 
-
 import numpy as np
 import pytest
 from mmengine.dataset import Compose
@@ -15,7 +14,7 @@ from mmseg_semi.datasets.transforms import LoadAnnotations, LoadImageFromFile
 MASK = np.zeros((24, 40), np.uint8)
 MASK[:8, :10], MASK[8:20, 30:] = 1, 2
 LOADERS = [
-    dict(),
+    {},
     dict(imdecode_backend='pillow'),
     dict(color_type='unchanged'),
     dict(color_type='grayscale'),
@@ -40,9 +39,7 @@ def load(image, mask, loader, drawn_on=None):
     pipeline = Compose(
         [dict(type='LoadImageFromFile', **loader), dict(type='LoadAnnotations', drawn_on=drawn_on)]
     )
-    return pipeline(
-        dict(img_path=image, seg_map_path=mask, seg_fields=[], reduce_zero_label=False)
-    )
+    return pipeline(dict(img_path=image, seg_map_path=mask, seg_fields=[], reduce_zero_label=False))
 
 
 def shown(results):
@@ -77,7 +74,9 @@ def test_masks_lie_on_their_images(tmp_path, kind, loader, view):
 def test_a_mask_that_may_be_turned_is_refused(tmp_path, orientation):
     image = write_image(tmp_path / 'i.jpg', orientation)
     mask = write_mask(tmp_path / 'm.png', 'stored', orientation)
-    with pytest.raises(ValueError, match=rf"m\.png .*i\.jpg .*orientation {orientation}.*drawn_on='stored'"):
+    with pytest.raises(
+        ValueError, match=rf"m\.png .*i\.jpg .*orientation {orientation}.*drawn_on='stored'"
+    ):
         load(image, mask, {})
 
 
@@ -126,7 +125,7 @@ def test_a_validation_set_of_mmseg_is_loaded_alike(tmp_path):
     assert np.array_equal(sample['data_samples'].gt_sem_seg.data[0], displayed(MASK, 6))
 
 
-@pytest.mark.parametrize('loader', [dict(), dict(color_type='unchanged')], ids=str)
+@pytest.mark.parametrize('loader', [{}, dict(color_type='unchanged')], ids=str)
 def test_inference_sees_what_training_sees(tmp_path, loader):
     cfg = config([dict(type='LoadImageFromFile', **loader), dict(type='PackSegInputs')])
     cfg.test_pipeline = cfg.test_dataloader.dataset.pipeline
@@ -142,7 +141,10 @@ def test_an_unreadable_image_is_one_sentence(tmp_path):
     (tmp_path / 'a.jpg').write_bytes(b'no image')
     with pytest.raises(ValueError, match=r'a\.jpg cannot be read as an image: replace it'):
         LoadImageFromFile().transform(dict(img_path=str(tmp_path / 'a.jpg')))
-    assert LoadImageFromFile(ignore_empty=True).transform(dict(img_path=str(tmp_path / 'a.jpg'))) is None
+    assert (
+        LoadImageFromFile(ignore_empty=True).transform(dict(img_path=str(tmp_path / 'a.jpg')))
+        is None
+    )
 
 
 # ------------------------------------------------------------------------------------ bands and bits
@@ -151,7 +153,9 @@ BANDS = np.random.default_rng(0).integers(0, 4000, (24, 40, 4)).astype(np.uint16
 
 @pytest.fixture
 def write_tiff(tmp_path):
-    tifffile = pytest.importorskip('tifffile', reason='tifffile is not installed: pip install tifffile')
+    tifffile = pytest.importorskip(
+        'tifffile', reason='tifffile is not installed: pip install tifffile'
+    )
 
     def write(array, name='a.tif', **settings):
         tifffile.imwrite(tmp_path / name, array, **settings)
@@ -198,7 +202,9 @@ def test_a_turned_tiff_file(write_tiff):
 
 def test_stacks_of_images_are_refused(write_tiff):
     path = write_tiff(np.zeros((5, 24, 40, 3), np.uint8), photometric='rgb')
-    with pytest.raises(ValueError, match=r'a\.tif has the axes QYXS of 5x24x40x3: save one image per file'):
+    with pytest.raises(
+        ValueError, match=r'a\.tif has the axes QYXS of 5x24x40x3: save one image per file'
+    ):
         read(path, **TIFF)
 
 
@@ -235,14 +241,18 @@ def test_unchanged_is_refused_where_opencv_drops_or_mixes_bands(write_tiff, dtyp
         if planar
         else write_tiff(bands, photometric='minisblack', planarconfig='contig')
     )
-    with pytest.raises(ValueError, match=r'4 band\(s\) of (8|16) bits and the loader gives 1 of uint'):
+    with pytest.raises(
+        ValueError, match=r'4 band\(s\) of (8|16) bits and the loader gives 1 of uint'
+    ):
         read(path, color_type='unchanged')
 
 
 def test_planar_colors_of_16_bits_are_refused(write_tiff):
     """OpenCV gives the right shape and other numbers."""
     path = write_tiff(np.moveaxis(BANDS, -1, 0), photometric='rgb', planarconfig='separate')
-    with pytest.raises(ValueError, match=r'4 band\(s\) of 16 bits and the loader gives 4 of uint16'):
+    with pytest.raises(
+        ValueError, match=r'4 band\(s\) of 16 bits and the loader gives 4 of uint16'
+    ):
         read(path, color_type='unchanged')
 
 
@@ -250,8 +260,10 @@ def test_planar_colors_of_16_bits_are_refused(write_tiff):
 def test_sixteen_bits_are_not_cut_to_eight(tmp_path, kind):
     Image.fromarray(BANDS[..., 0]).save(tmp_path / f'a.{kind}')
     path = str(tmp_path / f'a.{kind}')
-    for loader in (dict(), dict(color_type='grayscale'), dict(imdecode_backend='pillow')):
-        with pytest.raises(ValueError, match=r"of 16 bits and the loader gives .* of uint8: .*'unchanged'"):
+    for loader in ({}, dict(color_type='grayscale'), dict(imdecode_backend='pillow')):
+        with pytest.raises(
+            ValueError, match=r"of 16 bits and the loader gives .* of uint8: .*'unchanged'"
+        ):
             read(path, **loader)
     assert np.array_equal(read(path, color_type='unchanged'), BANDS[..., 0])
 
