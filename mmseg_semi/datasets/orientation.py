@@ -174,7 +174,7 @@ class Pair(NamedTuple):
         cls, image: str, mask: str, image_size: tuple, mask_size: tuple, is_displayed: bool
     ) -> Pair | None:
         """The pair of two local files; None where neither has an entry, so that their sizes must be equal."""
-        layout, own = _layout_of(image), mask_orientation(mask)
+        layout, own = layout_of(image), mask_orientation(mask)
         orientation = orientation_of(image)
         if (orientation, own) == (1, 1):
             return None
@@ -267,10 +267,11 @@ def mask_orientation(source) -> int:
     Args:
         source: path or content.
     """
-    return 1 if _layout_of(source) is not None else orientation_of(source)
+    return 1 if layout_of(source) is not None else orientation_of(source)
 
 
-def _layout_of(source) -> TiffLayout | None:
+def layout_of(source) -> TiffLayout | None:
+    """The layout of a TIFF file by its path or content; None of any other file, or one that is not there."""
     try:
         if isinstance(source, bytes):
             return tiff_layout(io.BytesIO(source))

@@ -16,7 +16,7 @@ from mmseg.registry import TRANSFORMS
 from PIL import Image
 
 from ..files import open_image
-from ..orientation import BROKEN, tiff_layout
+from ..orientation import BROKEN, layout_of, tiff_layout
 
 IGNORE_INDEX = 255
 _PNG = b'\x89PNG\r\n\x1a\n'
@@ -70,7 +70,8 @@ class CheckImageFile(BaseTransform):
                 f'{path} does not exist: restore the image, or take it out of the list.'
             ) from None
         except OSError as error:  # Pillow's UnidentifiedImageError is one
-            if not self.rgb and not path.lower().endswith(_KNOWN):
+            known = path.lower().endswith(_KNOWN) and layout_of(path) is None
+            if not self.rgb and not known:
                 return results  # images of many channels; their loader can tell
             raise ValueError(
                 f'{path} cannot be read as an image ({_one_line(error)}): replace it, or take it out '

@@ -1,4 +1,4 @@
-"""What is said of images before the first iteration: turned masks, bands that are lost, transforms for colors."""
+"""What is said of images before the first iteration: turned masks, lost bands, transforms for colors."""
 
 import numpy as np
 import pytest
