@@ -44,7 +44,7 @@ class LabeledUnlabeledDataset(Dataset):
         check_files: whether image and mask files are checked: at start-up that they exist, while
             loading that they are complete 8-bit RGB images with masks of their size and known
             classes (``transforms/checks.py``). 'complete' checks all but that they are 8-bit RGB, for
-            images that mmcv is meant to turn into it, such as grey ones of 8 bits. The children are not changed.
+            images that mmcv is meant to turn into it, such as grey ones. The children are not changed.
 
     Raises:
         FileNotFoundError: a list, folder, image or mask that does not exist.

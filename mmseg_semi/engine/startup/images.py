@@ -11,7 +11,7 @@ from ...datasets.children import pipeline_transforms, reads_local_files
 from ...datasets.data_check import first_of
 from ...datasets.files import image_size, open_image
 from ...datasets.orientation import SECTION, Pair
-from ...datasets.transforms.checks import OTHER_CHANNELS
+from ...datasets.transforms.checks import OTHER_CHANNELS, CheckImageFile
 from ...datasets.walk import Leaf, leaves, sample_infos
 from ...self_training.output import on_first_rank
 
@@ -57,6 +57,9 @@ def _check_set(leaf: Leaf, channels: int | None) -> None:
         for info in pairs[:: max(1, -(-len(pairs) // MOST))]:
             _check_pair(info, leaf.key, loader, masks)
     path = infos[0]['img_path']
+    check = first_of(transforms, CheckImageFile)
+    if check is not None:  # it says more than a loader can
+        check.transform(dict(img_path=path))
     _check_channels(
         loader.transform(dict(img_path=path))['img'], path, leaf.key, transforms, channels
     )
