@@ -86,14 +86,18 @@ def output_file(options: argparse.Namespace, method: str) -> Path:
         ValueError: It is no Python file, or the config that it would inherit.
     """
     name = options.config
-    folder, stem = (Path(), Path(name.partition('::')[2])) if '::' in name else (Path(name).parent, Path(name))
+    folder, stem = (
+        (Path(), Path(name.partition('::')[2])) if '::' in name else (Path(name).parent, Path(name))
+    )
     out = Path(options.out) if options.out else folder / f'{method}_{stem.stem}.py'
     if out.suffix != '.py':
         raise ValueError(f'--out {out} is no config. Give a file that ends in .py.')
     if '::' not in name and out.resolve() == Path(name).resolve():
         raise ValueError(f'--out {out} is the config that it would inherit. Give another file.')
     if out.exists() and not options.overwrite:
-        raise FileExistsError(f'{out} exists. Give --overwrite to replace it, or --out another file.')
+        raise FileExistsError(
+            f'{out} exists. Give --overwrite to replace it, or --out another file.'
+        )
     return out
 
 
@@ -109,19 +113,23 @@ def read_config(options: argparse.Namespace) -> Config:
         raise ValueError(f'{options.config} is not a config: {error}.') from error
 
 
-def write_checked(text: str, out: Path) -> Config:
-    """Write a config and return it, resolved, once its model could be built; else nothing is left behind."""
+def write_checked(text: str, out: Path) -> tuple[Config, str | None]:
+    """Write a config once the method can train its network; else nothing is left behind.
+
+    Returns:
+        tuple: The config, resolved, and why its network could not be tried, if it could not.
+    """
     out.parent.mkdir(parents=True, exist_ok=True)
     draft = out.with_name(f'_{os.getpid()}_{out.name}')
     try:
         draft.write_text(text, encoding='utf-8')
         cfg = Config.fromfile(draft)
         init_default_scope('mmseg')
-        check_model(cfg)
+        untried = check_model(cfg)
         draft.replace(out)
     finally:
         draft.unlink(missing_ok=True)
-    return cfg
+    return cfg, untried
 
 
 def told(decisions: list[Decision]) -> str:
@@ -157,7 +165,12 @@ def main(arguments: list[str] | None = None) -> None:
             suffixes=options.img_suffix,
             batch=options.batch_size and tuple(options.batch_size),
         )
-        cfg = write_checked(made.text, out)
+        cfg, untried = write_checked(made.text, out)
+        if untried:
+            why = (
+                f'the first iteration of a training will tell whether it can be trained: {untried}'
+            )
+            made.decisions.append(Decision('not tried', 'the network without weights', why))
         print(f'{told(made.decisions)}\n\nWrote {out}. Its data:\n', flush=True)
         report = check_data(cfg, options.workers, options.quick)
         print('\n'.join(report.lines()))

@@ -18,7 +18,7 @@ from .stock import (
     pretrained,
     read_pipeline,
 )
-from .text import Code, Extended, assignment
+from .text import Code, Extended, assignment, python
 
 PACK = {'type': 'PackUnlabeledInputs'}
 #: Loops that never stop inside an optimizer step, and the ones of MMEngine that they stand for.
@@ -71,8 +71,8 @@ def make_config(
 ) -> Made:
     """Make a semi-supervised config that inherits the config of a supervised training.
 
-    Network, heads, losses, labeled data, geometry, crop, optimizer, schedule, length and evaluators stay. Without a
-    ``RepeatDataset``, whose work the sampler does, without an ``EMAHook`` beside a method, and without ``work_dir``.
+    Network, heads, losses, labeled data, geometry, crop, optimizer, schedule, length and evaluators stay. A
+    ``RepeatDataset``, whose work the sampler does, an ``EMAHook`` beside a method, and ``work_dir`` do not.
 
     Args:
         cfg (Config): Resolved.
@@ -82,8 +82,8 @@ def make_config(
         unlabeled (str): Folder of unlabeled images.
         num_unlabeled (int): Images in it.
         suffixes (list[str], optional): Their endings.
-        batch (tuple[int, int], optional): Labeled and unlabeled images of a batch of one process. Default: as many
-            labeled ones as ``cfg`` has, and as many unlabeled ones.
+        batch (tuple[int, int], optional): Labeled and unlabeled images of a batch of one process. Default: as
+            many labeled ones as ``cfg`` has, and as many unlabeled ones.
 
     Raises:
         ValueError: ``cfg`` is no supervised training, or the method cannot train it.
@@ -132,14 +132,14 @@ class _Making:
         kind = str(preprocessor.get('type')).rpartition('.')[2]
         if kind not in ('SegDataPreProcessor', 'MultiBranchDataPreprocessor'):
             raise ValueError(
-                f'{self.name} has model.data_preprocessor.type={preprocessor.get("type")!r}. Unlabeled images need '
-                "a SegDataPreProcessor: set it, with the network's mean and std."
+                f'{self.name} has model.data_preprocessor.type={preprocessor.get("type")!r}. Set a '
+                "SegDataPreProcessor with the network's mean and std."
             )
         if self.recipe.name == 'gps' and self.by_epoch:
             raise ValueError(
-                f'{self.name} trains by epochs (max_epochs={self.cfg.train_cfg.max_epochs}), and the two stages of '
-                'GPS would count them on different lists. Set max_iters in an IterBasedTrainLoop, or take another '
-                'method.'
+                f'{self.name} trains by epochs (max_epochs={self.cfg.train_cfg.max_epochs}), and the two '
+                'stages of GPS would count them on different lists. Set max_iters in an IterBasedTrainLoop, '
+                'or take another method.'
             )
 
     # ------------------------------------------------------------------ the parts
@@ -164,9 +164,12 @@ class _Making:
         tells = 'load_from, into every network' if self.cfg.get('load_from') else 'as before'
         self.say('weights', weights or 'none, from scratch', tells if weights else '')
         if weights is None and 'tau' in (settings or {}):
+            advised = {'tau': 0.5, 'unlabeled_start': 2000}
+            if settings.get('unlabeled_weight', 1) > 1:
+                advised['unlabeled_weight'] = 1.0
             self.say(
                 'advice',
-                'semi_train_cfg=dict(tau=0.5, unlabeled_weight=1.0, unlabeled_start=2000)',
+                f'semi_train_cfg={python(advised)}',
                 'a network from scratch is not as sure as a pretrained one: begin with a lower threshold and '
                 'labeled images alone',
             )
@@ -193,16 +196,14 @@ class _Making:
             self.left.append('RepeatDataset (the sampler repeats the labeled images)')
         if loader.get('batch_sampler'):
             raise ValueError(
-                f'{self.name} has a train_dataloader.batch_sampler, which would mix labeled and unlabeled images '
-                'by itself. Give a config with a sampler.'
+                f'{self.name} has a train_dataloader.batch_sampler, which would mix labeled and unlabeled '
+                'images by itself. Give a config with a sampler.'
             )
         if len({str(one.get('pipeline')) for one in dataset.get('datasets') or ()}) > 1:
             first = innermost(dataset)[-1].get('type')
-            self.say(
-                'geometry', f'of the first, {first}', 'the pipelines of the data sets differ'
-            )
+            self.say('geometry', f'of the first, {first}', 'the pipelines of the data sets differ')
         shared = [*pipeline.shared, *self.padding()]
-        comment = 'The geometry of the labeled images, for the unlabeled ones; Pad, since colors change after it.'
+        comment = 'The geometry of the labeled images, for unlabeled ones; Pad, since colors change after it.'
         self.set('shared', shared, comment)
         kinds = [str(t['type']) for t in shared]
         images = {'type': 'UnlabeledDataset', 'img_dir': Path(self.unlabeled).as_posix()}
@@ -224,8 +225,8 @@ class _Making:
             self.say(
                 'please check',
                 ', '.join(pipeline.unknown),
-                'not known here, so unlabeled images pass it, too: take it out of `shared` if it reads labels or '
-                'changes colors',
+                'not known here, so unlabeled images pass it, too: take it out of `shared` if it reads labels '
+                'or changes colors',
             )
         if pipeline.labeled_only:
             self.left.append(f'{", ".join(pipeline.labeled_only)} (labeled images alone)')
@@ -296,8 +297,8 @@ class _Making:
         """The loader of ST and ST++: labeled and pseudo-labeled images in one list."""
         if self.batch is not None:
             raise ValueError(
-                f'--batch-size sets labeled and unlabeled images, and {METHODS[self.recipe.name]} draws both from '
-                'one list. Leave it out; train_dataloader.batch_size is the number of images.'
+                f'--batch-size sets labeled and unlabeled images, and {METHODS[self.recipe.name]} draws both '
+                'from one list. Leave it out; train_dataloader.batch_size is the number of images.'
             )
         pipeline = [
             *self.pipeline.load,
@@ -337,6 +338,8 @@ class _Making:
         preprocessor = {'type': 'MultiBranchDataPreprocessor'}
         if self.size is not None and not model.data_preprocessor.get('size'):
             preprocessor['size'] = self.size
+        if self.size is not None and model.data_preprocessor.get('size_divisor'):
+            preprocessor['size_divisor'] = None
         if model.data_preprocessor.get('batch_augments'):
             preprocessor['batch_augments'] = None
             self.left.append('data_preprocessor.batch_augments (the method mixes images)')
@@ -345,9 +348,7 @@ class _Making:
         if self.recipe.no_dropout and isinstance(head, dict) and head.get('dropout_ratio', 0.1):
             without = Extended('_base_.model.decode_head', {'dropout_ratio': 0})
             segmentor = Extended('_base_.model', {'decode_head': without})
-            self.say(
-                'dropout', 'decode_head.dropout_ratio=0', 'the network labels in train mode'
-            )
+            self.say('dropout', 'decode_head.dropout_ratio=0', 'the network labels in train mode')
         settings = dict(recipe.get('semi_train_cfg') or {})
         # Two or three classes have no rank 3.
         if 'low_rank' in settings and isinstance(head, dict) and head.get('num_classes', 0) > 3:
@@ -409,7 +410,9 @@ class _Making:
             self.set('train_cfg', {'_delete_': True, **train, 'type': _LOOPS.get(kind, kind)})
         elif kind in _LOOPS:
             self.set('train_cfg', {'type': _LOOPS[kind]})
-        trainings = len([s for s in self.recipe.runtime.get('stages', {}).values() if 'Train' in s['type']])
+        trainings = len(
+            [s for s in self.recipe.runtime.get('stages', {}).values() if 'Train' in s['type']]
+        )
         trainings += self.recipe.name == 'gps'
         each = f' for each of {trainings} trainings' if trainings else ''
         if not self.by_epoch:
@@ -435,7 +438,9 @@ class _Making:
                 loop = cfg.get(f'{stage}_cfg')
                 if loop and loop.get('type') in (None, f'{stage.title()}Loop'):
                     self.set(f'{stage}_cfg', {'type': f'TeacherStudent{stage.title()}Loop'})
-        why = f'each network has its metrics; the {predictor} predicts' if predictor else 'unchanged'
+        why = (
+            f'each network has its metrics; the {predictor} predicts' if predictor else 'unchanged'
+        )
         self.say('evaluation', '; '.join(said) or 'none', why if said else '')
         self.write_hooks(runtime.pop('custom_hooks'), predictor)
         parallel = cfg.get('model_wrapper_cfg') or cfg
@@ -451,6 +456,10 @@ class _Making:
         if cfg.get('work_dir') not in (None, own):
             self.set('work_dir', str(Path('work_dirs') / self.out.stem))
             self.left.append(f'work_dir={cfg.work_dir} (two trainings would share it)')
+        if 'log_processor' in runtime:
+            given = {'by_epoch', *(cfg.get('log_processor') or {})}
+            log = runtime['log_processor'].items()
+            runtime['log_processor'] = {key: value for key, value in log if key not in given}
         for key, value in runtime.items():
             self.set(key, value)
 

@@ -223,14 +223,24 @@ def _sizes(transforms: Sequence[dict]) -> Iterator[tuple[str, tuple[int, int]]]:
 
 def pretrained(cfg: Config) -> str | None:
     """Where the weights come from that a training starts with; None if it starts from scratch."""
-    model = cfg.model
-    backbone = model.get('backbone') or {}
-    for source in (cfg.get('load_from'), model.get('pretrained'), backbone.get('pretrained')):
-        if source:
-            return str(source)
-    inits = [part.get('init_cfg') for part in (model, backbone)]
-    for init in inits:
-        for one in init if isinstance(init, (list, tuple)) else [init or {}]:
-            if one.get('type') == 'Pretrained':
-                return str(one['checkpoint'])
-    return None
+    if cfg.get('load_from') or cfg.model.get('pretrained'):
+        return str(cfg.get('load_from') or cfg.model.pretrained)
+    inits = _as_list(cfg.model.get('init_cfg'))
+    found = [init['checkpoint'] for init in inits if init.get('type') == 'Pretrained']
+    return next(iter([*found, *_weights(cfg.model.get('backbone') or {})]), None)
+
+
+def _weights(part: dict) -> Iterator[str]:
+    """What an encoder, and those inside it, are initialized from."""
+    if part.get('pretrained'):
+        yield str(part['pretrained'])
+    for init in _as_list(part.get('init_cfg')):
+        if init.get('type') == 'Pretrained':
+            yield str(init['checkpoint'])
+    for key, value in part.items():
+        if isinstance(value, dict) and key != 'init_cfg':
+            yield from _weights(value)
+
+
+def _as_list(value) -> list:
+    return list(value) if isinstance(value, (list, tuple)) else [value] if value else []
