@@ -377,25 +377,31 @@ class _Making:
         schedule = cfg.get('param_scheduler') or []
         schedule = [schedule] if isinstance(schedule, dict) else schedule
         parts = [str(part.get('type')) for part in schedule]
+        before = cfg.train_dataloader.batch_size
+        labeled = (self.batch or (before,))[0]
+        why = 'unchanged, since the labeled images of a step are'
+        if labeled != before:
+            why = (
+                f'unchanged, though it was chosen for {before} labeled images per GPU: '
+                'auto_scale_lr.enable=True scales it'
+            )
         self.say(
             'learning rate',
             f'{wrapper.get("type", "OptimWrapper")}, {optimizer.get("type")}, lr={optimizer.get("lr")}; '
             f'{" then ".join(parts) or "constant"}',
-            'unchanged, since the labeled images of a step are',
+            why,
         )
         if self.recipe.name == 'gps' and schedule:
             teacher = [{'type': 'FinalPolyLR', 'power': 0.9, 'by_epoch': False}]
             self.set(
                 'param_scheduler',
                 {'_delete_': True, 'students': Code('_base_.param_scheduler'), 'teacher': teacher},
-                'The teacher stays at the rate with which its own training ended.',
+                'The teacher stays at the last rate of a poly decay.',
             )
         self.write_length()
         scale = cfg.get('auto_scale_lr') or {}
-        before = cfg.train_dataloader.batch_size
         if scale.get('base_batch_size') and not self.self_training:
             images = sum(self.batch or (before, before))
-            labeled = (self.batch or (before,))[0]
             base = scale.base_batch_size * images // labeled
             comment = 'The base counts labeled and unlabeled images.'
             self.set('auto_scale_lr', {'base_batch_size': base}, comment)
@@ -438,9 +444,7 @@ class _Making:
                 loop = cfg.get(f'{stage}_cfg')
                 if loop and loop.get('type') in (None, f'{stage.title()}Loop'):
                     self.set(f'{stage}_cfg', {'type': f'TeacherStudent{stage.title()}Loop'})
-        why = (
-            f'each network has its metrics; the {predictor} predicts' if predictor else 'unchanged'
-        )
+        why = f'for each network; {predictor} predicts' if predictor else 'unchanged'
         self.say('evaluation', '; '.join(said) or 'none', why if said else '')
         self.write_hooks(runtime.pop('custom_hooks'), predictor)
         parallel = cfg.get('model_wrapper_cfg') or cfg
@@ -495,6 +499,7 @@ class _Making:
                 changed = True
                 hook['monitor'] = _named(hook['monitor'], predictor)
             kept.append(hook)
+        added = [hook for hook in added if hook['type'] not in [one['type'] for one in kept]]
         if kept and not changed:
             kept = [Code('*_base_.custom_hooks')]
         self.set('custom_hooks', [*kept, *added])
