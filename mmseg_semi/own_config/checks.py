@@ -75,14 +75,15 @@ def check_samples(cfg: Config) -> None:
     if cfg.train_dataloader.dataset.type != 'LabeledUnlabeledDataset':
         return
     dataset = DATASETS.build(cfg.train_dataloader.dataset)
-    samples = []
+    preprocessor = MODELS.build(cfg.model.data_preprocessor)
     for kind, index in (('labeled', 0), ('unlabeled', dataset.num_labeled)):
         try:
-            samples.append(dataset[index])
+            sample = dataset[index]
         except Exception as error:  # of any transform; what it says is the report
             path = dataset.get_data_info(index).get('img_path')
+            said = ': '.join(filter(None, (type(error).__name__, str(error))))
             raise ValueError(
-                f'{path} does not pass the pipeline of train_dataloader.dataset.{kind} '
-                f'({type(error).__name__}: {error}). Correct that pipeline.'
+                f'{path} does not pass the pipeline of train_dataloader.dataset.{kind} ({said}). Correct that '
+                'pipeline.'
             ) from error
-    MODELS.build(cfg.model.data_preprocessor)(collate_branches(samples), training=True)
+        preprocessor(collate_branches([sample]), training=True)

@@ -78,7 +78,7 @@ def read_recipe(method: str) -> Recipe:
     keys = ('custom_hooks', 'log_processor', 'env_cfg', 'runner_type', 'stages')
     runtime = {key: cfg[key] for key in keys if key in cfg}
     # MMSegmentation's runtime has the rest of it.
-    timeout = runtime.pop('env_cfg')['dist_cfg'].get('timeout')
+    timeout = runtime.pop('env_cfg', {}).get('dist_cfg', {}).get('timeout')
     if timeout is not None:
         runtime['env_cfg'] = {'dist_cfg': {'timeout': timeout}}
     if method in SELF_TRAINING:

@@ -563,6 +563,26 @@ def test_data_to_mend(make, my, capsys):
     assert Path('imas_my.py').is_file()
 
 
+@pytest.mark.parametrize(
+    ('more', 'said'),
+    [
+        (
+            "train_pipeline.insert(2, dict(type='Rerange'))\n"
+            "train_dataloader['dataset']['pipeline'] = train_pipeline",
+            r'image0.jpg does not pass the pipeline of train_dataloader.dataset.unlabeled \(',
+        ),
+        (
+            "model['data_preprocessor'].update(mean=[1.0] * 4, std=[1.0] * 4, bgr_to_rgb=False)",
+            'has 3 channel.* data_preprocessor.mean and std have 4',
+        ),
+    ],
+)
+def test_samples_are_tried(make, my, more, said):
+    """What would stop the first step is said now, though the files are sound."""
+    with pytest.raises(SystemExit, match=said):
+        make(my(more))
+
+
 def test_the_commands_of_the_pages(make, my):
     """Those of README and of docs/your_own_data.md, as they stand."""
     my(name='my_config.py')
