@@ -27,6 +27,7 @@ from ...models.cutmix import CutMix
 from ...models.patches import nearest, patch_size, whole_patches
 from ...models.segmentors import SemiSegmentor, SlideScoreEncoderDecoder
 from ..accumulation import accumulation
+from ..startup.metrics import check_image_sizes, check_metrics
 from ..startup.schedule import ConfiguredSchedule, continue_schedule
 from ..train_loops import WholeStepEpochTrainLoop
 from ._common import unwrap
@@ -65,6 +66,8 @@ class StartupCheckHook(Hook):
     def before_train(self, runner) -> None:
         model, loader = unwrap(runner.model), runner.train_dataloader
         continue_schedule(runner, self._configured)
+        check_metrics(runner)
+        check_image_sizes(runner)
         self._check_classes(runner, model, loader.dataset)
         self._check_patches(runner, model)
         self._check_validation(runner, loader.dataset)

@@ -2,25 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import groupby
 
 from mmengine.evaluator import DumpResults
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import TestLoop, ValLoop
 from mmseg.engine.hooks import SegVisualizationHook
 from mmseg.registry import LOOPS
-from torch import nn
+from torch import Tensor, nn
 
 from ...models.segmentors.base import SemiSegmentor
+from ..metric_names import metric_names
+
+def _of_one_size(data_batch: dict) -> Iterator[dict]:
+    """Cut a batch where the size of the images changes, since a network takes images of one size only."""
+    images = data_batch['inputs']
+    if isinstance(images, (Tensor, Mapping)) or not all(isinstance(one, Tensor) for one in images):
+        yield data_batch
+        return
+    for _, part in groupby(range(len(images)), key=lambda index: images[index].shape):
+        indices = list(part)
+        yield {key: [values[index] for index in indices] for key, values in data_batch.items()}
 
 
 class _EveryNetwork:
     """Evaluate each network of the model with the same evaluator, metrics prefixed by its name.
 
     Only the network that ``semi_test_cfg.predict_on`` names writes files (predictions, pictures), since
-    all would use the same names. A model that is not a method is evaluated as ever.
+    all would use the same names. A model that is not a method is evaluated as ever. Images of a batch that
+    differ in size pass the network one after the other: padding would change what it predicts.
     """
+
+    def reported_names(self) -> list[str] | None:
+        """Names of what the loop will report: first those of the network that predicts.
+
+        Each network's names are in the order of :func:`~mmseg_semi.engine.metric_names.metric_names`, which
+        also says when they are not known.
+        """
+        names, model = metric_names(self.evaluator), _unwrap(self.runner.model)
+        if names is None or not isinstance(model, SemiSegmentor):
+            return names
+        predicting = model.semi_test_cfg['predict_on']
+        networks = sorted(model.networks, key=lambda network: network != predicting)
+        return [f'{network}/{name}' for network in networks for name in names]
+
+    def run_iter(self, idx: int, data_batch: dict) -> None:
+        """Evaluate a batch, whose images may differ in size."""
+        for part in _of_one_size(data_batch):
+            super().run_iter(idx, part)
 
     def run(self) -> dict:
         model = _unwrap(self.runner.model)
