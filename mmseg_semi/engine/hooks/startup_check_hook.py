@@ -27,8 +27,10 @@ from ...models.cutmix import CutMix
 from ...models.patches import nearest, patch_size, whole_patches
 from ...models.segmentors import SemiSegmentor, SlideScoreEncoderDecoder
 from ..accumulation import accumulation
+from ..startup.forwards import check_single_images
 from ..startup.metrics import check_image_sizes, check_metrics
 from ..startup.schedule import ConfiguredSchedule, continue_schedule
+from ..startup.wrappers import check_wrapper
 from ..train_loops import WholeStepEpochTrainLoop
 from ._common import unwrap
 
@@ -68,6 +70,8 @@ class StartupCheckHook(Hook):
         continue_schedule(runner, self._configured)
         check_metrics(runner)
         check_image_sizes(runner)
+        check_wrapper(runner)
+        check_single_images(runner)
         self._check_classes(runner, model, loader.dataset)
         self._check_patches(runner, model)
         self._check_validation(runner, loader.dataset)
