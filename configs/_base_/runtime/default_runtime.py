@@ -25,7 +25,8 @@ custom_hooks = [
 ]
 
 # Also serves stock models, and runs on CPU with gloo.
-model_wrapper_cfg = dict(type='SemiDistributedDataParallel', find_unused_parameters=False)
+# find_unused_parameters, static_graph and broadcast_buffers may also stand at the top of a config.
+model_wrapper_cfg = dict(type='SemiDistributedDataParallel')
 
 randomness = dict(seed=0)
 

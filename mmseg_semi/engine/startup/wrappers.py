@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mmengine.model import is_model_wrapper
+from torch import nn
 
 from ...models.segmentors.base import SemiSegmentor
 from ...models.wrappers import SemiDistributedDataParallel
@@ -34,23 +35,22 @@ def check_wrapper(runner) -> None:
                 'of them.'
             )
     if isinstance(model, SemiSegmentor):
-        _check_method(runner, model, {**chosen, **top})
+        _check_method(runner.model, model)
     missing = {key: value for key, value in top.items() if key not in chosen}
-    read = {'find_unused_parameters'} if not chosen else set()
-    if not is_model_wrapper(runner.model) or missing.keys() <= read:
+    if not is_model_wrapper(runner.model) or not missing:
         return
     kind = type(runner.model).__name__
-    cfg.model_wrapper_cfg = {'type': kind, **chosen, **missing}
+    # What MMEngine sets without model_wrapper_cfg; PyTorch's own default is True.
+    defaults = {} if chosen else {'broadcast_buffers': False}
+    cfg.model_wrapper_cfg = {'type': kind, **defaults, **chosen, **missing}
     with rewrapped(runner):
-        runner.logger.info(f'{kind} has {missing}, from the top of the config.')
+        said = ', '.join(f'{key}={value}' for key, value in missing.items())
+        runner.logger.info(f'{kind} has {said}, from the top of the config.')
 
 
-def _check_method(runner, model: SemiSegmentor, settings: dict) -> None:
-    name = type(model).__name__
-    if is_model_wrapper(runner.model) and not isinstance(
-        runner.model, SemiDistributedDataParallel
-    ):
+def _check_method(wrapped: nn.Module, model: SemiSegmentor) -> None:
+    if is_model_wrapper(wrapped) and not isinstance(wrapped, SemiDistributedDataParallel):
         raise ValueError(
-            f'{type(runner.model).__name__} cannot train {name}, whose step it does not call. Set '
+            f'{type(wrapped).__name__} cannot train {type(model).__name__}, whose step it does not call. Set '
             "model_wrapper_cfg.type='SemiDistributedDataParallel'."
         )
