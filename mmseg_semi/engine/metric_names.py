@@ -35,5 +35,7 @@ def metric_names(evaluator: Evaluator) -> list[str] | None:
         own = ['aAcc', *(name for one in wanted for name in IOU_METRICS.get(one, ()))]
         if isinstance(metric, ClassIoUMetric):
             own += [f'IoU.{name}' for name in (metric.dataset_meta or {}).get('classes', ())]
-        names += [f'{metric.prefix}/{name}' if metric.prefix else name for name in dict.fromkeys(own)]
+        names += [
+            f'{metric.prefix}/{name}' if metric.prefix else name for name in dict.fromkeys(own)
+        ]
     return names

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ...models.segmentors.base import SemiSegmentor
 from ..metric_names import metric_names
 
+
 def _of_one_size(data_batch: dict) -> Iterator[dict]:
     """Cut a batch where the size of the images changes, since a network takes images of one size only."""
     images = data_batch['inputs']
@@ -35,6 +36,13 @@ class _EveryNetwork:
     differ in size pass the network one after the other: padding would change what it predicts.
     """
 
+    @property
+    def prefixes(self) -> list[str]:
+        """What stands before the names of metrics, such as ``'teacher/'``."""
+        model = _unwrap(self.runner.model)
+        is_method = isinstance(model, SemiSegmentor)
+        return [f'{network}/' for network in model.networks] if is_method else ['']
+
     def reported_names(self) -> list[str] | None:
         """Names of what the loop will report: first those of the network that predicts.
 
@@ -42,11 +50,12 @@ class _EveryNetwork:
         also says when they are not known.
         """
         names, model = metric_names(self.evaluator), _unwrap(self.runner.model)
-        if names is None or not isinstance(model, SemiSegmentor):
-            return names
-        predicting = model.semi_test_cfg['predict_on']
-        networks = sorted(model.networks, key=lambda network: network != predicting)
-        return [f'{network}/{name}' for network in networks for name in names]
+        if names is None:
+            return None
+        is_method = isinstance(model, SemiSegmentor)
+        first = f'{model.semi_test_cfg["predict_on"]}/' if is_method else ''
+        prefixes = sorted(self.prefixes, key=lambda prefix: prefix != first)
+        return [f'{prefix}{name}' for prefix in prefixes for name in names]
 
     def run_iter(self, idx: int, data_batch: dict) -> None:
         """Evaluate a batch, whose images may differ in size."""

@@ -32,8 +32,13 @@ def check_single_images(runner) -> None:
         fewest = model.fewest_images(labeled, unlabeled)
         batch, remedy = f'labeled={labeled} and unlabeled={unlabeled} images', SINGLE_IMAGE_REMEDY
     else:
-        fewest, batch = {'': loader.batch_size or 1}, f'train_dataloader.batch_size={loader.batch_size}'
-        remedy = 'Set train_dataloader.batch_size to at least 2, or use SyncBN on several processes.'
+        fewest, batch = (
+            {'': loader.batch_size or 1},
+            f'train_dataloader.batch_size={loader.batch_size}',
+        )
+        remedy = (
+            'Set train_dataloader.batch_size to at least 2, or use SyncBN on several processes.'
+        )
     for name, number in fewest.items():
         if number > 1:
             continue
@@ -44,8 +49,8 @@ def check_single_images(runner) -> None:
         if layer is not None:
             where = f'{name}.{layer}' if name else layer
             raise ValueError(
-                f'A process has {batch}, of which one alone passes {where}, a batch normalization of maps of one '
-                f'pixel, which needs two. {remedy}'
+                f'A process has {batch}, of which one alone passes {where}, a batch normalization of maps of '
+                f'one pixel, which needs two. {remedy}'
             )
 
 

@@ -85,8 +85,8 @@ def check_metrics(runner) -> None:
             )
         if monitor.rule == 'less':
             runner.logger.warning(
-                f"{monitor.setting}={monitor.name!r} has rule='less', and larger values of IoUMetric are better. "
-                "Set rule='greater'."
+                f"{monitor.setting}={monitor.name!r} has rule='less', and larger values of IoUMetric are "
+                "better. Set rule='greater'."
             )
 
 

@@ -185,7 +185,7 @@ def _check_not_over(runner) -> None:
     if done > most:
         raise ValueError(
             f'The checkpoint is of {name} {done}, and train_cfg.max_{name}s={most}: nothing is left to train. '
-            f'Set train_cfg.max_{name}s above {done}, or resume an earlier checkpoint (load_from with --resume).'
+            f'Set train_cfg.max_{name}s above {done}, or resume an earlier checkpoint (by load_from).'
         )
 
 

@@ -14,7 +14,7 @@ SETTINGS = ('find_unused_parameters', 'static_graph', 'broadcast_buffers')
 
 
 def check_wrapper(runner) -> None:
-    """Hand settings of the wrapper that stand at the top of the config to the wrapper, which has not read them.
+    """Hand settings that stand at the top of the config to the wrapper, which has not read them.
 
     MMEngine reads ``find_unused_parameters`` at the top level where there is no ``model_wrapper_cfg``, and the
     others never.
@@ -31,8 +31,8 @@ def check_wrapper(runner) -> None:
     for key, value in top.items():
         if chosen.get(key, value) != value:
             raise ValueError(
-                f'{key}={value} at the top of the config, and model_wrapper_cfg.{key}={chosen[key]}. Remove one '
-                'of them.'
+                f'{key}={value} at the top of the config, and model_wrapper_cfg.{key}={chosen[key]}. Remove '
+                'one of them.'
             )
     if isinstance(model, SemiSegmentor):
         _check_method(runner.model, model)

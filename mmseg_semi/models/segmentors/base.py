@@ -23,12 +23,11 @@ from .networks import NetworkOutput, NetworkPasses, check_network, dropout_rates
 from .steps import TrainingSteps
 from .stock import StockSegmentor
 
-
 #: What :class:`~mmseg_semi.engine.StartupCheckHook` says before the first iteration where it can.
 SINGLE_IMAGE = '1 image on a process leaves batch normalization one value per channel.'
 SINGLE_IMAGE_REMEDY = (
-    'Set train_dataloader.sampler.labeled and unlabeled to at least 2 (unlabeled to 4 with pairs), and batch_size '
-    'to their sum, or use SyncBN on several processes.'
+    'Set train_dataloader.sampler.labeled and unlabeled to at least 2 (unlabeled to 4 with pairs), and '
+    'batch_size to their sum, or use SyncBN on several processes.'
 )
 
 
@@ -179,8 +178,8 @@ class SemiSegmentor(TrainingSteps, NetworkPasses, CheckpointLoading, StockSegmen
     def fewest_images(self, labeled: int, unlabeled: int) -> dict[str, int]:
         """The fewest images that a network in train mode sees in one forward, by network.
 
-        Batch normalization of maps of one pixel, as behind a global pooling, needs two. Networks that are always
-        in eval mode are left out.
+        Batch normalization of maps of one pixel, as behind a global pooling, needs two. Networks that are
+        always in eval mode are left out.
 
         Args:
             labeled (int): Labeled images of a process in an iteration.

@@ -83,7 +83,9 @@ def test_single_images_are_refused_where_the_step_would_fail(
     modes = [module.training for module in model.modules()]
     runner = runner_of(model, labeled, unlabeled)
     if alone:
-        with pytest.raises(ValueError, match='decode_head.image_pool.1.bn, a batch norm') as error:
+        with pytest.raises(
+            ValueError, match=r'decode_head\.image_pool\.1\.bn, a batch norm'
+        ) as error:
             check_single_images(runner)
         assert f'labeled={labeled} and unlabeled={unlabeled} images' in str(error.value)
         assert 'sampler.labeled and unlabeled to at least 2' in str(error.value)
@@ -120,7 +122,7 @@ def test_plain_networks_are_checked_too(batch_size):
     if batch_size == 2:
         check_single_images(runner)
         return
-    with pytest.raises(ValueError, match='Set train_dataloader.batch_size to at least 2'):
+    with pytest.raises(ValueError, match=r'Set train_dataloader\.batch_size to at least 2'):
         check_single_images(runner)
 
 

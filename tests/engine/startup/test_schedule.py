@@ -1,76 +1,270 @@
 """A resumed training follows the schedule of its config, whatever the checkpoint was saved with."""
 
 import copy
-import re
+import logging
+from types import SimpleNamespace
 
 import pytest
 import torch
-from mmengine.hooks import Hook
+from mmengine.hooks import Hook, ParamSchedulerHook
+from mmengine.logging import MessageHub
+from mmengine.optim import OptimWrapper
+from mmengine.registry import PARAM_SCHEDULERS
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from tiny_run import build_runner, tiny_config
 
-POLY = {'type': 'NonzeroPolyLR', 'power': 0.9, 'eta_min': 0.0, 'by_epoch': False}
+from mmseg_semi.engine import StepSchedulerHook
+from mmseg_semi.engine.startup.schedule import TYPES, ConfiguredSchedule, continue_schedule
+
+POLY = {'type': 'mmseg.NonzeroPolyLR', 'power': 0.9, 'eta_min': 0.0, 'by_epoch': False}
 STOCK = {'type': 'PolyLR', 'power': 0.9, 'eta_min': 1e-4, 'by_epoch': False}
 WARMUP = {'type': 'LinearLR', 'start_factor': 0.1, 'begin': 0, 'end': 4, 'by_epoch': False}
-#: What is resumed at iteration 10 of 14, and with what.
-SCENARIOS = {
-    'longer': ({'param_scheduler': [POLY]}, {'train_cfg__max_iters': 28}),
-    'longer_stock_poly': ({'param_scheduler': [STOCK]}, {'train_cfg__max_iters': 28}),
-    'longer_with_warm_up': (
-        {'param_scheduler': [WARMUP, {**POLY, 'begin': 4}]},
-        {'train_cfg__max_iters': 28},
+MOMENTUM = {'type': 'CosineAnnealingMomentum', 'eta_min': 0.5, 'by_epoch': False}
+PLATEAU = {
+    'type': 'ReduceOnPlateauLR',
+    'monitor': 'teacher/mIoU',
+    'rule': 'greater',
+    'patience': 1,
+}
+
+
+class Training:
+    """The schedule of a training, as a Runner builds, steps, saves and resumes it."""
+
+    def __init__(
+        self, schedule, length=14, *, lr=0.005, epoch=None, accumulated=1, hook=StepSchedulerHook
+    ):
+        weights = [torch.nn.Parameter(torch.zeros(1)) for _ in range(2)]
+        groups = [{'params': weights[:1]}, {'params': weights[1:], 'lr': 10 * lr}]
+        wrapper = OptimWrapper(torch.optim.AdamW(groups, lr=lr), accumulative_counts=accumulated)
+        self.epoch_length, self.accumulated = epoch, accumulated
+        epochs = length // epoch if epoch else 1
+        in_steps = hook is StepSchedulerHook
+        steps = length // accumulated if in_steps else length
+        schedulers = [
+            PARAM_SCHEDULERS.build(
+                {'optimizer': wrapper, 'end': epochs if one.get('by_epoch', True) else steps, **one}
+            )
+            for one in copy.deepcopy(schedule)
+        ]
+        loop = EpochBasedTrainLoop if epoch else IterBasedTrainLoop
+        self.runner = SimpleNamespace(
+            optim_wrapper=wrapper,
+            param_schedulers=schedulers,
+            hooks=[hook()],
+            iter=0,
+            epoch=0,
+            max_iters=length,
+            max_epochs=epochs,
+            train_loop=loop.__new__(loop),
+            logger=logging.getLogger('test_schedule'),
+            message_hub=MessageHub('test_schedule'),
+            _resume=True,
+        )
+        self.per_step = accumulated if in_steps else 1
+
+    def run(self, stop):
+        """Rates and momenta of the iterations up to ``stop``."""
+        runner, seen = self.runner, []
+        for iteration in range(runner.iter, stop):
+            groups = runner.optim_wrapper.param_groups
+            seen.append([(group['lr'], group['betas']) for group in groups])
+            runner.iter = iteration + 1
+            if runner.iter % self.per_step == 0:
+                self._step(by_epoch=False)
+            if self.epoch_length and runner.iter % self.epoch_length == 0:
+                runner.epoch += 1
+                self._step(by_epoch=True)
+        return seen
+
+    def _step(self, by_epoch):
+        for scheduler in self.runner.param_schedulers:
+            if scheduler.by_epoch == by_epoch:
+                scheduler.step()
+
+    def checkpoint(self):
+        continue_schedule(self.runner, None)  # notes the types, as when the training began
+        return copy.deepcopy(
+            {
+                'iter': self.runner.iter,
+                'epoch': self.runner.epoch,
+                'param_schedulers': [one.state_dict() for one in self.runner.param_schedulers],
+                'optimizer': self.runner.optim_wrapper.state_dict(),
+                'message_hub': self.runner.message_hub.state_dict(),
+            }
+        )
+
+    def resume(self, checkpoint):
+        configured = ConfiguredSchedule(self.runner, checkpoint)
+        self.runner.iter, self.runner.epoch = checkpoint['iter'], checkpoint['epoch']
+        self.runner.optim_wrapper.load_state_dict(copy.deepcopy(checkpoint['optimizer']))
+        pairs = zip(
+            self.runner.param_schedulers, checkpoint.get('param_schedulers', ()), strict=False
+        )
+        for scheduler, state in pairs:
+            scheduler.load_state_dict(copy.deepcopy(state))
+        continue_schedule(self.runner, configured)
+        return self
+
+
+#: Schedule and options of what is saved at iteration 10, what is resumed, and what the log names.
+CHANGES = {
+    'longer': ([POLY], {}, [POLY], {'length': 28}, 'param_scheduler.0.end=14 is now 28.'),
+    'longer_stock': ([STOCK], {}, [STOCK], {'length': 28}, 'end=14 is now 28.'),
+    'longer_behind_a_warm_up': (
+        [WARMUP, {**POLY, 'begin': 4}],
+        {},
+        [WARMUP, {**POLY, 'begin': 4}],
+        {'length': 28},
+        'has: param_scheduler.1.end=14 is now 28.',
     ),
     'longer_momentum': (
-        {
-            'param_scheduler': [
-                POLY,
-                {'type': 'CosineAnnealingMomentum', 'eta_min': 0.5, 'by_epoch': False},
-            ]
-        },
-        {'train_cfg__max_iters': 28},
+        [POLY, MOMENTUM],
+        {},
+        [POLY, MOMENTUM],
+        {'length': 28},
+        'param_scheduler.1.end=14 is now 28',
     ),
     'longer_accumulated': (
-        {'param_scheduler': [POLY], 'optim_wrapper__accumulative_counts': 2},
-        {'train_cfg__max_iters': 28},
+        [POLY],
+        {'accumulated': 2},
+        [POLY],
+        {'accumulated': 2, 'length': 28},
+        'param_scheduler.0.end=7 is now 14.',
     ),
+    'other_accumulation': ([POLY], {}, [POLY], {'accumulated': 2}, 'end=14 is now 7.'),
     'longer_under_mmengines_hook': (
-        {
-            'param_scheduler': [POLY],
-            'default_hooks__param_scheduler': {'_delete_': True, 'type': 'ParamSchedulerHook'},
-        },
-        {'train_cfg__max_iters': 28},
+        [POLY],
+        {'hook': ParamSchedulerHook, 'accumulated': 2},
+        [POLY],
+        {'hook': ParamSchedulerHook, 'accumulated': 2, 'length': 28},
+        'end=14 is now 28.',
     ),
-    'longer_gps': (
-        {
-            'method': 'GPS',
-            'param_scheduler': {
-                'students': [POLY],
-                'teacher': [{'type': 'FinalPolyLR', 'by_epoch': False}],
-            },
-        },
-        {'train_cfg__max_iters': 28},
+    'longer_in_epochs': (
+        [{**WARMUP, 'end': 6}, {**STOCK, 'by_epoch': True}],
+        {'length': 15, 'epoch': 5},
+        [{**WARMUP, 'end': 6}, {**STOCK, 'by_epoch': True}],
+        {'length': 30, 'epoch': 5},
+        'has: param_scheduler.1.end=3 is now 6.',
     ),
-    'shorter': ({'param_scheduler': [POLY]}, {'train_cfg__max_iters': 12}),
-    'other_power': ({'param_scheduler': [POLY]}, {'param_scheduler': [{**POLY, 'power': 0.5}]}),
-    'other_type': ({'param_scheduler': [{**POLY, 'eta_min': 1e-4}]}, {'param_scheduler': [STOCK]}),
-    'other_number': ({'param_scheduler': [POLY]}, {'param_scheduler': [WARMUP, POLY]}),
-    'other_base': ({'param_scheduler': [POLY]}, {'optim_wrapper__optimizer__lr': 0.01}),
+    'shorter': ([POLY], {}, [POLY], {'length': 12}, 'end=14 is now 12.'),
+    'power': ([POLY], {}, [{**POLY, 'power': 0.5}], {}, 'power=0.9 is now 0.5.'),
+    'eta_min': ([STOCK], {}, [{**STOCK, 'eta_min': 0.0}], {}, 'eta_min=0.0001 is now 0.0.'),
+    'begin': ([POLY], {}, [{**POLY, 'begin': 3}], {}, 'begin=0 is now 3.'),
+    'type': (
+        [{**POLY, 'eta_min': 1e-4}],
+        {},
+        [STOCK],
+        {},
+        'param_scheduler.0.type=NonzeroPolyLR is now PolyLR',
+    ),
+    'one_more': ([POLY], {}, [WARMUP, POLY], {}, 'param_scheduler.1 (NonzeroPolyLR) is new'),
+    'one_less': ([WARMUP, POLY], {}, [POLY], {}, 'param_scheduler.1 (NonzeroPolyLR) is gone'),
+    'base_rate': (
+        [POLY],
+        {},
+        [POLY],
+        {'lr': 0.01},
+        'the base rate of param_scheduler.0, 0.005, is',
+    ),
 }
-#: What the log names.
-NAMED = {
-    'longer': 'param_scheduler.0.end=14 is now 28.',
-    'longer_momentum': 'param_scheduler.1.end=14 is now 28',
-    'longer_accumulated': 'param_scheduler.0.end=7 is now 14.',
-    'longer_gps': 'param_scheduler.students.0.end=14 is now 28; param_scheduler.teacher.0.end=14 is now 28',
-    'shorter': 'param_scheduler.0.end=14 is now 12',
-    'other_power': 'param_scheduler.0.power=0.9 is now 0.5.',
-    'other_type': 'param_scheduler.0.type=NonzeroPolyLR is now PolyLR',
-    'other_number': 'param_scheduler.1 (NonzeroPolyLR) is new',
-    'other_base': 'the base rate of param_scheduler.0, 0.005, is now 0.01',
-}
+
+
+@pytest.mark.parametrize('name', CHANGES)
+def test_rates_are_those_of_a_training_that_had_the_schedule_all_along(name, caplog):
+    before, old, after, new, said = CHANGES[name]
+    saved = Training(before, **old)
+    saved.run(10)
+    length = new.get('length', 14)
+    whole = Training(after, **new).run(length)
+    resumed = Training(after, **new).resume(saved.checkpoint())
+    assert resumed.run(length) == whole[10:]
+    assert 'was saved with another schedule than the config has' in caplog.text
+    assert said in caplog.text
+    state = resumed.runner.message_hub.get_info(TYPES)
+    assert list(state) == [f'param_scheduler.{index}' for index in range(len(after))]
+
+
+@pytest.mark.parametrize('schedule', [[WARMUP, POLY, MOMENTUM], [STOCK]])
+def test_equal_schedule_is_left_as_it_was_saved(schedule, caplog):
+    saved = Training(schedule)
+    saved.run(10)
+    checkpoint = saved.checkpoint()
+    # No replay: what another hook has done to the rate stays.
+    checkpoint['optimizer']['param_groups'][0]['lr'] = 0.123
+    resumed = Training(schedule).resume(checkpoint)
+    assert resumed.runner.optim_wrapper.param_groups[0]['lr'] == 0.123
+    states = [one.state_dict() for one in resumed.runner.param_schedulers]
+    assert states == checkpoint['param_schedulers']
+    assert not caplog.text
+
+
+def test_checkpoint_without_schedulers_goes_on_in_the_schedule(caplog):
+    saved = Training([POLY])
+    saved.run(10)
+    checkpoint = saved.checkpoint()
+    del checkpoint['param_schedulers']
+    resumed = Training([POLY]).resume(checkpoint)
+    assert resumed.run(14) == Training([POLY]).run(14)[10:]
+    assert 'than the config has: it has none.' in caplog.text
+
+
+def test_finished_schedule_with_an_end_of_its_own_is_refused():
+    saved = Training([{**STOCK, 'end': 14}])
+    saved.run(14)
+    with pytest.raises(
+        ValueError, match=r'param_scheduler\.0 \(PolyLR\) ends at step 14 of 28'
+    ) as error:
+        Training([{**STOCK, 'end': 14}], 28).resume(saved.checkpoint())
+    assert 'its learning rate would stay at 0.0001' in str(error.value)
+    assert 'Set param_scheduler.0.end=28' in str(error.value)
+
+
+def test_decay_that_ends_early_is_named(caplog):
+    continue_schedule(Training([{**POLY, 'end': 5}]).runner, None)
+    assert 'param_scheduler.0 (NonzeroPolyLR) ends at step 5 of 14, after which' in caplog.text
+
+
+@pytest.mark.parametrize('epoch', [None, 5])
+def test_checkpoint_behind_the_end_is_refused(epoch):
+    schedule = [{**STOCK, 'by_epoch': epoch is not None}]
+    saved = Training(schedule, 15, epoch=epoch)
+    saved.run(15)
+    said = r'of epoch 3, and train_cfg\.max_epochs=2' if epoch else r'of iter 15, .*max_iters=10'
+    with pytest.raises(ValueError, match=said):
+        Training(schedule, 10, epoch=epoch).resume(saved.checkpoint())
+
+
+def test_plateau_keeps_what_it_has_seen():
+    saved = Training([PLATEAU], 10, epoch=5)
+    saved.run(5)
+    saved.runner.param_schedulers[0].step({'teacher/mIoU': 3.0})
+    saved.run(10)
+    longer = {'patience': 7, 'end': 4}
+    resumed = Training([{**PLATEAU, **longer}], 20, epoch=5).resume(saved.checkpoint())
+    scheduler = resumed.runner.param_schedulers[0]
+    assert (scheduler.best, scheduler.patience, scheduler.end) == (3.0, 7, 4)
+    assert scheduler._global_step == 2
+
+
+def test_other_schedule_beside_a_plateau_is_refused():
+    schedule = [{**STOCK, 'by_epoch': True}, PLATEAU]
+    saved = Training(schedule, 10, epoch=5)
+    saved.run(5)
+    with pytest.raises(ValueError, match='follows metrics of earlier validations'):
+        Training(schedule, 20, epoch=5).resume(saved.checkpoint())
+
+
+def test_schedules_of_other_wrappers_are_refused():
+    training = Training([POLY])
+    state = training.runner.param_schedulers[0].state_dict()
+    saved = {'param_schedulers': {'students': [state], 'teacher': [state]}}
+    with pytest.raises(ValueError, match='students, teacher, and the config has a single one'):
+        ConfiguredSchedule(training.runner, saved)
 
 
 class RateHook(Hook):
-    """Notes learning rates and momenta of each iteration."""
+    """Notes the learning rates of each iteration."""
 
     priority = 'LOWEST'
 
@@ -78,131 +272,31 @@ class RateHook(Hook):
         self.seen = []
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):
-        wrapper = runner.optim_wrapper
-        wrappers = wrapper.values() if hasattr(wrapper, 'optim_wrappers') else [wrapper]
-        groups = [group for one in wrappers for group in one.param_groups]
-        self.seen.append([(group['lr'], group.get('betas')) for group in groups])
+        groups = [one.param_groups for one in runner.optim_wrapper.values()]
+        self.seen.append([group['lr'] for several in groups for group in several])
 
 
-def train(folder, **settings):
-    """Rates of the iterations of a training, the log, and the Runner."""
-    runner = build_runner(
-        tiny_config(folder, val_evaluator__iou_metrics=['mIoU'], **copy.deepcopy(settings))
-    )
-    hook = RateHook()
-    runner.register_hook(hook)
-    runner.train()
-    (log,) = (folder / runner.timestamp).glob('*.log')
-    return hook.seen, log.read_text(), runner
-
-
-@pytest.mark.parametrize('name', SCENARIOS)
-def test_rates_are_those_of_a_training_that_had_the_schedule_all_along(name, tmp_path):
-    before, changes = SCENARIOS[name]
-    before = {'train_cfg__val_interval': 100, **before}
-    after = {**before, **changes}
-    train(tmp_path / 'before', **before)
-    whole, _, _ = train(tmp_path / 'whole', **after)
-    checkpoint = tmp_path / 'before' / 'iter_10.pth'
-    rates, log, _ = train(tmp_path / 'after', load_from=str(checkpoint), resume=True, **after)
-    assert rates == whole[10:]
-    if name in NAMED:
-        assert 'was saved with another schedule than the config has' in log
-        assert NAMED[name] in log
-
-
-def test_epochs_beside_iterations(tmp_path):
-    schedule = [{**WARMUP, 'end': 6}, {'type': 'PolyLR', 'eta_min': 1e-4, 'by_epoch': True}]
-    settings = {'param_scheduler': schedule, 'default_hooks__checkpoint__max_keep_ckpts': -1}
-    train(tmp_path / 'before', epochs=3, **settings)
-    whole, _, _ = train(tmp_path / 'whole', epochs=6, **settings)
-    options = {'load_from': str(tmp_path / 'before' / 'epoch_2.pth'), 'resume': True}
-    rates, log, _ = train(tmp_path / 'after', epochs=6, **options, **settings)
-    assert rates == whole[-len(rates) :]
-    assert len(rates) == len(whole) * 2 // 3
-    assert 'param_scheduler.1.end=3 is now 6' in log
-
-
-def test_equal_schedule_is_left_alone(tmp_path):
-    whole, _, _ = train(tmp_path / 'run')
-    options = {'load_from': str(tmp_path / 'run' / 'iter_10.pth'), 'resume': True}
-    rates, log, _ = train(tmp_path / 'again', **options)
-    assert rates == whole[10:]
-    assert 'another schedule' not in log
-
-
-def test_finished_schedule_with_an_end_of_its_own_is_refused(tmp_path):
-    train(tmp_path / 'run', param_scheduler=[{**STOCK, 'end': 14}])
-    options = {'load_from': str(tmp_path / 'run' / 'iter_14.pth'), 'resume': True}
-    with pytest.raises(
-        ValueError, match=r'param_scheduler\.0 \(PolyLR\) ends at step 14 of 28'
-    ) as e:
-        train(
-            tmp_path / 'again',
-            param_scheduler=[{**STOCK, 'end': 14}],
-            train_cfg__max_iters=28,
-            **options,
+def test_longer_run_with_several_wrappers(tmp_path):
+    def train(folder, **settings):
+        config = tiny_config(
+            tmp_path / folder,
+            'GPS',
+            **settings,
+            train_cfg__val_interval=100,
+            default_hooks__checkpoint__interval=2,
         )
-    assert 'its learning rate would stay at 0.0001. Set param_scheduler.0.end=28' in str(e.value)
+        config.param_scheduler.students[0].pop('end')
+        runner = build_runner(config)
+        hook = RateHook()
+        runner.register_hook(hook)
+        runner.train()
+        (log,) = (tmp_path / folder / runner.timestamp).glob('*.log')
+        return hook.seen, log.read_text()
 
-
-def test_decay_that_ends_early_is_named(tmp_path):
-    _, log, _ = train(tmp_path, train_cfg__max_iters=4, param_scheduler=[{**POLY, 'end': 2}])
-    assert 'param_scheduler.0 (NonzeroPolyLR) ends at step 2 of 4, after which' in log
-    assert 'Set param_scheduler.0.end=4' in log
-
-
-def test_checkpoint_behind_the_end_is_refused(tmp_path):
-    train(tmp_path / 'run')
-    options = {'load_from': str(tmp_path / 'run' / 'iter_14.pth'), 'resume': True}
-    with pytest.raises(ValueError, match='is of iter 14, and train_cfg.max_iters=10'):
-        train(tmp_path / 'again', train_cfg__max_iters=10, **options)
-
-
-def test_checkpoint_without_schedulers_goes_on_in_the_schedule(tmp_path):
-    whole, _, _ = train(tmp_path / 'run')
-    checkpoint = torch.load(tmp_path / 'run' / 'iter_10.pth', weights_only=False)
-    del checkpoint['param_schedulers'], checkpoint['optimizer']
-    torch.save(checkpoint, tmp_path / 'bare.pth')
-    rates, log, _ = train(tmp_path / 'again', load_from=str(tmp_path / 'bare.pth'), resume=True)
-    assert rates == whole[10:]
-    assert 'than the config has: it has none.' in log
-
-
-PLATEAU = {'type': 'ReduceOnPlateauLR', 'monitor': 'teacher/mIoU', 'rule': 'greater', 'patience': 1}
-
-
-def test_plateau_keeps_what_it_has_seen(tmp_path):
-    settings = {'param_scheduler': [PLATEAU], 'epochs': 2}
-    _, _, before = train(tmp_path / 'run', **settings)
-    settings['epochs'] = 4
-    options = {'load_from': str(tmp_path / 'run' / 'epoch_2.pth'), 'resume': True}
-    config = tiny_config(tmp_path / 'again', **settings, **options)
-    runner = build_runner(config)
-    seen = {}
-
-    class Look(Hook):
-        def before_train_epoch(self, runner):
-            seen.setdefault('state', dict(vars(runner.param_schedulers[0])))
-
-    runner.register_hook(Look())
-    runner.train()
-    assert seen['state']['end'] == 4
-    assert seen['state']['best'] == before.param_schedulers[0].best
-    assert seen['state']['num_bad_epochs'] == before.param_schedulers[0].num_bad_epochs
-
-
-def test_other_schedule_beside_a_plateau_is_refused(tmp_path):
-    poly = {'type': 'PolyLR', 'by_epoch': True}
-    train(tmp_path / 'run', param_scheduler=[poly, PLATEAU], epochs=2)
-    options = {'load_from': str(tmp_path / 'run' / 'epoch_1.pth'), 'resume': True}
-    with pytest.raises(ValueError, match='follows metrics of earlier validations'):
-        train(tmp_path / 'again', param_scheduler=[poly, PLATEAU], epochs=4, **options)
-
-
-def test_schedules_of_other_wrappers_are_refused(tmp_path):
-    train(tmp_path / 'run', method='GPS')
-    options = {'load_from': str(tmp_path / 'run' / 'iter_10.pth'), 'resume': True}
-    with pytest.raises(ValueError, match='students, teacher, and the config has a single one') as e:
-        train(tmp_path / 'again', method='CPS', **options)
-    assert re.search('start a new training with load_from', str(e.value))
+    train('before', train_cfg__max_iters=2)
+    whole, _ = train('whole', train_cfg__max_iters=4)
+    checkpoint = str(tmp_path / 'before' / 'iter_2.pth')
+    rates, log = train('after', train_cfg__max_iters=4, load_from=checkpoint, resume=True)
+    assert rates == whole[2:]
+    for key in ('students', 'teacher'):
+        assert f'param_scheduler.{key}.0.end=2 is now 4' in log
