@@ -10,6 +10,7 @@ from mmseg.registry import MODELS
 
 from ..compat import config_root
 from ..datasets.walk import Leaf, stage_leaves
+from ..engine.metric_names import IOU_METRICS
 from ..engine.runner.stages import TrainStage, build_stages
 from ..models.clock import count_steps
 
@@ -160,14 +161,6 @@ def networks_of(training: Config) -> tuple[str, ...]:
     return getattr(kind, 'networks', ('',))
 
 
-#: What each setting of IoUMetric adds to the accuracy of all pixels.
-_IOU_METRICS = {
-    'mIoU': ('mIoU', 'mAcc'),
-    'mDice': ('mDice', 'mAcc'),
-    'mFscore': ('mFscore', 'mPrecision', 'mRecall'),
-}
-
-
 def metrics_of(training: Config) -> list[str] | None:
     """Names of the metrics of a training's validation; None where one is not mmseg's IoUMetric."""
     evaluators = training.val_evaluator
@@ -177,7 +170,7 @@ def metrics_of(training: Config) -> list[str] | None:
             return None
         wanted = evaluator.get('iou_metrics', ['mIoU'])
         for name in [wanted] if isinstance(wanted, str) else wanted:
-            found += _IOU_METRICS.get(name, ())
+            found += IOU_METRICS.get(name, ())
     return list(dict.fromkeys(found))
 
 

@@ -7,7 +7,9 @@ from itertools import islice
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from mmseg.registry import LOOPS
 
+from ..models.clock import count_steps
 from .accumulation import accumulation, due_at
+from .startup.lengths import check_lengths
 
 
 @LOOPS.register_module()
@@ -18,7 +20,16 @@ class WholeStepIterTrainLoop(IterBasedTrainLoop):
     ``val_interval`` are iterations, as in MMEngine.
 
     Args: see :class:`mmengine.runner.IterBasedTrainLoop`.
+
+    Raises:
+        ValueError: A scheduler begins when the training is over.
     """
+
+    def __init__(self, runner, dataloader, max_iters: int, **kwargs) -> None:
+        super().__init__(runner, dataloader, max_iters, **kwargs)
+        accumulated = accumulation(runner)
+        # Here, because the Runner builds the schedulers right after this loop, before any hook is called.
+        check_lengths(runner.param_schedulers, 1, count_steps(max_iters, accumulated), accumulated)
 
     def run(self) -> None:
         accumulated = accumulation(self.runner)
@@ -48,7 +59,7 @@ class WholeStepEpochTrainLoop(EpochBasedTrainLoop):
     Args: see :class:`mmengine.runner.EpochBasedTrainLoop`.
 
     Raises:
-        ValueError: An epoch has fewer batches than a step.
+        ValueError: An epoch has fewer batches than a step, or a scheduler begins when the training is over.
     """
 
     def __init__(self, runner, dataloader, max_epochs: int, **kwargs) -> None:
@@ -62,6 +73,8 @@ class WholeStepEpochTrainLoop(EpochBasedTrainLoop):
                 'train_dataloader.batch_size.'
             )
         self._max_iters = self._max_epochs * self._batches
+        num_steps = self._max_iters // accumulated
+        check_lengths(runner.param_schedulers, max_epochs, num_steps, accumulated)
 
     def run_epoch(self) -> None:
         """Iterate one epoch."""

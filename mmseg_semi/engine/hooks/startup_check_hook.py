@@ -7,6 +7,7 @@ import os.path as osp
 
 from mmengine.dist import get_world_size
 from mmengine.hooks import CheckpointHook, Hook
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import EpochBasedTrainLoop
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.registry import HOOKS
@@ -28,6 +29,10 @@ from ...models.patches import nearest, patch_size, whole_patches
 from ...models.segmentors import SemiSegmentor, SlideScoreEncoderDecoder
 from ..accumulation import accumulation
 from ..startup.images import check_images
+from ..startup.forwards import check_single_images
+from ..startup.metrics import check_image_sizes, check_metrics
+from ..startup.schedule import ConfiguredSchedule, continue_schedule
+from ..startup.wrappers import check_wrapper
 from ..train_loops import WholeStepEpochTrainLoop
 from ._common import unwrap
 
@@ -54,8 +59,22 @@ class StartupCheckHook(Hook):
 
     priority = 'VERY_HIGH'
 
+    def __init__(self) -> None:
+        self._configured: ConfiguredSchedule | None = None
+
+    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        # The schedulers are as the config built them; resuming will overwrite their settings.
+        training = isinstance(runner.optim_wrapper, (OptimWrapper, OptimWrapperDict))
+        if training and self._configured is None:
+            self._configured = ConfiguredSchedule(runner, checkpoint)
+
     def before_train(self, runner) -> None:
         model, loader = unwrap(runner.model), runner.train_dataloader
+        continue_schedule(runner, self._configured)
+        check_metrics(runner)
+        check_image_sizes(runner)
+        check_wrapper(runner)
+        check_single_images(runner)
         self._check_classes(runner, model, loader.dataset)
         self._check_patches(runner, model)
         self._check_validation(runner, loader.dataset)

@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import groupby
 
 from mmengine.evaluator import DumpResults
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import TestLoop, ValLoop
 from mmseg.engine.hooks import SegVisualizationHook
 from mmseg.registry import LOOPS
-from torch import nn
+from torch import Tensor, nn
 
 from ...models.segmentors.base import SemiSegmentor
+from ..metric_names import metric_names
 from .validation_sets import Collected, JoinedLoader, build_sets
+
+
+def _of_one_size(data_batch: dict) -> Iterator[dict]:
+    """Cut a batch where the size of the images changes, since a network takes images of one size only."""
+    images = data_batch['inputs']
+    if isinstance(images, (Tensor, Mapping)) or not all(isinstance(one, Tensor) for one in images):
+        yield data_batch
+        return
+    for _, part in groupby(range(len(images)), key=lambda index: images[index].shape):
+        indices = list(part)
+        yield {key: [values[index] for index in indices] for key, values in data_batch.items()}
 
 
 class _EveryNetwork:
     """Evaluate each network of the model on each set with the same evaluator, names before the metrics.
 
     Only the network that ``semi_test_cfg.predict_on`` names writes files (predictions, pictures), since
-    all would use the same names. A model that is not a method is one network without a name.
+    all would use the same names. A model that is not a method is one network without a name. Images of a batch
+    that differ in size pass the network one after the other: padding would change what it predicts.
 
     Several sets are a list of loaders, or a ``ConcatDataset``. Each is evaluated alone, as ``SET/teacher/mIoU``
     or ``SET/mIoU``, and ``teacher/mIoU`` or ``mIoU`` is over the images of all. Without ``names`` sets have
@@ -55,6 +69,25 @@ class _EveryNetwork:
         if not isinstance(model, SemiSegmentor):
             return names
         return [f'{name}{network}/' for name in names for network in model.networks]
+
+    def reported_names(self) -> list[str] | None:
+        """Names of what the loop will report: first those of the network that predicts, over all sets.
+
+        Each network's names are in the order of :func:`~mmseg_semi.engine.metric_names.metric_names`, which
+        also says when they are not known.
+        """
+        names, model = metric_names(self.evaluator), _unwrap(self.runner.model)
+        if names is None:
+            return None
+        is_method = isinstance(model, SemiSegmentor)
+        first = f'{model.semi_test_cfg["predict_on"]}/' if is_method else ''
+        prefixes = sorted(self.prefixes, key=lambda prefix: prefix != first)
+        return [f'{prefix}{name}' for prefix in prefixes for name in names]
+
+    def run_iter(self, idx: int, data_batch: dict) -> None:
+        """Evaluate a batch, whose images may differ in size."""
+        for part in _of_one_size(data_batch):
+            super().run_iter(idx, part)
 
     def run(self) -> dict:
         model = _unwrap(self.runner.model)
