@@ -73,7 +73,7 @@ setup(
     python_requires='>=3.10',
     install_requires=requirements('runtime'),
     extras_require={
-        name: requirements(name) for name in ('onedl', 'openmmlab', 'timm', 'test', 'dev')
+        name: requirements(name) for name in ('onedl', 'openmmlab', 'tiff', 'timm', 'test', 'dev')
     },
     cmdclass={'build_py': BuildWithMim},
     zip_safe=False,

@@ -119,11 +119,12 @@ def load_config(args: argparse.Namespace) -> Config:
 
     Raises:
         FileNotFoundError: there is no such config, or a base of it is missing.
+        ValueError: a base is named in a way that MMEngine does not read.
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     path = str(config_path(args.config)) if '::' in args.config else args.config
     check_file(path, 'config', '.py')
-    cfg = Config.fromfile(path)
+    cfg = read_config(path)
     cfg.launcher = args.launcher
     if args.cfg_options is not None:
         cfg.merge_from_dict(args.cfg_options)
@@ -133,7 +134,48 @@ def load_config(args: argparse.Namespace) -> Config:
         cfg.work_dir = str(
             Path('work_dirs', '_'.join(filter(None, (Path(path).stem, _partition(cfg)))))
         )
+    check_loaders(cfg)
     return cfg
+
+
+def check_loaders(cfg: Config) -> None:
+    """Raise ValueError if a config has a list of loaders for a loop of MMEngine's, which takes one."""
+    for stage in ('val', 'test'):
+        loop = (cfg.get(f'{stage}_cfg') or {}).get('type')
+        own = f'TeacherStudent{stage.capitalize()}Loop'
+        if isinstance(cfg.get(f'{stage}_dataloader'), (list, tuple)) and loop != own:
+            raise ValueError(
+                f'{stage}_dataloader is a list and {stage}_cfg.type={loop!r} takes one loader: set '
+                f"{stage}_cfg=dict(type='{own}'), which evaluates each set of a list, of any model."
+            )
+
+
+def read_config(path: str | Path, **options) -> Config:
+    """MMEngine's ``Config.fromfile``, which refuses bases that are named ``'mmseg_semi::...'``.
+
+    MMEngine marks what such a base holds with a scope that no registry has. Where this package is not imported,
+    as in the stock tools, it does not find the base at all, and says that it is not supported.
+
+    Args:
+        path (str | Path): Of a config file.
+        **options: Of ``Config.fromfile``.
+
+    Raises:
+        ValueError: a base is named in this way.
+    """
+    cfg = Config.fromfile(path, **options)
+    if _has_scope(cfg.to_dict()):
+        raise ValueError(
+            f"{path}, or a base of it, has a plain 'mmseg_semi::...' in _base_, which MMEngine reads for the "
+            "packages of OpenMMLab alone. Write _base_ = __import__('mmseg_semi').bases('mmseg_semi::...')."
+        )
+    return cfg
+
+
+def _has_scope(value) -> bool:
+    if isinstance(value, dict):
+        return value.get('_scope_') == 'mmseg_semi' or any(map(_has_scope, value.values()))
+    return isinstance(value, (list, tuple)) and any(map(_has_scope, value))
 
 
 def _partition(cfg: Config) -> str:

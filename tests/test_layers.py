@@ -1,7 +1,7 @@
 """The floors of the package: which file may import what, read from the sources.
 
-functional ← models, datasets ← self_training, visualization ← engine ← comparison ← the package's own top
-files.
+functional ← models, datasets ← self_training, visualization ← engine ← comparison ← own_config ← the package's
+own top files.
 A file imports only what lies below it, or in its own folder's room.
 """
 
@@ -31,6 +31,8 @@ ROOMS_BELOW = {
     'engine': {*TOP, 'visualization', 'self_training'},
     # Compares runs of the engine.
     'comparison': {*TOP, 'visualization', 'self_training', 'engine'},
+    # Reads the configs of methods by their names.
+    'own_config': {*TOP, 'comparison'},
 }
 
 PURE = {'torch', 'numpy', 'sklearn'}

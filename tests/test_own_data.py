@@ -11,6 +11,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
+from PIL import Image
 from processes import ROOT, TOOLS, run_tool
 
 PAGE = (ROOT / 'docs' / 'your_own_data.md').read_text()
@@ -232,6 +233,74 @@ def test_four_channels(tmp_path):
         result = run_tool(TOOLS / tool, 'small_four.py', *arguments, cwd=tmp_path)
         assert result.code == 0, result.output[-3000:]
         assert tool != 'check_data.py' or 'loaded as 4 channel(s) of uint8 (2)' in result.output
+
+
+def write_bands(folder):
+    """The same layout with four bands of 16 bits, each after the other in half of the files."""
+    tifffile = pytest.importorskip(
+        'tifffile', reason='tifffile is not installed: pip install tifffile'
+    )
+    write_data(folder, channels=4, suffix='.tif')
+    generator = np.random.default_rng(1)
+    for i, path in enumerate(sorted((folder / 'data/cracks/img_dir').rglob('*.tif'))):
+        bands = generator.integers(0, 4000, (40, 48, 4)).astype(np.uint16)
+        if i % 2:
+            bands = np.moveaxis(bands, -1, 0)
+        tifffile.imwrite(
+            path, bands, photometric='minisblack', planarconfig='separate' if i % 2 else 'contig'
+        )
+
+
+def test_four_bands_of_16_bits(tmp_path):
+    write_bands(tmp_path)
+    train(tmp_path, 'bands.py')
+    for tool, arguments in (
+        ('check_data.py', []),
+        ('browse_dataset.py', ['--output-dir', 'panels']),
+        ('test.py', ['work_dirs/small_bands/iter_2.pth', '--tta']),
+    ):
+        result = run_tool(TOOLS / tool, 'small_bands.py', *arguments, cwd=tmp_path)
+        assert result.code == 0, result.output[-3000:]
+        assert tool != 'check_data.py' or 'loaded as 4 channel(s) of uint16 (1)' in result.output
+
+
+def test_bands_that_opencv_drops_stop_the_training(tmp_path):
+    """Of the config for 8 bits and four channels the loader gives one band, or mixes them."""
+    write_bands(tmp_path)
+    result = run_tool(TOOLS / 'train.py', small(tmp_path, 'four.py'), cwd=tmp_path)
+    assert result.code != 0
+    assert 'has 4 band(s) of 16 bits and the loader gives 1 of uint16: load all of it' in (
+        result.last_line
+    )
+    assert "imdecode_backend='tifffile'" in result.last_line
+
+
+def test_transforms_for_colors_on_bands_are_refused(tmp_path):
+    write_bands(tmp_path)
+    name = small(tmp_path, 'bands.py')
+    text = (tmp_path / name).read_text() + (
+        '\nchanges = dict(type="PhotoMetricDistortion")\n'
+        'train_dataloader["dataset"]["labeled"]["pipeline"].insert(2, changes)\n'
+    )
+    (tmp_path / 'colors.py').write_text(text)
+    result = run_tool(TOOLS / 'train.py', 'colors.py', cwd=tmp_path)
+    assert result.code != 0
+    assert 'has PhotoMetricDistortion, which works on 8-bit RGB images' in result.last_line
+    assert 'is loaded as 4 channel(s) of uint16: leave it out' in result.last_line
+
+
+def test_photographs_with_an_orientation(tmp_path):
+    """Upside down, so that the sizes do not tell what their masks were drawn on."""
+    write_data(tmp_path)
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    for path in (tmp_path / 'data/cracks/img_dir').rglob('*.jpg'):
+        with Image.open(path) as image:
+            image.copy().save(path, exif=exif)
+    result = run_tool(TOOLS / 'train.py', small(tmp_path, 'cracks.py'), cwd=tmp_path)
+    assert result.code != 0
+    assert 'as displayed (EXIF orientation 3), so the sizes do not tell' in result.last_line
+    train(tmp_path, 'photographs.py')
 
 
 def test_channels_that_do_not_fit_the_preprocessor(tmp_path):

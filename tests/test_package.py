@@ -39,7 +39,7 @@ def test_every_requirement_is_constrained_to_a_version_it_allows():
     """pip would refuse the install otherwise, or take a version that nobody has tested."""
     constraints = requirements('constraints')
     assert all(str(c.specifier).startswith('==') for c in constraints)
-    for name in ('runtime', 'onedl', 'openmmlab', 'timm', 'test', 'dev'):
+    for name in ('runtime', 'onedl', 'openmmlab', 'tiff', 'timm', 'test', 'dev'):
         for wanted in requirements(name):
             pins = [c for c in constraints if c.name == wanted.name]
             assert pins, f'{wanted.name} is in requirements/{name}.txt and not in constraints.txt'

@@ -37,7 +37,7 @@ from mmengine.registry import init_default_scope
 # Two trainings at a time would write the cache of yapf's first import after an install together.
 from yapf.yapflib import yapf_api  # noqa: F401
 
-from mmseg_semi.cli import check_file, one_sentence_errors
+from mmseg_semi.cli import check_file, one_sentence_errors, read_config
 from mmseg_semi.comparison import (
     DECISIVE,
     Run,
@@ -390,7 +390,7 @@ def _parsed(label: str, values: list[str]) -> dict:
 
 def _resolved(args, label: str, source: Path, seed: int, options: dict) -> Config:
     # Laying the file out takes longer than writing it, and train.py lays out its own.
-    cfg = Config.fromfile(source, format_python_code=False)
+    cfg = read_config(source, format_python_code=False)
     if args.evaluate_on == 'test':
         for part in ('dataloader', 'evaluator'):
             cfg[f'val_{part}'] = copy.deepcopy(cfg[f'test_{part}'])

@@ -20,6 +20,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmseg.registry import MODELS
 
+from mmseg_semi.cli import read_config
 from mmseg_semi.compat import swaps_channels
 from mmseg_semi.visualization import colorize, overlay, save_panels
 
@@ -132,7 +133,7 @@ def browse(options: argparse.Namespace) -> list[str]:
     """Write the pictures; return their paths."""
     if not osp.isfile(options.config):
         raise FileNotFoundError(f'{options.config} does not exist: give the path of a config.')
-    cfg = Config.fromfile(options.config)
+    cfg = read_config(options.config)
     if options.cfg_options:
         cfg.merge_from_dict(options.cfg_options)
     init_default_scope(cfg.get('default_scope') or 'mmseg')

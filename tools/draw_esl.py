@@ -24,7 +24,7 @@ from mmseg.registry import DATASETS, MODELS
 from torch import Tensor
 
 import mmseg_semi  # noqa: F401  registers the package's modules
-from mmseg_semi.cli import check_file
+from mmseg_semi.cli import check_file, read_config
 from mmseg_semi.functional.contrast import sample_anchors
 from mmseg_semi.functional.parts import resize_nearest
 from mmseg_semi.functional.sampling import entropy
@@ -74,7 +74,7 @@ def load(args: argparse.Namespace) -> tuple[ESL, Config]:
     """The trained method and its config."""
     check_file(args.config, 'config', '.py')
     check_file(args.checkpoint, 'checkpoint', '.pth')
-    cfg = Config.fromfile(args.config)
+    cfg = read_config(args.config)
     if args.cfg_options is not None:
         cfg.merge_from_dict(args.cfg_options)
     init_default_scope('mmseg')

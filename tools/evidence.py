@@ -43,7 +43,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 import mmseg_semi
-from mmseg_semi.cli import check_file, one_sentence_errors
+from mmseg_semi.cli import check_file, one_sentence_errors, read_config
 from mmseg_semi.comparison import (
     drawn_seed_keys,
     find_config,
@@ -260,7 +260,7 @@ def resolve(said: dict, work_dir: Path) -> Job:
     else:
         parts = {part: said.get(part) for part in PARTS}
         source = find_config(said['method'], ROOT / 'configs', **parts)
-    cfg = Config.fromfile(source, format_python_code=False)
+    cfg = read_config(source, format_python_code=False)
     if 'partition' in said:
         set_partition(cfg, said['partition'])
     changes = dict.fromkeys(['randomness.seed', *drawn_seed_keys(cfg)], said.get('seed', 0))

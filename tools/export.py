@@ -7,11 +7,12 @@ import os.path as osp
 import sys
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import DictAction
 from mmengine.utils import mkdir_or_exist
 from mmseg.registry import MODELS
 
 import mmseg_semi  # noqa: F401  registers the package's modules
+from mmseg_semi.cli import read_config
 from mmseg_semi.engine.export import own_modules, plain_config, plain_state_dict
 from mmseg_semi.models.checkpoints import read_checkpoint
 
@@ -38,7 +39,7 @@ def export(args: argparse.Namespace) -> tuple[str, str, list[str]]:
     for path in (args.config, args.checkpoint):
         if not osp.isfile(path):
             raise FileNotFoundError(f'{path} does not exist: give the path of a file.')
-    cfg = Config.fromfile(args.config)
+    cfg = read_config(args.config)
     if args.cfg_options is not None:
         cfg.merge_from_dict(args.cfg_options)
     network = args.network

@@ -16,15 +16,16 @@ import json
 import sys
 from pathlib import Path
 
-from mmengine.config import Config, DictAction
+from mmengine.config import DictAction
 from mmengine.registry import init_default_scope
 
-from mmseg_semi.cli import check_file, one_sentence_errors
+from mmseg_semi.cli import check_file, one_sentence_errors, read_config
 from mmseg_semi.compat import config_path
 from mmseg_semi.datasets import UnlabeledDataset
 from mmseg_semi.datasets.children import image_paths
 from mmseg_semi.datasets.fingerprints import REGISTRY, identify, published
 from mmseg_semi.datasets.labels import count_classes, survey_masks
+from mmseg_semi.datasets.orientation import VIEWS
 from mmseg_semi.datasets.split_check import (
     FRAMES,
     Report,
@@ -321,7 +322,7 @@ def check(args: argparse.Namespace) -> int:
 def _configs_of_config(args: argparse.Namespace) -> dict:
     path = str(config_path(args.config)) if '::' in args.config else args.config
     check_file(path, 'config', '.py')
-    cfg = Config.fromfile(path)
+    cfg = read_config(path)
     if args.cfg_options is not None:
         cfg.merge_from_dict(args.cfg_options)
     return parts_of_config(cfg)
@@ -352,7 +353,7 @@ def _configs_of_arguments(args: argparse.Namespace) -> dict:
             reduce_zero_label=args.reduce_zero_label,
             metainfo=dict(classes=classes),
             serialize_data=False,  # for one pass it is not worth the time
-            pipeline=[*load, dict(type='LoadAnnotations')],
+            pipeline=[*load, dict(type='LoadAnnotations', drawn_on=args.drawn_on)],
         )
 
     def unmasked(ann_file, images):
@@ -410,7 +411,7 @@ def _refuse_ignored(parser: argparse.ArgumentParser, args: argparse.Namespace) -
         lists = ('labeled', 'unlabeled', 'val')
         folders = ('images', 'masks', 'unlabeled_images', 'val_images', 'val_masks')
         refuse(
-            (*lists, *folders, 'img_suffix', *masks),
+            (*lists, *folders, 'img_suffix', *masks, 'drawn_on'),
             'with --config, which names them itself: leave them out, or override it by --cfg-options.',
         )
     else:
@@ -418,7 +419,7 @@ def _refuse_ignored(parser: argparse.ArgumentParser, args: argparse.Namespace) -
         if args.val is None and args.val_images is None:
             refuse(('val_masks',), 'without validation images: give --val or --val-images.')
         if args.masks is None and args.val_masks is None:
-            refuse(masks, 'without masks: give --masks.')
+            refuse((*masks, 'drawn_on'), 'without masks: give --masks.')
 
 
 def _add_make(commands) -> None:
@@ -542,6 +543,11 @@ def _add_check(commands) -> None:
     )
     parser.add_argument('--img-suffix', default='.jpg', help='ending of the images (default: .jpg)')
     _add_mask_arguments(parser)
+    parser.add_argument(
+        '--drawn-on',
+        choices=VIEWS,
+        help='view of an image with an EXIF orientation that its mask was drawn on, where sizes do not tell',
+    )
     parser.add_argument(
         '--frames',
         type=int,

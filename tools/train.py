@@ -10,6 +10,7 @@ from mmengine.runner import Runner
 from mmseg.registry import RUNNERS
 
 from mmseg_semi.cli import add_run_arguments, join_processes, load_config, one_sentence_errors
+from mmseg_semi.engine.startup.lengths import check_config
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -87,6 +88,7 @@ def main() -> None:
         if 'runner_type' in cfg:  # of a method in several stages, which keeps tracebacks in its log
             RUNNERS.build(cfg).train()
             return
+        check_config(cfg)
     Runner.from_cfg(cfg).train()
 
 

@@ -11,6 +11,7 @@ from .configs import (
     set_partition,
     trainings_of,
 )
+from .diagnosis import Symptom, diagnose
 from .fairness import DECISIVE, baselines, common_reference, differences, facts, iterations_of
 from .report import Row, Run, csv_text, markdown, rows
 from .results import Cost, Score, TrainingCost, read_class_ious, read_cost, read_scores
@@ -22,12 +23,14 @@ __all__ = [
     'Row',
     'Run',
     'Score',
+    'Symptom',
     'TrainingCost',
     'baselines',
     'check_schedule',
     'common_reference',
     'csv_text',
     'data_root_keys',
+    'diagnose',
     'differences',
     'drawn_seed_keys',
     'facts',

@@ -12,6 +12,7 @@ from ..compat import config_root
 from ..datasets.children import build_child
 from ..datasets.partition import counted_images, fill_partition, waits_for_partition
 from ..datasets.walk import Leaf, stage_leaves
+from ..engine.metric_names import IOU_METRICS
 from ..engine.runner.stages import TrainStage, build_stages
 from ..engine.train_loops import epoch_lengths, epochs_of
 from ..models.clock import count_steps
@@ -210,14 +211,6 @@ def networks_of(training: Config) -> tuple[str, ...]:
     return getattr(kind, 'networks', ('',))
 
 
-#: What each setting of IoUMetric adds to the accuracy of all pixels.
-_IOU_METRICS = {
-    'mIoU': ('mIoU', 'mAcc'),
-    'mDice': ('mDice', 'mAcc'),
-    'mFscore': ('mFscore', 'mPrecision', 'mRecall'),
-}
-
-
 def metrics_of(training: Config) -> list[str] | None:
     """Names of the metrics of a training's validation; None where one is not mmseg's IoUMetric."""
     evaluators = training.val_evaluator
@@ -227,7 +220,7 @@ def metrics_of(training: Config) -> list[str] | None:
             return None
         wanted = evaluator.get('iou_metrics', ['mIoU'])
         for name in [wanted] if isinstance(wanted, str) else wanted:
-            found += _IOU_METRICS.get(name, ())
+            found += IOU_METRICS.get(name, ())
     return list(dict.fromkeys(found))
 
 

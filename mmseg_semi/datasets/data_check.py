@@ -21,9 +21,11 @@ from tqdm import tqdm
 from .children import build_child, pipeline_transforms
 from .files import image_size, open_image, real_paths
 from .labels import VOID, MaskSurvey, count_classes, survey_masks, values_beyond
+from .orientation import Pair
 from .partition import fill_partition
 from .preparation import decoding
 from .transforms.checks import CheckImageFile, with_file_checks
+from .transforms.loading import LoadImageFromFile as OurLoader
 from .walk import leaves, loader_configs, sample_infos
 
 _SHOWN = 5
@@ -210,13 +212,15 @@ def _check_leaf(report: SetReport, dataset, check, *, workers, quick, quiet) -> 
     report.images = images = survey_images(paths, transforms, report.name, workers, quick, quiet)
     report.summary.append(f'sizes (width x height): {_sizes(images.sizes)}')
     report.summary.append(f'files: {_counted(images.kinds)}')
-    report.add_problems('images that cannot be read', images.broken.values())
+    # What is of another kind is said below where training says it before it loads.
+    broken = (s for p, s in images.broken.items() if check is not True or p not in images.unlike)
+    report.add_problems('images that cannot be read', broken)
     _judge_modes(report, images, check)
     twice = len(paths) - len(set(real_paths(paths)))
     if twice:
         report.warnings.append(f'{twice} images are listed more than once.')
     if any(isinstance(t, LoadAnnotations) for t in transforms):
-        _check_masks(report, dataset, files, images, workers, quiet)
+        _check_masks(report, dataset, files, images, transforms, workers, quiet)
     elif report.role != 'unlabelled':
         report.warnings.append('no LoadAnnotations in the pipeline: masks are not checked.')
     return report
@@ -264,7 +268,7 @@ def survey_images(
     """
     checked, _ = with_file_checks(list(transforms), None, labeled=False)
     rgb = any(isinstance(t, CheckImageFile) and t.rgb for t in checked)
-    loader = next((t for t in transforms if isinstance(t, LoadImageFromFile)), LoadImageFromFile())
+    loader = first_of(transforms, LoadImageFromFile) or OurLoader()
     survey = ImageSurvey(list(paths))
     with ThreadPoolExecutor(workers) as pool:
         results = pool.map(lambda path: _look_at(path, loader, rgb, quick), survey.paths)
@@ -301,7 +305,9 @@ def _look_at(path: str, loader, rgb: bool, quick: bool) -> tuple:
     except Exception as error:  # of any decoder; what it says is the report
         reason = ' '.join(str(error).split()).rstrip('.') or type(error).__name__
         said = f'{path} cannot be loaded ({reason}): {_REMEDY}.'
-        return None, None, None, said, None
+        if reason.startswith(path):  # a sentence of its own
+            said = f'{reason}.'
+        return None, None, None, said, unlike
     channels = image.shape[2] if image.ndim == 3 else 1
     digest = hashlib.blake2b(np.ascontiguousarray(image).tobytes(), digest_size=16)
     digest.update(str((image.shape, image.dtype)).encode())
@@ -311,10 +317,9 @@ def _look_at(path: str, loader, rgb: bool, quick: bool) -> tuple:
 
 def _header(path: str, loader) -> tuple[str, tuple[int, int] | None]:
     """Kind of the file in words, and (height, width) as it is loaded; None where Pillow cannot tell."""
-    turning = loader.color_type in ('color', 'grayscale') and loader.imdecode_backend != 'tifffile'
     try:
         with open_image(path) as image:
-            size = image_size(path) if turning else (image.height, image.width)
+            size = image_size(path) if displays(loader) else (image.height, image.width)
             return f'{image.format} {image.mode}', size
     except OSError:
         return path.rpartition('.')[2].upper(), None
@@ -335,7 +340,7 @@ def _judge_modes(report: SetReport, images: ImageSurvey, check) -> None:
         report.warnings.append(f'images are loaded in several ways: {", ".join(sorted(channels))}.')
 
 
-def _check_masks(report, dataset, infos, images: ImageSurvey, workers, quiet) -> None:
+def _check_masks(report, dataset, infos, images: ImageSurvey, transforms, workers, quiet) -> None:
     without = [info['img_path'] for info in infos if not info.get('seg_map_path')]
     report.add_problems(
         'images without a mask',
@@ -350,7 +355,9 @@ def _check_masks(report, dataset, infos, images: ImageSurvey, workers, quiet) ->
         [i['seg_map_path'] for i, _ in pairs], f'{report.name} masks', workers, quiet
     )
     report.add_problems('masks that cannot be read', masks.problems.values())
-    report.add_problems('masks of another size than their image', _other_sizes(masks, pairs))
+    sizes = [size for _, size in pairs]
+    for kind, said in unmatched(masks, [info for info, _ in pairs], sizes, transforms).items():
+        report.add_problems(kind, said)
     classes = (getattr(dataset, 'metainfo', None) or {}).get('classes')
     if not pairs or not classes:
         report.warnings.append('the dataset names no classes: values of masks are not checked.')
@@ -359,13 +366,49 @@ def _check_masks(report, dataset, infos, images: ImageSurvey, workers, quiet) ->
     _report_classes(report, masks, classes, bool(zero), label_map)
 
 
-def _other_sizes(masks: MaskSurvey, pairs) -> Iterable[str]:
-    for path, size, (info, own) in zip(masks.paths, masks.sizes, pairs, strict=True):
-        if size is not None and own is not None and tuple(size) != tuple(own):
-            yield (
+def unmatched(
+    masks: MaskSurvey, infos: Sequence[dict], sizes: Sequence, transforms: Sequence
+) -> dict[str, list[str]]:
+    """Sentences on the masks that do not fit their image, by what is wrong.
+
+    Args:
+        masks: of the images, in their order.
+        infos: of the dataset.
+        sizes: (height, width) of the images as loaded; None where it is not known.
+        transforms: of the pipeline, whose loaders say how images and masks are turned.
+    """
+    turning = displays(first_of(transforms, LoadImageFromFile))
+    drawn_on = getattr(first_of(transforms, LoadAnnotations), 'drawn_on', None)
+    found: dict[str, list[str]] = {
+        'masks of another size than their image': [],
+        'masks that may be turned against their image': [],
+    }
+    other, turned = found.values()
+    for path, size, info, own in zip(masks.paths, masks.sizes, infos, sizes, strict=True):
+        if size is None or own is None:
+            continue
+        pair = Pair.of_files(info['img_path'], path, tuple(own), tuple(size), turning)
+        if pair is not None:
+            try:
+                pair.view(info.get('drawn_on', drawn_on))
+            except ValueError as error:
+                (turned if pair.views else other).append(str(error))
+        elif tuple(size) != tuple(own):
+            other.append(
                 f'{path} is {size[0]}x{size[1]} (height x width) but its image {info["img_path"]} is '
                 f'{own[0]}x{own[1]}: give every image a mask of its own size.'
             )
+    return {kind: said for kind, said in found.items() if said}
+
+
+def first_of(transforms: Sequence, kind: type):
+    """The first transform of a kind; None without one."""
+    return next((transform for transform in transforms if isinstance(transform, kind)), None)
+
+
+def displays(loader) -> bool:
+    """Whether an image loader turns images as their EXIF entry says; ours says it itself."""
+    return getattr(loader, 'displays', True)
 
 
 def _report_classes(report, masks: MaskSurvey, classes, reduce_zero_label: bool, label_map) -> None:

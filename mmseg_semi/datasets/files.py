@@ -5,7 +5,8 @@ from collections.abc import Iterable
 
 from PIL import Image
 
-_ORIENTATION, _TURNED = 0x0112, 5  # EXIF; from 5 on it turns height into width
+from .orientation import orientation_of, turned_size
+
 _TIFF_WIDTH, _TIFF_HEIGHT = 0x0100, 0x0101
 MAX_PIXELS = 1 << 30
 """Pixels of the largest image that OpenCV decodes, and with it mmcv."""
@@ -39,18 +40,15 @@ def open_image(file) -> Image.Image:
 
 
 def image_size(path: str) -> tuple[int, int] | None:
-    """(height, width) of an image by its header, turned as mmcv turns it; None where it cannot be told."""
+    """(height, width) of an image by its header, as it is displayed; None where it cannot be told."""
     try:
         with open_image(path) as image:
             width, height = image.size
             if image.format == 'TIFF':  # some versions of Pillow have turned the size already
                 width, height = image.tag_v2[_TIFF_WIDTH], image.tag_v2[_TIFF_HEIGHT]
-            # Of a PNG file without an entry Pillow would decode all pixels, to look behind them.
-            known = image.format != 'PNG' or 'exif' in image.info
-            turned = known and image.getexif().get(_ORIENTATION, 1) >= _TURNED
     except (OSError, SyntaxError, ValueError, KeyError, TypeError):  # of broken bytes
         return None
-    return (width, height) if turned else (height, width)
+    return turned_size((height, width), orientation_of(path))
 
 
 class Folders:

@@ -70,7 +70,8 @@ class PseudoLabeledDataset(Dataset):
     """Those images of an unlabelled dataset that have a pseudo-label, with it as their annotation.
 
     The masks are ``FOLDER/<id>.png`` (see :func:`image_ids`) as `tools/pseudo_label.py` and the stages of
-    self-training write them. They hold classes of the network, so ``reduce_zero_label`` is never applied.
+    self-training write them. They hold classes of the network, so ``reduce_zero_label`` is never applied, and
+    belong to the images as the network saw them, whatever ``drawn_on`` the pipeline's ``LoadAnnotations`` has.
 
     Args:
         images: config of the unlabelled dataset, or the dataset; its pipeline is not used.
@@ -97,15 +98,15 @@ class PseudoLabeledDataset(Dataset):
         once = (path for leaf in leaves(self.images) for path in image_paths(leaf.dataset))
         known = dict(zip(once, names, strict=True))
         ids = [known[path] for path in image_paths(self.images)]
-        # Index of the image and path of its mask, in the order of the images.
-        self._labeled = [(i, masks[name]) for i, name in enumerate(ids) if name in masks]
+        # Index of the image, path of its mask and its view, in the order of the images.
+        self._labeled = [(i, *masks[name]) for i, name in enumerate(ids) if name in masks]
         self.pipeline = Compose(
             [TRANSFORMS.build(t) if isinstance(t, dict) else t for t in pipeline]
         )
 
-    def _masks(self, ids: set[str]) -> dict[str, str]:
-        """Path of the mask of each image that has one."""
-        masks: dict[str, str] = {}
+    def _masks(self, ids: set[str]) -> dict[str, tuple[str, str]]:
+        """Path of the mask of each image that has one, and the view of the image that it was made of."""
+        masks: dict[str, tuple[str, str]] = {}
         for folder in self.labels:
             if not osp.isfile(osp.join(folder, LABELS_SUMMARY)):
                 raise FileNotFoundError(
@@ -115,7 +116,8 @@ class PseudoLabeledDataset(Dataset):
             # Names that begin with a dot are of files in the making.
             paths = sorted(p for p in Path(folder).rglob(f'*{MASK_SUFFIX}') if p.name[0] != '.')
             with open(osp.join(folder, LABELS_SUMMARY), encoding='utf-8') as file:
-                expected = json.load(file)['num_images']
+                summary = json.load(file)
+            expected, view = summary['num_images'], summary.get('drawn_on', 'displayed')
             if len(paths) != expected:
                 raise FileNotFoundError(
                     f'{folder} has {len(paths)} masks and {LABELS_SUMMARY} in it says {expected}: remove the '
@@ -130,10 +132,10 @@ class PseudoLabeledDataset(Dataset):
                     )
                 if name in masks:
                     raise ValueError(
-                        f'{name} has two pseudo-labels, {masks[name]} and {path}: name folders of different '
+                        f'{name} has two pseudo-labels, {masks[name][0]} and {path}: name folders of different '
                         'images in `labels`.'
                     )
-                masks[name] = str(path)
+                masks[name] = str(path), view
         return masks
 
     def __len__(self) -> int:
@@ -141,10 +143,11 @@ class PseudoLabeledDataset(Dataset):
 
     def get_data_info(self, index: int) -> dict:
         """What is known of a sample before it is loaded; ``seg_map_path`` is its pseudo-label."""
-        image, mask = self._labeled[index]
+        image, mask, view = self._labeled[index]
         return {
             **self.images.get_data_info(image),
             'seg_map_path': mask,
+            'drawn_on': view,
             'label_map': None,
             'reduce_zero_label': False,
             'seg_fields': [],

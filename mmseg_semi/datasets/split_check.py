@@ -15,7 +15,7 @@ from mmcv.transforms import LoadAnnotations, LoadImageFromFile
 from mmseg.registry import DATASETS
 
 from .children import check_files_exist, file_loaders, image_paths
-from .data_check import survey_images
+from .data_check import survey_images, unmatched
 from .files import missing_files, real_paths
 from .fingerprints import identify
 from .labels import ClassCount, count_classes, survey_masks, values_beyond
@@ -286,13 +286,9 @@ def _check_masks(
         return
     survey = survey_masks([info['seg_map_path'] for info in infos], f'{name} masks', quiet=quiet)
     report.errors.extend(_first(list(survey.problems.values()), f'{name} masks cannot be read'))
-    sizes = [
-        f'{info["seg_map_path"]} is {size[0]}x{size[1]} (height x width) but its image is '
-        f'{true[0]}x{true[1]}: give every image a mask of its own size.'
-        for info, size in zip(infos, survey.sizes, strict=True)
-        if size and (true := image_sizes.get(info['img_path'])) and true != size
-    ]
-    report.errors.extend(_first(sizes, f'{name} masks are not of the size of their image'))
+    sizes = [image_sizes.get(info['img_path']) for info in infos]
+    for kind, said in unmatched(survey, infos, sizes, list(file_loaders(dataset))).items():
+        report.errors.extend(_first(said, f'{name} {kind}'))
     meaning = dict(
         num_classes=len(classes),
         reduce_zero_label=bool(infos[0].get('reduce_zero_label')),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from itertools import islice
 from typing import NamedTuple
 
@@ -11,9 +11,11 @@ from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from mmseg.registry import LOOPS
 
 from ..datasets.children import num_counted
+from ..models.clock import count_steps
 from ..models.segmentors import SemiSegmentor
 from .accumulation import accumulation, due_at
 from .hooks._common import unwrap
+from .startup.lengths import check_lengths, parts_of
 
 
 def _tell_epoch(runner, sampler) -> None:
@@ -31,7 +33,16 @@ class WholeStepIterTrainLoop(IterBasedTrainLoop):
     ``val_interval`` are iterations, as in MMEngine.
 
     Args: see :class:`mmengine.runner.IterBasedTrainLoop`.
+
+    Raises:
+        ValueError: A scheduler begins when the training is over.
     """
+
+    def __init__(self, runner, dataloader, max_iters: int, **kwargs) -> None:
+        super().__init__(runner, dataloader, max_iters, **kwargs)
+        accumulated = accumulation(runner)
+        # Here, because the Runner builds the schedulers right after this loop, before any hook is called.
+        check_lengths(runner.param_schedulers, 1, count_steps(max_iters, accumulated), accumulated)
 
     def run(self) -> None:
         accumulated = accumulation(self.runner)
@@ -191,25 +202,12 @@ def _epoch(loader, accumulated: int) -> tuple[int, int]:
 
 def _refuse_epoch_schedulers(schedulers) -> None:
     """Raise ValueError if a scheduler, still a config, counts MMEngine's epochs, of which there is only one."""
-    for name, one in _schedulers(schedulers, 'param_scheduler'):
-        by_epoch = one.get('by_epoch', True) if isinstance(one, Mapping) else one.by_epoch
-        if by_epoch:
-            kind = one['type'] if isinstance(one, Mapping) else type(one).__name__
+    for key, part in parts_of(schedulers):
+        if isinstance(part, dict) and part.get('by_epoch', True):
             raise ValueError(
-                f'{name} ({kind}) has by_epoch=True, and UnlabeledEpochTrainLoop counts iterations: set '
+                f'{key} ({part["type"]}) has by_epoch=True, and UnlabeledEpochTrainLoop counts iterations: set '
                 'by_epoch=False, and leave its end out to end it with the training.'
             )
-
-
-def _schedulers(given, name: str) -> Iterator[tuple[str, object]]:
-    if isinstance(given, Mapping) and 'type' not in given:
-        for key, value in given.items():
-            yield from _schedulers(value, f'{name}.{key}')
-    elif isinstance(given, (list, tuple)):
-        for index, value in enumerate(given):
-            yield from _schedulers(value, f'{name}[{index}]')
-    elif given is not None:
-        yield name, given
 
 
 @LOOPS.register_module()
@@ -222,7 +220,7 @@ class WholeStepEpochTrainLoop(EpochBasedTrainLoop):
     Args: see :class:`mmengine.runner.EpochBasedTrainLoop`.
 
     Raises:
-        ValueError: An epoch has fewer batches than a step.
+        ValueError: An epoch has fewer batches than a step, or a scheduler begins when the training is over.
     """
 
     def __init__(self, runner, dataloader, max_epochs: int, **kwargs) -> None:
@@ -236,6 +234,8 @@ class WholeStepEpochTrainLoop(EpochBasedTrainLoop):
                 'train_dataloader.batch_size.'
             )
         self._max_iters = self._max_epochs * self._batches
+        num_steps = self._max_iters // accumulated
+        check_lengths(runner.param_schedulers, max_epochs, num_steps, accumulated)
 
     def run(self) -> None:
         _tell_epoch(self.runner, self.dataloader.sampler)

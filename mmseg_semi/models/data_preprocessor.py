@@ -85,13 +85,15 @@ class MultiBranchDataPreprocessor(SegDataPreProcessor):
 
         Args:
             data: ``{'inputs': {branch: uint8 (n, C, H, W) or list of (C, H, W)}, 'data_samples': {branch:
-                [SegDataSample]}}``, or a batch of the base class. It is not changed.
+                [SegDataSample]}}``, or a batch of the base class. It is not changed. Images of 16 bits or
+                floating point stay in the units of their files.
             training: for the base class.
 
         Returns:
             The same two dicts: float32 (n, C, H, W), and samples whose maps have that H and W.
         """
         self._check_channels(data)
+        data = {**data, 'inputs': _known_to_torch(data['inputs'])}
         if not isinstance(data['inputs'], Mapping):
             return super().forward(data, training)
         height, width = self._common_size(data)
@@ -194,6 +196,18 @@ class MultiBranchDataPreprocessor(SegDataPreProcessor):
                     pixels.data = padded
         sample.set_metainfo(dict(img_shape=size, pad_shape=(height, width), padding_size=padding))
         return sample
+
+
+def _known_to_torch(images):
+    """Images, lists or branches of them, with integers of other than 8 bits as float32.
+
+    torch has few operations on uint16, and not the same ones in its versions and on all devices.
+    """
+    if isinstance(images, Mapping):
+        return {branch: _known_to_torch(of) for branch, of in images.items()}
+    if not isinstance(images, Tensor):
+        return [_known_to_torch(image) for image in images]
+    return images if images.dtype == torch.uint8 else images.float()
 
 
 def _sizes(images: Tensor | list[Tensor]) -> list[tuple[int, int]]:

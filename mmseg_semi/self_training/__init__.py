@@ -6,7 +6,16 @@ same call continues what another one was killed in, and returns at once where th
 
 from .images import prediction_pipeline
 from .labeling import pseudo_label
+from .quality import measure_quality, network_names, quality_table
 from .selection import select_reliable
 from .truth import report_truth
 
-__all__ = ['prediction_pipeline', 'pseudo_label', 'report_truth', 'select_reliable']
+__all__ = [
+    'measure_quality',
+    'network_names',
+    'prediction_pipeline',
+    'pseudo_label',
+    'quality_table',
+    'report_truth',
+    'select_reliable',
+]

@@ -134,6 +134,11 @@ class ImagePool:
         """The dataset of all images, also of those that are not taken."""
         return self._dataset
 
+    @property
+    def displays(self) -> bool:
+        """Whether images are loaded as viewers display them; False where the loader ignores EXIF."""
+        return all(getattr(transform, 'displays', True) for transform in self._transforms)
+
     def check_files(self) -> None:
         """Read the header and the end of every image file, which takes some 40 µs each.
 

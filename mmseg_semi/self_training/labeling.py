@@ -65,7 +65,8 @@ def pseudo_label(
 
     Returns:
         dict: What ``out_dir/pseudo_labels.json`` says, which marks the folder as finished: ``settings``,
-        ``checkpoint``, ``num_images``, ``classes`` and, in their order, ``pixels``.
+        ``checkpoint``, ``num_images``, ``drawn_on`` (which view of an image with an EXIF orientation its mask
+        belongs to, see ``LoadAnnotations``), ``classes`` and, in their order, ``pixels``.
 
     Raises:
         FileNotFoundError: checkpoint, list, folder or an image does not exist.
@@ -104,7 +105,14 @@ def pseudo_label(
         pixels = _label(
             pool, predictor, paths, done, views, batch_size, num_workers, palette, logger
         )
-    return folder.finish({'num_images': len(pool), 'classes': classes, 'pixels': pixels})
+    return folder.finish(
+        {
+            'num_images': len(pool),
+            'drawn_on': 'displayed' if pool.displays else 'stored',
+            'classes': classes,
+            'pixels': pixels,
+        }
+    )
 
 
 def _label(

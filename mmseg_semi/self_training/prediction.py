@@ -166,6 +166,55 @@ class Predictor:
             )
         return _label(self._scores(images, size, scales, flip))
 
+    @torch.no_grad()
+    def confident_labels(self, images: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Confidence and pseudo-label of every pixel of the original images.
+
+        Args:
+            images (Tensor): (N, 3, h, w), as `prepare` makes them.
+            size (tuple[int, int]): Original (H, W), to which the logits are resized.
+
+        Returns:
+            tuple[Tensor, Tensor]: Largest softmax value (N, H, W) float32 and its class (N, H, W) int64.
+        """
+        parts = self._parts(len(images), images.shape[-2:])
+        pairs = [
+            self._resize(self._forward(images[part]), size).softmax(dim=1).max(dim=1)
+            for part in parts
+        ]
+        return torch.cat([p.values for p in pairs]), torch.cat([p.indices for p in pairs])
+
+    @contextlib.contextmanager
+    def measuring_batch_norm(self) -> Iterator[None]:
+        """Replace the statistics of the batch norms by those of the images that are predicted inside.
+
+        They are averaged over the batches that go through the network, each with the same weight.
+
+        Raises:
+            ValueError: The network has no batch norm with running statistics.
+        """
+        norms = [
+            module
+            for module in self._network.modules()
+            if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats
+        ]
+        if not norms:
+            raise ValueError(
+                f'the {type(self._network).__name__} has no batch norm whose statistics could be measured: '
+                'leave this out.'
+            )
+        momenta = [norm.momentum for norm in norms]
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # the average over all batches
+            norm.train()
+        try:
+            yield
+        finally:
+            for norm, momentum in zip(norms, momenta, strict=True):
+                norm.momentum = momentum
+                norm.eval()
+
     def _scores(
         self, images: Tensor, size: tuple[int, int], scales: Sequence[float], flip: bool
     ) -> Tensor:

@@ -1,6 +1,7 @@
 """What the ranking is worth: mIoU of the pseudo-masks of both halves against true masks (ST++, Fig. 3).
 
-Of all of self-training this alone opens true masks of unlabelled images, and only where the user names them.
+With `quality`, the only part of self-training that opens true masks of unlabeled images, and only where the
+user names them.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from mmengine.logging import MMLogger
 from mmseg.registry import DATASETS
 
 from mmseg_semi.datasets.files import missing_files
+from mmseg_semi.datasets.orientation import Pair
 from mmseg_semi.datasets.transforms import CheckLabels
 from mmseg_semi.datasets.walk import stage_leaves
 
@@ -74,8 +76,8 @@ def report_truth(
     pool = ImagePool(cfg, images)
     reliable = on_first_rank(_reliable, out_dir, pool)
     paths = [osp.join(truth, pool.true_mask_name(i, truth_suffix)) for i in range(len(pool))]
-    on_first_rank(_check_there, paths)
-    reduced = _reduces_zero_label(cfg)
+    on_first_rank(check_true_masks, paths)
+    reduced, views = reduces_zero_label(cfg), views_of_test(cfg)
     rank, world = get_dist_info()
     with repeatable():
         predictor = Predictor(cfg, checkpoint, get_device())
@@ -87,7 +89,9 @@ def report_truth(
                 size = samples[0]['data_samples'].ori_shape[:2]
                 masks = predictor.masks(predictor.prepare(samples), size).cpu().numpy()
                 for i, mask in zip(positions, masks, strict=True):
-                    true = _read_truth(paths[i], pool.info(i)['img_path'], mask, number, reduced)
+                    true = read_true_mask(
+                        paths[i], pool.info(i)['img_path'], mask, number, reduced, views
+                    )
                     counts[int(reliable[i])] += _confusion(true, mask, number)
                 bar.update(len(positions))
             bar.finish('compared with true masks', logger)
@@ -122,7 +126,8 @@ def _reliable(out_dir: str, pool: ImagePool) -> list[bool]:
     return reliable
 
 
-def _check_there(paths: list[str]) -> None:
+def check_true_masks(paths: list[str]) -> None:
+    """Raise FileNotFoundError unless all these files exist."""
     missing = missing_files(paths)
     if missing:
         raise FileNotFoundError(
@@ -131,7 +136,7 @@ def _check_there(paths: list[str]) -> None:
         )
 
 
-def _reduces_zero_label(cfg: Config) -> bool:
+def reduces_zero_label(cfg: Config) -> bool:
     """Whether the annotations of the config's test sets count classes from 1, with 0 for void."""
     found = {}
     for leaf in stage_leaves(cfg, 'test'):
@@ -146,11 +151,24 @@ def _reduces_zero_label(cfg: Config) -> bool:
     return any(found.values())
 
 
-def _read_truth(
-    path: str, image_path: str, mask: np.ndarray, num_classes: int, reduced: bool
+def views_of_test(cfg: Config) -> dict:
+    """How the config's test sets load images, and what their masks were drawn on, for `read_true_mask`."""
+    configs = [
+        step for leaf in stage_leaves(cfg, 'test') for step in leaf.dataset.get('pipeline', ())
+    ]
+    drawn_on = next((step['drawn_on'] for step in configs if step.get('drawn_on')), None)
+    ignored = any(str(step.get('color_type')).endswith('ignore_orientation') for step in configs)
+    return dict(is_displayed=not ignored, drawn_on=drawn_on)
+
+
+def read_true_mask(
+    path: str, image_path: str, mask: np.ndarray, num_classes: int, reduced: bool, views: dict
 ) -> np.ndarray:
-    """Classes (H, W); ValueError when the file does not fit the image or the classes."""
+    """Classes (H, W), turned as the image; ValueError when the file does not fit the image or the classes."""
     true = read_mask(path)
+    pair = Pair.of_files(image_path, path, mask.shape, true.shape, views['is_displayed'])
+    if pair is not None:
+        true = pair.match(true, views['drawn_on'])
     if reduced:  # in uint8, 0 - 1 is the void value
         true = np.where(true == VOID, VOID, true - 1).astype(true.dtype)
     # The check wants the image for its size.

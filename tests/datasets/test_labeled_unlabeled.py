@@ -13,8 +13,10 @@ from mmengine.dataset import ConcatDataset, RepeatDataset
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 from mmseg.registry import DATASETS
+from PIL import Image
 
 from mmseg_semi.datasets import LabeledUnlabeledDataset
+from mmseg_semi.datasets.orientation import displayed
 
 
 def build(config, **settings):
@@ -400,6 +402,33 @@ def test_bad_input_while_loading(config, data_root, spoil, index, said):
     spoil(data_root, config)
     with pytest.raises(ValueError, match=said):
         build(config)[index, 0]
+
+
+@pytest.mark.parametrize('orientation', range(1, 9))
+def test_turned_photographs(config, data_root, orientation):
+    """Labeled images and their masks, and unlabeled images, are as they are displayed."""
+    pixels, mask = np.zeros((24, 32, 3), np.uint8), np.zeros((24, 32), np.uint8)
+    pixels[:8, :10], mask[:8, :10] = 200, 1
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for path in ('img_dir/l0.jpg', 'pool/u0.jpg'):
+        Image.fromarray(pixels).save(data_root / path, exif=exif, quality=100)
+    Image.fromarray(mask).save(data_root / 'ann_dir/l0.png')
+    load = dict(type='LoadImageFromFile')
+    masks = dict(type='LoadAnnotations', drawn_on='stored')
+    config['labeled']['pipeline'] = [load, masks, dict(type='PackSegInputs')]
+    config['unlabeled']['pipeline'] = [
+        load,
+        dict(type='AddValidMask'),
+        dict(type='PackUnlabeledInputs'),
+    ]
+    dataset = build(config)
+    expected = displayed(mask, orientation)
+    labeled, unlabeled = dataset[0], dataset[4]
+    label = labeled['data_samples']['labeled'].gt_sem_seg.data[0].numpy()
+    assert np.array_equal(label, expected)
+    for image in (labeled['inputs']['labeled'], unlabeled['inputs']['weak']):
+        assert ((image[0].numpy() > 100) != expected).mean() < 0.01
 
 
 @pytest.mark.parametrize(

@@ -239,3 +239,20 @@ def test_an_image_with_both_labels_is_reported(tmp_path, data_root, labeled, cap
     folder = write_masks(tmp_path / 'masks', {'l1': 1})
     SelfTrainingDataset(labeled, pseudo(images, folder))
     assert '1 image(s) are in the labelled' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('said', [{}, {'drawn_on': 'displayed'}, {'drawn_on': 'stored'}], ids=str)
+def test_masks_belong_to_the_view_that_the_network_saw(images, data_root, tmp_path, said):
+    """Whatever the pipeline says of masks that people drew; older folders were made of displayed images."""
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    Image.open(data_root / 'pool/u0.jpg').save(data_root / 'pool/u0.jpg', exif=exif)
+    mask = np.zeros((24, 32), np.uint8)
+    mask[0] = 1
+    write_masks(tmp_path / 'labels', {'u0': 0})
+    Image.fromarray(mask).save(tmp_path / 'labels/u0.png')
+    (tmp_path / 'labels/pseudo_labels.json').write_text(json.dumps({'num_images': 1, **said}))
+    load = [LOAD[0], dict(type='LoadAnnotations', drawn_on='stored'), *PACK]
+    dataset = DATASETS.build(pseudo(images, str(tmp_path / 'labels'), pipeline=load))
+    expected = mask[::-1] if said.get('drawn_on') == 'stored' else mask
+    assert np.array_equal(dataset[0]['data_samples'].gt_sem_seg.data[0], expected)

@@ -143,8 +143,8 @@ def test_reduce_zero_label_is_known(cfg, data_root):
 def test_masks_of_another_size_or_kind(cfg, data_root):
     Image.fromarray(np.zeros((32, 24), np.uint8)).save(data_root / 'ann_dir/l1.png')
     assert the_error(cfg) == (
-        f'{data_root}/ann_dir/l1.png is 32x24 (height x width) but its image is 24x32: give every image a mask '
-        'of its own size.'
+        f'{data_root}/ann_dir/l1.png is 32x24 (height x width) but its image '
+        f'{data_root}/img_dir/l1.jpg is 24x32: give every image a mask of its own size.'
     )
     for i in (2, 3):
         Image.fromarray(np.zeros((24, 32, 3), np.uint8)).save(data_root / f'ann_dir/l{i}.png')
@@ -156,13 +156,20 @@ def test_masks_of_another_size_or_kind(cfg, data_root):
 
 
 def test_a_camera_that_was_turned(cfg, data_root):
-    """The mask has the size of the image as it is loaded, and not as it is stored."""
+    """The mask has the size of the image as it is stored, or as it is displayed; or nothing tells."""
     image = Image.new('RGB', (32, 24))
     exif = image.getexif()
     exif[274] = 6
     image.save(data_root / 'img_dir/l1.jpg', exif=exif)
-    assert 'l1.png is 24x32 (height x width) but its image is 32x24' in the_error(cfg)
+    assert report_of(cfg).errors == []
     Image.fromarray(np.zeros((32, 24), np.uint8)).save(data_root / 'ann_dir/l1.png')
+    assert report_of(cfg).errors == []
+    exif[274] = 3
+    image.save(data_root / 'img_dir/l1.jpg', exif=exif)
+    assert 'l1.jpg is 24x32 as stored and 24x32 as displayed' in the_error(cfg)
+    Image.fromarray(np.zeros((24, 32), np.uint8)).save(data_root / 'ann_dir/l1.png')
+    assert "set drawn_on='stored' of LoadAnnotations or" in the_error(cfg)
+    cfg.train_dataloader.dataset.labeled.pipeline[1].drawn_on = 'stored'
     assert report_of(cfg).errors == []
 
 

@@ -130,7 +130,7 @@ def test_schedulers_that_count_epochs_are_refused(tmp_path):
     for change in ({'by_epoch': True}, {'by_epoch': True, 'convert_to_iter_based': True}):
         cfg = epoch_config(tmp_path, schedule={**POLY, **change})
         with pytest.raises(
-            ValueError, match=r'param_scheduler\[0\] \(NonzeroPolyLR\) has by_epoch=True'
+            ValueError, match=r'param_scheduler.0 \(NonzeroPolyLR\) has by_epoch=True'
         ):
             train(cfg)
 

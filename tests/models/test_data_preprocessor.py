@@ -239,3 +239,21 @@ def test_other_channels_than_mean_are_one_sentence():
         preprocessor(dict(inputs=[torch.zeros(4, 2, 2)]))
     with pytest.raises(ValueError, match='must have one value per channel each'):
         MultiBranchDataPreprocessor(mean=[0.0, 0.0], std=[1.0])
+
+
+@pytest.mark.parametrize('branches', [True, False])
+@pytest.mark.parametrize('channels', [3, 4])
+def test_images_of_16_bits(branches, channels):
+    """In the units of their files; torch turns few of its operations to uint16."""
+    mean, std = [100.0 * (c + 1) for c in range(channels)], [50.0] * channels
+    preprocessor = MultiBranchDataPreprocessor(mean=mean, std=std, bgr_to_rgb=True, size=(4, 6))
+    image = torch.arange(channels * 24).view(channels, 4, 6) * 40
+    expected = (image.flip(0) if channels == 3 else image).float()
+    expected = (expected - torch.tensor(mean).view(-1, 1, 1)) / 50
+    image = image.to(torch.uint16)
+    sample = SegDataSample(gt_sem_seg=PixelData(data=torch.zeros(1, 4, 6, dtype=torch.uint8)))
+    data = dict(inputs=[image], data_samples=[sample])
+    if branches:
+        data = {key: dict(labeled=value) for key, value in data.items()}
+    inputs = preprocessor(data, True)['inputs']
+    torch.testing.assert_close((inputs['labeled'] if branches else inputs)[0], expected)

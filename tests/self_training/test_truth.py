@@ -8,10 +8,12 @@ import pytest
 import trained
 from PIL import Image
 
+from mmseg_semi.datasets.orientation import displayed
 from mmseg_semi.self_training import report_truth, select_reliable
 from mmseg_semi.self_training.images import ImagePool
 from mmseg_semi.self_training.prediction import Predictor
 from mmseg_semi.self_training.scores import read_table
+from mmseg_semi.self_training.truth import read_true_mask, views_of_test
 
 NO_WORKERS = dict(num_workers=0)
 
@@ -137,3 +139,36 @@ def test_a_selection_that_does_not_fit(cfg, checkpoints, pool, tmp_path, selecte
     fewer = trained.write_pool(tmp_path / 'fewer', [(24, 32)] * 2)
     with pytest.raises(ValueError, match='has the scores of other images'):
         report_truth(cfg, checkpoints[-1], fewer, str(selected), folder, **NO_WORKERS)
+
+
+@pytest.mark.parametrize('view', ['stored', 'displayed'])
+def test_true_masks_of_turned_photographs(tmp_path, view):
+    """Masks are compared as the image was predicted: as it is displayed."""
+    true = np.zeros((24, 32), np.uint8)
+    true[:5, :7] = 1
+    for orientation in (1, 3, 6):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        image, mask = tmp_path / f'{orientation}.jpg', tmp_path / f'{orientation}.png'
+        Image.new('RGB', (32, 24)).save(image, exif=exif)
+        expected = displayed(true, orientation)
+        Image.fromarray(expected if view == 'displayed' else true).save(mask)
+        views = dict(is_displayed=True, drawn_on=view)
+        read = read_true_mask(str(mask), str(image), np.zeros_like(expected), 4, False, views)
+        assert np.array_equal(read, expected)
+    exif[0x0112] = 3
+    Image.new('RGB', (32, 24)).save(image, exif=exif)
+    Image.fromarray(true).save(mask)
+    with pytest.raises(ValueError, match="set drawn_on='stored' of LoadAnnotations"):
+        read_true_mask(
+            str(mask), str(image), true, 4, False, dict(is_displayed=True, drawn_on=None)
+        )
+
+
+def test_views_are_those_of_the_test_set(cfg):
+    assert views_of_test(cfg) == dict(is_displayed=True, drawn_on=None)
+    cfg = copy.deepcopy(cfg)
+    pipeline = cfg.test_dataloader.dataset.pipeline
+    pipeline[0].color_type = 'color_ignore_orientation'
+    pipeline[1].drawn_on = 'stored'
+    assert views_of_test(cfg) == dict(is_displayed=False, drawn_on='stored')

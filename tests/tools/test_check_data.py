@@ -289,12 +289,58 @@ def test_a_turned_image_has_the_size_that_training_sees(data, quick):
     label = read(data.mask('labeled'))[:, :30]
     save(data.mask('labeled'), label)
     assert data.report(quick=quick).num_problems == 0
+    assert '30x32 (1)' in data.report(quick=quick).sets[0].summary[1]
+    # Drawn on the pixels of the file, it is turned with them.
     save(data.mask('labeled'), label.T.copy())
+    assert data.report(quick=quick).num_problems == 0
+    save(data.mask('labeled'), label[:, :20])
     (kind,) = data.report(quick=quick).sets[0].problems
     assert kind == 'masks of another size than their image'
-    # Read as it is, it is not turned.
-    data.config.train_dataloader.dataset.labeled.pipeline[0].color_type = 'unchanged'
+    # Loaded as it is stored.
+    save(data.mask('labeled'), label)
+    data.config.train_dataloader.dataset.labeled.pipeline[0].color_type = 'color_ignore_orientation'
     assert data.report(quick=quick).num_problems == 0
+    assert '32x30 (1)' in data.report(quick=quick).sets[0].summary[1]
+
+
+@pytest.mark.parametrize('name', ['labeled', 'val'])
+def test_a_mask_that_may_be_turned_is_a_problem(data, name):
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    Image.open(data.image(name)).save(data.image(name), exif=exif)
+    report = data.report()
+    ((kind, (said,)),) = [item for part in report.sets for item in part.problems.items()]
+    assert kind == 'masks that may be turned against their image'
+    assert f'{data.mask(name)} is 32x32' in said
+    assert "set drawn_on='stored' of LoadAnnotations or drawn_on='displayed'" in said
+    for dataset in (
+        data.config.train_dataloader.dataset.labeled,
+        data.config.val_dataloader.dataset,
+    ):
+        for step in dataset.pipeline:
+            if step.type == 'LoadAnnotations':
+                step.drawn_on = 'displayed'
+    data.config.test_dataloader = data.config.val_dataloader
+    assert data.report().num_problems == 0
+
+
+def test_bands_that_the_loader_drops_are_a_problem(data):
+    """Each file is one problem, and the sentence says how to load all of it."""
+    tifffile = pytest.importorskip(
+        'tifffile', reason='tifffile is not installed: pip install tifffile'
+    )
+    bands = np.zeros((32, 32, 4), np.uint16)
+    tifffile.imwrite(
+        data.image('unlabeled'), bands, photometric='minisblack', planarconfig='contig'
+    )
+    ((kind, (said,)),) = data.report().sets[1].problems.items()
+    assert kind == 'images that are not 8-bit RGB'
+    assert 'is 16-bit with 4 bands, not 8-bit RGB: load all of it by LoadImageFromFile with' in said
+    assert 'check_files' not in said
+    data.config.train_dataloader.dataset.check_files = 'complete'
+    ((kind, (said,)),) = data.report().sets[1].problems.items()
+    assert kind == 'images that cannot be read'
+    assert 'has 4 band(s) of 16 bits and the loader gives 3 of uint8' in said
 
 
 def test_flipped_bytes_are_a_problem_and_no_traceback(data):

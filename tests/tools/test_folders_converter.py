@@ -9,6 +9,7 @@ from converters import Converter, read, save, snapshot
 from PIL import Image
 
 from mmseg_semi.datasets import UnlabeledDataset, files
+from mmseg_semi.datasets.orientation import displayed
 
 folders = Converter('folders')
 
@@ -186,6 +187,32 @@ def test_rgb_turns_and_converts(tmp_path, capsys):
     folders(*command(tmp_path, '--rgb'))
     assert read(tmp_path / 'out/img_dir/train/a.png').shape == (6, 4, 3)
     assert (read(tmp_path / 'out/img_dir/train/b.png') == (10, 20, 30)).all()
+
+
+@pytest.mark.parametrize('rgb', [True, False])
+@pytest.mark.parametrize('view', ['stored', 'displayed'])
+def test_masks_are_written_as_their_image_is_displayed(tmp_path, capsys, view, rgb):
+    """Of orientation 3 the sizes do not tell what a mask was drawn on, of 6 they do."""
+    pixels, label = np.zeros((4, 6, 3), np.uint8), np.zeros((4, 6), np.uint8)
+    label[0, 0] = 1
+    (tmp_path / 'images').mkdir()
+    for orientation in (1, 3, 6):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        Image.fromarray(pixels).save(tmp_path / f'images/{orientation}.png', exif=exif)
+        mask = displayed(label, orientation) if view == 'displayed' else label
+        save(tmp_path / f'masks/{orientation}.png', mask)
+    options = ['--rgb'] * rgb
+    said = folders.error(*command(tmp_path, *options))
+    assert '3.png is 4x6 (height x width) and its image' in said
+    assert 'set --drawn-on stored or --drawn-on displayed' in said
+    # The first one is no contradiction: its image has no entry.
+    folders_options = command(tmp_path, *options, '--drawn-on', view)
+    folders(*folders_options)
+    for orientation in (1, 3, 6):
+        written = read(tmp_path / f'out/ann_dir/train/{orientation}.png')
+        assert np.array_equal(written, displayed(label, orientation))
+    assert ("set drawn_on='displayed' of LoadAnnotations" in capsys.readouterr().out) != rgb
 
 
 def test_turned_files_of_each_kind(tmp_path):

@@ -9,7 +9,7 @@ its name, whatever the endings are (``--mask-ending _mask.png`` for ``street_mas
 Images without a mask are the unlabelled ones. DST gets
 
     img_dir/{train,val,unlabeled}/NAME.jpg   copies, links (--link) or 8-bit RGB PNG files (--rgb)
-    ann_dir/{train,val}/NAME.png             class indices, 255 = void
+    ann_dir/{train,val}/NAME.png             class indices, 255 = void, as the image is displayed
 
 Masks are palette images or grey ones that hold ids (mapped by --ids, else taken as class indices), or
 colour images with a colour map (--colors: JSON, CSV or text with a name and r, g, b per class; name a
@@ -33,6 +33,7 @@ from PIL import ImageOps, UnidentifiedImageError
 
 from mmseg_semi.datasets.color_map import ColorMap, decode, read_color_map
 from mmseg_semi.datasets.files import image_size, open_image, real_paths
+from mmseg_semi.datasets.orientation import VIEWS, Pair, orientation_of
 from mmseg_semi.datasets.preparation import (
     VOID,
     PreparationError,
@@ -242,10 +243,37 @@ def encode_rgb(path: Path) -> bytes:
     return buffer.getvalue()
 
 
+def as_displayed(
+    label: np.ndarray, image: Path, mask: Path, size: tuple[int, int], drawn_on: str | None
+) -> np.ndarray:
+    """The label map (H, W) turned as its image of (height, width) ``size`` is displayed.
+
+    Raises:
+        PreparationError: it fits no view of its image, or both where ``drawn_on`` is None.
+    """
+    pair = Pair.of_files(str(image), str(mask), size, label.shape, is_displayed=True)
+    if pair is not None:
+        try:
+            return pair.match(label, drawn_on, setting='--drawn-on {}')
+        except ValueError as error:
+            raise PreparationError(str(error)) from None
+    if label.shape != size:
+        raise PreparationError(
+            f'{mask} is {label.shape[0]}x{label.shape[1]} (height x width) but {image} is '
+            f'{size[0]}x{size[1]}: give every image a mask of its own size.'
+        )
+    return label
+
+
 def check_masks(
-    images: dict[str, Path], masks: dict[str, Path], sizes: dict, labels: Labels, nproc: int
+    images: dict[str, Path],
+    masks: dict[str, Path],
+    sizes: dict,
+    labels: Labels,
+    drawn_on: str | None,
+    nproc: int,
 ) -> Counter:
-    """Decode every mask once; ``sizes`` has (height, width) of each image.
+    """Decode every mask once; ``sizes`` has (height, width) of each image as it is displayed.
 
     Returns:
         Counter: Pixels per class index (255 = void).
@@ -261,11 +289,7 @@ def check_masks(
             raise PreparationError(
                 f'{images[name]} cannot be read as an image by Pillow: {REPLACE}.'
             )
-        if label.shape != size:
-            raise PreparationError(
-                f'{masks[name]} is {label.shape[0]}x{label.shape[1]} (height x width) but {images[name]} is '
-                f'{size[0]}x{size[1]}: give every image a mask of its own size.'
-            )
+        as_displayed(label, images[name], masks[name], size, drawn_on)
         return np.bincount(label.ravel(), minlength=VOID + 1), unknown
 
     found = run_all(look_at, list(masks), 'checking masks', nproc)
@@ -384,14 +408,20 @@ def one_ending(images: dict[str, Path]) -> None:
         )
 
 
-def jobs_of(target: Path, splits, masks, labels: Labels, palette, options) -> Iterator[tuple]:
+def jobs_of(
+    target: Path, splits, masks, sizes: dict, labels: Labels, palette, options
+) -> Iterator[tuple]:
+    def mask_bytes(name: str, image: Path) -> bytes:
+        label, _ = labels(masks[name])
+        return png(as_displayed(label, image, masks[name], sizes[name], options.drawn_on), palette)
+
     for split, images in splits.items():
         for name, path in images.items():
             place = target / 'img_dir' / split
             file = place / (f'{name}.png' if options.rgb else f'{name}{path.suffix}')
             yield file, path if options.link else partial(_image_bytes, path, options.rgb)
             if split != 'unlabeled':
-                make = partial(lambda mask: png(labels(mask)[0], palette), masks[name])
+                make = partial(mask_bytes, name, path)
                 yield target / 'ann_dir' / split / f'{name}.png', make
 
 
@@ -430,7 +460,7 @@ def convert(options: argparse.Namespace) -> str:
     found = run_all(looks, list(images.values()), 'checking images', options.nproc)
     image_sizes = dict(zip(images, found, strict=True))
     labels = Labels(colors, options.ids, tuple(options.classes) if options.classes else None)
-    pixels = check_masks(images, masks, image_sizes, labels, options.nproc)
+    pixels = check_masks(images, masks, image_sizes, labels, options.drawn_on, options.nproc)
 
     labeled = {name: images[name] for name in masks}
     if not options.rgb:
@@ -439,13 +469,18 @@ def convert(options: argparse.Namespace) -> str:
     splits['unlabeled'] = {name: path for name, path in images.items() if name not in masks}
     classes = labels.classes or tuple(f'class_{i}' for i in range(_last_class(pixels) + 1))
     palette = colors.palette if colors else default_palette(len(classes))
-    jobs = list(jobs_of(options.target, splits, masks, labels, palette, options))
+    jobs = list(jobs_of(options.target, splits, masks, image_sizes, labels, palette, options))
     check_places(options, [*images.values(), *masks.values()], [place for place, _ in jobs])
     check_leaks(options.target, splits, options.rgb)
     write_all(jobs, 'writing', options.overwrite, options.nproc)
     suffix = '.png' if options.rgb else next(iter(labeled.values())).suffix
     sizes = Counter(image_sizes[name] for name in masks)
     said = report(options.target, splits, sizes, pixels, classes, palette, suffix)
+    if not options.rgb and any(orientation_of(path) != 1 for path in labeled.values()):
+        said += (
+            "\nof the images with an EXIF orientation the masks are as displayed: set drawn_on='displayed' of "
+            'LoadAnnotations, or give --rgb.'
+        )
     if others and not options.image_ending:
         counts = ', '.join(f'{count} {ending}' for ending, count in others.most_common())
         said += f'\nwarning: files of {options.images} with no ending of an image were left out: {counts}'
@@ -544,6 +579,11 @@ def main(arguments=None):
     )
     parser.add_argument('--val', type=float, metavar='SHARE', help='share that goes to val instead')
     parser.add_argument('--seed', type=int, default=0, help='of the draw for val (default: 0)')
+    parser.add_argument(
+        '--drawn-on',
+        choices=VIEWS,
+        help='view of an image with an EXIF orientation that its mask was drawn on, where sizes do not tell',
+    )
     images = parser.add_mutually_exclusive_group()
     images.add_argument('--link', action='store_true', help='link images instead of copying them')
     images.add_argument('--rgb', action='store_true', help='write images as 8-bit RGB PNG files')

@@ -7,9 +7,9 @@ default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=50, log_metric_by_epoch=False),
     param_scheduler=dict(type='StepSchedulerHook'),
-    # The last checkpoint is the result. `save_best='mIoU'` (in a semi-supervised run 'teacher/mIoU' or
-    # 'student/mIoU') keeps the best on the validation set as well, as the papers' tables have it:
-    # choosing on the data that one reports on flatters by 0.3 to 3.4 points.
+    # The last checkpoint is the result. `save_best='mIoU'` keeps the best on the validation set as well, as the
+    # papers' tables have it (in a semi-supervised run of the network that predicts; 'student/mIoU' names
+    # another): choosing on the data that one reports on flatters by 0.3 to 3.4 points.
     checkpoint=dict(
         type='AtomicCheckpointHook', by_epoch=False, interval=1000, max_keep_ckpts=2, save_last=True
     ),
@@ -26,10 +26,13 @@ custom_hooks = [
 ]
 
 # Also serves stock models, and runs on CPU with gloo.
-model_wrapper_cfg = dict(type='SemiDistributedDataParallel', find_unused_parameters=False)
+# find_unused_parameters, static_graph and broadcast_buffers may also stand at the top of a config.
+model_wrapper_cfg = dict(type='SemiDistributedDataParallel')
 
 randomness = dict(seed=0)
 
 train_cfg = dict(type='WholeStepIterTrainLoop')
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
+# Also of plain networks. Images that differ in size are taken apart, and metrics carry the names of networks
+# and of validation sets where there are several (docs/your_own_data.md).
+val_cfg = dict(type='TeacherStudentValLoop')
+test_cfg = dict(type='TeacherStudentTestLoop')

@@ -1,10 +1,11 @@
-"""Transforms of single images: checks, valid masks, resize, views, changes of intensity and color, Cutout."""
+"""Transforms of single images: loaders, checks, valid masks, resize, views, intensity and color, Cutout."""
 
 from .checks import CheckImageFile, CheckLabels
 from .color import RandomColorJitter, RandomGaussianBlur, RandomGray
 from .cutout import RandomNoiseCutout
 from .formatting import AddValidMask, PackUnlabeledInputs
 from .intensity import RandomIntensity
+from .loading import LoadAnnotations, LoadImageFromFile
 from .multi_branch import MultiBranch
 from .resize import RandomShrinkOrEnlarge
 
@@ -12,6 +13,8 @@ __all__ = [
     'AddValidMask',
     'CheckImageFile',
     'CheckLabels',
+    'LoadAnnotations',
+    'LoadImageFromFile',
     'MultiBranch',
     'PackUnlabeledInputs',
     'RandomColorJitter',

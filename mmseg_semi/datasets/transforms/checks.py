@@ -16,12 +16,15 @@ from mmseg.registry import TRANSFORMS
 from PIL import Image
 
 from ..files import open_image
+from ..orientation import BROKEN, layout_of, tiff_layout
 
 IGNORE_INDEX = 255
+_PNG = b'\x89PNG\r\n\x1a\n'
 _PNG_END = b'IEND\xae\x42\x60\x82'
 _JPEG_END = b'\xff\xd9'
-_PNG_DEPTH_AT = 24  # byte of the header that holds the bits per channel
-_TIFF_BITS_PER_SAMPLE = 258
+PNG_DEPTH_AT = 24
+"""Byte of a PNG file that holds the bits per channel."""
+OTHER_CHANNELS = 'docs/your_own_data.md#other-channels'
 _KNOWN = ('.jpg', '.jpeg', '.png')  # whatever they hold, Pillow knows it
 _MODES = {
     '1': 'black and white',
@@ -53,19 +56,22 @@ class CheckImageFile(BaseTransform):
         path = results['img_path']
         if '://' in path:
             return results
+        if self.rgb:
+            _check_bands(path)
         try:
             with open(path, 'rb') as file, open_image(file) as image:
                 if not _is_complete(file, image.format):
                     raise ValueError(
                         f'{path} is truncated: copy it again, or take it out of the list.'
                     )
-                problem = _not_rgb(file, image) if self.rgb else None
+                problem = _not_rgb(image) if self.rgb else None
         except FileNotFoundError:
             raise FileNotFoundError(
                 f'{path} does not exist: restore the image, or take it out of the list.'
             ) from None
         except OSError as error:  # Pillow's UnidentifiedImageError is one
-            if not self.rgb and not path.lower().endswith(_KNOWN):
+            known = path.lower().endswith(_KNOWN) and layout_of(path) is None
+            if not self.rgb and not known:
                 return results  # images of many channels; their loader can tell
             raise ValueError(
                 f'{path} cannot be read as an image ({_one_line(error)}): replace it, or take it out '
@@ -106,17 +112,39 @@ def _is_complete(file, kind: str | None) -> bool:
     return True
 
 
-def _not_rgb(file, image: Image.Image) -> str | None:
+def _check_bands(path: str) -> None:
+    """Raise ValueError where a file has more bits or bands than 8-bit RGB, which a loader would cut."""
+    # Pillow calls 16-bit RGB files 'RGB' as well, and does not know most files of many bands.
+    try:
+        with open(path, 'rb') as file:
+            layout, remedy = (
+                tiff_layout(file),
+                "color_type='unchanged', imdecode_backend='tifffile'",
+            )
+            if layout is not None:
+                bands, bits = layout.bands - layout.alphas, layout.bits
+            else:
+                file.seek(0)
+                head, remedy = file.read(PNG_DEPTH_AT + 1), "color_type='unchanged'"
+                bits = (
+                    head[PNG_DEPTH_AT] if head.startswith(_PNG) and len(head) > PNG_DEPTH_AT else 8
+                )
+    except (OSError, *BROKEN):
+        return  # what opens the file next says why
+    many = layout is not None and bands > 1 and (layout.grey or (bands > 3 and not layout.cmyk))
+    if bits <= 8 and not many:
+        return
+    raise ValueError(
+        f'{path} is {bits}-bit{f" with {bands} bands" if layout else ""}, not 8-bit RGB: load all of it by '
+        f'LoadImageFromFile with {remedy} and set one mean and std per band ({OTHER_CHANNELS}), or convert the '
+        'files to 8-bit RGB.'
+    )
+
+
+def _not_rgb(image: Image.Image) -> str | None:
     """What the open file is in words, or None when it is 8-bit RGB."""
-    # Pillow calls 16-bit RGB files 'RGB' as well: their depth is in the header alone.
-    depth = 8
-    if image.format == 'PNG':
-        file.seek(_PNG_DEPTH_AT)
-        depth = file.read(1)[0]
-    elif image.format == 'TIFF':
-        depth = max(image.tag_v2.get(_TIFF_BITS_PER_SAMPLE, (8,)))
-    if depth > 8 or image.mode.startswith(('I', 'F')):
-        return f'{max(depth, 16)}-bit (mode {image.mode})'
+    if image.mode.startswith(('I', 'F')):
+        return f'of more than 8 bits (mode {image.mode})'
     if image.mode != 'RGB':
         return f'{_MODES.get(image.mode, "another kind of image")} (mode {image.mode})'
     return None

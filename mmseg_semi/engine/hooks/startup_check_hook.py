@@ -7,6 +7,7 @@ import os.path as osp
 
 from mmengine.dist import get_world_size
 from mmengine.hooks import CheckpointHook, Hook
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import EpochBasedTrainLoop
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.registry import HOOKS
@@ -23,10 +24,16 @@ from ...datasets.files import real_paths
 from ...datasets.fingerprints import identify
 from ...datasets.partition import check_partition
 from ...datasets.pseudo_labeled import LABELS_SUMMARY
+from ...datasets.walk import sample_infos
 from ...models.cutmix import CutMix
 from ...models.patches import nearest, patch_size, whole_patches
 from ...models.segmentors import SemiSegmentor, SlideScoreEncoderDecoder
 from ..accumulation import accumulation
+from ..startup.forwards import check_single_images
+from ..startup.images import check_images
+from ..startup.metrics import check_image_sizes, check_metrics
+from ..startup.schedule import ConfiguredSchedule, continue_schedule
+from ..startup.wrappers import check_wrapper
 from ..train_loops import WholeStepEpochTrainLoop
 from ._common import unwrap
 
@@ -46,19 +53,35 @@ class StartupCheckHook(Hook):
         ValueError: In one sentence with the remedy, when the loader's batch does not match the sampler's
             make-up, a hook of the method is missing, the method's networks are not fit to be trained, the class
             counts of head and dataset differ, the partition's name and its list differ in the number of labeled
-            images, the crop is no multiple of a vision transformer's patches, or a
-            training image is also a validation image.
+            images, the crop is no multiple of a vision transformer's patches, a
+            training image is also a validation image, files have more bands or bits than are loaded, or a mask
+            may be turned against its image.
         FileNotFoundError: A file of the validation set is not there.
     """
 
     priority = 'VERY_HIGH'
 
+    def __init__(self) -> None:
+        self._configured: ConfiguredSchedule | None = None
+
+    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        # The schedulers are as the config built them; resuming will overwrite their settings.
+        training = isinstance(runner.optim_wrapper, (OptimWrapper, OptimWrapperDict))
+        if training and self._configured is None:
+            self._configured = ConfiguredSchedule(runner, checkpoint)
+
     def before_train(self, runner) -> None:
         model, loader = unwrap(runner.model), runner.train_dataloader
         check_partition(loader.dataset)
+        continue_schedule(runner, self._configured)
+        check_metrics(runner)
+        check_image_sizes(runner)
+        check_wrapper(runner)
+        check_single_images(runner)
         self._check_classes(runner, model, loader.dataset)
         self._check_patches(runner, model)
         self._check_validation(runner, loader.dataset)
+        check_images(runner, _validation_sets(runner))
         self._check_checkpoints(runner)
         if isinstance(model, SemiSegmentor):
             model.check_start()
@@ -72,9 +95,7 @@ class StartupCheckHook(Hook):
             self._report_supervised(runner, loader)
 
     def _check_classes(self, runner, model, dataset) -> None:
-        datasets = {'train_dataloader': dataset}
-        if runner.val_loop is not None:
-            datasets['val_dataloader'] = runner.val_dataloader.dataset
+        datasets = {'train_dataloader': dataset, **_validation_sets(runner)}
         network = getattr(model, model.networks[0]) if isinstance(model, SemiSegmentor) else model
         heads = {key: m for key, m in network.named_modules() if isinstance(m, BaseDecodeHead)}
         for name, data in datasets.items():
@@ -116,10 +137,10 @@ class StartupCheckHook(Hook):
             )
 
     def _check_validation(self, runner, dataset) -> None:
-        if runner.val_loop is None:
-            return
-        # Not hours later, when the first validation opens them.
-        check_files_exist(runner.val_dataloader.dataset, 'validation', 'val_dataloader.dataset')
+        sets = _validation_sets(runner)
+        for key, validation in sets.items():
+            # Not hours later, when the first validation opens them.
+            check_files_exist(validation, 'validation', key)
         if isinstance(dataset, LabeledUnlabeledDataset):
             parts = {'labelled': dataset.labeled, 'unlabelled': dataset.unlabeled}
         elif isinstance(dataset, SelfTrainingDataset):
@@ -128,7 +149,8 @@ class StartupCheckHook(Hook):
                 parts['pseudo-labelled'] = dataset.pseudo_labeled
         else:
             parts = {'training': dataset}
-        check_held_out(parts, runner.val_dataloader.dataset)
+        for validation in sets.values():
+            check_held_out(parts, validation)
 
     def _check_checkpoints(self, runner) -> None:
         accumulated = accumulation(runner)
@@ -317,9 +339,16 @@ def check_held_out(parts: dict, validation) -> None:
             )
 
 
+def _validation_sets(runner) -> dict:
+    """The validation sets by their keys in the config; none without a validation."""
+    if runner.val_loop is None:
+        return {}
+    parts = getattr(runner.val_loop, 'sets', None)
+    if parts is None:  # of a loop of MMEngine's
+        return {'val_dataloader.dataset': runner.val_dataloader.dataset}
+    return {part.key: part.loader.dataset for part in parts}
+
+
 def _image_paths(dataset) -> list[str]:
     """Paths of a dataset's images; none for datasets that are not made of files."""
-    if not hasattr(dataset, 'get_data_info'):
-        return []
-    infos = (dataset.get_data_info(index) for index in range(len(dataset)))
-    return [info['img_path'] for info in infos if 'img_path' in info]
+    return [info['img_path'] for info in sample_infos(dataset) if 'img_path' in info]

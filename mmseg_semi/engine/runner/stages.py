@@ -32,6 +32,7 @@ from ...self_training.output import on_first_rank, write_bytes, write_lines
 from ...self_training.selection import RELIABLE, UNRELIABLE
 from ..accumulation import accumulation
 from ..hooks.reliable_selection_hook import kept_checkpoints
+from ..startup.lengths import check_config
 
 #: In a stage's settings, ``stage://NAME/file`` is a file in the folder of stage NAME, and
 #: ``stage://NAME/last_checkpoint`` the last checkpoint of training NAME.
@@ -182,6 +183,10 @@ class TrainStage(Stage):
 
     def check(self) -> None:
         super().check()
+        try:
+            check_config(self.config())
+        except ValueError as error:
+            raise ValueError(f'Stage {self.name}: {error}') from None
         pseudo = self.config().train_dataloader.dataset.get('pseudo_labeled')
         if pseudo is not None and pseudo.get('labels') is None:
             raise ValueError(

@@ -8,7 +8,9 @@ that it wraps.
 from __future__ import annotations
 
 import copy
+import logging
 
+from mmengine.logging import print_log
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
@@ -17,9 +19,16 @@ from ..batch import Batch, UnlabeledImages
 from ..cutmix import AdaptiveCutMix, CutMix, NoCutMix, ThreeBoxCutMix
 from ..settings import MethodSettings, build_part, setting
 from .loading import CheckpointLoading
-from .networks import NetworkOutput, NetworkPasses, check_network, head_losses
+from .networks import NetworkOutput, NetworkPasses, check_network, dropout_rates, head_losses
 from .steps import TrainingSteps
 from .stock import StockSegmentor
+
+#: What :class:`~mmseg_semi.engine.StartupCheckHook` says before the first iteration where it can.
+SINGLE_IMAGE = '1 image on a process leaves batch normalization one value per channel.'
+SINGLE_IMAGE_REMEDY = (
+    'Set train_dataloader.sampler.labeled and unlabeled to at least 2 (unlabeled to 4 with pairs), and '
+    'batch_size to their sum, or use SyncBN on several processes.'
+)
 
 
 class PredictionSettings(MethodSettings):
@@ -81,6 +90,8 @@ class SemiSegmentor(TrainingSteps, NetworkPasses, CheckpointLoading, StockSegmen
     default_predictor: str = 'student'
     #: Hooks without which the method silently does nothing; StartupCheckHook insists on them.
     required_hooks: tuple[str, ...] = ()
+    #: Networks that are in train mode while they label images.
+    labeling_in_train_mode: tuple[str, ...] = ()
     #: Branches of unlabeled images that a batch must bring.
     unlabeled_branches: tuple[str, ...] = ()
     #: Unlabeled images that a batch brings for each that it learns: the streams of its sampler.
@@ -171,6 +182,45 @@ class SemiSegmentor(TrainingSteps, NetworkPasses, CheckpointLoading, StockSegmen
 
     def check_start(self) -> None:
         """After checkpoints are loaded, raise ValueError if training would be useless."""
+        self._warn_of_dropout()
+
+    def fewest_images(self, labeled: int, unlabeled: int) -> dict[str, int]:
+        """The fewest images that a network in train mode sees in one forward, by network.
+
+        Batch normalization of maps of one pixel, as behind a global pooling, needs two. Networks that are
+        always in eval mode are left out.
+
+        Args:
+            labeled (int): Labeled images of a process in an iteration.
+            unlabeled (int): Unlabeled images, of each view.
+        """
+        fewest = self.images_of_a_forward(labeled, unlabeled)
+        if self.cfg.unlabeled_start:
+            fewest = min(fewest, labeled)
+        return {name: fewest for names in self.optimized.values() for name in names}
+
+    def images_of_a_forward(self, labeled: int, unlabeled: int) -> int:
+        """As :meth:`fewest_images`, of the optimized networks once the unlabeled images have entered."""
+        joint = getattr(self.cfg, 'joint_forward', True)
+        return labeled + unlabeled if joint else min(labeled, unlabeled)
+
+    def _warn_of_dropout(self) -> None:
+        names = self.labeling_in_train_mode
+        # All networks are built alike.
+        rates = dropout_rates(getattr(self, names[0])) if names else {}
+        if not rates:
+            return
+        name, rate = next(iter(rates.items()))
+        more = f', and {len(rates) - 1} more drop theirs' if len(rates) > 1 else ''
+        remedy = 'Set dropout_ratio=0, and drop_path_rate=0 in encoders that have it'
+        if hasattr(self.cfg, 'label_mode'):
+            remedy += ", or semi_train_cfg.label_mode='eval'"
+        print_log(
+            f'Networks label in train mode ({", ".join(names)}), in which {name} drops {rate:g} of its input'
+            f'{more}: pseudo-labels change at random. {remedy}.',
+            logger='current',
+            level=logging.WARNING,
+        )
 
     # ------------------------------------------------------------------ losses
     def semi_loss(self, batch: Batch) -> dict[str, Tensor]:
@@ -250,9 +300,14 @@ class SemiSegmentor(TrainingSteps, NetworkPasses, CheckpointLoading, StockSegmen
 
     def update_loss(self, update: str, batch: Batch) -> dict[str, Tensor]:
         """The losses of one update."""
-        if not self.started:
-            return self.labeled_only_loss(batch, update)
-        return getattr(self, self.updates[update])(batch)
+        try:
+            if not self.started:
+                return self.labeled_only_loss(batch, update)
+            return getattr(self, self.updates[update])(batch)
+        except ValueError as error:
+            if 'more than 1 value per channel' not in str(error):
+                raise
+            raise ValueError(f'{SINGLE_IMAGE} {SINGLE_IMAGE_REMEDY}') from error
 
     def loss(self, inputs: dict[str, Tensor], data_samples: dict[str, list]) -> dict[str, Tensor]:
         """The losses of all updates on one batch, with no update between them.

@@ -126,6 +126,11 @@ class DeS4(MeanTeacherSegmentor):
         self.teacher.decode_head.train(mode and self.cfg.decoupled_training)
         return self
 
+    def fewest_images(self, labeled: int, unlabeled: int) -> dict[str, int]:
+        fewest = super().fewest_images(labeled, unlabeled)
+        # Its decoder learns the labeled images; the encoder is in eval mode.
+        return {**fewest, 'teacher': labeled} if self.cfg.decoupled_training else fewest
+
     def is_averaged(self, name: str) -> bool:
         """The encoder with its neck; the prototypes never (Eq. 5)."""
         encoder = name.startswith(('backbone.', 'neck.'))

@@ -76,6 +76,16 @@ class FixMatch(SemiSegmentor):
     def check_segmentor(self, segmentor: dict) -> None:
         check_forwards(segmentor, self.cfg.joint_forward)
 
+    @property
+    def labeling_in_train_mode(self) -> tuple[str, ...]:
+        return self.networks if self.cfg.label_mode == 'train' else ()
+
+    def images_of_a_forward(self, labeled: int, unlabeled: int) -> int:
+        if self.cfg.joint_forward:
+            return labeled + unlabeled
+        first = labeled + unlabeled if self.cfg.label_mode == 'train' else labeled
+        return min(first, unlabeled)
+
     def semi_loss(self, batch: Batch) -> dict[str, Tensor]:
         """The labeled loss, and Eq. 4 on the strong views."""
         cfg, labeled, weak = self.cfg, batch.labeled.images, batch.weak.images

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Literal
 
 import torch
-from mmengine.logging import print_log
 from torch import Tensor, nn
-from torch.nn.modules.dropout import _DropoutNd
 
 from ...functional.losses import cross_entropy
 from ...functional.pseudo_label import confidence_and_label, label_entropy
@@ -81,7 +78,7 @@ class IndependentSegmentor(SemiSegmentor):
                     f'activation_checkpointing of {name} breaks the several forwards of {type(self).__name__}. '
                     'Remove it and set semi_train_cfg.recompute=True.'
                 )
-        self._warn_of_dropout()
+        super().check_start()
         first, second = (
             list(getattr(self, name).decode_head.parameters()) for name in self.students
         )
@@ -93,33 +90,17 @@ class IndependentSegmentor(SemiSegmentor):
                 'all networks, give pre-trained weights of the encoder alone (segmentor.pretrained).'
             )
 
-    def _warn_of_dropout(self) -> None:
-        for name, module in getattr(self, self.students[0]).named_modules():
-            # Auxiliary heads label nothing.
-            if isinstance(module, _DropoutNd) and module.p > 0 and 'auxiliary_head' not in name:
-                print_log(
-                    f'{name} drops {module.p:g} of its input while it labels images, because networks label in '
-                    'train mode. Set dropout_ratio=0.',
-                    logger='current',
-                    level=logging.WARNING,
-                )
+    @property
+    def labeling_in_train_mode(self) -> tuple[str, ...]:
+        return self.networks
+
+    def images_of_a_forward(self, labeled: int, unlabeled: int) -> int:
+        return min(labeled, unlabeled // self.unlabeled_batches)
 
     # ------------------------------------------------------------------ forwards
     def forward_network(
         self, network: nn.Module, images: Tensor, num_auxiliary: int = 0, tap: bool = False
     ) -> NetworkOutput:
-        try:
-            return self._forward_network(network, images, num_auxiliary, tap)
-        except ValueError as error:
-            if 'more than 1 value per channel' not in str(error):
-                raise
-            raise ValueError(
-                f'{len(images)} image on a process leaves batch normalization one value per channel after '
-                "the head's pooling. Set sampler.labeled and sampler.unlabeled to at least 2 (with pairs 4), "
-                'or use SyncBN.'
-            ) from error
-
-    def _forward_network(self, network, images, num_auxiliary, tap) -> NetworkOutput:
         if not (self.cfg.recompute and torch.is_grad_enabled()):
             return super().forward_network(network, images, num_auxiliary, tap)
         # One after the other, so that no more than an encoder or a head is in memory at once.

@@ -7,10 +7,12 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
+from mmcv.cnn.bricks.drop import DropPath
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.segmentors import EncoderDecoder
 from mmseg.models.utils import resize
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from ..gradients import no_stale_casts
 from ..heads import tapped, tapping
@@ -169,6 +171,22 @@ def check_network(network: nn.Module) -> None:
             f'decode_head.out_channels={head.out_channels} differs from num_classes={head.num_classes}, and '
             'pseudo-labels need one channel per class. Set out_channels=num_classes.'
         )
+
+
+def dropout_rates(network: nn.Module) -> dict[str, float]:
+    """What a network drops at random in train mode where it predicts: by module, the share.
+
+    Auxiliary heads predict nothing.
+    """
+    found = {}
+    for name, module in network.named_modules():
+        if 'auxiliary_head' in name:
+            continue
+        rate = getattr(module, 'p', 0) if isinstance(module, _DropoutNd) else 0
+        rate = module.drop_prob if isinstance(module, DropPath) else rate
+        if rate:
+            found[name] = rate
+    return found
 
 
 def check_forwards(segmentor: dict, joint_forward: bool) -> None:

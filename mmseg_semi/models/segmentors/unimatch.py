@@ -56,6 +56,17 @@ class UniMatch(TwoViewSegmentor):
 
     cfg: Settings
 
+    @property
+    def labeling_in_train_mode(self) -> tuple[str, ...]:
+        return self.networks if self.cfg.label_mode == 'train' else ()
+
+    def images_of_a_forward(self, labeled: int, unlabeled: int) -> int:
+        return (
+            labeled + unlabeled
+            if self.cfg.joint_forward
+            else min(labeled + unlabeled, 2 * unlabeled)
+        )
+
     def semi_loss(self, batch: Batch) -> dict[str, Tensor]:
         """L, with the views of the released code."""
         cfg, labeled, weak = self.cfg, batch.labeled.images, batch.weak.images

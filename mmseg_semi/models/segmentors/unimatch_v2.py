@@ -44,6 +44,9 @@ class UniMatchV2(TwoViewSegmentor, MeanTeacherSegmentor):
 
     cfg: Settings
 
+    def images_of_a_forward(self, labeled: int, unlabeled: int) -> int:
+        return labeled + 2 * unlabeled if self.cfg.joint_forward else min(labeled, 2 * unlabeled)
+
     def semi_loss(self, batch: Batch) -> dict[str, Tensor]:
         """L, with the views of the released code."""
         cfg, labeled = self.cfg, batch.labeled.images

@@ -88,11 +88,16 @@ def make_runner(
         model=network,
         train_dataloader=Loader(dataset=pair, sampler=sampler, batch_size=batch_size),
         val_dataloader=SimpleNamespace(dataset=Data(list(val), num_classes)),
-        val_loop=object(),
+        val_loop=SimpleNamespace(evaluator=SimpleNamespace(metrics=[])),
         train_loop=train_loop,
         hooks=[MeanTeacherHook(), AtomicCheckpointHook()] if hooks is None else hooks,
         logger=logging.getLogger('test_startup_check'),
         optim_wrapper=SimpleNamespace(_accumulative_counts=2),
+        iter=0,
+        max_iters=10,
+        param_schedulers=None,
+        message_hub=SimpleNamespace(update_info=lambda *args: None),
+        cfg={},
     )
 
 

@@ -126,7 +126,7 @@ def test_single_pair_under_pooling_is_told(settings):
     del head['num_convs'], head['concat_input']
     head.update(type='ASPPHead', dilations=(1,))
     model = build('CPS', segmentor=segmentor, semi_train_cfg=settings).train()
-    with pytest.raises(ValueError, match=r'1 image on a process .* \(with pairs 4\)'):
+    with pytest.raises(ValueError, match=r'1 image on a process .* \(unlabeled to 4 with pairs\)'):
         model.loss(**model.data_preprocessor(collated_batch(2, 2), True))
 
 

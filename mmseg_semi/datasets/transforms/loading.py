@@ -1,0 +1,246 @@
+"""The two loaders of MMSegmentation's pipelines, with images and masks in one orientation and with all bands.
+
+They are registered under the names of MMSegmentation's own, so every pipeline that names them has them: of
+labeled, unlabeled, validation and test sets, of tools, and of ``mmseg.apis``.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+
+import mmcv
+import mmengine.fileio as fileio
+import numpy as np
+from mmcv.transforms import LoadImageFromFile as FileLoader
+from mmseg.datasets.transforms import LoadAnnotations as MaskLoader
+from mmseg.registry import TRANSFORMS
+
+from ..orientation import (
+    BROKEN,
+    Pair,
+    check_drawn_on,
+    displayed,
+    mask_orientation,
+    orientation_of,
+    tiff_layout,
+)
+from .checks import OTHER_CHANNELS, PNG_DEPTH_AT, reads_local_files
+
+_PNG = b'\x89PNG\r\n\x1a\n'
+
+
+@TRANSFORMS.register_module()
+class LoadImageFromFile(FileLoader):
+    """mmcv's loader, for images as they are displayed and with all that is in their files.
+
+    Whatever ``imdecode_backend`` decodes, the image is turned as its EXIF entry says, also with
+    ``color_type='unchanged'`` and with the backends that know no EXIF; only the color types that end in
+    ``ignore_orientation`` leave it as stored (but OpenCV and Pillow turn TIFF files in any case). With
+    ``imdecode_backend='tifffile'`` the bands of a TIFF file are the channels, wherever the file has them.
+
+    Sets ``img``, (H, W) or (H, W, C) of the file's dtype, ``img_shape`` and ``ori_shape``; of an image with an
+    EXIF entry also ``exif_orientation`` (2 to 8) and ``is_displayed``, by which ``LoadAnnotations`` turns its
+    mask.
+
+    Args:
+        *args: those of mmcv's ``LoadImageFromFile``.
+        **kwargs: likewise.
+
+    Raises:
+        ImportError: tifffile is asked for and not installed.
+        ValueError: in a call, a file that cannot be read, or that has more bands or bits than are loaded.
+    """
+
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        if self.imdecode_backend == 'tifffile' and importlib.util.find_spec('tifffile') is None:
+            raise ImportError(
+                "LoadImageFromFile has imdecode_backend='tifffile' and tifffile is not installed: run "
+                '`pip install tifffile imagecodecs`.'
+            )
+
+    @property
+    def displays(self) -> bool:
+        """Whether images are loaded as viewers display them, and not as they are stored."""
+        return not self.color_type.endswith('ignore_orientation')
+
+    def transform(self, results: dict) -> dict | None:
+        """Load ``img_path``; None where it cannot be loaded and ``ignore_empty`` is set."""
+        path = results['img_path']
+        try:
+            content = self._content(path)
+            image, orientation, is_displayed = self._decode(content, path)
+        except Exception:  # mmcv's contract: whatever it is
+            if self.ignore_empty:
+                return None
+            raise
+        if self.to_float32:
+            image = image.astype(np.float32)
+        results['img'] = image
+        results['img_shape'] = results['ori_shape'] = image.shape[:2]
+        if orientation != 1:
+            results['exif_orientation'], results['is_displayed'] = orientation, is_displayed
+        return results
+
+    def _content(self, path: str) -> bytes:
+        if self.file_client_args is not None:
+            return fileio.FileClient.infer_client(self.file_client_args, path).get(path)
+        return fileio.get(path, backend_args=self.backend_args)
+
+    def _decode(self, content: bytes, path: str) -> tuple[np.ndarray, int, bool]:
+        """The image, its orientation, and whether it is turned by it."""
+        orientation = orientation_of(content)
+        layout = tiff_layout(io.BytesIO(content))
+        if self.imdecode_backend == 'tifffile':
+            image = _read_tiff(content, path)
+        else:
+            try:
+                image = mmcv.imfrombytes(content, flag=self._flag(), backend=self.imdecode_backend)
+            except BROKEN as error:  # Pillow's; OpenCV gives nothing
+                if layout is None:
+                    raise ValueError(_unreadable(path, error)) from None
+                image = None
+            self._check_whole(image, content, layout, path)
+            if layout is not None:  # OpenCV and Pillow have turned it
+                return image, orientation, True
+        if self.displays and orientation != 1:
+            image = displayed(image, orientation)
+        return image, orientation, self.displays
+
+    def _flag(self) -> str:
+        """The color type that leaves the image as stored, so that one rule turns all."""
+        backend = self.imdecode_backend or mmcv.image.io.imread_backend
+        if backend in ('cv2', 'pillow') and self.color_type in ('color', 'grayscale'):
+            return f'{self.color_type}_ignore_orientation'
+        return self.color_type
+
+    def _check_whole(self, image: np.ndarray | None, content: bytes, layout, path: str) -> None:
+        """Raise ValueError where the file has more than was decoded of it."""
+        channels = 0 if image is None else 1 if image.ndim == 2 else image.shape[2]
+        if layout is not None:
+            bands, bits = layout.bands, layout.bits
+            wanted = bands
+            if (
+                self.color_type != 'unchanged'
+            ):  # a wish for one or three channels, without transparency
+                wanted -= layout.alphas
+            lost = (
+                channels < (1 if self.color_type.startswith('gray') and wanted == 3 else wanted)
+                # What is made RGB of a grey file is its first band, three times.
+                or (layout.grey and wanted > 1 and self.color_type != 'unchanged')
+                # OpenCV mixes up the lines of such bands.
+                or (layout.planar and bands > 1 and bits > 8)
+            )
+            remedy = "color_type='unchanged', imdecode_backend='tifffile'"
+        else:
+            bands, lost = channels, False
+            bits = content[PNG_DEPTH_AT] if content.startswith(_PNG) else 8
+            remedy = "color_type='unchanged'"
+        if image is not None and not lost and (bits <= 8 or image.dtype != np.uint8):
+            return
+        if image is None and layout is None:
+            raise ValueError(_unreadable(path))
+        given = 'nothing' if image is None else f'{channels} of {image.dtype}'
+        raise ValueError(
+            f'{path} has {bands} band(s) of {bits} bits and the loader gives {given}: load all of it by '
+            f'LoadImageFromFile with {remedy} and set one mean and std per band ({OTHER_CHANNELS}), or convert '
+            'the files to 8-bit RGB.'
+        )
+
+
+def _unreadable(path: str, error: Exception | None = None) -> str:
+    said = ' '.join(str(error or '').split()).rstrip('.')
+    reason = f' ({said})' if said else ''
+    return f'{path} cannot be read as an image{reason}: replace it, or take it out of the list.'
+
+
+def _read_tiff(content: bytes, path: str) -> np.ndarray:
+    """The first image of a TIFF file, its bands last; ValueError where it is none."""
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(io.BytesIO(content)) as file:
+            series = file.series[0]
+            image, axes = series.asarray(), series.axes
+    except (tifffile.TiffFileError, ValueError, IndexError) as error:
+        said = ' '.join(str(error).split()).rstrip('.')
+        raise ValueError(
+            f'{path} cannot be read by tifffile ({said}): replace it, or load it without '
+            "imdecode_backend='tifffile'."
+        ) from None
+    whole = tuple(
+        i
+        for i, (n, axis) in enumerate(zip(image.shape, axes, strict=True))
+        if axis in 'YX' or n > 1
+    )
+    image, axes = image.reshape([image.shape[i] for i in whole]), ''.join(axes[i] for i in whole)
+    bands = axes.replace('Y', '').replace('X', '')
+    if len(bands) > 1 or not {'Y', 'X'} <= set(axes):
+        raise ValueError(
+            f'{path} has the axes {axes} of {"x".join(map(str, image.shape))}: save one image per file, with '
+            'height, width and bands.'
+        )
+    return np.ascontiguousarray(image.transpose([axes.index(axis) for axis in f'YX{bands}']))
+
+
+@TRANSFORMS.register_module(force=True)
+class LoadAnnotations(MaskLoader):
+    """mmseg's loader, for masks in the orientation of their image.
+
+    Of an image with an EXIF entry the mask may be drawn on the pixels as they are stored, as scripts and
+    some annotation tools have them, or on what viewers display. Where the entry turns height into width, the
+    size of the mask tells; else ``drawn_on`` does. Either way the mask is turned as its image is loaded. A mask
+    with an EXIF entry of its own was drawn on what that entry displays.
+
+    Args:
+        reduce_zero_label, backend_args, imdecode_backend: those of mmseg's ``LoadAnnotations``.
+        drawn_on: 'stored' or 'displayed'; None takes only what the sizes tell.
+
+    Raises:
+        ValueError: a setting out of range; in a call, a mask that fits neither view of its image, or both
+            where ``drawn_on`` is None, or not the one that ``drawn_on`` names.
+    """
+
+    def __init__(
+        self,
+        reduce_zero_label: bool | None = None,
+        backend_args: dict | None = None,
+        imdecode_backend: str = 'pillow',
+        drawn_on: str | None = None,
+    ) -> None:
+        super().__init__(
+            reduce_zero_label=reduce_zero_label,
+            backend_args=backend_args,
+            imdecode_backend=imdecode_backend,
+        )
+        check_drawn_on(drawn_on)
+        self.drawn_on = drawn_on
+
+    def _load_seg_map(self, results: dict) -> None:
+        super()._load_seg_map(results)
+        own = self._own_orientation(results)
+        orientation = results.get('exif_orientation', 1)
+        if (own, orientation) == (1, 1):
+            return
+        mask = results['gt_seg_map']
+        pair = Pair(
+            image=results.get('img_path'),
+            mask=results['seg_map_path'],
+            image_size=tuple(results['ori_shape'][:2]),
+            mask_size=mask.shape[:2],
+            orientation=orientation,
+            is_displayed=results.get('is_displayed', True),
+            mask_orientation=own,
+        )
+        # A data set of pseudo-labels knows which view they were made of.
+        results['gt_seg_map'] = pair.match(mask, results.get('drawn_on', self.drawn_on))
+
+    def _own_orientation(self, results: dict) -> int:
+        """Of the mask's own EXIF entry; 1 where it has none, or its decoder has obeyed it already."""
+        path = results['seg_map_path']
+        if '://' not in path and reads_local_files(self):
+            return mask_orientation(path)
+        if 'exif_orientation' not in results:
+            return 1  # a second transfer of every mask would cost more than it may find
+        return mask_orientation(fileio.get(path, backend_args=self.backend_args))

@@ -1,0 +1,123 @@
+"""A look at the images before training: what their loaders leave out of them, and how masks lie on them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+import numpy as np
+from mmcv.transforms import LoadAnnotations, LoadImageFromFile
+
+from ...datasets.children import pipeline_transforms, reads_local_files
+from ...datasets.data_check import first_of
+from ...datasets.files import image_size, open_image
+from ...datasets.orientation import SECTION, Pair
+from ...datasets.transforms.checks import OTHER_CHANNELS, CheckImageFile
+from ...datasets.walk import Leaf, leaves, sample_infos
+from ...self_training.output import on_first_rank
+
+MOST = 2000
+"""Pairs of image and mask of a set whose headers are read, evenly over its list; loading checks every pair."""
+EIGHT_BITS = ('PhotoMetricDistortion', 'CLAHE', 'AdjustGamma', 'RandomGrayscale')
+"""Transforms of mmseg and mmcv that cut other images to 8 bits, without a word."""
+THREE_CHANNELS = ('PhotoMetricDistortion', 'RGB2Gray', 'RandomGrayscale')
+"""Those that need colors."""
+
+
+def check_images(runner, validation: Mapping) -> None:
+    """Load the first image of each set, and compare orientations of images and masks by their headers.
+
+    Args:
+        runner: of a training.
+        validation: key in the config = validation set.
+
+    Raises:
+        ValueError: a file has more bands or bits than its loader gives, other channels than the preprocessor
+            normalizes, or a transform that cannot work on them; or a mask does not tell which view of its
+            image it was drawn on.
+    """
+    model = getattr(runner.model, 'module', runner.model)
+    mean = getattr(model.data_preprocessor, 'mean', None)
+    channels = None if mean is None or len(mean) == 1 else len(mean)
+    found = leaves(runner.train_dataloader.dataset)
+    found += [leaf for key, dataset in validation.items() for leaf in leaves(dataset, key)]
+    for leaf in found:
+        on_first_rank(_check_set, leaf, channels)
+
+
+def _check_set(leaf: Leaf, channels: int | None) -> None:
+    transforms = pipeline_transforms(leaf.dataset)
+    loader = first_of(transforms, LoadImageFromFile)
+    infos = sample_infos(leaf.dataset) if loader is not None and reads_local_files(loader) else []
+    infos = [info for info in infos if '://' not in info.get('img_path', '://')]
+    if not infos:
+        return
+    masks = first_of(transforms, LoadAnnotations)
+    if masks is not None:
+        pairs = [info for info in infos if '://' not in info.get('seg_map_path', '://')]
+        for info in pairs[:: max(1, -(-len(pairs) // MOST))]:
+            _check_pair(info, leaf.key, loader, masks)
+    path = infos[0]['img_path']
+    check = first_of(transforms, CheckImageFile)
+    if check is not None:  # it says more than a loader can
+        check.transform(dict(img_path=path))
+    _check_channels(
+        loader.transform(dict(img_path=path))['img'], path, leaf.key, transforms, channels
+    )
+
+
+def _check_pair(info: Mapping, key: str, loader, masks) -> None:
+    image, mask = info['img_path'], info['seg_map_path']
+    size, mask_size = image_size(image), _size(mask)
+    if size is None or mask_size is None:
+        return  # loading says what is wrong
+    pair = Pair.of_files(image, mask, size, mask_size, True)
+    if pair is None:
+        return
+    if not hasattr(loader, 'displays') or not hasattr(masks, 'drawn_on'):
+        raise ValueError(
+            f'{image} and {mask} have EXIF orientations {pair.orientation} and {pair.mask_orientation}, but '
+            f'{key}.pipeline loads them by {type(loader).__module__} and {type(masks).__module__}: write '
+            f"type='LoadImageFromFile' and type='LoadAnnotations', by name ({SECTION})."
+        )
+    pair.view(info.get('drawn_on', masks.drawn_on))
+
+
+def _size(path: str) -> tuple[int, int] | None:
+    """(height, width) of a mask as it is decoded."""
+    try:
+        with open_image(path) as image:
+            return image.height, image.width
+    except OSError:
+        return None
+
+
+def _check_channels(image, path: str, key: str, transforms, channels: int | None) -> None:
+    own = 1 if image.ndim == 2 else image.shape[2]
+    names = [type(transform).__name__ for transform in _nested(transforms)]
+    wrong = [name for name in EIGHT_BITS if name in names and image.dtype != np.uint8]
+    wrong += [name for name in THREE_CHANNELS if name in names and own != 3]
+    if wrong:
+        raise ValueError(
+            f'{key}.pipeline has {wrong[0]}, which works on 8-bit RGB images, and {path} is loaded as {own} '
+            f'channel(s) of {image.dtype}: leave it out ({OTHER_CHANNELS}).'
+        )
+    if channels is not None and own != channels:
+        raise ValueError(
+            f'{path} has {own} channel(s) as loaded, but data_preprocessor.mean and std have {channels} '
+            'values: give one per channel, in the order of the channels, and the backbone as many in_channels.'
+        )
+
+
+def _nested(transforms: Iterable) -> Iterator:
+    """Transforms and those that they hold, in lists, dicts or pipelines."""
+    for transform in transforms:
+        if isinstance(transform, (list, tuple)):
+            yield from _nested(transform)
+            continue
+        yield transform
+        for name in ('transforms', 'branches'):
+            held = getattr(transform, name, None)
+            held = list(held.values()) if isinstance(held, Mapping) else held
+            held = getattr(held, 'transforms', held)
+            if isinstance(held, (list, tuple)):
+                yield from _nested(held)

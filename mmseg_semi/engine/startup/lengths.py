@@ -1,0 +1,81 @@
+"""Schedules that begin when a training is over, checked before MMEngine builds them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from ...models.clock import count_steps
+
+
+def check_lengths(
+    param_scheduler, num_epochs: int, num_steps: int | None = None, accumulated: int = 1
+) -> None:
+    """Refuse schedulers that begin when the training is over, which the schedulers say in other words.
+
+    Args:
+        param_scheduler: Of a config, a dict, a list of dicts, or one of these for each optimizer wrapper.
+            Schedulers that are built already are left out.
+        num_epochs (int): Of the training; MMEngine counts 1 where a training has a number of iterations.
+        num_steps (int, optional): Its optimizer steps, where they are known.
+        accumulated (int): Iterations of a step.
+
+    Raises:
+        ValueError: Naming the scheduler, the lengths and the remedy.
+    """
+    for key, part in parts_of(param_scheduler):
+        if not isinstance(part, dict):
+            continue
+        by_epoch, begin, end = part.get('by_epoch', True), part.get('begin', 0), part.get('end')
+        length, unit = (num_epochs, 'epoch') if by_epoch else (num_steps, 'optimizer step')
+        kind = part['type'] if isinstance(part['type'], str) else part['type'].__name__
+        if end is not None and end <= begin:
+            raise ValueError(
+                f'{key} ({kind}) has begin={begin} and end={end}. Set {key}.end above {key}.begin.'
+            )
+        if length is None or begin < length:
+            continue
+        if by_epoch and num_epochs == 1 and num_steps is not None:
+            raise ValueError(
+                f'{key} ({kind}) begins at epoch {begin}, and a training of max_iters has a single epoch. Set '
+                f'{key}.by_epoch=False, with begin and end in optimizer steps.'
+            )
+        setting = 'max_epochs' if by_epoch else 'max_iters'
+        raise ValueError(
+            f'train_cfg gives the training {length} {unit}(s), and {key} ({kind}) begins at {unit} {begin}. '
+            f'Set train_cfg.{setting} above {begin * (1 if by_epoch else accumulated)}, or an earlier '
+            f'{key}.begin, with the end of the scheduler before it.'
+        )
+
+
+def check_config(cfg) -> None:
+    """As :func:`check_lengths`, for a config whose data is not loaded yet.
+
+    Args:
+        cfg (Config): Of one training.
+
+    Raises:
+        ValueError: See :func:`check_lengths`.
+    """
+    train_cfg = cfg.get('train_cfg') or {}
+    wrapper = cfg.get('optim_wrapper') or {}
+    accumulated = wrapper.get('accumulative_counts', 1) if isinstance(wrapper, dict) else 1
+    iters, epochs = train_cfg.get('max_iters'), train_cfg.get('max_epochs')
+    if iters is not None:
+        check_lengths(cfg.get('param_scheduler'), 1, count_steps(iters, accumulated), accumulated)
+    elif epochs is not None:
+        check_lengths(cfg.get('param_scheduler'), epochs)
+
+
+def parts_of(schedulers) -> Iterator[tuple[str, Any]]:
+    """The schedulers of a config or a Runner, each under its dotted key."""
+    if schedulers is None:
+        return
+    several = isinstance(schedulers, dict) and 'type' not in schedulers
+    for name, group in schedulers.items() if several else [('', schedulers)]:
+        key = f'param_scheduler.{name}' if name else 'param_scheduler'
+        if not isinstance(group, (list, tuple)):
+            yield key, group
+            continue
+        for index, part in enumerate(group):
+            yield f'{key}.{index}', part

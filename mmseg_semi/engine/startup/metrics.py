@@ -1,0 +1,145 @@
+"""Metrics that a run chooses by, against those that its validation will report."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from mmengine.hooks import CheckpointHook, EarlyStoppingHook
+from torch import Tensor
+
+from ..metric_names import metric_names
+from .lengths import parts_of
+
+#: Images of the validation set whose sizes are compared.
+_LOOKED_AT = 8
+
+
+class _Monitor(NamedTuple):
+    """What chooses by a metric.
+
+    Attributes:
+        setting (str): Its setting, as a user finds it in the config.
+        name (str): The metric.
+        rename (Callable): Lets it look for the metric of another name.
+        rule (str, optional): 'greater' or 'less', whichever is better.
+    """
+
+    setting: str
+    name: str
+    rename: Callable[[str], None]
+    rule: str | None
+
+
+def check_metrics(runner) -> None:
+    """Let metrics that are named without a network be those of the network that predicts, and refuse others.
+
+    Args:
+        runner (Runner): Before its first iteration.
+
+    Raises:
+        ValueError: A metric will not be reported, two metrics will have one name, or nothing is validated.
+    """
+    monitors = list(_monitors(runner))
+    if runner.val_loop is None:
+        if monitors:
+            raise ValueError(
+                f'{monitors[0].setting}={monitors[0].name!r} and nothing is validated. Set val_dataloader, '
+                f'val_evaluator and val_cfg, or remove {monitors[0].setting}.'
+            )
+        return
+    loop = runner.val_loop
+    own = metric_names(loop.evaluator)
+    if own is None:
+        if monitors:
+            kinds = ', '.join(type(one).__name__ for one in loop.evaluator.metrics)
+            runner.logger.info(
+                f'{monitors[0].setting}={monitors[0].name!r} is not checked: the names of {kinds} are not '
+                'known before the first validation.'
+            )
+        return
+    twice = [name for name in own if own.count(name) > 1]
+    if twice:
+        raise ValueError(
+            f'Several metrics of val_evaluator report {twice[0]}. Give each another prefix, such as '
+            "val_evaluator=[dict(type='IoUMetric', prefix='first', ...), ...]."
+        )
+    known = loop.reported_names() if hasattr(loop, 'reported_names') else own
+    predicting = dict(zip(own, known, strict=False))
+    for monitor in monitors:
+        name = monitor.name
+        if name == 'auto' and known:
+            name = own[0]
+        if name not in known and name in predicting:
+            monitor.rename(predicting[name])
+            runner.logger.info(
+                f'{monitor.setting}={monitor.name!r} is {predicting[name]}, of the network that predicts.'
+            )
+        elif name not in known and name != 'auto':
+            close = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+            hint = f', such as {close[0]!r}' if close else ''
+            raise ValueError(
+                f'{monitor.setting}={name!r} is no metric of this run, whose validation reports '
+                f'{", ".join(known) or "none"}. Set {monitor.setting} to one of them{hint}.'
+            )
+        if monitor.rule == 'less':
+            runner.logger.warning(
+                f"{monitor.setting}={monitor.name!r} has rule='less', and larger values of IoUMetric are "
+                "better. Set rule='greater'."
+            )
+
+
+def _monitors(runner) -> Iterator[_Monitor]:
+    for hook in runner.hooks:
+        if isinstance(hook, CheckpointHook) and hook.save_best is not None:
+            for index, name in enumerate(hook.key_indicators):
+                setting = 'default_hooks.checkpoint.save_best'
+                yield _Monitor(setting, name, _renaming_best(hook, index), hook.rules[index])
+        elif isinstance(hook, EarlyStoppingHook):
+            rename = _renaming(hook)
+            yield _Monitor('EarlyStoppingHook.monitor', hook.monitor, rename, hook.rule)
+    for key, part in parts_of(runner.param_schedulers):
+        if getattr(part, 'need_val_args', False):
+            yield _Monitor(f'{key}.monitor', part.monitor, _renaming(part), part.rule)
+
+
+def _renaming(owner) -> Callable[[str], None]:
+    return lambda name: setattr(owner, 'monitor', name)
+
+
+def _renaming_best(hook: CheckpointHook, index: int) -> Callable[[str], None]:
+    def rename(name: str) -> None:
+        names = list(hook.key_indicators)
+        names[index] = name
+        hook._init_rule(list(hook.rules), names)
+
+    return rename
+
+
+def check_image_sizes(runner) -> None:
+    """Refuse validation batches of images of several sizes where the loop does not take them apart.
+
+    Only the first images are looked at.
+
+    Args:
+        runner (Runner): Before its first iteration.
+
+    Raises:
+        ValueError: Their sizes differ.
+    """
+    loop = runner.val_loop
+    batch_size = getattr(getattr(loop, 'dataloader', None), 'batch_size', 1) or 1
+    if batch_size == 1 or hasattr(loop, 'reported_names'):  # our loops
+        return
+    dataset = loop.dataloader.dataset
+    samples = (dataset[index] for index in range(min(len(dataset), max(_LOOKED_AT, batch_size))))
+    images = [sample['inputs'] for sample in samples]
+    sizes = {tuple(one.shape[-2:]) for one in images if isinstance(one, Tensor)}
+    if len(sizes) > 1:
+        said = ' and '.join(f'{height}x{width}' for height, width in sorted(sizes)[:2])
+        raise ValueError(
+            f'val_dataloader.batch_size={batch_size}, and validation images differ in size, such as {said} '
+            "(height x width). Set val_cfg.type='TeacherStudentValLoop', which takes such batches apart, or "
+            'val_dataloader.batch_size=1.'
+        )

@@ -1,0 +1,89 @@
+"""Whether a config that was made can be trained, found out before a training is started."""
+
+from __future__ import annotations
+
+import torch
+from mmengine.config import Config
+from mmseg.registry import DATASETS, MODELS
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ..datasets.collate import collate_branches
+from ..models import SemiSegmentor
+
+#: Side of the images that a network is tried on where the config names no crop.
+_SIDE = 512
+
+
+def check_model(cfg: Config) -> str | None:
+    """Build the model of a config without loading weights, and let a method pass images through its network.
+
+    The images have no numbers (torch's meta device), so that this costs no time and no memory.
+
+    Returns:
+        str, optional: Why the network could not be tried, where it needs numbers.
+
+    Raises:
+        ValueError: The model cannot be built, or the method cannot train this network.
+    """
+    try:
+        model = MODELS.build(cfg.model)
+    except ValueError as error:
+        raise _refused(cfg, error) from error
+    except Exception as error:  # of any network; what it says is the report
+        raise ValueError(
+            f'The model cannot be built here ({type(error).__name__}: {error}). Install or correct what it '
+            'names.'
+        ) from error
+    if not isinstance(model, SemiSegmentor):
+        return None
+    preprocessor = model.data_preprocessor
+    size = preprocessor.size or (_SIDE, _SIDE)
+    channels = len(cfg.model.data_preprocessor.get('mean') or (0, 0, 0))
+    # Some encoders and heads return in training what they do not return otherwise. Normalization stays in eval
+    # mode, which takes any batch.
+    network = getattr(model, model.built_networks[0]).to('meta').train()
+    for module in network.modules():
+        if isinstance(module, _BatchNorm):
+            module.eval()
+    try:
+        with torch.no_grad():
+            images = torch.zeros(2, channels, *size, device='meta')
+            model.forward_network(network, images, num_auxiliary=1)
+    except ValueError as error:
+        raise _refused(cfg, error) from error
+    except (RuntimeError, NotImplementedError, TypeError) as error:
+        return f'{type(error).__name__}: {error}'.partition('\n')[0]
+    return None
+
+
+def _refused(cfg: Config, error: ValueError) -> ValueError:
+    if 'segmentor' not in cfg.model:
+        return error
+    return ValueError(
+        f'{cfg.model.type} cannot train this network: {error} ST and ST++ take any network: --method stpp.'
+    )
+
+
+def check_samples(cfg: Config) -> None:
+    """Load the first labeled and the first unlabeled image as the training does.
+
+    Self-training has no labels to load yet, so nothing is loaded for it.
+
+    Raises:
+        ValueError: An image does not pass its pipeline, or does not fit the preprocessor.
+    """
+    if cfg.train_dataloader.dataset.type != 'LabeledUnlabeledDataset':
+        return
+    dataset = DATASETS.build(cfg.train_dataloader.dataset)
+    preprocessor = MODELS.build(cfg.model.data_preprocessor)
+    for kind, index in (('labeled', 0), ('unlabeled', dataset.num_labeled)):
+        try:
+            sample = dataset[index]
+        except Exception as error:  # of any transform; what it says is the report
+            path = dataset.get_data_info(index).get('img_path')
+            said = ': '.join(filter(None, (type(error).__name__, str(error))))
+            raise ValueError(
+                f'{path} does not pass the pipeline of train_dataloader.dataset.{kind} ({said}). Correct that '
+                'pipeline.'
+            ) from error
+        preprocessor(collate_branches([sample]), training=True)

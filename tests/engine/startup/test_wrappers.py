@@ -1,0 +1,54 @@
+"""Settings of DistributedDataParallel at the top of a config reach the wrapper, or are refused."""
+
+from types import SimpleNamespace
+
+import pytest
+from ddp_runs import start_each
+from mmengine.config import ConfigDict
+from mmengine.model import MMDistributedDataParallel
+from ranks import run_on_ranks
+from tiny import build_plain
+
+from mmseg_semi.engine.startup.wrappers import check_wrapper
+
+OFF = {'find_unused_parameters': False, 'static_graph': False, 'broadcast_buffers': False}
+RUNS = [
+    ({}, [OFF]),
+    ({'find_unused_parameters': True}, [{**OFF, 'find_unused_parameters': True}]),
+    ({'method': 'GPS', 'broadcast_buffers': True}, [{**OFF, 'broadcast_buffers': True}] * 2),
+    ({'static_graph': True}, [{**OFF, 'static_graph': True}]),
+    ({'method': None, 'static_graph': True}, [{**OFF, 'static_graph': True}]),
+    (
+        {'model_wrapper_cfg__find_unused_parameters': True},
+        [{**OFF, 'find_unused_parameters': True}],
+    ),
+    (
+        {'find_unused_parameters': True, 'model_wrapper_cfg__find_unused_parameters': False},
+        'find_unused_parameters=True at the top of the config, and model_wrapper_cfg.find_unused_parameters='
+        'False. Remove one of them.',
+    ),
+]
+
+
+def test_settings_at_the_top_reach_every_wrapper_of_the_model(tmp_path):
+    settings = [run for run, _ in RUNS]
+    (found,) = run_on_ranks(start_each, 1, tmp_path, str(tmp_path), *settings)
+    assert found == [expected for _, expected in RUNS]
+
+
+def test_wrapper_that_skips_the_step_of_a_method_is_refused():
+    from mmseg.registry import MODELS
+    from tiny_run import tiny_config
+
+    wrapped = MMDistributedDataParallel.__new__(MMDistributedDataParallel)
+    vars(wrapped).update(_modules={'module': MODELS.build(tiny_config('unused').model)})
+    runner = SimpleNamespace(model=wrapped, cfg=ConfigDict())
+    with pytest.raises(ValueError, match='MMDistributedDataParallel cannot train IMAS') as error:
+        check_wrapper(runner)
+    assert "model_wrapper_cfg.type='SemiDistributedDataParallel'" in str(error.value)
+
+
+def test_one_process_has_no_wrapper():
+    cfg = ConfigDict(find_unused_parameters=True)
+    check_wrapper(SimpleNamespace(model=build_plain(), cfg=cfg))
+    assert 'model_wrapper_cfg' not in cfg

@@ -1,0 +1,52 @@
+"""What MMEngine says of a config in its own words is said in those of the package."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from mmseg_semi.cli import read_config
+
+TOOLS = Path(__file__).parents[1] / 'tools'
+
+
+@pytest.fixture
+def config(tmp_path):
+    """A config whose base is named as MMEngine does not read it, and one that inherits it."""
+    (tmp_path / 'base.py').write_text("_base_ = 'mmseg_semi::_base_/runtime/default_runtime.py'\n")
+    path = tmp_path / 'config.py'
+    path.write_text("_base_ = './base.py'\n")
+    return path
+
+
+def test_plain_name_of_a_base_is_explained(config):
+    with pytest.raises(ValueError, match=r"a plain 'mmseg_semi::\.\.\.' in _base_") as error:
+        read_config(config)
+    assert "_base_ = __import__('mmseg_semi').bases('mmseg_semi::...')" in str(error.value)
+    assert str(config) in str(error.value)
+
+
+def test_the_way_that_is_named_is_read(config):
+    config.write_text(
+        "_base_ = __import__('mmseg_semi').bases('mmseg_semi::_base_/runtime/default_runtime.py')\n"
+    )
+    assert read_config(config).default_scope == 'mmseg'
+
+
+@pytest.mark.parametrize('tool', ['train', 'test', 'export', 'browse_dataset'])
+def test_tools_say_so(tool, config, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(TOOLS))
+    name = f'{tool}_tool_of_test_cli'
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location(name, TOOLS / f'{tool}.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    checkpoint = config.with_name('checkpoint.pth')
+    checkpoint.write_bytes(b'')
+    given = {'test': [str(checkpoint)], 'export': [str(checkpoint), str(config.parent / 'out')]}
+    monkeypatch.setattr(sys, 'argv', [tool, str(config), *given.get(tool, [])])
+    with pytest.raises(SystemExit) as end:
+        module.main()
+    said = f'{end.value} {capsys.readouterr().err}'
+    assert "bases('mmseg_semi::...')" in said
