@@ -28,8 +28,8 @@ from ...models.cutmix import CutMix
 from ...models.patches import nearest, patch_size, whole_patches
 from ...models.segmentors import SemiSegmentor, SlideScoreEncoderDecoder
 from ..accumulation import accumulation
-from ..startup.images import check_images
 from ..startup.forwards import check_single_images
+from ..startup.images import check_images
 from ..startup.metrics import check_image_sizes, check_metrics
 from ..startup.schedule import ConfiguredSchedule, continue_schedule
 from ..startup.wrappers import check_wrapper
