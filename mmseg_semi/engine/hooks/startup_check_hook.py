@@ -27,6 +27,7 @@ from ...models.cutmix import CutMix
 from ...models.patches import nearest, patch_size, whole_patches
 from ...models.segmentors import SemiSegmentor, SlideScoreEncoderDecoder
 from ..accumulation import accumulation
+from ..startup.ignore_index import check_evaluation, check_ignore_index
 from ..train_loops import WholeStepEpochTrainLoop
 from ._common import unwrap
 
@@ -45,8 +46,8 @@ class StartupCheckHook(Hook):
     Raises:
         ValueError: In one sentence with the remedy, when the loader's batch does not match the sampler's
             make-up, a hook of the method is missing, the method's networks are not fit to be trained, the class
-            counts of head and dataset differ, the crop is no multiple of a vision transformer's patches, or a
-            training image is also a validation image.
+            counts of head and dataset differ, two parts take another label for void, the crop is no multiple of
+            a vision transformer's patches, or a training image is also a validation image.
         FileNotFoundError: A file of the validation set is not there.
     """
 
@@ -56,6 +57,7 @@ class StartupCheckHook(Hook):
         model, loader = unwrap(runner.model), runner.train_dataloader
         self._check_classes(runner, model, loader.dataset)
         self._check_patches(runner, model)
+        check_ignore_index(runner)
         self._check_validation(runner, loader.dataset)
         self._check_checkpoints(runner)
         if isinstance(model, SemiSegmentor):
@@ -68,6 +70,9 @@ class StartupCheckHook(Hook):
             self._report_self_training(runner, loader)
         else:
             self._report_supervised(runner, loader)
+
+    def before_test(self, runner) -> None:
+        check_evaluation(runner, runner.test_loop, 'test')
 
     def _check_classes(self, runner, model, dataset) -> None:
         datasets = {'train_dataloader': dataset, **_validation_sets(runner)}

@@ -216,6 +216,7 @@ class SemiSegmentor(TrainingSteps, NetworkPasses, CheckpointLoading, StockSegmen
             data_samples,
             self.unlabeled_branches,
             ignore_padding=self.cfg.ignore_padding,
+            ignore_index=self.ignore_index,
             method=type(self).__name__,
         )
 
