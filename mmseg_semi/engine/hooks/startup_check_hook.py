@@ -28,6 +28,7 @@ from ...models.patches import nearest, patch_size, whole_patches
 from ...models.segmentors import SemiSegmentor, SlideScoreEncoderDecoder
 from ..accumulation import accumulation
 from ..startup.ignore_index import check_evaluation, check_ignore_index
+from ..startup.sets import evaluated_sets
 from ..train_loops import WholeStepEpochTrainLoop
 from ._common import unwrap
 
@@ -75,7 +76,7 @@ class StartupCheckHook(Hook):
         check_evaluation(runner, runner.test_loop, 'test')
 
     def _check_classes(self, runner, model, dataset) -> None:
-        datasets = {'train_dataloader': dataset, **_validation_sets(runner)}
+        datasets = {'train_dataloader': dataset, **evaluated_sets(runner.val_loop, 'val')}
         network = getattr(model, model.networks[0]) if isinstance(model, SemiSegmentor) else model
         heads = {key: m for key, m in network.named_modules() if isinstance(m, BaseDecodeHead)}
         for name, data in datasets.items():
@@ -117,7 +118,7 @@ class StartupCheckHook(Hook):
             )
 
     def _check_validation(self, runner, dataset) -> None:
-        sets = _validation_sets(runner)
+        sets = evaluated_sets(runner.val_loop, 'val')
         for key, validation in sets.items():
             # Not hours later, when the first validation opens them.
             check_files_exist(validation, 'validation', key)
@@ -317,16 +318,6 @@ def check_held_out(parts: dict, validation) -> None:
                 f'{len(shared)} {name} images are also validation images, e.g. {shared[0]}: remove them '
                 f'from the {name} list, since they would falsify the result.'
             )
-
-
-def _validation_sets(runner) -> dict:
-    """The validation sets by their keys in the config; none without a validation."""
-    if runner.val_loop is None:
-        return {}
-    parts = getattr(runner.val_loop, 'sets', None)
-    if parts is None:  # of a loop of MMEngine's
-        return {'val_dataloader.dataset': runner.val_dataloader.dataset}
-    return {part.key: part.loader.dataset for part in parts}
 
 
 def _image_paths(dataset) -> list[str]:

@@ -14,6 +14,7 @@ from ...datasets.labels import VOID
 from ...datasets.transforms import CheckLabels
 from ...datasets.transforms.formatting import FILLED
 from ...datasets.walk import Leaf, nodes
+from .sets import evaluated_sets
 
 #: Names under which transforms keep what they fill label maps with.
 _FILLS = ('seg_pad_val', 'ignore_index')
@@ -49,8 +50,9 @@ def check_evaluation(runner, loop, stage: str) -> None:
         if hasattr(metric, 'ignore_index'):
             key = f'{stage}_evaluator.ignore_index of {type(metric).__name__}'
             _compare(key, metric.ignore_index, place, value)
-    for key, found in _in_datasets(loop.dataloader.dataset, f'{stage}_dataloader.dataset'):
-        _compare(key, found, place, value)
+    for key, dataset in evaluated_sets(loop, stage).items():
+        for part, found in _in_datasets(dataset, key):
+            _compare(part, found, place, value)
 
 
 def _compare(key: str, found: int, place: str, value: int) -> None:
