@@ -14,6 +14,7 @@ from mmengine.logging import print_log
 from mmseg.registry import DATASETS
 
 from .files import missing_files, real_paths
+from .labels import VOID
 from .paths import check_data_paths
 from .transforms.checks import reads_local_files, with_file_checks
 from .walk import Leaf, leaves, map_leaves, sample_infos
@@ -100,6 +101,12 @@ def pipeline_transforms(dataset) -> list:
     return list(getattr(getattr(dataset, 'pipeline', None), 'transforms', ()))
 
 
+def void_value(dataset) -> int:
+    """The value of void in a dataset's masks: its ``ignore_index``, mmseg's 255 where it has none."""
+    value = getattr(dataset, 'ignore_index', None)
+    return VOID if value is None else value
+
+
 def file_loaders(dataset) -> Iterator[LoadImageFromFile | LoadAnnotations]:
     """mmcv's loaders of local files in the pipelines of a dataset and of what it wraps."""
     for leaf in leaves(dataset):
@@ -160,7 +167,11 @@ def with_checks(kind: str, child, num_classes: int | None, modes: bool = True):
         unchecked = 'all files (it has no pipeline to put the checks in)'
         if hasattr(getattr(dataset, 'pipeline', None), 'transforms'):
             transforms, unchecked = with_file_checks(
-                pipeline_transforms(dataset), num_classes, kind != 'unlabeled', modes
+                pipeline_transforms(dataset),
+                num_classes,
+                kind != 'unlabeled',
+                modes,
+                void_value(dataset),
             )
             dataset.pipeline = Compose(transforms)
         if unchecked:

@@ -18,9 +18,9 @@ from mmcv.transforms import LoadAnnotations, LoadImageFromFile
 from mmengine.config import Config
 from tqdm import tqdm
 
-from .children import build_child, pipeline_transforms
+from .children import build_child, pipeline_transforms, void_value
 from .files import image_size, open_image, real_paths
-from .labels import VOID, MaskSurvey, count_classes, survey_masks, values_beyond
+from .labels import MaskSurvey, count_classes, survey_masks, values_beyond
 from .orientation import Pair
 from .preparation import decoding
 from .transforms.checks import CheckImageFile, with_file_checks
@@ -361,8 +361,13 @@ def _check_masks(report, dataset, infos, images: ImageSurvey, transforms, worker
     if not pairs or not classes:
         report.warnings.append('the dataset names no classes: values of masks are not checked.')
         return
-    zero, label_map = pairs[0][0].get('reduce_zero_label', False), pairs[0][0].get('label_map')
-    _report_classes(report, masks, classes, bool(zero), label_map)
+    meaning = dict(
+        num_classes=len(classes),
+        reduce_zero_label=bool(pairs[0][0].get('reduce_zero_label')),
+        label_map=pairs[0][0].get('label_map'),
+        void=void_value(dataset),
+    )
+    _report_classes(report, masks, classes, meaning)
 
 
 def unmatched(
@@ -410,21 +415,23 @@ def displays(loader) -> bool:
     return getattr(loader, 'displays', True)
 
 
-def _report_classes(report, masks: MaskSurvey, classes, reduce_zero_label: bool, label_map) -> None:
-    count = count_classes(masks.pixels, len(classes), reduce_zero_label, label_map)
+def _report_classes(report, masks: MaskSurvey, classes, meaning: dict) -> None:
+    count = count_classes(masks.pixels, **meaning)
     total = int(masks.pixels.sum())
-    beyond = values_beyond(masks.pixels, len(classes), reduce_zero_label, label_map)
+    beyond = values_beyond(masks.pixels, **meaning)
     if beyond:
         said = ', '.join(f'{value} (in {number} masks)' for value, number in beyond.items())
         bad = [path for path, n in zip(masks.paths, count.beyond, strict=True) if n]
         counting = (
-            '' if reduce_zero_label else ', or set reduce_zero_label=True if labels count from 1'
+            ''
+            if meaning['reduce_zero_label']
+            else ', or set reduce_zero_label=True if labels count from 1'
         )
         report.add_problems(
             'masks with values beyond the classes',
             (
-                f'{path} has values that are no class of {len(classes)} and not {VOID}; over all masks: '
-                f'{said}; '
+                f'{path} has values that are no class of {len(classes)} and not {meaning["void"]}; over all '
+                f'masks: {said}; '
                 f'correct the masks or the classes of metainfo{counting}.'
                 for path in bad
             ),

@@ -29,9 +29,11 @@ from ...models.patches import nearest, patch_size, whole_patches
 from ...models.segmentors import SemiSegmentor, SlideScoreEncoderDecoder
 from ..accumulation import accumulation
 from ..startup.forwards import check_single_images
+from ..startup.ignore_index import check_evaluation, check_ignore_index
 from ..startup.images import check_images
 from ..startup.metrics import check_image_sizes, check_metrics
 from ..startup.schedule import ConfiguredSchedule, continue_schedule
+from ..startup.sets import evaluated_sets
 from ..startup.wrappers import check_wrapper
 from ..train_loops import WholeStepEpochTrainLoop
 from ._common import unwrap
@@ -51,9 +53,9 @@ class StartupCheckHook(Hook):
     Raises:
         ValueError: In one sentence with the remedy, when the loader's batch does not match the sampler's
             make-up, a hook of the method is missing, the method's networks are not fit to be trained, the class
-            counts of head and dataset differ, the crop is no multiple of a vision transformer's patches, a
-            training image is also a validation image, files have more bands or bits than are loaded, or a mask
-            may be turned against its image.
+            counts of head and dataset differ, two parts take another label for void, the crop is no multiple of
+            a vision transformer's patches, a training image is also a validation image, files have more bands
+            or bits than are loaded, or a mask may be turned against its image.
         FileNotFoundError: A file of the validation set is not there.
     """
 
@@ -77,8 +79,9 @@ class StartupCheckHook(Hook):
         check_single_images(runner)
         self._check_classes(runner, model, loader.dataset)
         self._check_patches(runner, model)
+        check_ignore_index(runner)
         self._check_validation(runner, loader.dataset)
-        check_images(runner, _validation_sets(runner))
+        check_images(runner, evaluated_sets(runner.val_loop, 'val'))
         self._check_checkpoints(runner)
         if isinstance(model, SemiSegmentor):
             model.check_start()
@@ -91,8 +94,11 @@ class StartupCheckHook(Hook):
         else:
             self._report_supervised(runner, loader)
 
+    def before_test(self, runner) -> None:
+        check_evaluation(runner, runner.test_loop, 'test')
+
     def _check_classes(self, runner, model, dataset) -> None:
-        datasets = {'train_dataloader': dataset, **_validation_sets(runner)}
+        datasets = {'train_dataloader': dataset, **evaluated_sets(runner.val_loop, 'val')}
         network = getattr(model, model.networks[0]) if isinstance(model, SemiSegmentor) else model
         heads = {key: m for key, m in network.named_modules() if isinstance(m, BaseDecodeHead)}
         for name, data in datasets.items():
@@ -134,7 +140,7 @@ class StartupCheckHook(Hook):
             )
 
     def _check_validation(self, runner, dataset) -> None:
-        sets = _validation_sets(runner)
+        sets = evaluated_sets(runner.val_loop, 'val')
         for key, validation in sets.items():
             # Not hours later, when the first validation opens them.
             check_files_exist(validation, 'validation', key)
@@ -334,16 +340,6 @@ def check_held_out(parts: dict, validation) -> None:
                 f'{len(shared)} {name} images are also validation images, e.g. {shared[0]}: remove them '
                 f'from the {name} list, since they would falsify the result.'
             )
-
-
-def _validation_sets(runner) -> dict:
-    """The validation sets by their keys in the config; none without a validation."""
-    if runner.val_loop is None:
-        return {}
-    parts = getattr(runner.val_loop, 'sets', None)
-    if parts is None:  # of a loop of MMEngine's
-        return {'val_dataloader.dataset': runner.val_dataloader.dataset}
-    return {part.key: part.loader.dataset for part in parts}
 
 
 def _image_paths(dataset) -> list[str]:
