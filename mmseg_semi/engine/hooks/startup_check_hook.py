@@ -26,6 +26,8 @@ from ...models.cutmix import CutMix
 from ...models.patches import nearest, patch_size, whole_patches
 from ...models.segmentors import SemiSegmentor, SlideScoreEncoderDecoder
 from ..accumulation import accumulation
+from ..startup.masks import check_masks
+from ..startup.meanings import check_meaning_of_checkpoint, check_meanings
 from ..train_loops import WholeStepEpochTrainLoop
 from ._common import unwrap
 
@@ -41,21 +43,52 @@ class StartupCheckHook(Hook):
     pass and the optimizer steps that they make, the effective batch, and which reading of each formula is on
     that its paper leaves open.
 
+    Args:
+        same_masks: whether the masks of all sets must be stored alike; False lets ``reduce_zero_label`` and
+            ``label_map`` differ.
+        check_masks: whether at most 200 labeled masks, and as many of a validation set, are read to see that
+            the void value is not a class.
+
     Raises:
         ValueError: In one sentence with the remedy, when the loader's batch does not match the sampler's
             make-up, a hook of the method is missing, the method's networks are not fit to be trained, the class
             counts of head and dataset differ, the crop is no multiple of a vision transformer's patches, or a
-            training image is also a validation image.
+            training image is also a validation image, datasets or a tested checkpoint differ in what class
+            indices mean, or a class has no pixel while the void value holds more than 1 %.
         FileNotFoundError: A file of the validation set is not there.
     """
 
     priority = 'VERY_HIGH'
 
+    def __init__(self, same_masks: bool = True, check_masks: bool = True) -> None:
+        self.same_masks, self.check_masks = same_masks, check_masks
+        self._loaded = None
+        self._training = False
+
+    def after_load_checkpoint(self, runner, checkpoint) -> None:
+        self._loaded = {'meta': checkpoint.get('meta')}  # not the weights
+
+    def before_test(self, runner) -> None:
+        self._check_checkpoint(runner, 'test')
+
+    def before_val(self, runner) -> None:
+        if not self._training:
+            self._check_checkpoint(runner, 'val')
+
+    def _check_checkpoint(self, runner, stage: str) -> None:
+        if self._loaded is not None:
+            check_meaning_of_checkpoint(runner, self._loaded, stage, self.same_masks)
+
     def before_train(self, runner) -> None:
+        self._training = True
         model, loader = unwrap(runner.model), runner.train_dataloader
+        check_meanings(runner, self.same_masks)
+        self._check_checkpoint(runner, 'train')
         self._check_classes(runner, model, loader.dataset)
         self._check_patches(runner, model)
         self._check_validation(runner, loader.dataset)
+        if self.check_masks:
+            check_masks(runner)
         self._check_checkpoints(runner)
         if isinstance(model, SemiSegmentor):
             model.check_start()

@@ -85,6 +85,7 @@ def make_runner(
     train_loop = loop.__new__(loop)
     train_loop._max_iters = 10
     return SimpleNamespace(
+        cfg={},
         model=network,
         train_dataloader=Loader(dataset=pair, sampler=sampler, batch_size=batch_size),
         val_dataloader=SimpleNamespace(dataset=Data(list(val), num_classes)),
