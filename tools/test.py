@@ -14,6 +14,7 @@ from mmseg_semi.cli import (
     load_config,
     one_sentence_errors,
 )
+from mmseg_semi.datasets.walk import stage_leaves
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -51,7 +52,8 @@ def testing_config(args: argparse.Namespace) -> Config:
         for key in ('tta_pipeline', 'tta_model'):
             if key not in cfg:
                 raise ValueError(f'--tta: {args.config} has no {key}; leave --tta out, or add one.')
-        cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+        for leaf in stage_leaves(cfg, 'test'):
+            leaf.dataset.pipeline = cfg.tta_pipeline
         # MMEngine's Runner would hand the config's own to the TTA model, which puts it in the place of the
         # model's: in other than the base's units where a config changes the model's alone.
         if any('data_preprocessor' in part for part in (cfg.model, cfg.model.get('segmentor', {}))):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 from mmengine.config import Config
 from mmseg.registry import MODELS
 
 from ..compat import config_root
+from ..datasets.walk import Leaf, stage_leaves
 from ..engine.runner.stages import TrainStage, build_stages
 from ..models.clock import count_steps
 
@@ -69,21 +69,28 @@ def _listed(found: list, most: int = 6) -> str:
 def drawn_seed_keys(cfg: Config) -> list[str]:
     """Dotted keys of the seeds of all sets of drawn images: another seed draws other images everywhere."""
     return [
-        f'{stage}_dataloader.{key}.seed'
-        for stage in ('train', 'val', 'test')
-        for key, value in _dicts(cfg.get(f'{stage}_dataloader') or {})
-        if value.get('type') == 'ShapesDataset'
+        f'{_dotted(leaf.key)}.seed'
+        for leaf in _all_leaves(cfg)
+        if leaf.dataset.get('type') == 'ShapesDataset'
     ]
 
 
 def data_root_keys(cfg: Config) -> list[str]:
     """Dotted keys of the folders that the datasets of a config are below."""
     return [
-        f'{stage}_dataloader.{key}.data_root'
-        for stage in ('train', 'val', 'test')
-        for key, value in _dicts(cfg.get(f'{stage}_dataloader') or {})
-        if value.get('data_root')
+        f'{_dotted(leaf.key)}.data_root'
+        for leaf in _all_leaves(cfg)
+        if leaf.dataset.get('data_root')
     ]
+
+
+def _all_leaves(cfg: Config) -> list[Leaf]:
+    return [leaf for stage in ('train', 'val', 'test') for leaf in stage_leaves(cfg, stage)]
+
+
+def _dotted(key: str) -> str:
+    """A key as MMEngine takes it in options, where the index of a list follows a dot."""
+    return key.replace('[', '.').replace(']', '')
 
 
 def set_partition(cfg: Config, partition: str) -> None:
@@ -98,9 +105,19 @@ def set_partition(cfg: Config, partition: str) -> None:
     Raises:
         ValueError: One list is given to a training with unlabeled images, or the data set has no list.
     """
-    dataset = cfg.train_dataloader.dataset
-    labeled = dataset.get('labeled') or dataset
-    unlabeled = dataset.get('unlabeled') or (dataset.get('pseudo_labeled') or {}).get('images')
+    found = stage_leaves(cfg, 'train')
+    lists = {
+        'labeled': [leaf for leaf in found if leaf.kind in (None, 'labeled')],
+        'unlabeled': [leaf for leaf in found if leaf.kind in ('unlabeled', 'pseudo_labeled')],
+    }
+    for name, datasets in lists.items():
+        if len(datasets) > 1:
+            keys = ' and '.join(leaf.key for leaf in datasets)
+            raise ValueError(
+                f'{cfg.filename} has {len(datasets)} {name} datasets, {keys}, and a partition names one '
+                'list: leave the partition out.'
+            )
+    labeled, unlabeled = lists['labeled'][0].dataset, [leaf.dataset for leaf in lists['unlabeled']]
     if 'ann_file' not in labeled:
         raise ValueError(
             f'{cfg.filename} trains on a {labeled["type"]} without ann_file: leave the partition out.'
@@ -114,19 +131,8 @@ def set_partition(cfg: Config, partition: str) -> None:
         labeled.ann_file = partition
         return
     labeled.ann_file = f'{partition}/labeled.txt'
-    if unlabeled:
-        unlabeled.ann_file = f'{partition}/unlabeled.txt'
-
-
-def _dicts(config: dict, key: str = '') -> Iterator[tuple[str, dict]]:
-    """Every dict below a config, also in lists, with its dotted key."""
-    for name, value in config.items():
-        place = f'{key}.{name}' if key else str(name)
-        if isinstance(value, dict):
-            yield place, value
-            yield from _dicts(value, place)
-        elif isinstance(value, (list, tuple)):
-            yield from _dicts(dict(enumerate(value)), place)
+    for dataset in unlabeled:
+        dataset.ann_file = f'{partition}/unlabeled.txt'
 
 
 def trainings_of(cfg: Config) -> dict[str, Config]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from ..datasets.children import build_child
+from ..datasets.walk import Leaf, leaf_configs, sample_infos, stage_leaves
 from ..engine.runner.staged_runner import first_difference
 from ..engine.runner.stages import REFERENCE
 from ..models.clock import count_steps
@@ -48,8 +49,6 @@ _GEOMETRY = (
 )
 #: Prefixes of transforms that change no image.
 _BOOKKEEPING = ('Load', 'Pack', 'Check', 'Add')
-#: Datasets that hand on what others load.
-_WRAPPERS = ('ConcatDataset', 'RepeatDataset')
 
 
 def facts(cfg: Config) -> dict[str, Any]:
@@ -68,6 +67,7 @@ def facts(cfg: Config) -> dict[str, Any]:
     """
     *earlier, (_, last) = trainings_of(cfg).items()
     labeled, unlabeled = children(last)
+    validation = stage_leaves(last, 'val')
     network = _plain(last.model.get('segmentor', last.model))
     network.pop('data_preprocessor', None)
     for head in ('decode_head', 'auxiliary_head'):
@@ -76,7 +76,7 @@ def facts(cfg: Config) -> dict[str, Any]:
             (config or {}).pop('dropout_ratio', None)
     test_cfg = network.pop('test_cfg', None)
     labeled_paths = images_of('labeled', labeled)
-    unlabeled_paths = None if unlabeled is None else images_of('unlabeled', unlabeled)
+    unlabeled_paths = images_of('unlabeled', unlabeled) if unlabeled else None
     accumulation = accumulation_of(last)
     per_step, others_per_step = images_per_iteration(
         last, len(labeled_paths), len(unlabeled_paths or ())
@@ -88,9 +88,9 @@ def facts(cfg: Config) -> dict[str, Any]:
         'steps': steps_of(last),
         'labelled images': labeled_paths,
         'unlabelled images': unlabeled_paths,
-        'validation images': images_of('validation', last.val_dataloader.dataset),
+        'validation images': images_of('validation', validation),
         'metric': _plain(last.val_evaluator),
-        'validation pipeline': pipeline_of(last.val_dataloader.dataset),
+        'validation pipeline': pipeline_of(validation),
         'test_cfg': test_cfg,
         'trainings beforehand': _beforehand(last, earlier),
         'labelled images per step': round(per_step * accumulation, 2),
@@ -196,53 +196,44 @@ def _drop_rate(module: nn.Module) -> float:
     return rate if isinstance(rate, float) else 0.0
 
 
-def children(training: Config) -> tuple[Mapping, Mapping | None]:
-    """Configs of the labelled and of the unlabelled dataset of a training."""
-    dataset = training.train_dataloader.dataset
-    if dataset.type == 'LabeledUnlabeledDataset':
-        return dataset.labeled, dataset.unlabeled
-    if dataset.type == 'SelfTrainingDataset':
-        return dataset.labeled, (dataset.get('pseudo_labeled') or {}).get('images')
-    return dataset, None
+def children(training: Config) -> tuple[list[Leaf], list[Leaf]]:
+    """The labelled and the unlabelled datasets of a training, without those that wrap them."""
+    found = leaf_configs(training.train_dataloader.dataset)
+    labeled = [leaf for leaf in found if leaf.kind in (None, 'labeled')]
+    return labeled, [leaf for leaf in found if leaf not in labeled]
 
 
-def images_of(kind: str, dataset: Mapping) -> list[str]:
-    """Paths of the images of a dataset's config, with their masks', sorted; no file of them is opened.
+def images_of(kind: str, datasets: Sequence[Leaf]) -> list[str]:
+    """Paths of the images of datasets, with their masks', sorted; no file of them is opened.
 
     Raises:
         FileNotFoundError: a list or folder is missing.
-        ValueError: it has no image.
+        ValueError: one has no image.
     """
     found = []
-    for inner in unwrapped(dataset):
-        place = {'name': kind, 'key': 'val_dataloader.dataset'} if kind == 'validation' else {}
-        child = build_child(kind, {**_plain(inner), 'pipeline': []}, **place)
-        infos = (child.get_data_info(index) for index in range(len(child)))
+    for leaf in datasets:
+        name = kind if kind == 'validation' else None
+        config = {**_plain(leaf.dataset), 'pipeline': []}
+        child = build_child(kind, config, name=name, key=leaf.key)
         found += [
-            ' '.join(filter(None, map(info.get, ('img_path', 'seg_map_path')))) for info in infos
+            ' '.join(filter(None, map(info.get, ('img_path', 'seg_map_path'))))
+            for info in sample_infos(child)
         ]
     return sorted(found)
 
 
-def unwrapped(dataset: Mapping) -> list[Mapping]:
-    """The datasets that load images, below RepeatDataset and ConcatDataset, each once."""
-    if dataset['type'] not in _WRAPPERS:
-        return [dataset]
-    inner = dataset.get('datasets') or [dataset['dataset']]
-    return [leaf for child in inner for leaf in unwrapped(child)]
-
-
-def pipeline_of(dataset: Mapping) -> list:
-    """The pipeline that all images of a dataset's config go through.
+def pipeline_of(datasets: Sequence[Leaf]) -> list:
+    """The pipeline that all images of datasets go through.
 
     Raises:
-        ValueError: it has none, or several.
+        ValueError: there is none, or there are several.
     """
-    first, *others = [_plain(inner.get('pipeline')) for inner in unwrapped(dataset)]
+    first, *others = [_plain(leaf.dataset.get('pipeline')) for leaf in datasets]
     if first is None or any(other != first for other in others):
+        keys = ' and '.join(leaf.key for leaf in datasets)
         raise ValueError(
-            f'The images of {dataset["type"]} have no common pipeline, so that what they go through cannot be '
-            'compared: give each dataset in it the same `pipeline`.'
+            f'The images of {keys} have no common pipeline, so that what they go through cannot be '
+            'compared: give each of these datasets the same `pipeline`.'
         )
     return first
 
@@ -311,12 +302,15 @@ def _unlabeled_steps(training: Config, labeled: set[str]) -> tuple[list | None, 
         labeled: types of the transforms of the labelled images, which shape.
     """
     dataset = training.train_dataloader.dataset
-    child = dataset.get('unlabeled') or dataset.get('pseudo_labeled')
-    if not child or dataset.type not in ('LabeledUnlabeledDataset', 'SelfTrainingDataset'):
+    _, unlabeled = children(training)
+    if not unlabeled:
         return None, None
+    if dataset.get('pseudo_labeled'):  # which prepares all images that it holds by itself
+        key = 'train_dataloader.dataset.pseudo_labeled'
+        unlabeled = [Leaf(dataset.pseudo_labeled, key, 'pseudo_labeled')]
     known = {*_GEOMETRY, *labeled}
     geometry, views = [], {'all views': []}
-    for step in pipeline_of(child):
+    for step in pipeline_of(unlabeled):
         if step['type'] == 'MultiBranch':
             views.update({name: steps for name, steps in step.items() if isinstance(steps, list)})
         else:

@@ -16,7 +16,7 @@ from mmseg.registry import DATASETS
 from .files import missing_files, real_paths
 from .paths import check_data_paths
 from .transforms.checks import reads_local_files, with_file_checks
-from .walk import Leaf, leaves, map_leaves
+from .walk import Leaf, leaves, map_leaves, sample_infos
 
 NAMES = dict(labeled='labelled', unlabeled='unlabelled', pseudo_labeled='pseudo-labelled')
 _SAMPLE = 1  # keeps these draws apart from the sampler's, which may start from the same seed
@@ -134,8 +134,7 @@ def _check_files_of(leaf: Leaf, name: str) -> None:
     ):
         if not any(isinstance(transform, loader) for transform in loaders):
             continue
-        infos = (leaf.dataset.get_data_info(index) for index in range(len(leaf.dataset)))
-        paths = [info[field] for info in infos if field in info]
+        paths = [info[field] for info in sample_infos(leaf.dataset) if field in info]
         missing = missing_files(paths)
         if missing:
             raise FileNotFoundError(

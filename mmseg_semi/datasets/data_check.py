@@ -18,11 +18,12 @@ from mmcv.transforms import LoadAnnotations, LoadImageFromFile
 from mmengine.config import Config
 from tqdm import tqdm
 
-from .children import build_child
+from .children import build_child, pipeline_transforms
 from .files import image_size, open_image, real_paths
 from .labels import VOID, MaskSurvey, count_classes, survey_masks, values_beyond
 from .preparation import decoding
 from .transforms.checks import CheckImageFile, with_file_checks
+from .walk import leaves, loader_configs, sample_infos
 
 _SHOWN = 5
 _PATHS = ('img_path', 'seg_map_path')
@@ -55,16 +56,18 @@ class SetReport:
     """One set of images of a config.
 
     Attributes:
-        name (str): What it is for.
+        role (str): What it is for.
         key (str): Where the config has it.
+        name (str): The role, and which of several sets it is.
         summary (list[str]): Lines about what is there.
         problems (dict[str, list[str]]): Kind of problem = sentences, one per file, that need mending.
         warnings (list[str]): Sentences about what may be meant.
         images (ImageSurvey, optional): None where there are no files.
     """
 
-    name: str
+    role: str
     key: str
+    name: str
     summary: list[str] = field(default_factory=list)
     problems: dict[str, list[str]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
@@ -131,7 +134,11 @@ def check_data(
     wanted = list(dataset_configs(cfg))
     if not wanted:
         raise ValueError(f'{cfg.filename} has no dataset: give the config of a training or a test.')
-    sets = [_check_set(*entry, workers=workers, quick=quick, quiet=quiet) for entry in wanted]
+    sets = [
+        report
+        for entry in wanted
+        for report in _check_set(*entry, workers=workers, quick=quick, quiet=quiet)
+    ]
     leaks, notes = _shared_images(sets)
     return DataReport(sets, leaks, notes)
 
@@ -155,23 +162,39 @@ def dataset_configs(cfg: Config):
         else:
             yield 'training', key, train, None
     seen = []
-    for name, stage in (('validation', 'val'), ('test', 'test')):
-        dataset = (cfg.get(f'{stage}_dataloader') or {}).get('dataset')
-        if dataset is not None and dataset not in seen:
-            seen.append(dataset)
-            yield name, f'{stage}_dataloader.dataset', dataset, None
+    for role, stage in (('validation', 'val'), ('test', 'test')):
+        for key, loader in loader_configs(cfg, stage):
+            dataset = loader.get('dataset')
+            if dataset is not None and dataset not in seen:
+                seen.append(dataset)
+                yield role, f'{key}.dataset', dataset, None
 
 
-def _check_set(name, key, config, check, *, workers, quick, quiet) -> SetReport:
-    report = SetReport(name, key)
-    kind = 'unlabeled' if name == 'unlabelled' else 'labeled'
+def _check_set(role, key, config, check, *, workers, quick, quiet) -> list[SetReport]:
+    """A report on each dataset within the config of a set, which is built as a whole, as in training."""
+    kind = 'unlabeled' if role == 'unlabelled' else 'labeled'
     try:
-        dataset = build_child(kind, config, name=name, key=key)
+        dataset = build_child(kind, config, name=role, key=key)
     except (OSError, ValueError) as error:
-        report.summary.append('not there, see below')
+        report = SetReport(role, key, role, ['not there, see below'])
         report.add_problems('set that cannot be built', [str(error)])
-        return report
-    infos = [dataset.get_data_info(index) for index in range(len(dataset))]
+        return [report]
+    found = leaves(dataset, key, kind)
+    return [
+        _check_leaf(
+            SetReport(role, leaf.key, role if len(found) == 1 else f'{role} {index}'),
+            leaf.dataset,
+            check,
+            workers=workers,
+            quick=quick,
+            quiet=quiet,
+        )
+        for index, leaf in enumerate(found, start=1)
+    ]
+
+
+def _check_leaf(report: SetReport, dataset, check, *, workers, quick, quiet) -> SetReport:
+    infos = sample_infos(dataset)
     files = [
         info for info in infos if '://' not in info.get('img_path', '://') and 'shapes' not in info
     ]
@@ -181,9 +204,9 @@ def _check_set(name, key, config, check, *, workers, quick, quiet) -> SetReport:
     if not files:
         return report
     report.warnings += _left_out(dataset, infos)
-    transforms = _transforms(dataset)
+    transforms = pipeline_transforms(dataset)
     paths = [info['img_path'] for info in files]
-    report.images = images = survey_images(paths, transforms, name, workers, quick, quiet)
+    report.images = images = survey_images(paths, transforms, report.name, workers, quick, quiet)
     report.summary.append(f'sizes (width x height): {_sizes(images.sizes)}')
     report.summary.append(f'files: {_counted(images.kinds)}')
     report.add_problems('images that cannot be read', images.broken.values())
@@ -193,7 +216,7 @@ def _check_set(name, key, config, check, *, workers, quick, quiet) -> SetReport:
         report.warnings.append(f'{twice} images are listed more than once.')
     if any(isinstance(t, LoadAnnotations) for t in transforms):
         _check_masks(report, dataset, files, images, workers, quiet)
-    elif name != 'unlabelled':
+    elif report.role != 'unlabelled':
         report.warnings.append('no LoadAnnotations in the pipeline: masks are not checked.')
     return report
 
@@ -218,16 +241,6 @@ def _left_out(dataset, infos) -> list[str]:
         f'{sum(others.values())} files of {folder} are not among its images ({said}): if they are images, set '
         f'img_suffix={getattr(dataset, "img_suffix", None)!r} to what they end in.'
     ]
-
-
-def _transforms(dataset) -> list:
-    """The transforms of a dataset, or of the first that it wraps."""
-    while not hasattr(dataset, 'pipeline'):
-        inner = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
-        if inner[0] is None:
-            return []
-        dataset = inner[0]
-    return list(getattr(dataset.pipeline, 'transforms', []))
 
 
 def survey_images(
@@ -409,8 +422,9 @@ def _shared_images(sets: Sequence[SetReport]) -> tuple[list[str], list[str]]:
                 f'{len(pairs)} images of the {second.name} set are also in the {first.name} set, the first is '
                 f'{other}' + (f', which is {one} by content' if one != other else '')
             )
-            evaluated = {'validation', 'test'} & {first.name, second.name}
-            if evaluated == {first.name, second.name}:
+            roles = {first.role, second.role}
+            evaluated = {'validation', 'test'} & roles
+            if len(roles) == 1 or evaluated == roles:
                 notes.append(f'{sentence}.')
             elif evaluated:
                 leaks.append(

@@ -10,6 +10,7 @@ import os.path as osp
 from mmseg.registry import DATASETS
 
 from .split_lists import check_list_text
+from .walk import leaf_configs
 
 # Dataset class -> what people call it and the section of docs/datasets.md that prepares it.
 KNOWN = {
@@ -21,16 +22,14 @@ KNOWN = {
 }
 UNKNOWN = ('The dataset', 'your-own-images')
 LISTS = ('.txt', '.lst', '')  # endings of lists of images; others may be of any kind
-WRAPPED = ('labeled', 'unlabeled', 'dataset')  # keys that hold one dataset's config
 
 
 def check_data_paths(dataset, title=None):
     """Check that the files and folders which a dataset config names exist, and its list is text.
 
     Args:
-        dataset (dict): Config of a dataset; wrappers (``dataset``, ``datasets``, ``labeled``,
-            ``unlabeled``) are followed. It is not changed. Paths behind a file backend
-            (``backend_args``, ``s3://...``) are left to that backend.
+        dataset (dict): Config of a dataset; those within wrappers are checked. It is not changed. Paths
+            behind a file backend (``backend_args``, ``s3://...``) are left to that backend.
         title (str, optional): Class name under which ``KNOWN`` finds the dataset, where the
             config's own type says nothing, as for the unlabelled half of a known dataset.
 
@@ -38,23 +37,24 @@ def check_data_paths(dataset, title=None):
         FileNotFoundError: One sentence with the dataset, the key, the path and the remedy.
         ValueError: The list is no UTF-8, or has a byte order mark which the dataset would read as a name.
     """
+    found = leaf_configs(dataset)
     # The unlabelled half of a known dataset has a type that says nothing of what it holds.
-    labeled = dataset.get('labeled')  # a bool in ShapesDataset's config
-    known_by = (_class_name(dataset), isinstance(labeled, dict) and _class_name(labeled), title)
-    name = next((name for name in known_by if name in KNOWN), None)
-    children = [dataset[key] for key in WRAPPED if isinstance(dataset.get(key), dict)]
-    children += [child for child in dataset.get('datasets') or () if isinstance(child, dict)]
-    if children:
-        for child in children:
-            check_data_paths(child, name)
-    elif not dataset.get('backend_args'):
-        for key, path, exists in _paths(dataset):
-            if '://' in path:
-                continue
-            if not exists(path):
-                raise FileNotFoundError(missing(name, key, path))
-            if key == 'ann_file' and osp.isfile(path) and osp.splitext(path)[1] in LISTS:
-                check_list_text(path, marked=_class_name(dataset) == 'UnlabeledDataset')
+    labeled = [_class_name(leaf.dataset) for leaf in found if leaf.kind == 'labeled']
+    for leaf in found:
+        known_by = (_class_name(leaf.dataset), *labeled, title)
+        _check_leaf(leaf.dataset, next((name for name in known_by if name in KNOWN), None))
+
+
+def _check_leaf(dataset, name):
+    if dataset.get('backend_args'):
+        return
+    for key, path, exists in _paths(dataset):
+        if '://' in path:
+            continue
+        if not exists(path):
+            raise FileNotFoundError(missing(name, key, path))
+        if key == 'ann_file' and osp.isfile(path) and osp.splitext(path)[1] in LISTS:
+            check_list_text(path, marked=_class_name(dataset) == 'UnlabeledDataset')
 
 
 def missing(name, key, path):

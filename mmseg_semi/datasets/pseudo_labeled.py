@@ -20,6 +20,7 @@ from .children import (
     warn_of_shared_images,
     with_checks,
 )
+from .walk import leaves
 
 #: In a folder of pseudo-labels: what they were made with; written last, so that it marks a whole folder.
 LABELS_SUMMARY = 'pseudo_labels.json'
@@ -29,20 +30,22 @@ MASK_SUFFIX = '.png'
 def image_ids(dataset) -> list[str]:
     """A name for each image of an initialised dataset, under which its mask and its score are kept.
 
-    The path relative to the folder of images (what all images share where the dataset names
-    none), with '/' and without the file's ending.
+    The path relative to the folder of images (that of several datasets is what their folders share, and
+    where one names no folder, what all images share), with '/' and without the file's ending.
 
     Returns:
-        list[str]: Unique, in the order of the dataset.
+        list[str]: Unique, in the order of the dataset; an image that ``RepeatDataset`` repeats has one.
 
     Raises:
         ValueError: an image is listed twice, lies outside of the folder, or differs from another in its
             ending alone.
     """
-    paths = image_paths(dataset)
-    folder = (getattr(dataset, 'data_prefix', None) or {}).get('img_path')
-    if not folder and paths:
-        folder = osp.commonpath([osp.dirname(path) for path in paths])
+    found = [leaf.dataset for leaf in leaves(dataset)]
+    paths = [path for inner in found for path in image_paths(inner)]
+    folders = [(getattr(inner, 'data_prefix', None) or {}).get('img_path') for inner in found]
+    if not all(folders):
+        folders = [osp.dirname(path) for path in paths]
+    folder = osp.commonpath(folders) if folders else None
     seen: dict[str, str] = {}
     for path in paths:
         name = osp.splitext(osp.relpath(path, folder or '.'))[0].replace(os.sep, '/')
@@ -88,8 +91,11 @@ class PseudoLabeledDataset(Dataset):
             )
         self.labels = [labels] if isinstance(labels, str) else list(labels)
         self.images = build_child('pseudo_labeled', images)
-        ids = image_ids(self.images)
-        masks = self._masks(set(ids))
+        names = image_ids(self.images)
+        masks = self._masks(set(names))
+        once = (path for leaf in leaves(self.images) for path in image_paths(leaf.dataset))
+        known = dict(zip(once, names, strict=True))
+        ids = [known[path] for path in image_paths(self.images)]
         # Index of the image and path of its mask, in the order of the images.
         self._labeled = [(i, masks[name]) for i, name in enumerate(ids) if name in masks]
         self.pipeline = Compose(

@@ -18,10 +18,11 @@ from .children import check_files_exist, file_loaders, image_paths
 from .data_check import survey_images
 from .files import missing_files, real_paths
 from .fingerprints import identify
-from .labels import count_classes, survey_masks, values_beyond
+from .labels import ClassCount, count_classes, survey_masks, values_beyond
 from .paths import check_data_paths
 from .sequences import near_frames
 from .unlabeled import UnlabeledDataset
+from .walk import leaves, loader_configs, sample_infos
 
 TRAINED_ON = ('labelled', 'unlabelled')
 FRAMES = 60
@@ -91,10 +92,11 @@ def parts_of_config(cfg: Mapping) -> dict[str, Mapping]:
         unlabeled = train.get('unlabeled') or pseudo_labeled.get('images')
         if unlabeled:
             parts['unlabelled'] = unlabeled
-    for name, key in (('validation', 'val_dataloader'), ('test', 'test_dataloader')):
-        dataset = (cfg.get(key) or {}).get('dataset')
-        if dataset and dataset != parts.get('validation'):
-            parts[name] = dataset
+    for name, stage in (('validation', 'val'), ('test', 'test')):
+        for index, (_, loader) in enumerate(loader_configs(cfg, stage)):
+            dataset = loader.get('dataset')
+            if dataset and dataset not in parts.values():
+                parts[f'{name} {index + 1}' if index else name] = dataset
     return parts
 
 
@@ -123,18 +125,30 @@ def check_parts(
     Returns:
         Report: ``report``.
     """
-    paths = {name: image_paths(dataset) for name, dataset in parts.items()}
+    paths = {
+        name: [info['img_path'] for info in sample_infos(dataset) if 'img_path' in info]
+        for name, dataset in parts.items()
+    }
     for name, dataset in parts.items():
         _check_files(name, dataset, paths[name], report)
     _check_disjoint(paths, is_partition(parts) if partition is None else partition, report)
     for name, dataset in parts.items():
-        sizes = _check_images(name, dataset, paths[name], report, quiet)
-        if name != 'unlabelled':
-            _check_masks(name, dataset, sizes, report, quiet)
+        counts = {}
+        for leaf in leaves(dataset):
+            sizes = _check_images(name, leaf.dataset, report, quiet)
+            if name != 'unlabelled':
+                _check_masks(name, leaf.dataset, sizes, report, quiet, counts)
+        if name == 'labelled':
+            for classes, found in counts.items():
+                _tell_classes(classes, found, report)
     ids = {
-        name: relative_ids(dataset, paths[name])
+        name: [
+            name_
+            for leaf in leaves(dataset)
+            if _has_files(leaf.dataset)  # drawn images are numbered, too
+            for name_ in relative_ids(leaf.dataset, image_paths(leaf.dataset))
+        ]
         for name, dataset in parts.items()
-        if _has_files(dataset)  # drawn images are numbered, too
     }
     _check_neighbors(ids, frames, report)
     _tell_identity(paths, report)
@@ -148,7 +162,13 @@ def is_partition(parts: Mapping) -> bool:
     training: a folder of all images, or the list of the whole training set, is a usual one (GPS-dagger
     adds the labelled images to it), and no result is falsified by it.
     """
-    lists = [getattr(parts.get(name), 'ann_file', '') or '' for name in TRAINED_ON]
+    if not all(name in parts for name in TRAINED_ON):
+        return False
+    lists = [
+        getattr(leaf.dataset, 'ann_file', '') or ''
+        for name in TRAINED_ON
+        for leaf in leaves(parts[name])
+    ]
     return all(lists) and len({osp.realpath(osp.dirname(path)) for path in lists}) == 1
 
 
@@ -192,12 +212,11 @@ def _check_files(name: str, dataset, paths: list[str], report: Report) -> None:
         report.errors.append(str(error))
 
 
-def _check_images(
-    name: str, dataset, paths: list[str], report: Report, quiet: bool
-) -> dict[str, tuple[int, int]]:
+def _check_images(name: str, dataset, report: Report, quiet: bool) -> dict[str, tuple[int, int]]:
     """Load every image once; (height, width) of those that can be loaded."""
     if not _has_files(dataset):
         return {}
+    paths = image_paths(dataset)
     gone = set(missing_files(paths))
     there = [path for path in dict.fromkeys(paths) if path not in gone and '://' not in path]
     survey = survey_images(there, list(file_loaders(dataset)), name, quiet=quiet)
@@ -243,11 +262,17 @@ def _copies(paths, others) -> list[str]:
 
 
 def _check_masks(
-    name: str, dataset, image_sizes: Mapping[str, tuple[int, int]], report: Report, quiet: bool
+    name: str,
+    dataset,
+    image_sizes: Mapping[str, tuple[int, int]],
+    report: Report,
+    quiet: bool,
+    counts: dict[tuple, list[ClassCount]],
 ) -> None:
+    """Check the masks of a dataset; ``counts`` gets its pixels under its classes."""
     if not any(isinstance(loader, LoadAnnotations) for loader in file_loaders(dataset)):
         return
-    infos = [dataset.get_data_info(index) for index in range(len(dataset))]
+    infos = sample_infos(dataset)
     gone = set(missing_files(info['seg_map_path'] for info in infos))
     infos = [info for info in infos if info['seg_map_path'] not in gone]
     classes = (getattr(dataset, 'metainfo', None) or {}).get('classes')
@@ -280,8 +305,7 @@ def _check_masks(
             f'{first}): correct the masks, the number of classes, or reduce_zero_label='
             f'{meaning["reduce_zero_label"]}.'
         )
-    if name == 'labelled':
-        _tell_classes(classes, survey.pixels, meaning, report)
+    counts.setdefault(tuple(classes), []).append(count_classes(survey.pixels, **meaning))
 
 
 def _first(problems: list[str], what: str) -> list[str]:
@@ -291,8 +315,8 @@ def _first(problems: list[str], what: str) -> list[str]:
     return [f'{len(problems)} {what}, the first: {problems[0]}']
 
 
-def _tell_classes(classes, pixels: np.ndarray, meaning: dict, report: Report) -> None:
-    counts = count_classes(pixels, **meaning)
+def _tell_classes(classes, found: list[ClassCount], report: Report) -> None:
+    counts = ClassCount(*map(np.concatenate, zip(*found, strict=True)))
     total = max(1, int(counts.pixels.sum()))
     rows = [
         (str(name), f'{share / total:8.2%}', str(images))
@@ -302,7 +326,8 @@ def _tell_classes(classes, pixels: np.ndarray, meaning: dict, report: Report) ->
     ]
     width = max(len(row[0]) for row in rows)
     lines = [f'  {name:<{width}} {share} {images:>7}' for name, share, images in rows]
-    void = counts.void.sum() / max(1, pixels.sum())
+    every = sum(int(part.sum()) for part in counts)
+    void = counts.void.sum() / max(1, every)
     report.facts.append(
         '\n'.join(
             [

@@ -6,6 +6,9 @@ import copy
 
 from mmengine.dataset import Compose
 
+from .children import pipeline_transforms
+from .walk import leaves, map_leaves
+
 _KEPT = ('Load', 'Check', 'Resize', 'Pack')
 
 
@@ -22,15 +25,13 @@ def unaugmented(dataset, pipeline: list | None = None):
     Raises:
         ValueError: There is no pipeline, or nothing of it that loads an image.
     """
+    return map_leaves(dataset, lambda leaf: _unaugmented(leaf.dataset, pipeline))
+
+
+def _unaugmented(dataset, pipeline: list | None):
     dataset = copy.copy(dataset)
-    if hasattr(dataset, 'datasets'):
-        dataset.datasets = [unaugmented(inner, pipeline) for inner in dataset.datasets]
-        return dataset
-    if hasattr(dataset, 'dataset'):
-        dataset.dataset = unaugmented(dataset.dataset, pipeline)
-        return dataset
     if pipeline is None:
-        transforms = getattr(getattr(dataset, 'pipeline', None), 'transforms', ())
+        transforms = pipeline_transforms(dataset)
         pipeline = [t for t in transforms if type(t).__name__.startswith(_KEPT)]
     names = [t['type'] if isinstance(t, dict) else type(t).__name__ for t in pipeline]
     if not any(name.startswith('Load') for name in names) or not names[-1].startswith('Pack'):
@@ -48,10 +49,9 @@ def crop_size(dataset) -> tuple[int, int] | None:
     Args:
         dataset: any mmseg dataset with a pipeline, or a wrapper of some, whose largest crop counts.
     """
-    inner = [*getattr(dataset, 'datasets', ()), getattr(dataset, 'dataset', None)]
-    sizes = [crop_size(one) for one in inner if one is not None]
-    transforms = getattr(getattr(dataset, 'pipeline', None), 'transforms', ())
-    # Of several crops in a row, the last one makes the size.
-    sizes += [tuple(t.crop_size) for t in transforms if hasattr(t, 'crop_size')][-1:]
-    sizes = [size for size in sizes if size is not None]
+    sizes = []
+    for leaf in leaves(dataset):
+        transforms = pipeline_transforms(leaf.dataset)
+        # Of several crops in a row, the last one makes the size.
+        sizes += [tuple(t.crop_size) for t in transforms if hasattr(t, 'crop_size')][-1:]
     return tuple(map(max, zip(*sizes, strict=True))) if sizes else None

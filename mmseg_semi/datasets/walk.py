@@ -56,6 +56,19 @@ def leaf_configs(config: Mapping, key: str = TRAINING, kind: str | None = None) 
     return list(_walk(Leaf(config, key, kind), _held_configs))
 
 
+def sample_infos(dataset) -> list[dict]:
+    """What a built dataset knows of each sample before it is loaded; a repeated sample is one.
+
+    Of datasets that know nothing, without ``get_data_info``, there is nothing.
+    """
+    return [
+        leaf.dataset.get_data_info(index)
+        for leaf in leaves(dataset)
+        if hasattr(leaf.dataset, 'get_data_info')
+        for index in range(len(leaf.dataset))
+    ]
+
+
 def concatenated(dataset, key: str) -> list[Leaf]:
     """The sets that ``ConcatDataset`` puts one after the other, built ones or configs; else the one set.
 

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from mmengine.config import Config
 from mmseg.registry import DATASETS, HOOKS, MODELS, TRANSFORMS
 
+from ..datasets.walk import loader_configs, map_leaf_configs
+
 PACKAGE = __name__.partition('.')[0]
 #: What a config needs beside the model to test and to draw.
 KEPT_KEYS = (
@@ -103,10 +105,9 @@ def plain_config(cfg: Config, dataset_meta: dict) -> Config:
         if key in cfg:
             plain[key] = copy.deepcopy(cfg[key])
     for stage in ('val', 'test'):
-        if f'{stage}_dataloader' in cfg:
-            loader = copy.deepcopy(cfg[f'{stage}_dataloader'])
-            loader['dataset'] = _plain_dataset(loader['dataset'], dataset_meta)
-            plain[f'{stage}_dataloader'] = loader
+        loaders = loader_configs(cfg, stage)
+        if loaders:
+            plain[f'{stage}_dataloader'] = _plain_loader(loaders, dataset_meta)
             plain[f'{stage}_cfg'] = {'type': f'{stage.capitalize()}Loop'}
     if 'tta_pipeline' in cfg:
         plain['tta_pipeline'] = _plain_pipeline(copy.deepcopy(cfg.tta_pipeline))
@@ -168,6 +169,21 @@ def _plain_loss(loss: dict | list) -> dict | list:
     if not _is_ours(MODELS, loss['type']):
         return loss
     return {'type': 'CrossEntropyLoss', 'loss_weight': loss.get('loss_weight', 1.0)}
+
+
+def _plain_loader(loaders: list, dataset_meta: dict) -> dict:
+    """The loader; MMEngine's own loops take one, so that the datasets of several are joined in it."""
+    datasets = [
+        map_leaf_configs(
+            copy.deepcopy(loader['dataset']), lambda leaf: _plain_dataset(leaf.dataset, dataset_meta)
+        )
+        for _, loader in loaders
+    ]
+    plain = copy.deepcopy(loaders[0][1])
+    plain['dataset'] = datasets[0]
+    if len(datasets) > 1:
+        plain['dataset'] = {'type': 'ConcatDataset', 'datasets': datasets}
+    return plain
 
 
 def _plain_dataset(dataset: dict, dataset_meta: dict) -> dict:

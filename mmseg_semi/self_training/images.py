@@ -24,6 +24,7 @@ from mmseg_semi.datasets.children import build_child
 from mmseg_semi.datasets.files import open_image
 from mmseg_semi.datasets.pseudo_labeled import image_ids
 from mmseg_semi.datasets.transforms.checks import CheckImageFile, CheckLabels, with_file_checks
+from mmseg_semi.datasets.walk import leaves, stage_leaves
 
 BATCH_PIXELS = 2048 * 1024
 """Pixels that go through the network at once, if there is more than one image: one of Cityscapes."""
@@ -41,17 +42,27 @@ def prediction_pipeline(cfg: Config) -> list[dict]:
         list[dict]: Configs of transforms, the config's own.
 
     Raises:
-        ValueError: the config has no test pipeline.
+        ValueError: the config has no test pipeline, or test sets whose images are prepared in several ways.
     """
-    dataset = (cfg.get('test_dataloader') or {}).get('dataset', {})
-    while not dataset.get('pipeline') and 'dataset' in dataset:
-        dataset = dataset['dataset']
-    if not dataset.get('pipeline'):
+    first, ways = None, []
+    for leaf in stage_leaves(cfg, 'test'):
+        pipeline = leaf.dataset.get('pipeline') or []
+        way = [transform for transform in pipeline if not _needs_annotations(transform)]
+        if way and way not in ways:
+            first = first or leaf.key
+            ways.append(way)
+            other = leaf.key
+    if not ways:
         raise ValueError(
             'The config has no test_dataloader.dataset.pipeline, which says how images are prepared for the '
             'network: add one.'
         )
-    return [transform for transform in dataset['pipeline'] if not _needs_annotations(transform)]
+    if len(ways) > 1:
+        raise ValueError(
+            f'{first}.pipeline and {other}.pipeline prepare images in two ways, so that it is open how those '
+            'without labels are prepared: give all test sets one pipeline, or name one set in test_dataloader.'
+        )
+    return ways[0]
 
 
 def _needs_annotations(transform: dict) -> bool:
@@ -83,7 +94,8 @@ class ImagePool:
     def __init__(self, cfg: Config, images: dict, subset: Iterable[str] | None = None) -> None:
         self._dataset = build_child('unlabeled', images)
         ids = image_ids(self._dataset)
-        self._indices = list(range(len(ids)))
+        self._found = [leaf.dataset for leaf in leaves(self._dataset)]
+        places = [(inner, index) for inner in self._found for index in range(len(inner))]
         if subset is not None:
             wanted = set(subset)
             unknown = sorted(wanted.difference(ids))
@@ -92,9 +104,10 @@ class ImagePool:
                     f'{len(unknown)} of {len(wanted)} ids of the subset name no image, the first is '
                     f'{unknown[0]!r}: take the list that was made from the same images.'
                 )
-            self._indices = [i for i in self._indices if ids[i] in wanted]
-        self.ids = [ids[i] for i in self._indices]
-        drawn = bool(ids) and 'shapes' in self._dataset.get_data_info(0)
+            kept = [i for i, name in enumerate(ids) if name in wanted]
+            ids, places = [ids[i] for i in kept], [places[i] for i in kept]
+        self.ids, self._places = ids, places
+        drawn = 'shapes' in self._dataset.get_data_info(0)
         self._transforms = _build(cfg, drawn)
 
     def __len__(self) -> int:
@@ -102,11 +115,15 @@ class ImagePool:
 
     def info(self, position: int) -> dict:
         """What the dataset knows of an image before it is loaded."""
-        return self._dataset.get_data_info(self._indices[position])
+        dataset, index = self._places[position]
+        return dataset.get_data_info(index)
 
     def true_mask_name(self, position: int, suffix: str) -> str:
         """File of an image's true mask by mmseg's rule: its ``img_suffix`` gives way to ``suffix``."""
-        path, own = self.info(position)['img_path'], getattr(self._dataset, 'img_suffix', ())
+        path, own = (
+            self.info(position)['img_path'],
+            getattr(self._places[position][0], 'img_suffix', ()),
+        )
         for ending in (own,) if isinstance(own, str) else own:
             if path.endswith(ending):  # an id has lost what follows the last dot
                 return self.ids[position].removesuffix(ending.rpartition('.')[0]) + suffix
@@ -131,13 +148,14 @@ class ImagePool:
 
     def check_outside(self, folder: str) -> None:
         """Raise ValueError if results in ``folder`` would be found as images the next time."""
-        root = (getattr(self._dataset, 'data_prefix', None) or {}).get('img_path')
-        searched = root and osp.isdir(root) and not getattr(self._dataset, 'ann_file', '')
-        if searched and Path(osp.realpath(folder)).is_relative_to(osp.realpath(root)):
-            raise ValueError(
-                f'{folder} lies in the folder of images {root}, where results would be taken for images: name '
-                'a folder outside of it.'
-            )
+        for dataset in self._found:
+            root = (getattr(dataset, 'data_prefix', None) or {}).get('img_path')
+            searched = root and osp.isdir(root) and not getattr(dataset, 'ann_file', '')
+            if searched and Path(osp.realpath(folder)).is_relative_to(osp.realpath(root)):
+                raise ValueError(
+                    f'{folder} lies in the folder of images {root}, where results would be taken for images: '
+                    'name a folder outside of it.'
+                )
 
     def fingerprint(self) -> str:
         """Tells one list of images from another, by ids and sizes of the files: wherever they are."""

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from mmseg_semi.datasets.files import open_image
+from mmseg_semi.datasets.walk import stage_leaves
 
 from .output import write_bytes
 from .prediction import VOID
@@ -138,8 +139,10 @@ class MaskWriter:
 
 
 def _dataset_metas(cfg: Config) -> list[Mapping]:
-    """What the config says of its test dataset's classes: its ``metainfo``, then its type's."""
-    dataset = cfg.get('test_dataloader', {}).get('dataset', {})
-    kind = dataset.get('of') or dataset.get('type')
-    kind = DATASETS.get(kind) if isinstance(kind, str) else kind
-    return [dataset.get('metainfo') or {}, getattr(kind, 'METAINFO', None) or {}]
+    """What the config says of the classes of its test sets: the ``metainfo`` of each, then its type's."""
+    metas = []
+    for leaf in stage_leaves(cfg, 'test'):
+        kind = leaf.dataset.get('of') or leaf.dataset.get('type')
+        kind = DATASETS.get(kind) if isinstance(kind, str) else kind
+        metas += [leaf.dataset.get('metainfo') or {}, getattr(kind, 'METAINFO', None) or {}]
+    return metas

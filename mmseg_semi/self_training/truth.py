@@ -18,6 +18,7 @@ from mmseg.registry import DATASETS
 
 from mmseg_semi.datasets.files import missing_files
 from mmseg_semi.datasets.transforms import CheckLabels
+from mmseg_semi.datasets.walk import stage_leaves
 
 from .images import ImagePool
 from .labeling import check_settings
@@ -131,12 +132,18 @@ def _check_there(paths: list[str]) -> None:
 
 
 def _reduces_zero_label(cfg: Config) -> bool:
-    """Whether the annotations of the config's test dataset count classes from 1, with 0 for void."""
-    dataset = cfg.test_dataloader.dataset
-    kind = dataset.get('of') or dataset.type
-    kind = DATASETS.get(kind) if isinstance(kind, str) else kind
-    usual = inspect.signature(kind).parameters.get('reduce_zero_label')
-    return bool(dataset.get('reduce_zero_label', usual is not None and usual.default is True))
+    """Whether the annotations of the config's test sets count classes from 1, with 0 for void."""
+    found = {}
+    for leaf in stage_leaves(cfg, 'test'):
+        kind = leaf.dataset.get('of') or leaf.dataset.get('type')
+        kind = DATASETS.get(kind) if isinstance(kind, str) else kind
+        usual = inspect.signature(kind).parameters.get('reduce_zero_label')
+        default = usual is not None and usual.default is True
+        found[leaf.key] = bool(leaf.dataset.get('reduce_zero_label', default))
+    if len(set(found.values())) > 1:
+        said = ', '.join(f'{key}.reduce_zero_label={value}' for key, value in found.items())
+        raise ValueError(f'{said}: give all test sets the one that the true masks have.')
+    return any(found.values())
 
 
 def _read_truth(

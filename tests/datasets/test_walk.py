@@ -108,7 +108,8 @@ def test_mapping_configs_leaves_them_as_they_are():
     before = copy.deepcopy(config)
     mapped = map_leaf_configs(config, lambda leaf: {**leaf.dataset, 'seed': 9})
     assert [leaf.dataset['seed'] for leaf in leaf_configs(mapped)] == [9, 9, 9]
-    assert mapped['type'] == 'ConcatDataset' and mapped.datasets[1]['times'] == 3
+    assert mapped['type'] == 'ConcatDataset'
+    assert mapped.datasets[1]['times'] == 3
     assert config == before
     alone = map_leaf_configs(shapes(0), lambda leaf: {'only': leaf.key}, 'here')
     assert alone == {'only': 'here'}
@@ -169,7 +170,8 @@ def test_checks_reach_every_leaf(config, data_root):
     checked = with_checks('labeled', labeled, 3)
     for leaf in leaves(checked):
         names = [type(t).__name__ for t in leaf.dataset.pipeline.transforms]
-        assert names[0] == 'CheckImageFile' and 'CheckLabels' in names
+        assert names[0] == 'CheckImageFile'
+        assert 'CheckLabels' in names
     for leaf in leaves(labeled):
         assert type(leaf.dataset.pipeline.transforms[0]).__name__ == 'LoadImageFromFile'
     cv2.imwrite(str(data_root / 'ann_dir/l2.png'), np.full((24, 32), 7, np.uint8))

@@ -16,6 +16,8 @@ from mmengine.hooks import Hook
 from mmseg.registry import HOOKS
 from torch.utils.data import Dataset
 
+from ...datasets.children import pipeline_transforms
+from ...datasets.walk import leaves
 from ._common import unwrap
 from ._labeled_images import labeled_images, own_share
 
@@ -137,13 +139,11 @@ def fingerprint(dataset: Dataset, num_classes: int) -> str:
 
 def _loading(dataset) -> Iterator[str]:
     """The transforms of a dataset, or of those that it wraps, with their settings."""
-    for inner in (*getattr(dataset, 'datasets', ()), getattr(dataset, 'dataset', None)):
-        if inner is not None:
-            yield from _loading(inner)
-    for transform in getattr(getattr(dataset, 'pipeline', None), 'transforms', ()):
-        settings = sorted((k, v) for k, v in vars(transform).items() if not k.startswith('_'))
-        # Without the addresses of objects that do not say what they are.
-        yield re.sub(r' at 0x\w+', '', f'{type(transform).__name__} {settings}')
+    for leaf in leaves(dataset):
+        for transform in pipeline_transforms(leaf.dataset):
+            settings = sorted((k, v) for k, v in vars(transform).items() if not k.startswith('_'))
+            # Without the addresses of objects that do not say what they are.
+            yield re.sub(r' at 0x\w+', '', f'{type(transform).__name__} {settings}')
 
 
 def _read(file: Path, print_: str, logger) -> list[int] | None:

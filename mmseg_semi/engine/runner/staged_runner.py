@@ -18,6 +18,7 @@ from mmengine.registry import DefaultScope
 from mmseg.registry import DATASETS, RUNNERS
 
 from ...compat import set_up_processes
+from ...datasets.walk import loader_configs
 from ...self_training.images import ImagePool
 from ...self_training.output import (
     make_folders,
@@ -128,8 +129,8 @@ class StagedRunner:
         self.logger.info(
             f'{" → ".join(self._chosen)} with {len(pool)} unlabelled images, in {self.work_dir}'
         )
-        if self.cfg.get('val_dataloader') is not None:
-            validation = DATASETS.build(copy.deepcopy(self.cfg.val_dataloader.dataset))
+        for _, loader in loader_configs(self.cfg, 'val'):
+            validation = DATASETS.build(copy.deepcopy(loader['dataset']))
             check_held_out({'unlabelled': pool.dataset}, validation)
 
     # ------------------------------------------------------------------ what is on the disk

@@ -21,6 +21,7 @@ from mmengine.visualization import Visualizer
 from mmseg.registry import MODELS
 
 from ...datasets import LabeledUnlabeledSampler, SelfTrainingDataset
+from ...datasets.walk import loader_configs
 from ...models.clock import count_steps
 from ...self_training import prediction_pipeline, pseudo_label, select_reliable
 from ...self_training.labeling import SCALES
@@ -297,7 +298,7 @@ class SupervisedStage(TrainStage):
         checkpoint = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
         if checkpoint.get('save_best'):
             # Its metrics carry no network's name; those of two networks become one.
-            named = _mapped(checkpoint.save_best, lambda name: name.rpartition('/')[2])
+            named = _mapped(checkpoint.save_best, lambda name: _without(method.networks, name))
             checkpoint.save_best = named if isinstance(named, str) else list(dict.fromkeys(named))
 
     def _use_labeled_images(self, cfg: Config) -> tuple[int, int]:
@@ -317,6 +318,10 @@ class SupervisedStage(TrainStage):
         loader.batch_size, loader.dataset = labeled, dataset
         loader.sampler = dict(type='ShuffledSampler', endless=endless)
         return labeled, images
+
+
+def _without(networks: Iterable[str], metric: str) -> str:
+    return '/'.join(part for part in metric.split('/') if part not in networks)
 
 
 class _UsesNetwork(Stage):
@@ -444,7 +449,8 @@ class LabelStage(_UsesNetwork):
         )
         if self.checkpoint == 'best':
             cfg = self.training.config()
-            settings['validation'] = _plain(cfg.val_dataloader.dataset)
+            datasets = [_plain(loader['dataset']) for _, loader in loader_configs(cfg, 'val')]
+            settings['validation'] = datasets if len(datasets) > 1 else datasets[0]
             settings['save_best'] = cfg.default_hooks.checkpoint.get('save_best')
         return {**super().settings(), **settings}
 
