@@ -12,6 +12,7 @@ from mmengine.utils import mkdir_or_exist
 from mmseg.registry import MODELS
 
 import mmseg_semi  # noqa: F401  registers the package's modules
+from mmseg_semi.datasets.meanings import check_checkpoint
 from mmseg_semi.engine.export import own_modules, plain_config, plain_state_dict
 from mmseg_semi.models.checkpoints import read_checkpoint
 
@@ -55,6 +56,7 @@ def export(args: argparse.Namespace) -> tuple[str, str, list[str]]:
             'to choose from; leave --network out.'
         )
     checkpoint = read_checkpoint(args.checkpoint)
+    check_checkpoint(checkpoint, args.checkpoint, cfg)
     meta = checkpoint.get('meta', {})
     weights = plain_state_dict(checkpoint['state_dict'], network, *kept_apart)
     config_path = osp.join(args.out_dir, 'config.py')

@@ -14,6 +14,7 @@ from mmseg_semi.cli import (
     load_config,
     one_sentence_errors,
 )
+from mmseg_semi.engine import StartupCheckHook
 from mmseg_semi.datasets.walk import stage_leaves
 
 
@@ -87,7 +88,10 @@ def main() -> None:
     with one_sentence_errors():
         cfg = testing_config(args)
         join_processes(cfg)
-    Runner.from_cfg(cfg).test()
+    runner = Runner.from_cfg(cfg)
+    if not any(isinstance(hook, StartupCheckHook) for hook in runner.hooks):
+        runner.register_hook(StartupCheckHook())  # compares the classes of checkpoint and test set
+    runner.test()
 
 
 if __name__ == '__main__':

@@ -18,6 +18,7 @@ from .walk import Leaf
 MOST_READ = 200
 LEAST_VOID = 0.01
 """Share of the pixels above which void may be a class."""
+FEW = 20
 _READ_AT_ONCE = 20
 _SHOWN = 4
 
@@ -76,8 +77,9 @@ def check_some_masks(sets: Sequence[Leaf]) -> None:
 def missing_class(masks: Sequence[Masks], read: str = '') -> str | None:
     """The sentence for a class that no mask shows while a value that counts as void holds more than 1 %.
 
-    One value can be one class. So it is said where exactly one class is absent, or where all but one are; of
-    many classes, some are absent from any few images.
+    It is said where all classes but one are absent. Where several are there, 255 can be but one more, and as
+    such the last one (0, 1, 255) or the first (1, 2, 255): said for :data:`FEW` masks or more, since of several
+    classes one is easily absent from fewer.
 
     Args:
         masks: of datasets with the same classes.
@@ -87,8 +89,10 @@ def missing_class(masks: Sequence[Masks], read: str = '') -> str | None:
     if not absent or not masks:
         return None
     first = masks[0]
-    if len(absent) > 1 and len(first.classes) - len(absent) > 1:
-        return None
+    if len(first.classes) - len(absent) > 1:
+        many = sum(len(part.pixels) for part in masks) >= FEW
+        if not many or absent not in ([0], [len(first.classes) - 1]):
+            return None
     values = sum(part.pixels.sum(0) for part in masks)
     total = max(1, int(values.sum()))
     index = absent[0]
