@@ -130,7 +130,20 @@ def load_config(args: argparse.Namespace) -> Config:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = str(Path('work_dirs') / Path(path).stem)
+    check_loaders(cfg)
     return cfg
+
+
+def check_loaders(cfg: Config) -> None:
+    """Raise ValueError if a config has a list of loaders for a loop of MMEngine's, which takes one."""
+    for stage in ('val', 'test'):
+        loop = (cfg.get(f'{stage}_cfg') or {}).get('type')
+        own = f'TeacherStudent{stage.capitalize()}Loop'
+        if isinstance(cfg.get(f'{stage}_dataloader'), (list, tuple)) and loop != own:
+            raise ValueError(
+                f'{stage}_dataloader is a list and {stage}_cfg.type={loop!r} takes one loader: set '
+                f"{stage}_cfg=dict(type='{own}'), which evaluates each set of a list, of any model."
+            )
 
 
 def check_file(path: str, what: str, suffix: str) -> None:

@@ -175,7 +175,8 @@ def _plain_loader(loaders: list, dataset_meta: dict) -> dict:
     """The loader; MMEngine's own loops take one, so that the datasets of several are joined in it."""
     datasets = [
         map_leaf_configs(
-            copy.deepcopy(loader['dataset']), lambda leaf: _plain_dataset(leaf.dataset, dataset_meta)
+            copy.deepcopy(loader['dataset']),
+            lambda leaf: _plain_dataset(leaf.dataset, dataset_meta),
         )
         for _, loader in loaders
     ]

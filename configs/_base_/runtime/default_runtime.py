@@ -30,5 +30,6 @@ model_wrapper_cfg = dict(type='SemiDistributedDataParallel', find_unused_paramet
 randomness = dict(seed=0)
 
 train_cfg = dict(type='WholeStepIterTrainLoop')
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
+# Metrics carry the names of networks and of validation sets, where there are several (docs/your_own_data.md).
+val_cfg = dict(type='TeacherStudentValLoop')
+test_cfg = dict(type='TeacherStudentTestLoop')

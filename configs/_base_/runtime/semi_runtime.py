@@ -1,11 +1,8 @@
-# As default_runtime.py, for methods with several networks: each is evaluated, metrics carry its name.
+# As default_runtime.py, for methods with unlabeled images.
 _base_ = './default_runtime.py'
 
 # Methods with an EMA teacher add their MeanTeacherHook here.
 custom_hooks = [*_base_.custom_hooks, dict(type='PseudoLabelMonitorHook')]
-
-val_cfg = dict(type='TeacherStudentValLoop')
-test_cfg = dict(type='TeacherStudentTestLoop')
 
 # The log shows means over its interval; MMEngine's own pattern would show the last iteration's diagnostics,
 # e.g. whether that one batch was mixed.

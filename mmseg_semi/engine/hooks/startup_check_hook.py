@@ -22,6 +22,7 @@ from ...datasets import (
 from ...datasets.files import real_paths
 from ...datasets.fingerprints import identify
 from ...datasets.pseudo_labeled import LABELS_SUMMARY
+from ...datasets.walk import sample_infos
 from ...models.cutmix import CutMix
 from ...models.patches import nearest, patch_size, whole_patches
 from ...models.segmentors import SemiSegmentor, SlideScoreEncoderDecoder
@@ -102,9 +103,7 @@ class StartupCheckHook(Hook):
             self._report_supervised(runner, loader)
 
     def _check_classes(self, runner, model, dataset) -> None:
-        datasets = {'train_dataloader': dataset}
-        if runner.val_loop is not None:
-            datasets['val_dataloader'] = runner.val_dataloader.dataset
+        datasets = {'train_dataloader': dataset, **_validation_sets(runner)}
         network = getattr(model, model.networks[0]) if isinstance(model, SemiSegmentor) else model
         heads = {key: m for key, m in network.named_modules() if isinstance(m, BaseDecodeHead)}
         for name, data in datasets.items():
@@ -146,10 +145,10 @@ class StartupCheckHook(Hook):
             )
 
     def _check_validation(self, runner, dataset) -> None:
-        if runner.val_loop is None:
-            return
-        # Not hours later, when the first validation opens them.
-        check_files_exist(runner.val_dataloader.dataset, 'validation', 'val_dataloader.dataset')
+        sets = _validation_sets(runner)
+        for key, validation in sets.items():
+            # Not hours later, when the first validation opens them.
+            check_files_exist(validation, 'validation', key)
         if isinstance(dataset, LabeledUnlabeledDataset):
             parts = {'labelled': dataset.labeled, 'unlabelled': dataset.unlabeled}
         elif isinstance(dataset, SelfTrainingDataset):
@@ -158,7 +157,8 @@ class StartupCheckHook(Hook):
                 parts['pseudo-labelled'] = dataset.pseudo_labeled
         else:
             parts = {'training': dataset}
-        check_held_out(parts, runner.val_dataloader.dataset)
+        for validation in sets.values():
+            check_held_out(parts, validation)
 
     def _check_checkpoints(self, runner) -> None:
         accumulated = accumulation(runner)
@@ -347,9 +347,16 @@ def check_held_out(parts: dict, validation) -> None:
             )
 
 
+def _validation_sets(runner) -> dict:
+    """The validation sets by their keys in the config; none without a validation."""
+    if runner.val_loop is None:
+        return {}
+    parts = getattr(runner.val_loop, 'sets', None)
+    if parts is None:  # of a loop of MMEngine's
+        return {'val_dataloader.dataset': runner.val_dataloader.dataset}
+    return {part.key: part.loader.dataset for part in parts}
+
+
 def _image_paths(dataset) -> list[str]:
     """Paths of a dataset's images; none for datasets that are not made of files."""
-    if not hasattr(dataset, 'get_data_info'):
-        return []
-    infos = (dataset.get_data_info(index) for index in range(len(dataset)))
-    return [info['img_path'] for info in infos if 'img_path' in info]
+    return [info['img_path'] for info in sample_infos(dataset) if 'img_path' in info]

@@ -13,36 +13,92 @@ from mmseg.registry import LOOPS
 from torch import nn
 
 from ...models.segmentors.base import SemiSegmentor
+from .validation_sets import Collected, JoinedLoader, build_sets
 
 
 class _EveryNetwork:
-    """Evaluate each network of the model with the same evaluator, metrics prefixed by its name.
+    """Evaluate each network of the model on each set with the same evaluator, names before the metrics.
 
     Only the network that ``semi_test_cfg.predict_on`` names writes files (predictions, pictures), since
-    all would use the same names. A model that is not a method is evaluated as ever.
+    all would use the same names. A model that is not a method is one network without a name.
+
+    Several sets are a list of loaders, or a ``ConcatDataset``. Each is evaluated alone, as ``SET/teacher/mIoU``
+    or ``SET/mIoU``, and ``teacher/mIoU`` or ``mIoU`` is over the images of all. Without ``names`` sets have
+    that of the first of these by which all differ: the stem of ``ann_file``, ``data_root``, the folder of
+    images; else they are ``set1``, ``set2``, ... Files that metrics write lie in a folder of the set's name.
+
+    Args:
+        runner (Runner): Of the run.
+        dataloader (DataLoader or dict or list): One, or a list of them.
+        evaluator (Evaluator or dict or list): Of all sets.
+        names (list[str], optional): Of the sets, in their order.
+        **kwargs: As of MMEngine's loops.
+
+    Attributes:
+        sets (list[EvaluationSet]): With their loaders.
+        prefixes (list[str]): What stands before the names of metrics, such as ``'night/teacher/'``.
+
+    Raises:
+        ValueError: Two sets have one name or other classes, or there are more or fewer names.
     """
+
+    def __init__(self, runner, dataloader, evaluator, names=None, **kwargs) -> None:
+        self.sets = build_sets(runner, dataloader, self.stage, names)
+        loaders = [part.loader for part in self.sets]
+        joined = loaders[0] if len(loaders) == 1 else JoinedLoader(loaders)
+        super().__init__(runner, joined, evaluator, **kwargs)
+
+    @property
+    def prefixes(self) -> list[str]:
+        names = ['', *(f'{part.name}/' for part in self.sets if part.name)]
+        model = _unwrap(self.runner.model)
+        if not isinstance(model, SemiSegmentor):
+            return names
+        return [f'{name}{network}/' for name in names for network in model.networks]
 
     def run(self) -> dict:
         model = _unwrap(self.runner.model)
-        if not isinstance(model, SemiSegmentor):
+        is_method = isinstance(model, SemiSegmentor)
+        if not is_method and len(self.sets) == 1:
             return super().run()
         stage = self.stage
         self.runner.call_hook(f'before_{stage}')
         self.runner.call_hook(f'before_{stage}_epoch')
         self.runner.model.eval()
-        primary, metrics = model.semi_test_cfg['predict_on'], {}
-        for name in model.networks:
-            with model.predicting_with(name), self._files_only_if(name == primary) as wanted:
-                if not wanted:
-                    continue
-                self.runner.logger.info(f'Evaluating the {name}.')
-                for index, data_batch in enumerate(self.dataloader):
-                    self.run_iter(index, data_batch)
-                results = self.evaluator.evaluate(len(self.dataloader.dataset))
-            metrics.update({f'{name}/{key}': value for key, value in results.items()})
+        metrics = {}
+        if not is_method:
+            metrics = self._evaluate('')
+        else:
+            primary = model.semi_test_cfg['predict_on']
+            for name in model.networks:
+                with model.predicting_with(name), self._files_only_if(name == primary) as wanted:
+                    if wanted:
+                        self.runner.logger.info(f'Evaluating the {name}.')
+                        metrics.update(self._evaluate(f'{name}/'))
         self.runner.call_hook(f'after_{stage}_epoch', metrics=metrics)
         self.runner.call_hook(f'after_{stage}')
         return metrics
+
+    def _evaluate(self, network: str) -> dict:
+        """Metrics of the network that predicts now, on each set and over all."""
+        if len(self.sets) == 1:
+            results = self._evaluate_set(self.sets[0].loader, 0)
+            return {f'{network}{key}': value for key, value in results.items()}
+        collected, found, index = Collected(self.evaluator), {}, 0
+        for part in self.sets:
+            self.runner.logger.info(f'Evaluating on {part.name} ({part.key}).')
+            with collected.of(part.name):
+                results = self._evaluate_set(part.loader, index)
+            index += len(part.loader)
+            found.update({f'{part.name}/{network}{key}': v for key, v in results.items()})
+        self.runner.logger.info('Evaluating over all sets.')
+        results = collected.evaluate()
+        return {**found, **{f'{network}{key}': value for key, value in results.items()}}
+
+    def _evaluate_set(self, loader, first: int) -> dict:
+        for index, data_batch in enumerate(loader, start=first):
+            self.run_iter(index, data_batch)
+        return self.evaluator.evaluate(len(loader.dataset))
 
     @contextmanager
     def _files_only_if(self, primary: bool) -> Iterator[bool]:

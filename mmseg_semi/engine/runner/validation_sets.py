@@ -1,0 +1,159 @@
+"""Several validation or test sets in one run: a loader and a name for each, and metrics over all of them."""
+
+from __future__ import annotations
+
+import os.path as osp
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from mmengine.dist import broadcast_object_list, is_main_process
+from mmengine.evaluator import Evaluator
+from mmengine.runner import Runner
+from mmengine.utils import mkdir_or_exist
+from torch.utils.data import ConcatDataset, DataLoader
+
+from ...datasets.walk import concatenated, leaves
+
+
+class EvaluationSet(NamedTuple):
+    """One of the sets that a loop evaluates.
+
+    Attributes:
+        name (str): before the names of its metrics; '' for the only one.
+        key (str): of its dataset in the config.
+        loader (DataLoader): of it alone.
+    """
+
+    name: str
+    key: str
+    loader: DataLoader
+
+
+class JoinedLoader:
+    """The loaders of several sets, one after the other, as hooks ask for one."""
+
+    def __init__(self, loaders: Sequence[DataLoader]) -> None:
+        self.loaders = list(loaders)
+        self.dataset = ConcatDataset([loader.dataset for loader in loaders])
+        self.dataset.metainfo = getattr(loaders[0].dataset, 'metainfo', {})
+        self.batch_size = loaders[0].batch_size
+        self.num_workers = loaders[0].num_workers
+
+    def __len__(self) -> int:
+        return sum(map(len, self.loaders))
+
+    def __iter__(self) -> Iterator[Any]:
+        for loader in self.loaders:
+            yield from loader
+
+
+def build_sets(
+    runner: Runner, loaders, stage: str, names: Sequence[str] | None = None
+) -> list[EvaluationSet]:
+    """Build the loader of each set.
+
+    Args:
+        runner: builds them.
+        loaders: a loader or the config of one, or a list of them. The config of a ``ConcatDataset`` becomes a
+            loader for each dataset in it, with the other settings of its own; a built loader is of one set.
+        stage: 'val' or 'test'.
+        names: of the sets, in their order; None names them by what tells them apart.
+
+    Raises:
+        ValueError: two sets have one name or other classes, or there are more or fewer names.
+    """
+    key = f'{stage}_dataloader'
+    several = isinstance(loaders, (list, tuple))
+    own_seeds = runner._randomness_cfg.get('diff_rank_seed', False)
+    found = []
+    for index, loader in enumerate(loaders if several else [loaders]):
+        place = f'{key}[{index}].dataset' if several else f'{key}.dataset'
+        if not isinstance(loader, Mapping):
+            found.append((place, loader))
+            continue
+        for part in concatenated(loader['dataset'], place):
+            config = {**loader, 'dataset': part.dataset}
+            found.append((part.key, runner.build_dataloader(config, runner.seed, own_seeds)))
+    if len(found) == 1 and not names:
+        return [EvaluationSet('', *found[0])]
+    datasets = [loader.dataset for _, loader in found]
+    names = _derived_names(datasets) if names is None else list(names)
+    if len(set(names)) < len(names) or len(names) != len(found):
+        raise ValueError(
+            f'{stage}_cfg.names={names} does not name {len(found)} sets: give each of '
+            f'{", ".join(place for place, _ in found)} a name of its own.'
+        )
+    _check_classes([place for place, _ in found], datasets)
+    return [EvaluationSet(name, *entry) for name, entry in zip(names, found, strict=True)]
+
+
+def _derived_names(datasets: Sequence) -> list[str]:
+    """The first setting by which all datasets differ, or numbers."""
+    first = [leaves(dataset)[0].dataset for dataset in datasets]
+    candidates = (
+        [osp.splitext(osp.basename(getattr(d, 'ann_file', '') or ''))[0] for d in first],
+        [osp.basename((getattr(d, 'data_root', '') or '').rstrip('/')) for d in first],
+        [osp.basename(_folder(d).rstrip('/')) for d in first],
+    )
+    found = (names for names in candidates if all(names) and len(set(names)) == len(names))
+    return next(found, [f'set{index}' for index in range(1, len(datasets) + 1)])
+
+
+def _folder(dataset) -> str:
+    return (getattr(dataset, 'data_prefix', None) or {}).get('img_path') or ''
+
+
+def _check_classes(keys: Sequence[str], datasets: Sequence) -> None:
+    classes = [(getattr(dataset, 'metainfo', None) or {}).get('classes') for dataset in datasets]
+    for key, of in zip(keys, classes, strict=True):
+        if list(of or ()) != list(classes[0] or ()):
+            raise ValueError(
+                f'{key} has the classes {of} and {keys[0]} has {classes[0]}: evaluate sets of one list of '
+                'classes together, and others by a test of their own.'
+            )
+
+
+class Collected:
+    """The results of a metric over several sets, as ``compute_metrics`` gets them, for a value over all."""
+
+    def __init__(self, evaluator: Evaluator) -> None:
+        self._results = [(metric, []) for metric in evaluator.metrics]
+
+    @contextmanager
+    def of(self, name: str) -> Iterator[None]:
+        """While a set is evaluated: keep its results, and let files go to a folder of its name."""
+        outputs = [getattr(metric, 'output_dir', None) for metric, _ in self._results]
+        try:
+            for (metric, kept), output in zip(self._results, outputs, strict=True):
+                metric.compute_metrics = _keeping(metric.compute_metrics, kept)
+                if output is not None:
+                    metric.output_dir = osp.join(output, name)
+                    if is_main_process():
+                        mkdir_or_exist(metric.output_dir)
+            yield
+        finally:
+            for (metric, _), output in zip(self._results, outputs, strict=True):
+                del metric.compute_metrics  # the class's own is found again
+                if output is not None:
+                    metric.output_dir = output
+
+    def evaluate(self) -> dict:
+        """Metrics over the images of all sets, the same on every rank."""
+        found = {}
+        if is_main_process():  # alone has the results of all ranks
+            for metric, results in self._results:
+                prefix = f'{metric.prefix}/' if metric.prefix else ''
+                values = metric.compute_metrics(results)
+                found.update({f'{prefix}{key}': value for key, value in values.items()})
+        shared = [found]
+        broadcast_object_list(shared)
+        return shared[0]
+
+
+def _keeping(compute, kept: list):
+    def computed(results):
+        kept.extend(results)
+        return compute(results)
+
+    return computed
