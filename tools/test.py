@@ -14,8 +14,8 @@ from mmseg_semi.cli import (
     load_config,
     one_sentence_errors,
 )
-from mmseg_semi.engine import StartupCheckHook
 from mmseg_semi.datasets.walk import stage_leaves
+from mmseg_semi.engine import StartupCheckHook
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

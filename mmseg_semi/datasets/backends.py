@@ -6,13 +6,19 @@ loaders in its pipeline (images and masks); else by the prefix of a path, such a
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import io
 import os.path as osp
-from collections.abc import Iterable, Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
+from mmcv.transforms import LoadImageFromFile
 from mmengine import fileio
-from mmengine.fileio import BaseStorageBackend, FileClient, HardDiskBackend, LocalBackend
+from mmengine.fileio import BaseStorageBackend, FileClient, LocalBackend
+from mmengine.fileio.backends import backends, prefix_to_backends
+from mmengine.logging import print_log
 from PIL import Image
 
 from .files import missing_files, open_image
@@ -21,8 +27,35 @@ MOST_ASKED_FOR = 200
 """Files that are looked for behind a backend, where each of them is a request."""
 
 
+def kind_of_backend(path: str, backend_args: Mapping | None = None) -> type[BaseStorageBackend]:
+    """The class of the backend that MMEngine reads ``path`` by, which may need what is not installed here.
+
+    Raises:
+        ValueError: there is none of this name or prefix.
+    """
+    name = (backend_args or {}).get('backend')
+    if name is None:
+        # A cluster may stand before the prefix, as in 'cluster:s3://'.
+        name = path.partition('://')[0].rpartition(':')[2] if '://' in path else ''
+        known = prefix_to_backends
+    else:
+        known = backends
+    if name not in known:
+        raise ValueError(
+            f'{path!r} is to be read by a file backend {name!r}, which is not registered. Choose one of '
+            f'{sorted(filter(None, known))}, or register it (mmengine.fileio.register_backend).'
+        )
+    return known[name]
+
+
 def backend_of(path: str, backend_args: Mapping | None = None) -> BaseStorageBackend:
-    """The backend that MMEngine reads ``path`` by."""
+    """The backend that MMEngine reads ``path`` by.
+
+    Raises:
+        ImportError: it needs a package that is not installed.
+        ValueError: there is none of this name or prefix.
+    """
+    kind_of_backend(path, backend_args)
     # The one instance that loaders get as well: LMDB opens a database only once in a process.
     args = dict(backend_args) if backend_args else None
     return fileio.get_file_backend(path, backend_args=args, enable_singleton=True)
@@ -41,21 +74,25 @@ def backend_of_loader(loader, path: str) -> BaseStorageBackend:
     return backend_of(path, of.get('backend_args'))
 
 
-def is_local(backend: BaseStorageBackend) -> bool:
-    """Whether a backend reads the local disk."""
-    return isinstance(backend, (LocalBackend, HardDiskBackend))
+def backend_of_images(dataset, path: str) -> BaseStorageBackend:
+    """The backend that the loader of a built dataset reads an image by; without a loader, the dataset's own."""
+    transforms = getattr(getattr(dataset, 'pipeline', None), 'transforms', ())
+    loader = next((t for t in transforms if isinstance(t, LoadImageFromFile)), None)
+    if loader is not None and (loader.backend_args or loader.file_client_args):
+        return backend_of_loader(loader, path)
+    return backend_of(path, getattr(dataset, 'backend_args', None))
 
 
-def can_list(backend: BaseStorageBackend) -> bool:
-    """Whether a backend can tell what is in a folder; LMDB and HTTP cannot."""
-    return hasattr(backend, 'list_dir_or_file')
+def is_local(backend: BaseStorageBackend | type) -> bool:
+    """Whether a backend, or a class of them, reads the local disk."""
+    return issubclass(backend if isinstance(backend, type) else type(backend), LocalBackend)
 
 
-def require_listing(backend: BaseStorageBackend, folder: str, key: str) -> None:
-    """Raise ValueError if a backend cannot tell what is in the folder that config key ``key`` names."""
-    if not can_list(backend):
+def require_listing(kind: type[BaseStorageBackend], folder: str, key: str) -> None:
+    """Raise ValueError if a backend cannot list the folder that config key ``key`` names: LMDB and HTTP cannot."""
+    if not hasattr(kind, 'list_dir_or_file'):
         raise ValueError(
-            f'{key}={folder!r} lies behind {type(backend).__name__}, which cannot list a folder: set ann_file '
+            f'{key}={folder!r} lies behind {kind.__name__}, which cannot list a folder: set ann_file '
             'to a list of the images, one id per line.'
         )
 
@@ -107,7 +144,34 @@ def look_for(paths: Sequence[str], backend: BaseStorageBackend) -> tuple[list[st
     return [path for path in asked if not backend.exists(path)], len(asked)
 
 
-def list_files(folder: str, backend: BaseStorageBackend) -> Iterable[str]:
-    """Paths of all files below a folder, relative to it, with '/'."""
-    found = backend.list_dir_or_file(folder, list_dir=False, recursive=True)
-    return (name.replace(osp.sep, '/') for name in found)
+def say_unasked(asked: int, number: int, what: str, backend: BaseStorageBackend) -> None:
+    """Log for how many files behind a backend was looked, where not for all."""
+    if asked == number:
+        return
+    why = (
+        'which cannot say whether a file exists: none was looked for'
+        if not asked
+        else f'where each costs a request: {asked} of {number} were looked for'
+    )
+    print_log(f'The {what} lie behind {type(backend).__name__}, {why}.', logger='current')
+
+
+def local_loader(loader):
+    """A copy of a loader that reads the local disk."""
+    loader = copy.copy(loader)
+    loader.backend_args = loader.file_client_args = None
+    return loader
+
+
+@contextlib.contextmanager
+def local_copy(path: str, backend: BaseStorageBackend) -> Iterator[str]:
+    """A copy of a file in a temporary folder, under its own name, while it is looked at.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        name = osp.join(folder, osp.basename(path))
+        with open(name, 'wb') as file:
+            file.write(read_bytes(path, backend))
+        yield name

@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import logging
+import os.path as osp
 import random
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -13,9 +14,12 @@ from mmengine.dataset import Compose
 from mmengine.logging import print_log
 from mmseg.registry import DATASETS
 
-from .files import missing_files, real_paths
+from .backends import backend_of_loader, is_local, look_for, say_unasked
+from .files import real_paths
+from .names import alike, endings, files_below, hidden_images, is_hidden, is_image, left_out
 from .paths import check_data_paths
 from .transforms.checks import reads_local_files, with_file_checks
+from .unlabeled import UnlabeledDataset
 from .walk import Leaf, leaves, map_leaves, sample_infos
 
 NAMES = dict(labeled='labelled', unlabeled='unlabelled', pseudo_labeled='pseudo-labelled')
@@ -115,32 +119,94 @@ def check_files_exist(dataset, name: str, key: str) -> None:
 
     Args:
         dataset: any mmseg dataset, or a wrapper of some, each of which is asked for the files of its own
-            loaders; files behind a file backend are not looked for.
+            loaders. Behind a file backend at most 200 are looked for, none where it cannot tell; the log says
+            so.
         name: of the dataset, in the message.
         key: where the config sets it.
 
     Raises:
         FileNotFoundError: an image or a mask is not there.
+        ValueError: as :func:`check_names` raises it.
     """
     for leaf in leaves(dataset, key):
         _check_files_of(leaf, name)
 
 
 def _check_files_of(leaf: Leaf, name: str) -> None:
-    loaders = list(file_loaders(leaf.dataset))
-    for loader, field, what in (
+    infos = sample_infos(leaf.dataset)
+    for kind, field, what in (
         (LoadImageFromFile, 'img_path', 'images'),
         (LoadAnnotations, 'seg_map_path', 'masks'),
     ):
-        if not any(isinstance(transform, loader) for transform in loaders):
+        loader = next((t for t in pipeline_transforms(leaf.dataset) if isinstance(t, kind)), None)
+        paths = [info[field] for info in infos if field in info]
+        if loader is None or not paths:
             continue
-        paths = [info[field] for info in sample_infos(leaf.dataset) if field in info]
-        missing = missing_files(paths)
+        backend = backend_of_loader(loader, paths[0])
+        local = is_local(backend)
+        if local and kind is LoadImageFromFile:
+            check_names(leaf, name)
+        missing, asked = look_for(paths, backend)
         if missing:
             raise FileNotFoundError(
-                f'{len(missing)} of {len(paths)} {what} of the {name} dataset do not exist, the first is '
-                f'{missing[0]}: correct the list (one id per line), or data_prefix and suffixes of {leaf.key}.'
+                f'{len(missing)} of {asked} {what} of the {name} dataset do not exist, the first is '
+                f'{missing[0]}{alike(missing[0]) if local else ""}: correct the list (one id per line), or '
+                f'data_prefix and suffixes of {leaf.key}.'
             )
+        say_unasked(asked, len(paths), f'{what} of the {name} dataset', backend)
+
+
+def check_names(leaf: Leaf, name: str) -> None:
+    """Look at the names in the local folder that a dataset has searched for images.
+
+    MMSegmentation's datasets take images from hidden folders, leave hidden files out, and take an ending letter
+    by letter, so that ``img_suffix='.jpg'`` leaves ``x.JPG`` out. Image files that are left out are logged.
+
+    Args:
+        leaf: the dataset and its key.
+        name: of the dataset, in the message.
+
+    Raises:
+        ValueError: images lie in a hidden folder, such as ``.ipynb_checkpoints``.
+    """
+    folder = (getattr(leaf.dataset, 'data_prefix', None) or {}).get('img_path') or ''
+    listed = getattr(leaf.dataset, 'ann_file', '')
+    if not folder or listed or isinstance(leaf.dataset, UnlabeledDataset) or not osp.isdir(folder):
+        return
+    infos = sample_infos(leaf.dataset)
+    taken = [osp.relpath(info['img_path'], folder) for info in infos if 'img_path' in info]
+    hidden = [path for path in taken if is_hidden(path)]
+    if hidden:
+        raise ValueError(
+            f'{len(hidden)} images of the {name} dataset lie in hidden folders, the first is '
+            f'{osp.join(folder, hidden[0])}: remove these folders, or set ann_file of {leaf.key} to a list of the '
+            'images.'
+        )
+    others = hidden_images(folder)
+    if others:
+        print_log(left_out(folder, len(others), others[0]), logger='current')
+    if getattr(leaf.dataset, '_indices', None) is None:
+        for sentence in not_taken(leaf.dataset, folder, infos):
+            print_log(f'{name}: {sentence}', logger='current', level=logging.WARNING)
+
+
+def not_taken(dataset, folder: str, infos: Sequence[dict]) -> list[str]:
+    """A sentence on the image files of a searched folder that are neither images nor masks of its dataset."""
+    fields = 'img_path', 'seg_map_path'
+    taken = {osp.normpath(info[field]) for info in infos for field in fields if info.get(field)}
+    others = [
+        path
+        for path in files_below(folder)
+        if not is_hidden(path)
+        and is_image(path)
+        and osp.normpath(osp.join(folder, path)) not in taken
+    ]
+    if not others:
+        return []
+    return [
+        f'{len(others)} image files of {folder} are not among its images ({endings(others)}): if they are meant, '
+        f'set img_suffix={getattr(dataset, "img_suffix", None)!r}, letter by letter, to what they end in.'
+    ]
 
 
 def check_what(owner, check_files: bool | str) -> None:
