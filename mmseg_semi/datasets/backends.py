@@ -89,7 +89,7 @@ def is_local(backend: BaseStorageBackend | type) -> bool:
 
 
 def require_listing(kind: type[BaseStorageBackend], folder: str, key: str) -> None:
-    """Raise ValueError if a backend cannot list the folder that config key ``key`` names: LMDB and HTTP cannot."""
+    """Raise ValueError if a backend cannot list the folder of config key ``key``, as LMDB and HTTP cannot."""
     if not hasattr(kind, 'list_dir_or_file'):
         raise ValueError(
             f'{key}={folder!r} lies behind {kind.__name__}, which cannot list a folder: set ann_file '
@@ -142,6 +142,13 @@ def look_for(paths: Sequence[str], backend: BaseStorageBackend) -> tuple[list[st
         return [], 0
     asked = [paths[index] for index in spread(len(paths), MOST_ASKED_FOR)] if paths else []
     return [path for path in asked if not backend.exists(path)], len(asked)
+
+
+def join_path(root: str, path: str) -> str:
+    """``path`` below ``root``, unless it is absolute or has a prefix of its own, such as ``s3://``."""
+    if not path:
+        return root
+    return path if osp.isabs(path) or '://' in path else osp.join(root, path)
 
 
 def say_unasked(asked: int, number: int, what: str, backend: BaseStorageBackend) -> None:

@@ -18,9 +18,9 @@ from .backends import backend_of_loader, is_local, look_for, say_unasked
 from .files import real_paths
 from .names import alike, endings, files_below, hidden_images, is_hidden, is_image, left_out
 from .paths import check_data_paths
-from .transforms.checks import reads_local_files, with_file_checks
+from .transforms.checks import with_file_checks
 from .unlabeled import UnlabeledDataset
-from .walk import Leaf, leaves, map_leaves, sample_infos
+from .walk import Leaf, leaves, map_leaf_configs, map_leaves, sample_infos
 
 NAMES = dict(labeled='labelled', unlabeled='unlabelled', pseudo_labeled='pseudo-labelled')
 _SAMPLE = 1  # keeps these draws apart from the sampler's, which may start from the same seed
@@ -105,13 +105,33 @@ def pipeline_transforms(dataset) -> list:
 
 
 def file_loaders(dataset) -> Iterator[LoadImageFromFile | LoadAnnotations]:
-    """mmcv's loaders of local files in the pipelines of a dataset and of what it wraps."""
+    """mmcv's loaders of files in the pipelines of a dataset and of what it wraps."""
     for leaf in leaves(dataset):
         for transform in pipeline_transforms(leaf.dataset):
-            if isinstance(transform, (LoadImageFromFile, LoadAnnotations)) and reads_local_files(
-                transform
-            ):
+            if isinstance(transform, (LoadImageFromFile, LoadAnnotations)):
                 yield transform
+
+
+def read_by(images: Mapping, pipeline: Sequence) -> Mapping:
+    """A copy of the config of unlabeled images that knows behind which backend another's pipeline reads them.
+
+    Args:
+        images: config of a dataset whose own pipeline is not used.
+        pipeline: of transforms, configs or built ones; its ``LoadImageFromFile`` is taken where it names one.
+    """
+    loader = next(filter(_reads_behind, pipeline), None)
+    if loader is None:
+        return images
+    return map_leaf_configs(images, lambda leaf: {**leaf.dataset, 'pipeline': [loader]})
+
+
+def _reads_behind(transform) -> bool:
+    """Whether a transform, or the config of one, loads images and names a backend."""
+    of = transform if isinstance(transform, Mapping) else vars(transform)
+    kind = of.get('type', type(transform))
+    name = kind if isinstance(kind, str) else kind.__name__
+    named = of.get('backend_args') or of.get('file_client_args')
+    return name.rpartition('.')[2] == 'LoadImageFromFile' and bool(named)
 
 
 def check_files_exist(dataset, name: str, key: str) -> None:
@@ -179,8 +199,8 @@ def check_names(leaf: Leaf, name: str) -> None:
     if hidden:
         raise ValueError(
             f'{len(hidden)} images of the {name} dataset lie in hidden folders, the first is '
-            f'{osp.join(folder, hidden[0])}: remove these folders, or set ann_file of {leaf.key} to a list of the '
-            'images.'
+            f'{osp.join(folder, hidden[0])}: remove these folders, or set ann_file of {leaf.key} to a list '
+            'of the images.'
         )
     others = hidden_images(folder)
     if others:
@@ -204,8 +224,8 @@ def not_taken(dataset, folder: str, infos: Sequence[dict]) -> list[str]:
     if not others:
         return []
     return [
-        f'{len(others)} image files of {folder} are not among its images ({endings(others)}): if they are meant, '
-        f'set img_suffix={getattr(dataset, "img_suffix", None)!r}, letter by letter, to what they end in.'
+        f'{len(others)} image files of {folder} are not among its images ({endings(others)}): if they are '
+        f'meant, set img_suffix={getattr(dataset, "img_suffix", None)!r}, letter by letter, to what they end in.'
     ]
 
 

@@ -12,11 +12,14 @@ import os.path as osp
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-import mmengine.fileio as fileio
 from mmseg.registry import DATASETS
 
+from .backends import read_bytes
 from .pseudo_labeled import LABELS_SUMMARY, PseudoLabeledDataset
 from .walk import Leaf, leaves, stage_leaves
+
+READINGS = ('reduce_zero_label', 'label_map')
+"""How the values of masks are read, in which sets may differ on purpose."""
 
 
 class Meaning(NamedTuple):
@@ -131,7 +134,7 @@ def check_checkpoint(checkpoint: Mapping, path: str, cfg: Mapping) -> None:
 
 def _of_leaf(leaf: Leaf) -> list[Meaning]:
     if isinstance(leaf.dataset, PseudoLabeledDataset):
-        return _of_labels(leaf.dataset.labels)
+        return meanings_of_labels(leaf.dataset.labels)
     meta = getattr(leaf.dataset, 'metainfo', None) or {}
     if not meta.get('classes'):
         return []
@@ -140,11 +143,12 @@ def _of_leaf(leaf: Leaf) -> list[Meaning]:
     return [_meaning(leaf.key, meta, reduced, label_map)]
 
 
-def _of_labels(folders: Sequence[str]) -> list[Meaning]:
+def meanings_of_labels(folders: Sequence[str]) -> list[Meaning]:
+    """What the summaries in finished folders of pseudo-labels say."""
     found = []
     for folder in folders:
         path = osp.join(folder, LABELS_SUMMARY)
-        classes = json.loads(fileio.get_text(path)).get('classes')
+        classes = json.loads(read_bytes(path)).get('classes')
         # Names of a network that knew none.
         if classes and list(classes) != [f'class {c}' for c in range(len(classes))]:
             found.append(Meaning(path, tuple(map(str, classes))))

@@ -1,7 +1,7 @@
 """Names of files: which are an image's, which a system's or an editor's, and which was meant.
 
-What begins with a dot, as a file or as a folder (``._x.png``, ``.ipynb_checkpoints/``, ``.DS_Store``), and the files
-that Windows writes (``Thumbs.db``) are nobody's images.
+What begins with a dot, as a file or as a folder (``._x.png``, ``.ipynb_checkpoints/``, ``.DS_Store``), and what
+Windows writes (``Thumbs.db``) are nobody's images.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def is_image(name: str) -> bool:
 
 
 def files_below(folder: str) -> Iterator[str]:
-    """All files below a local folder, hidden ones as well, relative to it; links to folders are followed once."""
+    """All files below a local folder, hidden ones as well, relative to it; a linked folder is read once."""
     seen = set()
     for place, folders, names in os.walk(folder, followlinks=True):
         real = osp.realpath(place)
@@ -48,8 +48,8 @@ def hidden_images(folder: str) -> list[str]:
 def left_out(folder: str, count: int, first: str) -> str:
     """The sentence on hidden images of a folder."""
     return (
-        f'{count} hidden image file(s) of {folder} are left out, the first is {first}: names of files or folders '
-        'begin with a dot.'
+        f'{count} hidden image file(s) of {folder} are left out, the first is {first}: names of files or '
+        'folders begin with a dot.'
     )
 
 

@@ -8,6 +8,7 @@ the same as a registered type, for configs that are run by the stock tools.
 import os.path as osp
 from collections.abc import Mapping
 
+from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
 from .backends import is_local, kind_of_backend, require_listing
@@ -51,10 +52,17 @@ def check_data_paths(dataset, title=None):
 
 
 def _check_leaf(dataset, name):
+    root = dataset.get('data_root') or ''
+    if not hasattr(kind_of_backend(root), 'join_path') and not _is_unlabeled(dataset):
+        raise ValueError(
+            f'data_root={root} lies behind {kind_of_backend(root).__name__}, by which MMEngine joins no paths: '
+            'leave data_root out and write whole addresses in data_prefix.'
+        )
     own, listed = dataset.get('backend_args'), dataset.get('ann_file')
     for key, path, exists in _paths(dataset):
         backend = kind_of_backend(path, own)
-        if key == 'ann_file' and not is_local(backend) and not _is_unlabeled(dataset):
+        behind = key == 'ann_file' and not is_local(backend)
+        if behind and ('://' in path or exists(path)) and _reads_lists_locally(dataset):
             raise ValueError(
                 f'ann_file={path} lies behind {backend.__name__}, and {_class_name(dataset)} reads lists '
                 'from the local disk alone: copy the list there, and set backend_args in LoadImageFromFile and '
@@ -107,14 +115,24 @@ def _loader_args(dataset, key):
     wanted = 'LoadAnnotations' if key == 'data_prefix.seg_map_path' else 'LoadImageFromFile'
     for transform in dataset.get('pipeline') or ():
         kind = transform.get('type') if isinstance(transform, Mapping) else None
-        if kind is not None and (kind if isinstance(kind, str) else kind.__name__) == wanted:
+        if kind is not None and _name_of(kind) == wanted:
             args = dict(transform.get('backend_args') or transform.get('file_client_args') or {})
             return None if args.get('backend') == 'disk' else args
     return None
 
 
+def _reads_lists_locally(dataset):
+    """Whether the list is read by MMSegmentation, which looks for it on the local disk."""
+    kind = dataset.get('of') or dataset.get('type')
+    kind = DATASETS.get(kind) if isinstance(kind, str) else kind
+    return isinstance(kind, type) and issubclass(kind, BaseSegDataset)
+
+
 def _class_name(dataset):
-    kind = dataset.get('of') or dataset.get('type') or ''
+    return _name_of(dataset.get('of') or dataset.get('type') or '')
+
+
+def _name_of(kind):
     return (kind if isinstance(kind, str) else kind.__name__).rsplit('.', 1)[-1]
 
 

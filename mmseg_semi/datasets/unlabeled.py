@@ -13,6 +13,7 @@ from .backends import (
     backend_of,
     backend_of_images,
     is_local,
+    join_path,
     look_for,
     read_bytes,
     require_listing,
@@ -87,6 +88,13 @@ class UnlabeledDataset(BaseDataset):
     @property
     def _folder(self) -> str:
         return self.data_prefix['img_path']
+
+    def _join_prefix(self) -> None:
+        # MMEngine's asks the backend to join paths, which that of HTTP cannot.
+        root = self.data_root or ''
+        if self.ann_file:
+            self.ann_file = join_path(root, self.ann_file)
+        self.data_prefix = {key: join_path(root, path) for key, path in self.data_prefix.items()}
 
     def load_data_list(self) -> list[dict]:
         """One ``dict(img_path=..., seg_fields=[])`` per image."""

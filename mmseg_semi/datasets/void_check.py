@@ -55,7 +55,7 @@ def check_some_masks(sets: Sequence[Leaf]) -> None:
     Raises:
         ValueError: as :func:`missing_class` says it.
     """
-    readable = [leaf for leaf in sets if _annotations(leaf) is not None]
+    readable = [leaf for leaf in sets if annotations(leaf) is not None]
     places = [(leaf, index) for leaf in readable for index in range(len(leaf.dataset))]
     chosen = [places[i] for i in spread(len(places), MOST_READ)] if places else []
     found: dict[str, Masks] = {}
@@ -150,7 +150,7 @@ def _absent(masks: Sequence[Masks]) -> list[int]:
 def _add(found: dict[str, Masks], leaf: Leaf, indices: Sequence[int]) -> None:
     infos = [leaf.dataset.get_data_info(index) for index in indices]
     paths = [info['seg_map_path'] for info in infos]
-    loader = _annotations(leaf)
+    loader = annotations(leaf)
     survey = survey_masks(paths, quiet=True, backend=backend_of_loader(loader, paths[0]))
     new = masks_of(leaf, survey.pixels, infos[0])
     old = found.get(leaf.key)
@@ -177,7 +177,7 @@ def masks_of(leaf: Leaf, pixels: np.ndarray, info: dict) -> Masks:
     )
 
 
-def _annotations(leaf: Leaf):
+def annotations(leaf: Leaf):
     """mmseg's loader of a dataset's masks; None where there are no masks, no classes or another loader."""
     classes = (getattr(leaf.dataset, 'metainfo', None) or {}).get('classes')
     loaders = [t for t in pipeline_transforms(leaf.dataset) if isinstance(t, BaseLoadAnnotations)]

@@ -35,8 +35,8 @@ def test_equal_meanings_and_unknown_parts_differ_in_nothing():
         (
             {'classes': ('road', 'sky', 'car')},
             'classes',
-            'train_dataloader.dataset.labeled.metainfo.classes and val_dataloader.dataset.metainfo.classes differ '
-            "(index 1 is 'car' in the former and 'sky' in the latter): give both the same classes in the same "
+            'train_dataloader.dataset.labeled.metainfo.classes and val_dataloader.dataset.metainfo.classes '
+            "differ (index 1 is 'car' in the former and 'sky' in the latter): give both the same classes in the same "
             'order.',
         ),
         (
@@ -56,7 +56,7 @@ def test_equal_meanings_and_unknown_parts_differ_in_nothing():
         (
             {'label_map': {255: 1}},
             'label_map',
-            'train_dataloader.dataset.labeled.label_map={} but val_dataloader.dataset.label_map={255: 1}: a value',
+            'train_dataloader.dataset.labeled.label_map={} but val_dataloader.dataset.label_map={255: 1}: a ',
         ),
         (
             {'palette': [[9, 9, 9]] * 3},

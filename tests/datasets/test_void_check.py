@@ -50,8 +50,8 @@ def test_masks_of_0_and_255_for_two_classes(tmp_path):
         check(dataset(tmp_path))
     assert str(error.value) == (
         'KEY: class crack has no pixel and 255 holds 7 %: are your masks 0/255? Then set '
-        "type='MappedSegDataset', label_map={255: 1} in KEY and in each dataset with such masks. If it is void, "
-        'set StartupCheckHook check_masks=False.'
+        "type='MappedSegDataset', label_map={255: 1} in KEY and in each dataset with such masks. If it is "
+        'void, set StartupCheckHook check_masks=False.'
     )
 
 

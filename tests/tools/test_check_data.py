@@ -243,12 +243,19 @@ def test_an_image_with_and_without_its_label_is_a_warning(data):
 
 
 def test_masks_that_count_from_1(data):
-    for index in range(5):
-        label = read(data.mask('labeled', index)).astype(int)
-        save(data.mask('labeled', index), np.where(label == 255, 0, label + 1).astype(np.uint8))
+    for name, number in (('labeled', 5), ('val', 4)):
+        for index in range(number):
+            label = read(data.mask(name, index)).astype(int)
+            save(data.mask(name, index), np.where(label == 255, 0, label + 1).astype(np.uint8))
     before = data.text()
     assert 'set reduce_zero_label=True if labels count from 1' in before
     data.config.train_dataloader.dataset.labeled.reduce_zero_label = True
+    assert (
+        'PROBLEM: train_dataloader.dataset.labeled.reduce_zero_label=True but '
+        'val_dataloader.dataset.reduce_zero_label=False: a value of a mask is one class here'
+    ) in data.text()
+    data.config.val_dataloader.dataset.reduce_zero_label = True
+    data.config.test_dataloader.dataset.reduce_zero_label = True
     report = data.report()
     masks = np.stack([read(data.mask('labeled', i)) for i in range(5)])
     assert report.num_problems == 0

@@ -19,6 +19,7 @@ from ...datasets import (
     ShuffledSampler,
     check_files_exist,
 )
+from ...datasets.backends import read_bytes
 from ...datasets.files import real_paths
 from ...datasets.fingerprints import identify
 from ...datasets.pseudo_labeled import LABELS_SUMMARY
@@ -313,8 +314,7 @@ class StartupCheckHook(Hook):
         ]
         self._report_readings(runner, 'the papers of ST and ST++ leave', readings)
         for folder in getattr(dataset.pseudo_labeled, 'labels', ()):
-            with open(osp.join(folder, LABELS_SUMMARY), encoding='utf-8') as file:
-                summary = json.load(file)
+            summary = json.loads(read_bytes(osp.join(folder, LABELS_SUMMARY)))
             settings = summary.get('settings', {})
             runner.logger.info(
                 f'Pseudo-labels of {folder}: by {summary.get("checkpoint")}, scales {settings.get("scales")}, '

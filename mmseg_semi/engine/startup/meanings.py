@@ -7,15 +7,13 @@ from collections.abc import Mapping
 from torch.utils.data import Dataset
 
 from ...datasets.meanings import (
+    READINGS,
     compare_all,
     differences,
     meaning_of_checkpoint,
     meanings_of,
     meanings_of_config,
 )
-
-READINGS = ('reduce_zero_label', 'label_map')
-"""How the values of masks are read, in which sets may differ on purpose."""
 
 
 def validation_sets(runner) -> list[tuple[str, Dataset]]:

@@ -29,7 +29,7 @@ def test_validation_with_other_classes_palette_or_zero_label(tmp_path, images):
         ),
     ):
         config.val_dataloader.dataset = {**config.test_dataloader.dataset, **change}
-        with pytest.raises(ValueError, match='train_dataloader.dataset.labeled') as error:
+        with pytest.raises(ValueError, match=r'train_dataloader\.dataset\.labeled') as error:
             build_runner(config).train()
         assert said in str(error.value)
 
@@ -57,7 +57,7 @@ def test_pseudo_labels_of_another_order(tmp_path, images):
         f'{{"num_images": 0, "settings": {{}}, "classes": {OTHER}}}'.replace("'", '"')
     )
     training.train_dataloader.dataset.pseudo_labeled.labels = [str(labels)]
-    with pytest.raises(ValueError, match='classes of .*pseudo_labels.json differ'):
+    with pytest.raises(ValueError, match=r'classes of .*pseudo_labels\.json differ'):
         build_runner(training).train()
 
 
