@@ -16,7 +16,7 @@ from mmseg.registry import DATASETS
 
 from .backends import backend_of_loader, is_local, look_for, say_unasked
 from .files import real_paths
-from .names import alike, endings, files_below, hidden_images, is_hidden, is_image, left_out
+from .names import alike, endings, files_below, is_hidden, is_image, left_out
 from .paths import check_data_paths
 from .transforms.checks import with_file_checks
 from .unlabeled import UnlabeledDataset
@@ -87,6 +87,11 @@ def _empty(name: str, key: str, child) -> str:
         key: get(key, None) for key in ('data_root', 'ann_file', 'data_prefix', 'img_suffix')
     }
     said = ', '.join(f'{key}={value!r}' for key, value in settings.items() if value)
+    prefix = (get('data_prefix', None) or {}).get('img_path') or get('img_dir', None) or ''
+    folder = osp.join(get('data_root', None) or '', prefix)
+    there = [path for path in files_below(folder) if is_image(path) and not is_hidden(path)]
+    if there and not get('ann_file', None):
+        said += f'; {folder} has {endings(there)}'
     return (
         f'The {name} dataset has no image ({said or "no path is set"}): correct these settings of '
         f'{key}, or put at least one image there.'
@@ -177,10 +182,10 @@ def _check_files_of(leaf: Leaf, name: str) -> None:
 
 
 def check_names(leaf: Leaf, name: str) -> None:
-    """Look at the names in the local folder that a dataset has searched for images.
+    """Look at the names in the local folder that a dataset has searched for images; log what is left out.
 
     MMSegmentation's datasets take images from hidden folders, leave hidden files out, and take an ending letter
-    by letter, so that ``img_suffix='.jpg'`` leaves ``x.JPG`` out. Image files that are left out are logged.
+    by letter, so that ``img_suffix='.jpg'`` leaves ``x.JPG`` out.
 
     Args:
         leaf: the dataset and its key.
@@ -189,11 +194,26 @@ def check_names(leaf: Leaf, name: str) -> None:
     Raises:
         ValueError: images lie in a hidden folder, such as ``.ipynb_checkpoints``.
     """
-    folder = (getattr(leaf.dataset, 'data_prefix', None) or {}).get('img_path') or ''
-    listed = getattr(leaf.dataset, 'ann_file', '')
-    if not folder or listed or isinstance(leaf.dataset, UnlabeledDataset) or not osp.isdir(folder):
+    folder = searched_folder(leaf.dataset)
+    if folder is None or isinstance(leaf.dataset, UnlabeledDataset):  # which has looked already
         return
     infos = sample_infos(leaf.dataset)
+    check_hidden(leaf, folder, infos, name)
+    for sentence in left_out(folder):
+        print_log(sentence, logger='current')
+    for sentence in not_taken(leaf.dataset, folder, infos):
+        print_log(f'{name}: {sentence}', logger='current', level=logging.WARNING)
+
+
+def searched_folder(dataset) -> str | None:
+    """The local folder of which a dataset takes all images; None where it has a list or takes a part."""
+    folder = (getattr(dataset, 'data_prefix', None) or {}).get('img_path') or ''
+    whole = getattr(dataset, '_indices', None) is None and not getattr(dataset, 'ann_file', '')
+    return folder if whole and osp.isdir(folder) else None
+
+
+def check_hidden(leaf: Leaf, folder: str, infos: Sequence[dict], name: str) -> None:
+    """Raise ValueError if images of a dataset lie in a hidden folder below the one that it searched."""
     taken = [osp.relpath(info['img_path'], folder) for info in infos if 'img_path' in info]
     hidden = [path for path in taken if is_hidden(path)]
     if hidden:
@@ -202,12 +222,6 @@ def check_names(leaf: Leaf, name: str) -> None:
             f'{osp.join(folder, hidden[0])}: remove these folders, or set ann_file of {leaf.key} to a list '
             'of the images.'
         )
-    others = hidden_images(folder)
-    if others:
-        print_log(left_out(folder, len(others), others[0]), logger='current')
-    if getattr(leaf.dataset, '_indices', None) is None:
-        for sentence in not_taken(leaf.dataset, folder, infos):
-            print_log(f'{name}: {sentence}', logger='current', level=logging.WARNING)
 
 
 def not_taken(dataset, folder: str, infos: Sequence[dict]) -> list[str]:
@@ -221,11 +235,11 @@ def not_taken(dataset, folder: str, infos: Sequence[dict]) -> list[str]:
         and is_image(path)
         and osp.normpath(osp.join(folder, path)) not in taken
     ]
-    if not others:
+    if not others or not hasattr(dataset, 'img_suffix'):
         return []
     return [
         f'{len(others)} image files of {folder} are not among its images ({endings(others)}): if they are '
-        f'meant, set img_suffix={getattr(dataset, "img_suffix", None)!r}, letter by letter, to what they end in.'
+        f'meant, set img_suffix={dataset.img_suffix!r} to what they end in, letter by letter.'
     ]
 
 

@@ -21,11 +21,11 @@ from mmengine.config import Config
 from tqdm import tqdm
 
 from .backends import backend_of_loader, is_local, local_copy, local_loader
-from .children import build_child, check_names, pipeline_transforms
+from .children import build_child, check_hidden, pipeline_transforms, searched_folder
 from .files import image_size, open_image, real_paths
 from .labels import VOID, MaskSurvey, count_classes, survey_masks, values_beyond
 from .meanings import READINGS, Meaning, compare_all, meanings_of, meanings_of_labels
-from .names import is_hidden
+from .names import is_hidden, left_out
 from .preparation import decoding
 from .pseudo_labeled import LABELS_SUMMARY
 from .transforms.checks import CheckImageFile, with_file_checks
@@ -240,11 +240,13 @@ def _check_leaf(report: SetReport, dataset, check, *, workers, quick, quiet) -> 
         report.summary.append(f'{len(infos) - len(files)} of them are no local files: not checked')
     if not files:
         return report
-    try:
-        report.warnings += _left_out(dataset, infos)
-        check_names(Leaf(dataset, report.key, None), report.name)
-    except ValueError as error:
-        report.add_problems('images in hidden folders', [str(error)])
+    folder = searched_folder(dataset)
+    if folder is not None:
+        report.warnings += [*_left_out(dataset, folder, infos), *left_out(folder)]
+        try:
+            check_hidden(Leaf(dataset, report.key, None), folder, infos, report.name)
+        except ValueError as error:
+            report.add_problems('images in hidden folders', [str(error)])
     transforms = pipeline_transforms(dataset)
     paths = [info['img_path'] for info in files]
     report.images = images = survey_images(paths, transforms, report.name, workers, quick, quiet)
@@ -262,12 +264,8 @@ def _check_leaf(report: SetReport, dataset, check, *, workers, quick, quiet) -> 
     return report
 
 
-def _left_out(dataset, infos) -> list[str]:
+def _left_out(dataset, folder: str, infos) -> list[str]:
     """A sentence on the files of a searched folder that are not among the images of the dataset."""
-    folder = (getattr(dataset, 'data_prefix', None) or {}).get('img_path') or ''
-    whole = getattr(dataset, '_indices', None) is None and not getattr(dataset, 'ann_file', '')
-    if not whole or not os.path.isdir(folder):
-        return []
     taken = {os.path.normpath(info[key]) for info in infos for key in _PATHS if info.get(key)}
     others = Counter(
         os.path.splitext(name)[1] or name

@@ -40,17 +40,15 @@ def files_below(folder: str) -> Iterator[str]:
             yield osp.relpath(osp.join(place, name), folder)
 
 
-def hidden_images(folder: str) -> list[str]:
-    """Hidden files below a local folder that end as images do, sorted."""
-    return sorted(name for name in files_below(folder) if is_image(name) and is_hidden(name))
-
-
-def left_out(folder: str, count: int, first: str) -> str:
-    """The sentence on hidden images of a folder."""
-    return (
-        f'{count} hidden image file(s) of {folder} are left out, the first is {first}: names of files or '
-        'folders begin with a dot.'
-    )
+def left_out(folder: str) -> list[str]:
+    """A sentence on the hidden image files below a local folder, if there are any."""
+    hidden = sorted(name for name in files_below(folder) if is_image(name) and is_hidden(name))
+    if not hidden:
+        return []
+    return [
+        f'{len(hidden)} hidden image file(s) of {folder} are left out, the first is {hidden[0]}: names of '
+        'files or folders begin with a dot.'
+    ]
 
 
 def alike(path: str) -> str:

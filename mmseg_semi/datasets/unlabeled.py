@@ -20,7 +20,7 @@ from .backends import (
     say_unasked,
 )
 from .files import Folders
-from .names import IMAGE_ENDINGS, alike, hidden_images, is_hidden, left_out
+from .names import IMAGE_ENDINGS, alike, is_hidden, left_out
 
 
 @DATASETS.register_module()
@@ -122,9 +122,8 @@ class UnlabeledDataset(BaseDataset):
         require_listing(type(backend), self._folder, 'img_dir')
         names = backend.list_dir_or_file(self._folder, list_dir=False, recursive=True)
         suffixes = tuple(suffix.lower() for suffix in self.img_suffix)
-        hidden = hidden_images(self._folder) if local else []
-        if hidden:
-            print_log(left_out(self._folder, len(hidden), hidden[0]), logger='current')
+        for sentence in left_out(self._folder) if local else ():
+            print_log(sentence, logger='current')
         return sorted(
             osp.join(self._folder, name)
             for name in names

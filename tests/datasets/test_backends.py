@@ -47,7 +47,7 @@ def assert_same(one, other):
 
 
 def remote(config):
-    """The config with all its files, the list of unlabeled images too, in memory; labeled images in a folder."""
+    """The config with all its files and the unlabeled list in memory; labeled images in a folder."""
     for child in ('labeled', 'unlabeled'):
         config[child]['data_root'] = 'mem://'
     config['labeled'].update(
@@ -85,7 +85,7 @@ def test_a_file_that_the_backend_does_not_have_is_said(config, data_root, name):
 
 def test_a_list_that_the_backend_does_not_have_is_said(data_root):
     MemoryBackend.files.clear()
-    with pytest.raises(FileNotFoundError, match='mem://none.txt'):
+    with pytest.raises(FileNotFoundError, match=r'mem://none\.txt'):
         UnlabeledDataset(data_root='mem://', ann_file='none.txt', img_dir='pool', img_suffix='.jpg')
 
 
@@ -217,7 +217,7 @@ def test_contents_and_copies(tmp_path):
     with local_copy('a/b.png', BlindBackend()) as path:
         assert path.endswith('b.png')
         assert read_bytes(path) == b'content'
-    with pytest.raises(FileNotFoundError, match='a/c.png is not in BlindBackend'):
+    with pytest.raises(FileNotFoundError, match=r'a/c\.png is not in BlindBackend'):
         read_bytes('a/c.png', BlindBackend())
     assert of_package.MOST_ASKED_FOR == 200
 
@@ -259,7 +259,7 @@ def test_pseudo_labels_and_their_images(config, data_root):
 
 
 def test_the_images_of_pseudo_labels_in_a_database(config, data_root):
-    """The pipeline of the pseudo-labels says where the images are; that of the unlabeled dataset is not used."""
+    """The pipeline of the pseudo-labels says where the images are."""
     store(data_root, BlindBackend, prefix='')
     labels = data_root / 'labels'
     labels.mkdir()

@@ -36,8 +36,8 @@ def test_equal_meanings_and_unknown_parts_differ_in_nothing():
             {'classes': ('road', 'sky', 'car')},
             'classes',
             'train_dataloader.dataset.labeled.metainfo.classes and val_dataloader.dataset.metainfo.classes '
-            "differ (index 1 is 'car' in the former and 'sky' in the latter): give both the same classes in the same "
-            'order.',
+            "differ (index 1 is 'car' in the former and 'sky' in the latter): give both the same classes in "
+            'the same order.',
         ),
         (
             {'classes': ('road', 'car')},

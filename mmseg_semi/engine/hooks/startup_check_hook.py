@@ -20,10 +20,11 @@ from ...datasets import (
     check_files_exist,
 )
 from ...datasets.backends import read_bytes
+from ...datasets.children import check_names
 from ...datasets.files import real_paths
 from ...datasets.fingerprints import identify
 from ...datasets.pseudo_labeled import LABELS_SUMMARY
-from ...datasets.walk import sample_infos
+from ...datasets.walk import leaves, sample_infos
 from ...models.cutmix import CutMix
 from ...models.patches import nearest, patch_size, whole_patches
 from ...models.segmentors import SemiSegmentor, SlideScoreEncoderDecoder
@@ -88,6 +89,9 @@ class StartupCheckHook(Hook):
         self._check_checkpoint(runner, 'train')
         self._check_classes(runner, model, loader.dataset)
         self._check_patches(runner, model)
+        for leaf in leaves(loader.dataset):
+            if leaf.kind is None:  # our own datasets have looked while they were built
+                check_names(leaf, 'training')
         self._check_validation(runner, loader.dataset)
         if self.check_masks:
             check_masks(runner)
