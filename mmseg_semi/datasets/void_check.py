@@ -12,7 +12,7 @@ from mmseg.datasets.transforms import LoadAnnotations
 
 from .backends import backend_of_loader, spread
 from .children import pipeline_transforms
-from .labels import VOID, count_classes, survey_masks
+from .labels import VOID, count_classes, survey_masks, values_beyond
 from .walk import Leaf
 
 MOST_READ = 200
@@ -79,14 +79,18 @@ def missing_class(masks: Sequence[Masks], read: str = '') -> str | None:
 
     It is said where all classes but one are absent. Where several are there, 255 can be but one more, and as
     such the last one (0, 1, 255) or the first (1, 2, 255): said for :data:`FEW` masks or more, since of several
-    classes one is easily absent from fewer.
+    classes one is easily absent from fewer. Masks with values beyond the classes have another fault, which is
+    said where they are loaded.
 
     Args:
         masks: of datasets with the same classes.
         read: says that only some of the masks were read.
     """
     absent = _absent(masks)
-    if not absent or not masks:
+    beyond = any(
+        values_beyond(m.pixels, len(m.classes), m.reduce_zero_label, m.label_map) for m in masks
+    )
+    if not absent or not masks or beyond:
         return None
     first = masks[0]
     if len(first.classes) - len(absent) > 1:

@@ -130,6 +130,13 @@ def test_of_many_classes_some_are_absent_from_any_list(tmp_path):
     check(dataset(tmp_path, classes=('a', 'b', 'c', 'd')))
 
 
+def test_values_beyond_the_classes_are_another_fault(tmp_path):
+    mask = half(1, 2)
+    mask[0] = 255
+    write(tmp_path, [mask])
+    check(dataset(tmp_path))
+
+
 def test_at_most_200_masks_are_read_evenly_spread(tmp_path, monkeypatch):
     write(tmp_path, [half(0, 255)] * 401)
     read = []

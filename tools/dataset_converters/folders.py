@@ -287,10 +287,12 @@ def check_masks(
 
 def check_meaning(pixels: Counter, named: bool) -> None:
     """Raise PreparationError if values that are taken for class indices may well be something else."""
-    if set(pixels) == {0, VOID}:
+    others = sorted(set(pixels) - {VOID})
+    if VOID in pixels and len(others) == 1 and others[0] < 2:
+        value = others[0]
         raise PreparationError(
-            'The masks hold nothing but 0 and 255, and 255 is void: give --ids 0=0 255=1 if 255 is a class, or '
-            '--ids 0=0 255=255 if it is not.'
+            f'The masks hold nothing but {value} and 255, and 255 is void: give --ids {value}={value} '
+            f'255={1 - value} if 255 is a class, or --ids {value}={value} 255=255 if it is not.'
         )
     last = _last_class(pixels)
     if not named and last >= MAX_UNNAMED:
