@@ -25,7 +25,8 @@ class MappedSegDataset(BaseSegDataset):
 
     Raises:
         FileNotFoundError: a folder or the list does not exist.
-        ValueError: ``of`` another class, a value or an index outside of 0 ... 255, or ``reduce_zero_label``, which would come first.
+        ValueError: ``of`` another class, a value or an index outside of 0 ... 255, or ``reduce_zero_label``,
+            which would come first.
     """
 
     def __init__(self, label_map: Mapping[int, int], of: str = 'BaseSegDataset', **kwargs) -> None:

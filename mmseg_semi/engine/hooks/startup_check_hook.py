@@ -85,9 +85,9 @@ class StartupCheckHook(Hook):
     def before_train(self, runner) -> None:
         self._training = True
         model, loader = unwrap(runner.model), runner.train_dataloader
+        self._check_classes(runner, model, loader.dataset)
         check_meanings(runner, self.same_masks)
         self._check_checkpoint(runner, 'train')
-        self._check_classes(runner, model, loader.dataset)
         self._check_patches(runner, model)
         for leaf in leaves(loader.dataset):
             if leaf.kind is None:  # our own datasets have looked while they were built
