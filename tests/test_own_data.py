@@ -14,6 +14,8 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 from processes import ROOT, TOOLS, run_tool
 
+from mmseg_semi.datasets.walk import loader_configs
+
 PAGE = (ROOT / 'docs' / 'your_own_data.md').read_text()
 SIZE = 32
 #: Of the network and the training, so that they take a second.
@@ -32,10 +34,6 @@ SMALL = {
     'model.data_preprocessor.size': (SIZE, SIZE),
     'train_dataloader.num_workers': 0,
     'train_dataloader.persistent_workers': False,
-    'val_dataloader.num_workers': 0,
-    'val_dataloader.persistent_workers': False,
-    'test_dataloader.num_workers': 0,
-    'test_dataloader.persistent_workers': False,
     'train_cfg.max_iters': 2,
     'train_cfg.val_interval': 2,
     'default_hooks.logger.interval': 1,
@@ -73,6 +71,9 @@ def small(folder, name):
     write_config(folder, name)
     cfg = Config.fromfile(folder / name)
     _shrink(cfg._cfg_dict)
+    for stage in ('val', 'test'):
+        for _, loader in loader_configs(cfg, stage):
+            loader.update(num_workers=0, persistent_workers=False)
     cfg.merge_from_dict(SMALL)
     cfg.dump(folder / f'small_{name}')
     return f'small_{name}'
@@ -275,6 +276,44 @@ def test_channels_that_do_not_fit_the_preprocessor(tmp_path):
     assert 'has 4 channel(s) as loaded, but data_preprocessor.mean and std have 3 values' in (
         result.last_line
     )
+
+
+def test_another_value_for_void(tmp_path):
+    write_data(tmp_path)
+    for path in (tmp_path / 'data/cracks/ann_dir').rglob('*.png'):
+        mask = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        cv2.imwrite(str(path), np.where(mask == 255, 200, mask))
+    result = run_tool(TOOLS / 'train.py', small(tmp_path, 'cracks.py'), cwd=tmp_path)
+    assert 'has the value 200' in result.output
+    train(tmp_path, 'void.py')
+    result = run_tool(TOOLS / 'check_data.py', 'small_void.py', cwd=tmp_path)
+    assert result.code == 0, result.output
+
+
+def test_several_sets(tmp_path):
+    write_data(tmp_path)
+    for kind in ('img_dir', 'ann_dir'):
+        folder = tmp_path / 'data/cracks' / kind
+        (folder / 'night').mkdir()
+        for path in (folder / 'val').iterdir():
+            turned = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)[::-1]
+            cv2.imwrite(str(folder / 'night' / path.name.replace('val', 'night')), turned)
+    result = run_tool(TOOLS / 'train.py', small(tmp_path, 'several_sets.py'), cwd=tmp_path)
+    assert result.code == 0, result.output[-3000:]
+    folder = tmp_path / 'work_dirs' / 'small_several_sets'
+    (best,) = folder.glob('best_night_teacher_mIoU_iter_2.pth')
+    for tool, *arguments in (
+        ('test.py', best, '--tta'),
+        ('export.py', best, 'plain'),
+        ('pseudo_label.py', best, 'data/cracks/img_dir/unlabeled', 'labels', '--num-workers', 0),
+        ('check_data.py',),
+    ):
+        result = run_tool(TOOLS / tool, 'small_several_sets.py', *arguments, cwd=tmp_path)
+        assert result.code == 0, result.output[-3000:]
+        if tool == 'test.py':
+            assert {'day', 'night'} == set(re.findall(r'(\w+)/student/mIoU', result.output))
+    plain = Config.fromfile(tmp_path / 'plain' / 'config.py')
+    assert len(plain.val_dataloader.dataset.datasets) == 2
 
 
 def test_every_config_on_the_page_is_trained():

@@ -16,6 +16,7 @@ from mmseg.registry import DATASETS
 
 from .backends import backend_of_loader, is_local, look_for, say_unasked
 from .files import real_paths
+from .labels import VOID
 from .names import alike, endings, files_below, is_hidden, is_image, left_out
 from .paths import check_data_paths
 from .transforms.checks import with_file_checks
@@ -107,6 +108,12 @@ def image_paths(child) -> list[str]:
 def pipeline_transforms(dataset) -> list:
     """Built transforms of a dataset's pipeline, of one that holds no other; none without a pipeline."""
     return list(getattr(getattr(dataset, 'pipeline', None), 'transforms', ()))
+
+
+def void_value(dataset) -> int:
+    """The value of void in a dataset's masks: its ``ignore_index``, mmseg's 255 where it has none."""
+    value = getattr(dataset, 'ignore_index', None)
+    return VOID if value is None else value
 
 
 def file_loaders(dataset) -> Iterator[LoadImageFromFile | LoadAnnotations]:
@@ -260,7 +267,11 @@ def with_checks(kind: str, child, num_classes: int | None, modes: bool = True):
         unchecked = 'all files (it has no pipeline to put the checks in)'
         if hasattr(getattr(dataset, 'pipeline', None), 'transforms'):
             transforms, unchecked = with_file_checks(
-                pipeline_transforms(dataset), num_classes, kind != 'unlabeled', modes
+                pipeline_transforms(dataset),
+                num_classes,
+                kind != 'unlabeled',
+                modes,
+                void_value(dataset),
             )
             dataset.pipeline = Compose(transforms)
         if unchecked:

@@ -21,9 +21,15 @@ from mmengine.config import Config
 from tqdm import tqdm
 
 from .backends import backend_of_loader, is_local, local_copy, local_loader
-from .children import build_child, check_hidden, pipeline_transforms, searched_folder
+from .children import (
+    build_child,
+    check_hidden,
+    pipeline_transforms,
+    searched_folder,
+    void_value,
+)
 from .files import image_size, open_image, real_paths
-from .labels import VOID, MaskSurvey, count_classes, survey_masks, values_beyond
+from .labels import MaskSurvey, count_classes, survey_masks, values_beyond
 from .meanings import READINGS, Meaning, compare_all, meanings_of, meanings_of_labels
 from .names import is_hidden, left_out
 from .preparation import decoding
@@ -417,8 +423,13 @@ def _check_masks(report, dataset, infos, images: ImageSurvey, workers, quiet) ->
     if not pairs or not classes:
         report.warnings.append('the dataset names no classes: values of masks are not checked.')
         return
-    zero, label_map = pairs[0][0].get('reduce_zero_label', False), pairs[0][0].get('label_map')
-    _report_classes(report, masks, classes, bool(zero), label_map)
+    meaning = dict(
+        num_classes=len(classes),
+        reduce_zero_label=bool(pairs[0][0].get('reduce_zero_label')),
+        label_map=pairs[0][0].get('label_map'),
+        void=void_value(dataset),
+    )
+    _report_classes(report, masks, classes, meaning)
 
 
 def _other_sizes(masks: MaskSurvey, pairs) -> Iterable[str]:
@@ -430,21 +441,23 @@ def _other_sizes(masks: MaskSurvey, pairs) -> Iterable[str]:
             )
 
 
-def _report_classes(report, masks: MaskSurvey, classes, reduce_zero_label: bool, label_map) -> None:
-    count = count_classes(masks.pixels, len(classes), reduce_zero_label, label_map)
+def _report_classes(report, masks: MaskSurvey, classes, meaning: dict) -> None:
+    count = count_classes(masks.pixels, **meaning)
     total = int(masks.pixels.sum())
-    beyond = values_beyond(masks.pixels, len(classes), reduce_zero_label, label_map)
+    beyond = values_beyond(masks.pixels, **meaning)
     if beyond:
         said = ', '.join(f'{value} (in {number} masks)' for value, number in beyond.items())
         bad = [path for path, n in zip(masks.paths, count.beyond, strict=True) if n]
         counting = (
-            '' if reduce_zero_label else ', or set reduce_zero_label=True if labels count from 1'
+            ''
+            if meaning['reduce_zero_label']
+            else ', or set reduce_zero_label=True if labels count from 1'
         )
         report.add_problems(
             'masks with values beyond the classes',
             (
-                f'{path} has values that are no class of {len(classes)} and not {VOID}; over all masks: '
-                f'{said}; '
+                f'{path} has values that are no class of {len(classes)} and not {meaning["void"]}; over all '
+                f'masks: {said}; '
                 f'correct the masks or the classes of metainfo{counting}.'
                 for path in bad
             ),

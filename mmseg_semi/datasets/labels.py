@@ -129,7 +129,10 @@ def _summary(
 
 
 def meaning_of_values(
-    num_classes: int, reduce_zero_label: bool = False, label_map: dict[int, int] | None = None
+    num_classes: int,
+    reduce_zero_label: bool = False,
+    label_map: dict[int, int] | None = None,
+    void: int = VOID,
 ) -> np.ndarray:
     """The class that each value of a file becomes when mmseg loads it, int64 (256,).
 
@@ -137,14 +140,15 @@ def meaning_of_values(
     classes 0, 1, ...; then ``label_map``, which a ``metainfo`` with other classes than the dataset's makes.
 
     Returns:
-        np.ndarray: 0 ... C-1, 255 for void, and -1 for a value that is neither.
+        np.ndarray: 0 ... C-1, 255 for the value ``void``, and -1 for a value that is neither.
     """
     values = np.arange(_VALUES)
     if reduce_zero_label:
         values = np.where((values == 0) | (values == VOID), VOID, values - 1)
     if label_map:
         values = np.array([label_map.get(value, value) for value in values.tolist()])
-    return np.where((values >= 0) & (values < num_classes) | (values == VOID), values, -1)
+    classes = np.where((values >= 0) & (values < num_classes), values, -1)
+    return np.where(values == void, VOID, classes)
 
 
 def count_classes(
@@ -152,6 +156,7 @@ def count_classes(
     num_classes: int,
     reduce_zero_label: bool = False,
     label_map: dict[int, int] | None = None,
+    void: int = VOID,
 ) -> ClassCount:
     """Pixels of each class, of void and of neither.
 
@@ -160,8 +165,9 @@ def count_classes(
         num_classes: C, at most 255.
         reduce_zero_label: as of the dataset.
         label_map: as of the dataset, old class = new class.
+        void: the value of void, ``ignore_index`` of the dataset.
     """
-    meaning = meaning_of_values(num_classes, reduce_zero_label, label_map)
+    meaning = meaning_of_values(num_classes, reduce_zero_label, label_map, void)
     classes = np.stack([pixels[:, meaning == c].sum(1) for c in range(num_classes)], axis=1)
     return ClassCount(classes, pixels[:, meaning == VOID].sum(1), pixels[:, meaning == -1].sum(1))
 
@@ -171,8 +177,9 @@ def values_beyond(
     num_classes: int,
     reduce_zero_label: bool = False,
     label_map: dict[int, int] | None = None,
+    void: int = VOID,
 ) -> dict[int, int]:
     """Values that are neither a class nor void: value in the file = number of masks that have it."""
-    meaning = meaning_of_values(num_classes, reduce_zero_label, label_map)
+    meaning = meaning_of_values(num_classes, reduce_zero_label, label_map, void)
     masks = (pixels > 0).sum(0)
     return {int(v): int(masks[v]) for v in np.flatnonzero((meaning == -1) & (masks > 0))}

@@ -15,7 +15,7 @@ from mmcv.transforms import LoadAnnotations, LoadImageFromFile
 from mmseg.registry import DATASETS
 
 from .backends import backend_of_loader, look_for
-from .children import check_files_exist, file_loaders, image_paths
+from .children import check_files_exist, file_loaders, image_paths, void_value
 from .data_check import survey_images
 from .files import real_paths
 from .fingerprints import identify
@@ -305,6 +305,7 @@ def _check_masks(
         num_classes=len(classes),
         reduce_zero_label=bool(infos[0].get('reduce_zero_label')),
         label_map=infos[0].get('label_map'),
+        void=void_value(dataset),
     )
     beyond = values_beyond(survey.pixels, **meaning)
     if beyond:

@@ -11,8 +11,8 @@ from mmseg.datasets import BaseSegDataset
 from mmseg.datasets.transforms import LoadAnnotations
 
 from .backends import backend_of_loader, spread
-from .children import pipeline_transforms
-from .labels import VOID, count_classes, survey_masks, values_beyond
+from .children import pipeline_transforms, void_value
+from .labels import count_classes, survey_masks, values_beyond
 from .walk import Leaf
 
 MOST_READ = 200
@@ -32,6 +32,7 @@ class Masks(NamedTuple):
         pixels (np.ndarray): int64 (N, 256), pixels of each value, a row per mask.
         reduce_zero_label (bool): As of the dataset.
         label_map (dict, optional): As of the dataset.
+        void (int): Value of void, 255 unless the dataset has another ``ignore_index``.
         plain (bool): Whether `MappedSegDataset` can take the dataset's place.
     """
 
@@ -40,6 +41,7 @@ class Masks(NamedTuple):
     pixels: np.ndarray
     reduce_zero_label: bool
     label_map: dict[int, int] | None
+    void: int
     plain: bool
 
 
@@ -88,7 +90,8 @@ def missing_class(masks: Sequence[Masks], read: str = '') -> str | None:
     """
     absent = _absent(masks)
     beyond = any(
-        values_beyond(m.pixels, len(m.classes), m.reduce_zero_label, m.label_map) for m in masks
+        values_beyond(m.pixels, len(m.classes), m.reduce_zero_label, m.label_map, m.void)
+        for m in masks
     )
     if not absent or not masks or beyond:
         return None
@@ -103,16 +106,18 @@ def missing_class(masks: Sequence[Masks], read: str = '') -> str | None:
     name = first.classes[index]
     said = f' ({read})' if read else ''
     if (
-        any(VOID not in (part.label_map or {}) for part in masks)
-        and values[VOID] > LEAST_VOID * total
+        any(first.void not in (part.label_map or {}) for part in masks)
+        and values[first.void] > LEAST_VOID * total
     ):
         there = np.flatnonzero(values).tolist()
         shown = (
-            '/'.join(map(str, there)) if len(there) <= _SHOWN else f'such that {VOID} is a class'
+            '/'.join(map(str, there))
+            if len(there) <= _SHOWN
+            else f'such that {first.void} is a class'
         )
         return (
-            f'{first.key}: class {name} has no pixel and {VOID} holds {_percent(values[VOID], total)}{said}: '
-            f'are your masks {shown}? {_remedy(first, index)}'
+            f'{first.key}: class {name} has no pixel and {first.void} holds '
+            f'{_percent(values[first.void], total)}{said}: are your masks {shown}? {_remedy(first, index)}'
         )
     if first.reduce_zero_label and values[0] > LEAST_VOID * total:
         return (
@@ -128,11 +133,11 @@ _ON_PURPOSE = 'If it is void, set StartupCheckHook check_masks=False.'
 
 def _remedy(first: Masks, index: int) -> str:
     if first.plain and not first.reduce_zero_label:
-        line = f"type='MappedSegDataset', label_map={{{VOID}: {index}}}"
+        line = f"type='MappedSegDataset', label_map={{{first.void}: {index}}}"
         return f'Then set {line} in {first.key} and in each dataset with such masks. {_ON_PURPOSE}'
     return (
         'Then write masks of class indices: tools/dataset_converters/folders.py IMAGES MASKS DST --ids '
-        f'{VOID}={index} and VALUE=CLASS for each other value. {_ON_PURPOSE}'
+        f'{first.void}={index} and VALUE=CLASS for each other value. {_ON_PURPOSE}'
     )
 
 
@@ -145,7 +150,9 @@ def _absent(masks: Sequence[Masks]) -> list[int]:
     if not masks:
         return []
     counts = sum(
-        count_classes(m.pixels, len(m.classes), m.reduce_zero_label, m.label_map).pixels.sum(0)
+        count_classes(
+            m.pixels, len(m.classes), m.reduce_zero_label, m.label_map, m.void
+        ).pixels.sum(0)
         for m in masks
     )
     return np.flatnonzero(counts == 0).tolist()
@@ -177,6 +184,7 @@ def masks_of(leaf: Leaf, pixels: np.ndarray, info: dict) -> Masks:
         pixels,
         bool(info.get('reduce_zero_label')),
         info.get('label_map'),
+        void_value(leaf.dataset),
         type(leaf.dataset) is BaseSegDataset,
     )
 

@@ -91,6 +91,7 @@ class Predictor:
 
     Attributes:
         num_classes (int): C.
+        ignore_index (int): What its heads take for void in labels.
         dataset_meta (dict): Classes and palette that the checkpoint was trained with, if it says so.
         in_network (Stopwatch): Time within the network.
 
@@ -114,6 +115,7 @@ class Predictor:
         _load_weights(self._network, name, checkpoint['state_dict'], path)
         self._network = self._network.to(device).eval().requires_grad_(False)
         self.num_classes = self._network.out_channels
+        self.ignore_index = self._network.decode_head.ignore_index
         self.dataset_meta = checkpoint.get('meta', {}).get('dataset_meta') or {}
         self.in_network = Stopwatch(device)
         self._device = device

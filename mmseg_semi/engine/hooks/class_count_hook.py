@@ -84,7 +84,7 @@ class ClassCountHook(Hook):
             return found[0]
         runner.logger.info(f'The masks of {len(dataset)} labeled images are counted once.')
         total = torch.zeros(num_classes, dtype=torch.int64)
-        counted = _Counted(dataset, num_classes)
+        counted = _Counted(dataset, num_classes, unwrap(runner.model).ignore_index)
         for counts in own_share(runner, counted, self.num_workers, collate_fn=_only):
             total += counts
         all_reduce(total)
@@ -109,15 +109,17 @@ class ClassCountHook(Hook):
 class _Counted(Dataset):
     """The pixels (C,) of each class in each image of a dataset; the loader's workers count them."""
 
-    def __init__(self, dataset: Dataset, num_classes: int) -> None:
+    def __init__(self, dataset: Dataset, num_classes: int, ignore_index: int) -> None:
         self.dataset = dataset
         self.num_classes = num_classes
+        self.ignore_index = ignore_index
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> torch.Tensor:
         label = self.dataset[index]['data_samples'].gt_sem_seg.data.flatten().long()
+        label = label[label != self.ignore_index]
         return label.bincount(minlength=self.num_classes)[: self.num_classes]
 
 

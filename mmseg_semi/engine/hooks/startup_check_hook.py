@@ -29,8 +29,10 @@ from ...models.cutmix import CutMix
 from ...models.patches import nearest, patch_size, whole_patches
 from ...models.segmentors import SemiSegmentor, SlideScoreEncoderDecoder
 from ..accumulation import accumulation
+from ..startup.ignore_index import check_evaluation, check_ignore_index
 from ..startup.masks import check_masks
 from ..startup.meanings import check_meaning_of_checkpoint, check_meanings
+from ..startup.sets import evaluated_sets
 from ..train_loops import WholeStepEpochTrainLoop
 from ._common import unwrap
 
@@ -55,9 +57,10 @@ class StartupCheckHook(Hook):
     Raises:
         ValueError: In one sentence with the remedy, when the loader's batch does not match the sampler's
             make-up, a hook of the method is missing, the method's networks are not fit to be trained, the class
-            counts of head and dataset differ, the crop is no multiple of a vision transformer's patches, or a
-            training image is also a validation image, datasets or a tested checkpoint differ in what class
-            indices mean, or a class has no pixel while the void value holds more than 1 %.
+            counts of head and dataset differ, two parts take another label for void, the crop is no multiple of
+            a vision transformer's patches, a training image is also a validation image, datasets or a tested
+            checkpoint differ in what class indices mean, or a class has no pixel while the void value holds
+            more than 1 %.
         FileNotFoundError: A file of the validation set is not there.
     """
 
@@ -71,9 +74,6 @@ class StartupCheckHook(Hook):
     def after_load_checkpoint(self, runner, checkpoint) -> None:
         self._loaded = {'meta': checkpoint.get('meta')}  # not the weights
 
-    def before_test(self, runner) -> None:
-        self._check_checkpoint(runner, 'test')
-
     def before_val(self, runner) -> None:
         if not self._training:
             self._check_checkpoint(runner, 'val')
@@ -86,12 +86,13 @@ class StartupCheckHook(Hook):
         self._training = True
         model, loader = unwrap(runner.model), runner.train_dataloader
         self._check_classes(runner, model, loader.dataset)
-        check_meanings(runner, self.same_masks)
-        self._check_checkpoint(runner, 'train')
         self._check_patches(runner, model)
         for leaf in leaves(loader.dataset):
             if leaf.kind is None:  # our own datasets have looked while they were built
                 check_names(leaf, 'training')
+        check_ignore_index(runner)
+        check_meanings(runner, self.same_masks)
+        self._check_checkpoint(runner, 'train')
         self._check_validation(runner, loader.dataset)
         if self.check_masks:
             check_masks(runner)
@@ -107,8 +108,12 @@ class StartupCheckHook(Hook):
         else:
             self._report_supervised(runner, loader)
 
+    def before_test(self, runner) -> None:
+        check_evaluation(runner, runner.test_loop, 'test')
+        self._check_checkpoint(runner, 'test')
+
     def _check_classes(self, runner, model, dataset) -> None:
-        datasets = {'train_dataloader': dataset, **_validation_sets(runner)}
+        datasets = {'train_dataloader': dataset, **evaluated_sets(runner.val_loop, 'val')}
         network = getattr(model, model.networks[0]) if isinstance(model, SemiSegmentor) else model
         heads = {key: m for key, m in network.named_modules() if isinstance(m, BaseDecodeHead)}
         for name, data in datasets.items():
@@ -150,7 +155,7 @@ class StartupCheckHook(Hook):
             )
 
     def _check_validation(self, runner, dataset) -> None:
-        sets = _validation_sets(runner)
+        sets = evaluated_sets(runner.val_loop, 'val')
         for key, validation in sets.items():
             # Not hours later, when the first validation opens them.
             check_files_exist(validation, 'validation', key)
@@ -349,16 +354,6 @@ def check_held_out(parts: dict, validation) -> None:
                 f'{len(shared)} {name} images are also validation images, e.g. {shared[0]}: remove them '
                 f'from the {name} list, since they would falsify the result.'
             )
-
-
-def _validation_sets(runner) -> dict:
-    """The validation sets by their keys in the config; none without a validation."""
-    if runner.val_loop is None:
-        return {}
-    parts = getattr(runner.val_loop, 'sets', None)
-    if parts is None:  # of a loop of MMEngine's
-        return {'val_dataloader.dataset': runner.val_dataloader.dataset}
-    return {part.key: part.loader.dataset for part in parts}
 
 
 def _image_paths(dataset) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ...datasets.void_check import check_some_masks
 from ...datasets.walk import leaves
 from ...self_training.output import on_first_rank
-from .meanings import validation_sets
+from .sets import evaluated_sets
 
 
 def check_masks(runner) -> None:
@@ -17,6 +17,8 @@ def check_masks(runner) -> None:
     trained_on = [
         leaf for leaf in leaves(runner.train_dataloader.dataset) if leaf.kind in (None, 'labeled')
     ]
-    validated = [leaves(dataset, key) for key, dataset in validation_sets(runner)]
+    validated = [
+        leaves(dataset, key) for key, dataset in evaluated_sets(runner.val_loop, 'val').items()
+    ]
     for sets in (trained_on, *validated):
         on_first_rank(check_some_masks, sets)

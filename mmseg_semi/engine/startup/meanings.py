@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from torch.utils.data import Dataset
-
 from ...datasets.meanings import (
     READINGS,
     compare_all,
@@ -14,11 +12,7 @@ from ...datasets.meanings import (
     meanings_of,
     meanings_of_config,
 )
-
-
-def validation_sets(runner) -> list[tuple[str, Dataset]]:
-    """Key and dataset of each validation loader of a training that validates."""
-    return [] if runner.val_loop is None else _sets(runner.val_dataloader, 'val_dataloader')
+from .sets import evaluated_sets
 
 
 def check_meanings(runner, same_masks: bool = True) -> None:
@@ -35,7 +29,7 @@ def check_meanings(runner, same_masks: bool = True) -> None:
         ValueError: two sets differ.
     """
     found = meanings_of(runner.train_dataloader.dataset, 'train_dataloader.dataset')
-    for key, dataset in validation_sets(runner):
+    for key, dataset in evaluated_sets(runner.val_loop, 'val').items():
         found += meanings_of(dataset, key)
     found += meanings_of_config(runner.cfg, 'test')
     _judge(runner, compare_all(found), same_masks)
@@ -59,12 +53,11 @@ def check_meaning_of_checkpoint(
     saved = meaning_of_checkpoint(checkpoint, str(runner._load_from))
     if saved is None:
         return
-    loader = getattr(runner, f'{stage}_dataloader')
-    found = [
-        meaning
-        for key, dataset in _sets(loader, f'{stage}_dataloader')
-        for meaning in meanings_of(dataset, key)
-    ]
+    if stage == 'train':
+        sets = {'train_dataloader.dataset': runner.train_dataloader.dataset}
+    else:
+        sets = evaluated_sets(getattr(runner, f'{stage}_loop'), stage)
+    found = [meaning for key, dataset in sets.items() for meaning in meanings_of(dataset, key)]
     apart = [d for meaning in found for d in differences(saved, meaning)]
     if stage == 'train' and not runner._resume:
         for difference in apart[:1]:
@@ -81,9 +74,3 @@ def _judge(runner, apart: list, same_masks: bool) -> None:
             runner.logger.warning(difference.sentence)
         else:
             raise ValueError(difference.sentence)
-
-
-def _sets(loaders, key: str) -> list[tuple[str, Dataset]]:
-    if isinstance(loaders, (list, tuple)):
-        return [(f'{key}[{i}].dataset', loader.dataset) for i, loader in enumerate(loaders)]
-    return [(f'{key}.dataset', loaders.dataset)]

@@ -23,10 +23,6 @@ def test_validation_with_other_classes_palette_or_zero_label(tmp_path, images):
             {'reduce_zero_label': True},
             'labeled.reduce_zero_label=False but val_dataloader.dataset.red',
         ),
-        (
-            {'metainfo': {'classes': list(CLASSES[:3])}},
-            'metainfo.classes names 6 classes but val_data',
-        ),
     ):
         config.val_dataloader.dataset = {**config.test_dataloader.dataset, **change}
         with pytest.raises(ValueError, match=r'train_dataloader\.dataset\.labeled') as error:
