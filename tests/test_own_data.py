@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import cv2
@@ -199,6 +200,34 @@ def test_masks_that_count_from_1(tmp_path):
     assert result.code != 0
     assert 'set reduce_zero_label=True if the labels count from 1' in result.last_line
     train(tmp_path, 'from_one.py')
+
+
+def test_masks_of_0_and_255(tmp_path):
+    write_data(tmp_path)
+    for path in (tmp_path / 'data/cracks/ann_dir').rglob('*.png'):
+        mask = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        cv2.imwrite(str(path), np.where(mask == 1, 255, 0).astype(np.uint8))
+    result = run_tool(TOOLS / 'train.py', small(tmp_path, 'cracks.py'), cwd=tmp_path)
+    assert result.code != 0
+    assert 'class crack has no pixel and 255 holds' in result.last_line
+    assert 'are your masks 0/255?' in result.last_line
+    train(tmp_path, 'zero_255.py')
+
+
+def test_files_in_lmdb(tmp_path):
+    lmdb = pytest.importorskip('lmdb', reason='needs lmdb: pip install lmdb')
+    write_data(tmp_path)
+    root = tmp_path / 'data/cracks'
+    with (
+        lmdb.open(str(tmp_path / 'data/cracks.lmdb')) as database,
+        database.begin(write=True) as files,
+    ):
+        for path in sorted(root.rglob('*.*')):
+            files.put(path.relative_to(root).as_posix().encode(), path.read_bytes())
+    for name in ('train', 'val', 'unlabeled'):
+        (tmp_path / f'{name}.txt').write_text(f'{name}0\n{name}1\n')
+    shutil.rmtree(root)
+    assert 'lie behind LmdbBackend' in train(tmp_path, 'lmdb_files.py')
 
 
 def test_grey_images_as_rgb(tmp_path):

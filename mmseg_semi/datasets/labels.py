@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
+from mmengine.fileio import BaseStorageBackend
 from tqdm import tqdm
 
-from .files import open_image
+from .backends import open_stored_image
 
 VOID = 255
 _VALUES = 256
@@ -52,15 +55,19 @@ class ClassCount(NamedTuple):
     beyond: np.ndarray
 
 
-def read_values(path: str) -> np.ndarray:
+def read_values(path: str, backend: BaseStorageBackend | None = None) -> np.ndarray:
     """The values of a mask file as they are, uint8 (H, W).
+
+    Args:
+        path: of the file.
+        backend: that has it; None for the local disk.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it is truncated or no image, or not an 8-bit image with one channel or a palette.
     """
     try:
-        with open_image(path) as image:
+        with open_stored_image(path, backend) as image:
             if image.mode not in _INDEX_MODES:
                 raise ValueError(
                     f'{path} has mode {image.mode}: a mask must be an 8-bit image with one channel (or a '
@@ -79,7 +86,11 @@ def read_values(path: str) -> np.ndarray:
 
 
 def survey_masks(
-    paths: Sequence[str], what: str = 'masks', workers: int = 4, quiet: bool = False
+    paths: Sequence[str],
+    what: str = 'masks',
+    workers: int = 4,
+    quiet: bool = False,
+    backend: BaseStorageBackend | None = None,
 ) -> MaskSurvey:
     """Read every mask once.
 
@@ -88,10 +99,13 @@ def survey_masks(
         what: is read, for the progress bar.
         workers: threads that read.
         quiet: shows no bar.
+        backend: that has the files; None for the local disk.
     """
     survey = MaskSurvey(list(paths), np.zeros((len(paths), _VALUES), np.int64), [], {})
+    # The first one alone: it opens what the backend keeps open, such as a database, which threads must share.
+    first = [_summary(path, backend) for path in survey.paths[:1]]
     with ThreadPoolExecutor(workers) as pool:
-        results = pool.map(_summary, survey.paths)
+        results = chain(first, pool.map(partial(_summary, backend=backend), survey.paths[1:]))
         for i, result in enumerate(tqdm(results, what, len(paths), disable=quiet, unit='img')):
             if isinstance(result, str):
                 survey.problems[survey.paths[i]] = result
@@ -102,9 +116,11 @@ def survey_masks(
     return survey
 
 
-def _summary(path: str) -> tuple[np.ndarray, tuple[int, int]] | str:
+def _summary(
+    path: str, backend: BaseStorageBackend | None = None
+) -> tuple[np.ndarray, tuple[int, int]] | str:
     try:
-        values = read_values(path)
+        values = read_values(path, backend)
     except (OSError, ValueError) as error:
         return str(error)
     # In parts, since numpy counts with 8 bytes for a pixel.

@@ -17,6 +17,7 @@ from mmseg.registry import MODELS
 from mmseg.utils import stack_batch
 from torch import Tensor, nn
 
+from mmseg_semi.datasets.meanings import check_checkpoint
 from mmseg_semi.models.checkpoints import read_checkpoint
 from mmseg_semi.models.segmentors import SemiSegmentor
 
@@ -95,14 +96,15 @@ class Predictor:
         in_network (Stopwatch): Time within the network.
 
     Raises:
-        ValueError: the file is no checkpoint, or one of another network; or the network has a single
-            channel for two classes.
+        ValueError: the file is no checkpoint, or one of another network or other classes than those of the
+            config's datasets; or the network has a single channel for two classes.
     """
 
     def __init__(self, cfg: Config, path: str, device: str) -> None:
         init_default_scope(cfg.get('default_scope') or 'mmseg')
         self.path = path
         checkpoint = read_checkpoint(path)
+        check_checkpoint(checkpoint, path, cfg)
         model = MODELS.build(copy.deepcopy(cfg.model))
         name = None
         self._network = model

@@ -11,12 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from mmcv.transforms import LoadAnnotations
 from mmengine.dist import all_reduce, broadcast_object_list, is_main_process
 from mmengine.hooks import Hook
 from mmseg.registry import HOOKS
 from torch.utils.data import Dataset
 
-from ...datasets.children import pipeline_transforms
+from ...datasets.backends import backend_of_loader, is_local
+from ...datasets.children import file_loaders, pipeline_transforms
 from ...datasets.walk import leaves
 from ._common import unwrap
 from ._labeled_images import labeled_images, own_share
@@ -129,11 +131,12 @@ def _only(samples: list[torch.Tensor]) -> torch.Tensor:
 def fingerprint(dataset: Dataset, num_classes: int) -> str:
     """What tells one set of labels from another: the entries of the list, the mask files, the loading."""
     digest = hashlib.sha256(f'{num_classes} {"; ".join(_loading(dataset))}'.encode())
+    loader = next((t for t in file_loaders(dataset) if isinstance(t, LoadAnnotations)), None)
     for index in range(len(dataset)):
         info = dataset.get_data_info(index)
         digest.update(repr(sorted(info.items())).encode())
         mask = info.get('seg_map_path')
-        if mask and '://' not in mask:
+        if mask and loader is not None and is_local(backend_of_loader(loader, mask)):
             state = os.stat(mask)
             digest.update(f'{state.st_size} {state.st_mtime_ns}'.encode())
     return digest.hexdigest()

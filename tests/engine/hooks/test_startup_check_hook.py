@@ -86,6 +86,7 @@ def make_runner(
     train_loop._max_iters = 10
     loader = SimpleNamespace(dataset=Data(list(val), num_classes))
     return SimpleNamespace(
+        cfg={},
         model=network,
         train_dataloader=Loader(dataset=pair, sampler=sampler, batch_size=batch_size),
         val_dataloader=loader,
