@@ -222,10 +222,18 @@ def test_flops_are_those_of_the_exported_network(run, tmp_path):
     assert len(found) == 2
 
 
-def test_stock_print_config_and_publish_model(run, tmp_path):
+def test_stock_print_config(run, tmp_path):
+    tool, config = STOCK_TOOLS / 'misc' / 'print_config.py', config_of(run, tmp_path)
+    result = run_tool(tool, config, cwd=tmp_path)
+    assert result.code == 0, result.output
+    assert 'LabeledUnlabeledDataset' in result.output
+
+
+def test_stock_publish_model_of_an_export(run, tmp_path):
+    checkpoint = run / 'work' / 'iter_6.pth'
     for tool, *arguments in (
-        (STOCK_TOOLS / 'misc' / 'print_config.py', config_of(run, tmp_path)),
-        (STOCK_TOOLS / 'misc' / 'publish_model.py', run / 'work/iter_6.pth', 'published.pth'),
+        (TOOLS / 'export.py', run / 'config.py', checkpoint, 'plain'),
+        (STOCK_TOOLS / 'misc' / 'publish_model.py', 'plain/teacher.pth', 'published.pth'),
     ):
         result = run_tool(tool, *arguments, cwd=tmp_path)
         assert result.code == 0, (tool.name, result.output)
