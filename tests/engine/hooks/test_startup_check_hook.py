@@ -99,7 +99,6 @@ def make_runner(
         max_iters=10,
         param_schedulers=None,
         message_hub=SimpleNamespace(update_info=lambda *args: None),
-        cfg={},
     )
 
 
