@@ -79,12 +79,12 @@ def images_config(args: argparse.Namespace) -> dict:
         ValueError: a list without the folder it belongs to, or a folder with another.
     """
     config = dict(type='UnlabeledDataset', img_dir=args.images)
-    if Path(args.images).is_dir():
+    if Path(args.images).is_dir() or ('://' in args.images and args.img_dir is None):
         if args.img_dir is not None:
             raise ValueError(
                 f'--img-dir {args.img_dir}: IMAGES is the folder {args.images} itself; leave --img-dir out.'
             )
-    elif not Path(args.images).is_file():
+    elif '://' not in args.images and not Path(args.images).is_file():
         raise FileNotFoundError(
             f'IMAGES {args.images} does not exist: give a folder of images, or a list of ids with --img-dir.'
         )

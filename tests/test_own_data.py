@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import cv2
@@ -13,6 +14,8 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 from PIL import Image
 from processes import ROOT, TOOLS, run_tool
+
+from mmseg_semi.datasets.walk import loader_configs
 
 PAGE = (ROOT / 'docs' / 'your_own_data.md').read_text()
 SIZE = 32
@@ -32,10 +35,6 @@ SMALL = {
     'model.data_preprocessor.size': (SIZE, SIZE),
     'train_dataloader.num_workers': 0,
     'train_dataloader.persistent_workers': False,
-    'val_dataloader.num_workers': 0,
-    'val_dataloader.persistent_workers': False,
-    'test_dataloader.num_workers': 0,
-    'test_dataloader.persistent_workers': False,
     'train_cfg.max_iters': 2,
     'train_cfg.val_interval': 2,
     'default_hooks.logger.interval': 1,
@@ -73,6 +72,9 @@ def small(folder, name):
     write_config(folder, name)
     cfg = Config.fromfile(folder / name)
     _shrink(cfg._cfg_dict)
+    for stage in ('val', 'test'):
+        for _, loader in loader_configs(cfg, stage):
+            loader.update(num_workers=0, persistent_workers=False)
     cfg.merge_from_dict(SMALL)
     cfg.dump(folder / f'small_{name}')
     return f'small_{name}'
@@ -200,6 +202,34 @@ def test_masks_that_count_from_1(tmp_path):
     train(tmp_path, 'from_one.py')
 
 
+def test_masks_of_0_and_255(tmp_path):
+    write_data(tmp_path)
+    for path in (tmp_path / 'data/cracks/ann_dir').rglob('*.png'):
+        mask = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        cv2.imwrite(str(path), np.where(mask == 1, 255, 0).astype(np.uint8))
+    result = run_tool(TOOLS / 'train.py', small(tmp_path, 'cracks.py'), cwd=tmp_path)
+    assert result.code != 0
+    assert 'class crack has no pixel and 255 holds' in result.last_line
+    assert 'are your masks 0/255?' in result.last_line
+    train(tmp_path, 'zero_255.py')
+
+
+def test_files_in_lmdb(tmp_path):
+    lmdb = pytest.importorskip('lmdb', reason='needs lmdb: pip install lmdb')
+    write_data(tmp_path)
+    root = tmp_path / 'data/cracks'
+    with (
+        lmdb.open(str(tmp_path / 'data/cracks.lmdb')) as database,
+        database.begin(write=True) as files,
+    ):
+        for path in sorted(root.rglob('*.*')):
+            files.put(path.relative_to(root).as_posix().encode(), path.read_bytes())
+    for name in ('train', 'val', 'unlabeled'):
+        (tmp_path / f'{name}.txt').write_text(f'{name}0\n{name}1\n')
+    shutil.rmtree(root)
+    assert 'lie behind LmdbBackend' in train(tmp_path, 'lmdb_files.py')
+
+
 def test_grey_images_as_rgb(tmp_path):
     write_data(tmp_path, channels=1)
     result = run_tool(TOOLS / 'train.py', small(tmp_path, 'cracks.py'), cwd=tmp_path)
@@ -315,6 +345,44 @@ def test_channels_that_do_not_fit_the_preprocessor(tmp_path):
     assert 'has 4 channel(s) as loaded, but data_preprocessor.mean and std have 3 values' in (
         result.last_line
     )
+
+
+def test_another_value_for_void(tmp_path):
+    write_data(tmp_path)
+    for path in (tmp_path / 'data/cracks/ann_dir').rglob('*.png'):
+        mask = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        cv2.imwrite(str(path), np.where(mask == 255, 200, mask))
+    result = run_tool(TOOLS / 'train.py', small(tmp_path, 'cracks.py'), cwd=tmp_path)
+    assert 'has the value 200' in result.output
+    train(tmp_path, 'void.py')
+    result = run_tool(TOOLS / 'check_data.py', 'small_void.py', cwd=tmp_path)
+    assert result.code == 0, result.output
+
+
+def test_several_sets(tmp_path):
+    write_data(tmp_path)
+    for kind in ('img_dir', 'ann_dir'):
+        folder = tmp_path / 'data/cracks' / kind
+        (folder / 'night').mkdir()
+        for path in (folder / 'val').iterdir():
+            turned = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)[::-1]
+            cv2.imwrite(str(folder / 'night' / path.name.replace('val', 'night')), turned)
+    result = run_tool(TOOLS / 'train.py', small(tmp_path, 'several_sets.py'), cwd=tmp_path)
+    assert result.code == 0, result.output[-3000:]
+    folder = tmp_path / 'work_dirs' / 'small_several_sets'
+    (best,) = folder.glob('best_night_teacher_mIoU_iter_2.pth')
+    for tool, *arguments in (
+        ('test.py', best, '--tta'),
+        ('export.py', best, 'plain'),
+        ('pseudo_label.py', best, 'data/cracks/img_dir/unlabeled', 'labels', '--num-workers', 0),
+        ('check_data.py',),
+    ):
+        result = run_tool(TOOLS / tool, 'small_several_sets.py', *arguments, cwd=tmp_path)
+        assert result.code == 0, result.output[-3000:]
+        if tool == 'test.py':
+            assert {'day', 'night'} == set(re.findall(r'(\w+)/student/mIoU', result.output))
+    plain = Config.fromfile(tmp_path / 'plain' / 'config.py')
+    assert len(plain.val_dataloader.dataset.datasets) == 2
 
 
 def test_every_config_on_the_page_is_trained():

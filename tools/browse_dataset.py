@@ -68,6 +68,13 @@ def build_preprocessor(model: dict, branches: bool):
     return MODELS.build(config)
 
 
+def void_label(model: dict) -> int:
+    """The label that the decode head of a model config ignores."""
+    head = model.get('segmentor', model).get('decode_head') or {}
+    head = head[-1] if isinstance(head, (list, tuple)) else head
+    return head.get('ignore_index', 255)
+
+
 def pictures(images: torch.Tensor, preprocessor) -> np.ndarray:
     """Preprocessed images (n, C, H, W) as uint8 RGB (n, H, W, 3): the first three of other channels.
 
@@ -83,11 +90,11 @@ def pictures(images: torch.Tensor, preprocessor) -> np.ndarray:
     return images.round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
 
 
-def labeled_cells(images: np.ndarray, samples: list, palette) -> list:
+def labeled_cells(images: np.ndarray, samples: list, palette, void: int) -> list:
     """Per sample: its path, its image, and its label laid over it."""
     cells = []
     for image, sample in zip(images, samples, strict=True):
-        label = colorize(sample.gt_sem_seg.data[0].numpy(), palette)
+        label = colorize(sample.gt_sem_seg.data[0].numpy(), palette, void)
         cells.append((sample.metainfo.get('img_path', ''), image, overlay(image, label)))
     return cells
 
@@ -106,14 +113,14 @@ def rows_of(cfg: Config) -> Iterator[tuple[list, list[str], list]]:
     """One row after the other: titles, image paths, pictures."""
     loader = build_loader(cfg)
     palette = (getattr(loader.dataset, 'metainfo', None) or {}).get('palette') or []
-    preprocessor = None
+    void, preprocessor = void_label(cfg.model), None
     for batch in loader:
         branches = isinstance(batch['inputs'], Mapping)
         preprocessor = preprocessor or build_preprocessor(cfg.model, branches)
         batch = preprocessor(batch, training=True)
         if not branches:
             images = pictures(batch['inputs'], preprocessor)
-            for path, *row in labeled_cells(images, batch['data_samples'], palette):
+            for path, *row in labeled_cells(images, batch['data_samples'], palette, void):
                 yield ['image', 'label'], [path], row
             continue
         images = {name: pictures(x, preprocessor) for name, x in batch['inputs'].items()}
@@ -121,7 +128,7 @@ def rows_of(cfg: Config) -> Iterator[tuple[list, list[str], list]]:
         views = {name: x for name, x in images.items() if not name.startswith('labeled')}
         titles = ['labelled', 'label', *views, 'valid mask']
         for left, right in itertools.zip_longest(
-            labeled_cells(images['labeled'], samples['labeled'], palette),
+            labeled_cells(images['labeled'], samples['labeled'], palette, void),
             unlabeled_cells(views, samples),
         ):
             left = left or ('', None, None)

@@ -22,9 +22,11 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import load_checkpoint
 from mmseg.registry import DATASETS, MODELS
 from torch import Tensor
+from torch.utils.data import ConcatDataset
 
 import mmseg_semi  # noqa: F401  registers the package's modules
 from mmseg_semi.cli import check_file, read_config
+from mmseg_semi.datasets.walk import loader_configs
 from mmseg_semi.functional.contrast import sample_anchors
 from mmseg_semi.functional.parts import resize_nearest
 from mmseg_semi.functional.sampling import entropy
@@ -165,8 +167,9 @@ def draw(args: argparse.Namespace) -> list[str]:
     """Write the pictures; return their paths."""
     model, cfg = load(args)
     torch.manual_seed(args.seed)
-    dataset = DATASETS.build(cfg.test_dataloader.dataset)
-    drawing = Drawing(model, dataset.metainfo, args.per_class)
+    sets = [DATASETS.build(loader['dataset']) for _, loader in loader_configs(cfg, 'test')]
+    dataset, meta = ConcatDataset(sets), sets[0].metainfo
+    drawing = Drawing(model, meta, args.per_class)
     for index in range(min(args.num, len(dataset))):
         drawing.add(dataset[index])
     folder = args.output_dir or Path('work_dirs') / Path(args.config).stem / 'drawn'
@@ -183,8 +186,8 @@ def draw(args: argparse.Namespace) -> list[str]:
             points,
             label,
             part,
-            dataset.metainfo['palette'],
-            dataset.metainfo['classes'],
+            meta['palette'],
+            meta['classes'],
             title,
         )
     return written

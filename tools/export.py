@@ -13,6 +13,7 @@ from mmseg.registry import MODELS
 
 import mmseg_semi  # noqa: F401  registers the package's modules
 from mmseg_semi.cli import read_config
+from mmseg_semi.datasets.meanings import check_checkpoint
 from mmseg_semi.engine.export import own_modules, plain_config, plain_state_dict
 from mmseg_semi.models.checkpoints import read_checkpoint
 
@@ -56,6 +57,7 @@ def export(args: argparse.Namespace) -> tuple[str, str, list[str]]:
             'to choose from; leave --network out.'
         )
     checkpoint = read_checkpoint(args.checkpoint)
+    check_checkpoint(checkpoint, args.checkpoint, cfg)
     meta = checkpoint.get('meta', {})
     weights = plain_state_dict(checkpoint['state_dict'], network, *kept_apart)
     config_path = osp.join(args.out_dir, 'config.py')

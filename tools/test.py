@@ -15,6 +15,7 @@ from mmseg_semi.cli import (
     one_sentence_errors,
 )
 from mmseg_semi.datasets.walk import stage_leaves
+from mmseg_semi.engine import StartupCheckHook
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -87,7 +88,10 @@ def main() -> None:
     with one_sentence_errors():
         cfg = testing_config(args)
         join_processes(cfg)
-    Runner.from_cfg(cfg).test()
+    runner = Runner.from_cfg(cfg)
+    if not any(isinstance(hook, StartupCheckHook) for hook in runner.hooks):
+        runner.register_hook(StartupCheckHook())  # compares the classes of checkpoint and test set
+    runner.test()
 
 
 if __name__ == '__main__':

@@ -4,6 +4,7 @@ from .camvid import CamVidDataset
 from .children import check_files_exist
 from .collate import collate_branches
 from .labeled_unlabeled import LabeledUnlabeledDataset
+from .mapped import MappedSegDataset
 from .nuclei import NucleiDataset
 from .paths import build_checked, check_data_paths
 from .pseudo_labeled import PseudoLabeledDataset, SelfTrainingDataset, image_ids
@@ -34,6 +35,7 @@ __all__ = [
     'LabeledUnlabeledDataset',
     'LabeledUnlabeledSampler',
     'LoadShapes',
+    'MappedSegDataset',
     'MultiBranch',
     'NucleiDataset',
     'PackUnlabeledInputs',

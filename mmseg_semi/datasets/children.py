@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import logging
+import os.path as osp
 import random
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -13,10 +14,14 @@ from mmengine.dataset import Compose
 from mmengine.logging import print_log
 from mmseg.registry import DATASETS
 
-from .files import missing_files, real_paths
+from .backends import backend_of_loader, is_local, look_for, say_unasked
+from .files import real_paths
+from .labels import VOID
+from .names import alike, endings, files_below, is_hidden, is_image, left_out
 from .paths import check_data_paths
-from .transforms.checks import reads_local_files, with_file_checks
-from .walk import Leaf, leaves, map_leaves, sample_infos
+from .transforms.checks import with_file_checks
+from .unlabeled import UnlabeledDataset
+from .walk import Leaf, leaves, map_leaf_configs, map_leaves, sample_infos
 
 NAMES = dict(labeled='labelled', unlabeled='unlabelled', pseudo_labeled='pseudo-labelled')
 _SAMPLE = 1  # keeps these draws apart from the sampler's, which may start from the same seed
@@ -83,6 +88,11 @@ def _empty(name: str, key: str, child) -> str:
         key: get(key, None) for key in ('data_root', 'ann_file', 'data_prefix', 'img_suffix')
     }
     said = ', '.join(f'{key}={value!r}' for key, value in settings.items() if value)
+    prefix = (get('data_prefix', None) or {}).get('img_path') or get('img_dir', None) or ''
+    folder = osp.join(get('data_root', None) or '', prefix)
+    there = [path for path in files_below(folder) if is_image(path) and not is_hidden(path)]
+    if there and not get('ann_file', None):
+        said += f'; {folder} has {endings(there)}'
     return (
         f'The {name} dataset has no image ({said or "no path is set"}): correct these settings of '
         f'{key}, or put at least one image there.'
@@ -109,14 +119,40 @@ def pipeline_transforms(dataset) -> list:
     return list(getattr(getattr(dataset, 'pipeline', None), 'transforms', ()))
 
 
+def void_value(dataset) -> int:
+    """The value of void in a dataset's masks: its ``ignore_index``, mmseg's 255 where it has none."""
+    value = getattr(dataset, 'ignore_index', None)
+    return VOID if value is None else value
+
+
 def file_loaders(dataset) -> Iterator[LoadImageFromFile | LoadAnnotations]:
-    """mmcv's loaders of local files in the pipelines of a dataset and of what it wraps."""
+    """mmcv's loaders of files in the pipelines of a dataset and of what it wraps."""
     for leaf in leaves(dataset):
         for transform in pipeline_transforms(leaf.dataset):
-            if isinstance(transform, (LoadImageFromFile, LoadAnnotations)) and reads_local_files(
-                transform
-            ):
+            if isinstance(transform, (LoadImageFromFile, LoadAnnotations)):
                 yield transform
+
+
+def read_by(images: Mapping, pipeline: Sequence) -> Mapping:
+    """A copy of the config of unlabeled images that knows behind which backend another's pipeline reads them.
+
+    Args:
+        images: config of a dataset whose own pipeline is not used.
+        pipeline: of transforms, configs or built ones; its ``LoadImageFromFile`` is taken where it names one.
+    """
+    loader = next(filter(_reads_behind, pipeline), None)
+    if loader is None:
+        return images
+    return map_leaf_configs(images, lambda leaf: {**leaf.dataset, 'pipeline': [loader]})
+
+
+def _reads_behind(transform) -> bool:
+    """Whether a transform, or the config of one, loads images and names a backend."""
+    of = transform if isinstance(transform, Mapping) else vars(transform)
+    kind = of.get('type', type(transform))
+    name = kind if isinstance(kind, str) else kind.__name__
+    named = of.get('backend_args') or of.get('file_client_args')
+    return name.rpartition('.')[2] == 'LoadImageFromFile' and bool(named)
 
 
 def check_files_exist(dataset, name: str, key: str) -> None:
@@ -124,32 +160,103 @@ def check_files_exist(dataset, name: str, key: str) -> None:
 
     Args:
         dataset: any mmseg dataset, or a wrapper of some, each of which is asked for the files of its own
-            loaders; files behind a file backend are not looked for.
+            loaders. Behind a file backend at most 200 are looked for, none where it cannot tell; the log says
+            so.
         name: of the dataset, in the message.
         key: where the config sets it.
 
     Raises:
         FileNotFoundError: an image or a mask is not there.
+        ValueError: as :func:`check_names` raises it.
     """
     for leaf in leaves(dataset, key):
         _check_files_of(leaf, name)
 
 
 def _check_files_of(leaf: Leaf, name: str) -> None:
-    loaders = list(file_loaders(leaf.dataset))
-    for loader, field, what in (
+    infos = sample_infos(leaf.dataset)
+    for kind, field, what in (
         (LoadImageFromFile, 'img_path', 'images'),
         (LoadAnnotations, 'seg_map_path', 'masks'),
     ):
-        if not any(isinstance(transform, loader) for transform in loaders):
+        loader = next((t for t in pipeline_transforms(leaf.dataset) if isinstance(t, kind)), None)
+        paths = [info[field] for info in infos if field in info]
+        if loader is None or not paths:
             continue
-        paths = [info[field] for info in sample_infos(leaf.dataset) if field in info]
-        missing = missing_files(paths)
+        backend = backend_of_loader(loader, paths[0])
+        local = is_local(backend)
+        if local and kind is LoadImageFromFile:
+            check_names(leaf, name)
+        missing, asked = look_for(paths, backend)
         if missing:
             raise FileNotFoundError(
-                f'{len(missing)} of {len(paths)} {what} of the {name} dataset do not exist, the first is '
-                f'{missing[0]}: correct the list (one id per line), or data_prefix and suffixes of {leaf.key}.'
+                f'{len(missing)} of {asked} {what} of the {name} dataset do not exist, the first is '
+                f'{missing[0]}{alike(missing[0]) if local else ""}: correct the list (one id per line), or '
+                f'data_prefix and suffixes of {leaf.key}.'
             )
+        say_unasked(asked, len(paths), f'{what} of the {name} dataset', backend)
+
+
+def check_names(leaf: Leaf, name: str) -> None:
+    """Look at the names in the local folder that a dataset has searched for images; log what is left out.
+
+    MMSegmentation's datasets take images from hidden folders, leave hidden files out, and take an ending letter
+    by letter, so that ``img_suffix='.jpg'`` leaves ``x.JPG`` out.
+
+    Args:
+        leaf: the dataset and its key.
+        name: of the dataset, in the message.
+
+    Raises:
+        ValueError: images lie in a hidden folder, such as ``.ipynb_checkpoints``.
+    """
+    folder = searched_folder(leaf.dataset)
+    if folder is None or isinstance(leaf.dataset, UnlabeledDataset):  # which has looked already
+        return
+    infos = sample_infos(leaf.dataset)
+    check_hidden(leaf, folder, infos, name)
+    for sentence in left_out(folder):
+        print_log(sentence, logger='current')
+    for sentence in not_taken(leaf.dataset, folder, infos):
+        print_log(f'{name}: {sentence}', logger='current', level=logging.WARNING)
+
+
+def searched_folder(dataset) -> str | None:
+    """The local folder of which a dataset takes all images; None where it has a list or takes a part."""
+    folder = (getattr(dataset, 'data_prefix', None) or {}).get('img_path') or ''
+    whole = getattr(dataset, '_indices', None) is None and not getattr(dataset, 'ann_file', '')
+    return folder if whole and osp.isdir(folder) else None
+
+
+def check_hidden(leaf: Leaf, folder: str, infos: Sequence[dict], name: str) -> None:
+    """Raise ValueError if images of a dataset lie in a hidden folder below the one that it searched."""
+    taken = [osp.relpath(info['img_path'], folder) for info in infos if 'img_path' in info]
+    hidden = [path for path in taken if is_hidden(path)]
+    if hidden:
+        raise ValueError(
+            f'{len(hidden)} images of the {name} dataset lie in hidden folders, the first is '
+            f'{osp.join(folder, hidden[0])}: remove these folders, or set ann_file of {leaf.key} to a list '
+            'of the images.'
+        )
+
+
+def not_taken(dataset, folder: str, infos: Sequence[dict]) -> list[str]:
+    """A sentence on the image files of a searched folder that are neither images nor masks of its dataset."""
+    fields = 'img_path', 'seg_map_path'
+    taken = {osp.normpath(info[field]) for info in infos for field in fields if info.get(field)}
+    others = [
+        path
+        for path in files_below(folder)
+        if not is_hidden(path)
+        and is_image(path)
+        and osp.normpath(osp.join(folder, path)) not in taken
+    ]
+    if not others or not hasattr(dataset, 'img_suffix'):
+        return []
+    return [
+        f'{len(others)} image files of {folder} are not among its images ({endings(others)}): if they are '
+        f'meant, set img_suffix={dataset.img_suffix!r} to what they end in, letter by letter.'
+    ]
 
 
 def check_what(owner, check_files: bool | str) -> None:
@@ -169,7 +276,11 @@ def with_checks(kind: str, child, num_classes: int | None, modes: bool = True):
         unchecked = 'all files (it has no pipeline to put the checks in)'
         if hasattr(getattr(dataset, 'pipeline', None), 'transforms'):
             transforms, unchecked = with_file_checks(
-                pipeline_transforms(dataset), num_classes, kind != 'unlabeled', modes
+                pipeline_transforms(dataset),
+                num_classes,
+                kind != 'unlabeled',
+                modes,
+                void_value(dataset),
             )
             dataset.pipeline = Compose(transforms)
         if unchecked:

@@ -12,21 +12,34 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
 
 import numpy as np
 from mmcv.transforms import LoadAnnotations, LoadImageFromFile
 from mmengine.config import Config
 from tqdm import tqdm
 
-from .children import build_child, pipeline_transforms
+from .backends import backend_of_loader, is_local, local_copy, local_loader
+from .children import (
+    build_child,
+    check_hidden,
+    pipeline_transforms,
+    searched_folder,
+    void_value,
+)
 from .files import image_size, open_image, real_paths
-from .labels import VOID, MaskSurvey, count_classes, survey_masks, values_beyond
+from .labels import MaskSurvey, count_classes, survey_masks, values_beyond
+from .meanings import READINGS, Meaning, compare_all, meanings_of, meanings_of_labels
+from .names import is_hidden, left_out
 from .orientation import Pair
 from .partition import fill_partition
 from .preparation import decoding
+from .pseudo_labeled import LABELS_SUMMARY
 from .transforms.checks import CheckImageFile, with_file_checks
 from .transforms.loading import LoadImageFromFile as OurLoader
-from .walk import leaves, loader_configs, sample_infos
+from .void_check import Masks, annotations, masks_of, missing_class
+from .walk import Leaf, leaves, loader_configs, sample_infos
 
 _SHOWN = 5
 _PATHS = ('img_path', 'seg_map_path')
@@ -66,6 +79,8 @@ class SetReport:
         problems (dict[str, list[str]]): Kind of problem = sentences, one per file, that need mending.
         warnings (list[str]): Sentences about what may be meant.
         images (ImageSurvey, optional): None where there are no files.
+        meanings (list[Meaning]): What its class indices mean; none without classes.
+        masks (Masks, optional): What its masks hold; None without any that MMSegmentation's loader reads.
     """
 
     role: str
@@ -75,6 +90,8 @@ class SetReport:
     problems: dict[str, list[str]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     images: ImageSurvey | None = None
+    meanings: list[Meaning] = field(default_factory=list)
+    masks: Masks | None = None
 
     def add_problems(self, kind: str, sentences: Iterable[str]) -> None:
         """Add sentences, if there are any."""
@@ -143,7 +160,30 @@ def check_data(
         for report in _check_set(*entry, workers=workers, quick=quick, quiet=quiet)
     ]
     leaks, notes = _shared_images(sets)
+    same_masks, void = _startup_settings(cfg)
+    for difference in compare_all([*(m for part in sets for m in part.meanings), *_of_labels(cfg)]):
+        usual = difference.of == 'palette' or (difference.of in READINGS and not same_masks)
+        (notes if usual else leaks).append(difference.sentence)
+    if void:
+        for role in dict.fromkeys(part.role for part in sets):
+            counted = [part.masks for part in sets if part.role == role and part.masks is not None]
+            leaks += filter(None, [missing_class(counted)])
     return DataReport(sets, leaks, notes)
+
+
+def _startup_settings(cfg: Config) -> tuple[bool, bool]:
+    """``same_masks`` and ``check_masks`` of StartupCheckHook, which says the same before training."""
+    hooks = [h for h in cfg.get('custom_hooks') or () if h.get('type') == 'StartupCheckHook']
+    hook = hooks[0] if hooks else {}
+    return hook.get('same_masks', True), hook.get('check_masks', True)
+
+
+def _of_labels(cfg: Config) -> list[Meaning]:
+    """The meanings of the finished pseudo-labels that a training names; those of stages are yet to be made."""
+    train = (cfg.get('train_dataloader') or {}).get('dataset') or {}
+    labels = (train.get('pseudo_labeled') or {}).get('labels') or []
+    folders = [labels] if isinstance(labels, str) else labels
+    return meanings_of_labels(f for f in folders if os.path.isfile(os.path.join(f, LABELS_SUMMARY)))
 
 
 def dataset_configs(cfg: Config):
@@ -185,7 +225,12 @@ def _check_set(role, key, config, check, *, workers, quick, quiet) -> list[SetRe
     found = leaves(dataset, key, kind)
     return [
         _check_leaf(
-            SetReport(role, leaf.key, role if len(found) == 1 else f'{role} {index}'),
+            SetReport(
+                role,
+                leaf.key,
+                role if len(found) == 1 else f'{role} {index}',
+                meanings=meanings_of(leaf.dataset, leaf.key, leaf.kind),
+            ),
             leaf.dataset,
             check,
             workers=workers,
@@ -198,15 +243,19 @@ def _check_set(role, key, config, check, *, workers, quick, quiet) -> list[SetRe
 
 def _check_leaf(report: SetReport, dataset, check, *, workers, quick, quiet) -> SetReport:
     infos = sample_infos(dataset)
-    files = [
-        info for info in infos if '://' not in info.get('img_path', '://') and 'shapes' not in info
-    ]
+    files = [info for info in infos if info.get('img_path') and 'shapes' not in info]
     report.summary.append(f'{len(infos)} images, {type(dataset).__name__}')
     if len(files) < len(infos):
         report.summary.append(f'{len(infos) - len(files)} of them are no local files: not checked')
     if not files:
         return report
-    report.warnings += _left_out(dataset, infos)
+    folder = searched_folder(dataset)
+    if folder is not None:
+        report.warnings += [*_left_out(dataset, folder, infos), *left_out(folder)]
+        try:
+            check_hidden(Leaf(dataset, report.key, None), folder, infos, report.name)
+        except ValueError as error:
+            report.add_problems('images in hidden folders', [str(error)])
     transforms = pipeline_transforms(dataset)
     paths = [info['img_path'] for info in files]
     report.images = images = survey_images(paths, transforms, report.name, workers, quick, quiet)
@@ -226,18 +275,15 @@ def _check_leaf(report: SetReport, dataset, check, *, workers, quick, quiet) -> 
     return report
 
 
-def _left_out(dataset, infos) -> list[str]:
+def _left_out(dataset, folder: str, infos) -> list[str]:
     """A sentence on the files of a searched folder that are not among the images of the dataset."""
-    folder = (getattr(dataset, 'data_prefix', None) or {}).get('img_path') or ''
-    whole = getattr(dataset, '_indices', None) is None and not getattr(dataset, 'ann_file', '')
-    if not whole or not os.path.isdir(folder):
-        return []
     taken = {os.path.normpath(info[key]) for info in infos for key in _PATHS if info.get(key)}
     others = Counter(
         os.path.splitext(name)[1] or name
         for place, _, names in os.walk(folder, followlinks=True)
         for name in names
-        if not name.startswith('.') and os.path.normpath(os.path.join(place, name)) not in taken
+        if os.path.normpath(os.path.join(place, name)) not in taken
+        and not is_hidden(os.path.relpath(os.path.join(place, name), folder))
     )
     if not others:
         return []
@@ -270,8 +316,16 @@ def survey_images(
     rgb = any(isinstance(t, CheckImageFile) and t.rgb for t in checked)
     loader = first_of(transforms, LoadImageFromFile) or OurLoader()
     survey = ImageSurvey(list(paths))
+    look = partial(_look_at, loader=loader, rgb=rgb, quick=quick)
+    backend = backend_of_loader(loader, survey.paths[0]) if survey.paths else None
+    if backend is not None and not is_local(backend):
+        look = partial(
+            _look_behind, backend=backend, loader=local_loader(loader), rgb=rgb, quick=quick
+        )
+    # The first one alone: it opens what the backend keeps open, such as a database, which threads must share.
+    first = [look(path) for path in survey.paths[:1]]
     with ThreadPoolExecutor(workers) as pool:
-        results = pool.map(lambda path: _look_at(path, loader, rgb, quick), survey.paths)
+        results = chain(first, pool.map(look, survey.paths[1:]))
         bar = tqdm(results, f'{what} images', len(survey.paths), disable=quiet, unit='img')
         for path, (size, kind, digest, broken, unlike) in zip(survey.paths, bar, strict=True):
             survey.sizes.append(size)
@@ -315,6 +369,17 @@ def _look_at(path: str, loader, rgb: bool, quick: bool) -> tuple:
     return image.shape[:2], loaded, digest.digest(), None, unlike
 
 
+def _look_behind(path: str, backend, loader, rgb: bool, quick: bool) -> tuple:
+    """As :func:`_look_at`, of a file behind a backend."""
+    try:
+        with local_copy(path, backend) as file:
+            *found, broken, unlike = _look_at(file, loader, rgb, quick)
+            said = (text and text.replace(file, path) for text in (broken, unlike))
+            return *found, *said
+    except OSError as error:
+        return None, None, None, f'{path} cannot be loaded ({error}): {_REMEDY}.', None
+
+
 def _header(path: str, loader) -> tuple[str, tuple[int, int] | None]:
     """Kind of the file in words, and (height, width) as it is loaded; None where Pillow cannot tell."""
     try:
@@ -351,9 +416,13 @@ def _check_masks(report, dataset, infos, images: ImageSurvey, transforms, worker
         for info, size in zip(infos, images.sizes, strict=True)
         if info.get('seg_map_path')
     ]
-    masks = survey_masks(
-        [i['seg_map_path'] for i, _ in pairs], f'{report.name} masks', workers, quiet
-    )
+    leaf = Leaf(dataset, report.key, None)
+    loader = next(t for t in pipeline_transforms(dataset) if isinstance(t, LoadAnnotations))
+    paths = [info['seg_map_path'] for info, _ in pairs]
+    backend = backend_of_loader(loader, paths[0]) if paths else None
+    masks = survey_masks(paths, f'{report.name} masks', workers, quiet, backend)
+    if annotations(leaf) is not None:
+        report.masks = masks_of(leaf, masks.pixels, pairs[0][0])
     report.add_problems('masks that cannot be read', masks.problems.values())
     sizes = [size for _, size in pairs]
     for kind, said in unmatched(masks, [info for info, _ in pairs], sizes, transforms).items():
@@ -362,8 +431,13 @@ def _check_masks(report, dataset, infos, images: ImageSurvey, transforms, worker
     if not pairs or not classes:
         report.warnings.append('the dataset names no classes: values of masks are not checked.')
         return
-    zero, label_map = pairs[0][0].get('reduce_zero_label', False), pairs[0][0].get('label_map')
-    _report_classes(report, masks, classes, bool(zero), label_map)
+    meaning = dict(
+        num_classes=len(classes),
+        reduce_zero_label=bool(pairs[0][0].get('reduce_zero_label')),
+        label_map=pairs[0][0].get('label_map'),
+        void=void_value(dataset),
+    )
+    _report_classes(report, masks, classes, meaning)
 
 
 def unmatched(
@@ -411,21 +485,23 @@ def displays(loader) -> bool:
     return getattr(loader, 'displays', True)
 
 
-def _report_classes(report, masks: MaskSurvey, classes, reduce_zero_label: bool, label_map) -> None:
-    count = count_classes(masks.pixels, len(classes), reduce_zero_label, label_map)
+def _report_classes(report, masks: MaskSurvey, classes, meaning: dict) -> None:
+    count = count_classes(masks.pixels, **meaning)
     total = int(masks.pixels.sum())
-    beyond = values_beyond(masks.pixels, len(classes), reduce_zero_label, label_map)
+    beyond = values_beyond(masks.pixels, **meaning)
     if beyond:
         said = ', '.join(f'{value} (in {number} masks)' for value, number in beyond.items())
         bad = [path for path, n in zip(masks.paths, count.beyond, strict=True) if n]
         counting = (
-            '' if reduce_zero_label else ', or set reduce_zero_label=True if labels count from 1'
+            ''
+            if meaning['reduce_zero_label']
+            else ', or set reduce_zero_label=True if labels count from 1'
         )
         report.add_problems(
             'masks with values beyond the classes',
             (
-                f'{path} has values that are no class of {len(classes)} and not {VOID}; over all masks: '
-                f'{said}; '
+                f'{path} has values that are no class of {len(classes)} and not {meaning["void"]}; over all '
+                f'masks: {said}; '
                 f'correct the masks or the classes of metainfo{counting}.'
                 for path in bad
             ),

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
+from mmengine.fileio import BaseStorageBackend
 from tqdm import tqdm
 
-from .files import open_image
+from .backends import open_stored_image
 
 VOID = 255
 _VALUES = 256
@@ -52,15 +55,19 @@ class ClassCount(NamedTuple):
     beyond: np.ndarray
 
 
-def read_values(path: str) -> np.ndarray:
+def read_values(path: str, backend: BaseStorageBackend | None = None) -> np.ndarray:
     """The values of a mask file as they are, uint8 (H, W).
+
+    Args:
+        path: of the file.
+        backend: that has it; None for the local disk.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it is truncated or no image, or not an 8-bit image with one channel or a palette.
     """
     try:
-        with open_image(path) as image:
+        with open_stored_image(path, backend) as image:
             if image.mode not in _INDEX_MODES:
                 raise ValueError(
                     f'{path} has mode {image.mode}: a mask must be an 8-bit image with one channel (or a '
@@ -79,7 +86,11 @@ def read_values(path: str) -> np.ndarray:
 
 
 def survey_masks(
-    paths: Sequence[str], what: str = 'masks', workers: int = 4, quiet: bool = False
+    paths: Sequence[str],
+    what: str = 'masks',
+    workers: int = 4,
+    quiet: bool = False,
+    backend: BaseStorageBackend | None = None,
 ) -> MaskSurvey:
     """Read every mask once.
 
@@ -88,10 +99,13 @@ def survey_masks(
         what: is read, for the progress bar.
         workers: threads that read.
         quiet: shows no bar.
+        backend: that has the files; None for the local disk.
     """
     survey = MaskSurvey(list(paths), np.zeros((len(paths), _VALUES), np.int64), [], {})
+    # The first one alone: it opens what the backend keeps open, such as a database, which threads must share.
+    first = [_summary(path, backend) for path in survey.paths[:1]]
     with ThreadPoolExecutor(workers) as pool:
-        results = pool.map(_summary, survey.paths)
+        results = chain(first, pool.map(partial(_summary, backend=backend), survey.paths[1:]))
         for i, result in enumerate(tqdm(results, what, len(paths), disable=quiet, unit='img')):
             if isinstance(result, str):
                 survey.problems[survey.paths[i]] = result
@@ -102,9 +116,11 @@ def survey_masks(
     return survey
 
 
-def _summary(path: str) -> tuple[np.ndarray, tuple[int, int]] | str:
+def _summary(
+    path: str, backend: BaseStorageBackend | None = None
+) -> tuple[np.ndarray, tuple[int, int]] | str:
     try:
-        values = read_values(path)
+        values = read_values(path, backend)
     except (OSError, ValueError) as error:
         return str(error)
     # In parts, since numpy counts with 8 bytes for a pixel.
@@ -113,7 +129,10 @@ def _summary(path: str) -> tuple[np.ndarray, tuple[int, int]] | str:
 
 
 def meaning_of_values(
-    num_classes: int, reduce_zero_label: bool = False, label_map: dict[int, int] | None = None
+    num_classes: int,
+    reduce_zero_label: bool = False,
+    label_map: dict[int, int] | None = None,
+    void: int = VOID,
 ) -> np.ndarray:
     """The class that each value of a file becomes when mmseg loads it, int64 (256,).
 
@@ -121,14 +140,15 @@ def meaning_of_values(
     classes 0, 1, ...; then ``label_map``, which a ``metainfo`` with other classes than the dataset's makes.
 
     Returns:
-        np.ndarray: 0 ... C-1, 255 for void, and -1 for a value that is neither.
+        np.ndarray: 0 ... C-1, 255 for the value ``void``, and -1 for a value that is neither.
     """
     values = np.arange(_VALUES)
     if reduce_zero_label:
         values = np.where((values == 0) | (values == VOID), VOID, values - 1)
     if label_map:
         values = np.array([label_map.get(value, value) for value in values.tolist()])
-    return np.where((values >= 0) & (values < num_classes) | (values == VOID), values, -1)
+    classes = np.where((values >= 0) & (values < num_classes), values, -1)
+    return np.where(values == void, VOID, classes)
 
 
 def count_classes(
@@ -136,6 +156,7 @@ def count_classes(
     num_classes: int,
     reduce_zero_label: bool = False,
     label_map: dict[int, int] | None = None,
+    void: int = VOID,
 ) -> ClassCount:
     """Pixels of each class, of void and of neither.
 
@@ -144,8 +165,9 @@ def count_classes(
         num_classes: C, at most 255.
         reduce_zero_label: as of the dataset.
         label_map: as of the dataset, old class = new class.
+        void: the value of void, ``ignore_index`` of the dataset.
     """
-    meaning = meaning_of_values(num_classes, reduce_zero_label, label_map)
+    meaning = meaning_of_values(num_classes, reduce_zero_label, label_map, void)
     classes = np.stack([pixels[:, meaning == c].sum(1) for c in range(num_classes)], axis=1)
     return ClassCount(classes, pixels[:, meaning == VOID].sum(1), pixels[:, meaning == -1].sum(1))
 
@@ -155,8 +177,9 @@ def values_beyond(
     num_classes: int,
     reduce_zero_label: bool = False,
     label_map: dict[int, int] | None = None,
+    void: int = VOID,
 ) -> dict[int, int]:
     """Values that are neither a class nor void: value in the file = number of masks that have it."""
-    meaning = meaning_of_values(num_classes, reduce_zero_label, label_map)
+    meaning = meaning_of_values(num_classes, reduce_zero_label, label_map, void)
     masks = (pixels > 0).sum(0)
     return {int(v): int(masks[v]) for v in np.flatnonzero((meaning == -1) & (masks > 0))}

@@ -4,6 +4,7 @@ import os.path as osp
 
 from mmseg.datasets import BaseSegDataset
 
+from .backends import backend_of_images, is_local
 from .paths import missing
 
 
@@ -32,6 +33,7 @@ class ListedSegDataset(BaseSegDataset):
             if self.ann_file and not osp.exists(self.ann_file):
                 raise FileNotFoundError(missing(name, 'ann_file', self.ann_file))
             folder = self.data_prefix.get('img_path') or ''
-            if not osp.isdir(folder):
+            local = is_local(backend_of_images(self, folder))
+            if local and not osp.isdir(folder):
                 raise FileNotFoundError(missing(name, 'data_prefix.img_path', folder or "''"))
         return super().load_data_list()

@@ -6,9 +6,12 @@ the same as a registered type, for configs that are run by the stock tools.
 """
 
 import os.path as osp
+from collections.abc import Mapping
 
+from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
+from .backends import is_local, kind_of_backend, require_listing
 from .partition import counted_images, fill_lists
 from .split_lists import check_list_text
 from .walk import leaf_configs
@@ -30,14 +33,17 @@ def check_data_paths(dataset, title=None):
 
     Args:
         dataset (dict): Config of a dataset; those within wrappers are checked. It is not changed. Paths
-            behind a file backend (``backend_args``, ``s3://...``) are left to that backend.
+            behind a file backend (``backend_args`` of the dataset or of its loaders, ``s3://...``) are left
+            to that backend.
             ``{partition}`` stands for the dataset's ``partition``.
         title (str, optional): Class name under which ``KNOWN`` finds the dataset, where the
             config's own type says nothing, as for the unlabelled half of a known dataset.
 
     Raises:
         FileNotFoundError: One sentence with the dataset, the key, the path and the remedy.
-        ValueError: The list is no UTF-8, or has a byte order mark which the dataset would read as a name.
+        ValueError: The list is no UTF-8, or has a byte order mark which the dataset would read as a name;
+            a folder has to be searched and its backend cannot list one; or a dataset of MMSegmentation is to
+            read its list through a backend, which it cannot.
     """
     found = leaf_configs(dataset)
     # The unlabelled half of a known dataset has a type that says nothing of what it holds.
@@ -48,15 +54,33 @@ def check_data_paths(dataset, title=None):
 
 
 def _check_leaf(dataset, name):
-    if dataset.get('backend_args'):
-        return
+    root = dataset.get('data_root') or ''
+    if not hasattr(kind_of_backend(root), 'join_path') and not _is_unlabeled(dataset):
+        raise ValueError(
+            f'data_root={root} lies behind {kind_of_backend(root).__name__}, by which MMEngine joins no paths: '
+            'leave data_root out and write whole addresses in data_prefix.'
+        )
+    own, listed = dataset.get('backend_args'), dataset.get('ann_file')
     for key, path, exists in _paths(dataset):
-        if '://' in path:
+        backend = kind_of_backend(path, own)
+        behind = key == 'ann_file' and not is_local(backend)
+        if behind and ('://' in path or exists(path)) and _reads_lists_locally(dataset):
+            raise ValueError(
+                f'ann_file={path} lies behind {backend.__name__}, and {_class_name(dataset)} reads lists '
+                'from the local disk alone: copy the list there, and set backend_args in LoadImageFromFile and '
+                'LoadAnnotations, not in the dataset.'
+            )
+        if key in ('img_dir', 'data_prefix.img_path') and not listed:
+            require_listing(backend, path, key)
+        if key.startswith(('img_dir', 'data_')) and (listed or 'img' not in key):
+            # With a list, nothing but the loader opens what is in the folder.
+            backend = kind_of_backend(path, own or _loader_args(dataset, key))
+        if not is_local(backend):
             continue
         if not exists(path):
             raise FileNotFoundError(missing(name, key, path))
         if key == 'ann_file' and osp.isfile(path) and osp.splitext(path)[1] in LISTS:
-            check_list_text(path, marked=_class_name(dataset) == 'UnlabeledDataset')
+            check_list_text(path, marked=_is_unlabeled(dataset))
 
 
 def missing(name, key, path):
@@ -102,8 +126,33 @@ def build_checked(of, partition=None, counted=None, **settings):
     return dataset
 
 
+def _is_unlabeled(dataset):
+    return _class_name(dataset) == 'UnlabeledDataset'
+
+
+def _loader_args(dataset, key):
+    """``backend_args`` of the config of the loader that opens what is below ``key``."""
+    wanted = 'LoadAnnotations' if key == 'data_prefix.seg_map_path' else 'LoadImageFromFile'
+    for transform in dataset.get('pipeline') or ():
+        kind = transform.get('type') if isinstance(transform, Mapping) else None
+        if kind is not None and _name_of(kind) == wanted:
+            args = dict(transform.get('backend_args') or transform.get('file_client_args') or {})
+            return None if args.get('backend') == 'disk' else args
+    return None
+
+
+def _reads_lists_locally(dataset):
+    """Whether the list is read by MMSegmentation, which looks for it on the local disk."""
+    kind = dataset.get('of') or dataset.get('type')
+    kind = DATASETS.get(kind) if isinstance(kind, str) else kind
+    return isinstance(kind, type) and issubclass(kind, BaseSegDataset)
+
+
 def _class_name(dataset):
-    kind = dataset.get('of') or dataset.get('type') or ''
+    return _name_of(dataset.get('of') or dataset.get('type') or '')
+
+
+def _name_of(kind):
     return (kind if isinstance(kind, str) else kind.__name__).rsplit('.', 1)[-1]
 
 

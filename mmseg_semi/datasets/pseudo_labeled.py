@@ -3,23 +3,25 @@
 import json
 import os
 import os.path as osp
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 from mmengine.dataset import Compose
 from mmseg.registry import DATASETS, TRANSFORMS
 from torch.utils.data import Dataset
 
+from .backends import backend_of, read_bytes
 from .children import (
     build_child,
     check_files_exist,
     check_seed,
     check_what,
     image_paths,
+    read_by,
     sample_randomness,
     warn_of_shared_images,
     with_checks,
 )
+from .names import is_hidden
 from .partition import fill_lists
 from .walk import leaves
 
@@ -92,6 +94,8 @@ class PseudoLabeledDataset(Dataset):
                 'stage of self-training wrote, or look at the config in the folder of a stage that has run.'
             )
         self.labels = [labels] if isinstance(labels, str) else list(labels)
+        if isinstance(images, Mapping):
+            images = read_by(images, pipeline)
         self.images = build_child('pseudo_labeled', images)
         names = image_ids(self.images)
         masks = self._masks(set(names))
@@ -108,23 +112,34 @@ class PseudoLabeledDataset(Dataset):
         """Path of the mask of each image that has one, and the view of the image that it was made of."""
         masks: dict[str, tuple[str, str]] = {}
         for folder in self.labels:
-            if not osp.isfile(osp.join(folder, LABELS_SUMMARY)):
+            backend = backend_of(folder)
+            if not hasattr(backend, 'list_dir_or_file'):
+                raise ValueError(
+                    f'{folder} lies behind {type(backend).__name__}, which cannot list a folder: copy the '
+                    'pseudo-labels to the local disk.'
+                )
+            try:
+                summary = read_bytes(osp.join(folder, LABELS_SUMMARY), backend)
+            except (FileNotFoundError, NotADirectoryError):
                 raise FileNotFoundError(
                     f'{folder} is no finished folder of pseudo-labels ({LABELS_SUMMARY} is missing): run the '
                     'stage or the tools/pseudo_label.py that writes it to its end.'
-                )
-            # Names that begin with a dot are of files in the making.
-            paths = sorted(p for p in Path(folder).rglob(f'*{MASK_SUFFIX}') if p.name[0] != '.')
-            with open(osp.join(folder, LABELS_SUMMARY), encoding='utf-8') as file:
-                summary = json.load(file)
+                ) from None
+            found = backend.list_dir_or_file(folder, list_dir=False, recursive=True)
+            # Names that begin with a dot are of files in the making, and of editors and systems.
+            files = sorted(
+                file for file in found if file.endswith(MASK_SUFFIX) and not is_hidden(file)
+            )
+            summary = json.loads(summary)
             expected, view = summary['num_images'], summary.get('drawn_on', 'displayed')
-            if len(paths) != expected:
+            if len(files) != expected:
                 raise FileNotFoundError(
-                    f'{folder} has {len(paths)} masks and {LABELS_SUMMARY} in it says {expected}: remove the '
+                    f'{folder} has {len(files)} masks and {LABELS_SUMMARY} in it says {expected}: remove the '
                     'folder and make the pseudo-labels again.'
                 )
-            for path in paths:
-                name = path.relative_to(folder).with_suffix('').as_posix()
+            for file in files:
+                path = osp.join(folder, file)
+                name = file.removesuffix(MASK_SUFFIX).replace(os.sep, '/')
                 if name not in ids:
                     raise ValueError(
                         f'{path} is the mask of no image of the unlabelled dataset: name the images that '
@@ -135,7 +150,7 @@ class PseudoLabeledDataset(Dataset):
                         f'{name} has two pseudo-labels, {masks[name][0]} and {path}: name folders of different '
                         'images in `labels`.'
                     )
-                masks[name] = str(path), view
+                masks[name] = path, view
         return masks
 
     def __len__(self) -> int:

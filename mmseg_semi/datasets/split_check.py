@@ -14,9 +14,10 @@ import numpy as np
 from mmcv.transforms import LoadAnnotations, LoadImageFromFile
 from mmseg.registry import DATASETS
 
-from .children import check_files_exist, file_loaders, image_paths
+from .backends import backend_of_loader, look_for
+from .children import check_files_exist, file_loaders, image_paths, void_value
 from .data_check import survey_images, unmatched
-from .files import missing_files, real_paths
+from .files import real_paths
 from .fingerprints import identify
 from .labels import ClassCount, count_classes, survey_masks, values_beyond
 from .partition import fill_partition
@@ -210,7 +211,7 @@ def _check_files(name: str, dataset, paths: list[str], report: Report) -> None:
         )
     try:
         check_files_exist(dataset, name, f'the {name} dataset')
-    except FileNotFoundError as error:
+    except (FileNotFoundError, ValueError) as error:
         report.errors.append(str(error))
 
 
@@ -219,12 +220,18 @@ def _check_images(name: str, dataset, report: Report, quiet: bool) -> dict[str, 
     if not _has_files(dataset):
         return {}
     paths = image_paths(dataset)
-    gone = set(missing_files(paths))
-    there = [path for path in dict.fromkeys(paths) if path not in gone and '://' not in path]
+    gone = set(_missing(dataset, paths, LoadImageFromFile))
+    there = [path for path in dict.fromkeys(paths) if path not in gone]
     survey = survey_images(there, list(file_loaders(dataset)), name, quiet=quiet)
     report.errors.extend(_first(list(survey.broken.values()), f'{name} images cannot be read'))
     sizes = zip(survey.paths, survey.sizes, strict=True)
     return {path: tuple(size) for path, size in sizes if size is not None}
+
+
+def _missing(dataset, paths: Sequence[str], kind: type) -> list[str]:
+    """Those of the paths that a dataset's loader of a kind does not find, as far as it can be told."""
+    loader = next((t for t in file_loaders(dataset) if isinstance(t, kind)), None)
+    return look_for(paths, backend_of_loader(loader or {}, paths[0]))[0] if paths else []
 
 
 def _check_disjoint(paths: dict[str, list[str]], partition: bool, report: Report) -> None:
@@ -275,7 +282,7 @@ def _check_masks(
     if not any(isinstance(loader, LoadAnnotations) for loader in file_loaders(dataset)):
         return
     infos = sample_infos(dataset)
-    gone = set(missing_files(info['seg_map_path'] for info in infos))
+    gone = set(_missing(dataset, [info['seg_map_path'] for info in infos], LoadAnnotations))
     infos = [info for info in infos if info['seg_map_path'] not in gone]
     classes = (getattr(dataset, 'metainfo', None) or {}).get('classes')
     if not infos or not classes:
@@ -284,7 +291,10 @@ def _check_masks(
                 f'The {name} dataset names no classes, so its masks are not checked: set metainfo.'
             )
         return
-    survey = survey_masks([info['seg_map_path'] for info in infos], f'{name} masks', quiet=quiet)
+    paths = [info['seg_map_path'] for info in infos]
+    loader = next(t for t in file_loaders(dataset) if isinstance(t, LoadAnnotations))
+    backend = backend_of_loader(loader, paths[0])
+    survey = survey_masks(paths, f'{name} masks', quiet=quiet, backend=backend)
     report.errors.extend(_first(list(survey.problems.values()), f'{name} masks cannot be read'))
     sizes = [image_sizes.get(info['img_path']) for info in infos]
     for kind, said in unmatched(survey, infos, sizes, list(file_loaders(dataset))).items():
@@ -293,6 +303,7 @@ def _check_masks(
         num_classes=len(classes),
         reduce_zero_label=bool(infos[0].get('reduce_zero_label')),
         label_map=infos[0].get('label_map'),
+        void=void_value(dataset),
     )
     beyond = values_beyond(survey.pixels, **meaning)
     if beyond:

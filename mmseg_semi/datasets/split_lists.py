@@ -17,6 +17,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+from .backends import read_bytes
+
 FORMATS = ('unimatch', 'u2pl', 'cps', 'stpp', 'ids')
 _ENDING = re.compile(r'\.(?:jpe?g|png|bmp|tiff?|webp)$', re.IGNORECASE)
 _VOC_PATH = re.compile(r'(?:.*/)?JPEGImages/(?P<name>[^/]+)\.jpg', re.IGNORECASE)
@@ -90,8 +92,7 @@ def read_list(path: str, kind: str = 'auto', images: str | None = None) -> IdLis
         ListError: it is no list of images, or not of this kind.
     """
     try:
-        with open(path, 'rb') as file:
-            content = file.read()
+        content = read_bytes(path)
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         raise FileNotFoundError(f'{path} is no file: give a list of images.') from None
     return parse_list(content, str(path), kind, images)

@@ -4,16 +4,23 @@ import logging
 import os.path as osp
 from collections.abc import Iterator, Sequence
 
-import mmengine.fileio as fileio
 from mmcv.transforms import LoadAnnotations
 from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 from mmseg.registry import DATASETS
 
+from .backends import (
+    backend_of,
+    backend_of_images,
+    is_local,
+    join_path,
+    look_for,
+    read_bytes,
+    require_listing,
+    say_unasked,
+)
 from .files import Folders
-
-IMAGE_ENDINGS = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
-"""Endings, in lower case, of the files that are taken for images where a config names none."""
+from .names import IMAGE_ENDINGS, alike, is_hidden, left_out
 
 
 @DATASETS.register_module()
@@ -22,7 +29,8 @@ class UnlabeledDataset(BaseDataset):
 
     Args:
         img_dir: folder of the images, relative to ``data_root`` unless absolute. Without a list
-            it is searched, subfolders included, and the images are sorted by path.
+            it is searched, subfolders included, and the images are sorted by path; hidden files and folders
+            (``.ipynb_checkpoints``, ``._x.png``) are left out with a line in the log.
         ann_file: list of images, one per line, relative to ``data_root`` unless absolute. A line is an
             id (completed by ``img_suffix``) or a file name, relative to ``img_dir``. Windows line
             ends, blank lines and a missing last line end are accepted.
@@ -31,7 +39,9 @@ class UnlabeledDataset(BaseDataset):
         data_root: what the other paths are relative to.
         data_prefix: mmseg's way to say ``img_dir``, ``dict(img_path=...)``; give one of the two.
         pipeline: transforms; they must not load annotations.
-        backend_args: mmengine file backend of list and folder, None for local files.
+        backend_args: mmengine file backend of list and folder, None for local files. Images lie behind that
+            of the pipeline's ``LoadImageFromFile``, if it names one. A backend that cannot list a folder, such
+            as LMDB or HTTP, needs ``ann_file``.
         **kwargs: those of mmengine's ``BaseDataset`` (``metainfo``, ``indices``, ...).
 
     Raises:
@@ -79,6 +89,13 @@ class UnlabeledDataset(BaseDataset):
     def _folder(self) -> str:
         return self.data_prefix['img_path']
 
+    def _join_prefix(self) -> None:
+        # MMEngine's asks the backend to join paths, which that of HTTP cannot.
+        root = self.data_root or ''
+        if self.ann_file:
+            self.ann_file = join_path(root, self.ann_file)
+        self.data_prefix = {key: join_path(root, path) for key, path in self.data_prefix.items()}
+
     def load_data_list(self) -> list[dict]:
         """One ``dict(img_path=..., seg_fields=[])`` per image."""
         paths = self._listed() if self.ann_file else self._found()
@@ -90,39 +107,42 @@ class UnlabeledDataset(BaseDataset):
             )
         return [dict(img_path=path, seg_fields=[]) for path in paths]
 
-    def _is_local(self, path: str) -> bool:
-        backend = fileio.get_file_backend(path, backend_args=self.backend_args)
-        return isinstance(backend, fileio.LocalBackend)
-
     def _found(self) -> list[str]:
         if not self._folder:
             raise ValueError(
                 'UnlabeledDataset has no img_dir, ann_file or data_root: set img_dir to the folder of images.'
             )
-        if self._is_local(self._folder) and not osp.isdir(self._folder):
+        backend = backend_of(self._folder, self.backend_args)
+        local = is_local(backend)
+        if local and not osp.isdir(self._folder):
             raise FileNotFoundError(
                 f'{self._folder} is not a folder: set img_dir (and data_root) of the unlabelled dataset to '
                 'where the images are.'
             )
-        names = fileio.list_dir_or_file(
-            self._folder, list_dir=False, recursive=True, backend_args=self.backend_args
-        )
+        require_listing(type(backend), self._folder, 'img_dir')
+        names = backend.list_dir_or_file(self._folder, list_dir=False, recursive=True)
         suffixes = tuple(suffix.lower() for suffix in self.img_suffix)
+        for sentence in left_out(self._folder) if local else ():
+            print_log(sentence, logger='current')
         return sorted(
-            osp.join(self._folder, name) for name in names if name.lower().endswith(suffixes)
+            osp.join(self._folder, name)
+            for name in names
+            if name.lower().endswith(suffixes) and not is_hidden(name)
         )
 
     def _listed(self) -> list[str]:
-        local = self._is_local(self._folder or self.ann_file)
-        exists = Folders()
-        paths = [self._complete(name, exists if local else None) for name in self._lines()]
-        missing = [path for path in paths if path not in exists] if local else []
+        backend = backend_of_images(self, self._folder or self.ann_file)
+        exists = Folders() if is_local(backend) else None
+        paths = [self._complete(name, exists) for name in self._lines()]
+        missing, asked = look_for(paths, backend)
         if missing:
+            hint = alike(missing[0]) if is_local(backend) else ''
             raise FileNotFoundError(
-                f'{len(missing)} of {len(paths)} images of {self.ann_file} do not exist, the first is '
-                f'{missing[0]}: correct the list (one id per line), img_dir={self._folder!r} or '
+                f'{len(missing)} of {asked} images of {self.ann_file} do not exist, the first is '
+                f'{missing[0]}{hint}: correct the list (one id per line), img_dir={self._folder!r} or '
                 f'img_suffix={self.img_suffix}.'
             )
+        say_unasked(asked, len(paths), f'images of {self.ann_file}', backend)
         if len(set(paths)) < len(paths):
             print_log(
                 f'{self.ann_file} lists {len(paths) - len(set(paths))} image(s) more than once; they are drawn '
@@ -133,12 +153,18 @@ class UnlabeledDataset(BaseDataset):
         return paths
 
     def _lines(self) -> Iterator[str]:
-        if self._is_local(self.ann_file) and not osp.isfile(self.ann_file):
+        backend = backend_of(self.ann_file, self.backend_args)
+        if is_local(backend) and not osp.isfile(self.ann_file):
             raise FileNotFoundError(
                 f'{self.ann_file} is not a file: set ann_file (and data_root) of the unlabelled dataset to '
                 'the list of its images, or leave ann_file out to take all images of img_dir.'
             )
-        text = fileio.get_text(self.ann_file, encoding='utf-8-sig', backend_args=self.backend_args)
+        try:
+            text = read_bytes(self.ann_file, backend).decode('utf-8-sig')
+        except UnicodeDecodeError:
+            raise ValueError(
+                f'{self.ann_file} is no UTF-8 text: save the list as plain text in UTF-8.'
+            ) from None
         for number, line in enumerate(text.split('\n'), start=1):
             name = line.strip(' \r')
             if not name:

@@ -50,6 +50,13 @@ def leaves(dataset, key: str = TRAINING, kind: str | None = None) -> list[Leaf]:
     return list(_walk(Leaf(dataset, key, kind), _held))
 
 
+def nodes(dataset, key: str = TRAINING, kind: str | None = None) -> list[Leaf]:
+    """A built dataset and all that it holds, wrappers included, for what each of them may do to samples."""
+    node = Leaf(dataset, key, kind)
+    inner = [_below(node, place, child) for place, child in _held(dataset)]
+    return [node, *(found for child in inner for found in nodes(*child))]
+
+
 def leaf_configs(config: Mapping, key: str = TRAINING, kind: str | None = None) -> list[Leaf]:
     """As :func:`leaves`, of a config, which is neither built nor changed.
 

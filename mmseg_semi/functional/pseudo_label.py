@@ -98,7 +98,7 @@ def label_entropy(label: Tensor, num_classes: int, valid_mask: Tensor | None = N
     """Entropy in nats of the class histogram of label maps: 0 when one class has taken over.
 
     Args:
-        label: (N, H, W) int64 in [0, C).
+        label: (N, H, W) int64 in [0, C), or 255, which is not counted.
         num_classes: C.
         valid_mask: (N, H, W) bool, True = real pixel; the others are not counted.
 
@@ -106,7 +106,9 @@ def label_entropy(label: Tensor, num_classes: int, valid_mask: Tensor | None = N
         A float32 scalar in [0, ln C]; 0 without any pixel. Nothing waits for the device.
     """
     ones = torch.ones_like(label) if valid_mask is None else valid_mask.to(label.dtype)
-    counts = label.new_zeros(num_classes).scatter_add_(0, label.flatten(), ones.flatten())
+    # Void falls into a bin of its own.
+    bins = label.clamp(max=num_classes).flatten()
+    counts = label.new_zeros(num_classes + 1).scatter_add_(0, bins, ones.flatten())[:-1]
     share = counts / counts.sum().clamp(min=1)
     return torch.special.entr(share).sum()
 

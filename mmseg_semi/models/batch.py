@@ -10,6 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+VOID = 255
+"""What the methods and :mod:`mmseg_semi.functional` have for a pixel without a label."""
+
+
+def with_void(label: Tensor, ignore_index: int) -> Tensor:
+    """Labels in which the pixels of ``ignore_index`` are 255."""
+    return label if ignore_index == VOID else label.masked_fill(label == ignore_index, VOID)
+
 
 @dataclass(frozen=True)
 class LabeledImages:
@@ -18,15 +26,18 @@ class LabeledImages:
     Attributes:
         images (Tensor): (B, 3, H, W), normalized.
         samples (Sequence[SegDataSample]): Their labels, as the heads of MMSegmentation take them.
+        ignore_index (int): The label of void pixels in them.
     """
 
     images: Tensor
     samples: Sequence
+    ignore_index: int = VOID
 
     @cached_property
     def label(self) -> Tensor:
-        """int64 (B, H, W), 255 where there is none."""
-        return torch.cat([sample.gt_sem_seg.data for sample in self.samples]).long()
+        """int64 (B, H, W), 255 where there is none, whatever the ignore index is."""
+        label = torch.cat([sample.gt_sem_seg.data for sample in self.samples]).long()
+        return with_void(label, self.ignore_index)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -91,6 +102,7 @@ class Batch:
         unlabeled: Sequence[str],
         *,
         ignore_padding: bool = True,
+        ignore_index: int = VOID,
         method: str = 'the method',
     ) -> Batch:
         """Sort what the data preprocessor returns into branches.
@@ -100,6 +112,7 @@ class Batch:
             data_samples (dict[str, list[SegDataSample]]): Labels or valid masks by branch.
             unlabeled (Sequence[str]): Unlabeled branches that the method needs; others are left out.
             ignore_padding (bool): False counts padding as image.
+            ignore_index (int): The label of void pixels in the samples.
             method (str): Its name, for errors.
 
         Raises:
@@ -117,7 +130,7 @@ class Batch:
                     'Check the sampler (labeled, unlabeled) and MultiBranch in train_dataloader.'
                 )
         return cls(
-            LabeledImages(inputs['labeled'], data_samples['labeled']),
+            LabeledImages(inputs['labeled'], data_samples['labeled'], ignore_index),
             **{
                 branch: UnlabeledImages(inputs[branch], data_samples[branch], ignore_padding)
                 for branch in unlabeled

@@ -163,8 +163,11 @@ class Equalizer(nn.Module):
 
     def count_labels(self, label: Tensor, real: Tensor) -> Tensor:
         """Count pseudo-labels (N, H, W) where a pixel is real; returns their distance to the labels' shares."""
-        counts = label.new_zeros(len(self.class_counts))
-        counts.scatter_add_(0, label.flatten(), real.flatten().to(counts.dtype))
+        number = len(self.class_counts)
+        counts = label.new_zeros(number + 1)  # void falls into the last bin
+        bins = label.clamp(max=number).flatten()
+        counts.scatter_add_(0, bins, real.flatten().to(counts.dtype))
+        counts = counts[:-1]
         self.pseudo_label_counts += counts
         shares = [c / c.sum().clamp(min=1) for c in (counts, self.class_counts)]
         return (shares[0] - shares[1]).abs().sum() / 2

@@ -20,7 +20,7 @@ from mmengine.dist import all_gather_object, get_dist_info
 from mmseg.registry import TRANSFORMS
 from torch.utils.data import DataLoader, Dataset
 
-from mmseg_semi.datasets.children import build_child
+from mmseg_semi.datasets.children import build_child, read_by
 from mmseg_semi.datasets.files import open_image
 from mmseg_semi.datasets.pseudo_labeled import image_ids
 from mmseg_semi.datasets.transforms.checks import CheckImageFile, CheckLabels, with_file_checks
@@ -92,7 +92,7 @@ class ImagePool:
     """
 
     def __init__(self, cfg: Config, images: dict, subset: Iterable[str] | None = None) -> None:
-        self._dataset = build_child('unlabeled', images)
+        self._dataset = build_child('unlabeled', read_by(images, prediction_pipeline(cfg)))
         ids = image_ids(self._dataset)
         self._found = [leaf.dataset for leaf in leaves(self._dataset)]
         places = [(inner, index) for inner in self._found for index in range(len(inner))]

@@ -12,7 +12,7 @@ from mmseg.registry import DATASETS
 from PIL import Image
 from torch import Tensor
 
-from mmseg_semi.datasets.files import open_image
+from mmseg_semi.datasets.backends import backend_of, open_stored_image
 from mmseg_semi.datasets.walk import stage_leaves
 
 from .output import write_bytes
@@ -75,7 +75,7 @@ def encode_mask(mask: np.ndarray, palette: Palette) -> bytes:
 
 def read_mask(path: str) -> np.ndarray:
     """The class indices of a mask file, uint8 (H, W)."""
-    with open_image(path) as image:
+    with open_stored_image(path, backend_of(path)) as image:
         return np.array(image)
 
 

@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterable, Iterator
 
 from mmengine.dist import broadcast_object_list, is_main_process
 
+from mmseg_semi.datasets.names import is_hidden
+
 BEGUN = 'begun.json'
 _ASIDE = '.partial.'
 
@@ -136,7 +138,7 @@ class OutputFolder:
             return None
         with writing(self.path):
             os.makedirs(self.path, exist_ok=True)
-            names = [name for name in os.listdir(self.path) if not name.startswith(_ASIDE)]
+            names = [name for name in os.listdir(self.path) if not is_hidden(name)]
         if names:
             raise ValueError(
                 f'{self.path} holds something else, such as {min(names)}: name an empty or a new folder.'

@@ -17,6 +17,7 @@ from mmseg.registry import MODELS
 from mmseg.utils import stack_batch
 from torch import Tensor, nn
 
+from mmseg_semi.datasets.meanings import check_checkpoint
 from mmseg_semi.models.checkpoints import read_checkpoint
 from mmseg_semi.models.segmentors import SemiSegmentor
 
@@ -90,18 +91,20 @@ class Predictor:
 
     Attributes:
         num_classes (int): C.
+        ignore_index (int): What its heads take for void in labels.
         dataset_meta (dict): Classes and palette that the checkpoint was trained with, if it says so.
         in_network (Stopwatch): Time within the network.
 
     Raises:
-        ValueError: the file is no checkpoint, or one of another network; or the network has a single
-            channel for two classes.
+        ValueError: the file is no checkpoint, or one of another network or other classes than those of the
+            config's datasets; or the network has a single channel for two classes.
     """
 
     def __init__(self, cfg: Config, path: str, device: str) -> None:
         init_default_scope(cfg.get('default_scope') or 'mmseg')
         self.path = path
         checkpoint = read_checkpoint(path)
+        check_checkpoint(checkpoint, path, cfg)
         model = MODELS.build(copy.deepcopy(cfg.model))
         name = None
         self._network = model
@@ -112,6 +115,7 @@ class Predictor:
         _load_weights(self._network, name, checkpoint['state_dict'], path)
         self._network = self._network.to(device).eval().requires_grad_(False)
         self.num_classes = self._network.out_channels
+        self.ignore_index = self._network.decode_head.ignore_index
         self.dataset_meta = checkpoint.get('meta', {}).get('dataset_meta') or {}
         self.in_network = Stopwatch(device)
         self._device = device

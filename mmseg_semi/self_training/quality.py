@@ -128,7 +128,8 @@ def measure_quality(
                 label = label.cpu().numpy()
                 for row, i in enumerate(positions):
                     image = pool.info(i)['img_path']
-                    true = read_true_mask(paths[i], image, label[row], number, reduced, views)
+                    void = predictor.ignore_index
+                    true = read_true_mask(paths[i], image, label[row], number, reduced, views, void)
                     valid = true != VOID
                     key = (above[row] * number + true) * number + label[row]
                     counts += np.bincount(key[valid], minlength=len(counts))

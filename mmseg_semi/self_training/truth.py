@@ -56,9 +56,9 @@ def report_truth(
         checkpoint (str): Path of the last of the checkpoints that scored.
         images (dict): Those that were scored.
         out_dir (str): Folder of `select_reliable`, finished.
-        truth (str): Folder of true masks: 8-bit, class indices, 255 = void, each named as its image with
-            ``truth_suffix`` for the images' ``img_suffix``. Where the config's test dataset has
-            ``reduce_zero_label``, so have they: 0 is void and classes count from 1.
+        truth (str): Folder of true masks: 8-bit, class indices, and for void what the network's heads ignore
+            (255), each named as its image with ``truth_suffix`` for the images' ``img_suffix``. Where the
+            config's test dataset has ``reduce_zero_label``, so have they: 0 is void and classes count from 1.
         truth_suffix (str): Ending of the true masks.
         batch_size (int): Images of one size that go through the network together, at most.
         num_workers (int): Processes of this rank that load images; 0 loads in this one.
@@ -90,7 +90,13 @@ def report_truth(
                 masks = predictor.masks(predictor.prepare(samples), size).cpu().numpy()
                 for i, mask in zip(positions, masks, strict=True):
                     true = read_true_mask(
-                        paths[i], pool.info(i)['img_path'], mask, number, reduced, views
+                        paths[i],
+                        pool.info(i)['img_path'],
+                        mask,
+                        number,
+                        reduced,
+                        views,
+                        predictor.ignore_index,
                     )
                     counts[int(reliable[i])] += _confusion(true, mask, number)
                 bar.update(len(positions))
@@ -162,9 +168,19 @@ def views_of_test(cfg: Config) -> dict:
 
 
 def read_true_mask(
-    path: str, image_path: str, mask: np.ndarray, num_classes: int, reduced: bool, views: dict
+    path: str,
+    image_path: str,
+    mask: np.ndarray,
+    num_classes: int,
+    reduced: bool,
+    views: dict,
+    void: int,
 ) -> np.ndarray:
-    """Classes (H, W), turned as the image; ValueError when the file does not fit the image or the classes."""
+    """Classes (H, W), turned as the image, 255 for ``void``.
+
+    Raises:
+        ValueError: The file does not fit the image or the classes.
+    """
     true = read_mask(path)
     pair = Pair.of_files(image_path, path, mask.shape, true.shape, views['is_displayed'])
     if pair is not None:
@@ -172,10 +188,10 @@ def read_true_mask(
     if reduced:  # in uint8, 0 - 1 is the void value
         true = np.where(true == VOID, VOID, true - 1).astype(true.dtype)
     # The check wants the image for its size.
-    CheckLabels(num_classes).transform(
+    CheckLabels(num_classes, void).transform(
         dict(gt_seg_map=true, seg_map_path=path, img=mask[..., None], img_path=image_path)
     )
-    return true
+    return np.where(true == void, VOID, true)
 
 
 def _confusion(true: np.ndarray, mask: np.ndarray, num_classes: int) -> np.ndarray:

@@ -1,14 +1,18 @@
 """MMSegmentation's own command line tools run our configs, and ours take the same arguments."""
 
+import copy
 import json
 import re
 
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
+from mmseg.apis import inference_model, init_model, show_result_pyplot
+from mmseg.registry import MODELS
 from PIL import Image
 from processes import ROOT, STOCK_TOOLS, TOOLS, run_script, run_tool
-from tiny_run import NUM_VAL, dump, tiny_config, write_images
+from tiny_run import METHODS, NUM_VAL, dump, tiny_config, write_images
 
 (SHAPES_CONFIG,) = (ROOT / 'configs' / 'imas').glob('imas_*_shapes-64x64*.py')
 
@@ -141,3 +145,120 @@ def test_stock_tools_in_processes_of_their_own(run, tmp_path):
     assert trained.code == 0, trained.output
     weights = torch.load(tmp_path / 'work' / 'iter_1.pth', weights_only=False)['state_dict']
     assert {key.partition('.')[0] for key in weights} == {'student', 'teacher', 'ema_steps'}
+
+
+# ------------------------------------------------------------- the API, and tools for analysis
+
+ANALYSIS = STOCK_TOOLS / 'analysis_tools'
+
+
+def config_of(run, folder, **changes):
+    """The run's config as a config of MMSegmentation has it, with the test pipeline by its name."""
+    config = Config.fromfile(run / 'config.py')
+    config.test_pipeline = copy.deepcopy(config.test_dataloader.dataset.pipeline)
+    config.merge_from_dict(changes)
+    return dump(config, folder / 'config.py')
+
+
+@pytest.mark.parametrize('checkpoint', [True, False])
+def test_init_model_and_inference_model(run, checkpoint, tmp_path):
+    path = str(run / 'work' / 'iter_6.pth') if checkpoint else None
+    model = init_model(str(config_of(run, tmp_path)), path, device='cpu')
+    image = next((run / 'images' / 'img_dir').glob('*.png'))
+    result = inference_model(model, str(image))
+    assert result.pred_sem_seg.shape == (32, 32)
+    network = model.teacher
+    if checkpoint:
+        state = torch.load(path, weights_only=False)['state_dict']
+        torch.testing.assert_close(
+            network.decode_head.conv_seg.weight, state['teacher.decode_head.conv_seg.weight']
+        )
+        drawn = show_result_pyplot(model, str(image), result, show=False, draw_gt=False)
+        assert drawn.shape == (32, 32, 3)
+    network.data_preprocessor = model.data_preprocessor
+    network.cfg = model.cfg
+    alone = inference_model(network, str(image))
+    assert torch.equal(alone.pred_sem_seg.data, result.pred_sem_seg.data)
+
+
+@pytest.mark.parametrize('method', sorted(METHODS))
+def test_every_method_is_initialized_as_a_stock_model(method, tmp_path):
+    model = init_model(tiny_config(tmp_path, method), device='cpu')
+    assert type(model).__name__ == method
+    assert not model.training
+
+
+def test_weights_of_the_network_have_their_own_key(tmp_path):
+    config = tiny_config(tmp_path)
+    config.model.pretrained = 'backbone.pth'
+    with pytest.raises(
+        ValueError, match=r"model.pretrained='backbone.pth' .*model.segmentor.pretrained"
+    ):
+        MODELS.build(config.model)
+
+
+def test_stock_benchmark(run, tmp_path):
+    many = {'test_dataloader.dataset': {'type': 'RepeatDataset', 'times': 50, '_delete_': True}}
+    inner = Config.fromfile(run / 'config.py').test_dataloader.dataset.to_dict()
+    many['test_dataloader.dataset']['dataset'] = inner
+    path = config_of(run, tmp_path, **many)
+    options = (path, run / 'work' / 'iter_6.pth', '--work-dir', tmp_path / 'fps')
+    result = run_tool(ANALYSIS / 'benchmark.py', *options, cwd=tmp_path)
+    assert result.code == 0, result.output
+    (file,) = (tmp_path / 'fps').glob('fps_*.json')
+    assert json.loads(file.read_text())['average_fps'] > 0
+
+
+def test_flops_are_those_of_the_exported_network(run, tmp_path):
+    ours = run_tool(TOOLS / 'get_flops.py', run / 'config.py', '--shape', '32', cwd=tmp_path)
+    assert ours.code == 0, ours.output
+    checkpoint = run / 'work' / 'iter_6.pth'
+    exported = run_tool(TOOLS / 'export.py', run / 'config.py', checkpoint, 'plain', cwd=tmp_path)
+    assert exported.code == 0, exported.output
+    stock = run_tool(ANALYSIS / 'get_flops.py', 'plain/config.py', '--shape', '32', cwd=tmp_path)
+    assert stock.code == 0, stock.output
+    found, expected = (re.findall(r'(?:Flops|Params): \S+', r.output) for r in (ours, stock))
+    assert found == expected
+    assert len(found) == 2
+
+
+def test_stock_print_config(run, tmp_path):
+    tool, config = STOCK_TOOLS / 'misc' / 'print_config.py', config_of(run, tmp_path)
+    result = run_tool(tool, config, cwd=tmp_path)
+    assert result.code == 0, result.output
+    assert 'LabeledUnlabeledDataset' in result.output
+
+
+def test_stock_publish_model_of_an_export(run, tmp_path):
+    checkpoint = run / 'work' / 'iter_6.pth'
+    for tool, *arguments in (
+        (TOOLS / 'export.py', run / 'config.py', checkpoint, 'plain'),
+        (STOCK_TOOLS / 'misc' / 'publish_model.py', 'plain/teacher.pth', 'published.pth'),
+    ):
+        result = run_tool(tool, *arguments, cwd=tmp_path)
+        assert result.code == 0, (tool.name, result.output)
+    assert list(tmp_path.glob('published-*.pth'))
+
+
+def test_stock_confusion_matrix(tmp_path):
+    # The tool asks the class of the dataset for the names of its classes.
+    config = tiny_config(tmp_path / 'work', train_cfg__max_iters=2, train_cfg__val_interval=9)
+    config.default_hooks.checkpoint.interval = 2
+    path = dump(config, tmp_path / 'config.py')
+    for tool, *arguments in (
+        (STOCK_TOOLS / 'train.py', path),
+        (STOCK_TOOLS / 'test.py', path, 'work/iter_2.pth', '--out', 'maps'),
+        (ANALYSIS / 'confusion_matrix.py', path, 'maps', 'matrix'),
+    ):
+        result = run_tool(tool, *arguments, cwd=tmp_path)
+        assert result.code == 0, (tool.name, result.output)
+    assert (tmp_path / 'matrix' / 'confusion_matrix.png').is_file()
+
+
+def test_stock_analyze_logs(run, tmp_path):
+    pytest.importorskip('seaborn', reason='analyze_logs.py draws with seaborn, which is missing.')
+    log = min(run.glob('work/*/vis_data/scalars.json'))
+    options = (log, '--keys', 'teacher/mIoU', '--out', 'curve.png')
+    result = run_tool(ANALYSIS / 'analyze_logs.py', *options, cwd=tmp_path)
+    assert result.code == 0, result.output
+    assert (tmp_path / 'curve.png').is_file()

@@ -14,6 +14,7 @@ import pytest
 from mmengine.config import Config
 from PIL import Image
 from processes import ROOT, TOOLS, run_tool
+from stored import BlindBackend, store
 from tiny_run import CLASSES, dump, tiny_config, write_images
 
 from mmseg_semi.datasets.data_check import check_data
@@ -243,12 +244,19 @@ def test_an_image_with_and_without_its_label_is_a_warning(data):
 
 
 def test_masks_that_count_from_1(data):
-    for index in range(5):
-        label = read(data.mask('labeled', index)).astype(int)
-        save(data.mask('labeled', index), np.where(label == 255, 0, label + 1).astype(np.uint8))
+    for name, number in (('labeled', 5), ('val', 4)):
+        for index in range(number):
+            label = read(data.mask(name, index)).astype(int)
+            save(data.mask(name, index), np.where(label == 255, 0, label + 1).astype(np.uint8))
     before = data.text()
     assert 'set reduce_zero_label=True if labels count from 1' in before
     data.config.train_dataloader.dataset.labeled.reduce_zero_label = True
+    assert (
+        'PROBLEM: train_dataloader.dataset.labeled.reduce_zero_label=True but '
+        'val_dataloader.dataset.reduce_zero_label=False: a value of a mask is one class here'
+    ) in data.text()
+    data.config.val_dataloader.dataset.reduce_zero_label = True
+    data.config.test_dataloader.dataset.reduce_zero_label = True
     report = data.report()
     masks = np.stack([read(data.mask('labeled', i)) for i in range(5)])
     assert report.num_problems == 0
@@ -472,3 +480,95 @@ def test_camvid():
         '233 images, CamVidDataset',
     ]
     assert 'sizes (width x height): 480x360 (367)' in report.sets[0].summary
+
+
+def two_classes(data):
+    """Masks of 0 and 255 for two classes."""
+    meta = {'classes': ['background', 'crack'], 'palette': [[0, 0, 0], [9, 9, 9]]}
+    for name, number in (('labeled', 5), ('val', 4)):
+        for index in range(number):
+            mask = np.zeros((32, 32), np.uint8)
+            mask[:4] = 255
+            save(data.mask(name, index), mask)
+    config = data.config
+    sets = config.train_dataloader.dataset.labeled, config.val_dataloader.dataset
+    for dataset in (*sets, config.test_dataloader.dataset):
+        dataset.metainfo = meta
+    return sets
+
+
+def test_masks_of_0_and_255_are_problems_and_their_map_mends_them(data):
+    sets = two_classes(data)
+    text = data.text()
+    for key in ('train_dataloader.dataset.labeled', 'val_dataloader.dataset'):
+        assert (
+            f'PROBLEM: {key}: class crack has no pixel and 255 holds 12 %: are your masks 0/255? Then set '
+            "type='MappedSegDataset', label_map={255: 1}"
+        ) in text
+    assert text.endswith('2 problem(s) to mend.')
+    for dataset in (*sets, data.config.test_dataloader.dataset):
+        dataset.update(type='MappedSegDataset', label_map={255: 1})
+    text = data.text()
+    assert text.endswith('No problem found.')
+    assert '1 crack       12.500% of the labels, in 5 images' in text
+
+
+def test_void_that_is_meant_is_no_problem(data):
+    two_classes(data)
+    data.config.custom_hooks[0].check_masks = False
+    assert data.report().num_problems == 0
+
+
+def test_sets_that_mean_other_classes(data):
+    other = [CLASSES[1], CLASSES[0], *CLASSES[2:]]
+    data.config.val_dataloader.dataset.metainfo.classes = other
+    assert (
+        'PROBLEM: train_dataloader.dataset.labeled.metainfo.classes and '
+        "val_dataloader.dataset.metainfo.classes differ (index 0 is '"
+    ) in data.text()
+    data.config.val_dataloader.dataset.metainfo = {
+        'classes': list(CLASSES),
+        'palette': [[1, 2, 3]] * 6,
+    }
+    report = data.report()
+    assert report.num_problems == 0
+    assert any('metainfo.palette' in note for note in report.notes)
+
+
+def test_hidden_folders_and_files(data):
+    dataset = data.config.val_dataloader.dataset
+    dataset.ann_file = ''
+    data.config.test_dataloader.dataset.ann_file = ''
+    for name in ('img_dir', 'ann_dir'):
+        folder = data.root / name
+        (folder / '.ipynb_checkpoints').mkdir()
+        shutil.copy(folder / '000000.png', folder / '.ipynb_checkpoints/000000-checkpoint.png')
+    text = data.text()
+    assert '1 images of the validation dataset lie in hidden folders, the first is ' in text
+    assert (
+        'img_dir/.ipynb_checkpoints/000000-checkpoint.png: remove these folders, or set ann_file of val_'
+        in text
+    )
+
+
+def test_files_behind_a_backend_are_read_by_it(data):
+    expected = data.text()
+    store(data.root, BlindBackend, prefix='')
+    config = data.config
+    train = config.train_dataloader.dataset
+    for dataset in (train.labeled, train.unlabeled, config.val_dataloader.dataset):
+        dataset.ann_file = str(data.root / dataset.ann_file)
+        dataset.data_root = ''
+        for transform in dataset.pipeline:
+            if transform.type.startswith('Load'):
+                transform.backend_args = {'backend': 'blind'}
+    config.test_dataloader.dataset = config.val_dataloader.dataset
+    assert data.text() == expected
+    BlindBackend.files[f'img_dir/{data.ids("val")[0]}.png'] = b'broken'
+    del BlindBackend.files[f'img_dir/{data.ids("val")[1]}.png']
+    del BlindBackend.files[f'ann_dir/{data.ids("labeled")[0]}.png']
+    text = data.text()
+    assert 'validation: 2 images that cannot be read' in text
+    assert f'img_dir/{data.ids("val")[0]}.png cannot be read as an image' in text
+    assert f'img_dir/{data.ids("val")[1]}.png is not in BlindBackend' in text
+    assert f'ann_dir/{data.ids("labeled")[0]}.png' in text

@@ -493,3 +493,57 @@ def test_images_beyond_the_limit_of_pillow(data, monkeypatch):
     monkeypatch.undo()
     folders(*command(data))  # of an image that is copied, no pixel is decoded
     assert files.image_size(str(data / 'out/img_dir/unlabeled/s4.png')) == (20000, 20000)
+
+
+def test_an_object_of_1_on_a_background_of_255(tmp_path):
+    for i in range(2):
+        save(tmp_path / f'images/{i}.png', np.zeros((4, 4, 3), np.uint8))
+        save(tmp_path / f'masks/{i}.png', np.where(np.eye(4), 1, 255).astype(np.uint8))
+    classes = '--classes', 'background', 'crack'
+    assert 'nothing but 1 and 255, and 255 is void: give --ids 1=1 255=0 if' in folders.error(
+        *command(tmp_path, *classes)
+    )
+    folders(*command(tmp_path, *classes, '--ids', '1=1', '255=0'))
+    assert np.array_equal(read(tmp_path / 'out/ann_dir/train/0.png'), np.eye(4))
+
+
+def test_hidden_files_are_left_out_and_counted(data, capsys):
+    for folder in ('images', 'masks'):
+        shutil.copytree(data / folder / 'sub', data / folder / '.ipynb_checkpoints')
+        (data / folder / '._s0.png').write_bytes(b'not an image')
+        (data / folder / 'Thumbs.db').write_bytes(b'not an image')
+    folders(*command(data, '--classes', 'ground', 'thing'))
+    said = capsys.readouterr().out
+    assert f'{data}/out: 4 train, 2 unlabeled' in said
+    assert (
+        f'warning: 4 hidden image file(s) of {data}/images are left out, the first is ._s0.png'
+        in said
+    )
+    assert (
+        f'warning: 3 hidden image file(s) of {data}/masks are left out, the first is ._s0.png'
+        in said
+    )
+
+
+@pytest.mark.parametrize(
+    ('option', 'folder', 'ending'),
+    [('--image-ending', 'images', '.png'), ('--mask-ending', 'masks', '.png')],
+)
+def test_an_ending_in_another_case_is_said(data, option, folder, ending):
+    path = data / folder / 's2.png'
+    path.rename(path.with_suffix('.PNG'))
+    assert (
+        f'{folder}/s2.PNG and 0 other files end as {option} says but in another case'
+        in folders.error(*command(data, option, ending))
+    )
+    folders(*command(data, '--rgb'))  # any usual ending, in either case
+
+
+def test_names_with_spaces_and_letters_of_any_language(tmp_path, capsys):
+    names = 'with space', 'Größe', '道路'
+    for name in names:
+        save(tmp_path / f'images/{name}.png', np.zeros((4, 4, 3), np.uint8))
+        save(tmp_path / f'masks/{name}.png', np.eye(4, dtype=np.uint8))
+    folders(*command(tmp_path))
+    assert '3 train' in capsys.readouterr().out
+    assert {path.stem for path in (tmp_path / 'out/ann_dir/train').iterdir()} == set(names)

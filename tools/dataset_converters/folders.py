@@ -4,7 +4,8 @@
     python tools/dataset_converters/folders.py IMAGES MASKS DST --colors colors.csv
     python tools/dataset_converters/folders.py IMAGES MASKS DST --ids 0=0 255=1
 
-Folders are searched with their subfolders, also those that links lead to. A mask belongs to the image of
+Folders are searched with their subfolders, also those that links lead to; hidden files and folders (names with
+a dot at the front) are left out and counted. A mask belongs to the image of
 its name, whatever the endings are (``--mask-ending _mask.png`` for ``street_mask.png`` beside ``street.jpg``).
 Images without a mask are the unlabelled ones. DST gets
 
@@ -33,6 +34,7 @@ from PIL import ImageOps, UnidentifiedImageError
 
 from mmseg_semi.datasets.color_map import ColorMap, decode, read_color_map
 from mmseg_semi.datasets.files import image_size, open_image, real_paths
+from mmseg_semi.datasets.names import left_out
 from mmseg_semi.datasets.orientation import VIEWS, Pair, orientation_of
 from mmseg_semi.datasets.preparation import (
     VOID,
@@ -60,10 +62,12 @@ class Found(NamedTuple):
     Attributes:
         files (dict[str, Path]): By name, the path below the folder without the ending.
         others (Counter): Files with other endings, by ending.
+        cased (list[Path]): Those of them that differ from the ending asked for in upper and lower case alone.
     """
 
     files: dict[str, Path]
     others: Counter
+    cased: list[Path]
 
 
 def walk(folder: Path, above: frozenset[str] = frozenset()) -> Iterator[Path]:
@@ -83,10 +87,12 @@ def walk(folder: Path, above: frozenset[str] = frozenset()) -> Iterator[Path]:
 
 def find(folder: Path, ending: str | None) -> Found:
     """Image files below ``folder``: those that end with ``ending``, or in any usual way."""
-    found = Found({}, Counter())
+    found = Found({}, Counter(), [])
     for path in walk(folder):
         if not (path.name.endswith(ending) if ending else path.suffix.lower() in IMAGE_ENDINGS):
             found.others[path.suffix or path.name] += 1
+            if ending and path.name.lower().endswith(ending.lower()):
+                found.cased.append(path)
             continue
         if not path.is_file():
             raise PreparationError(f'{path} is a link to nothing: restore the file, or remove it.')
@@ -305,10 +311,12 @@ def check_masks(
 
 def check_meaning(pixels: Counter, named: bool) -> None:
     """Raise PreparationError if values that are taken for class indices may well be something else."""
-    if set(pixels) == {0, VOID}:
+    others = sorted(set(pixels) - {VOID})
+    if VOID in pixels and len(others) == 1 and others[0] < 2:
+        value = others[0]
         raise PreparationError(
-            'The masks hold nothing but 0 and 255, and 255 is void: give --ids 0=0 255=1 if 255 is a class, or '
-            '--ids 0=0 255=255 if it is not.'
+            f'The masks hold nothing but {value} and 255, and 255 is void: give --ids {value}={value} '
+            f'255={1 - value} if 255 is a class, or --ids {value}={value} 255=255 if it is not.'
         )
     last = _last_class(pixels)
     if not named and last >= MAX_UNNAMED:
@@ -438,8 +446,14 @@ def convert(options: argparse.Namespace) -> str:
         require_folder(folder, f'give the folder of {name.lower()} as {name}')
     check_places(options, (), ())
     colors = read_color_map(options.colors) if options.colors else None
-    images, others = find(options.images, options.image_ending)
-    masks, _ = find(options.masks, options.mask_ending)
+    images, others, cased = find(options.images, options.image_ending)
+    masks, _, cased_masks = find(options.masks, options.mask_ending)
+    for files, name in ((cased, '--image-ending'), (cased_masks, '--mask-ending')):
+        if files:
+            raise PreparationError(
+                f'{files[0]} and {len(files) - 1} other files end as {name} says but in another case: rename '
+                'them alike, or leave the option out where any usual ending will do.'
+            )
     if options.images.resolve() == options.masks.resolve() and not options.mask_ending:
         raise PreparationError(
             'IMAGES and MASKS are one folder: say with --mask-ending which files are masks.'
@@ -484,6 +498,8 @@ def convert(options: argparse.Namespace) -> str:
     if others and not options.image_ending:
         counts = ', '.join(f'{count} {ending}' for ending, count in others.most_common())
         said += f'\nwarning: files of {options.images} with no ending of an image were left out: {counts}'
+    for folder in dict.fromkeys((options.images, options.masks)):
+        said += ''.join(f'\nwarning: {sentence}' for sentence in left_out(str(folder)))
     return said
 
 

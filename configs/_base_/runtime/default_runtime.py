@@ -32,7 +32,7 @@ model_wrapper_cfg = dict(type='SemiDistributedDataParallel')
 randomness = dict(seed=0)
 
 train_cfg = dict(type='WholeStepIterTrainLoop')
-# Also of plain networks. Images that differ in size are taken apart, and metrics carry the names of networks
-# and of validation sets where there are several (docs/your_own_data.md).
+# Also of plain networks. Images that differ in size are taken apart; metrics carry the names of networks and
+# of validation sets where there are several (docs/your_own_data.md).
 val_cfg = dict(type='TeacherStudentValLoop')
 test_cfg = dict(type='TeacherStudentTestLoop')

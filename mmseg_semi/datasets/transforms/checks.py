@@ -155,21 +155,23 @@ class CheckLabels(BaseTransform):
     """Check a freshly loaded label map against its file, the image and the classes.
 
     Place it right after image and annotations are loaded. Needs ``img`` (H, W, C) and
-    ``gt_seg_map``, which must be (H, W) with values below ``num_classes`` or 255 (void).
+    ``gt_seg_map``, which must be (H, W) with values below ``num_classes`` or ``ignore_index``.
 
     Args:
         num_classes: number of classes of the dataset; None leaves the values unchecked.
+        ignore_index: the value of void.
 
     Raises:
         ValueError: colour or 16-bit mask, mask and image of different size, value out of range.
     """
 
-    def __init__(self, num_classes: int | None = None) -> None:
+    def __init__(self, num_classes: int | None = None, ignore_index: int = IGNORE_INDEX) -> None:
         if num_classes is not None and not 0 < num_classes <= IGNORE_INDEX:
             raise ValueError(
                 f'CheckLabels num_classes={num_classes!r} must be between 1 and {IGNORE_INDEX}.'
             )
         self.num_classes = num_classes
+        self.ignore_index = ignore_index
 
     def transform(self, results: dict) -> dict:
         """Check the labels and return ``results`` as they are."""
@@ -184,7 +186,7 @@ class CheckLabels(BaseTransform):
             kind = '16-bit' if label.ndim == 2 else 'a colour image'
             raise ValueError(
                 f'{path} is {kind}: a mask must be an 8-bit image with one channel (or a palette) '
-                f'whose values are class indices or {IGNORE_INDEX}, convert it.'
+                f'whose values are class indices or {self.ignore_index}, convert it.'
             )
         if label.shape != image.shape[:2]:
             raise ValueError(
@@ -192,18 +194,19 @@ class CheckLabels(BaseTransform):
                 f'{results.get("img_path")} is {image.shape[0]}x{image.shape[1]}: give every image a '
                 'mask of its own size.'
             )
-        if self.num_classes is not None and not _in_range(label, self.num_classes):
-            wrong = (label < 0) | (label >= self.num_classes) & (label != IGNORE_INDEX)
+        void = self.ignore_index
+        if self.num_classes is not None and not _in_range(label, self.num_classes, void):
+            wrong = ((label < 0) | (label >= self.num_classes)) & (label != void)
             value = label[wrong].max()
             raise ValueError(
                 f'{path} has the value {value}, but the dataset has {self.num_classes} classes '
-                f'(0 to {self.num_classes - 1}, {IGNORE_INDEX} = void): correct the mask or the '
+                f'(0 to {self.num_classes - 1}, {void} = void): correct the mask or the '
                 f'classes of metainfo{_counting(results)}.'
             )
         return results
 
     def __repr__(self) -> str:
-        return f'{type(self).__name__}(num_classes={self.num_classes})'
+        return f'{type(self).__name__}(num_classes={self.num_classes}, ignore_index={self.ignore_index})'
 
 
 def _counting(results: dict) -> str:
@@ -212,11 +215,11 @@ def _counting(results: dict) -> str:
     return ', or set reduce_zero_label=True if the labels count from 1'
 
 
-def _in_range(label: np.ndarray, num_classes: int) -> bool:
-    if label.dtype == np.uint8:
+def _in_range(label: np.ndarray, num_classes: int, void: int) -> bool:
+    if label.dtype == np.uint8 and void == IGNORE_INDEX:
         # One pass: 255 + 1 wraps to 0, so void passes for class 0.
         return int((label + np.uint8(1)).max()) <= num_classes
-    return bool(((label >= 0) & (label < num_classes) | (label == IGNORE_INDEX)).all())
+    return bool(((label >= 0) & (label < num_classes) | (label == void)).all())
 
 
 def _is_deep(path: str | None) -> bool:
@@ -231,7 +234,11 @@ def _is_deep(path: str | None) -> bool:
 
 
 def with_file_checks(
-    transforms: list, num_classes: int | None, labeled: bool, modes: bool = True
+    transforms: list,
+    num_classes: int | None,
+    labeled: bool,
+    modes: bool = True,
+    ignore_index: int = IGNORE_INDEX,
 ) -> tuple[list, str]:
     """Insert the checks into a list of built transforms.
 
@@ -239,7 +246,7 @@ def with_file_checks(
     the last of the transforms whose class is named ``Load...``. A loader that was told to read
     other than RGB (``color_type``, ``imdecode_backend='tifffile'``) has its wish; one with a file
     backend of its own is left alone, since a check would transfer every file twice. ``modes=False`` lets
-    images pass that are grey, of 16 bits and so on.
+    images pass that are grey, of 16 bits and so on. ``ignore_index`` is the value of void in labels.
 
     Returns:
         A new list, and in words what is not checked and why ('' when all is).
@@ -248,7 +255,7 @@ def with_file_checks(
     unchecked = []
     loaders = [i for i, t in enumerate(checked) if type(t).__name__.startswith('Load')]
     if labeled and loaders:
-        checked.insert(loaders[-1] + 1, CheckLabels(num_classes))
+        checked.insert(loaders[-1] + 1, CheckLabels(num_classes, ignore_index))
         if num_classes is None:
             unchecked.append('label values (the dataset names no classes)')
     elif labeled:

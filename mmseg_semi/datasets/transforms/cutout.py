@@ -15,7 +15,7 @@ _MAX_DRAWS = 1000
 
 @TRANSFORMS.register_module()
 class RandomNoiseCutout(BaseTransform):
-    """Fill a random box with noise and make its labels void (255).
+    """Fill a random box with noise and make its labels void.
 
     ST++, Sec. 3.1, with the values of its code. Area S and ratio r are uniform; the box is
     int(sqrt(S r)) high and int(sqrt(S / r)) wide, its upper left pixel uniform in the image. Size,
@@ -29,6 +29,7 @@ class RandomNoiseCutout(BaseTransform):
         area: smallest and largest area as a fraction of the image.
         ratio: smallest and largest height / width.
         prob: how often an image is changed.
+        ignore_index: the label of void.
 
     Raises:
         ValueError: a setting out of range; in a call, an image that is not uint8 (H, W, 3), no
@@ -40,10 +41,12 @@ class RandomNoiseCutout(BaseTransform):
         area: tuple[float, float] = (0.02, 0.4),
         ratio: tuple[float, float] = (0.3, 1 / 0.3),
         prob: float = 0.5,
+        ignore_index: int = IGNORE_INDEX,
     ) -> None:
         self.area = checked_ends(area, 0.0, 1.0, 'RandomNoiseCutout area')
         self.ratio = checked_ends(ratio, 0.01, 100.0, 'RandomNoiseCutout ratio')
         self.prob = checked_number(prob, 0.0, 1.0, 'RandomNoiseCutout prob')
+        self.ignore_index = ignore_index
 
     def sample(
         self, height: int, width: int
@@ -64,15 +67,18 @@ class RandomNoiseCutout(BaseTransform):
             f'{height}x{width} in {_MAX_DRAWS} draws: lower the area, or widen the ratio.'
         )
 
-    @staticmethod
     def apply(
-        image: np.ndarray, label: np.ndarray, box: tuple[int, int, int, int], noise: np.ndarray
+        self,
+        image: np.ndarray,
+        label: np.ndarray,
+        box: tuple[int, int, int, int],
+        noise: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """New image and label map, with ``noise`` and 255 in the box."""
+        """New image and label map, with ``noise`` and void in the box."""
         x1, y1, x2, y2 = box
         image, label = image.copy(), label.copy()
         image[y1:y2, x1:x2] = noise
-        label[y1:y2, x1:x2] = IGNORE_INDEX
+        label[y1:y2, x1:x2] = self.ignore_index
         return image, label
 
     def transform(self, results: dict) -> dict:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from ...datasets import LabeledUnlabeledDataset, unaugmented
+from ...models.batch import VOID, with_void
 
 
 def labeled_images(runner, owner, pipeline: list | None = None) -> Dataset:
@@ -128,7 +129,8 @@ def training_batch(
     for image, sample in zip(batch['inputs'], batch['data_samples'], strict=True):
         data = {'inputs': {'labeled': [image]}, 'data_samples': {'labeled': [sample]}}
         images.append(model.data_preprocessor(data, True)['inputs']['labeled'])
-        labels.append(sample.gt_sem_seg.data.to(images[-1].device))
+        label = with_void(sample.gt_sem_seg.data, model.ignore_index)
+        labels.append(label.to(images[-1].device))
     height, width = (
         max(*sides, least)
         for sides, least in zip(
@@ -142,7 +144,7 @@ def training_batch(
             [F.pad(one, (0, w, 0, h), value=value) for one, (w, h) in zip(maps, sizes, strict=True)]
         )
 
-    return padded(images, model.data_preprocessor.pad_val), padded(labels, 255)
+    return padded(images, model.data_preprocessor.pad_val), padded(labels, VOID)
 
 
 def image_and_label(model, batch: dict) -> tuple[Tensor, Tensor]:
@@ -153,4 +155,5 @@ def image_and_label(model, batch: dict) -> tuple[Tensor, Tensor]:
     data = model.data_preprocessor(batch, False)
     image, label = data['inputs'], data['data_samples'][0].gt_sem_seg.data
     right, bottom = (image.shape[side] - label.shape[side] for side in (-1, -2))
-    return image, F.pad(label, (0, right, 0, bottom), value=255)
+    label = with_void(label, model.ignore_index)
+    return image, F.pad(label, (0, right, 0, bottom), value=VOID)

@@ -11,12 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from mmcv.transforms import LoadAnnotations
 from mmengine.dist import all_reduce, broadcast_object_list, is_main_process
 from mmengine.hooks import Hook
 from mmseg.registry import HOOKS
 from torch.utils.data import Dataset
 
-from ...datasets.children import pipeline_transforms
+from ...datasets.backends import backend_of_loader, is_local
+from ...datasets.children import file_loaders, pipeline_transforms
 from ...datasets.walk import leaves
 from ._common import unwrap
 from ._labeled_images import labeled_images, own_share
@@ -82,7 +84,7 @@ class ClassCountHook(Hook):
             return found[0]
         runner.logger.info(f'The masks of {len(dataset)} labeled images are counted once.')
         total = torch.zeros(num_classes, dtype=torch.int64)
-        counted = _Counted(dataset, num_classes)
+        counted = _Counted(dataset, num_classes, unwrap(runner.model).ignore_index)
         for counts in own_share(runner, counted, self.num_workers, collate_fn=_only):
             total += counts
         all_reduce(total)
@@ -107,15 +109,17 @@ class ClassCountHook(Hook):
 class _Counted(Dataset):
     """The pixels (C,) of each class in each image of a dataset; the loader's workers count them."""
 
-    def __init__(self, dataset: Dataset, num_classes: int) -> None:
+    def __init__(self, dataset: Dataset, num_classes: int, ignore_index: int) -> None:
         self.dataset = dataset
         self.num_classes = num_classes
+        self.ignore_index = ignore_index
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> torch.Tensor:
         label = self.dataset[index]['data_samples'].gt_sem_seg.data.flatten().long()
+        label = label[label != self.ignore_index]
         return label.bincount(minlength=self.num_classes)[: self.num_classes]
 
 
@@ -127,11 +131,12 @@ def _only(samples: list[torch.Tensor]) -> torch.Tensor:
 def fingerprint(dataset: Dataset, num_classes: int) -> str:
     """What tells one set of labels from another: the entries of the list, the mask files, the loading."""
     digest = hashlib.sha256(f'{num_classes} {"; ".join(_loading(dataset))}'.encode())
+    loader = next((t for t in file_loaders(dataset) if isinstance(t, LoadAnnotations)), None)
     for index in range(len(dataset)):
         info = dataset.get_data_info(index)
         digest.update(repr(sorted(info.items())).encode())
         mask = info.get('seg_map_path')
-        if mask and '://' not in mask:
+        if mask and loader is not None and is_local(backend_of_loader(loader, mask)):
             state = os.stat(mask)
             digest.update(f'{state.st_size} {state.st_mtime_ns}'.encode())
     return digest.hexdigest()

@@ -20,19 +20,25 @@ from ...datasets import (
     ShuffledSampler,
     check_files_exist,
 )
+from ...datasets.backends import read_bytes
+from ...datasets.children import check_names
 from ...datasets.files import real_paths
 from ...datasets.fingerprints import identify
 from ...datasets.partition import check_partition
 from ...datasets.pseudo_labeled import LABELS_SUMMARY
-from ...datasets.walk import sample_infos
+from ...datasets.walk import leaves, sample_infos
 from ...models.cutmix import CutMix
 from ...models.patches import nearest, patch_size, whole_patches
 from ...models.segmentors import SemiSegmentor, SlideScoreEncoderDecoder
 from ..accumulation import accumulation
 from ..startup.forwards import check_single_images
+from ..startup.ignore_index import check_evaluation, check_ignore_index
 from ..startup.images import check_images
+from ..startup.masks import check_masks
+from ..startup.meanings import check_meaning_of_checkpoint, check_meanings
 from ..startup.metrics import check_image_sizes, check_metrics
 from ..startup.schedule import ConfiguredSchedule, continue_schedule
+from ..startup.sets import evaluated_sets
 from ..startup.wrappers import check_wrapper
 from ..train_loops import WholeStepEpochTrainLoop
 from ._common import unwrap
@@ -49,28 +55,48 @@ class StartupCheckHook(Hook):
     pass and the optimizer steps that they make, the effective batch, and which reading of each formula is on
     that its paper leaves open.
 
+    Args:
+        same_masks: whether the masks of all sets must be stored alike; False lets ``reduce_zero_label`` and
+            ``label_map`` differ.
+        check_masks: whether at most 200 labeled masks, and as many of a validation set, are read to see that
+            the void value is not a class.
+
     Raises:
         ValueError: In one sentence with the remedy, when the loader's batch does not match the sampler's
             make-up, a hook of the method is missing, the method's networks are not fit to be trained, the class
             counts of head and dataset differ, the partition's name and its list differ in the number of labeled
-            images, the crop is no multiple of a vision transformer's patches, a
-            training image is also a validation image, files have more bands or bits than are loaded, or a mask
-            may be turned against its image.
+            images, two parts take another label for void, the crop is no multiple of a vision transformer's patches, a
+            training image is also a validation image, files have more bands
+            or bits than are loaded, a mask may be turned against its image, datasets or a tested checkpoint
+            differ in what class indices mean, or a class has no pixel while the void value holds more than 1 %.
         FileNotFoundError: A file of the validation set is not there.
     """
 
     priority = 'VERY_HIGH'
 
-    def __init__(self) -> None:
+    def __init__(self, same_masks: bool = True, check_masks: bool = True) -> None:
+        self.same_masks, self.check_masks = same_masks, check_masks
         self._configured: ConfiguredSchedule | None = None
+        self._loaded = None
+        self._training = False
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        self._loaded = {'meta': checkpoint.get('meta')}  # not the weights
         # The schedulers are as the config built them; resuming will overwrite their settings.
         training = isinstance(runner.optim_wrapper, (OptimWrapper, OptimWrapperDict))
         if training and self._configured is None:
             self._configured = ConfiguredSchedule(runner, checkpoint)
 
+    def before_val(self, runner) -> None:
+        if not self._training:
+            self._check_checkpoint(runner, 'val')
+
+    def _check_checkpoint(self, runner, stage: str) -> None:
+        if self._loaded is not None:
+            check_meaning_of_checkpoint(runner, self._loaded, stage, self.same_masks)
+
     def before_train(self, runner) -> None:
+        self._training = True
         model, loader = unwrap(runner.model), runner.train_dataloader
         check_partition(loader.dataset)
         continue_schedule(runner, self._configured)
@@ -80,8 +106,16 @@ class StartupCheckHook(Hook):
         check_single_images(runner)
         self._check_classes(runner, model, loader.dataset)
         self._check_patches(runner, model)
+        for leaf in leaves(loader.dataset):
+            if leaf.kind is None:  # our own datasets have looked while they were built
+                check_names(leaf, 'training')
+        check_ignore_index(runner)
+        check_meanings(runner, self.same_masks)
+        self._check_checkpoint(runner, 'train')
         self._check_validation(runner, loader.dataset)
-        check_images(runner, _validation_sets(runner))
+        check_images(runner, evaluated_sets(runner.val_loop, 'val'))
+        if self.check_masks:
+            check_masks(runner)
         self._check_checkpoints(runner)
         if isinstance(model, SemiSegmentor):
             model.check_start()
@@ -94,8 +128,12 @@ class StartupCheckHook(Hook):
         else:
             self._report_supervised(runner, loader)
 
+    def before_test(self, runner) -> None:
+        check_evaluation(runner, runner.test_loop, 'test')
+        self._check_checkpoint(runner, 'test')
+
     def _check_classes(self, runner, model, dataset) -> None:
-        datasets = {'train_dataloader': dataset, **_validation_sets(runner)}
+        datasets = {'train_dataloader': dataset, **evaluated_sets(runner.val_loop, 'val')}
         network = getattr(model, model.networks[0]) if isinstance(model, SemiSegmentor) else model
         heads = {key: m for key, m in network.named_modules() if isinstance(m, BaseDecodeHead)}
         for name, data in datasets.items():
@@ -137,7 +175,7 @@ class StartupCheckHook(Hook):
             )
 
     def _check_validation(self, runner, dataset) -> None:
-        sets = _validation_sets(runner)
+        sets = evaluated_sets(runner.val_loop, 'val')
         for key, validation in sets.items():
             # Not hours later, when the first validation opens them.
             check_files_exist(validation, 'validation', key)
@@ -305,8 +343,7 @@ class StartupCheckHook(Hook):
         ]
         self._report_readings(runner, 'the papers of ST and ST++ leave', readings)
         for folder in getattr(dataset.pseudo_labeled, 'labels', ()):
-            with open(osp.join(folder, LABELS_SUMMARY), encoding='utf-8') as file:
-                summary = json.load(file)
+            summary = json.loads(read_bytes(osp.join(folder, LABELS_SUMMARY)))
             settings = summary.get('settings', {})
             runner.logger.info(
                 f'Pseudo-labels of {folder}: by {summary.get("checkpoint")}, scales {settings.get("scales")}, '
@@ -337,16 +374,6 @@ def check_held_out(parts: dict, validation) -> None:
                 f'{len(shared)} {name} images are also validation images, e.g. {shared[0]}: remove them '
                 f'from the {name} list, since they would falsify the result.'
             )
-
-
-def _validation_sets(runner) -> dict:
-    """The validation sets by their keys in the config; none without a validation."""
-    if runner.val_loop is None:
-        return {}
-    parts = getattr(runner.val_loop, 'sets', None)
-    if parts is None:  # of a loop of MMEngine's
-        return {'val_dataloader.dataset': runner.val_dataloader.dataset}
-    return {part.key: part.loader.dataset for part in parts}
 
 
 def _image_paths(dataset) -> list[str]:

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping
 import numpy as np
 from mmcv.transforms import LoadAnnotations, LoadImageFromFile
 
-from ...datasets.children import pipeline_transforms, reads_local_files
+from ...datasets.children import pipeline_transforms
 from ...datasets.data_check import first_of
 from ...datasets.files import image_size, open_image
 from ...datasets.orientation import SECTION, Pair
-from ...datasets.transforms.checks import OTHER_CHANNELS, CheckImageFile
+from ...datasets.transforms.checks import OTHER_CHANNELS, CheckImageFile, reads_local_files
 from ...datasets.walk import Leaf, leaves, sample_infos
 from ...self_training.output import on_first_rank
 

@@ -53,6 +53,7 @@ class SemiSegmentor(TrainingSteps, NetworkPasses, CheckpointLoading, StockSegmen
         semi_train_cfg (dict, optional): Settings of the method; ``tools/settings.py METHOD`` prints them.
         semi_test_cfg (dict, optional): ``dict(predict_on=NAME)``: the network that predicts.
         init_cfg (dict, optional): Initialization, after the networks' own.
+        pretrained, train_cfg: None, to which MMSegmentation's tools set them in any model's config.
 
     Raises:
         ValueError: The head cannot be trained on joint batches, or a setting is unknown or out of range.
@@ -120,7 +121,14 @@ class SemiSegmentor(TrainingSteps, NetworkPasses, CheckpointLoading, StockSegmen
         semi_train_cfg: dict | None = None,
         semi_test_cfg: dict | None = None,
         init_cfg: dict | None = None,
+        pretrained: None = None,
+        train_cfg: None = None,
     ) -> None:
+        for key, value in {'pretrained': pretrained, 'train_cfg': train_cfg}.items():
+            if value:
+                raise ValueError(
+                    f'model.{key}={value!r} is of the network. Set model.segmentor.{key}, or leave it out.'
+                )
         segmentor = copy.deepcopy(segmentor)
         # One preprocessor for all networks; the one inside would never be called.
         inner = segmentor.pop('data_preprocessor', None)
@@ -295,6 +303,7 @@ class SemiSegmentor(TrainingSteps, NetworkPasses, CheckpointLoading, StockSegmen
             data_samples,
             self.unlabeled_branches,
             ignore_padding=self.cfg.ignore_padding,
+            ignore_index=self.ignore_index,
             method=type(self).__name__,
         )
 

@@ -7,7 +7,6 @@ from mmseg.registry import MODELS
 from torch import Tensor
 
 from ...functional.agreement import pixel_agreement
-from ...functional.pseudo_label import confidence_and_label
 from ..batch import Batch
 from ..settings import setting
 from .independent import IndependentSegmentor
@@ -70,7 +69,7 @@ class CPS(IndependentSegmentor):
 
     def label_labeled(self, logits: Tensor, batch: Batch) -> Tensor:
         """Most probable classes (B, H, W) of the labeled images, as :meth:`hard_label` of unlabeled ones."""
-        _, label = confidence_and_label(logits, batch.size, self.align_corners)
+        _, label = self.most_probable(logits, batch.size)
         if self.cfg.ignore_padding:
             label = label.masked_fill(batch.labeled.label == 255, 255)
         return label

@@ -7,7 +7,6 @@ from typing import Literal
 from mmseg.registry import MODELS
 from torch import Tensor
 
-from ...functional.pseudo_label import confidence_and_label
 from ..batch import Batch
 from ..cutmix import CutMixPlan
 from ..settings import setting
@@ -52,7 +51,7 @@ class CutMixSeg(MeanTeacher):
 
     def weigh(self, logits: Tensor, batch: Batch) -> tuple[CutMixPlan, Tensor, dict[str, Tensor]]:
         cfg, valid = self.cfg, batch.weak.valid
-        confidence, label = confidence_and_label(logits, batch.size, self.align_corners)
+        confidence, label = self.most_probable(logits, batch.size)
         mix = self.cutmix.plan(len(label), batch.size, label.device)
         counted, sure = mix(valid, (confidence >= cfg.tau) & valid)
         ratio = sure.sum() / counted.sum().clamp(min=1)

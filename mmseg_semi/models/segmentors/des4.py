@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ...functional.losses import cross_entropy
 from ...functional.pseudo_label import confidence_and_label
 from ...functional.sampling import pixel_weights
-from ..batch import Batch
+from ..batch import VOID, Batch
 from ..equalizer import Equalizer, EqualizerSettings
 from ..features import split_features
 from ..gradients import without_gradients
@@ -204,7 +204,7 @@ class DeS4(MeanTeacherSegmentor):
         weak = batch.weak
         with evaluating(self.teacher.decode_head):
             logits = self.forward_heads(self.teacher, encoded).logits
-        _, label = confidence_and_label(logits, batch.size, self.align_corners)
+        _, label = self.most_probable(logits, batch.size)
         distance = self.equalizer.count_labels(label, weak.real)
         log = {**self.label_log(label, weak), 'pseudo_label_distance': distance}
         mix = self.cutmix.plan(len(weak), batch.size, label.device)
@@ -214,7 +214,8 @@ class DeS4(MeanTeacherSegmentor):
     def student_loss(self, student: NetworkOutput, batch: Batch) -> dict[str, Tensor]:
         """Eq. 1; pixels of classes without a prototype are void."""
         label = self.student.decode_head.conv_seg.known(batch.labeled.label)
-        samples = [SegDataSample(gt_sem_seg=PixelData(data=one[None])) for one in label]
+        own = label.masked_fill(label == VOID, self.ignore_index)
+        samples = [SegDataSample(gt_sem_seg=PixelData(data=one[None])) for one in own]
         first = student._replace(logits=student.logits[: len(label)])
         losses = head_losses(self.student, first, samples)
         return {key: self.cfg.labeled_weight * value for key, value in losses.items()}

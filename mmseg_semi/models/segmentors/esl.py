@@ -9,7 +9,6 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from ...functional.parts import resize_nearest
-from ...functional.pseudo_label import confidence_and_label
 from ...functional.soft_label import dominant_soft_label, soft_label_cross_entropy, top_soft_label
 from ..batch import Batch
 from ..cutmix import CutMixPlan
@@ -135,7 +134,7 @@ class ESL(MeanTeacherSegmentor):
         mix = self.cutmix.plan(len(weak), batch.size, labeled.device)
         teacher = self.forward_teacher(batch)
         teacher_logits = teacher.logits[-len(weak) :]
-        confidence, label = confidence_and_label(teacher_logits, batch.size, self.align_corners)
+        confidence, label = self.most_probable(teacher_logits, batch.size)
         sure = (confidence > self.cfg.anchor_threshold) & weak.valid
         if self.contrasts:
             anchors = self.find_anchors(batch, teacher, confidence, label, sure, mix)

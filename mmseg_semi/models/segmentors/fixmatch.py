@@ -8,7 +8,6 @@ from mmseg.registry import MODELS
 from torch import Tensor
 
 from ...functional.losses import confident_cross_entropy
-from ...functional.pseudo_label import confidence_and_label
 from ..batch import Batch
 from ..gradients import without_gradients
 from ..settings import setting
@@ -102,7 +101,7 @@ class FixMatch(SemiSegmentor):
             logits = [*logits, self.forward_network(self.student, views[0]).logits]
         if own:
             weak_logits = logits[0].detach()
-        confidence, label = confidence_and_label(weak_logits, batch.size, self.align_corners)
+        confidence, label = self.most_probable(weak_logits, batch.size)
         mixed_label, mixed_confidence, valid = mix(label, confidence, batch.weak.valid)
         loss = confident_cross_entropy(
             logits[-1],

@@ -14,7 +14,7 @@ from torch import Tensor
 from ...functional.agreement import pixel_agreement
 from ...functional.losses import cross_entropy
 from ...functional.pseudo_label import average_label
-from ..batch import Batch
+from ..batch import VOID, Batch
 from ..checkpoints import read_checkpoint
 from ..losses import is_plain_cross_entropy
 from ..ramp_up import AdaptiveRampUp
@@ -143,14 +143,14 @@ class GPS(IndependentSegmentor):
         """L_fb (Eq. 10), with the labels of the students as they are now (Eq. 8)."""
         cfg, left = self.cfg, batch.left
         losses = self.labeled_only_loss(batch, 'teacher')
-        has_label = (batch.labeled.label != self.decode_head.ignore_index).any()
+        has_label = (batch.labeled.label != VOID).any()
         self.ramp_up.observe(losses['labeled_ce_students'], losses['labeled_ce_teacher'], has_label)
         if not cfg.fps:
             return losses
         known = left.get('student_logits')
         if known is None:
             known = [self.label_weak(one, batch) for one in (self.student1, self.student2)]
-        label = average_label(known, batch.size, self.align_corners)
+        label = self.without_ignored(average_label(known, batch.size, self.align_corners))
         label = self.mixed_label(label, batch, left['mix'])
         logits = left.get('teacher_logits')
         if logits is None:
@@ -185,8 +185,8 @@ class GPS(IndependentSegmentor):
             if is_plain_cross_entropy(head) and self.cfg.labeled_weight == 1:
                 values.append(losses[f'{name}.decode.{head.loss_decode.loss_name}'].detach())
                 continue
-            options = {'ignore_index': head.ignore_index, 'align_corners': self.align_corners}
-            values.append(cross_entropy(output.logits, batch.labeled.label, **options))
+            label = batch.labeled.label
+            values.append(cross_entropy(output.logits, label, align_corners=self.align_corners))
         return sum(values) / len(values)
 
     def labels_log(self, labels: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from ...functional.agreement import hardness, pixel_agreement
 from ...functional.losses import confident_cross_entropy
-from ...functional.pseudo_label import confidence_and_label
 from ..batch import Batch
 from ..cutmix import CutMixPlan
 from ..gradients import without_gradients
@@ -117,8 +116,8 @@ class IMAS(MeanTeacherSegmentor):
         with evaluating(self.student):
             logits_s = self.forward_network(self.student, weak).logits
         logits_t = self.forward_network(self.teacher, weak).logits
-        confidence_s, label_s = confidence_and_label(logits_s, batch.size, self.align_corners)
-        confidence, label = confidence_and_label(logits_t, batch.size, self.align_corners)
+        confidence_s, label_s = self.most_probable(logits_s, batch.size)
+        confidence, label = self.most_probable(logits_t, batch.size)
         valid = batch.weak.valid if cfg.ignore_padding else None
         gamma = hardness(
             label_s,

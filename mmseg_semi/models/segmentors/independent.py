@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ...functional.losses import cross_entropy
-from ...functional.pseudo_label import confidence_and_label, label_entropy
+from ...functional.pseudo_label import label_entropy
 from ..batch import Batch
 from ..cutmix import CutMixPlan
 from ..gradients import without_gradients
@@ -135,7 +135,7 @@ class IndependentSegmentor(SemiSegmentor):
 
     def hard_label(self, logits: Tensor, batch: Batch, mix: CutMixPlan) -> Tensor:
         """Most probable classes, whatever their probability, as by :meth:`mixed_label`."""
-        _, label = confidence_and_label(logits, batch.size, self.align_corners)
+        _, label = self.most_probable(logits, batch.size)
         return self.mixed_label(label, batch, mix)
 
     def mixed_label(self, label: Tensor, batch: Batch, mix: CutMixPlan) -> Tensor:

@@ -14,6 +14,8 @@ from mmseg.models.utils import resize
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
+from ...functional.pseudo_label import confidence_and_label
+from ..batch import VOID
 from ..gradients import no_stale_casts
 from ..heads import tapped, tapping
 
@@ -36,6 +38,22 @@ class NetworkOutput(NamedTuple):
 
 class NetworkPasses:
     """Forward passes of one network, for labeled images alone or together with views of unlabeled ones."""
+
+    def most_probable(self, logits: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Label images by small logits (N, C, h, w).
+
+        Returns:
+            tuple: float32 confidences (N, H, W), and int64 classes, 255 where the class is the one that
+            the heads ignore (``ignore_index``).
+        """
+        confidence, label = confidence_and_label(logits, size, self.align_corners)
+        return confidence, self.without_ignored(label)
+
+    def without_ignored(self, label: Tensor) -> Tensor:
+        """Classes in which the class that the heads ignore, if it is one, is 255."""
+        if not 0 <= self.ignore_index < self.num_classes:
+            return label
+        return label.masked_fill(label == self.ignore_index, VOID)
 
     @no_stale_casts()
     def forward_network(

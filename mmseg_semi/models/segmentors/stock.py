@@ -32,6 +32,11 @@ class StockSegmentor(BaseSegmentor):
         return self.predictor.out_channels
 
     @property
+    def ignore_index(self) -> int:
+        """The label that the heads ignore; StartupCheckHook sees to it that the whole config has one."""
+        return self.decode_head.ignore_index
+
+    @property
     def align_corners(self) -> bool:
         return self.predictor.align_corners
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from torch import Tensor
 
 from ...functional.losses import confident_cross_entropy
-from ...functional.pseudo_label import confidence_and_label
 from ..batch import Batch
 from ..cutmix import CutMixPlan
 from ..settings import setting
@@ -75,7 +74,7 @@ class TwoViewSegmentor(SemiSegmentor):
             tuple: int64 labels (N, H, W), 255 where a pixel is not learned from, float32 confidences
             (N, H, W), and the scalars for the log.
         """
-        confidence, label = confidence_and_label(logits, batch.size, self.align_corners)
+        confidence, label = self.most_probable(logits, batch.size)
         log = self.label_log(label, batch.weak, confidence)
         return label.masked_fill(~batch.weak.valid, 255), confidence, log
 

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from ...functional.losses import cross_entropy
 from ...functional.parts import resize_nearest
-from ...functional.pseudo_label import confidence_and_label
 from ...functional.reliability import (
     masked_quantile,
     pixel_entropy,
@@ -189,7 +188,7 @@ class U2PL(MeanTeacherSegmentor):
         """Label the weak images, cut and paste them, and tell reliable pixels from the others (Eq. 5-6)."""
         size, weak, corners = batch.size, batch.weak, self.align_corners
         logits = self.forward_network(self.teacher, weak.images).logits
-        _, weak_label = confidence_and_label(logits, size, corners)
+        _, weak_label = self.most_probable(logits, size)
         mix = self.cutmix.plan(len(weak), size, logits.device)
         images, label, valid = mix(weak.images, weak_label, weak.valid)
         label = label.masked_fill(~valid, 255)

@@ -26,7 +26,7 @@ def boxes(transform, height, width, num):
 def test_apply_by_hand():
     image, label = np.full((3, 4, 3), 9, np.uint8), np.full((3, 4), 5, np.int64)
     noise = np.array([[[1, 2, 3], [4, 5, 6]]], np.uint8)
-    changed, void = RandomNoiseCutout.apply(image, label, (1, 2, 3, 3), noise)
+    changed, void = RandomNoiseCutout().apply(image, label, (1, 2, 3, 3), noise)
     assert void.tolist() == [[5, 5, 5, 5], [5, 5, 5, 5], [5, 255, 255, 5]]
     assert changed[2].tolist() == [[9, 9, 9], [1, 2, 3], [4, 5, 6], [9, 9, 9]]
     assert (changed[:2] == 9).all()

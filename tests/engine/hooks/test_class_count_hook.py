@@ -24,7 +24,7 @@ def runner_of(work_dir, images=None):
     """What the hook asks of a runner."""
     config = tiny_config(work_dir, images=images)
     model = torch.nn.Module()
-    model.equalizer = nn.Module()
+    model.equalizer, model.ignore_index = nn.Module(), 255
     counts = torch.zeros(len(CLASSES), dtype=torch.int64)
     model.equalizer.register_buffer('class_counts', counts)
     dataset = DATASETS.build(config.train_dataloader.dataset)

@@ -84,11 +84,13 @@ def make_runner(
     )
     train_loop = loop.__new__(loop)
     train_loop._max_iters = 10
+    loader = SimpleNamespace(dataset=Data(list(val), num_classes))
     return SimpleNamespace(
+        cfg={},
         model=network,
         train_dataloader=Loader(dataset=pair, sampler=sampler, batch_size=batch_size),
-        val_dataloader=SimpleNamespace(dataset=Data(list(val), num_classes)),
-        val_loop=SimpleNamespace(evaluator=SimpleNamespace(metrics=[])),
+        val_dataloader=loader,
+        val_loop=SimpleNamespace(dataloader=loader, evaluator=SimpleNamespace(metrics=[])),
         train_loop=train_loop,
         hooks=[MeanTeacherHook(), AtomicCheckpointHook()] if hooks is None else hooks,
         logger=logging.getLogger('test_startup_check'),
@@ -97,7 +99,6 @@ def make_runner(
         max_iters=10,
         param_schedulers=None,
         message_hub=SimpleNamespace(update_info=lambda *args: None),
-        cfg={},
     )
 
 

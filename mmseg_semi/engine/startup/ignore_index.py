@@ -1,0 +1,147 @@
+"""One label for void: what the heads ignore is what pads, what masks hold and what metrics leave out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from mmcv.transforms import BaseTransform, Pad
+from mmengine.dataset import Compose
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+from torch import nn
+
+from ...datasets.labels import VOID
+from ...datasets.transforms import CheckLabels
+from ...datasets.transforms.formatting import FILLED
+from ...datasets.walk import Leaf, nodes
+from .sets import evaluated_sets
+
+#: Names under which transforms keep what they fill label maps with.
+_FILLS = ('seg_pad_val', 'ignore_index')
+
+
+def check_ignore_index(runner) -> None:
+    """Check that every part of a training takes one label for void, the ``ignore_index`` of the decode head.
+
+    Raises:
+        ValueError: A part takes another one; the sentence names its key, its value and the remedy.
+    """
+    place, value = _of_decode_head(_unwrapped(runner.model))
+    if place is None:
+        return
+    for key, found in _in_training(runner):
+        _compare(key, found, place, value)
+    for key, found in _in_unlabeled_pipelines(runner):
+        if found != FILLED:
+            raise ValueError(
+                f'{key}={found} takes filled pixels of unlabeled images for real ones: set it to {FILLED}, '
+                'which marks them, whatever ignore_index is.'
+            )
+    if runner.val_loop is not None:
+        check_evaluation(runner, runner.val_loop, 'val')
+
+
+def check_evaluation(runner, loop, stage: str) -> None:
+    """As :func:`check_ignore_index`, of the metrics and sets of a loop; ``stage`` is 'val' or 'test'."""
+    place, value = _of_decode_head(_unwrapped(runner.model))
+    if place is None:
+        return
+    for metric in loop.evaluator.metrics:
+        if hasattr(metric, 'ignore_index'):
+            key = f'{stage}_evaluator.ignore_index of {type(metric).__name__}'
+            _compare(key, metric.ignore_index, place, value)
+    for key, dataset in evaluated_sets(loop, stage).items():
+        for part, found in _in_datasets(dataset, key):
+            _compare(part, found, place, value)
+
+
+def _compare(key: str, found: int, place: str, value: int) -> None:
+    if found == value:
+        return
+    if key.endswith('reduce_zero_label'):
+        raise ValueError(
+            f'{key}=True makes {VOID} of the label 0, but {place}={value}: set {place}={VOID}, or '
+            f'reduce_zero_label=False.'
+        )
+    raise ValueError(
+        f'{key} is {found}, but {place}={value}, and void has one label: set both to the one that the masks '
+        'have.'
+    )
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    while hasattr(model, 'module') and isinstance(model.module, nn.Module):  # DDP, or augmentation
+        model = model.module
+    return model
+
+
+def _of_decode_head(model: nn.Module) -> tuple[str | None, int]:
+    """Key and value of the first decode head; (None, 255) for a model without any of MMSegmentation's."""
+    for name, module in model.named_modules():
+        if isinstance(module, BaseDecodeHead):
+            return f'{name}.ignore_index', module.ignore_index
+    return None, VOID
+
+
+def _in_training(runner) -> Iterator[tuple[str, int]]:
+    model = _unwrapped(runner.model)
+    for name, head in model.named_modules():
+        if not isinstance(head, BaseDecodeHead):
+            continue
+        yield f'{name}.ignore_index', head.ignore_index
+        losses = head.loss_decode
+        for loss in losses if isinstance(losses, nn.ModuleList) else [losses]:
+            own = getattr(loss, 'ignore_index', None)
+            if own is not None:
+                yield f'{name}.loss_decode.ignore_index of {type(loss).__name__}', own
+    fill = getattr(model.data_preprocessor, 'seg_pad_val', None)
+    if fill is not None:
+        yield 'data_preprocessor.seg_pad_val', fill
+    yield from _in_datasets(runner.train_dataloader.dataset, 'train_dataloader.dataset')
+
+
+def _in_datasets(dataset: Any, key: str) -> Iterator[tuple[str, int]]:
+    """Labels of void in labeled datasets and in what fills their label maps."""
+    for node in nodes(dataset, key):
+        if node.kind == 'unlabeled':
+            continue
+        own = getattr(node.dataset, 'ignore_index', None)
+        if own is not None:
+            yield f'{node.key}.ignore_index', own
+        if getattr(node.dataset, 'reduce_zero_label', False):
+            yield f'{node.key}.reduce_zero_label', VOID
+        yield from _fills(node)
+
+
+def _in_unlabeled_pipelines(runner) -> Iterator[tuple[str, int]]:
+    for node in nodes(runner.train_dataloader.dataset):
+        if node.kind == 'unlabeled':
+            yield from ((key, fill) for key, fill in _fills(node) if 'ignore_index' not in key)
+
+
+def _fills(node: Leaf) -> Iterator[tuple[str, int]]:
+    pipeline = getattr(node.dataset, 'pipeline', None)
+    for transform in _transforms(pipeline):
+        key = f'{node.key}.pipeline: {type(transform).__name__}'
+        if isinstance(transform, Pad):
+            yield f'{key}.pad_val.seg', transform.pad_val.get('seg', VOID)
+        # CheckLabels is told by the dataset, and RandomCrop without cat_max_ratio looks at no label.
+        unused = isinstance(transform, CheckLabels) or getattr(transform, 'cat_max_ratio', 0) == 1
+        for name in _FILLS:
+            value = getattr(transform, name, None)
+            if value is not None and not (unused and name == 'ignore_index'):
+                yield f'{key}.{name}', value
+
+
+def _transforms(value: Any) -> Iterator[BaseTransform]:
+    """The transforms of a pipeline, and those within them, as of MultiBranch or RandomApply."""
+    if isinstance(value, Compose):
+        value = value.transforms
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _transforms(item)
+    elif isinstance(value, BaseTransform):
+        yield value
+        yield from _transforms(list(vars(value).values()))
