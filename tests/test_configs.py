@@ -7,6 +7,7 @@ import ast
 import contextlib
 import copy
 import functools
+import gc
 import inspect
 import pickle
 import re
@@ -57,7 +58,7 @@ BASES = sorted((ROOT / '_base_').rglob('*.py'))
 #: {method}_{model}_{schedule}_{dataset}-{crop}.py.
 NAME = re.compile(
     r'(?P<method>mean-teacher|cutmix-seg|unimatch-v2|u2pl|[a-z]+4?)'
-    r'(-(?P<variant>official|st|des4|all|retrain3|centercrop|dagger))?_'
+    r'(-(?P<variant>official|st|des4|all|both|retrain3|centercrop|dagger))?_'
     r'(?P<head>deeplabv3plus|pspnet|segformer|upernet|dpt|linear)_(?P<net>[a-z0-9-]+)_'
     r'((?P<gpus>\d+)xb(?P<batch>\d+)-)?(?P<length>\d+)(?P<unit>e|k|iter)_'
     r'(?P<dataset>[a-z0-9]+)-(?P<crop>\d+x\d+)\.py'
@@ -305,7 +306,10 @@ def parse_each_file_once():
         return pickle.loads(parsed[key])
 
     Config._file2dict = staticmethod(once)
+    # All models stay, so that a collection would look at millions of objects and free none.
+    gc.disable()
     yield parsed
+    gc.enable()
     Config._file2dict = staticmethod(parse)
 
 
@@ -346,14 +350,27 @@ def model_of(cfg: Config):
 SIZES: dict[str, tuple] = {}
 
 
+def _shape_of(config):
+    """A part of a network without what changes no shape but that of the last channels."""
+    if not isinstance(config, dict):
+        return config
+    others = (
+        'loss_decode',
+        'num_classes',
+        'dropout_ratio',
+        'init_cfg',
+        'align_corners',
+        'norm_cfg',
+    )
+    return {key: _shape_of(value) for key, value in config.items() if key not in others}
+
+
 def map_sizes(cfg: Config):
     """Height and width of the last feature and of the logits for a crop, once for each network."""
     network = network_config(cfg)
-    parts = (network.backbone, network.get('neck'), network.decode_head, cfg.crop_size)
-    key = repr((cfg.model.type in ('ESL', 'DeS4', 'U2PL') and cfg.model.type, parts))
-    key = re.sub(
-        r"'(loss_decode|num_classes|dropout_ratio)': [^,{]*({[^{}]*({[^{}]*}[^{}]*)*})?", '', key
-    )
+    parts = [network.backbone, network.get('neck'), network.decode_head]
+    tapped = cfg.model.type if cfg.model.type in ('ESL', 'DeS4', 'U2PL') else None
+    key = repr((cfg.crop_size, tapped, *map(_shape_of, parts)))
     if key not in SIZES:
         model = model_of(cfg)
         network = getattr(model, getattr(model, 'networks', ('',))[0], model).eval()
@@ -1464,7 +1481,7 @@ def trainings_differ_in_their_pseudo_labels_alone(file):
         assert cfg == expected
 
 
-@rule('^(st|stpp)[_-]')
+@rule('^(st|stpp)[_-](?!both)')
 def baseline_is_the_first_stage(file):
     said = NAME.fullmatch(file.name)
     twin = ROOT / 'suponly' / file.name.replace(file.name.partition('_')[0], 'suponly-st', 1)

@@ -65,9 +65,9 @@ class StartupCheckHook(Hook):
         ValueError: In one sentence with the remedy, when the loader's batch does not match the sampler's
             make-up, a hook of the method is missing, the method's networks are not fit to be trained, the class
             counts of head and dataset differ, the partition's name and its list differ in the number of labeled
-            images, two parts take another label for void, the crop is no multiple of a vision transformer's patches, a
-            training image is also a validation image, files have more bands
-            or bits than are loaded, a mask may be turned against its image, datasets or a tested checkpoint
+            images, two parts take another label for void, the crop is no multiple of a vision transformer's
+            patches, a training image is also a validation image, files have more bands or bits than are
+            loaded, a mask may be turned against its image, datasets or a tested checkpoint
             differ in what class indices mean, or a class has no pixel while the void value holds more than 1 %.
         FileNotFoundError: A file of the validation set is not there.
     """
