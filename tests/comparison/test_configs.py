@@ -164,9 +164,19 @@ def test_a_length_in_epochs_becomes_iterations(tmp_path):
             (tmp_path / 'img' / f'{name}{i}.jpg').touch()
     images = {'type': 'UnlabeledDataset', 'img_dir': str(tmp_path / 'img'), 'img_suffix': '.jpg'}
     images['ann_file'] = str(tmp_path / 'unlabeled.txt')
-    semi = {'type': 'LabeledUnlabeledDataset', 'labeled': {}, 'unlabeled': images, 'partition': None}
+    semi = {
+        'type': 'LabeledUnlabeledDataset',
+        'labeled': {},
+        'unlabeled': images,
+        'partition': None,
+    }
     supervised = {'type': 'CheckedDataset', 'of': 'CamVidDataset', 'counted': images}
-    pairs = {'type': 'LabeledUnlabeledSampler', 'labeled': 2, 'unlabeled': 4, 'unlabeled_streams': 2}
+    pairs = {
+        'type': 'LabeledUnlabeledSampler',
+        'labeled': 2,
+        'unlabeled': 4,
+        'unlabeled_streams': 2,
+    }
     for loader in (
         {'dataset': semi, 'sampler': pairs, 'batch_size': 6},
         {'dataset': supervised, 'sampler': {'type': 'InfiniteSampler'}, 'batch_size': 2},

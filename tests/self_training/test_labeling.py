@@ -89,6 +89,26 @@ def test_masks_are_those_of_the_network(cfg, checkpoints, pool, tmp_path, tta):
     assert summary['settings']['flip'] == tta
 
 
+def test_pixels_below_a_threshold_are_void(cfg, checkpoints, pool, tmp_path):
+    views = dict(scales=(0.5, 1.0), flip=True)
+    summary = pseudo_label(
+        cfg, checkpoints[0], pool, str(tmp_path / 'out'), threshold=0.5, **views, **NO_WORKERS
+    )
+    assert summary['settings']['threshold'] == 0.5
+    predictor, images = Predictor(cfg, checkpoints[0], 'cpu'), ImagePool(cfg, pool)
+    void = 0
+    for positions, samples in images.load(images.plan(8), 0):
+        size = samples[0]['data_samples'].ori_shape
+        # Four views: their sum of softmax maps over 4.
+        mean = predictor._scores(predictor.prepare(samples), size, *views.values()) / 4
+        sure, label = mean.max(dim=1)
+        for i, one, mask in zip(positions, sure.numpy(), label.numpy(), strict=True):
+            written = read_mask(str(tmp_path / 'out' / f'{images.ids[i]}.png'))
+            assert (written == np.where(one >= 0.5, mask, 255)).all()
+            void += (one < 0.5).sum()
+    assert 0 < void < sum(summary['pixels'])
+
+
 def test_the_paper_s_views_are_the_default(cfg, checkpoints, pool, tmp_path):
     summary = pseudo_label(
         cfg, checkpoints[0], pool, str(tmp_path / 'out'), subset=['u1'], **NO_WORKERS
@@ -205,6 +225,7 @@ def test_what_does_not_belong_to_a_folder_is_refused(cfg, checkpoints, pool, tmp
         (dict(scales=()), r'^scales=\[\] must be'),
         (dict(scales=(1.0, 0.0)), r'^scales=\[1.0, 0.0\] must be'),
         (dict(batch_size=0), '^batch_size=0 must be'),
+        (dict(threshold=1.0), r'^threshold=1.0 is no confidence in \[0, 1\)'),
         (dict(num_workers=-1), '^num_workers=-1 must be'),
         (dict(palette=[[0, 0, 0]]), '^palette has 1 colours for 4 classes'),
         (dict(subset=['x']), '^1 of 1 ids of the subset'),

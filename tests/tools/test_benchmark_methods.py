@@ -338,7 +338,16 @@ def test_equal_length_reaches_every_config(tool, folder):
 def test_data_and_evaluation_are_set_in_configs_of_every_kind(tool, tmp_path):
     names = ['suponly', 'imas', 'st']
     args = tool.parse_args(
-        ['--methods', *names, '--dataset', 'camvid', '--partition', '1_8/seed0', '--network', 'r18-tiny']
+        [
+            '--methods',
+            *names,
+            '--dataset',
+            'camvid',
+            '--partition',
+            '1_8/seed0',
+            '--network',
+            'r18-tiny',
+        ]
         + ['--work-dir', str(tmp_path), '--data-root', 'here', '--evaluate-on', 'test']
         + ['--cfg-options', 'val_dataloader.batch_size=3', '--val-interval', '50']
     )
