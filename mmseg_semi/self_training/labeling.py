@@ -134,7 +134,7 @@ def _label(
     make_folders(paths[i] for batch in own for i in batch)
     total = sum(len(batch) for batch in batches)
     bar = Progress('pseudo-labels', total, [predictor])
-    with MaskWriter(palette, predictor.path) as writer, bar:
+    with MaskWriter(palette, predictor.path, void=views[2] > 0) as writer, bar:
         for positions, samples in pool.load(own, num_workers):
             size = samples[0]['data_samples'].ori_shape[:2]
             masks = predictor.masks(predictor.prepare(samples), size, *views)

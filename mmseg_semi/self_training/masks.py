@@ -85,14 +85,15 @@ class MaskWriter:
     Args:
         palette: RGB per class.
         source: of the masks, as errors name it.
+        void: whether a mask may have void pixels, 255.
 
     Attributes:
         pixels (np.ndarray): int64 (C,), of each class in what was written.
     """
 
-    def __init__(self, palette: Palette, source: str) -> None:
+    def __init__(self, palette: Palette, source: str, void: bool = False) -> None:
         self.pixels = np.zeros(len(palette), dtype=np.int64)
-        self._palette, self._source = palette, source
+        self._palette, self._source, self._void = palette, source, void
         self._thread = ThreadPoolExecutor(max_workers=1)
         self._last: Future | None = None
 
@@ -129,7 +130,8 @@ class MaskWriter:
         Raises:
             ValueError: it has a value that is no class.
         """
-        counts = np.bincount(mask.ravel(), minlength=len(self.pixels))
+        labels = mask[mask != VOID] if self._void else mask.ravel()
+        counts = np.bincount(labels, minlength=len(self.pixels))
         if len(counts) > len(self.pixels):
             raise ValueError(
                 f'{self._source} gives numbers that are not finite for {path}: take a checkpoint from before '

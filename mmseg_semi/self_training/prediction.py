@@ -24,6 +24,8 @@ from mmseg_semi.models.segmentors import SemiSegmentor
 from .images import BATCH_PIXELS, images_per_batch
 
 VOID = 255
+#: In the place of VOID for what is no number, where VOID is a label.
+NOT_FINITE = 254
 CPU_PIXELS = 1 << 17
 """Pixels that go through the network at once on a CPU: fewer leave it idle, more leave its caches."""
 
@@ -157,12 +159,15 @@ class Predictor:
                 ST++ compares with it ("pixel-level", 0.5) and has none itself.
 
         Returns:
-            Tensor: (N, H, W) uint8; 255 below the threshold and where the network's output is not finite.
+            Tensor: (N, H, W) uint8; 255 where the network's output is not finite. With a threshold these pixels
+            are 254, and 255 are those below it.
         """
         if threshold:
             scores = self._scores(images, size, scales, flip) / (len(scales) * (1 + flip))
-            sure = scores.amax(dim=1) >= threshold
-            return _label(scores).masked_fill(~sure, VOID)
+            label = _label(scores)
+            # Told apart: what is not finite is no mask, whatever the threshold.
+            label = label.masked_fill(label == VOID, NOT_FINITE)
+            return label.masked_fill(scores.amax(dim=1) < threshold, VOID)
         if tuple(scales) == (1.0,) and not flip:
             parts = self._parts(len(images), images.shape[-2:])
             return torch.cat(

@@ -1,6 +1,7 @@
 """What each training of a staged method begins with, and what it says of the others."""
 
 import itertools
+import random
 from unittest import mock
 
 import pytest
@@ -10,6 +11,7 @@ from tiny import build_plain
 from tiny_run import build_runner, tiny_config, tiny_stages_config
 
 from mmseg_semi.engine.runner.stages import TrainStage, build_stages, stage_seed, told
+from mmseg_semi.self_training.images import ImagePool
 
 #: The trainings of each method in stages.
 TRAININGS = {
@@ -126,3 +128,31 @@ def test_steps_and_images_of_a_training_are_kept_and_told(tmp_path):
         teacher.run(MMLogger.get_instance('stages'))
     assert teacher.trained() == {'steps': 2, 'labeled': 12, 'unlabeled': 0}
     assert told([teacher]) == 'teacher 2 steps (12 labelled and 0 unlabelled images)'
+
+
+def test_random_halves_and_a_threshold_are_stages_settings(tmp_path):
+    """The rows that ST++ compares with: halves by chance, and pixels of low confidence left out."""
+    cfg = tiny_stages_config(tmp_path, 'stpp')
+    cfg.stages.select.update(type='RandomSelectStage', seed=3)
+    cfg.stages.label_reliable.threshold = 0.5
+    stages = build_stages(cfg)
+    select = stages['select']
+    (tmp_path / 'select').mkdir()
+    select.run(mock.Mock())
+    halves = [
+        (tmp_path / 'select' / f'{name}.txt').read_text().split()
+        for name in ('reliable', 'unreliable')
+    ]
+    ids = ImagePool(stages['teacher'].config(), select.images).ids
+    assert sorted(sum(halves, [])) == sorted(ids)
+    assert len(halves[0]) == len(ids) // 2
+    # Another seed draws another half, which is another setting.
+    assert halves[0] == [
+        name for name in ids if name in random.Random(3).sample(sorted(ids), len(ids) // 2)
+    ]
+    assert select.settings()['seed'] == 3
+    assert stages['label_reliable'].settings()['threshold'] == 0.5
+    assert 'threshold' not in stages['label_unreliable'].settings()
+    cfg.stages.label_reliable.threshold = 1
+    with pytest.raises(ValueError, match=r'stages.label_reliable.threshold=1 is no confidence in'):
+        build_stages(cfg)
