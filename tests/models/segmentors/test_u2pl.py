@@ -506,6 +506,7 @@ def test_auxiliary_head_learns_from_labeled_images_only():
     assert all(p.grad is None for p in model.student.auxiliary_head.parameters())
 
 
+@pytest.mark.slow
 def test_ranks_remember_the_same_and_are_one_without_contrast(tmp_path):
     # The share of unreliable pixels is of each rank's images; with none of them the mean is of all.
     plain = {**SMALL, 'contrast_weight': 0.0, 'unreliable_share': 0.0, 'cutmix': None}
