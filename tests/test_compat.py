@@ -420,7 +420,8 @@ compat.init_distributed('pytorch')
 model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(1, 1))
 model.__dict__['itself'] = model
 del model
-assert any('gloo' in name for name in names()), names()
+if not any('gloo' in name for name in names()):
+    atexit.register(print, 'unnamed')
 """
     told = ('0', '0', '1', '127.0.0.1', str(free_port()))
     output = subprocess.run(
@@ -431,6 +432,8 @@ assert any('gloo' in name for name in names()), names()
         text=True,
     )
     assert output.returncode == 0, output.stderr
+    if output.stdout.startswith('unnamed'):
+        pytest.skip('this torch does not name its threads')
     assert 'gloo' not in output.stdout.splitlines()[-1]
 
 
