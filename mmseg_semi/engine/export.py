@@ -29,6 +29,8 @@ DRAWN = {
     'data_prefix': {'img_path': 'img_dir', 'seg_map_path': 'ann_dir'},
     'img_suffix': '.png',
 }
+#: Loaders that take the place of the stock ones under their names.
+STOCK_LOADERS = ('LoadImageFromFile', 'LoadAnnotations')
 #: Arguments of MMSegmentation's BaseSegDataset that a dataset of ours may share.
 BASE_DATASET_KEYS = (
     'ann_file',
@@ -212,7 +214,9 @@ def _plain_dataset(dataset: dict, dataset_meta: dict) -> dict:
 def _plain_pipeline(pipeline: list) -> list:
     plain = []
     for transform in pipeline:
-        if not _is_ours(TRANSFORMS, transform['type']):
+        if transform['type'] in STOCK_LOADERS:
+            plain.append({key: v for key, v in transform.items() if key != 'drawn_on'})
+        elif not _is_ours(TRANSFORMS, transform['type']):
             plain.append(transform)
         elif _draws(transform):
             # Images that were drawn become images that are read.
@@ -225,7 +229,8 @@ def _plain_pipeline(pipeline: list) -> list:
 
 
 def _draws(transform: dict) -> bool:
-    return _is_ours(TRANSFORMS, transform['type']) and transform['type'].startswith('Load')
+    kind = transform['type']
+    return kind not in STOCK_LOADERS and _is_ours(TRANSFORMS, kind) and kind.startswith('Load')
 
 
 def _configs_in(value) -> list[dict]:

@@ -233,7 +233,7 @@ SETTINGS = {
         lambda job: settings(
             job, val_dataloader__dataset__metainfo={'_delete_': True, 'classes': ['a', 'b']}
         ),
-        r'decode_head\.num_classes=6 but the dataset of val_dataloader has 2 classes',
+        r'decode_head\.num_classes=6 but the dataset of val_dataloader\.dataset has 2 classes',
     ),
     'checkpoint of a wider head': (
         lambda job: other_architecture(job, channels=16),
