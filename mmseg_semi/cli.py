@@ -130,7 +130,15 @@ def load_config(args: argparse.Namespace) -> Config:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = str(Path('work_dirs') / Path(path).stem)
+    match_checkpoints(cfg)
     return cfg
+
+
+def match_checkpoints(cfg: Config) -> None:
+    """Let the runs of a config match what they load to their model, a plain MMSegmentation config's as well."""
+    hooks = cfg.get('custom_hooks') or []
+    if not any(hook['type'] in ('StartupCheckHook', 'MatchCheckpointHook') for hook in hooks):
+        cfg.custom_hooks = [*hooks, dict(type='MatchCheckpointHook')]
 
 
 def check_file(path: str, what: str, suffix: str) -> None:

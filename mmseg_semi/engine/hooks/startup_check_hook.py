@@ -26,6 +26,7 @@ from ...models.cutmix import CutMix
 from ...models.patches import nearest, patch_size, whole_patches
 from ...models.segmentors import SemiSegmentor, SlideScoreEncoderDecoder
 from ..accumulation import accumulation
+from ..startup.checkpoints import match_checkpoint
 from ..train_loops import WholeStepEpochTrainLoop
 from ._common import unwrap
 
@@ -45,11 +46,14 @@ class StartupCheckHook(Hook):
         ValueError: In one sentence with the remedy, when the loader's batch does not match the sampler's
             make-up, a hook of the method is missing, the method's networks are not fit to be trained, the class
             counts of head and dataset differ, the crop is no multiple of a vision transformer's patches, or a
-            training image is also a validation image.
+            training image is also a validation image, or a checkpoint to load does not fit the model.
         FileNotFoundError: A file of the validation set is not there.
     """
 
     priority = 'VERY_HIGH'
+
+    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        match_checkpoint(runner, checkpoint)
 
     def before_train(self, runner) -> None:
         model, loader = unwrap(runner.model), runner.train_dataloader
