@@ -288,8 +288,15 @@ class LoadingReport:
             return
         self._done = True
         own = model.state_dict()
-        # What a module leaves out of its own checkpoints is not missed: frozen weights, say.
-        missing = [k for k in incompatible.missing_keys if k in own and OPTIONAL[0] not in k]
+        # What a module leaves out of its own checkpoints is not missed, frozen weights, say; nor are the
+        # counters and memories of a method, which begin with the training.
+        starts = tuple(self.networks.values())
+        missing = [
+            key
+            for key in incompatible.missing_keys
+            if key in own and OPTIONAL[0] not in key
+            if key in self.misfits or key.startswith(starts)
+        ]
         unexpected = [k for k in incompatible.unexpected_keys if not self._optional(k)]
         incompatible.missing_keys.clear()
         incompatible.unexpected_keys.clear()

@@ -15,6 +15,7 @@ import argparse
 import collections
 import importlib
 import pickle
+import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -55,6 +56,10 @@ TORCH = {
 TORCH_VALUES = (torch.dtype, torch.layout, torch.memory_format, torch.qscheme)
 
 
+#: What reading a broken pickle ends in, besides what the unpickler calls so itself.
+_BROKEN = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, struct.error)
+
+
 class ForbiddenGlobalError(ValueError):
     """A pickle asks for something that is no data.
 
@@ -72,6 +77,11 @@ def _encode(text: str, encoding: str) -> bytes:
     if encoding != 'latin1':
         raise ForbiddenGlobalError(f'_codecs.encode to {encoding!r}')
     return text.encode('latin1')
+
+
+def _no_bytes() -> bytes:
+    """Older protocols write empty bytes as a call without arguments."""
+    return b''
 
 
 def _statistic(owner: Any, name: str) -> Callable:
@@ -98,6 +108,7 @@ def _known_globals() -> dict[tuple[str, str], Any]:
     known.update({('builtins', kind.__name__): kind for kind in plain})
     known['builtins', 'getattr'] = _statistic
     known['_codecs', 'encode'] = _encode
+    known['builtins', 'bytes'] = _no_bytes
     for kind in (
         collections.OrderedDict,
         collections.Counter,
@@ -161,7 +172,7 @@ class Unpickler(pickle._Unpickler):
             return super().load()
         except (ForbiddenGlobalError, pickle.UnpicklingError, EOFError, RuntimeError):
             raise
-        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        except _BROKEN as error:
             # The unpickler in C calls a broken pickle by one name.
             raise pickle.UnpicklingError(f'{type(error).__name__}: {error}') from error
 

@@ -13,6 +13,7 @@ from ..matching import (
     same_networks,
     take_out_misfits,
     told_network,
+    training_only,
 )
 
 
@@ -60,6 +61,10 @@ class CheckpointLoading:
                 value = state_dict.pop(key)
                 for name in names:
                     state_dict[name + key[len(prefix) :]] = value
+        others = tuple(set(training_only()) - set(self.training_only))
+        for start in names:
+            for key in [k for k in below(state_dict, start) if k.startswith(others)]:
+                del state_dict[start + key]
         for name, start in zip(self.networks, names, strict=True):
             own = below(state_dict, start)
             if own and not self.loads_partly:
