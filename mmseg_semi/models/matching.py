@@ -311,14 +311,14 @@ class LoadingReport:
             )
             if keys
         ]
-        for name, prefix in self.networks.items():
-            self._check(name, prefix, own, missing, parts)
         bad = [k for k in (*missing, *unexpected) if not self._optional(k)]
         if bad and not self.partly:
             raise ValueError(
                 f'{self.file} does not fit the network of this config, {"; ".join(parts)}: give a checkpoint '
                 'that this config has trained, with the same classes.'
             )
+        for name, prefix in self.networks.items():
+            self._check(name, prefix, own, missing, parts)
         if parts:
             kept = 'the model keeps its own where it has one'
             print_log(

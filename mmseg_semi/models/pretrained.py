@@ -12,6 +12,9 @@ from torch import nn
 from .matching import below, network_weights, networks_in, own_state_dict, told_network
 from .segmentors.base import SemiSegmentor
 
+#: Which older checkpoints of batch normalization lack, and torch adds.
+COUNTER = 'num_batches_tracked'
+
 
 @WEIGHT_INITIALIZERS.register_module(name='Pretrained', force=True)
 class PretrainedInit(StockPretrainedInit):
@@ -43,7 +46,8 @@ class PretrainedInit(StockPretrainedInit):
         handle = module.register_load_state_dict_post_hook(counted)
         load_state_dict(module, taken, strict=False, logger='current')
         handle.remove()
-        if counted.number >= len(module.state_dict()):
+        own = [key for key in module.state_dict() if not key.endswith(COUNTER)]
+        if counted.number >= len(own):
             start = next(iter(weights), '').rpartition('.')[0]
             raise ValueError(
                 f'No weight of {self.checkpoint} is one of {type(module).__name__} with prefix={self.prefix!r} '
@@ -60,4 +64,4 @@ class _CountMissing:
     number = 0
 
     def __call__(self, module: nn.Module, incompatible) -> None:
-        self.number = len(incompatible.missing_keys)
+        self.number = sum(not key.endswith(COUNTER) for key in incompatible.missing_keys)

@@ -8,6 +8,7 @@ import pytest
 import strangers
 import torch
 import trained
+from mmengine.config import ConfigDict
 from mmengine.runner import CheckpointLoader, load_checkpoint
 from mmseg.apis import init_model
 from mmseg.registry import MODELS
@@ -123,7 +124,7 @@ def test_weights_to_begin_with(prefix, stranger, tmp_path):
         config = tiny_config(tmp_path).model
         (config.segmentor[part] if part else config).init_cfg = start
         check_refused(MODELS.build(config).init_weights, stranger)
-    model = MODELS.build({**tiny_segmentor(), 'pretrained': str(stranger)})
+    model = MODELS.build(ConfigDict({**tiny_segmentor(), 'pretrained': str(stranger)}))
     check_refused(model.init_weights, stranger)
     settings = {'model__semi_train_cfg__teacher_checkpoint': str(stranger)}
     model = MODELS.build(tiny_config(tmp_path, 'GPS', **settings).model)
