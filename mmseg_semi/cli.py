@@ -132,6 +132,7 @@ def load_config(args: argparse.Namespace) -> Config:
     elif cfg.get('work_dir') is None:
         cfg.work_dir = str(Path('work_dirs') / Path(path).stem)
     check_loaders(cfg)
+    match_checkpoints(cfg)
     return cfg
 
 
@@ -173,6 +174,13 @@ def _has_scope(value) -> bool:
     if isinstance(value, dict):
         return value.get('_scope_') == 'mmseg_semi' or any(map(_has_scope, value.values()))
     return isinstance(value, (list, tuple)) and any(map(_has_scope, value))
+
+
+def match_checkpoints(cfg: Config) -> None:
+    """Let the runs of a config match what they load to their model, a plain MMSegmentation config's as well."""
+    hooks = cfg.get('custom_hooks') or []
+    if not any(hook['type'] in ('StartupCheckHook', 'MatchCheckpointHook') for hook in hooks):
+        cfg.custom_hooks = [*hooks, dict(type='MatchCheckpointHook')]
 
 
 def check_file(path: str, what: str, suffix: str) -> None:

@@ -13,7 +13,6 @@ import gc
 import importlib.metadata
 import importlib.util
 import os
-import pickle
 import re
 import subprocess
 import sys
@@ -265,28 +264,6 @@ def register_packages() -> None:
 
 
 register_packages()
-
-
-def load_checkpoint_file(filename: str, map_location=None) -> dict:
-    """MMEngine's loader of local files, for an upstream MMEngine beside torch 2.6 or later.
-
-    That torch loads weights only, unless told otherwise, and MMEngine's checkpoints also hold the history of
-    the log, so upstream could not resume what it saved. As in the forks, weights only is tried first.
-    """
-    import torch
-    from mmengine.runner.checkpoint import load_from_local
-
-    try:
-        return load_from_local(filename, map_location)
-    except pickle.UnpicklingError:
-        path = os.path.expanduser(filename)
-        return torch.load(path, map_location=map_location, weights_only=False)
-
-
-if STACK.name == 'openmmlab':
-    from mmengine.runner.checkpoint import CheckpointLoader
-
-    CheckpointLoader.register_scheme('', load_checkpoint_file, force=True)
 
 
 def swaps_channels(preprocessor) -> bool:

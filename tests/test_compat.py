@@ -354,10 +354,9 @@ def test_checkpoints_of_mmengine_are_loaded(tmp_path):
     history.update(3.0)
     file = tmp_path / 'iter_1.pth'
     torch.save({'state_dict': {'w': torch.ones(2)}, 'message_hub': history}, file)
-    for load in (compat.load_checkpoint_file, CheckpointLoader.load_checkpoint):
-        loaded = load(str(file), 'cpu')
-        assert loaded['state_dict']['w'].tolist() == [1, 1]
-        assert loaded['message_hub'].current() == 3.0
+    loaded = CheckpointLoader.load_checkpoint(str(file), 'cpu')
+    assert loaded['state_dict']['w'].tolist() == [1, 1]
+    assert loaded['message_hub'].current() == 3.0
 
 
 @pytest.mark.parametrize('setting', [{}, {'bgr_to_rgb': True}, {'rgb_to_bgr': True}])
