@@ -676,7 +676,7 @@ def main() -> None:
     if args.command == 'fingerprint':
         write_fingerprints(args.out)
         return
-    captures = (torch.load(path, weights_only=False) for path in (args.old, args.new))
+    captures = (torch.load(path, weights_only=True) for path in (args.old, args.new))
     sys.exit(bool(compare(*captures)))
 
 

@@ -135,6 +135,7 @@ def load_config(args: argparse.Namespace) -> Config:
             Path('work_dirs', '_'.join(filter(None, (Path(path).stem, _partition(cfg)))))
         )
     check_loaders(cfg)
+    match_checkpoints(cfg)
     return cfg
 
 
@@ -182,6 +183,13 @@ def _partition(cfg: Config) -> str:
     """Part of the name of a work folder, so that no two partitions share one."""
     dataset = (cfg.get('train_dataloader') or {}).get('dataset') or {}
     return (dataset.get('partition') or '').replace('/', '-')
+
+
+def match_checkpoints(cfg: Config) -> None:
+    """Let the runs of a config match what they load to their model, a plain MMSegmentation config's as well."""
+    hooks = cfg.get('custom_hooks') or []
+    if not any(hook['type'] in ('StartupCheckHook', 'MatchCheckpointHook') for hook in hooks):
+        cfg.custom_hooks = [*hooks, dict(type='MatchCheckpointHook')]
 
 
 def check_file(path: str, what: str, suffix: str) -> None:

@@ -14,7 +14,6 @@ import gc
 import importlib.metadata
 import importlib.util
 import os
-import pickle
 import re
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from datetime import timedelta
 from pathlib import Path, PurePath
 
 from packaging.specifiers import SpecifierSet
+from packaging.version import Version
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,15 @@ STACKS = {
     },
 }
 
+# What a stack stands on, by distribution: the oldest that it is tested with, for the newest have no bound.
+FLOORS = {
+    'onedl': {'torch': '>=2.4.1', 'numpy': '>=2.0'},
+    'openmmlab': {'torch': '>=2.1', 'numpy': '>=1.26'},
+}
+
+# Modules that this package imports and no stack brings, and what provides them.
+OWN = {'sklearn': 'scikit-learn', 'tqdm': 'tqdm'}
+
 # Modules that a stack imports without declaring them, and what provides them.
 UNDECLARED = {
     'onedl': {'distutils': 'setuptools<81', 'torchvision': 'torchvision'},
@@ -83,8 +92,9 @@ def check_stack() -> Stack:
 
     Raises:
         ImportError: no stack, a part of it missing, both distributions, a version outside the
-            tested range, upstream mmcv without its compiled ops, or a module missing that the stack imports
-            without declaring it.
+            tested range, a torch or numpy that is too old or does not fit the other, upstream mmcv without
+            its compiled ops or with those of another torch, or a module missing that this package imports,
+            or the stack without declaring it.
     """
     installed = {
         name: {module: _version(part.distribution) for module, part in parts.items()}
@@ -123,19 +133,70 @@ def check_stack() -> Stack:
                 f'mmseg_semi is tested with {part.distribution} {part.supported} and found {version}: run `'
                 f'{_install_command(name, [module])}`.'
             )
+    _check_floors(name)
     for module, requirement in UNDECLARED[name].items():
         if importlib.util.find_spec(module) is None:
             raise ImportError(
                 f'{parts["mmengine"].distribution} and {parts["mmseg"].distribution} import {module} without '
                 f'declaring it and it is not installed: run `pip install "{requirement}"`.'
             )
-    if name == 'openmmlab' and importlib.util.find_spec('mmcv._ext') is None:
+    absent = [OWN[module] for module in OWN if importlib.util.find_spec(module) is None]
+    if absent:
         raise ImportError(
-            f'mmcv {versions["mmcv"]} was installed without its compiled ops, which mmsegmentation '
-            f'{versions["mmseg"]} imports: run `pip uninstall -y mmcv` and then `'
-            f'{_install_command(name, ["mmcv"])}`.'
+            f'mmseg_semi imports {" and ".join(absent)} and finds no such distribution: run `'
+            f'pip install {" ".join(absent)}`.'
         )
+    if name == 'openmmlab':
+        _check_ops(versions['mmcv'], versions['mmseg'])
     return Stack(name, {m: distributions[m] for m in versions}, versions)
+
+
+def _check_floors(stack: str) -> None:
+    """Raise unless torch and numpy are new enough for a stack, and numpy no newer than torch can use."""
+    found = {name: _version(name) for name in FLOORS[stack]}
+    for name, supported in FLOORS[stack].items():
+        if found[name] is None:
+            raise ImportError(
+                f'mmseg_semi needs {name} and found none: run `pip install "{name}{supported}"`.'
+            )
+        # A vendor's build of 2.1.0 may call itself 2.1.0a0+32f93b1.
+        if Version(found[name]).base_version not in SpecifierSet(supported):
+            raise ImportError(
+                f'mmseg_semi is tested with {name}{supported} beside '
+                f'{STACKS[stack]["mmseg"].distribution} and found {found[name]}: run `'
+                f'pip install "{name}{supported}"`, in a new environment where this one must stay as it is.'
+            )
+    if Version(found['torch']) < Version('2.3') and Version(found['numpy']) >= Version('2'):
+        raise ImportError(
+            f'torch {found["torch"]} was compiled for numpy 1 and found numpy {found["numpy"]}: run '
+            '`pip install "numpy<2"`.'
+        )
+
+
+def _check_ops(mmcv: str, mmseg: str) -> None:
+    """Raise unless the compiled ops of upstream mmcv are there and load beside the installed torch."""
+    # pip keeps the wheel that it compiled, whatever torch it was compiled for.
+    again = (
+        'run `pip uninstall -y mmcv` and then `'
+        f'{_install_command("openmmlab", ["mmcv"])} --no-cache-dir`.'
+    )
+    if importlib.util.find_spec('mmcv._ext') is None:
+        raise ImportError(
+            f'mmcv {mmcv} was installed without its compiled ops, which mmsegmentation {mmseg} imports: {again}'
+        )
+    try:
+        _load_ops()
+    except ImportError as error:
+        raise ImportError(
+            f'The compiled ops of mmcv {mmcv} do not load beside torch {_version("torch")}, as those of '
+            f'another torch would not ({error}): {again}'
+        ) from error
+
+
+def _load_ops() -> None:
+    import torch  # noqa: F401  whose libraries the ops link to
+
+    importlib.import_module('mmcv._ext')
 
 
 def _version(distribution: str) -> str | None:
@@ -204,28 +265,6 @@ def register_packages() -> None:
 
 
 register_packages()
-
-
-def load_checkpoint_file(filename: str, map_location=None) -> dict:
-    """MMEngine's loader of local files, for an upstream MMEngine beside torch 2.6 or later.
-
-    That torch loads weights only, unless told otherwise, and MMEngine's checkpoints also hold the history of
-    the log, so upstream could not resume what it saved. As in the forks, weights only is tried first.
-    """
-    import torch
-    from mmengine.runner.checkpoint import load_from_local
-
-    try:
-        return load_from_local(filename, map_location)
-    except pickle.UnpicklingError:
-        path = os.path.expanduser(filename)
-        return torch.load(path, map_location=map_location, weights_only=False)
-
-
-if STACK.name == 'openmmlab':
-    from mmengine.runner.checkpoint import CheckpointLoader
-
-    CheckpointLoader.register_scheme('', load_checkpoint_file, force=True)
 
 
 def swaps_channels(preprocessor) -> bool:

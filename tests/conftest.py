@@ -9,6 +9,8 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')
 os.environ.setdefault('MPLBACKEND', 'Agg')
 
 import random
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,6 +23,34 @@ from mmengine.visualization import Visualizer
 from yapf.yapflib import yapf_api  # noqa: F401
 
 torch.set_num_threads(1)
+
+# Files and folders whose tests start processes, train by way of the tools, or look at every config. They are
+# marked slow as a whole; `pytest -m 'not slow'` leaves them to CI.
+SLOW = (
+    'benchmarks',
+    'models/test_wrappers.py',
+    'real_images',
+    'survival',
+    'test_configs.py',
+    'test_own_data.py',
+    'tools/test_benchmark_methods.py',
+    'tools/test_draw_esl.py',
+    'tools/test_evidence.py',
+    'tools/test_export.py',
+    'tools/test_plot_class_distribution.py',
+    'tools/test_plot_gps.py',
+    'tools/test_pseudo_label.py',
+    'tools/test_run_tools.py',
+    'tools/test_select_reliable.py',
+)
+
+
+def pytest_collection_modifyitems(items):
+    folder = Path(__file__).parent
+    for item in items:
+        place = item.path.relative_to(folder)
+        if any(place.is_relative_to(slow) for slow in SLOW):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(autouse=True)
@@ -40,3 +70,13 @@ def no_leftovers():
             handler.close()
     for manager in (MMLogger, MessageHub, Visualizer):
         manager._instance_dict.clear()
+
+
+@pytest.fixture
+def meta(monkeypatch):
+    """The device whose tensors have no values: whatever reads one raises, and so does a mix of devices.
+
+    Gradient checkpointing of an older torch asks for the module of each device and finds none for this one.
+    """
+    monkeypatch.setattr(torch, 'meta', SimpleNamespace(), raising=False)
+    return torch.device('meta')

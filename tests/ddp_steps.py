@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 
 import torch
+from loss_scalers import cpu_grad_scaler
 from mmengine.optim import AmpOptimWrapper, OptimWrapper, OptimWrapperDict, build_optim_wrapper
 from mmseg.registry import MODEL_WRAPPERS, MODELS, OPTIM_WRAPPERS
 from tiny import collated_batch, tiny_segmentor
@@ -20,7 +21,7 @@ class ScaledOptimWrapper(AmpOptimWrapper):
 
     def __init__(self, **kwargs) -> None:
         OptimWrapper.__init__(self, **kwargs)
-        self.loss_scaler = torch.amp.GradScaler('cpu', init_scale=2.0**127, growth_interval=4)
+        self.loss_scaler = cpu_grad_scaler(init_scale=2.0**127, growth_interval=4)
         self._scale_update_param = None
 
     @contextmanager

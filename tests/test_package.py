@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
+from packaging.version import Version
 
 import mmseg_semi
 from mmseg_semi import compat
@@ -33,6 +34,8 @@ def test_extras_and_compat_name_the_same_ranges(stack):
     for part in compat.STACKS[stack].values():
         assert extra[part.distribution] == SpecifierSet(part.supported)
         assert part.tested in extra[part.distribution]
+    for name, supported in compat.FLOORS[stack].items():
+        assert extra[name] == SpecifierSet(supported)
 
 
 def test_every_requirement_is_constrained_to_a_version_it_allows():
@@ -45,6 +48,26 @@ def test_every_requirement_is_constrained_to_a_version_it_allows():
             assert pins, f'{wanted.name} is in requirements/{name}.txt and not in constraints.txt'
             for pin in pins:
                 assert str(pin.specifier)[2:] in wanted.specifier, f'{pin} against {wanted}'
+
+
+def test_the_package_itself_demands_no_more_than_any_stack():
+    runtime = {r.name: str(r.specifier) for r in requirements('runtime')}
+    for name in ('torch', 'numpy'):
+        lowest = min(Version(floors[name][2:]) for floors in compat.FLOORS.values())
+        assert runtime[name] == f'>={lowest}'
+    assert set(compat.OWN.values()) <= runtime.keys()
+
+
+@pytest.mark.parametrize('stack', ['onedl', 'openmmlab'])
+def test_the_oldest_versions_are_the_floors(stack):
+    """What `.ci/oldest` installs: the last patch of the oldest torch and numpy that compat accepts."""
+    pins = {r.name: str(r.specifier)[2:] for r in requirements(f'oldest-{stack}')}
+    for name, supported in compat.FLOORS[stack].items():
+        floor, pin = Version(supported[2:]), Version(pins[name])
+        assert pin in SpecifierSet(supported)
+        assert (pin.major, pin.minor) == (floor.major, floor.minor)
+    constrained = {c.name for c in requirements('constraints')}
+    assert pins.keys() <= constrained
 
 
 def test_constraints_pin_each_package_once_for_every_python():

@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import os.path as osp
 import sys
 
 import torch
-from mmengine.config import DictAction
+from mmengine.config import Config, DictAction
+from mmengine.registry import init_default_scope
 from mmengine.utils import mkdir_or_exist
 from mmseg.registry import MODELS
 
 import mmseg_semi  # noqa: F401  registers the package's modules
 from mmseg_semi.cli import read_config
 from mmseg_semi.datasets.meanings import check_checkpoint
-from mmseg_semi.engine.export import own_modules, plain_config, plain_state_dict
+from mmseg_semi.engine.export import own_modules, plain_config, plain_values
 from mmseg_semi.models.checkpoints import read_checkpoint
+from mmseg_semi.models.matching import (
+    check_weights,
+    network_weights,
+    networks_in,
+    own_state_dict,
+    predicting_network,
+    same_networks,
+    told_network,
+)
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -35,6 +46,31 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def choose_network(args: argparse.Namespace, cfg: Config, checkpoint: dict) -> str | None:
+    """Name of the network to take of the checkpoint; None of a plain one.
+
+    Raises:
+        ValueError: There is none to choose, or none of that name.
+    """
+    names = networks_in(own_state_dict(checkpoint))
+    if not names and 'segmentor' not in cfg.model:
+        if args.network is not None:
+            raise ValueError(
+                f'--network {args.network}: the model of {args.config} is a plain {cfg.model.type} with no '
+                'networks to choose from; leave --network out.'
+            )
+        return None
+    method = MODELS.get(cfg.model.type)
+    network = args.network
+    own = 'segmentor' in cfg.model and (not names or same_networks(method.networks, names))
+    if network is None and own:
+        network = cfg.model.get('semi_test_cfg', {}).get('predict_on', method.default_predictor)
+    if network is None:
+        network = predicting_network(checkpoint)
+        print(told_network(checkpoint, network, 'the export'))
+    return network
+
+
 def export(args: argparse.Namespace) -> tuple[str, str, list[str]]:
     """Write the files; return their paths and the modules that still need this package."""
     for path in (args.config, args.checkpoint):
@@ -43,33 +79,27 @@ def export(args: argparse.Namespace) -> tuple[str, str, list[str]]:
     cfg = read_config(args.config)
     if args.cfg_options is not None:
         cfg.merge_from_dict(args.cfg_options)
-    network = args.network
-    kept_apart = ((), {})
-    if 'segmentor' in cfg.model:
-        method = MODELS.get(cfg.model.type)
-        network = network or cfg.model.get('semi_test_cfg', {}).get(
-            'predict_on', method.default_predictor
-        )
-        kept_apart = method.training_only, method.shared_modules
-    elif network is not None:
-        raise ValueError(
-            f'--network {network}: the model of {args.config} is a plain {cfg.model.type} with no networks '
-            'to choose from; leave --network out.'
-        )
     checkpoint = read_checkpoint(args.checkpoint)
     check_checkpoint(checkpoint, args.checkpoint, cfg)
-    meta = checkpoint.get('meta', {})
-    weights = plain_state_dict(checkpoint['state_dict'], network, *kept_apart)
+    meta = checkpoint.get('meta') or {}
+    weights, network = network_weights(checkpoint, choose_network(args, cfg, checkpoint))
     config_path = osp.join(args.out_dir, 'config.py')
     weights_path = osp.join(args.out_dir, f'{network or "model"}.pth')
     for path in (config_path, weights_path):
         if osp.exists(path) and not args.overwrite:
             raise FileExistsError(f'{path} exists already: add --overwrite to replace it.')
     plain = plain_config(cfg, meta.get('dataset_meta') or {})
+    init_default_scope('mmseg')
+    try:
+        check_weights(MODELS.build(copy.deepcopy(plain.model)), weights, network or 'network')
+    except ValueError as error:
+        raise ValueError(f'{args.checkpoint} does not fit {args.config}: {error}') from None
     mkdir_or_exist(args.out_dir)
     plain.dump(config_path)
     kept = {key: meta[key] for key in ('dataset_meta', 'epoch', 'iter', 'seed') if key in meta}
-    torch.save({'state_dict': weights, 'meta': kept}, weights_path)
+    # Plain types throughout, which torch.load(weights_only=True) takes.
+    weights = {key: value.detach() for key, value in weights.items()}
+    torch.save({'state_dict': weights, 'meta': plain_values(kept)}, weights_path)
     return config_path, weights_path, own_modules(plain.model)
 
 

@@ -13,8 +13,10 @@ from mmseg.datasets.transforms import LoadAnnotations
 from .backends import backend_of_loader, spread
 from .children import pipeline_transforms, void_value
 from .labels import count_classes, survey_masks, values_beyond
+from .transforms.loading import LoadAnnotations as TurningLoadAnnotations
 from .walk import Leaf
 
+_LOADERS = (BaseLoadAnnotations, LoadAnnotations, TurningLoadAnnotations)
 MOST_READ = 200
 LEAST_VOID = 0.01
 """Share of the pixels above which void may be a class."""
@@ -193,7 +195,7 @@ def annotations(leaf: Leaf):
     """mmseg's loader of a dataset's masks; None where there are no masks, no classes or another loader."""
     classes = (getattr(leaf.dataset, 'metainfo', None) or {}).get('classes')
     loaders = [t for t in pipeline_transforms(leaf.dataset) if isinstance(t, BaseLoadAnnotations)]
-    usual = len(loaders) == 1 and type(loaders[0]) in (LoadAnnotations, BaseLoadAnnotations)
+    usual = len(loaders) == 1 and type(loaders[0]) in _LOADERS
     if not usual or not classes or not len(leaf.dataset):
         return None
     return loaders[0] if leaf.dataset.get_data_info(0).get('seg_map_path') else None

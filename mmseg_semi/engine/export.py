@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from typing import Any
 
+import numpy as np
 from mmengine.config import Config
 from mmseg.registry import DATASETS, HOOKS, MODELS, TRANSFORMS
+
+from mmseg_semi.models.matching import plain_state_dict as plain_state_dict
 
 from ..datasets.walk import loader_configs, map_leaf_configs
 
@@ -29,6 +33,8 @@ DRAWN = {
     'data_prefix': {'img_path': 'img_dir', 'seg_map_path': 'ann_dir'},
     'img_suffix': '.png',
 }
+#: Loaders that take the place of the stock ones under their names.
+STOCK_LOADERS = ('LoadImageFromFile', 'LoadAnnotations')
 #: Arguments of MMSegmentation's BaseSegDataset that a dataset of ours may share.
 BASE_DATASET_KEYS = (
     'ann_file',
@@ -43,43 +49,15 @@ BASE_DATASET_KEYS = (
 )
 
 
-def plain_state_dict(
-    state_dict: dict,
-    network: str | None,
-    training_only: Sequence[str] = (),
-    shared_modules: Mapping[str, str] | None = None,
-) -> dict:
-    """Return the weights of one network under the keys of the stock segmentor.
-
-    Args:
-        state_dict (dict): Of a method, or of a stock segmentor with ``network=None``.
-        network (str, optional): Name of the network, e.g. ``teacher``.
-        training_only (sequence of str): Prefixes of weights that are left out, the method's
-            ``training_only``.
-        shared_modules (mapping, optional): Where a network has what a checkpoint has elsewhere, for all
-            networks; the method's ``shared_modules``.
-
-    Raises:
-        ValueError: The checkpoint has no such network.
-    """
-    if network is None:
-        return dict(state_dict)
-    start = f'{network}.'
-    weights = _below(state_dict, start)
-    if not weights:
-        found = sorted({key.partition('.')[0] for key in state_dict})
-        raise ValueError(
-            f"the checkpoint has no network '{network}', its weights belong to {found}: give the checkpoint "
-            'that this config has trained, or another --network.'
-        )
-    for place, home in (shared_modules or {}).items():
-        weights |= {f'{place}.{key}': v for key, v in _below(state_dict, f'{home}.').items()}
-    dropped = tuple(training_only)
-    return {key: value for key, value in weights.items() if not key.startswith(dropped)}
-
-
-def _below(state_dict: dict, start: str) -> dict:
-    return {key[len(start) :]: v for key, v in state_dict.items() if key.startswith(start)}
+def plain_values(value: Any) -> Any:
+    """What a checkpoint knows of its data set, of Python's own types: ``weights_only=True`` loads no others."""
+    if isinstance(value, (np.ndarray, np.generic)):
+        return plain_values(value.tolist())
+    if isinstance(value, Mapping):
+        return {str(key): plain_values(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(plain_values(item) for item in value)
+    return value if isinstance(value, (bool, float, int, str, type(None))) else str(value)
 
 
 def plain_config(cfg: Config, dataset_meta: dict) -> Config:
@@ -212,7 +190,9 @@ def _plain_dataset(dataset: dict, dataset_meta: dict) -> dict:
 def _plain_pipeline(pipeline: list) -> list:
     plain = []
     for transform in pipeline:
-        if not _is_ours(TRANSFORMS, transform['type']):
+        if transform['type'] in STOCK_LOADERS:
+            plain.append({key: v for key, v in transform.items() if key != 'drawn_on'})
+        elif not _is_ours(TRANSFORMS, transform['type']):
             plain.append(transform)
         elif _draws(transform):
             # Images that were drawn become images that are read.
@@ -225,7 +205,8 @@ def _plain_pipeline(pipeline: list) -> list:
 
 
 def _draws(transform: dict) -> bool:
-    return _is_ours(TRANSFORMS, transform['type']) and transform['type'].startswith('Load')
+    kind = transform['type']
+    return kind not in STOCK_LOADERS and _is_ours(TRANSFORMS, kind) and kind.startswith('Load')
 
 
 def _configs_in(value) -> list[dict]:

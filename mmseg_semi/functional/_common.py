@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ._torch import is_autocast_available
+
 VOID = 255
 """The label of a pixel that has no class: VOC borders, crop padding, Cutout."""
 
@@ -36,8 +38,9 @@ def no_autocast(device: torch.device) -> AbstractContextManager:
     """Context in which an enclosing autocast region does not lower the precision."""
     kind = torch.device(device).type
     # Not available on the meta device, where tensors are shapes without numbers.
-    available = torch.amp.is_autocast_available(kind)
-    return torch.autocast(device_type=kind, enabled=False) if available else nullcontext()
+    if not is_autocast_available(kind):
+        return nullcontext()
+    return torch.autocast(device_type=kind, enabled=False)
 
 
 def to_size(size: int | tuple[int, int]) -> tuple[int, int]:

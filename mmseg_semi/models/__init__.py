@@ -16,6 +16,7 @@ from .losses import PixelCrossEntropyLoss
 from .memory import FeatureQueues, NegativeMemoryBank, PartMemoryBank, PartPrototypes
 from .necks import TokenNorm
 from .negative_contrast import NegativeContrast
+from .pretrained import PretrainedInit as PretrainedInit
 from .segmentors import (
     CPS,
     ESL,

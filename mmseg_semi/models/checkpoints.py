@@ -1,43 +1,142 @@
-"""Reading MMEngine's checkpoints, and saying in one sentence when a file is none or cannot be had."""
+"""Reading checkpoints: as data, from wherever MMEngine reads them, and in one sentence when it cannot be.
+
+MMEngine's loaders hand every file to Python's unpickler in the end, which runs what the file says. The loaders
+here take their place when the package is imported: for local files, addresses and all other schemes, and so for
+``load_from``, ``resume``, ``init_cfg``, ``pretrained`` and every tool.
+"""
+
+from __future__ import annotations
 
 import errno
 import http.client
+import io
+import logging
 import os
+import os.path as osp
 import pickle
 import re
+from tempfile import TemporaryDirectory
+from typing import Any, BinaryIO
 from urllib.parse import urlparse
 
 import mmengine.runner.checkpoint as mmengine_checkpoint
+import torch
 import torch.hub
+from mmengine.dist import get_dist_info
+from mmengine.fileio import get_file_backend
+from mmengine.logging import print_log
 from mmengine.runner.checkpoint import CheckpointLoader
+from torch.serialization import _is_torchscript_zip, _is_zipfile, _open_zipfile_reader
 
+from . import safe_pickle
+from .safe_pickle import ForbiddenGlobalError
+
+#: Environment variable by which someone who trusts all checkpoints that a command reads says so.
+TRUST = 'MMSEG_SEMI_TRUST_CHECKPOINTS'
 #: Errors that no network is to blame for.
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 #: What reading a part of a checkpoint ends in, beside RuntimeErrors.
 _UNREADABLE = (EOFError, pickle.UnpicklingError)
-_download = mmengine_checkpoint.load_from_http
 
 
-def load_from_http(filename, map_location=None, model_dir=None, **kwargs) -> dict:
-    """MMEngine's loader of ``http(s)://``, which says what to do where there is no network.
+class UntrustedCheckpointError(ValueError):
+    """A checkpoint asks for more than data."""
+
+
+def load_data(file: BinaryIO, name: str, map_location=None) -> Any:
+    """What ``torch.load`` reads of a file that holds data, see :mod:`~mmseg_semi.models.safe_pickle`.
+
+    Args:
+        file (BinaryIO): Open for reading, at its beginning.
+        name (str): Of the file, for the sentence.
+        map_location: As of ``torch.load``.
+
+    Raises:
+        UntrustedCheckpointError: It asks for more than data, and ``MMSEG_SEMI_TRUST_CHECKPOINTS`` is not 1.
+    """
+    try:
+        _refuse_programs(file)
+        return torch.load(file, map_location=map_location, pickle_module=safe_pickle)
+    except ForbiddenGlobalError as error:
+        if os.environ.get(TRUST) != '1':
+            raise UntrustedCheckpointError(
+                f'{name} asks for {error.name}, which is no data and could run code, so it was not loaded: if '
+                f'you trust whoever made it, set the environment variable {TRUST}=1.'
+            ) from None
+        print_log(
+            f'{name} asks for {error.name}, which may run code: loaded because of {TRUST}=1.',
+            logger='current',
+            level=logging.WARNING,
+        )
+    file.seek(0)
+    return torch.load(file, map_location=map_location, weights_only=False)
+
+
+def _refuse_programs(file: BinaryIO) -> None:
+    """Raise ForbiddenGlobalError for an archive of TorchScript, which ``torch.load`` would load and run."""
+    if _is_zipfile(file):
+        with _open_zipfile_reader(file) as archive:
+            if _is_torchscript_zip(archive):
+                raise ForbiddenGlobalError('torch.jit.load')
+    file.seek(0)
+
+
+def _load_file(path: str, map_location=None, name: str | None = None) -> Any:
+    with open(path, 'rb') as file:
+        return load_data(file, path if name is None else name, map_location)
+
+
+# Named as MMEngine's, which takes what it logs from their names.
+def load_from_local(filename, map_location=None) -> Any:
+    """MMEngine's loader of local files, for data alone.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        UntrustedCheckpointError: See :func:`load_data`.
+    """
+    filename = osp.expanduser(filename)
+    if not osp.isfile(filename):
+        raise FileNotFoundError(f'{filename} can not be found.')
+    return _load_file(filename, map_location)
+
+
+def load_from_http(filename, map_location=None, model_dir=None, progress=None) -> Any:
+    """MMEngine's loader of ``http(s)://``, for data alone, which says what to do where there is no network.
 
     MMEngine calls it for whatever is downloaded: pre-trained weights of an ``init_cfg``, of ``pretrained``,
     of names such as ``open-mmlab://resnet50_v1c``, and ``load_from``.
 
     Raises:
-        ConnectionError: the address cannot be reached, or not be read to its end.
-        OSError: the disk does not take the file.
+        ConnectionError: The address cannot be reached, or not be read to its end.
+        OSError: The disk does not take the file.
+        UntrustedCheckpointError: See :func:`load_data`.
     """
-    folder = model_dir or os.path.join(torch.hub.get_dir(), 'checkpoints')
-    place = os.path.join(folder, os.path.basename(urlparse(filename).path))
+    folder = model_dir or osp.join(torch.hub.get_dir(), 'checkpoints')
+    place = osp.join(folder, osp.basename(urlparse(filename).path))
+    progress = os.isatty(0) if progress is None else progress
+    rank, processes = get_dist_info()
+    # The others wait for the first, and take its file where the disk is the same.
+    if rank == 0:
+        checkpoint = _download_and_load(filename, place, map_location, progress)
+    if processes > 1:
+        torch.distributed.barrier()
+        if rank > 0:
+            checkpoint = _download_and_load(filename, place, map_location, progress)
+    return checkpoint
+
+
+def _download_and_load(address: str, place: str, map_location, progress: bool) -> Any:
     try:
-        return _download(filename, map_location, model_dir, **kwargs)
+        if not osp.isfile(place):
+            os.makedirs(osp.dirname(place), exist_ok=True)
+            torch.hub.download_url_to_file(address, place, progress=progress)
+        return _load_file(place, map_location, address)
     except (OSError, http.client.HTTPException, RuntimeError, *_UNREADABLE) as error:
         number = getattr(error, 'errno', None)
         if number in _DISK:
             raise OSError(
                 number,
-                f'{filename} could not be saved as {place} ({error.strerror}): free space or get permission to '
+                f'{address} could not be saved as {place} ({error.strerror}): free space or get permission to '
                 'write there, or let TORCH_HOME name another folder.',
             ) from None
         torn = isinstance(error, RuntimeError) and re.search(
@@ -46,21 +145,61 @@ def load_from_http(filename, map_location=None, model_dir=None, **kwargs) -> dic
         # A connection that ends early leaves a file that looks finished.
         if torn or isinstance(error, _UNREADABLE) or number == errno.EINVAL:
             raise ConnectionError(
-                f'{filename} was not downloaded whole ({error!r:.80}): remove {place}, if it is there, and run '
+                f'{address} was not downloaded whole ({error!r:.80}): remove {place}, if it is there, and run '
                 'the same command again, or save the file there yourself.'
             ) from None
         if isinstance(error, RuntimeError):
             raise
         raise ConnectionError(
-            f'{filename} could not be downloaded ({error!r:.100}): fetch it on a machine with a network and '
+            f'{address} could not be downloaded ({error!r:.100}): fetch it on a machine with a network and '
             f'save it as {place}, where it is looked for first, or name a local file in the config instead '
             '(`checkpoint` of the init_cfg, `pretrained` or `load_from`).'
         ) from None
 
 
-# Loaders of other schemes look for it in their own module.
+def load_from_ceph(filename, map_location=None, backend='petrel') -> Any:
+    """MMEngine's loader of ``s3://`` and ``petrel://``, for data alone."""
+    storage = get_file_backend(filename, backend_args={'backend': backend})
+    return load_data(io.BytesIO(storage.get(filename)), filename, map_location)
+
+
+def load_from_pavi(filename, map_location=None) -> Any:
+    """MMEngine's loader of ``pavi://``, for data alone."""
+    from pavi import modelcloud
+
+    model = modelcloud.get(filename.removeprefix('pavi://'))
+    with TemporaryDirectory() as folder:
+        path = osp.join(folder, model.name)
+        model.download(path)
+        return _load_file(path, map_location, filename)
+
+
+def load_from_openmmlab(filename, map_location=None) -> Any:
+    """MMEngine's loader of ``open-mmlab://NAME``, for data alone.
+
+    Raises:
+        FileNotFoundError: The name leads to a file of ``MMENGINE_HOME`` that is not there.
+    """
+    name = re.sub(r'^open-?mmlab://', '', filename)
+    name = mmengine_checkpoint.get_deprecated_model_names().get(name, name)
+    address = mmengine_checkpoint.get_external_models()[name]
+    if address.startswith(('http://', 'https://')):
+        return load_from_http(address, map_location)
+    return load_from_local(
+        osp.join(mmengine_checkpoint._get_mmengine_home(), address), map_location
+    )
+
+
+# MMEngine's loaders of `torchvision://` and `mmcls://` look for it in their own module.
 mmengine_checkpoint.load_from_http = load_from_http
-CheckpointLoader.register_scheme(('http://', 'https://'), load_from_http, force=True)
+for _prefixes, _loader in (
+    ('', load_from_local),
+    (('http://', 'https://'), load_from_http),
+    ((r'(\S+\:)?s3://', r'(\S+\:)?petrel://'), load_from_ceph),
+    ('pavi://', load_from_pavi),
+    (('open-mmlab://', 'openmmlab://'), load_from_openmmlab),
+):
+    CheckpointLoader.register_scheme(_prefixes, _loader, force=True)
 
 
 def read_checkpoint(path: str) -> dict:
@@ -72,7 +211,7 @@ def read_checkpoint(path: str) -> dict:
     Raises:
         ConnectionError: the address cannot be reached.
         OSError: the disk does not take the file.
-        ValueError: the file is none of MMEngine's, or broken.
+        ValueError: the file is none of MMEngine's, or broken, or asks for more than data.
     """
     try:
         checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu')

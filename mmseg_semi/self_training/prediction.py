@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 import torch
 import torch.nn.functional as F
 from mmengine.config import Config
+from mmengine.logging import print_log
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 from mmseg.utils import stack_batch
@@ -19,6 +20,14 @@ from torch import Tensor, nn
 
 from mmseg_semi.datasets.meanings import check_checkpoint
 from mmseg_semi.models.checkpoints import read_checkpoint
+from mmseg_semi.models.matching import (
+    network_weights,
+    networks_in,
+    own_state_dict,
+    same_networks,
+    told_network,
+    training_only,
+)
 from mmseg_semi.models.segmentors import SemiSegmentor
 
 from .images import BATCH_PIXELS, images_per_batch
@@ -84,7 +93,8 @@ class Stopwatch:
 class Predictor:
     """The network of a config that predicts, with the weights of a checkpoint, in eval mode.
 
-    Of a semi-supervised method it is the network that ``predict_on`` names; the others are not kept.
+    Of a semi-supervised method it is the network that ``predict_on`` names; the others are not kept. A
+    checkpoint of other networks than the config's brings the one that predicts there.
 
     Args:
         cfg: with ``model``, stock or one of ours.
@@ -108,13 +118,10 @@ class Predictor:
         checkpoint = read_checkpoint(path)
         check_checkpoint(checkpoint, path, cfg)
         model = MODELS.build(copy.deepcopy(cfg.model))
-        name = None
-        self._network = model
-        if isinstance(model, SemiSegmentor):
-            name, self._network = model.semi_test_cfg['predict_on'], model.predictor
+        self._network = model.predictor if isinstance(model, SemiSegmentor) else model
         self._preprocessor = model.data_preprocessor.to(device)
         _check_channels(self._network)
-        _load_weights(self._network, name, checkpoint['state_dict'], path)
+        _load_weights(self._network, _weights_of(model, checkpoint), path)
         self._network = self._network.to(device).eval().requires_grad_(False)
         self.num_classes = self._network.out_channels
         self.ignore_index = self._network.decode_head.ignore_index
@@ -313,20 +320,28 @@ def _check_channels(network: nn.Module) -> None:
         )
 
 
-def _load_weights(
-    network: nn.Module, name: str | None, state_dict: dict[str, Tensor], path: str
-) -> None:
-    """Load one network's weights from the checkpoint of a method (`name`) or of the plain network."""
-    weights = {key.removeprefix('module.'): value for key, value in state_dict.items()}
-    own = {k.removeprefix(f'{name}.'): v for k, v in weights.items() if k.startswith(f'{name}.')}
+def _weights_of(model: nn.Module, checkpoint: dict) -> dict[str, Tensor]:
+    """Of a checkpoint of any method, or of a plain one, the weights for the network that predicts."""
+    names = networks_in(own_state_dict(checkpoint))
+    if isinstance(model, SemiSegmentor) and same_networks(model.networks, names):
+        return network_weights(checkpoint, model.semi_test_cfg['predict_on'])[0]
+    weights, network = network_weights(checkpoint)
+    if network is not None:
+        line = told_network(checkpoint, network, type(model).__name__)
+        print_log(line, logger='current')
+    return weights
+
+
+def _load_weights(network: nn.Module, weights: dict[str, Tensor], path: str) -> None:
+    """Load a network's weights, all of them."""
     problem = None
     try:
-        differing = network.load_state_dict(own or weights, strict=False)
+        differing = network.load_state_dict(weights, strict=False)
     except RuntimeError as error:  # a size mismatch
         problem = ' '.join(str(error).splitlines()[1].split()).rstrip('.')
     else:
-        # Counters and auxiliary heads come and go between training and published checkpoints.
-        optional = ('num_batches_tracked', 'auxiliary_head')
+        # Counters, auxiliary heads and what training alone needs come and go with the checkpoints.
+        optional = ('num_batches_tracked', 'auxiliary_head', *training_only())
         for words, keys in (
             ('are missing', differing.missing_keys),
             ('have no place in it', differing.unexpected_keys),

@@ -5,7 +5,6 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mmseg_semi.functional import parts
 from mmseg_semi.functional.parts import assign_parts, masked_average_pool, resize_nearest
@@ -363,13 +362,12 @@ def every_argument():
 
 
 def test_nothing_waits_for_a_device():
-    with FakeTensorMode():
-        valid = torch.ones(NUM_CLASSES, NUM_PARTS, dtype=torch.bool, device='cuda')
-        features = torch.rand(2, CHANNELS, 3, 4, device='cuda')
-        label = torch.zeros(2, 7, 9, dtype=torch.int64, device='cuda')
-        prototypes = torch.rand(NUM_CLASSES, NUM_PARTS, CHANNELS, device='cuda')
-        values = everything(features, label, prototypes, valid)
-        assert all(value.device.type == 'cuda' for value in values)
+    valid = torch.ones(NUM_CLASSES, NUM_PARTS, dtype=torch.bool, device='meta')
+    features = torch.rand(2, CHANNELS, 3, 4, device='meta')
+    label = torch.zeros(2, 7, 9, dtype=torch.int64, device='meta')
+    prototypes = torch.rand(NUM_CLASSES, NUM_PARTS, CHANNELS, device='meta')
+    values = everything(features, label, prototypes, valid)
+    assert all(value.device.type == 'meta' for value in values)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
@@ -413,6 +411,5 @@ def test_grid_of_aligned_corners_is_every_fourth_pixel(full, small):
 
 
 def test_grid_of_a_device_needs_no_waiting():
-    with FakeTensorMode():
-        label = torch.zeros(2, 9, 12, dtype=torch.int64, device='cuda')
-        assert resize_nearest(label, (3, 4)).device.type == 'cuda'
+    label = torch.zeros(2, 9, 12, dtype=torch.int64, device='meta')
+    assert resize_nearest(label, (3, 4)).device.type == 'meta'

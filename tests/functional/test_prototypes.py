@@ -5,7 +5,6 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mmseg_semi.functional.prototypes import (
     cluster_centers,
@@ -259,9 +258,8 @@ def every_argument():
 
 
 def test_nothing_waits_for_a_device():
-    with FakeTensorMode():
-        arguments = [x.to('cuda') for x in every_argument()]
-        assert all(value.device.type == 'cuda' for value in everything(*arguments))
+    arguments = [x.to('meta') for x in every_argument()]
+    assert all(value.device.type == 'meta' for value in everything(*arguments))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')

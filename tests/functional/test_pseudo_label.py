@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mmseg_semi.functional import _common, pseudo_label
 
@@ -289,14 +288,12 @@ def test_average_label_rejects():
 
 
 def test_nothing_waits_for_the_device():
-    # Fake tensors have no values: whatever would read one raises, and so does a mix of devices.
-    with FakeTensorMode():
-        for device in ('cpu', 'cuda'):
-            logits = torch.zeros(2, 3, 4, 4, device=device)
-            confidence, label = pseudo_label.confidence_and_label(logits, 8)
-            ratio = pseudo_label.confident_ratio(confidence, 0.5, label == 0)
-            average = pseudo_label.average_label([logits, logits], 8)
-            assert {x.device.type for x in (confidence, label, ratio, average)} == {device}
+    # Tensors of the device "meta" have no values: whatever reads one raises, and so does a mix of devices.
+    logits = torch.zeros(2, 3, 4, 4, device='meta')
+    confidence, label = pseudo_label.confidence_and_label(logits, 8)
+    ratio = pseudo_label.confident_ratio(confidence, 0.5, label == 0)
+    average = pseudo_label.average_label([logits, logits], 8)
+    assert {x.device.type for x in (confidence, label, ratio, average)} == {'meta'}
 
 
 def test_upsampling_is_that_of_torch():
@@ -315,6 +312,5 @@ def test_entropy_of_the_class_histogram():
     torch.testing.assert_close(pseudo_label.label_entropy(label, 4, valid), torch.tensor(2.0).log())
     assert pseudo_label.label_entropy(torch.full((2, 3, 3), 2), 4) == 0
     assert pseudo_label.label_entropy(label, 4, torch.zeros_like(valid)) == 0
-    with FakeTensorMode():
-        on_device = torch.zeros(2, 3, 3, dtype=torch.int64, device='cuda')
-        assert pseudo_label.label_entropy(on_device, 4).device.type == 'cuda'
+    on_device = torch.zeros(2, 3, 3, dtype=torch.int64, device='meta')
+    assert pseudo_label.label_entropy(on_device, 4).device.type == 'meta'

@@ -6,7 +6,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mmseg_semi.functional import soft_label
 from mmseg_semi.functional.losses import soft_cross_entropy
@@ -187,9 +186,8 @@ def test_wrong_probabilities_are_refused(probs):
 
 
 def test_nothing_waits_for_a_device():
-    with FakeTensorMode():
-        probs = torch.rand(2, 5, 8, 8, device='cuda')
-        assert dominant_soft_label(probs, 0.9).device.type == 'cuda'
+    probs = torch.rand(2, 5, 8, 8, device='meta')
+    assert dominant_soft_label(probs, 0.9).device.type == 'meta'
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')

@@ -12,7 +12,7 @@ from mmseg.registry import MODELS
 from tiny import tiny_segmentor
 from tiny_run import build_runner, tiny_config
 
-from mmseg_semi.models import read_checkpoint
+from mmseg_semi.models import checkpoints, read_checkpoint
 
 # Nothing listens there, with or without a network.
 ADDRESS = 'http://127.0.0.1:9/weights/vit.pth'
@@ -69,7 +69,7 @@ def test_a_disk_that_does_not_take_the_file_is_not_called_a_network(
     def full(*args, **kwargs):
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr('mmengine.runner.checkpoint.load_url', full)
+    monkeypatch.setattr('torch.hub.download_url_to_file', full)
     with pytest.raises(OSError, match='could not be saved as') as error:
         read_checkpoint(ADDRESS)
     assert not isinstance(error.value, ConnectionError)
@@ -96,7 +96,8 @@ def test_half_a_download_is_said_to_be_one(empty_cache, monkeypatch):
     def broken(*args, **kwargs):
         raise RuntimeError('invalid hash value (expected "5641ca5a", got "00")')
 
-    monkeypatch.setattr('mmengine.runner.checkpoint.load_url', broken)
+    (empty_cache / 'vit.pth').unlink()
+    monkeypatch.setattr('torch.hub.download_url_to_file', broken)
     with pytest.raises(ConnectionError) as error:
         read_checkpoint(ADDRESS)
     check_half(error, empty_cache)
@@ -135,9 +136,10 @@ def test_network_with_weights_of_its_own_downloads_once(tmp_path, empty_cache, m
     plain = MODELS.build({**tiny_segmentor(), 'data_preprocessor': None})
     torch.save({'state_dict': plain.backbone.state_dict()}, empty_cache / 'vit.pth')
     loads = []
-    load = torch.hub.load_state_dict_from_url
+    load = checkpoints.load_data
     monkeypatch.setattr(
-        'mmengine.runner.checkpoint.load_url',
+        checkpoints,
+        'load_data',
         lambda *args, **kwargs: loads.append(args) or load(*args, **kwargs),
     )
     segmentor = tiny_segmentor()

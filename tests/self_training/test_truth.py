@@ -154,14 +154,14 @@ def test_true_masks_of_turned_photographs(tmp_path, view):
         expected = displayed(true, orientation)
         Image.fromarray(expected if view == 'displayed' else true).save(mask)
         views = dict(is_displayed=True, drawn_on=view)
-        read = read_true_mask(str(mask), str(image), np.zeros_like(expected), 4, False, views)
+        read = read_true_mask(str(mask), str(image), np.zeros_like(expected), 4, False, views, 255)
         assert np.array_equal(read, expected)
     exif[0x0112] = 3
     Image.new('RGB', (32, 24)).save(image, exif=exif)
     Image.fromarray(true).save(mask)
     with pytest.raises(ValueError, match="set drawn_on='stored' of LoadAnnotations"):
         read_true_mask(
-            str(mask), str(image), true, 4, False, dict(is_displayed=True, drawn_on=None)
+            str(mask), str(image), true, 4, False, dict(is_displayed=True, drawn_on=None), 255
         )
 
 

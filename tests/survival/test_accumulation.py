@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from loss_scalers import cpu_grad_scaler
 from mmengine.config import Config
 from mmengine.optim import OptimWrapperDict, build_optim_wrapper
 from mmengine.optim import PolyLR as _PolyLR  # noqa: F401  registers the schedulers
@@ -91,7 +92,7 @@ class OverflowingOptimWrapper(mmseg_semi.engine.optim.OptimWrapper):
     def __init__(self, **kwargs) -> None:
         super().__init__(**kwargs)
         # Powers of 2, which change no digit of a float64.
-        self.scaler = torch.amp.GradScaler('cpu', init_scale=2.0**4)
+        self.scaler = cpu_grad_scaler(init_scale=2.0**4)
 
     def backward(self, loss: torch.Tensor, **kwargs) -> None:
         if self._inner_count == self._accumulative_counts:

@@ -84,20 +84,10 @@ def without_strong_branch(job):
     del job.data.unlabeled.pipeline[-1]['strong']
 
 
-def other_architecture(job, **head):
+def other_architecture(job):
     network = tiny_segmentor(num_classes=6)
-    network['decode_head'].update(head)
     path = job.folder / 'other.pth'
     torch.save({'state_dict': MODELS.build(network).state_dict(), 'meta': {}}, path)
-    job.config.load_from = str(path)
-
-
-def other_teacher(job):
-    """A checkpoint of this method whose student fits and whose teacher does not."""
-    trained = MODELS.build(job.config.model).state_dict()
-    key = 'teacher.decode_head.conv_seg.weight'
-    path = job.folder / 'other.pth'
-    torch.save({'state_dict': {**trained, key: trained[key][:3]}, 'meta': {}}, path)
     job.config.load_from = str(path)
 
 
@@ -201,7 +191,7 @@ FILES = {
         lambda job: change_file(
             job.image('unlabeled'), lambda image: image[..., 0].astype(np.uint16) * 257
         ),
-        r'\S*/000005\.png is 16-bit .* not 8-bit RGB',
+        r'\S*/000005\.png is 16-bit .* or convert the files to 8-bit RGB',
     ),
     'truncated labelled image': (
         lambda job: truncate(job.image('labeled')),
@@ -233,19 +223,11 @@ SETTINGS = {
         lambda job: settings(
             job, val_dataloader__dataset__metainfo={'_delete_': True, 'classes': ['a', 'b']}
         ),
-        r'decode_head\.num_classes=6 but the dataset of val_dataloader has 2 classes',
-    ),
-    'checkpoint of a wider head': (
-        lambda job: other_architecture(job, channels=16),
-        r"the checkpoint's 'decode_head\S*' has shape .* load a checkpoint of the same",
+        r'decode_head\.num_classes=6 but the dataset of val_dataloader\.dataset has 2 classes',
     ),
     'checkpoint of another backbone': (
         lambda job: (other_architecture(job), settings(job, model__segmentor__backbone__depth=34)),
-        r"the checkpoint and the student differ in \d+ weights, e\.g\. 'backbone",
-    ),
-    'checkpoint with another teacher': (
-        other_teacher,
-        r"the checkpoint's 'decode_head\.conv_seg\.weight' has shape \(3, .* but the teacher",
+        r'\S*other\.pth brings \d\d% of the encoder of the student of this config \(\d+ are not in it',
     ),
     'no labelled slot': (
         lambda job: settings(job, train_dataloader__sampler__labeled=0),

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import torch
 
+from mmseg_semi.models.checkpoints import UntrustedCheckpointError, load_from_local
+
 WIDTHS = {'conv1.0.weight': 64, 'conv1.3.weight': 64, 'conv1.6.weight': 128}
 
 
@@ -58,7 +60,7 @@ def main(argv=None):
     args = parser.parse_args(argv)
     if not args.src.is_file():
         raise ConversionError(f'{args.src} does not exist: give the downloaded checkpoint as SRC.')
-    weights = torch.load(args.src, map_location='cpu', weights_only=True)
+    weights = load_from_local(args.src, 'cpu')
     renamed = rename(weights.get('state_dict', weights))
     args.dst.parent.mkdir(parents=True, exist_ok=True)
     torch.save(renamed, args.dst)
@@ -68,5 +70,5 @@ def main(argv=None):
 if __name__ == '__main__':
     try:
         main()
-    except ConversionError as error:
+    except (ConversionError, UntrustedCheckpointError) as error:
         sys.exit(f'{Path(__file__).name}: {error}')

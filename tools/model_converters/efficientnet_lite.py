@@ -17,6 +17,8 @@ from pathlib import Path
 
 import torch
 
+from mmseg_semi.models.checkpoints import UntrustedCheckpointError, load_from_local
+
 #: The layers behind the last block, which a segmentation network does not have.
 CLASSIFIER = ('conv_head.', 'bn2.', 'classifier.')
 COUNTER = 'num_batches_tracked'
@@ -74,7 +76,7 @@ def whole_network(variant, src=None):
     except ImportError:
         raise ConversionError("timm is not installed: pip install 'mmseg_semi[timm]'.") from None
     network = timm.create_model(f'tf_efficientnet_{variant}', pretrained=False)
-    weights = torch.load(src or packaged(variant), map_location='cpu', weights_only=True)
+    weights = load_from_local(src or packaged(variant), 'cpu')
     network.load_state_dict(rename(weights, network.state_dict()), strict=False)
     return network
 
@@ -103,5 +105,5 @@ def main(argv=None):
 if __name__ == '__main__':
     try:
         main()
-    except ConversionError as error:
+    except (ConversionError, UntrustedCheckpointError) as error:
         sys.exit(f'{Path(__file__).name}: {error}')

@@ -8,6 +8,7 @@ from .cost_hook import CostHook
 from .finite_loss_hook import FiniteLossHook
 from .freeze_hook import FreezeHook
 from .iteration_hook import IterationHook
+from .match_checkpoint_hook import MatchCheckpointHook
 from .mean_teacher_hook import MeanTeacherHook
 from .memory_format_hook import MemoryFormatHook
 from .prototype_init_hook import PrototypeInitHook
@@ -28,6 +29,7 @@ __all__ = [
     'FiniteLossHook',
     'FreezeHook',
     'IterationHook',
+    'MatchCheckpointHook',
     'MeanTeacherHook',
     'MemoryFormatHook',
     'PrototypeInitHook',

@@ -31,6 +31,7 @@ from ...models.cutmix import CutMix
 from ...models.patches import nearest, patch_size, whole_patches
 from ...models.segmentors import SemiSegmentor, SlideScoreEncoderDecoder
 from ..accumulation import accumulation
+from ..startup.checkpoints import match_checkpoint
 from ..startup.forwards import check_single_images
 from ..startup.ignore_index import check_evaluation, check_ignore_index
 from ..startup.images import check_images
@@ -65,10 +66,11 @@ class StartupCheckHook(Hook):
         ValueError: In one sentence with the remedy, when the loader's batch does not match the sampler's
             make-up, a hook of the method is missing, the method's networks are not fit to be trained, the class
             counts of head and dataset differ, the partition's name and its list differ in the number of labeled
-            images, two parts take another label for void, the crop is no multiple of a vision transformer's
-            patches, a training image is also a validation image, files have more bands or bits than are
-            loaded, a mask may be turned against its image, datasets or a tested checkpoint
-            differ in what class indices mean, or a class has no pixel while the void value holds more than 1 %.
+            images, two parts take another label for void, the crop is no multiple of
+            a vision transformer's patches, a training image is also a validation image, files have more bands
+            or bits than are loaded, a mask may be turned against its image, datasets or a tested checkpoint
+            differ in what class indices mean, a class has no pixel while the void value holds more than 1 %, or
+            a checkpoint to load does not fit the model.
         FileNotFoundError: A file of the validation set is not there.
     """
 
@@ -82,6 +84,7 @@ class StartupCheckHook(Hook):
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         self._loaded = {'meta': checkpoint.get('meta')}  # not the weights
+        match_checkpoint(runner, checkpoint)
         # The schedulers are as the config built them; resuming will overwrite their settings.
         training = isinstance(runner.optim_wrapper, (OptimWrapper, OptimWrapperDict))
         if training and self._configured is None:

@@ -240,8 +240,7 @@ class GPS(IndependentSegmentor):
                 "runner_type='StagedRunner', or give the path of a checkpoint."
             )
         checkpoint = read_checkpoint(path)
-        self.check_checkpoint('teacher', checkpoint['state_dict'])
-        self.teacher.load_state_dict(checkpoint['state_dict'], strict=False)
+        self.load_network('teacher', checkpoint)
         trained = (checkpoint.get('meta') or {}).get('iter', 'an unknown number of')
         print_log(
             f"GPS's teacher starts from {path}, after {trained} iterations of a training of its own.",

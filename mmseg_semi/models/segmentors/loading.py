@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 from mmengine.logging import print_log
-from torch import Tensor, nn
+from torch import Tensor
+
+from ..matching import (
+    below,
+    check_weights,
+    network_weights,
+    networks_in,
+    same_networks,
+    take_out_misfits,
+    told_network,
+    training_only,
+)
 
 
 class CheckpointLoading:
     """Gives a plain checkpoint to every network of a method, and refuses one of another architecture.
+
+    Of a checkpoint of another method, each network takes its namesake where there are all of them, and the
+    network that predicts otherwise.
 
     MMEngine's loader calls ``_load_from_state_dict`` of each module and never ``load_state_dict``; what is
     rewritten here is what the children see.
@@ -15,6 +29,8 @@ class CheckpointLoading:
 
     #: Prefixes of modules that have another name since a checkpoint was saved: old = new.
     renamed_modules: dict[str, str] = {}
+    #: Whether a training is about to start from what fits of a checkpoint; otherwise all of it must fit.
+    loads_partly: bool = False
 
     def adapt_checkpoint(self, state_dict: dict[str, Tensor], prefix: str) -> None:
         """Rewrite a checkpoint in place before it is loaded, where a method needs more than this class does.
@@ -26,13 +42,14 @@ class CheckpointLoading:
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:
         for old, new in self.renamed_modules.items():
-            for key, value in _below(state_dict, f'{prefix}{old}').items():
+            for key, value in below(state_dict, f'{prefix}{old}').items():
                 state_dict[f'{prefix}{new}{key}'] = value
                 del state_dict[f'{prefix}{old}{key}']
+        self._take_one_network(state_dict, prefix)
         self.adapt_checkpoint(state_dict, prefix)
         names = [prefix + name + '.' for name in self.networks]
         for place, home in type(self).shared_modules.items():
-            for key, value in _below(state_dict, f'{prefix}{home}.').items():
+            for key, value in below(state_dict, f'{prefix}{home}.').items():
                 state_dict.update({f'{name}{place}.{key}': value for name in names})
         plain = [
             key
@@ -44,15 +61,57 @@ class CheckpointLoading:
                 value = state_dict.pop(key)
                 for name in names:
                     state_dict[name + key[len(prefix) :]] = value
+        others = tuple(set(training_only()) - set(self.training_only))
+        for start in names:
+            for key in [k for k in below(state_dict, start) if k.startswith(others)]:
+                del state_dict[start + key]
         for name, start in zip(self.networks, names, strict=True):
-            own = _below(state_dict, start)
-            if own:
+            own = below(state_dict, start)
+            if own and not self.loads_partly:
                 self.check_checkpoint(name, own)
+            if own:
                 self.on_network_loaded(name)
+        if not any(key.startswith(tuple(names)) for key in state_dict):
+            found = sorted({key.partition('.')[0] for key in below(state_dict, prefix)})
+            raise ValueError(
+                f'The checkpoint has no network of {type(self).__name__} and none of a plain segmentor, its '
+                f'weights belong to {found[:8]}: give the checkpoint of a segmentor, or weights of an encoder '
+                "as segmentor.backbone.init_cfg=dict(type='Pretrained', checkpoint=...)."
+            )
         for place, home in self.shared_modules.items():
-            for key, value in _below(state_dict, f'{names[-1]}{place}.').items():
+            for key, value in below(state_dict, f'{names[-1]}{place}.').items():
                 state_dict[f'{prefix}{home}.{key}'] = value
+        if self.loads_partly:
+            self.misfits.update(take_out_misfits(self, state_dict, prefix))
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+    def _take_one_network(self, state_dict: dict[str, Tensor], prefix: str) -> None:
+        """Leave of a checkpoint of other networks than this method's the one that predicts, as a plain one."""
+        weights = below(state_dict, prefix)
+        names = networks_in(weights)
+        plain = any(key.startswith('backbone.') for key in weights)
+        if same_networks(self.networks, names) or not (names or plain):
+            return
+        checkpoint = {'state_dict': weights}
+        taken, network = network_weights(checkpoint)
+        if network is not None:
+            taker = f'each of {", ".join(self.networks)}'
+            print_log(told_network(checkpoint, network, taker), logger='current')
+        for key in weights:
+            del state_dict[prefix + key]
+        state_dict.update({prefix + key: value for key, value in taken.items()})
+
+    def load_network(self, name: str, checkpoint: dict) -> None:
+        """Load the network of any checkpoint that predicts into one network of this method.
+
+        Raises:
+            ValueError: It does not fit.
+        """
+        weights, network = network_weights(checkpoint)
+        if network is not None:
+            print_log(told_network(checkpoint, network, f'the {name}'), logger='current')
+        self.check_checkpoint(name, weights)
+        getattr(self, name).load_state_dict(weights, strict=False)
 
     def on_network_loaded(self, name: str) -> None:
         """Called once for each network whose weights a checkpoint brings."""
@@ -67,56 +126,19 @@ class CheckpointLoading:
         Raises:
             ValueError: A weight has another shape, is missing or is left over.
         """
-        network = getattr(self, name).state_dict()
-        resized = _resized_at_loading(getattr(self, name))
-        for key, value in weights.items():
-            if key in network and network[key].shape != value.shape and key not in resized:
-                raise ValueError(
-                    f"the checkpoint's '{key}' has shape {tuple(value.shape)} but the {name} of this config "
-                    f'{tuple(network[key].shape)}: load a checkpoint of the same architecture and classes.'
-                )
-        # Counters and auxiliary heads come and go between training and published checkpoints.
-        optional = (
-            'num_batches_tracked',
-            'auxiliary_head',
-            'data_preprocessor',
-            *self.training_only,
-        )
-        unmatched = [
-            key for key in network.keys() ^ weights.keys() if not any(o in key for o in optional)
-        ]
-        if unmatched:
-            key = sorted(unmatched)[0]
-            where = 'the checkpoint' if key in weights else f'the {name} of this config'
-            raise ValueError(
-                f"the checkpoint and the {name} differ in {len(unmatched)} weights, e.g. '{key}', which only "
-                f'{where} has: load a checkpoint of the same architecture.'
-            )
-        auxiliary = [key for key in network if 'auxiliary_head' in key and key not in weights]
-        if auxiliary:
+        network = getattr(self, name)
+        check_weights(network, weights, name, self.training_only)
+        missing = network.state_dict().keys() - weights.keys()
+        if any('auxiliary_head' in key for key in missing):
             print_log(
                 f'The checkpoint has no auxiliary head: the {name} starts with its own.',
                 logger='current',
             )
 
 
-def _resized_at_loading(network: nn.Module) -> set[str]:
-    """Position embeddings that their module interpolates to its own grid when it loads them."""
-    return {
-        f'{name}.pos_embed'
-        for name, module in network.named_modules()
-        if hasattr(module, '_prepare_pos_embed')
-    }
-
-
 def write_shared_once(module: CheckpointLoading, state_dict: dict, prefix: str, *_) -> None:
     """Hook of ``state_dict`` that leaves a shared module's values under its own name alone."""
     for place in module.shared_modules:
         for name in module.networks:
-            for key in _below(state_dict, f'{prefix}{name}.{place}.'):
+            for key in below(state_dict, f'{prefix}{name}.{place}.'):
                 del state_dict[f'{prefix}{name}.{place}.{key}']
-
-
-def _below(state_dict: dict, start: str) -> dict[str, Tensor]:
-    """The values whose keys begin with ``start``, by the rest of their keys."""
-    return {key[len(start) :]: v for key, v in state_dict.items() if key.startswith(start)}

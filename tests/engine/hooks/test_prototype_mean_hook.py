@@ -103,7 +103,7 @@ def test_batches_have_each_image_once_and_two_at_least(images, ranks, batch_size
 def test_size_is_that_of_the_labeled_pipeline():
     def dataset(*transforms):
         pipeline = Compose([{'type': 'LoadImageFromFile'}, *transforms])
-        return SimpleNamespace(pipeline=pipeline)
+        return SimpleNamespace(pipeline=pipeline, get_data_info=None)
 
     crop = {'type': 'RandomCrop', 'crop_size': (24, 32)}
     assert crop_size(dataset({'type': 'RandomFlip', 'prob': 0.5})) is None

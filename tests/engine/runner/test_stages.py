@@ -144,7 +144,7 @@ def test_random_halves_and_a_threshold_are_stages_settings(tmp_path):
         for name in ('reliable', 'unreliable')
     ]
     ids = ImagePool(stages['teacher'].config(), select.images).ids
-    assert sorted(sum(halves, [])) == sorted(ids)
+    assert sorted([*halves[0], *halves[1]]) == sorted(ids)
     assert len(halves[0]) == len(ids) // 2
     # Another seed draws another half, which is another setting.
     assert halves[0] == [

@@ -122,6 +122,7 @@ def test_missing_hook_stops_the_run(tmp_path):
         build_runner(config).train()
 
 
+@pytest.mark.slow
 def test_two_ranks_with_half_the_batch_train_like_one(tmp_path):
     # Boxes are drawn on each rank, and thresholds depend on the rounding of another batch size.
     settings = {

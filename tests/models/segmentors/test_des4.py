@@ -497,6 +497,7 @@ def test_pass_counts_each_labeled_pixel_once(monkeypatch):
     assert counted[0][0].tolist() == [(grid == c).sum() for c in range(NUM_CLASSES)]
 
 
+@pytest.mark.slow
 def test_pass_of_two_ranks_is_that_of_one(tmp_path):
     """Of the same batches, since each rank's decoder takes the statistics of its own."""
     batches = list(zip(*passes(4), strict=True))

@@ -548,6 +548,7 @@ def test_auxiliary_head_learns_from_labeled_images_only():
     assert all(p.grad is None for p in model.student.auxiliary_head.parameters())
 
 
+@pytest.mark.slow
 def test_ranks_remember_the_same_and_hold_the_same_networks(tmp_path):
     settings = dict(
         segmentation_head=None,

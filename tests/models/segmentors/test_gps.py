@@ -7,6 +7,7 @@ import ddp_steps  # noqa: F401  registers ScaledOptimWrapper
 import pytest
 import torch
 import torch.nn.functional as F
+from loss_scalers import cpu_grad_scaler
 from mmengine.optim import build_optim_wrapper
 from mmseg.registry import MODELS
 from tiny import FixedCutMix, build_plain, collated_batch, tiny_segmentor
@@ -238,7 +239,7 @@ def test_overflow_of_one_scaler_leaves_the_other_update(overflowing):
     wrapper = build_wrapper(model, type='ScaledOptimWrapper')
     for name, one in wrapper.items():
         scale = 3e38 if name == overflowing else 8.0
-        one.loss_scaler = torch.amp.GradScaler('cpu', init_scale=scale, growth_interval=4)
+        one.loss_scaler = cpu_grad_scaler(init_scale=scale, growth_interval=4)
     before = copy.deepcopy(model.state_dict())
     model.train_step(padded_batch(), wrapper)
     for update, names in model.optimized.items():

@@ -179,26 +179,30 @@ class Reference:
         return total / divisor, right / number
 
 
+# Images of which no pixel is so close to the threshold that rounding decides about it.
 @pytest.mark.parametrize(
-    'settings',
+    ('settings', 'seed'),
     [
-        {},
-        {
-            'anchor_pixels': 'surest',
-            'center_pixels': 'all',
-            'class_average': 'present',
-            'negatives': 'code',
-            # More of them: ranks of the pass behind CutMix, where the one before it has c first.
-            'high_rank': 4,
-            'unreliable_share': 0.9,
-        },
+        ({}, 3),
+        (
+            {
+                'anchor_pixels': 'surest',
+                'center_pixels': 'all',
+                'class_average': 'present',
+                'negatives': 'code',
+                # More of them: ranks of the pass behind CutMix, where the one before it has c first.
+                'high_rank': 4,
+                'unreliable_share': 0.9,
+            },
+            7,
+        ),
     ],
     ids=['paper', 'authors'],
 )
-def test_losses_equal_the_papers_equations(settings, monkeypatch):
+def test_losses_equal_the_papers_equations(settings, seed, monkeypatch):
     monkeypatch.setattr(negative_contrast, 'sample_entries', without_replacement)
     model = build(**EXHAUSTIVE, **settings)
-    batch = batch_of(model)
+    batch = batch_of(model, seed=seed)
     fix_cutmix(model)
     reference = Reference(model, batch)
     losses = model.loss(**batch)
@@ -502,6 +506,7 @@ def test_auxiliary_head_learns_from_labeled_images_only():
     assert all(p.grad is None for p in model.student.auxiliary_head.parameters())
 
 
+@pytest.mark.slow
 def test_ranks_remember_the_same_and_are_one_without_contrast(tmp_path):
     # The share of unreliable pixels is of each rank's images; with none of them the mean is of all.
     plain = {**SMALL, 'contrast_weight': 0.0, 'unreliable_share': 0.0, 'cutmix': None}

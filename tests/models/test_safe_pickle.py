@@ -1,0 +1,198 @@
+"""The unpickler of checkpoints builds data, and calls nothing that a file could do harm with."""
+
+import collections
+import io
+import pickle
+import random
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import strangers
+import torch
+from mmengine.config import ConfigDict
+from mmengine.logging import HistoryBuffer, MessageHub
+
+from mmseg_semi.models import checkpoints, safe_pickle
+
+
+def saved(value, **kwargs):
+    file = io.BytesIO()
+    torch.save(value, file, **kwargs)
+    file.seek(0)
+    return file
+
+
+def loaded(value, **kwargs):
+    return checkpoints.load_data(saved(value, **kwargs), 'a.pth')
+
+
+FORMATS = {
+    'zip': {},
+    'older': {'_use_new_zipfile_serialization': False},
+    'protocol 4': {'pickle_protocol': 4},
+    'protocol 5': {'pickle_protocol': 5},
+}
+VALUES = {
+    'numbers': [1, 1 << 70, 1.5, True, None, 1j],
+    'texts': ['ä', b'\x00\xff', bytearray(b'a')],
+    'containers': [(1,), {'a': [2]}, {1, 2}, frozenset([1]), slice(1, 2), range(3)],
+    'collections': [
+        collections.OrderedDict(a=1),
+        collections.defaultdict(list, a=[1]),
+        collections.Counter('aab'),
+        collections.deque([1, 2]),
+    ],
+    'torch': [torch.Size([1, 2]), torch.device('cpu'), torch.float16, torch.strided],
+    'numpy scalars': [np.float64(2), np.int64(3), np.bool_(True), np.float32(0.1)],
+    'python state': random.getstate(),
+    'config': [ConfigDict(classes=('a', 'b'), nested=dict(c=[1]))],
+}
+
+
+@pytest.mark.parametrize('form', FORMATS)
+@pytest.mark.parametrize('name', VALUES)
+def test_data_is_read_as_it_was(name, form):
+    found = loaded(VALUES[name], **FORMATS[form])
+    assert found == VALUES[name]
+    assert str(found) == str(VALUES[name])
+
+
+@pytest.mark.parametrize('form', FORMATS)
+def test_arrays_and_states_of_numpy(form):
+    arrays = [
+        np.arange(6).reshape(2, 3),
+        np.asfortranarray(np.ones((2, 3), np.float32)),
+        np.array(['ab', 'c']),
+        np.array([1, 'a', None], dtype=object),
+        np.zeros((0, 2), bool),
+        np.random.get_state()[1],
+    ]
+    for array, found in zip(arrays, loaded(arrays, **FORMATS[form]), strict=True):
+        assert found.dtype == array.dtype
+        np.testing.assert_array_equal(found, array)
+
+
+@pytest.mark.parametrize('form', FORMATS)
+def test_tensors_of_all_kinds(form):
+    kinds = (torch.float64, torch.bfloat16, torch.float16, torch.int8, torch.bool, torch.complex64)
+    tensors = [torch.tensor([0, 1, 1]).to(kind) for kind in kinds]
+    tensors += [torch.ones(2, 3).t(), torch.eye(3).to_sparse(), torch.nn.Parameter(torch.ones(2))]
+    for tensor, found in zip(tensors, loaded(tensors, **FORMATS[form]), strict=True):
+        assert type(found) is type(tensor)
+        assert (found.dtype, found.stride() if not found.is_sparse else 0) == (
+            tensor.dtype,
+            tensor.stride() if not tensor.is_sparse else 0,
+        )
+        assert torch.equal(found.to_dense(), tensor.to_dense())
+    shared = torch.arange(4)
+    first, second = loaded([shared, shared[1:]], **FORMATS[form])
+    first[1] = 9
+    assert second[0] == 9
+    assert loaded(torch.nn.Linear(2, 3).state_dict(), **FORMATS[form])._metadata['']['version'] == 1
+
+
+@pytest.mark.parametrize('form', FORMATS)
+def test_history_of_the_log(form):
+    hub = MessageHub.get_instance(f'history {form}')
+    for value in (3.0, 1.0):
+        hub.update_scalar('train/loss', value)
+    hub.update_info('iter', 2)
+    state = loaded({'message_hub': hub.state_dict()}, **FORMATS[form])['message_hub']
+    buffer = state['log_scalars']['train/loss']
+    assert type(buffer) is HistoryBuffer
+    assert (buffer.current(), buffer.max(), buffer.mean()) == (1.0, 3.0, 2.0)
+    assert state['runtime_info']['iter'] == 2
+    other = MessageHub.get_instance(f'other {form}')
+    other.load_state_dict(state)
+    assert other.get_scalar('train/loss').statistics('min') == 1.0
+
+
+def test_history_does_not_change_the_methods_of_others():
+    before = dict(HistoryBuffer._statistics_methods)
+
+    class Forged:
+        def __reduce__(self):
+            return HistoryBuffer, (), {'statistics_methods': {'mean': dict}, 'max_length': 5}
+
+    found = loaded(Forged())
+    assert found.max_length == 5
+    assert HistoryBuffer._statistics_methods == before
+
+
+@pytest.mark.parametrize('form', FORMATS)
+@pytest.mark.parametrize('kind', strangers.ATTACKS)
+def test_files_that_would_write_a_marker(kind, form, tmp_path):
+    marker = tmp_path / 'marker'
+    file = saved({'state_dict': {}, 'x': strangers.attack(kind, marker)}, **FORMATS[form])
+    with pytest.raises(checkpoints.UntrustedCheckpointError) as error:
+        checkpoints.load_data(file, 'a.pth')
+    strangers.check_sentence(str(error.value), 'a.pth', strangers.ATTACKS[kind])
+    assert str(error.value).count('. ') == 0
+    assert '\n' not in str(error.value)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize(
+    ('value', 'name'),
+    [
+        (strangers.Call(getattr, HistoryBuffer, 'register_statistics'), 'getattr(HistoryBuffer, '),
+        (strangers.Call(getattr, dict, 'get'), "getattr(dict, 'get')"),
+        (strangers.Call(np.dtype, [('a', 'O')]), "numpy.dtype([('a', 'O')])"),
+        (strangers.Call(np.dtype, 'O,i4'), "numpy.dtype('O,i4')"),
+        (np.zeros(2, 'i4,i4'), 'numpy.dtype of records'),
+        (np.zeros(2, 'M8[s]'), 'numpy.dtype of records or dates'),
+        (SimpleNamespace(a=1), 'types.SimpleNamespace'),
+        (torch.nn.Linear(1, 1), 'torch.nn.modules.linear.Linear'),
+        (strangers.Call(__import__('codecs').encode, 'a', 'rot13'), "_codecs.encode to 'rot13'"),
+    ],
+)
+def test_what_is_no_data_is_named(value, name):
+    with pytest.raises(checkpoints.UntrustedCheckpointError) as error:
+        loaded(value)
+    assert f'a.pth asks for {name}' in str(error.value)
+
+
+@pytest.mark.parametrize('target', [HistoryBuffer, collections.OrderedDict, strangers.Call])
+def test_classes_have_no_state(target):
+    """``setattr`` on a class would change it for everyone."""
+
+    class Forged:
+        def __reduce__(self):
+            return getattr, (HistoryBuffer, 'mean'), (None, {'x': 1})
+
+    with pytest.raises(checkpoints.UntrustedCheckpointError, match='asks for a state of mean'):
+        loaded(Forged())
+    # PROTO 2, GLOBAL, EMPTY_DICT, BUILD, STOP
+    name = f'{target.__module__}\n{target.__qualname__}\n'.encode()
+    with pytest.raises(safe_pickle.ForbiddenGlobalError):
+        safe_pickle.load(io.BytesIO(b'\x80\x02c' + name + b'}b.'))
+
+
+def test_program_of_torchscript_is_refused():
+    file = io.BytesIO()
+    torch.jit.save(torch.jit.trace(torch.nn.Identity(), torch.ones(1)), file)
+    file.seek(0)
+    with pytest.raises(checkpoints.UntrustedCheckpointError, match=r'asks for torch\.jit\.load'):
+        checkpoints.load_data(file, 'a.pth')
+
+
+@pytest.mark.parametrize('content', [b'', b'no checkpoint', b'\x80\x02}q\x00(X', b'\x80\x02h\x05.'])
+def test_broken_files_end_as_with_pythons_unpickler(content):
+    with pytest.raises((pickle.UnpicklingError, EOFError)):
+        checkpoints.load_data(io.BytesIO(content), 'a.pth')
+
+
+@pytest.mark.parametrize('form', FORMATS)
+def test_switch_for_those_who_trust_a_file(form, tmp_path, monkeypatch):
+    marker = tmp_path / 'marker'
+    file = saved(strangers.attack('open', marker), **FORMATS[form])
+    for value in ('', '0', 'no'):
+        monkeypatch.setenv('MMSEG_SEMI_TRUST_CHECKPOINTS', value)
+        with pytest.raises(checkpoints.UntrustedCheckpointError):
+            checkpoints.load_data(file, 'a.pth')
+        file.seek(0)
+    assert not marker.exists()
+    monkeypatch.setenv('MMSEG_SEMI_TRUST_CHECKPOINTS', '1')
+    checkpoints.load_data(file, 'a.pth')
+    assert marker.exists()
