@@ -108,11 +108,12 @@ def one_sentence_errors() -> Iterator[None]:
         sys.exit(f'error: {error}')
 
 
-def load_config(args: argparse.Namespace) -> Config:
+def load_config(args: argparse.Namespace, matching: bool = True) -> Config:
     """The config that the arguments of `add_run_arguments` or `add_config_arguments` ask for.
 
     Args:
         args (argparse.Namespace): With `config`, a path or `package::path/below/its/configs.py`.
+        matching (bool): Whether runs of it match what they load, see `match_checkpoints`.
 
     Returns:
         Config: With `launcher` and `work_dir` set and the overrides merged.
@@ -135,7 +136,8 @@ def load_config(args: argparse.Namespace) -> Config:
             Path('work_dirs', '_'.join(filter(None, (Path(path).stem, _partition(cfg)))))
         )
     check_loaders(cfg)
-    match_checkpoints(cfg)
+    if matching:
+        match_checkpoints(cfg)
     return cfg
 
 

@@ -77,7 +77,8 @@ def test_example_trains(folder):
         assert record['loss'] == pytest.approx(total, rel=1e-4)
     assert {'student/mIoU', 'teacher/mIoU'} <= records[-1].keys()
     assert (
-        'ConfidentTeacher predicts with the teacher; settings: unlabeled_start=0, labeled_weight=1.0, '
+        'ConfidentTeacher predicts with the teacher; settings: unlabeled_start=0, '
+        'unlabeled_start_epochs=0, labeled_weight=1.0, '
         'ignore_padding=True, tau=0.0, unlabeled_weight=0.5, '
         "cutmix={'type': 'AdaptiveCutMix', 'adaptive': False, 'prob': 0.5}."
     ) in output
@@ -120,7 +121,8 @@ def test_the_settings_of_the_example_are_printed(folder):
     assert code == 0, output
     rows = [line.split(' | ')[0] for line in output.splitlines() if line.startswith('| `')]
     assert rows == [
-        *('| `unlabeled_start`', '| `labeled_weight`', '| `ignore_padding`'),
+        *('| `unlabeled_start`', '| `unlabeled_start_epochs`', '| `labeled_weight`'),
+        '| `ignore_padding`',
         *('| `tau`', '| `unlabeled_weight`', '| `cutmix`'),
     ]
 

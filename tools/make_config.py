@@ -108,7 +108,7 @@ def read_config(options: argparse.Namespace) -> Config:
         ValueError: It is not Python.
     """
     try:
-        return load_config(options)
+        return load_config(options, matching=False)
     except SyntaxError as error:
         raise ValueError(f'{options.config} is not a config: {error}.') from error
 

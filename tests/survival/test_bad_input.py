@@ -191,7 +191,7 @@ FILES = {
         lambda job: change_file(
             job.image('unlabeled'), lambda image: image[..., 0].astype(np.uint16) * 257
         ),
-        r'\S*/000005\.png is 16-bit .* or convert the files to 8-bit RGB',
+        r'\S*/000005\.png is 16-bit, not 8',
     ),
     'truncated labelled image': (
         lambda job: truncate(job.image('labeled')),

@@ -10,6 +10,8 @@ from mmseg.registry import MODELS
 from processes import TOOLS, run_tool
 from tiny_run import dump, tiny_config, write_images
 
+from mmseg_semi.datasets.shapes import CLASSES, PALETTE
+
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
@@ -26,7 +28,7 @@ def folder(tmp_path_factory):
         torch.manual_seed(len(name))
         model = MODELS.build(config.model)
         model.init_weights()
-        meta = {'cfg': config.pretty_text, 'dataset_meta': {'classes': ('a', 'b')}}
+        meta = {'cfg': config.pretty_text, 'dataset_meta': {'classes': CLASSES, 'palette': PALETTE}}
         torch.save({'state_dict': model.state_dict(), 'meta': meta}, folder / f'{name}.pth')
     trained.write_pool(folder / 'pool', [(32, 32), (32, 32)])
     weights = {'conv1.weight': torch.ones(2), 'fc.weight': torch.ones(2)}
@@ -83,7 +85,7 @@ def test_export_takes_the_network_that_predicts(folder, config):
     # As data alone, whatever the types were in the training's checkpoint.
     exported = torch.load(folder / out / 'student1.pth', weights_only=True)
     state = torch.load(folder / 'gps.pth', weights_only=True)['state_dict']
-    assert exported['meta']['dataset_meta']['classes'] == ('a', 'b')
+    assert tuple(exported['meta']['dataset_meta']['classes']) == tuple(CLASSES)
     for key, value in exported['state_dict'].items():
         assert torch.equal(value, state[f'student1.{key}'])
 

@@ -42,9 +42,9 @@ from mmseg_semi.self_training.masks import MaskWriter
 begin = MaskWriter.__init__
 
 
-def fill_the_disk(self, *args):
+def fill_the_disk(self, *args, **kwargs):
     resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
-    begin(self, *args)
+    begin(self, *args, **kwargs)
 
 
 MaskWriter.__init__ = fill_the_disk
