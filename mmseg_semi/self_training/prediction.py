@@ -124,7 +124,9 @@ class Predictor:
         _load_weights(self._network, _weights_of(model, checkpoint), path)
         self._network = self._network.to(device).eval().requires_grad_(False)
         self.num_classes = self._network.out_channels
-        self.ignore_index = self._network.decode_head.ignore_index
+        head = self._network.decode_head
+        # Of a cascade the last one predicts.
+        self.ignore_index = (head[-1] if isinstance(head, nn.ModuleList) else head).ignore_index
         self.dataset_meta = checkpoint.get('meta', {}).get('dataset_meta') or {}
         self.in_network = Stopwatch(device)
         self._device = device
