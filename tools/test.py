@@ -46,7 +46,7 @@ def testing_config(args: argparse.Namespace) -> Config:
     """
     check_file(args.checkpoint, 'checkpoint', '.pth')
     cfg = load_config(args)
-    cfg.load_from = args.checkpoint
+    cfg.load_from, cfg.resume = args.checkpoint, False
     if args.show or args.show_dir is not None:
         show_predictions(cfg, args)
     if args.tta:

@@ -105,7 +105,8 @@ def num_counted(dataset) -> int | None:
     if config is None:
         return None
     key = 'train_dataloader.dataset.counted'
-    return len(build_child('unlabeled', {**config, 'pipeline': []}, key=key))
+    config = map_leaf_configs(config, lambda leaf: {**leaf.dataset, 'pipeline': []}, key)
+    return len(build_child('unlabeled', config, key=key))
 
 
 def image_paths(child) -> list[str]:
@@ -231,7 +232,7 @@ def searched_folder(dataset) -> str | None:
 def check_hidden(leaf: Leaf, folder: str, infos: Sequence[dict], name: str) -> None:
     """Raise ValueError if images of a dataset lie in a hidden folder below the one that it searched."""
     taken = [osp.relpath(info['img_path'], folder) for info in infos if 'img_path' in info]
-    hidden = [path for path in taken if is_hidden(path)]
+    hidden = [path for path in taken if not path.startswith(osp.pardir) and is_hidden(path)]
     if hidden:
         raise ValueError(
             f'{len(hidden)} images of the {name} dataset lie in hidden folders, the first is '

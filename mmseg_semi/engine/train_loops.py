@@ -162,7 +162,7 @@ class UnlabeledEpochTrainLoop(WholeStepIterTrainLoop):
         self._said = 'train_cfg.max_iters'
         if max_iters is None or val_interval is None:
             partition = getattr(dataloader.dataset, 'partition', None)
-            number = 1 if epochs is None else epochs_of(epochs, partition)
+            number = 1 if max_iters is not None else epochs_of(epochs, partition)
             accumulated = accumulation(runner)
             images, per_step = _epoch(dataloader, accumulated)
             lengths = epoch_lengths(images, per_step, accumulated, number, val_every)

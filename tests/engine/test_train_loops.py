@@ -1,12 +1,14 @@
 """A length in epochs over the unlabeled images, from which all other lengths follow."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from mmengine.hooks import Hook
 from tiny_run import NUM_UNLABELED, build_runner, tiny_config
 
+from mmseg_semi.datasets.children import num_counted
 from mmseg_semi.engine.train_loops import epoch_lengths, epochs_of
 
 POLY = {'type': 'NonzeroPolyLR', 'eta_min': 0, 'power': 0.9, 'by_epoch': False}
@@ -124,6 +126,18 @@ def test_labeled_images_alone_are_trained_on_for_as_long(tmp_path):
     runner, _ = train(cfg)
     assert runner.max_iters == 3 * (NUM_UNLABELED // 2)
     assert '3 epochs of 9 unlabeled images' in log_of(runner)
+
+
+def test_iterations_win_over_epochs_of_other_partitions(tmp_path):
+    length = {'epochs': {'classic/183': 80}, 'max_iters': 4}
+    runner, _ = train(epoch_config(tmp_path, length=length))
+    assert runner.max_iters == 4
+
+
+def test_counted_sets_may_be_several(tmp_path):
+    counted = tiny_config(tmp_path).train_dataloader.dataset.unlabeled
+    both = {'type': 'ConcatDataset', 'datasets': [counted, counted]}
+    assert num_counted(SimpleNamespace(counted=both)) == 2 * NUM_UNLABELED
 
 
 def test_schedulers_that_count_epochs_are_refused(tmp_path):

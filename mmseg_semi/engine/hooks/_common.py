@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from mmengine.hooks import CheckpointHook
 from mmengine.model import is_model_wrapper
+from mmengine.runner import BaseLoop
 from torch import nn
 
 
@@ -63,3 +64,8 @@ def rewrapped(runner) -> Iterator[nn.Module]:
         runner.model = runner.wrap_model(runner.cfg.get('model_wrapper_cfg'), model)
         if compiled:
             runner._maybe_compile('train_step')
+
+
+def is_training(runner) -> bool:
+    """Whether the run trains: of a test, MMEngine leaves the training loop a config, if there is one."""
+    return isinstance(runner._train_loop, BaseLoop)

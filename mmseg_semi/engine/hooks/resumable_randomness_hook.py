@@ -12,7 +12,7 @@ from mmengine.runner import IterBasedTrainLoop
 from mmseg.registry import HOOKS
 
 from ...datasets import PositionSampler
-from ._common import save_due
+from ._common import is_training, save_due
 
 
 @HOOKS.register_module()
@@ -39,7 +39,7 @@ class ResumableRandomnessHook(Hook):
         self._started = False
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
-        if not runner._resume:
+        if not runner._resume or not is_training(runner):
             return
         sampler = runner.train_dataloader.sampler
         if isinstance(sampler, PositionSampler):

@@ -7,6 +7,7 @@ from mmengine.hooks import Hook
 from mmseg.registry import HOOKS
 
 from ..accumulation import accumulation
+from ._common import is_training
 
 #: What a checkpoint says of its training: key of the sentence, by what a checkpoint of ours keeps.
 _TOLD = {
@@ -15,6 +16,7 @@ _TOLD = {
     'unlabeled': 'unlabeled images',
     'labeled_per_step': 'labeled images a step',
     'unlabeled_per_step': 'unlabeled images a step',
+    'accumulation': 'micro-batches a step (accumulative_counts)',
 }
 
 
@@ -24,8 +26,8 @@ class ResumeCheckHook(Hook):
 
     A run in the folder of another partition would else continue with its weights, and so be trained on the
     labels of both. Another number of images a step makes another schedule of what is left. Several processes
-    or micro-batches that make up the same step continue as one does. Checkpoints that say nothing are not
-    compared.
+    that make up the same step continue as one does. Another number of micro-batches a step does not, since
+    iterations count them. Checkpoints that say nothing are not compared, and neither is a test.
 
     Raises:
         ValueError: The checkpoint and the run differ; the sentence says in what.
@@ -36,7 +38,7 @@ class ResumeCheckHook(Hook):
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         known = checkpoint.get('trained_on')
-        if not runner._resume or known is None:
+        if not is_training(runner) or not runner._resume or known is None:
             return
         for key, now in trained_on(runner).items():
             before = known.get(key, now)
@@ -61,4 +63,5 @@ def trained_on(runner) -> dict[str, str | int | None]:
         'unlabeled': getattr(dataset, 'num_unlabeled', mixed),
         'labeled_per_step': (sampler.labeled if halves else loader.batch_size or 1) * times,
         'unlabeled_per_step': sampler.unlabeled * times if halves else None,
+        'accumulation': accumulation(runner),
     }

@@ -72,7 +72,9 @@ def _normalizes_single_pixels(model: nn.Module, network: nn.Module, size) -> str
             found.append(layers[layer])
 
     hooks = [layer.register_forward_pre_hook(look) for layer in layers]
-    first = next(one for one in network.backbone.modules() if isinstance(one, nn.Conv2d))
+    first = next((one for one in network.backbone.modules() if isinstance(one, nn.Conv2d)), None)
+    if first is None:
+        return None
     height, width = nearest(size, patch_size(network) or 1)
     image = first.weight.new_zeros(1, first.in_channels, height, width)
     try:

@@ -70,8 +70,9 @@ def check_metrics(runner) -> None:
     for monitor in monitors:
         name = monitor.name
         if name == 'auto' and known:
-            name = own[0]
-        if name not in known and name in predicting:
+            monitor.rename(known[0])
+            runner.logger.info(f'{monitor.setting}={name!r} is {known[0]}.')
+        elif name not in known and name in predicting:
             monitor.rename(predicting[name])
             runner.logger.info(
                 f'{monitor.setting}={monitor.name!r} is {predicting[name]}, of the network that predicts.'

@@ -23,6 +23,7 @@ from .lengths import parts_of
 TYPES = 'param_scheduler_types'
 #: Attributes of schedulers that a training moves; the others are settings, or follow from them.
 _PROGRESS = {
+    'monitor',  # of a plateau; the start-up check lets it name the network that predicts
     '_global_step',
     'last_step',
     '_last_value',
@@ -72,6 +73,11 @@ class ConfiguredSchedule:
         self._saved = None if saved is None else dict(_saved_parts(saved))
         info = (checkpoint.get('message_hub') or {}).get('runtime_info') or {}
         self._saved_types = info.get(TYPES)
+        self._saved_length = info.get('max_iters')
+
+    def has_another_length(self, runner) -> bool:
+        """Whether the checkpoint's training was of another number of iterations, or does not say."""
+        return self._saved_length != runner.max_iters
 
     def differences(self) -> list[str]:
         """What differs between the checkpoint and the config, a phrase each; nothing for an equal schedule."""
@@ -160,7 +166,7 @@ def continue_schedule(runner, configured: ConfiguredSchedule | None) -> None:
                 f'{"; ".join(differences)}. From iteration {runner.iter} on the schedule is that of the '
                 f'config: the learning rate is {_rates(runner)} (in the checkpoint {before}).'
             )
-    _check_ends(runner, resumed)
+    _check_ends(runner, resumed and configured.has_another_length(runner))
     # Kept in each checkpoint that is saved from now on; the state of schedulers does not say their types.
     types = {key: type(part).__name__ for key, part in parts_of(runner.param_schedulers)}
     runner.message_hub.update_info(TYPES, types)
@@ -189,11 +195,11 @@ def _check_not_over(runner) -> None:
         )
 
 
-def _check_ends(runner, resumed: bool) -> None:
+def _check_ends(runner, prolonged: bool) -> None:
     """Name decays of the learning rate that end before the training does.
 
     Raises:
-        ValueError: The resumed training is at the end of such a decay already.
+        ValueError: The training is resumed with another length, at the end of such a decay.
     """
     schedulers = runner.param_schedulers
     several = isinstance(schedulers, dict)
@@ -214,7 +220,7 @@ def _check_ends(runner, resumed: bool) -> None:
         key = '.'.join(filter(None, ('param_scheduler', name, str(index))))
         remedy = f'Set {key}.end={length}, or leave it out, which is the length of the training.'
         said = f'{key} ({type(one).__name__}) ends at {unit} {one.end} of {length}'
-        if resumed and done >= one.end:
+        if prolonged and done >= one.end:
             raise ValueError(
                 f'{said}, and the resumed training is at {unit} {done}: its learning rate would stay at '
                 f'{_rates(runner, name)}. {remedy}'

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 from mmengine.hooks import CheckpointHook
+from mmengine.runner import IterBasedTrainLoop
 
 from mmseg_semi.engine import ResumableRandomnessHook
 
@@ -14,7 +15,13 @@ def make_runner(resume=False, seed=3):
     logger = logging.getLogger('test_resumable_randomness')
     loader = SimpleNamespace(sampler=None)
     return SimpleNamespace(
-        iter=0, seed=seed, hooks=[hook], _resume=resume, logger=logger, train_dataloader=loader
+        iter=0,
+        seed=seed,
+        hooks=[hook],
+        _resume=resume,
+        _train_loop=IterBasedTrainLoop.__new__(IterBasedTrainLoop),
+        logger=logger,
+        train_dataloader=loader,
     )
 
 

@@ -8,6 +8,7 @@ import pytest
 from mmengine.config import ConfigDict
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
+from mmseg.models.decode_heads import STDCHead
 from mmseg.registry import MODELS
 from networks import narrow
 from tiny import build_plain, tiny_segmentor
@@ -111,6 +112,13 @@ def test_report_says_what_is_trained_on_what(caplog):
     assert '1 iterations per pass over the unlabelled list (1 optimizer steps per epoch), ' in text
     assert 'predicts with the teacher' in text
     assert 'untriggered=official' in text
+
+
+def test_a_head_of_boundaries_has_classes_of_its_own():
+    runner = make_runner(model='EncoderDecoder')
+    head = dict(in_channels=8, channels=8, num_classes=2, boundary_threshold=0.1, in_index=0)
+    runner.model.auxiliary_head = STDCHead(**head)
+    StartupCheckHook()._check_classes(runner, runner.model, runner.train_dataloader.dataset)
 
 
 def test_pairs_have_two_streams_and_passes_of_what_is_learnt(caplog):

@@ -220,6 +220,16 @@ def test_finished_schedule_with_an_end_of_its_own_is_refused():
     assert 'Set param_scheduler.0.end=28' in str(error.value)
 
 
+def test_an_unchanged_training_goes_on_behind_its_decay(caplog):
+    saved = Training([{**STOCK, 'end': 8}])
+    rates = saved.run(10)
+    checkpoint = saved.checkpoint()
+    checkpoint['message_hub']['runtime_info']['max_iters'] = 14
+    resumed = Training([{**STOCK, 'end': 8}]).resume(checkpoint)
+    assert all(rate == rates[-1] for rate in resumed.run(14))
+    assert 'ends at step 8 of 14, after which' in caplog.text
+
+
 def test_decay_that_ends_early_is_named(caplog):
     continue_schedule(Training([{**POLY, 'end': 5}]).runner, None)
     assert 'param_scheduler.0 (NonzeroPolyLR) ends at step 5 of 14, after which' in caplog.text
