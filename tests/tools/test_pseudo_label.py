@@ -208,3 +208,19 @@ def test_scales_without_tta(folder):
     assert result.code == 2
     assert result.last_line == 'pseudo_label.py: error: --scales are those of --tta: add --tta.'
     assert not os.path.exists(folder / 'o')
+
+
+def test_names_with_blanks_and_letters_of_any_script_and_hidden_files(folder, tmp_path):
+    """What editors and systems leave is no image; every other name has its mask."""
+    pool = tmp_path / 'pool'
+    trained.write_pool(pool, [(24, 32)] * 3)
+    (pool / 'sub/u0.png').rename(pool / 'sub/a b.png')
+    (pool / 'u1.png').rename(pool / 'größe 猫.PNG')
+    for name in ('._u2.png', '.ipynb_checkpoints/u2-checkpoint.png', 'Thumbs.db'):
+        (pool / name).parent.mkdir(exist_ok=True)
+        (pool / name).write_bytes(b'')
+    result = label(folder, tmp_path / 'out', *FAST, images=str(pool))
+    assert result.code == 0, result.output
+    found = {p.relative_to(tmp_path / 'out').as_posix() for p in (tmp_path / 'out').rglob('*.png')}
+    assert found == {'sub/a b.png', 'größe 猫.png', 'u2.png'}
+    assert '2 hidden image file(s) of' in result.output

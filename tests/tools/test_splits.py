@@ -137,6 +137,17 @@ def test_make_takes_a_folder_and_leaves_out_what_is_excluded(run, tmp_path):
     assert sorted(names.decode().split()) == ['a', 'd', 'sub/c']
 
 
+def test_make_leaves_out_hidden_files_and_keeps_names_of_any_script(run, tmp_path):
+    names = ('a b.jpg', 'größe.JPG', '._a b.jpg', '.ipynb_checkpoints/c.jpg', 'Thumbs.db')
+    for name in names:
+        (tmp_path / 'images' / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / 'images' / name).touch()
+    succeed(run('make', 'images', 'out', '--sizes', 1))
+    written = files('out')
+    lines = (written['1/seed0/labeled.txt'] + written['1/seed0/unlabeled.txt']).decode()
+    assert sorted(lines.splitlines()) == ['a b', 'größe']
+
+
 def made_by(manifest, out):
     """The arguments of `make` that a manifest tells, and nothing else."""
     arguments = ['make', manifest['source'], out, '--sizes', manifest['size']]
