@@ -46,7 +46,7 @@ ATTACKS = {
     'os.system': 'posix.system',
     'open': 'io.open',
     'exec': 'builtins.exec',
-    'nested getattr': "getattr(mean, '__globals__')",
+    'nested getattr': "getattr(HistoryBuffer.mean, '__globals__')",
 }
 
 

@@ -72,8 +72,10 @@ def plain_config(cfg: Config, dataset_meta: dict) -> Config:
         MMSegmentation cannot build, it has ``custom_imports`` and needs the package after all.
 
     Raises:
-        ValueError: The test pipeline has a transform of this package.
+        ValueError: The test pipeline has a transform of this package, or the checkpoint's classes are no names
+            or its palette no colors.
     """
+    dataset_meta = _plain_meta(dataset_meta)
     plain = {'default_scope': 'mmseg', 'load_from': None, 'resume': False}
     plain['model'] = _plain_model(cfg.model)
     imports = _imports(cfg, keep_own=bool(own_modules(plain['model'])))
@@ -96,6 +98,31 @@ def plain_config(cfg: Config, dataset_meta: dict) -> Config:
         if hook is None or not _is_ours(HOOKS, hook['type'])
     }
     return Config(plain)
+
+
+def _plain_meta(dataset_meta: dict) -> dict:
+    """Classes and palette as plain types: a config is a program, and a checkpoint may be anyone's."""
+    meta = {}
+    if 'classes' in dataset_meta:
+        classes = dataset_meta['classes']
+        if not isinstance(classes, (list, tuple)) or not all(type(c) is str for c in classes):
+            raise ValueError(
+                f"the checkpoint's meta.dataset_meta.classes={classes!r:.80} are no list of names: export a "
+                'checkpoint of a training.'
+            )
+        meta['classes'] = tuple(classes)
+    if 'palette' in dataset_meta:
+        palette = dataset_meta['palette']
+        try:
+            meta['palette'] = [[int(part) for part in color] for color in palette]
+        except (TypeError, ValueError):
+            meta['palette'] = [[]]
+        if any(len(color) != 3 for color in meta['palette']):
+            raise ValueError(
+                f"the checkpoint's meta.dataset_meta.palette={palette!r:.80} is no list of colors (red, green, "
+                'blue): export a checkpoint of a training.'
+            )
+    return meta
 
 
 def _imports(cfg: Config, keep_own: bool) -> list[str]:

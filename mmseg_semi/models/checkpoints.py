@@ -7,6 +7,7 @@ here take their place when the package is imported: for local files, addresses a
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import http.client
 import io
@@ -15,6 +16,7 @@ import os
 import os.path as osp
 import pickle
 import re
+import tarfile
 from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
 from urllib.parse import urlparse
@@ -73,11 +75,17 @@ def load_data(file: BinaryIO, name: str, map_location=None) -> Any:
 
 
 def _refuse_programs(file: BinaryIO) -> None:
-    """Raise ForbiddenGlobalError for an archive of TorchScript, which ``torch.load`` would load and run."""
+    """Raise ForbiddenGlobalError for archives that ``torch.load`` does more with than read data.
+
+    It runs those of TorchScript, and unpacks the files of the tar archives of its first versions.
+    """
     if _is_zipfile(file):
         with _open_zipfile_reader(file) as archive:
             if _is_torchscript_zip(archive):
                 raise ForbiddenGlobalError('torch.jit.load')
+    file.seek(0)
+    with contextlib.suppress(tarfile.TarError), tarfile.open(fileobj=file, mode='r:'):
+        raise ForbiddenGlobalError('tarfile.extract')
     file.seek(0)
 
 

@@ -5,6 +5,10 @@ names, ``os.system`` as well; ``weights_only=True`` of torch calls too little fo
 history of the log names methods of :class:`mmengine.logging.HistoryBuffer` by ``getattr``. This module admits
 tensors, numpy arrays and scalars, numbers, strings, containers and that history.
 
+What a file may name is not what it may call: a name stands for a function of this module that checks its
+arguments, or for nothing that can be called. Arrays are copies, so that none lies over the memory of another
+object, and state is set and items are added by kinds that are listed here.
+
 ``torch.load(file, pickle_module=safe_pickle)`` reads both formats of torch, zip archives and the older one.
 """
 
@@ -21,40 +25,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.config import Config, ConfigDict
+from mmengine.config import ConfigDict
 from mmengine.logging import HistoryBuffer
-from torch import nn
+from torch import Tensor, nn
+from torch.storage import TypedStorage, UntypedStorage
 
 #: Methods of HistoryBuffer that its buffers name in a checkpoint.
 STATISTICS = ('current', 'max', 'mean', 'min')
 #: Attributes of a HistoryBuffer that are its data.
 HISTORY = ('_count_history', '_log_history', 'max_length')
-#: Functions and classes of torch that a tensor or what describes one is made by, where this torch has them.
-TORCH = {
-    'torch': ('Size', 'Tensor', 'device'),
-    'torch._tensor': ('_rebuild_from_type_v2',),
-    'torch._utils': (
-        '_rebuild_device_tensor_from_cpu_tensor',
-        '_rebuild_device_tensor_from_numpy',
-        '_rebuild_meta_tensor_no_storage',
-        '_rebuild_nested_tensor',
-        '_rebuild_parameter',
-        '_rebuild_parameter_with_state',
-        '_rebuild_qtensor',
-        '_rebuild_sparse_csr_tensor',
-        '_rebuild_sparse_tensor',
-        '_rebuild_tensor',
-        '_rebuild_tensor_v2',
-        '_rebuild_tensor_v3',
-    ),
-    'torch.nn': ('Parameter',),
-    'torch.nn.parameter': ('Buffer', 'Parameter'),
-    'torch.serialization': ('_get_layout',),
-    'torch.storage': ('TypedStorage', 'UntypedStorage'),
-}
 #: Kinds of torch's own values, such as ``torch.float32``.
 TORCH_VALUES = (torch.dtype, torch.layout, torch.memory_format, torch.qscheme)
-
+#: Plain types, which a pickle calls with what they hold.
+PLAIN = (bool, bytearray, complex, dict, float, frozenset, int, list, range, set, slice, tuple)
+#: Types that a pickle adds items to by key, and types that it appends to.
+BY_KEY = (dict, collections.OrderedDict, collections.defaultdict, collections.Counter)
+APPENDED = (list, collections.deque)
 
 #: What reading a broken pickle ends in, besides what the unpickler calls so itself.
 _BROKEN = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, struct.error)
@@ -72,10 +58,29 @@ class ForbiddenGlobalError(ValueError):
         self.name = name
 
 
+class Name:
+    """What a pickle has named; it cannot be called, and has no state.
+
+    Args:
+        name (str): As a sentence says it.
+        call (Callable, optional): What builds data of the pickle's arguments.
+        new (type, optional): The type whose empty instances the pickle may make.
+    """
+
+    __slots__ = ('call', 'name', 'new')
+
+    def __init__(self, name: str, call: Callable | None = None, new: type | None = None) -> None:
+        self.name, self.call, self.new = name, call, new
+
+
+def _require(condition: bool, asked: str) -> None:
+    if not condition:
+        raise ForbiddenGlobalError(asked)
+
+
 def _encode(text: str, encoding: str) -> bytes:
     """Bytes, which older protocols write as text; other encodings than this one unpack or transform."""
-    if encoding != 'latin1':
-        raise ForbiddenGlobalError(f'_codecs.encode to {encoding!r}')
+    _require(type(text) is str and encoding == 'latin1', f'_codecs.encode to {encoding!r:.80}')
     return text.encode('latin1')
 
 
@@ -84,57 +89,241 @@ def _no_bytes() -> bytes:
     return b''
 
 
-def _statistic(owner: Any, name: str) -> Callable:
+def _statistic(owner: Any, name: str) -> Name:
     """``getattr``, for the methods that a HistoryBuffer names: of anything else it would lead to any code."""
-    if owner is not HistoryBuffer or name not in STATISTICS:
-        raise ForbiddenGlobalError(
-            f'getattr({getattr(owner, "__name__", owner)!s:.80}, {name!r:.80})'
-        )
-    return getattr(HistoryBuffer, name)
+    said = getattr(owner, 'name', type(owner).__name__)
+    known = owner is HISTORY_BUFFER and name in STATISTICS
+    _require(known, f'getattr({said!s:.80}, {name!r:.80})')
+    return Name(f'HistoryBuffer.{name}')
+
+
+def _history_buffer() -> HistoryBuffer:
+    return HistoryBuffer()
+
+
+HISTORY_BUFFER = Name('HistoryBuffer', _history_buffer, HistoryBuffer)
+
+
+def _default_dict(factory: Any = None, *items: dict) -> collections.defaultdict:
+    plain = None if factory is None else getattr(factory, 'new', None)
+    _require(factory is None or plain in PLAIN, f'defaultdict of {factory!r:.80}')
+    return collections.defaultdict(plain, *items)
+
+
+def _counter(items: dict) -> collections.Counter:
+    _require(type(items) is dict, 'a Counter of no dict')
+    return collections.Counter(items)
+
+
+def _config_dict(items: dict) -> ConfigDict:
+    _require(type(items) is dict, 'a ConfigDict of no dict')
+    return ConfigDict(items)
+
+
+# --- numpy ---------------------------------------------------------------------------------------
 
 
 def _dtype(spec: str, align: bool = False, copy: bool = False) -> np.dtype:
     """A numpy dtype of numbers, strings or objects; of records, objects could lie over other fields."""
-    dtype = np.dtype(spec, copy=bool(copy)) if isinstance(spec, str) else None
-    if dtype is None or dtype.fields is not None or dtype.subdtype is not None:
-        raise ForbiddenGlobalError(f'numpy.dtype({spec!r:.80})')
+    # A copy, whatever the pickle says: its state is set, and numpy's own are shared.
+    dtype = np.dtype(spec, copy=True) if type(spec) is str else None
+    known = dtype is not None and dtype.fields is None and dtype.subdtype is None
+    _require(known, f'numpy.dtype({spec!r:.80})')
     return dtype
 
 
+def _order_alone(dtype: np.dtype, state: tuple) -> tuple:
+    """The state of a dtype with nothing but the byte order taken from the pickle."""
+    if any(part is not None for part in (*state[2:5], *state[8:])):
+        raise ForbiddenGlobalError('numpy.dtype of records or dates')
+    sized = dtype.kind in 'SUV'
+    size = (dtype.itemsize, dtype.alignment) if sized else (-1, -1)
+    return (3, state[1], None, None, None, *size, dtype.flags)
+
+
+NDARRAY = Name('numpy.ndarray')
+#: numpy's function, whose name moved in numpy 2.
+_SCALAR = np.float64(1).__reduce__()[0]
+
+
+def _empty_array(subtype: Any, shape: tuple, kind: Any) -> np.ndarray:
+    """An empty array, whose state the pickle sets next."""
+    _require(subtype is NDARRAY and shape == (0,), f'a numpy array of shape {shape!r:.80}')
+    return np.empty(0, np.int8)
+
+
+def _set_array(array: np.ndarray, state: tuple) -> None:
+    """Give an empty array what it holds. Nothing else lies over its memory, which this frees."""
+    _, shape, dtype, fortran, content = state
+    wanted = list if dtype.hasobject else bytes
+    _require(array.size == 0 and type(shape) is tuple, 'the state of a numpy array twice')
+    _require(isinstance(dtype, np.dtype) and type(content) is wanted, 'a numpy array over memory')
+    np.ndarray.__setstate__(array, (1, shape, dtype, bool(fortran), content))
+
+
+def _array_of_bytes(content: bytes | bytearray, dtype: np.dtype, shape: tuple, order: str):
+    known = isinstance(dtype, np.dtype) and not dtype.hasobject
+    _require(known and type(content) in (bytes, bytearray), 'a numpy array over memory')
+    return np.frombuffer(content, dtype).reshape(shape, order=order).copy(order='K')
+
+
+def _numpy_scalar(dtype: np.dtype, content: bytes) -> np.generic:
+    known = isinstance(dtype, np.dtype) and not dtype.hasobject and type(content) is bytes
+    _require(known, 'a numpy scalar of no bytes')
+    return _SCALAR(dtype, content)
+
+
+# --- torch ---------------------------------------------------------------------------------------
+
+
+def _check_storage(storage: Any, metadata: Any = None) -> None:
+    known = isinstance(storage, (TypedStorage, UntypedStorage))
+    _require(known and (metadata is None or type(metadata) is dict), 'a tensor of no storage')
+
+
+# Hooks are of a computation and not of the tensor: they are left out.
+
+
+def _tensor(storage, offset, size, stride) -> Tensor:
+    _check_storage(storage)
+    return torch._utils._rebuild_tensor(storage, offset, size, stride)
+
+
+def _tensor_v2(
+    storage, offset, size, stride, requires_grad, _hooks, metadata: dict | None = None
+) -> Tensor:
+    _check_storage(storage, metadata)
+    hooks = collections.OrderedDict()
+    return torch._utils._rebuild_tensor_v2(
+        storage, offset, size, stride, bool(requires_grad), hooks, metadata
+    )
+
+
+def _tensor_v3(
+    storage, offset, size, stride, requires_grad, _hooks, dtype, metadata: dict | None = None
+) -> Tensor:
+    _check_storage(storage, metadata)
+    _require(isinstance(dtype, torch.dtype), 'a tensor of no dtype')
+    hooks = collections.OrderedDict()
+    return torch._utils._rebuild_tensor_v3(
+        storage, offset, size, stride, bool(requires_grad), hooks, dtype, metadata
+    )
+
+
+def _quantized(storage, offset, size, stride, quantizer: tuple, requires_grad, _hooks) -> Tensor:
+    _check_storage(storage)
+    _require(type(quantizer) is tuple, 'a quantized tensor of no scale')
+    hooks = collections.OrderedDict()
+    return torch._utils._rebuild_qtensor(
+        storage, offset, size, stride, quantizer, bool(requires_grad), hooks
+    )
+
+
+def _parameter(data: Tensor, requires_grad: bool, *_) -> nn.Parameter:
+    """A parameter without the hooks and attributes that the pickle names."""
+    _require(type(data) is Tensor, f'a Parameter of {type(data).__name__}')
+    return nn.Parameter(data, bool(requires_grad))
+
+
+def _typed_tensor(build: Any, kind: Any, arguments: tuple, _state: Any) -> Tensor:
+    """A tensor that had attributes, which it loses."""
+    known = build in REBUILDS and kind in (TENSOR, PARAMETER) and type(arguments) is tuple
+    _require(known, f'a tensor built by {getattr(build, "name", type(build).__name__)}')
+    return build.call(*arguments)
+
+
+def _sparse(layout: torch.layout, data: tuple) -> Tensor:
+    known = isinstance(layout, torch.layout) and type(data) is tuple
+    _require(
+        known and all(type(part) is Tensor for part in data[:2]), 'a sparse tensor of no tensors'
+    )
+    return torch._utils._rebuild_sparse_tensor(layout, data)
+
+
+def _meta_tensor(dtype: torch.dtype, size: tuple, stride: tuple, requires_grad: bool) -> Tensor:
+    return torch._utils._rebuild_meta_tensor_no_storage(dtype, size, stride, requires_grad)
+
+
+def _tensor_of_array(
+    data: np.ndarray, dtype: torch.dtype, device: str, requires_grad: bool
+) -> Tensor:
+    known = type(data) is np.ndarray and not data.dtype.hasobject and isinstance(dtype, torch.dtype)
+    _require(known and type(device) is str, 'a tensor of no numpy array')
+    # A copy: the array may be over memory that is not to be written.
+    tensor = torch.from_numpy(data.copy()).to(device=device, dtype=dtype)
+    return tensor.requires_grad_(bool(requires_grad))
+
+
+def _size(sides: tuple) -> torch.Size:
+    _require(all(type(side) is int for side in sides), 'a torch.Size of no integers')
+    return torch.Size(sides)
+
+
+def _device(kind: str, *index: int) -> torch.device:
+    _require(type(kind) is str, 'a torch.device of no name')
+    return torch.device(kind, *index)
+
+
+def _layout(name: str) -> torch.layout:
+    found = getattr(torch, name.partition('.')[2], None) if type(name) is str else None
+    _require(isinstance(found, torch.layout), f'the layout {name!r:.80}')
+    return found
+
+
+TENSOR, PARAMETER = Name('torch.Tensor'), Name('torch.nn.Parameter')
+REBUILDS = tuple(
+    Name(f'torch._utils.{name}', call)
+    for name, call in {
+        '_rebuild_tensor': _tensor,
+        '_rebuild_tensor_v2': _tensor_v2,
+        '_rebuild_tensor_v3': _tensor_v3,
+        '_rebuild_qtensor': _quantized,
+        '_rebuild_parameter': _parameter,
+        '_rebuild_parameter_with_state': _parameter,
+        '_rebuild_sparse_tensor': _sparse,
+        '_rebuild_meta_tensor_no_storage': _meta_tensor,
+        '_rebuild_device_tensor_from_numpy': _tensor_of_array,
+    }.items()
+)
+
+
 def _known_globals() -> dict[tuple[str, str], Any]:
-    """What a pickle may name, by module and name."""
-    plain = (bool, bytearray, complex, dict, float, frozenset, int, list, range, set, slice, tuple)
-    known: dict[tuple[str, str], Any] = {}
-    known.update({('builtins', kind.__name__): kind for kind in plain})
-    known['builtins', 'getattr'] = _statistic
-    known['_codecs', 'encode'] = _encode
-    known['builtins', 'bytes'] = _no_bytes
-    for kind in (
-        collections.OrderedDict,
-        collections.Counter,
-        collections.defaultdict,
-        collections.deque,
-    ):
-        known['collections', kind.__name__] = kind
-    known['argparse', 'Namespace'] = argparse.Namespace
-    known['numpy', 'ndarray'], known['numpy', 'dtype'] = np.ndarray, _dtype
-    for core in ('numpy.core', 'numpy._core'):
-        # Reading numpy's own names, which moved in numpy 2, from what numpy itself writes.
-        reconstruct, scalar = np.zeros(1).__reduce__()[0], np.float64(1).__reduce__()[0]
-        known[f'{core}.multiarray', '_reconstruct'] = reconstruct
-        known[f'{core}.multiarray', 'scalar'] = scalar
-        known[f'{core}.numeric', '_frombuffer'] = np.zeros(1).__reduce_ex__(5)[0]
+    """What a pickle may name, by module and name: Names, and values that cannot be called."""
+    known: dict[tuple[str, str], Any] = {
+        ('builtins', kind.__name__): Name(kind.__name__, kind, kind) for kind in PLAIN
+    }
+    known['builtins', 'getattr'] = Name('getattr', _statistic)
+    known['builtins', 'bytes'] = Name('bytes', _no_bytes)
+    known['_codecs', 'encode'] = Name('_codecs.encode', _encode)
+    for name, call in {
+        'OrderedDict': collections.OrderedDict,
+        'Counter': _counter,
+        'defaultdict': _default_dict,
+        'deque': collections.deque,
+    }.items():
+        known['collections', name] = Name(name, call)
+    known['argparse', 'Namespace'] = Name('Namespace', None, argparse.Namespace)
+    known['numpy', 'ndarray'], known['numpy', 'dtype'] = NDARRAY, Name('numpy.dtype', _dtype)
+    for core in ('numpy.core', 'numpy._core'):  # numpy 1 and 2
+        known[f'{core}.multiarray', '_reconstruct'] = Name('_reconstruct', _empty_array)
+        known[f'{core}.multiarray', 'scalar'] = Name('scalar', _numpy_scalar)
+        known[f'{core}.numeric', '_frombuffer'] = Name('_frombuffer', _array_of_bytes)
     history = 'mmengine.logging.history_buffer'
-    known[history, 'HistoryBuffer'] = HistoryBuffer
+    known[history, 'HistoryBuffer'] = HISTORY_BUFFER
     for name in STATISTICS:
-        known[history, f'HistoryBuffer.{name}'] = getattr(HistoryBuffer, name)
-    known['mmengine.config.config', 'Config'] = Config
-    known['mmengine.config.config', 'ConfigDict'] = ConfigDict
-    for module, names in TORCH.items():
-        found = importlib.import_module(module)
-        known.update(
-            {(module, name): getattr(found, name) for name in names if hasattr(found, name)}
-        )
+        known[history, f'HistoryBuffer.{name}'] = Name(f'HistoryBuffer.{name}')
+    known['mmengine.config.config', 'ConfigDict'] = Name('ConfigDict', _config_dict)
+    for rebuild in REBUILDS:
+        known['torch._utils', rebuild.name.rpartition('.')[2]] = rebuild
+    known['torch._tensor', '_rebuild_from_type_v2'] = Name('_rebuild_from_type_v2', _typed_tensor)
+    known['torch.serialization', '_get_layout'] = Name('_get_layout', _layout)
+    known['torch', 'Size'], known['torch', 'device'] = Name('Size', _size), Name('device', _device)
+    known['torch', 'Tensor'] = TENSOR
+    for module in ('torch.nn', 'torch.nn.parameter'):
+        known[module, 'Parameter'] = PARAMETER
+    # Classes, by which torch tells what a storage of the file holds; they are not called.
+    known['torch.storage', 'TypedStorage'] = TypedStorage
+    known['torch.storage', 'UntypedStorage'] = UntypedStorage
     for module in ('torch', 'torch.cuda'):
         for name, value in vars(importlib.import_module(module)).items():
             storage = name.endswith('Storage') and isinstance(value, type)
@@ -146,15 +335,21 @@ def _known_globals() -> dict[tuple[str, str], Any]:
 KNOWN = _known_globals()
 
 
+def _said(value: Any) -> str:
+    return (
+        value.name if isinstance(value, Name) else getattr(value, '__name__', type(value).__name__)
+    )
+
+
 class Unpickler(pickle._Unpickler):
-    """Python's unpickler, restricted to :data:`KNOWN` and to objects whose state is known to be data.
+    """Python's unpickler, restricted to :data:`KNOWN`, and to items and state of the kinds listed here.
 
     Raises:
         ForbiddenGlobalError: The pickle asks for anything else.
         pickle.UnpicklingError: It is broken.
     """
 
-    # In Python, not in C, because only there the state of objects can be looked at before it is set.
+    # In Python, not in C, because only there each step can be looked at.
     dispatch = dict(pickle._Unpickler.dispatch)
 
     def find_class(self, module: str, name: str) -> Any:
@@ -167,6 +362,9 @@ class Unpickler(pickle._Unpickler):
         except KeyError:
             raise ForbiddenGlobalError(f'{module}.{name}') from None
 
+    def get_extension(self, code: int) -> None:
+        raise ForbiddenGlobalError(f'the extension {code}')
+
     def load(self) -> Any:
         try:
             return super().load()
@@ -176,32 +374,93 @@ class Unpickler(pickle._Unpickler):
             # The unpickler in C calls a broken pickle by one name.
             raise pickle.UnpicklingError(f'{type(error).__name__}: {error}') from error
 
+    def load_reduce(self) -> None:
+        """Have a known function called."""
+        arguments = self.stack.pop()
+        name = self.stack[-1]
+        callable_ = isinstance(name, Name) and name.call is not None and type(arguments) is tuple
+        _require(callable_, f'a call of {_said(name)}')
+        self.stack[-1] = name.call(*arguments)
+
+    dispatch[pickle.REDUCE[0]] = load_reduce
+
+    def load_newobj(self) -> None:
+        """Make an empty instance."""
+        arguments = self.stack.pop()
+        name = self.stack.pop()
+        known = isinstance(name, Name) and name.new in (HistoryBuffer, argparse.Namespace)
+        _require(known and arguments == (), f'an instance of {_said(name)}')
+        self.append(name.new.__new__(name.new))
+
+    dispatch[pickle.NEWOBJ[0]] = load_newobj
+
+    def load_newobj_ex(self) -> None:
+        """Python's own data needs none."""
+        raise ForbiddenGlobalError(f'an instance of {_said(self.stack[-3])}')
+
+    dispatch[pickle.NEWOBJ_EX[0]] = load_newobj_ex
+
+    def _instantiate(self, name: Any, arguments: list) -> None:
+        """Of the opcodes of protocol 0, which call what they name."""
+        self.stack.append(name)
+        self.stack.append(tuple(arguments))
+        self.load_reduce()
+
     def load_build(self) -> None:
-        """Set the state of the object on the stack, which classes and functions do not have."""
-        owner, state = self.stack[-2], self.stack[-1]
+        """Set the state of the object on the stack, of which only these kinds have one."""
+        state = self.stack.pop()
+        owner = self.stack[-1]
         kind = type(owner)
-        if kind is HistoryBuffer and isinstance(state, dict):
-            # Without its table of methods, which is the class's and would be changed for all buffers.
-            self.stack[-1] = {key: state[key] for key in HISTORY if key in state}
-        elif kind in (collections.OrderedDict, argparse.Namespace):
-            if not isinstance(state, dict):
-                raise ForbiddenGlobalError(f'a state of {kind.__name__} that is no dict')
+        if kind is np.ndarray:
+            _set_array(owner, state)
         elif isinstance(owner, np.dtype):
-            self.stack[-1] = _order_alone(owner, state)
-        elif kind not in (np.ndarray, torch.Tensor, nn.Parameter, Config):
-            raise ForbiddenGlobalError(f'a state of {getattr(owner, "__name__", kind.__name__)}')
-        super().load_build()
+            owner.__setstate__(_order_alone(owner, state))
+        else:
+            known = kind in (HistoryBuffer, collections.OrderedDict, argparse.Namespace)
+            _require(known, f'a state of {_said(owner)}')
+            _require(type(state) is dict, f'a state of {kind.__name__} that is no dict')
+            if kind is HistoryBuffer:
+                # Without its table of methods, which is the class's and would be changed for all buffers.
+                owner.__init__()
+                state = {key: state[key] for key in HISTORY if key in state}
+            elif kind is collections.OrderedDict:
+                state = {'_metadata': state['_metadata']} if '_metadata' in state else {}
+            vars(owner).update(state)
 
     dispatch[pickle.BUILD[0]] = load_build
 
+    def load_setitem(self) -> None:
+        _require(type(self.stack[-3]) in BY_KEY, f'items of {_said(self.stack[-3])}')
+        super().load_setitem()
 
-def _order_alone(dtype: np.dtype, state: tuple) -> tuple:
-    """The state of a dtype with nothing but the byte order taken from the pickle."""
-    if any(part is not None for part in (*state[2:5], *state[8:])):
-        raise ForbiddenGlobalError('numpy.dtype of records or dates')
-    sized = dtype.kind in 'SUV'
-    size = (dtype.itemsize, dtype.alignment) if sized else (-1, -1)
-    return (3, state[1], None, None, None, *size, dtype.flags)
+    dispatch[pickle.SETITEM[0]] = load_setitem
+
+    def load_setitems(self) -> None:
+        owner = self.metastack[-1][-1]
+        _require(type(owner) in BY_KEY, f'items of {_said(owner)}')
+        super().load_setitems()
+
+    dispatch[pickle.SETITEMS[0]] = load_setitems
+
+    def load_append(self) -> None:
+        _require(type(self.stack[-2]) in APPENDED, f'items of {_said(self.stack[-2])}')
+        super().load_append()
+
+    dispatch[pickle.APPEND[0]] = load_append
+
+    def load_appends(self) -> None:
+        owner = self.metastack[-1][-1]
+        _require(type(owner) in APPENDED, f'items of {_said(owner)}')
+        super().load_appends()
+
+    dispatch[pickle.APPENDS[0]] = load_appends
+
+    def load_additems(self) -> None:
+        owner = self.metastack[-1][-1]
+        _require(type(owner) is set, f'items of {_said(owner)}')
+        super().load_additems()
+
+    dispatch[pickle.ADDITEMS[0]] = load_additems
 
 
 def load(file: Any, **kwargs: Any) -> Any:

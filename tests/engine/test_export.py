@@ -245,3 +245,22 @@ def test_config_survives_its_file(tmp_path):
     plain = plain_config(tiny_config('work'), META)
     plain.dump(str(tmp_path / 'config.py'))
     assert Config.fromfile(tmp_path / 'config.py')._cfg_dict == plain._cfg_dict
+
+
+@pytest.mark.parametrize(
+    ('meta', 'says'),
+    [
+        ({'classes': {'a': 1}}, r"dataset_meta\.classes={'a': 1} are no list of names"),
+        ({'classes': ('a', 1)}, 'are no list of names'),
+        ({'palette': {'x': 'y'}}, r"dataset_meta\.palette={'x': 'y'} is no list of colors"),
+        ({'palette': [[0, 0]]}, 'is no list of colors'),
+        ({'palette': 3}, 'is no list of colors'),
+    ],
+)
+def test_a_checkpoint_writes_no_program_into_a_config(meta, says):
+    """MMEngine writes keys of a dict into a config as they are, and reading a config runs it."""
+    with pytest.raises(ValueError, match=says):
+        plain_config(tiny_config('work'), {**META, **meta})
+    code = {"x': __import__('os').system('false'), 'y": 1}
+    with pytest.raises(ValueError, match='is no list of colors'):
+        plain_config(tiny_config('work'), {**META, 'palette': code})

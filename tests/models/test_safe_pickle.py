@@ -1,9 +1,12 @@
 """The unpickler of checkpoints builds data, and calls nothing that a file could do harm with."""
 
+import argparse
 import collections
 import io
 import pickle
 import random
+import re
+import tarfile
 from types import SimpleNamespace
 
 import numpy as np
@@ -161,12 +164,128 @@ def test_classes_have_no_state(target):
         def __reduce__(self):
             return getattr, (HistoryBuffer, 'mean'), (None, {'x': 1})
 
-    with pytest.raises(checkpoints.UntrustedCheckpointError, match='asks for a state of mean'):
+    with pytest.raises(
+        checkpoints.UntrustedCheckpointError, match=r'asks for a state of HistoryBuffer\.mean'
+    ):
         loaded(Forged())
     # PROTO 2, GLOBAL, EMPTY_DICT, BUILD, STOP
     name = f'{target.__module__}\n{target.__qualname__}\n'.encode()
     with pytest.raises(safe_pickle.ForbiddenGlobalError):
         safe_pickle.load(io.BytesIO(b'\x80\x02c' + name + b'}b.'))
+
+
+def over_objects():
+    """A pickle of an array of objects, which another array would lie over."""
+    return np.array([1, 'a'], dtype=object)
+
+
+MEMORY = {
+    'an array that is called': strangers.Call(np.ndarray, (1,), 'O', b'12345678'),
+    'bytes over objects': strangers.Call(
+        np.ones(1).__reduce_ex__(5)[0], over_objects(), np.dtype('u8'), (2,), 'C'
+    ),
+    'an array of another shape': strangers.Call(
+        np.zeros(1).__reduce__()[0], np.ndarray, (1,), b'O'
+    ),
+    'a tensor over objects': strangers.Call(
+        torch._utils._rebuild_device_tensor_from_numpy, over_objects(), torch.int64, 'cpu', False
+    ),
+    'a tensor that is no tensor': strangers.Call(
+        torch._tensor._rebuild_from_type_v2, HistoryBuffer.current, torch.Tensor, (), {'a': 1}
+    ),
+    'attributes of another kind': strangers.Call(
+        torch._utils._rebuild_parameter_with_state, argparse.Namespace(), True, (), {'a': 1}
+    ),
+    'a factory': strangers.Call(collections.defaultdict, torch._utils._rebuild_tensor),
+    'a storage that is called': strangers.Call(torch.FloatStorage, 3),
+    'a statistic that is called': strangers.Call(
+        strangers.Call(getattr, HistoryBuffer, 'current'), argparse.Namespace(_log_history=[1])
+    ),
+}
+
+
+@pytest.mark.parametrize('name', MEMORY)
+def test_no_call_reaches_memory_or_attributes(name):
+    with pytest.raises(checkpoints.UntrustedCheckpointError, match='asks for '):
+        loaded(MEMORY[name])
+
+
+def test_arrays_of_a_file_are_copies():
+    content = b'immutable!'
+    rebuild = torch._utils._rebuild_device_tensor_from_numpy
+    view = strangers.Call(np.ones(1).__reduce_ex__(5)[0], content, np.dtype('u1'), (10,), 'C')
+    kept, array, tensor = loaded(
+        [content, view, strangers.Call(rebuild, view, torch.uint8, 'cpu', False)], pickle_protocol=5
+    )
+    array[0] = tensor[0] = ord('I')
+    assert kept == content
+
+
+def pickled(*parts):
+    """A pickle of protocol 2 from its opcodes, read by the module."""
+    return safe_pickle.load(io.BytesIO(b'\x80\x02' + b''.join(parts) + b'.'))
+
+
+LATIN1 = b'X\x06\x00\x00\x00latin1\x86R'
+EMPTY = (
+    b'cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85'
+    b'c_codecs\nencode\nX\x01\x00\x00\x00b' + LATIN1 + b'\x87R'
+)
+STATE = (
+    b'(K\x01K\x02\x85cnumpy\ndtype\nX\x02\x00\x00\x00u1\x89\x88\x87R\x89'
+    b'c_codecs\nencode\nX\x02\x00\x00\x00ab' + LATIN1 + b't'
+)
+
+
+def test_an_array_gets_its_state_once():
+    """A second state would free memory that a view may still lie over."""
+    assert pickled(EMPTY, STATE, b'b').tolist() == [97, 98]
+    with pytest.raises(safe_pickle.ForbiddenGlobalError, match='the state of a numpy array twice'):
+        pickled(EMPTY, STATE, b'b', STATE, b'b')
+
+
+@pytest.mark.parametrize(
+    ('parts', 'what'),
+    [
+        ((EMPTY, STATE, b'bK\x00K\x01s'), 'items of ndarray'),
+        ((EMPTY, STATE, b'b(K\x00K\x01u'), 'items of ndarray'),
+        ((b'ctorch\nFloatStorage\nK\x01a',), 'items of FloatStorage'),
+        ((b'ctorch\nfloat32\n(K\x01e',), 'items of dtype'),
+        ((b'ctorch\nFloatStorage\n}b',), 'a state of FloatStorage'),
+        ((b'ctorch\nFloatStorage\n)\x81',), 'an instance of FloatStorage'),
+        ((b'ccollections\nOrderedDict\n)}\x92',), 'an instance of OrderedDict'),
+        ((b'(ctorch\nFloatStorage\no',), 'a call of FloatStorage'),
+        ((b'(iposix\nsystem\n',), 'posix.system'),
+        ((b'\x82\x01',), 'the extension 1'),
+    ],
+)
+def test_items_state_and_instances_of_other_kinds(parts, what):
+    with pytest.raises(safe_pickle.ForbiddenGlobalError, match=f'asks for {re.escape(what)}'):
+        pickled(*parts)
+
+
+def test_attributes_of_tensors_are_left_out():
+    tensor = torch.ones(2)
+    tensor.note = 'x'
+    parameter = torch.nn.Parameter(torch.ones(2))
+    parameter.note = 'x'
+    for found in loaded([tensor, parameter]):
+        assert not hasattr(found, 'note')
+        assert found.detach().equal(torch.ones(2))
+
+
+def test_archives_of_files_are_refused(tmp_path):
+    """torch would unpack its first format, hard links and modes included, before it reads a pickle."""
+    victim = tmp_path / 'victim'
+    victim.write_text('mine')
+    victim.chmod(0o600)
+    with tarfile.open(tmp_path / 'a.pth', 'w') as archive:
+        link = tarfile.TarInfo('storages')
+        link.type, link.linkname, link.mode = tarfile.LNKTYPE, str(victim), 0o777
+        archive.addfile(link)
+    with pytest.raises(checkpoints.UntrustedCheckpointError, match=r'asks for tarfile\.extract'):
+        checkpoints.load_from_local(str(tmp_path / 'a.pth'))
+    assert victim.stat().st_mode & 0o777 == 0o600
 
 
 def test_program_of_torchscript_is_refused():
