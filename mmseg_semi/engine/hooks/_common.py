@@ -6,14 +6,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from mmengine.hooks import CheckpointHook
-from mmengine.model import is_model_wrapper
+from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import BaseLoop
 from torch import nn
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """The model itself, without the DistributedDataParallel around it."""
-    return model.module if is_model_wrapper(model) else model
+    """The model itself, without DistributedDataParallel or test-time augmentation around it."""
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    return model
 
 
 @contextmanager

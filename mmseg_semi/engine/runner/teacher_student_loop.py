@@ -7,13 +7,13 @@ from contextlib import contextmanager
 from itertools import groupby
 
 from mmengine.evaluator import DumpResults
-from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import TestLoop, ValLoop
 from mmseg.engine.hooks import SegVisualizationHook
 from mmseg.registry import LOOPS
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...models.segmentors.base import SemiSegmentor
+from ..hooks._common import unwrap
 from ..metric_names import metric_names
 from .validation_sets import Collected, JoinedLoader, build_sets
 
@@ -65,7 +65,7 @@ class _EveryNetwork:
     @property
     def prefixes(self) -> list[str]:
         names = ['', *(f'{part.name}/' for part in self.sets if part.name)]
-        model = _unwrap(self.runner.model)
+        model = unwrap(self.runner.model)
         if not isinstance(model, SemiSegmentor):
             return names
         return [f'{name}{network}/' for name in names for network in model.networks]
@@ -76,7 +76,7 @@ class _EveryNetwork:
         Each network's names are in the order of :func:`~mmseg_semi.engine.metric_names.metric_names`, which
         also says when they are not known.
         """
-        names, model = metric_names(self.evaluator), _unwrap(self.runner.model)
+        names, model = metric_names(self.evaluator), unwrap(self.runner.model)
         if names is None:
             return None
         is_method = isinstance(model, SemiSegmentor)
@@ -90,7 +90,7 @@ class _EveryNetwork:
             super().run_iter(idx, part)
 
     def run(self) -> dict:
-        model = _unwrap(self.runner.model)
+        model = unwrap(self.runner.model)
         is_method = isinstance(model, SemiSegmentor)
         if not is_method and len(self.sets) == 1:
             return super().run()
@@ -176,9 +176,3 @@ class TeacherStudentTestLoop(_EveryNetwork, TestLoop):
     """``TestLoop`` that reports every network, also under test-time augmentation."""
 
     stage = 'test'
-
-
-def _unwrap(model: nn.Module) -> nn.Module:
-    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        model = model.module
-    return model

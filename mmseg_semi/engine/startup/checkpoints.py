@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from mmengine.model import BaseTTAModel, is_model_wrapper
-from mmengine.runner.loops import BaseLoop
 from mmseg.registry import MODELS
 from torch import nn
 
@@ -18,6 +16,7 @@ from ...models.matching import (
     trained_method,
 )
 from ...models.segmentors.base import SemiSegmentor
+from ..hooks._common import is_training, unwrap
 
 
 def match_checkpoint(runner, checkpoint: dict) -> None:
@@ -34,9 +33,9 @@ def match_checkpoint(runner, checkpoint: dict) -> None:
     Raises:
         ValueError: It does not fit, or one to resume from is another model's.
     """
-    model = _unwrap(runner.model)
+    model = unwrap(runner.model)
     file = runner._load_from or 'the checkpoint'
-    trains = isinstance(runner._train_loop, BaseLoop)
+    trains = is_training(runner)
     names = networks_in(own_state_dict(checkpoint))
     if runner._resume and trains:
         _check_same_model(model, checkpoint, names, file)
@@ -61,12 +60,6 @@ def match_checkpoint(runner, checkpoint: dict) -> None:
     elif weights is not checkpoint:
         checkpoint.clear()
         checkpoint.update(weights)
-
-
-def _unwrap(model: nn.Module) -> nn.Module:
-    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        model = model.module
-    return model
 
 
 def _check_same_model(

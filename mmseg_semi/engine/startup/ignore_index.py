@@ -14,6 +14,7 @@ from ...datasets.labels import VOID
 from ...datasets.transforms import CheckLabels
 from ...datasets.transforms.formatting import FILLED
 from ...datasets.walk import Leaf, nodes
+from ..hooks._common import unwrap
 from .sets import evaluated_sets
 
 #: Names under which transforms keep what they fill label maps with.
@@ -26,7 +27,7 @@ def check_ignore_index(runner) -> None:
     Raises:
         ValueError: A part takes another one; the sentence names its key, its value and the remedy.
     """
-    place, value = _of_decode_head(_unwrapped(runner.model))
+    place, value = _of_decode_head(unwrap(runner.model))
     if place is None:
         return
     for key, found in _in_training(runner):
@@ -43,7 +44,7 @@ def check_ignore_index(runner) -> None:
 
 def check_evaluation(runner, loop, stage: str) -> None:
     """As :func:`check_ignore_index`, of the metrics and sets of a loop; ``stage`` is 'val' or 'test'."""
-    place, value = _of_decode_head(_unwrapped(runner.model))
+    place, value = _of_decode_head(unwrap(runner.model))
     if place is None:
         return
     for metric in loop.evaluator.metrics:
@@ -69,12 +70,6 @@ def _compare(key: str, found: int, place: str, value: int) -> None:
     )
 
 
-def _unwrapped(model: nn.Module) -> nn.Module:
-    while hasattr(model, 'module') and isinstance(model.module, nn.Module):  # DDP, or augmentation
-        model = model.module
-    return model
-
-
 def _of_decode_head(model: nn.Module) -> tuple[str | None, int]:
     """Key and value of the first decode head; (None, 255) for a model without any of MMSegmentation's."""
     for name, module in model.named_modules():
@@ -84,7 +79,7 @@ def _of_decode_head(model: nn.Module) -> tuple[str | None, int]:
 
 
 def _in_training(runner) -> Iterator[tuple[str, int]]:
-    model = _unwrapped(runner.model)
+    model = unwrap(runner.model)
     for name, head in model.named_modules():
         if not isinstance(head, BaseDecodeHead):
             continue

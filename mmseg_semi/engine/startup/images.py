@@ -14,6 +14,7 @@ from ...datasets.orientation import SECTION, Pair
 from ...datasets.transforms.checks import OTHER_CHANNELS, CheckImageFile, reads_local_files
 from ...datasets.walk import Leaf, leaves, sample_infos
 from ...self_training.output import on_first_rank
+from ..hooks._common import unwrap
 
 MOST = 2000
 """Pairs of image and mask of a set whose headers are read, evenly over its list; loading checks every pair."""
@@ -35,8 +36,7 @@ def check_images(runner, validation: Mapping) -> None:
             normalizes, or a transform that cannot work on them; or a mask does not tell which view of its
             image it was drawn on.
     """
-    model = getattr(runner.model, 'module', runner.model)
-    mean = getattr(model.data_preprocessor, 'mean', None)
+    mean = getattr(unwrap(runner.model).data_preprocessor, 'mean', None)
     channels = None if mean is None or len(mean) == 1 else len(mean)
     found = leaves(runner.train_dataloader.dataset)
     found += [leaf for key, dataset in validation.items() for leaf in leaves(dataset, key)]
