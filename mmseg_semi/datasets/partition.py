@@ -75,15 +75,19 @@ def numbered(partition: str | None) -> int | None:
     return int(last) if last.isdecimal() else None
 
 
-def check_partition(dataset) -> None:
-    """Raise ValueError if a train dataset's partition says another number of labeled images than there are."""
-    partition = getattr(dataset, 'partition', None)
-    said, found = numbered(partition), getattr(dataset, 'num_labeled', None)
-    found = len(dataset) if found is None else found
+def check_partition(partition: str | None, found: int) -> None:
+    """Raise ValueError if a partition's name says another number of labeled images than its list has.
+
+    Args:
+        partition: of the train dataset.
+        found: Images of its labeled list; one that is repeated counts once.
+    """
+    said = numbered(partition)
     if said is not None and said != found:
         raise ValueError(
-            f'{KEY}={partition} says {said} labeled images, and its list has {found}: correct the list, or '
-            'name the folder of another partition.'
+            f'{KEY}={partition} says {said} labeled images, and its list has {found}: correct the list, name '
+            'the folder of another partition, or, where the number counts no images, give the folder a name '
+            f'that is no number, such as fold_{said}.'
         )
 
 

@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import os.path as osp
+import pickle
 from collections.abc import Callable, Iterable, Iterator
 
 from mmengine.dist import broadcast_object_list, is_main_process
@@ -22,17 +23,30 @@ _ASIDE = '.partial.'
 
 
 def on_first_rank(function: Callable, *args):
-    """Call a function on rank 0; every rank returns its result, or raises its error."""
+    """Call a function on rank 0; every rank returns its result, or raises its error.
+
+    An error that cannot be sent to the other ranks is raised as a RuntimeError with its type and text.
+    """
     outcome = [None, None]
     if is_main_process():
         try:
             outcome[0] = function(*args)
         except Exception as error:  # whatever it is, the others must not wait for ever
-            outcome[1] = error
+            outcome[1] = _sendable(error)
     broadcast_object_list(outcome)
     if outcome[1] is not None:
         raise outcome[1]
     return outcome[0]
+
+
+def _sendable(error: Exception) -> Exception:
+    try:
+        pickle.loads(pickle.dumps(error))
+    except (
+        Exception
+    ):  # e.g. it holds an open file, or its class takes other arguments than it keeps
+        return RuntimeError(f'{type(error).__name__}: {error}')
+    return error
 
 
 @contextlib.contextmanager

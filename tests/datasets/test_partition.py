@@ -92,10 +92,15 @@ def test_a_supervised_set_has_its_partition_and_does_not_load_what_it_counts(tmp
     assert len(dataset) == 2
     assert dataset.partition == 'p/2'
     assert dataset.counted['ann_file'] == 'splits/p/2/unlabeled.txt'
-    check_partition(dataset)
-    dataset.partition = 'p/3'
-    with pytest.raises(ValueError, match='partition=p/3 says 3 labeled images, and its list has 2'):
-        check_partition(dataset)
+
+
+def test_a_number_that_is_not_the_list_s_is_one_sentence():
+    check_partition('p/2', 2)
+    check_partition('1_16/seed0', 2)
+    with pytest.raises(
+        ValueError, match=r'partition=p/3 says 3 labeled images, and its list has 2.*fold_3'
+    ):
+        check_partition('p/3', 2)
 
 
 def test_a_number_at_the_end_counts_labeled_images():

@@ -139,3 +139,14 @@ def test_the_first_rank_speaks_for_all():
     assert on_first_rank(max, 1, 2) == 2
     with pytest.raises(ValueError, match='invalid literal'):
         on_first_rank(int, 'x')
+
+
+def test_an_error_that_cannot_be_sent_is_raised_as_its_text():
+    class Local(ValueError):  # a local class cannot be pickled
+        pass
+
+    def fail():
+        raise Local('tau=2')
+
+    with pytest.raises(RuntimeError, match=r'^Local: tau=2$'):
+        on_first_rank(fail)

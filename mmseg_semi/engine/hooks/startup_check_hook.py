@@ -102,7 +102,7 @@ class StartupCheckHook(Hook):
     def before_train(self, runner) -> None:
         self._training = True
         model, loader = unwrap(runner.model), runner.train_dataloader
-        check_partition(loader.dataset)
+        check_partition(getattr(loader.dataset, 'partition', None), _labeled_images(loader.dataset))
         continue_schedule(runner, self._configured)
         check_metrics(runner)
         check_image_sizes(runner)
@@ -381,6 +381,11 @@ def check_held_out(parts: dict, validation) -> None:
                 f'{len(shared)} {name} images are also validation images, e.g. {shared[0]}: remove them '
                 f'from the {name} list, since they would falsify the result.'
             )
+
+
+def _labeled_images(dataset) -> int:
+    """Number of labeled images of a train dataset; one that a wrapper repeats counts once."""
+    return sum(len(leaf.dataset) for leaf in leaves(dataset) if leaf.kind in (None, 'labeled'))
 
 
 def _image_paths(dataset) -> list[str]:

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 from mmengine.config import ConfigDict
+from mmengine.dataset import RepeatDataset
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from mmseg.models.decode_heads import STDCHead
@@ -305,6 +306,17 @@ def registry(monkeypatch):
     two = describe('voc12', 'labeled', [('two', 'Author 1_8')], map(str, range(16, 36)))
     lists = (one._replace(common={two.sha256: 4}), two._replace(common={one.sha256: 4}))
     monkeypatch.setattr(fingerprints, 'published', lambda path=None: lists)
+
+
+def test_a_repeated_labeled_image_counts_once_in_the_partition():
+    runner = make_runner()
+    pair = runner.train_dataloader.dataset
+    pair.labeled, pair.num_labeled = RepeatDataset(pair.labeled, times=3), 6
+    pair.partition = 'p/2'
+    StartupCheckHook().before_train(runner)
+    pair.partition = 'p/6'
+    with pytest.raises(ValueError, match='partition=p/6 says 6 labeled images, and its list has 2'):
+        StartupCheckHook().before_train(runner)
 
 
 @pytest.mark.parametrize(
