@@ -6,7 +6,6 @@ from types import SimpleNamespace
 
 import pytest
 from mmengine.config import ConfigDict
-from mmengine.dataset import RepeatDataset
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from mmseg.models.decode_heads import STDCHead
@@ -311,7 +310,8 @@ def registry(monkeypatch):
 def test_a_repeated_labeled_image_counts_once_in_the_partition():
     runner = make_runner()
     pair = runner.train_dataloader.dataset
-    pair.labeled, pair.num_labeled = RepeatDataset(pair.labeled, times=3), 6
+    repeated = Data(pair.labeled.paths * 3)
+    repeated.dataset, pair.labeled, pair.num_labeled = pair.labeled, repeated, 6
     pair.partition = 'p/2'
     StartupCheckHook().before_train(runner)
     pair.partition = 'p/6'
