@@ -1509,13 +1509,14 @@ def baseline_is_the_first_stage(file):
 @rule('^suponly_')
 def baseline_differs_in_the_unlabelled_images_alone(file):
     batch = re.search(r'(\d+)xb(\d+)-', file.name)
-    name = file.name.replace('suponly', 'imas')
+    name = file.name.removeprefix('suponly')
     if batch:
         name = name.replace(batch[0], f'{batch[1]}xb{2 * int(batch[2])}-')
-    twin = ROOT / 'imas' / name
-    if not twin.exists():
+    twins = [ROOT / 'imas' / f'imas{name}', ROOT / 'unimatch_v2' / f'unimatch-v2{name}']
+    twin = next((path for path in twins if path.exists()), None)
+    if twin is None:
         # The baseline of U2PL, ESL and DeS4.
-        assert '_r101-d8_8xb2-240e_cityscapes' in file.name, f'{name} is missing'
+        assert '_r101-d8_8xb2-240e_cityscapes' in file.name, f'{twins[0].name} is missing'
         return
     cfg, semi = load(file), load(twin)
     network = cfg.model.to_dict()
