@@ -14,6 +14,7 @@ from mmseg_semi.datasets.files import Folders
 from mmseg_semi.datasets.pseudo_labeled import LABELS_SUMMARY, MASK_SUFFIX
 
 from .images import ImagePool, prediction_pipeline
+from .label_map import LabelMap
 from .masks import MaskWriter, Palette, classes_and_palette, read_mask
 from .output import OutputFolder, make_folders, on_first_rank
 from .prediction import Predictor, checkpoint_digest, repeatable
@@ -35,13 +36,14 @@ def pseudo_label(
     batch_size: int = 8,
     num_workers: int = 2,
     palette: Palette | None = None,
+    label_map: LabelMap | None = None,
     logger: MMLogger | str | None = None,
 ) -> dict:
     """Label images and write ``out_dir/<id>.png``, class indices in a palette PNG (ST++, Algorithm 1).
 
     The softmax maps of ten views (five scales, each also mirrored) are resized to the original image and
-    summed; the class of the largest sum is the label of a pixel. Without a threshold no pixel
-    is void. The paper says "five scales and horizontal flipping"; the values are its code's.
+    summed; the class of the largest sum is the label of a pixel. Without a threshold or a label map no
+    pixel is void. The paper says "five scales and horizontal flipping"; the values are its code's.
     ``scales=(1.0,), flip=False`` is the network's ordinary prediction.
 
     All ranks of a job call it and share the images. A call that was killed is continued by the same
@@ -61,6 +63,9 @@ def pseudo_label(
         batch_size (int): Images of one size that are loaded and counted together, at most.
         num_workers (int): Processes of this rank that load images; 0 loads in this one.
         palette (Sequence, optional): RGB per class; see `classes_and_palette`.
+        label_map (LabelMap, optional): The masks are of the classes of a student, for a network of others. The
+            probabilities of classes that become one are added up; void is where those of the ignored classes
+            have the largest sum.
         logger (MMLogger or str, optional): As `print_log` takes it; None is the current one.
 
     Returns:
@@ -88,6 +93,8 @@ def pseudo_label(
     }
     if threshold:
         settings['threshold'] = float(threshold)
+    if label_map is not None:
+        settings['label_map'] = label_map.settings()
     folder = OutputFolder(out_dir, LABELS_SUMMARY, settings, {'checkpoint': checkpoint})
     summary = folder.begin()
     if summary is not None:
@@ -97,9 +104,11 @@ def pseudo_label(
     paths = [folder.file(name + MASK_SUFFIX) for name in pool.ids]
     done = on_first_rank(_existing, paths)
     with repeatable():
-        predictor = Predictor(cfg, checkpoint, get_device())
+        predictor = Predictor(cfg, checkpoint, get_device(), label_map)
+        if label_map is not None:
+            log(predictor.told(), logger)
         classes, palette = classes_and_palette(
-            palette, predictor.dataset_meta, cfg, predictor.num_classes
+            palette, predictor.meta_of_labels, cfg, predictor.num_classes
         )
         views = (scales, flip, threshold)
         pixels = _label(
@@ -134,7 +143,8 @@ def _label(
     make_folders(paths[i] for batch in own for i in batch)
     total = sum(len(batch) for batch in batches)
     bar = Progress('pseudo-labels', total, [predictor])
-    with MaskWriter(palette, predictor.path, void=views[2] > 0) as writer, bar:
+    void = views[2] > 0 or predictor.may_ignore
+    with MaskWriter(palette, predictor.path, void) as writer, bar:
         for positions, samples in pool.load(own, num_workers):
             size = samples[0]['data_samples'].ori_shape[:2]
             masks = predictor.masks(predictor.prepare(samples), size, *views)

@@ -13,10 +13,10 @@ from PIL import Image
 from torch import Tensor
 
 from mmseg_semi.datasets.backends import backend_of, open_stored_image
+from mmseg_semi.datasets.labels import VOID
 from mmseg_semi.datasets.walk import stage_leaves
 
 from .output import write_bytes
-from .prediction import VOID
 
 Palette = Sequence[Sequence[int]]
 
