@@ -198,9 +198,27 @@ class TrainStage(NetworkStage):
         if seed is not None:
             cfg.randomness.seed = stage_seed(seed, self.name)
         cfg.merge_from_dict(copy.deepcopy(dict(self._changes)))
+        self._learn_soft_labels(cfg)
         cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), *copy.deepcopy(self._extra_hooks)]
         cfg.work_dir = self.folder
         return cfg
+
+    def _labels(self, cfg: Config) -> list[LabelStage]:
+        """The stages whose pseudo-labels a config of this training names, as far as they are built."""
+        dataset = (cfg.get('train_dataloader') or {}).get('dataset') or {}
+        labels = (dataset.get('pseudo_labeled') or {}).get('labels') or ()
+        stages = [self._others.get(_name_of(reference)) for reference in _references(labels)]
+        return [stage for stage in stages if isinstance(stage, LabelStage)]
+
+    def _learn_soft_labels(self, cfg: Config) -> None:
+        """Learn from soft labels where the stages that make the pseudo-labels store them."""
+        stages = self._labels(cfg)
+        if not stages or not all(stage.soft for stage in stages):
+            return
+        if cfg.train_dataloader.dataset.pseudo_labeled.setdefault('soft', True):
+            hooks = cfg.get('custom_hooks') or []
+            if all(hook.get('type') != 'SoftTargetHook' for hook in hooks):
+                cfg.custom_hooks = [*hooks, dict(type='SoftTargetHook')]
 
     def _base(self) -> Config:
         """The config that the stage's settings are merged into."""
@@ -224,6 +242,13 @@ class TrainStage(NetworkStage):
             check_config(self.config())
         except ValueError as error:
             raise ValueError(f'Stage {self.name}: {error}') from None
+        kinds = {stage.name: bool(stage.soft) for stage in self._labels(self.config())}
+        if len(set(kinds.values())) > 1:
+            hard = next(name for name, soft in kinds.items() if not soft)
+            raise ValueError(
+                f'stages.{self.name} learns from soft and from hard pseudo-labels, {", ".join(kinds)}: set '
+                f'stages.{hard}.soft as well, or none.'
+            )
         pseudo = self.config().train_dataloader.dataset.get('pseudo_labeled')
         if pseudo is not None and pseudo.get('labels') is None:
             raise ValueError(
@@ -506,6 +531,9 @@ class LabelStage(_UsesNetwork):
         flip (bool): Whether each scale is also seen mirrored.
         threshold (float): Mean softmax below which a pixel is void, in [0, 1). ST++ labels every pixel (0) and
             compares with 0.5.
+        soft (int, optional): Store the mean softmax of the ``soft`` most probable classes of each pixel beside
+            the masks. The trainings on these labels then learn it by soft cross-entropy, see
+            :class:`~mmseg_semi.engine.hooks.SoftTargetHook`. ST++ has hard labels.
         batch_size (int): Images per forward, where their sizes are equal.
         num_workers (int): Processes that load images.
     """
@@ -522,10 +550,17 @@ class LabelStage(_UsesNetwork):
         scales=SCALES,
         flip=True,
         threshold=0.0,
+        soft=None,
         batch_size=8,
         num_workers=2,
     ) -> None:
         super().__init__(name, folder, top, others, model)
+        if soft is not None and (not isinstance(soft, int) or soft < 1):
+            raise ValueError(
+                f'stages.{name}.soft={soft!r} must be the number of classes that are kept of each pixel, at '
+                'least 1, or None for hard labels.'
+            )
+        self.soft = soft
         if not 0 <= threshold < 1:
             raise ValueError(
                 f'stages.{name}.threshold={threshold} is no confidence in [0, 1): 0 labels every pixel.'
@@ -548,6 +583,8 @@ class LabelStage(_UsesNetwork):
         )
         if self.threshold:
             settings['threshold'] = self.threshold
+        if self.soft:
+            settings['soft'] = self.soft
         if self.checkpoint == 'best':
             cfg = self.training.config()
             datasets = [_plain(loader['dataset']) for _, loader in loader_configs(cfg, 'val')]
@@ -587,6 +624,7 @@ class LabelStage(_UsesNetwork):
             scales=self.scales,
             flip=self.flip,
             threshold=self.threshold,
+            soft=self.soft,
             label_map=self.training.label_map,
             batch_size=self.batch_size,
             num_workers=self.num_workers,

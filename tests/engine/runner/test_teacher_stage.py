@@ -12,7 +12,7 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmseg.registry import HOOKS, MODELS
 from tiny import tiny_segmentor
-from tiny_run import SIZE, tiny_stages_config
+from tiny_run import SIZE, build_runner, tiny_stages_config
 
 from mmseg_semi.datasets.shapes import CLASSES
 from mmseg_semi.engine.runner import StagedRunner
@@ -308,6 +308,82 @@ def test_given_checkpoints_rank_the_images(tmp_path):
             scores[pool.ids[i]] = np.mean(ious)
     assert {row.split(',')[0]: float(row.split(',')[1]) for row in rows} == pytest.approx(scores)
     assert len(set(scores.values())) > 1
+
+
+# ------------------------------------------------------------------------------------ soft labels
+
+
+def test_soft_labels_from_the_stage_to_the_loss(tmp_path):
+    """`soft` of the stage that labels is all that is said; a killed run learns the same."""
+    cfg = config(tmp_path / 'soft', stages__label__soft=2)
+    run(cfg)
+    stages = build_stages(cfg)
+    student = stages['student'].config()
+    assert student.train_dataloader.dataset.pseudo_labeled.soft is True
+    assert [hook.type for hook in student.custom_hooks].count('SoftTargetHook') == 1
+    assert 'SoftTargetHook' not in [hook.type for hook in stages['teacher'].config().custom_hooks]
+    work = tmp_path / 'soft'
+    assert len(list((work / 'label').glob('*.soft'))) == len(masks(work / 'label')) == 9
+    log = ''.join(path.read_text() for path in (work / 'student').rglob('*.log'))
+    assert 'soft cross-entropy with the probabilities of the teacher' in log
+    assert 'cross-entropy with hard labels' not in log
+    killed = config(tmp_path / 'killed', stages__label__soft=2)
+    DieOnceHook.armed = {'student'}
+    with pytest.raises(Killed):
+        run(killed)
+    run(killed)
+    hard = config(tmp_path / 'hard', stages__label__soft=2)
+    pseudo = {'pseudo_labeled': {'soft': False}}
+    hard.merge_from_dict({'stages.student.cfg.train_dataloader.dataset': pseudo})
+    run(hard)
+    assert masks(work / 'label') == masks(tmp_path / 'hard/label')
+    trained = {name: weights(tmp_path / name / 'student') for name in ('soft', 'killed', 'hard')}
+    key = 'decode_head.conv_seg.weight'
+    assert torch.equal(trained['soft'][key], trained['killed'][key])
+    assert not torch.equal(trained['soft'][key], trained['hard'][key])
+    # What was begun with hard labels is not gone on with soft ones.
+    cfg.stages.label.soft = 3
+    with pytest.raises(
+        ValueError, match=r'Stage label was begun with soft=2 and is now to be run with 3'
+    ):
+        run(cfg)
+
+
+def test_soft_and_hard_folders_of_one_training(tmp_path):
+    cfg = config(tmp_path, 'stpp', stages__label_reliable__soft=2)
+    stages = build_stages(cfg)
+    stages['student'].check()
+    with pytest.raises(
+        ValueError, match=r'stages.final learns from soft and .* stages.label_unreliable.soft'
+    ):
+        stages['final'].check()
+    cfg.stages.label_unreliable.soft = 4
+    build_stages(cfg)['final'].check()
+    cfg.stages.label_unreliable.soft = 0
+    with pytest.raises(
+        ValueError, match=r'stages.label_unreliable.soft=0 must be the number of classes'
+    ):
+        build_stages(cfg)
+
+
+def test_soft_labels_that_nothing_learns(tmp_path):
+    cfg = config(tmp_path, stages__label__soft=2)
+    run(cfg)
+    student = build_stages(cfg)['student']
+    alone = Config(student.resolve(student.config().to_dict()))
+    alone.work_dir = str(tmp_path / 'alone')
+    hooks = alone.custom_hooks
+    alone.custom_hooks = [
+        hook for hook in hooks if hook.type not in ('SoftTargetHook', 'DieOnceHook')
+    ]
+    with pytest.raises(ValueError, match=r'soft=True and nothing learns from soft labels: add'):
+        build_runner(alone).train()
+    alone.custom_hooks = hooks
+    alone.train_dataloader.dataset.pseudo_labeled.soft = False
+    with pytest.raises(
+        ValueError, match=r'SoftTargetHook is set and the pseudo-labels have no soft labels'
+    ):
+        build_runner(alone).train()
 
 
 # ------------------------------------------------------------------------------------ what is refused
