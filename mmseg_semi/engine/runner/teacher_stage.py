@@ -35,8 +35,8 @@ _PARTS = (
     *(f'{stage}_{part}' for stage in ('train', 'val', 'test') for part in ('cfg', 'dataloader')),
     *(f'{stage}_evaluator' for stage in ('val', 'test')),
 )
-#: What a teacher with a config of its own shares with the whole run.
-_SHARED = ('launcher', 'randomness', 'log_level', 'custom_imports', 'default_scope')
+#: What a teacher with a config of its own takes from the run, and what only where it says nothing.
+_OF_RUN, _DEFAULTS = ('launcher', 'randomness'), ('log_level', 'default_scope')
 
 
 class _Teacher(NetworkStage):
@@ -78,9 +78,13 @@ class _Teacher(NetworkStage):
         """The config of the teacher: its file or the top level, and what `teacher` says over it."""
         cfg = top_level(self.top)
         if self._file is not None:
-            shared = {key: cfg[key] for key in _SHARED if key in cfg}
-            cfg = copy.deepcopy(self._file)
-            cfg.merge_from_dict(copy.deepcopy(Config(shared).to_dict()))
+            run, cfg = cfg, copy.deepcopy(self._file)
+            for key in (*_OF_RUN, *_DEFAULTS):
+                if key in run and (key in _OF_RUN or key not in cfg):
+                    cfg[key] = run[key]
+            modules = [(c.get('custom_imports') or {}).get('imports') or [] for c in (cfg, run)]
+            imports = list(dict.fromkeys([*modules[0], *modules[1]]))
+            cfg.custom_imports = dict(imports=imports, allow_failed_imports=False)
         changes = {key: v for key, v in copy.deepcopy(self._given).items() if key not in _OWN}
         for key, value in changes.items():
             if key not in cfg and key not in _PARTS:
