@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from host_reads import ReadsByTheHost
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from tiny import build_plain
@@ -111,6 +112,16 @@ def test_labels_that_the_preprocessor_has_padded():
     samples = [sample(label[0]), sample(label[1], small[1]), sample(label[2], small[2])]
     found = loss_and_gradient(network, images, samples)
     assert_same(found, loss_and_gradient(network, images, samples, dense(images, label, soft)))
+
+
+def test_the_host_waits_for_nothing():
+    images, label, soft = batch()
+    network = build_plain()
+    learn_soft_targets(network)
+    samples = [sample(label[0]), sample(label[1], soft[1]), sample(label[2], soft[2, :, :9])]
+    with ReadsByTheHost() as reads:
+        network.loss(images, samples)['decode.loss_ce'].backward()
+    assert reads.seen == []
 
 
 def test_nothing_valid_is_zero_with_a_graph():

@@ -154,6 +154,11 @@ class TeacherStage(_Teacher, TrainStage):
     def kind_for(cls, top: Config) -> type[Stage]:
         return TeacherCheckpointStage if top.get('teacher_checkpoint') else cls
 
+    @property
+    def has_own_data(self) -> bool:
+        """Whether its images are those of a config of its own."""
+        return self._file is not None
+
     def _base(self) -> Config:
         return self._teacher_config()
 

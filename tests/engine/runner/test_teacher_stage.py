@@ -12,7 +12,7 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmseg.registry import HOOKS, MODELS
 from tiny import tiny_segmentor
-from tiny_run import SIZE, build_runner, tiny_stages_config
+from tiny_run import SIZE, build_runner, tiny_config, tiny_stages_config, write_images
 
 from mmseg_semi.datasets.shapes import CLASSES
 from mmseg_semi.engine.runner import StagedRunner
@@ -196,6 +196,19 @@ def test_a_config_file_is_the_teacher(tmp_path):
     assert stages['student'].config().model.backbone.base_channels == 4
 
 
+def test_a_teacher_that_has_seen_the_validation_images(tmp_path):
+    """Its own config trains on what the student is scored on."""
+    images = write_images(tmp_path / 'data')
+    own = tiny_config(tmp_path / 'other', None, images=images)
+    own.train_dataloader.dataset.ann_file = 'val.txt'
+    own.dump(str(tmp_path / 'own.py'))
+    said = {'config': str(tmp_path / 'own.py')}
+    cfg = config(tmp_path / 'work', teacher=said, images=images)
+    with pytest.raises(ValueError, match=r"4 teacher's training images are also validation images"):
+        run(cfg)
+    assert not (tmp_path / 'work/teacher').exists()
+
+
 # ------------------------------------------------------------------------------------ whole runs
 
 
@@ -282,6 +295,20 @@ def test_a_given_teacher_of_the_student_s_own_network(tmp_path):
     run(cfg)
     stages = build_stages(cfg)
     assert_labels(tmp_path / 'work/label', expected(stages['teacher'], stages['label'].images))
+
+
+def test_a_given_teacher_that_a_method_has_trained(tmp_path):
+    """Its config has two networks, of which the one that predicts labels."""
+    method = tiny_config(tmp_path / 'imas', 'IMAS')
+    method.model.segmentor = network()
+    method.dump(str(tmp_path / 'imas.py'))
+    path = give(tmp_path, method.model.to_dict(), CLASSES)
+    cfg = config(tmp_path / 'work', teacher={'config': str(tmp_path / 'imas.py')})
+    cfg.teacher_checkpoint = path
+    run(cfg)
+    stages = build_stages(cfg)
+    assert_labels(tmp_path / 'work/label', expected(stages['teacher'], stages['label'].images))
+    assert 'segmentor' not in stages['student'].config().model
 
 
 def test_given_checkpoints_rank_the_images(tmp_path):
