@@ -2,9 +2,9 @@
 _base_ = './default_runtime.py'
 runner_type = 'StagedRunner'
 stages = dict(
-    teacher=dict(
-        type='TrainStage', cfg=dict(train_dataloader=dict(dataset=dict(pseudo_labeled=None)))
-    ),
+    # `teacher` at the top level of a config makes it another network than the student, and `teacher_checkpoint`
+    # one that is trained already: docs/small_network.md.
+    teacher=dict(type='TeacherStage'),
     # checkpoint='best' labels with the best on the validation set, as the paper's code does (it also needs
     # default_hooks.checkpoint.save_best='mIoU').
     label=dict(type='LabelStage', model='teacher', checkpoint='last'),
