@@ -125,7 +125,9 @@ def _summary(
         return str(error)
     # In parts, since numpy counts with 8 bytes for a pixel.
     parts = np.array_split(values.ravel(), 1 + values.size // _COUNTED_AT_ONCE)
-    return sum(np.bincount(part, minlength=_VALUES) for part in parts), values.shape
+    height, width = values.shape
+    counts = np.sum([np.bincount(part, minlength=_VALUES) for part in parts], axis=0)
+    return counts, (height, width)
 
 
 def meaning_of_values(

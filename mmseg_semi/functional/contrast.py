@@ -30,7 +30,7 @@ class Anchors(NamedTuple):
         capped: (C,) bool, True where the limit left out pixels.
     """
 
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index
     label: Tensor
     counts: Tensor
     capped: Tensor

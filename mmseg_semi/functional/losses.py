@@ -13,6 +13,7 @@ that depends on data.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -306,7 +307,7 @@ def squared_error(
             return distance.sum(dim=(1, 2)) / (height * width)
 
     parts = image_chunks(num_images, num_classes * height * width)
-    options = dict(use_reentrant=False, preserve_rng_state=False)
+    options: dict[str, Any] = dict(use_reentrant=False, preserve_rng_state=False)
     values = [checkpoint(chunk, logits[part], part, **options) for part in parts]
     value = torch.cat(values) if values else exact_float(logits).flatten(1).sum(dim=1)
     return value / num_classes if class_mean else value
@@ -361,9 +362,9 @@ def _pixel_losses(logits: Tensor, label: Tensor, align_corners: bool) -> Tensor:
             logp = upsample(logits, label.shape[-2:], align_corners).log_softmax(dim=1)
             return -logp.gather(1, label.long()[:, None])[:, 0]
 
-        options = dict(use_reentrant=False, preserve_rng_state=False)
-        pixels = [checkpoint(chunk, logits[part], label[part], **options) for part in parts]
-        return torch.cat(pixels) if pixels else logits.sum() * 0 + logits.new_zeros(label.shape)
+        options: dict[str, Any] = dict(use_reentrant=False, preserve_rng_state=False)
+        losses = [checkpoint(chunk, logits[part], label[part], **options) for part in parts]
+        return torch.cat(losses) if losses else logits.sum() * 0 + logits.new_zeros(label.shape)
     pixels = logits.new_empty(label.shape)
     for part in parts:
         full = upsample(logits[part], label.shape[-2:], align_corners)
@@ -460,7 +461,7 @@ def _sums_into(
             want_slope=slope is not None,
         )
         sums += pixels.sum(dim=(1, 2))
-        if slope is not None:
+        if slope is not None and strip_slope is not None:
             slope[:, :, rows] = strip_slope
     return sums
 
