@@ -144,7 +144,7 @@ def meaning_of_values(
     Returns:
         np.ndarray: 0 ... C-1, 255 for the value ``void``, and -1 for a value that is neither.
     """
-    values = np.arange(_VALUES)
+    values: np.ndarray = np.arange(_VALUES)
     if reduce_zero_label:
         values = np.where((values == 0) | (values == VOID), VOID, values - 1)
     if label_map:
