@@ -68,7 +68,7 @@ setup(
     author='the mmseg_semi authors',
     license='Apache-2.0',
     packages=find_packages(include=['mmseg_semi', 'mmseg_semi.*']),
-    package_data={'mmseg_semi.datasets': ['fingerprints.json']},
+    package_data={'mmseg_semi': ['py.typed'], 'mmseg_semi.datasets': ['fingerprints.json']},
     include_package_data=False,
     python_requires='>=3.10',
     install_requires=requirements('runtime'),

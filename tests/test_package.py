@@ -135,7 +135,7 @@ def test_the_wheel_carries_configs_and_tools(wheel):
     modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / 'mmseg_semi').rglob('*.py')}
     modules = {name for name in modules if '.mim' not in name}
     assert modules <= set(names)
-    assert 'mmseg_semi/datasets/fingerprints.json' in names
+    assert {'mmseg_semi/datasets/fingerprints.json', 'mmseg_semi/py.typed'} <= set(names)
     top = {name.split('/')[0] for name in names}
     assert {name for name in top if not name.endswith('.dist-info')} == {'mmseg_semi'}
 

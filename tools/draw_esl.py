@@ -28,7 +28,7 @@ import mmseg_semi  # noqa: F401  registers the package's modules
 from mmseg_semi.cli import check_file, read_config
 from mmseg_semi.datasets.walk import loader_configs
 from mmseg_semi.functional.contrast import sample_anchors
-from mmseg_semi.functional.parts import resize_nearest
+from mmseg_semi.functional.resizing import resize_nearest
 from mmseg_semi.functional.sampling import entropy
 from mmseg_semi.models import ESL
 from mmseg_semi.visualization import (

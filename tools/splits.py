@@ -26,9 +26,9 @@ from mmseg_semi.datasets.children import image_paths
 from mmseg_semi.datasets.fingerprints import REGISTRY, identify, published
 from mmseg_semi.datasets.labels import count_classes, survey_masks
 from mmseg_semi.datasets.orientation import VIEWS
+from mmseg_semi.datasets.report import Report
 from mmseg_semi.datasets.split_check import (
     FRAMES,
-    Report,
     build_parts,
     check_parts,
     parts_of_config,
@@ -305,18 +305,13 @@ def _print_identity(path: str, content: IdList, registry: str = REGISTRY) -> Non
 
 # ------------------------------------------------------------------------------------ check
 def check(args: argparse.Namespace) -> int:
-    report = Report([], [], [])
+    report = Report()
     init_default_scope('mmseg')
     configs = _configs_of_arguments(args) if args.config is None else _configs_of_config(args)
     called = True if args.labeled is not None and args.unlabeled is not None else None
     check_parts(build_parts(configs, report), report, args.frames, partition=called)
-    for fact in report.facts:
-        print(fact)
-    for word, sentences in (('warning', report.warnings), ('error', report.errors)):
-        for sentence in sentences:
-            print(f'{word}: {sentence}')
-    print(f'{len(report.errors)} errors, {len(report.warnings)} warnings.')
-    return 1 if report.errors else 0
+    print('\n'.join(report.lines()))
+    return 1 if report.problems else 0
 
 
 def _configs_of_config(args: argparse.Namespace) -> dict:

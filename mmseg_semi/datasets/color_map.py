@@ -61,7 +61,8 @@ def read_color_map(path: str | Path) -> ColorMap:
 def parse_color_map(text: str, source: str, is_json: bool = False) -> ColorMap:
     """As :func:`read_color_map`, from the text of a file; ``source`` names it in errors."""
     entries = _json_entries(text, source) if is_json else _line_entries(text, source)
-    names, colors = {}, {}
+    names: dict[str, tuple[int, int, int]] = {}
+    colors: dict[tuple[int, int, int], str] = {}
     void = []
     for where, name, color in entries:
         if color in colors:
@@ -132,8 +133,8 @@ def _line_entries(text: str, source: str) -> list[tuple[str, str, tuple[int, int
         if not line.strip() or line.lstrip().startswith('#'):
             continue
         fields = _fields(line)
-        words = {field.lower() for field in fields}
-        heading = first and all(words & column for column in _HEADING)
+        lowered = {field.lower() for field in fields}
+        heading = first and all(lowered & column for column in _HEADING)
         is_number = [re.fullmatch(r'[0-9]{1,9}', field) is not None for field in fields]
         first = False
         if heading and not any(is_number):
@@ -145,8 +146,8 @@ def _line_entries(text: str, source: str) -> list[tuple[str, str, tuple[int, int
                 f'{source}{where} is {line.strip()!r}: write a name and three whole numbers and no other '
                 'column, such as "road 128 64 128".'
             )
-        name, color = (fields[:-3], fields[-3:]) if name_first else (fields[3:], fields[:3])
-        name = _name(' '.join(name), source, where)
+        words, color = (fields[:-3], fields[-3:]) if name_first else (fields[3:], fields[:3])
+        name = _name(' '.join(words), source, where)
         entries.append((where, name, _color([int(value) for value in color], source, where)))
     return entries
 
@@ -174,7 +175,8 @@ def _color(values: list[int], source: str, where: str) -> tuple[int, int, int]:
         raise ValueError(
             f'{source}{where} has the colour {values}: give red, green and blue from 0 to 255.'
         )
-    return tuple(values)
+    red, green, blue = values
+    return red, green, blue
 
 
 def _said(color) -> str:

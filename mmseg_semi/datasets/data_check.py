@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
+from pathlib import Path
 
 import numpy as np
 from mmcv.transforms import LoadAnnotations, LoadImageFromFile
@@ -26,22 +27,21 @@ from .children import (
     check_hidden,
     pipeline_transforms,
     searched_folder,
-    void_value,
 )
 from .files import image_size, open_image, real_paths
-from .labels import MaskSurvey, count_classes, survey_masks, values_beyond
+from .labels import MaskSurvey, survey_masks
 from .meanings import READINGS, Meaning, compare_all, meanings_of, meanings_of_labels
-from .names import is_hidden, left_out
+from .names import files_below, is_hidden, left_out
 from .orientation import Pair
 from .partition import fill_partition
 from .preparation import decoding
 from .pseudo_labeled import LABELS_SUMMARY
+from .report import SHOWN, Report
 from .transforms.checks import CheckImageFile, with_file_checks
 from .transforms.loading import LoadImageFromFile as OurLoader
-from .void_check import Masks, annotations, masks_of, missing_class
+from .void_check import Masks, annotation_loader, masks_of, missing_class
 from .walk import Leaf, leaves, loader_configs, sample_infos
 
-_SHOWN = 5
 _PATHS = ('img_path', 'seg_map_path')
 _REMEDY = 'replace it, or take it out of the list'
 
@@ -67,17 +67,14 @@ class ImageSurvey:
     unlike: dict[str, str] = field(default_factory=dict)
 
 
-@dataclass
-class SetReport:
-    """One set of images of a config.
+@dataclass(kw_only=True)
+class SetReport(Report):
+    """What was found of one set of images of a config.
 
     Attributes:
         role (str): What it is for.
         key (str): Where the config has it.
         name (str): The role, and which of several sets it is.
-        summary (list[str]): Lines about what is there.
-        problems (dict[str, list[str]]): Kind of problem = sentences, one per file, that need mending.
-        warnings (list[str]): Sentences about what may be meant.
         images (ImageSurvey, optional): None where there are no files.
         meanings (list[Meaning]): What its class indices mean; none without classes.
         masks (Masks, optional): What its masks hold; None without any that MMSegmentation's loader reads.
@@ -86,18 +83,9 @@ class SetReport:
     role: str
     key: str
     name: str
-    summary: list[str] = field(default_factory=list)
-    problems: dict[str, list[str]] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
     images: ImageSurvey | None = None
     meanings: list[Meaning] = field(default_factory=list)
     masks: Masks | None = None
-
-    def add_problems(self, kind: str, sentences: Iterable[str]) -> None:
-        """Add sentences, if there are any."""
-        sentences = list(sentences)
-        if sentences:
-            self.problems.setdefault(kind, []).extend(sentences)
 
 
 @dataclass
@@ -118,22 +106,14 @@ class DataReport:
         """The report for a reader; of many problems of a kind the first few."""
         lines = []
         for part in self.sets:
-            lines += [f'{part.name} ({part.key})', *(f'  {line}' for line in part.summary), '']
+            lines += [f'{part.name} ({part.key})', *(f'  {line}' for line in part.facts), '']
         for part in self.sets:
-            for kind, sentences in part.problems.items():
-                lines += _listed(f'PROBLEM: {part.name}: {len(sentences)} {kind}', sentences)
-            lines += [f'warning: {part.name}: {sentence}' for sentence in part.warnings]
+            lines += part.listed(part.name)
         lines += [f'PROBLEM: {sentence}' for sentence in self.leaks]
         lines += [f'warning: {sentence}' for sentence in self.notes]
         found = self.num_problems
         lines.append(f'{found} problem(s) to mend.' if found else 'No problem found.')
         return lines
-
-
-def _listed(heading: str, sentences: Sequence[str]) -> list[str]:
-    rest = len(sentences) - _SHOWN
-    more = [f'  ... and {rest} more'] if rest > 0 else []
-    return [f'{heading}:', *(f'  {sentence}' for sentence in sentences[:_SHOWN]), *more]
 
 
 def check_data(
@@ -219,16 +199,16 @@ def _check_set(role, key, config, check, *, workers, quick, quiet) -> list[SetRe
     try:
         dataset = build_child(kind, config, name=role, key=key)
     except (OSError, ValueError) as error:
-        report = SetReport(role, key, role, ['not there, see below'])
+        report = SetReport(role=role, key=key, name=role, facts=['not there, see below'])
         report.add_problems('set that cannot be built', [str(error)])
         return [report]
     found = leaves(dataset, key, kind)
     return [
         _check_leaf(
             SetReport(
-                role,
-                leaf.key,
-                role if len(found) == 1 else f'{role} {index}',
+                role=role,
+                key=leaf.key,
+                name=role if len(found) == 1 else f'{role} {index}',
                 meanings=meanings_of(leaf.dataset, leaf.key, leaf.kind),
             ),
             leaf.dataset,
@@ -244,9 +224,9 @@ def _check_set(role, key, config, check, *, workers, quick, quiet) -> list[SetRe
 def _check_leaf(report: SetReport, dataset, check, *, workers, quick, quiet) -> SetReport:
     infos = sample_infos(dataset)
     files = [info for info in infos if info.get('img_path') and 'shapes' not in info]
-    report.summary.append(f'{len(infos)} images, {type(dataset).__name__}')
+    report.facts.append(f'{len(infos)} images, {type(dataset).__name__}')
     if len(files) < len(infos):
-        report.summary.append(f'{len(infos) - len(files)} of them are no local files: not checked')
+        report.facts.append(f'{len(infos) - len(files)} of them are no local files: not checked')
     if not files:
         return report
     folder = searched_folder(dataset)
@@ -259,8 +239,8 @@ def _check_leaf(report: SetReport, dataset, check, *, workers, quick, quiet) -> 
     transforms = pipeline_transforms(dataset)
     paths = [info['img_path'] for info in files]
     report.images = images = survey_images(paths, transforms, report.name, workers, quick, quiet)
-    report.summary.append(f'sizes (width x height): {_sizes(images.sizes)}')
-    report.summary.append(f'files: {_counted(images.kinds)}')
+    report.facts.append(f'sizes (width x height): {_sizes(images.sizes)}')
+    report.facts.append(f'files: {_counted(images.kinds)}')
     # What is of another kind is said below where training says it before it loads.
     broken = (s for p, s in images.broken.items() if check is not True or p not in images.unlike)
     report.add_problems('images that cannot be read', broken)
@@ -279,15 +259,13 @@ def _left_out(dataset, folder: str, infos) -> list[str]:
     """A sentence on the files of a searched folder that are not among the images of the dataset."""
     taken = {os.path.normpath(info[key]) for info in infos for key in _PATHS if info.get(key)}
     others = Counter(
-        os.path.splitext(name)[1] or name
-        for place, _, names in os.walk(folder, followlinks=True)
-        for name in names
-        if os.path.normpath(os.path.join(place, name)) not in taken
-        and not is_hidden(os.path.relpath(os.path.join(place, name), folder))
+        os.path.splitext(name)[1] or os.path.basename(name)
+        for name in files_below(folder)
+        if os.path.normpath(os.path.join(folder, name)) not in taken and not is_hidden(name)
     )
     if not others:
         return []
-    said = ', '.join(f'{count} {ending}' for ending, count in others.most_common(_SHOWN))
+    said = ', '.join(f'{count} {ending}' for ending, count in others.most_common(SHOWN))
     return [
         f'{sum(others.values())} files of {folder} are not among its images ({said}): if they are images, set '
         f'img_suffix={getattr(dataset, "img_suffix", None)!r} to what they end in.'
@@ -342,7 +320,7 @@ def _look_at(path: str, loader, rgb: bool, quick: bool) -> tuple:
     """(size, kind, digest, why it is broken, why it is not as it should be) of one file."""
     unlike = None
     try:
-        with decoding(path, _REMEDY):
+        with decoding(Path(path), _REMEDY):
             CheckImageFile(rgb=False).transform(dict(img_path=path))
             kind, size = _header(path, loader)
     except ValueError as error:
@@ -421,7 +399,7 @@ def _check_masks(report, dataset, infos, images: ImageSurvey, transforms, worker
     paths = [info['seg_map_path'] for info, _ in pairs]
     backend = backend_of_loader(loader, paths[0]) if paths else None
     masks = survey_masks(paths, f'{report.name} masks', workers, quiet, backend)
-    if annotations(leaf) is not None:
+    if annotation_loader(leaf) is not None:
         report.masks = masks_of(leaf, masks.pixels, pairs[0][0])
     report.add_problems('masks that cannot be read', masks.problems.values())
     sizes = [size for _, size in pairs]
@@ -431,13 +409,7 @@ def _check_masks(report, dataset, infos, images: ImageSurvey, transforms, worker
     if not pairs or not classes:
         report.warnings.append('the dataset names no classes: values of masks are not checked.')
         return
-    meaning = dict(
-        num_classes=len(classes),
-        reduce_zero_label=bool(pairs[0][0].get('reduce_zero_label')),
-        label_map=pairs[0][0].get('label_map'),
-        void=void_value(dataset),
-    )
-    _report_classes(report, masks, classes, meaning)
+    _report_classes(report, masks, masks_of(leaf, masks.pixels, pairs[0][0]))
 
 
 def unmatched(
@@ -485,22 +457,21 @@ def displays(loader) -> bool:
     return getattr(loader, 'displays', True)
 
 
-def _report_classes(report, masks: MaskSurvey, classes, meaning: dict) -> None:
-    count = count_classes(masks.pixels, **meaning)
+def _report_classes(report: Report, masks: MaskSurvey, read: Masks) -> None:
+    classes, count, beyond = read.classes, read.counts(), read.beyond()
     total = int(masks.pixels.sum())
-    beyond = values_beyond(masks.pixels, **meaning)
     if beyond:
         said = ', '.join(f'{value} (in {number} masks)' for value, number in beyond.items())
         bad = [path for path, n in zip(masks.paths, count.beyond, strict=True) if n]
         counting = (
             ''
-            if meaning['reduce_zero_label']
+            if read.reduce_zero_label
             else ', or set reduce_zero_label=True if labels count from 1'
         )
         report.add_problems(
             'masks with values beyond the classes',
             (
-                f'{path} has values that are no class of {len(classes)} and not {meaning["void"]}; over all '
+                f'{path} has values that are no class of {len(classes)} and not {read.void}; over all '
                 f'masks: {said}; '
                 f'correct the masks or the classes of metainfo{counting}.'
                 for path in bad
@@ -509,7 +480,7 @@ def _report_classes(report, masks: MaskSurvey, classes, meaning: dict) -> None:
     if not total:
         return
     empty = int(((count.void > 0) & (count.pixels.sum(1) + count.beyond == 0)).sum())
-    report.summary.append(
+    report.facts.append(
         f'{len(masks.paths) - len(masks.problems)} masks, void {count.void.sum() / total:.2%} of the pixels'
         + (f', {empty} masks are nothing but void' if empty else '')
     )
@@ -520,7 +491,7 @@ def _report_classes(report, masks: MaskSurvey, classes, meaning: dict) -> None:
             count.pixels[:, index].sum() / labeled,
             int((count.pixels[:, index] > 0).sum()),
         )
-        report.summary.append(
+        report.facts.append(
             f'{index:4d} {name!s:{width}} {share:8.3%} of the labels, in {number} images'
         )
     absent = [str(n) for n, pixels in zip(classes, count.pixels.sum(0), strict=True) if pixels == 0]
@@ -531,10 +502,10 @@ def _report_classes(report, masks: MaskSurvey, classes, meaning: dict) -> None:
 def _shared_images(sets: Sequence[SetReport]) -> tuple[list[str], list[str]]:
     """Sentences on images that two sets share: leaks into an evaluation, and others."""
     leaks, notes = [], []
-    parts = [part for part in sets if part.images is not None]
-    for i, first in enumerate(parts):
-        for second in parts[i + 1 :]:
-            pairs = _same_images(first.images, second.images)
+    parts = [(part, part.images) for part in sets if part.images is not None]
+    for i, (first, images) in enumerate(parts):
+        for second, others in parts[i + 1 :]:
+            pairs = _same_images(images, others)
             if not pairs:
                 continue
             one, other = pairs[0]
@@ -573,7 +544,7 @@ def _same_images(first: ImageSurvey, second: ImageSurvey) -> list[tuple[str, str
 
 def _sizes(sizes: Iterable) -> str:
     counts = Counter(size for size in sizes if size is not None)
-    if len(counts) <= _SHOWN:
+    if len(counts) <= SHOWN:
         return ', '.join(f'{w}x{h} ({n})' for (h, w), n in counts.most_common()) or 'none readable'
     heights, widths = zip(*counts, strict=True)
     (h, w), n = counts.most_common(1)[0]
@@ -585,4 +556,4 @@ def _sizes(sizes: Iterable) -> str:
 
 def _counted(kinds: Iterable) -> str:
     counts = Counter(kind for kind in kinds if kind is not None)
-    return '; '.join(f'{kind} ({n})' for kind, n in counts.most_common(_SHOWN)) or 'none readable'
+    return '; '.join(f'{kind} ({n})' for kind, n in counts.most_common(SHOWN)) or 'none readable'

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterable
 
 from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
 
 from .orientation import orientation_of, turned_size
 
@@ -44,7 +45,9 @@ def image_size(path: str) -> tuple[int, int] | None:
     try:
         with open_image(path) as image:
             width, height = image.size
-            if image.format == 'TIFF':  # some versions of Pillow have turned the size already
+            if isinstance(
+                image, TiffImageFile
+            ):  # some versions of Pillow have turned the size already
                 width, height = image.tag_v2[_TIFF_WIDTH], image.tag_v2[_TIFF_HEIGHT]
     except (OSError, SyntaxError, ValueError, KeyError, TypeError):  # of broken bytes
         return None

@@ -41,7 +41,7 @@ class Published(NamedTuple):
 
     dataset: str
     role: str
-    count: int
+    count: int  # type: ignore[assignment]  # hides tuple.count
     sha256: str
     names: tuple[tuple[str, str], ...]
     sketch: frozenset[str]
@@ -91,7 +91,7 @@ class Identity(NamedTuple):
         overlaps (list[Overlap]): With the other labelled lists, by falling Jaccard index.
     """
 
-    count: int
+    count: int  # type: ignore[assignment]  # hides tuple.count
     sha256: str
     match: Published | None
     overlaps: list[Overlap]

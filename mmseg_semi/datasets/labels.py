@@ -125,7 +125,9 @@ def _summary(
         return str(error)
     # In parts, since numpy counts with 8 bytes for a pixel.
     parts = np.array_split(values.ravel(), 1 + values.size // _COUNTED_AT_ONCE)
-    return sum(np.bincount(part, minlength=_VALUES) for part in parts), values.shape
+    height, width = values.shape
+    counts = np.sum([np.bincount(part, minlength=_VALUES) for part in parts], axis=0)
+    return counts, (height, width)
 
 
 def meaning_of_values(
@@ -142,7 +144,7 @@ def meaning_of_values(
     Returns:
         np.ndarray: 0 ... C-1, 255 for the value ``void``, and -1 for a value that is neither.
     """
-    values = np.arange(_VALUES)
+    values: np.ndarray = np.arange(_VALUES)
     if reduce_zero_label:
         values = np.where((values == 0) | (values == VOID), VOID, values - 1)
     if label_map:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import json
 import os.path as osp
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from mmseg.registry import DATASETS
@@ -143,7 +143,7 @@ def _of_leaf(leaf: Leaf) -> list[Meaning]:
     return [_meaning(leaf.key, meta, reduced, label_map)]
 
 
-def meanings_of_labels(folders: Sequence[str]) -> list[Meaning]:
+def meanings_of_labels(folders: Iterable[str]) -> list[Meaning]:
     """What the summaries in finished folders of pseudo-labels say."""
     found = []
     for folder in folders:

@@ -85,8 +85,8 @@ def orientation_of(source) -> int:
     """
     if isinstance(source, (str, Path)):
         try:
-            with open(source, 'rb') as file:
-                return orientation_of(file)
+            with open(source, 'rb') as opened:
+                return orientation_of(opened)
         except FileNotFoundError:
             return 1  # whoever loads it says so
     file = io.BytesIO(source) if isinstance(source, bytes) else source
@@ -145,14 +145,15 @@ def stored(array: np.ndarray, orientation: int) -> np.ndarray:
 
 def turned_size(size: tuple[int, int], orientation: int) -> tuple[int, int]:
     """(height, width) of one view of an image from that of the other."""
-    return (size[1], size[0]) if orientation >= _QUARTER else tuple(size)
+    first, second = size
+    return (second, first) if orientation >= _QUARTER else (first, second)
 
 
 class Pair(NamedTuple):
     """An image with an EXIF entry and its mask.
 
     Attributes:
-        image (str): Path.
+        image (str, optional): Path; None for an image that is no file.
         mask (str): Path.
         image_size (tuple[int, int]): (height, width) as loaded.
         mask_size (tuple[int, int]): As stored.
@@ -161,7 +162,7 @@ class Pair(NamedTuple):
         mask_orientation (int): Of the mask's own entry; 1 where it has none.
     """
 
-    image: str
+    image: str | None
     mask: str
     image_size: tuple[int, int]
     mask_size: tuple[int, int]
@@ -185,7 +186,9 @@ class Pair(NamedTuple):
     @property
     def sizes(self) -> dict[str, tuple[int, int]]:
         """(height, width) of each view of the image."""
-        own, other = tuple(self.image_size), turned_size(self.image_size, self.orientation)
+        height, width = self.image_size
+        own = (height, width)
+        other = turned_size(self.image_size, self.orientation)
         if self.is_displayed:
             return dict(stored=other, displayed=own)
         return dict(stored=own, displayed=other)

@@ -30,7 +30,8 @@ def fill_partition(dataset: Mapping) -> Mapping:
     if 'partition' not in dataset and not waits_for_partition(dataset):
         return dataset
     rest = {key: value for key, value in dataset.items() if key != 'partition'}
-    return type(dataset)(fill_lists(rest, dataset.get('partition')))
+    kind: Any = type(dataset)  # a dict or mmengine's ConfigDict
+    return kind(fill_lists(rest, dataset.get('partition')))
 
 
 def fill_lists(config: Mapping, partition: str | None) -> dict:
@@ -106,7 +107,8 @@ def _waiting(config: Any, key: str = 'train_dataloader.dataset') -> Iterator[str
 
 def _filled(config: Any, partition: str) -> Any:
     if isinstance(config, Mapping):
-        return type(config)(
+        kind: Any = type(config)
+        return kind(
             {
                 name: value.replace(PLACEHOLDER, partition)
                 if name == 'ann_file' and isinstance(value, str)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
-from .backends import is_local, kind_of_backend, require_listing
+from .backends import is_local, join_path, kind_of_backend, require_listing
 from .partition import counted_images, fill_lists
 from .split_lists import check_list_text
 from .walk import leaf_configs
@@ -159,16 +159,12 @@ def _name_of(kind):
 def _paths(dataset):
     """``(key, path, test)`` of everything that must exist, joined as mmengine's datasets join."""
     root = dataset.get('data_root') or ''
-
-    def join(path):
-        return path if not path or osp.isabs(path) or '://' in path else osp.join(root, path)
-
     if root:
         yield 'data_root', root, osp.isdir
     if dataset.get('ann_file'):
-        yield 'ann_file', join(dataset['ann_file']), osp.exists
+        yield 'ann_file', join_path(root, dataset['ann_file']), osp.exists
     if dataset.get('img_dir'):
-        yield 'img_dir', join(dataset['img_dir']), osp.isdir
+        yield 'img_dir', join_path(root, dataset['img_dir']), osp.isdir
     for key, path in (dataset.get('data_prefix') or {}).items():
         if path:
-            yield f'data_prefix.{key}', join(path), osp.isdir
+            yield f'data_prefix.{key}', join_path(root, path), osp.isdir

@@ -36,7 +36,8 @@ _DISK_REMEDIES = {
     errno.EEXIST: 'a file stands where a folder is needed, move it or name another target',
     errno.ENAMETOOLONG: 'shorten the name, or name another target',
 }
-_Item, _Result = TypeVar('_Item'), TypeVar('_Result')
+_Item = TypeVar('_Item')
+_Result = TypeVar('_Result')
 
 
 class PreparationError(ValueError):
@@ -222,7 +223,8 @@ def run_converter(parser: argparse.ArgumentParser, options, convert: Callable[[]
     """Run a converter and print what it returns; its errors, and those of the disk, are one sentence."""
     if options.nproc < 1:
         parser.error(f'--nproc {options.nproc} must be at least 1.')
-    sys.stdout.reconfigure(errors='backslashreplace')  # names of files need not be UTF-8
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors='backslashreplace')  # names of files need not be UTF-8
     try:
         print(convert())
     except OSError as error:

@@ -48,9 +48,10 @@ def image_ids(dataset) -> list[str]:
     found = [leaf.dataset for leaf in leaves(dataset)]
     paths = [path for inner in found for path in image_paths(inner)]
     folders = [(getattr(inner, 'data_prefix', None) or {}).get('img_path') for inner in found]
-    if not all(folders):
-        folders = [osp.dirname(path) for path in paths]
-    folder = osp.commonpath(folders) if folders else None
+    known = [folder for folder in folders if folder]
+    if len(known) < len(folders):
+        known = [osp.dirname(path) for path in paths]
+    folder = osp.commonpath(known) if known else None
     seen: dict[str, str] = {}
     for path in paths:
         name = osp.splitext(osp.relpath(path, folder or '.'))[0].replace(os.sep, '/')

@@ -218,7 +218,7 @@ class _Order:
     def __init__(self, seed: int, kind: int, length: int) -> None:
         self._seed, self._kind, self._length = seed, kind, length
         self._pass: int | None = None
-        self._permutation = np.empty(0, dtype=np.int64)
+        self._permutation: np.ndarray = np.empty(0, dtype=np.int64)
 
     def __getitem__(self, position: int) -> int:
         number, place = divmod(position, self._length)

@@ -6,43 +6,30 @@ import copy
 import filecmp
 import os
 import os.path as osp
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
-from typing import NamedTuple
 
 import numpy as np
 from mmcv.transforms import LoadAnnotations, LoadImageFromFile
 from mmseg.registry import DATASETS
 
 from .backends import backend_of_loader, look_for
-from .children import check_files_exist, file_loaders, image_paths, void_value
+from .children import check_files_exist, file_loaders, image_paths
 from .data_check import survey_images, unmatched
 from .files import real_paths
 from .fingerprints import identify
-from .labels import ClassCount, count_classes, survey_masks, values_beyond
+from .labels import ClassCount, survey_masks
 from .partition import fill_partition
 from .paths import check_data_paths
+from .report import Report
 from .sequences import near_frames
 from .unlabeled import UnlabeledDataset
-from .walk import leaves, loader_configs, sample_infos
+from .void_check import masks_of
+from .walk import Leaf, image_files, leaves, loader_configs, sample_infos
 
 TRAINED_ON = ('labelled', 'unlabelled')
 FRAMES = 60
 """Frame numbers up to which two images count as neighbours: two seconds of usual video."""
-
-
-class Report(NamedTuple):
-    """What a check found, a sentence each.
-
-    Attributes:
-        facts (list[str]): What the partition is.
-        warnings (list[str]): What falsifies no result but may mislead.
-        errors (list[str]): What stops or falsifies a training.
-    """
-
-    facts: list[str]
-    warnings: list[str]
-    errors: list[str]
 
 
 def build_parts(configs: Mapping[str, Mapping], report: Report) -> dict:
@@ -69,8 +56,7 @@ def build_parts(configs: Mapping[str, Mapping], report: Report) -> dict:
             sentence = str(error)
             if empty:
                 sentence = f'The {name} dataset has no image: correct its list or its folder.'
-            if sentence not in report.errors:  # all of them, where one folder is missing
-                report.errors.append(sentence)
+            report.add_problem(sentence)  # once, where one folder of all of them is missing
         else:
             parts[name] = dataset
     return parts
@@ -128,15 +114,12 @@ def check_parts(
     Returns:
         Report: ``report``.
     """
-    paths = {
-        name: [info['img_path'] for info in sample_infos(dataset) if 'img_path' in info]
-        for name, dataset in parts.items()
-    }
+    paths = {name: image_files(dataset) for name, dataset in parts.items()}
     for name, dataset in parts.items():
         _check_files(name, dataset, paths[name], report)
     _check_disjoint(paths, is_partition(parts) if partition is None else partition, report)
     for name, dataset in parts.items():
-        counts = {}
+        counts: dict[tuple, list[ClassCount]] = {}
         for leaf in leaves(dataset):
             sizes = _check_images(name, leaf.dataset, report, quiet)
             if name != 'unlabelled':
@@ -212,7 +195,7 @@ def _check_files(name: str, dataset, paths: list[str], report: Report) -> None:
     try:
         check_files_exist(dataset, name, f'the {name} dataset')
     except (FileNotFoundError, ValueError) as error:
-        report.errors.append(str(error))
+        report.add_problem(str(error))
 
 
 def _check_images(name: str, dataset, report: Report, quiet: bool) -> dict[str, tuple[int, int]]:
@@ -223,7 +206,7 @@ def _check_images(name: str, dataset, report: Report, quiet: bool) -> dict[str, 
     gone = set(_missing(dataset, paths, LoadImageFromFile))
     there = [path for path in dict.fromkeys(paths) if path not in gone]
     survey = survey_images(there, list(file_loaders(dataset)), name, quiet=quiet)
-    report.errors.extend(_first(list(survey.broken.values()), f'{name} images cannot be read'))
+    report.add_problems(f'{name} images cannot be read', survey.broken.values())
     sizes = zip(survey.paths, survey.sizes, strict=True)
     return {path: tuple(size) for path, size in sizes if size is not None}
 
@@ -246,13 +229,16 @@ def _check_disjoint(paths: dict[str, list[str]], partition: bool, report: Report
             if other in TRAINED_ON
             else 'they would falsify the result'
         )
-        said = report.errors
+        say: Callable[[str], None] = report.add_problem
         remedy = f'remove them from one of the two lists, since {why}'
         if other in TRAINED_ON and not partition:
-            said, remedy = report.warnings, 'they are trained on with and without their labels'
+            say, remedy = (
+                report.warnings.append,
+                'they are trained on with and without their labels',
+            )
         for found, what in ((shared, 'are'), (copies, 'have a copy of the same name')):
             if found:
-                said.append(
+                say(
                     f'{len(found)} {one} images {what} in the {other} set, the first is {min(found)}: {remedy}.'
                 )
 
@@ -295,33 +281,21 @@ def _check_masks(
     loader = next(t for t in file_loaders(dataset) if isinstance(t, LoadAnnotations))
     backend = backend_of_loader(loader, paths[0])
     survey = survey_masks(paths, f'{name} masks', quiet=quiet, backend=backend)
-    report.errors.extend(_first(list(survey.problems.values()), f'{name} masks cannot be read'))
+    report.add_problems(f'{name} masks cannot be read', survey.problems.values())
     sizes = [image_sizes.get(info['img_path']) for info in infos]
     for kind, said in unmatched(survey, infos, sizes, list(file_loaders(dataset))).items():
-        report.errors.extend(_first(said, f'{name} {kind}'))
-    meaning = dict(
-        num_classes=len(classes),
-        reduce_zero_label=bool(infos[0].get('reduce_zero_label')),
-        label_map=infos[0].get('label_map'),
-        void=void_value(dataset),
-    )
-    beyond = values_beyond(survey.pixels, **meaning)
+        report.add_problems(f'{name} {kind}', said)
+    masks = masks_of(Leaf(dataset, name, None), survey.pixels, infos[0])
+    beyond, count = masks.beyond(), masks.counts()
     if beyond:
-        values = ', '.join(f'{value} in {masks}' for value, masks in beyond.items())
-        first = survey.paths[int(np.argmax(count_classes(survey.pixels, **meaning).beyond > 0))]
-        report.errors.append(
+        values = ', '.join(f'{value} in {number}' for value, number in beyond.items())
+        first = survey.paths[int(np.argmax(count.beyond > 0))]
+        report.add_problem(
             f'{name} masks have values that are none of {len(classes)} classes ({values} masks, the first is '
             f'{first}): correct the masks, the number of classes, or reduce_zero_label='
-            f'{meaning["reduce_zero_label"]}.'
+            f'{masks.reduce_zero_label}.'
         )
-    counts.setdefault(tuple(classes), []).append(count_classes(survey.pixels, **meaning))
-
-
-def _first(problems: list[str], what: str) -> list[str]:
-    """The first problem, and how many there are."""
-    if len(problems) < 2:
-        return problems
-    return [f'{len(problems)} {what}, the first: {problems[0]}']
+    counts.setdefault(tuple(classes), []).append(count)
 
 
 def _tell_classes(classes, found: list[ClassCount], report: Report) -> None:

@@ -49,6 +49,9 @@ class UnlabeledDataset(BaseDataset):
         ValueError: no image found, a list's line that is no relative path, or a pipeline that needs labels.
     """
 
+    ann_file: str
+    data_prefix: dict[str, str]
+
     def __init__(
         self,
         img_dir: str = '',

@@ -12,7 +12,7 @@ from mmseg.datasets.transforms import LoadAnnotations
 
 from .backends import backend_of_loader, spread
 from .children import pipeline_transforms, void_value
-from .labels import count_classes, survey_masks, values_beyond
+from .labels import ClassCount, count_classes, survey_masks, values_beyond
 from .transforms.loading import LoadAnnotations as TurningLoadAnnotations
 from .walk import Leaf
 
@@ -46,6 +46,18 @@ class Masks(NamedTuple):
     void: int
     plain: bool
 
+    def counts(self) -> ClassCount:
+        """Pixels of each class, of void and of neither."""
+        return count_classes(
+            self.pixels, len(self.classes), self.reduce_zero_label, self.label_map, self.void
+        )
+
+    def beyond(self) -> dict[int, int]:
+        """Values that are neither a class nor void: value = number of masks that have it."""
+        return values_beyond(
+            self.pixels, len(self.classes), self.reduce_zero_label, self.label_map, self.void
+        )
+
 
 def check_some_masks(sets: Sequence[Leaf]) -> None:
     """Read at most :data:`MOST_READ` masks of these datasets, spread evenly, until every class is found.
@@ -59,7 +71,7 @@ def check_some_masks(sets: Sequence[Leaf]) -> None:
     Raises:
         ValueError: as :func:`missing_class` says it.
     """
-    readable = [leaf for leaf in sets if annotations(leaf) is not None]
+    readable = [leaf for leaf in sets if annotation_loader(leaf) is not None]
     places = [(leaf, index) for leaf in readable for index in range(len(leaf.dataset))]
     chosen = [places[i] for i in spread(len(places), MOST_READ)] if places else []
     found: dict[str, Masks] = {}
@@ -91,10 +103,7 @@ def missing_class(masks: Sequence[Masks], read: str = '') -> str | None:
         read: says that only some of the masks were read.
     """
     absent = _absent(masks)
-    beyond = any(
-        values_beyond(m.pixels, len(m.classes), m.reduce_zero_label, m.label_map, m.void)
-        for m in masks
-    )
+    beyond = any(part.beyond() for part in masks)
     if not absent or not masks or beyond:
         return None
     first = masks[0]
@@ -151,19 +160,14 @@ def _absent(masks: Sequence[Masks]) -> list[int]:
     """Indices of the classes without a pixel."""
     if not masks:
         return []
-    counts = sum(
-        count_classes(
-            m.pixels, len(m.classes), m.reduce_zero_label, m.label_map, m.void
-        ).pixels.sum(0)
-        for m in masks
-    )
+    counts = np.sum([part.counts().pixels.sum(0) for part in masks], axis=0)
     return np.flatnonzero(counts == 0).tolist()
 
 
 def _add(found: dict[str, Masks], leaf: Leaf, indices: Sequence[int]) -> None:
     infos = [leaf.dataset.get_data_info(index) for index in indices]
     paths = [info['seg_map_path'] for info in infos]
-    loader = annotations(leaf)
+    loader = annotation_loader(leaf)
     survey = survey_masks(paths, quiet=True, backend=backend_of_loader(loader, paths[0]))
     new = masks_of(leaf, survey.pixels, infos[0])
     old = found.get(leaf.key)
@@ -191,7 +195,7 @@ def masks_of(leaf: Leaf, pixels: np.ndarray, info: dict) -> Masks:
     )
 
 
-def annotations(leaf: Leaf):
+def annotation_loader(leaf: Leaf):
     """mmseg's loader of a dataset's masks; None where there are no masks, no classes or another loader."""
     classes = (getattr(leaf.dataset, 'metainfo', None) or {}).get('classes')
     loaders = [t for t in pipeline_transforms(leaf.dataset) if isinstance(t, BaseLoadAnnotations)]

@@ -1,4 +1,4 @@
-"""The one walk over nested datasets: built ones and their configs.
+"""The one walk over nested datasets, built ones and their configs, and over nested transforms.
 
 Wrappers are followed by what they hold, whatever their class: ``datasets`` (``ConcatDataset``), ``dataset``
 (``RepeatDataset``, ``ClassBalancedDataset``, ``MultiImageMixDataset``), and the named children of our own
@@ -14,6 +14,8 @@ import copy
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from mmcv.transforms import BaseTransform
+from mmengine.dataset import Compose
 from torch.utils.data import Dataset
 
 from .partition import fill_partition
@@ -82,6 +84,35 @@ def sample_infos(dataset) -> list[dict]:
     ]
 
 
+def image_files(dataset) -> list[str]:
+    """Paths of the images of a dataset, each repeated sample once; none of samples that are not files."""
+    return [info['img_path'] for info in sample_infos(dataset) if 'img_path' in info]
+
+
+def first_branch(config: Mapping) -> list[Mapping]:
+    """The config of a dataset, the first one that it holds, the first one in that, and so on to a leaf."""
+    inner = next((child for _, child in _held_configs(config)), None)
+    return [config, *(first_branch(inner) if inner else ())]
+
+
+def transforms_within(pipeline: Any) -> Iterator[BaseTransform]:
+    """The built transforms of a pipeline and those that they hold, as MultiBranch and RandomApply do.
+
+    Args:
+        pipeline: a ``Compose``, a transform, or a list or dict of these; what is none of them is left out.
+    """
+    if isinstance(pipeline, Compose):
+        pipeline = pipeline.transforms
+    if isinstance(pipeline, dict):
+        pipeline = list(pipeline.values())
+    if isinstance(pipeline, (list, tuple)):
+        for item in pipeline:
+            yield from transforms_within(item)
+    elif isinstance(pipeline, BaseTransform):
+        yield pipeline
+        yield from transforms_within(list(vars(pipeline).values()))
+
+
 def concatenated(dataset, key: str) -> list[Leaf]:
     """The sets that ``ConcatDataset`` puts one after the other, built ones or configs; else the one set.
 
@@ -147,7 +178,8 @@ def _map(node: Leaf, change: Callable, held: Callable, put: Callable):
     inner = list(held(node.dataset))
     if not inner:
         return change(node)
-    copied, lists = copy.copy(node.dataset), {}
+    copied = copy.copy(node.dataset)
+    lists: dict[str, list] = {}
     for (name, index), child in inner:
         new = _map(_below(node, (name, index), child), change, held, put)
         if index is None:

@@ -6,7 +6,8 @@ its output: a float16 confidence of 0.95 rounds to 0.9502, float16 counts overfl
 
 from __future__ import annotations
 
-import numbers
+import operator
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -43,17 +44,16 @@ def no_autocast(device: torch.device) -> AbstractContextManager:
     return torch.autocast(device_type=kind, enabled=False)
 
 
-def to_size(size: int | tuple[int, int]) -> tuple[int, int]:
+def to_size(size: int | Sequence[int]) -> tuple[int, int]:
     """Read a size: (H, W), or an int for a square."""
-    if isinstance(size, numbers.Integral):
-        size = (size, size)
-    height, width = (int(side) for side in size)
+    sides = size if isinstance(size, Sequence) else 2 * (operator.index(size),)
+    height, width = (int(side) for side in sides)
     if height < 1 or width < 1:
         raise ValueError(f'size is {(height, width)}, but both sides must be at least 1.')
     return height, width
 
 
-def upsample(logits: Tensor, size: int | tuple[int, int], align_corners: bool = False) -> Tensor:
+def upsample(logits: Tensor, size: int | Sequence[int], align_corners: bool = False) -> Tensor:
     """Resize (N, C, h, w) maps bilinearly to `size`; maps that have it come back untouched."""
     size = to_size(size)
     if tuple(logits.shape[-2:]) == size:

@@ -13,9 +13,9 @@ that depends on data.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
@@ -31,15 +31,13 @@ from ._common import (
     no_autocast,
     row_strips,
     to_size,
-    unit,
     upsample,
 )
+from .contrast import info_nce
 from .mixing import upsample_and_paste
 
 _REDUCTIONS = ('valid_mean', 'pixel_mean', 'image_sum', 'none')
 _DIVISORS = ('area', 'valid', 'confident')
-# Products of anchors and bank that are in memory at once; at ESL's sizes, of 2048 anchors.
-_PRODUCTS = 2048 * 21000
 
 
 def cross_entropy(
@@ -309,157 +307,10 @@ def squared_error(
             return distance.sum(dim=(1, 2)) / (height * width)
 
     parts = image_chunks(num_images, num_classes * height * width)
-    options = dict(use_reentrant=False, preserve_rng_state=False)
+    options: dict[str, Any] = dict(use_reentrant=False, preserve_rng_state=False)
     values = [checkpoint(chunk, logits[part], part, **options) for part in parts]
     value = torch.cat(values) if values else exact_float(logits).flatten(1).sum(dim=1)
     return value / num_classes if class_mean else value
-
-
-def info_nce(
-    anchors: Tensor,
-    positives: Tensor,
-    bank: Tensor,
-    negatives: Tensor,
-    temperature: float,
-    *,
-    reduction: str = 'mean',
-) -> Tensor:
-    """Contrast each anchor's positive with negatives from a bank (ESL, Eq. 10).
-
-    -log( e^{cos(a, p)/σ} / ( e^{cos(a, p)/σ} + Σ_s e^{cos(a, n_s)/σ} ) ), the positive included in the
-    denominator. All similarities with the bank come from one matrix product per 2048 anchors and the
-    chosen ones are gathered from it: copying 255 negatives per anchor costs far more.
-
-    Args:
-        anchors: (A, D).
-        positives: (A, D), one per anchor.
-        bank: (M, D), the stored vectors; M may be 0.
-        negatives: (A, S) int64, rows of `bank`; -1 = none; S may be 0. Duplicates count twice.
-        temperature: σ, above 0.
-        reduction: 'mean' over the anchors, or 'none' for (A,).
-
-    Returns:
-        A scalar or (A,), float32 (float64 for float64 anchors). Without anchors the mean is 0 with a
-        graph; an anchor without negatives has loss 0 and counts. A zero vector has cosine 0.
-
-    Raises:
-        ValueError: if a shape is wrong, `temperature` is not positive or `reduction` is unknown.
-    """
-    if reduction not in ('mean', 'none'):
-        raise ValueError(f'reduction is {reduction!r}, but must be mean or none.')
-    terms = contrast_logits(anchors, positives, bank, negatives, temperature)
-    losses = terms.logsumexp(dim=1) - terms[:, 0]
-    return losses if reduction == 'none' else losses.sum() / max(1, len(anchors))
-
-
-def contrast_logits(
-    anchors: Tensor, positives: Tensor, bank: Tensor, negatives: Tensor, temperature: float
-) -> Tensor:
-    """Cosines of each anchor with its positive and its negatives over a temperature (ESL, Eq. 10).
-
-    The log-softmax of the first column is the logarithm of Eq. 10's fraction, and the anchors whose
-    first column is their largest are told apart from all their negatives.
-
-    Args:
-        anchors: (A, D).
-        positives: (A, D), one per anchor.
-        bank: (M, D), the stored vectors; M may be 0.
-        negatives: (A, S) int64, rows of `bank`; -1 = none; S may be 0.
-        temperature: σ, above 0.
-
-    Returns:
-        (A, 1 + S), float32 (float64 for float64 anchors): the positive first, -inf for no negative.
-        With an empty bank only the positives: (A, 1).
-
-    Raises:
-        ValueError: if a shape is wrong or `temperature` is not positive.
-    """
-    _check_contrast(anchors, positives, bank, negatives)
-    if not isinstance(temperature, Tensor) and not temperature > 0:
-        raise ValueError(f'temperature is {temperature}, but must be above 0.')
-    with no_autocast(anchors.device):
-        anchors = unit(exact_float(anchors), dim=1)
-        positives = unit(exact_float(positives).to(anchors.dtype), dim=1)
-        bank = unit(exact_float(bank).to(anchors.dtype), dim=1)
-        columns = [(anchors * positives).sum(dim=1, keepdim=True)]
-        if len(bank) and negatives.shape[1]:
-            step = max(1, min(2048, _PRODUCTS // len(bank)))
-            parts = [slice(i, i + step) for i in range(0, max(1, len(anchors)), step)]
-            columns.append(torch.cat([_chosen(anchors[p], bank, negatives[p]) for p in parts]))
-        return torch.cat(columns, dim=1) / temperature
-
-
-def drawn_contrast_logits(
-    anchors: Tensor, positives: Tensor, negatives: Tensor, there: Tensor, temperature: float
-) -> Tensor:
-    """As `contrast_logits`, of negatives that were drawn for each anchor by itself (U2PL, Eq. 4).
-
-    The drawn vectors are gathered already, so that only the products that count are made.
-
-    Args:
-        anchors: (A, D).
-        positives: (A, D), one per anchor.
-        negatives: (A, S, D), without gradients; S may be 0.
-        there: (A, S) bool, False = no negative, whatever its vector says.
-        temperature: tau, above 0.
-
-    Returns:
-        (A, 1 + S), float32 (float64 for float64 anchors): the positive first, -inf for no negative.
-
-    Raises:
-        ValueError: if a shape is wrong or `temperature` is not positive.
-    """
-    if anchors.dim() != 2 or positives.shape != anchors.shape:
-        raise ValueError(
-            f'anchors have shape {tuple(anchors.shape)} and positives {tuple(positives.shape)}, but must be '
-            'alike and (A, D).'
-        )
-    if negatives.shape != (*there.shape, anchors.shape[1]) or len(there) != len(anchors):
-        raise ValueError(
-            f'negatives have shape {tuple(negatives.shape)} and there {tuple(there.shape)}, but must be '
-            f'(A, S, D) and (A, S) for {len(anchors)} anchors of {anchors.shape[1]} numbers.'
-        )
-    if not temperature > 0:
-        raise ValueError(f'temperature is {temperature}, but must be above 0.')
-    with no_autocast(anchors.device):
-        anchors = unit(exact_float(anchors), dim=1)
-        positives = unit(exact_float(positives).to(anchors.dtype), dim=1)
-        negatives = unit(exact_float(negatives).to(anchors.dtype), dim=2)
-        first = (anchors * positives).sum(dim=1, keepdim=True)
-        others = torch.bmm(negatives, anchors[:, :, None]).squeeze(2)
-        return torch.cat([first, others.masked_fill(~there, -torch.inf)], dim=1) / temperature
-
-
-def _chosen(anchors: Tensor, bank: Tensor, rows: Tensor) -> Tensor:
-    """Products (a, S) of vectors (a, D) with rows (a, S) of the bank, -inf where a row is -1."""
-    return _ChosenProducts.apply(anchors, bank, rows).masked_fill(rows < 0, -torch.inf)
-
-
-class _ChosenProducts(torch.autograd.Function):
-    """Some of the products of two matrices' rows, without keeping all of them for the backward pass.
-
-    `gather` would: with 21000 anchors and as many stored vectors that is 1.8 GB.
-    """
-
-    @staticmethod
-    def forward(ctx, anchors, bank, rows):
-        ctx.save_for_backward(anchors, bank, rows)
-        return (anchors @ bank.t()).gather(1, rows.clamp(min=0))
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, grad):
-        anchors, bank, rows = ctx.saved_tensors
-        rows = rows.clamp(min=0)
-        for_anchors = for_bank = None
-        with no_autocast(grad.device):
-            if ctx.needs_input_grad[0]:
-                # Weighted sums of the chosen rows alone: one in a hundred of a full bank's.
-                for_anchors = F.embedding_bag(rows, bank, per_sample_weights=grad, mode='sum')
-            if ctx.needs_input_grad[1]:
-                every = grad.new_zeros((len(anchors), len(bank))).scatter_add_(1, rows, grad)
-                for_bank = every.t() @ anchors
-        return for_anchors, for_bank, None
 
 
 def _check_pair(logits: Tensor, label: Tensor) -> None:
@@ -470,23 +321,6 @@ def _check_pair(logits: Tensor, label: Tensor) -> None:
     if len(label) != len(logits):
         raise ValueError(
             f'label holds {len(label)} images and logits {len(logits)}, but they must be the same.'
-        )
-
-
-def _check_contrast(anchors: Tensor, positives: Tensor, bank: Tensor, negatives: Tensor) -> None:
-    if anchors.dim() != 2 or not anchors.is_floating_point():
-        raise ValueError(
-            f'anchors is a {anchors.dtype} tensor of shape {tuple(anchors.shape)}, but must be '
-            'floating point and (A, D).'
-        )
-    check_same_shape(positives, anchors, 'positives', 'anchors')
-    num_anchors, dim = anchors.shape
-    if bank.dim() != 2 or bank.shape[1] != dim:
-        raise ValueError(f'bank has shape {tuple(bank.shape)}, but must be (M, {dim}).')
-    if negatives.dim() != 2 or len(negatives) != num_anchors or negatives.dtype != torch.int64:
-        raise ValueError(
-            f'negatives is a {negatives.dtype} tensor of shape {tuple(negatives.shape)}, but must '
-            f'be int64 and ({num_anchors}, S).'
         )
 
 
@@ -528,9 +362,9 @@ def _pixel_losses(logits: Tensor, label: Tensor, align_corners: bool) -> Tensor:
             logp = upsample(logits, label.shape[-2:], align_corners).log_softmax(dim=1)
             return -logp.gather(1, label.long()[:, None])[:, 0]
 
-        options = dict(use_reentrant=False, preserve_rng_state=False)
-        pixels = [checkpoint(chunk, logits[part], label[part], **options) for part in parts]
-        return torch.cat(pixels) if pixels else logits.sum() * 0 + logits.new_zeros(label.shape)
+        options: dict[str, Any] = dict(use_reentrant=False, preserve_rng_state=False)
+        losses = [checkpoint(chunk, logits[part], label[part], **options) for part in parts]
+        return torch.cat(losses) if losses else logits.sum() * 0 + logits.new_zeros(label.shape)
     pixels = logits.new_empty(label.shape)
     for part in parts:
         full = upsample(logits[part], label.shape[-2:], align_corners)
@@ -627,7 +461,7 @@ def _sums_into(
             want_slope=slope is not None,
         )
         sums += pixels.sum(dim=(1, 2))
-        if slope is not None:
+        if slope is not None and strip_slope is not None:
             slope[:, :, rows] = strip_slope
     return sums
 
@@ -666,7 +500,6 @@ def _pixels_and_slope(
 
 __all__ = [
     'confident_cross_entropy',
-    'contrast_logits',
     'cross_entropy',
     'info_nce',
     'ohem_cross_entropy',

@@ -140,11 +140,16 @@ def upsample_and_paste(
 
     Returns:
         (n, C, H, W), float32 (float64 for float64 logits).
+
+    Raises:
+        ValueError: if only one of `partner` and `boxes` is given.
     """
+    if (partner is None) != (boxes is None):
+        raise ValueError('Only one of partner and boxes is given. Give both, or neither.')
     with no_autocast(logits.device):
         logits = exact_float(logits)
         full = upsample(logits[images], size, align_corners)
-        if boxes is None:
+        if partner is None or boxes is None:
             return full
         return paste(full, upsample(logits[partner[images]], size, align_corners), boxes[images])
 

@@ -137,30 +137,3 @@ def masked_average_pool(
         counts = counts[:, 1:].unflatten(1, shape)
         sums = sums[..., 1:].transpose(1, 2).unflatten(1, shape)
         return sums / counts.clamp(min=1)[..., None], counts
-
-
-def resize_nearest(maps: Tensor, size: tuple[int, int], align_corners: bool = False) -> Tensor:
-    """Shrink label maps or masks to a feature's grid: each place takes the pixel at its centre (ESL, Sec. 3.2).
-
-    Args:
-        maps: (N, H, W) of any dtype.
-        size: (h, w).
-        align_corners: how the bilinear upsampling from that grid aligns; True puts its corners on the corner
-            pixels.
-
-    Returns:
-        (N, h, w) of the same dtype.
-    """
-    check_map(maps, 'maps')
-    rows, columns = (
-        _nearest(full, small, align_corners, maps.device)
-        for full, small in zip(maps.shape[1:], size, strict=True)
-    )
-    return maps[:, rows[:, None], columns]
-
-
-def _nearest(full: int, small: int, align_corners: bool, device: torch.device) -> Tensor:
-    place = torch.arange(small, dtype=torch.float64, device=device)
-    if align_corners:
-        return (place * ((full - 1) / max(1, small - 1)) + 0.5).long()
-    return ((place + 0.5) * (full / small)).long().clamp_(max=full - 1)

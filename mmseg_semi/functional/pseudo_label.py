@@ -84,8 +84,8 @@ def confident_ratio(confidence: Tensor, tau: float, valid_mask: Tensor | None = 
     confident = confidence >= tau
     if valid_mask is None:
         count = confident.flatten(1).sum(dim=1)
-        total = confidence.shape[1] * confidence.shape[2]
-        return (count.double() / max(1, total)).to(confidence.dtype)
+        area = confidence.shape[1] * confidence.shape[2]
+        return (count.double() / max(1, area)).to(confidence.dtype)
     check_same_shape(valid_mask, confidence, 'valid_mask', 'confidence')
     valid = valid_mask.bool()
     count = (confident & valid).flatten(1).sum(dim=1)
@@ -145,7 +145,7 @@ def average_label(
                 f'logits_list holds shapes {[tuple(x.shape) for x in logits_list]}, but all '
                 'networks must predict the same images and classes.'
             )
-    size = tuple(logits_list[0].shape[-2:]) if size is None else to_size(size)
+    size = to_size(logits_list[0].shape[-2:] if size is None else size)
     num_images, num_classes = logits_list[0].shape[:2]
     label = logits_list[0].new_empty((num_images, *size), dtype=torch.int64)
     with no_autocast(label.device):

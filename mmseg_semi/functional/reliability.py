@@ -46,7 +46,7 @@ def pixel_entropy(
         ValueError: if `logits` is not a floating (N, C, h, w) tensor or `size` is not positive.
     """
     check_logits(logits)
-    size = tuple(logits.shape[-2:]) if size is None else to_size(size)
+    size = to_size(logits.shape[-2:] if size is None else size)
     with no_autocast(logits.device):
         logits = exact_float(logits)
         result = logits.new_empty((len(logits), *size))

@@ -366,9 +366,13 @@ def balanced_mask(
         confidence = probs.amax(dim=1).flatten().nan_to_num()
         drawn, taken = confidence_mask(confidence, flat, quota, generator=generator)
     else:
-        zones = {'num_zones': num_zones if style == 'multi_entropy' else 1, 'alpha': alpha}
         drawn, taken = multi_entropy_mask(
-            entropy(probs).flatten().nan_to_num(), flat, quota, **zones, generator=generator
+            entropy(probs).flatten().nan_to_num(),
+            flat,
+            quota,
+            num_zones=num_zones if style == 'multi_entropy' else 1,
+            alpha=alpha,
+            generator=generator,
         )
     return drawn.view_as(label), taken
 
@@ -450,15 +454,15 @@ def _quota(ratio: Tensor, total: Tensor, available: Tensor) -> Tensor:
     take = torch.minimum(quota, available)
     lack = list((quota - take).unbind(dim=1))
     spare = list((available - take).unbind(dim=1))
-    take = list(take.unbind(dim=1))
+    taken = list(take.unbind(dim=1))
     for zone in range(num_zones):
         by_distance = sorted(range(num_zones), key=lambda other: (abs(other - zone), other))
         for other in by_distance[1:]:
             moved = torch.minimum(lack[zone], spare[other])
             lack[zone] = lack[zone] - moved
             spare[other] = spare[other] - moved
-            take[other] = take[other] + moved
-    return torch.stack(take, dim=1)
+            taken[other] = taken[other] + moved
+    return torch.stack(taken, dim=1)
 
 
 def _check_vector(x: Tensor, name: str) -> None:

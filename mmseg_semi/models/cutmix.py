@@ -16,7 +16,7 @@ from mmseg.registry import TRANSFORMS
 from torch import Tensor
 
 from ..functional.mixing import hard_easy_partners, paste, sample_boxes
-from ..functional.parts import resize_nearest
+from ..functional.resizing import resize_nearest
 
 #: Recipes of :func:`mmseg_semi.functional.mixing.sample_boxes` that draw one box for each image.
 BOX_STYLES = ('imas', 'unimatch', 'u2pl', 'cutmix_seg')

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor, nn
 
-from ..functional.parts import masked_average_pool, resize_nearest
+from ..functional.parts import masked_average_pool
 from ..functional.prototypes import mean_similarity, mean_turn
+from ..functional.resizing import resize_nearest
 from ..functional.sampling import RULES, STYLES, balanced_mask
 from .features import at_least_float
 from .heads import PrototypeClassifier

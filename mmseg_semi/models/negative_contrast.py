@@ -7,8 +7,13 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..functional.contrast import class_mean, pixels_at, sample_entries, sample_places
-from ..functional.losses import drawn_contrast_logits
+from ..functional.contrast import (
+    class_mean,
+    drawn_contrast_logits,
+    pixels_at,
+    sample_entries,
+    sample_places,
+)
 from ..functional.parts import masked_average_pool
 from ..functional.reliability import class_rank, labeled_negatives, unlabeled_negatives
 from .features import at_least_float

@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 from ..functional.contrast import (
     class_mean,
+    contrast_logits,
     pixels_at,
     sample_anchors,
     sample_negatives,
     sample_positives,
 )
-from ..functional.losses import contrast_logits
-from ..functional.parts import masked_average_pool, resize_nearest
+from ..functional.parts import masked_average_pool
+from ..functional.resizing import resize_nearest
 from .features import at_least_float, last_decoded_stage, stage_map
 from .gradients import without_gradients
 from .heads import conv_stack, install_tap

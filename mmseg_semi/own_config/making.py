@@ -8,12 +8,12 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from ..datasets.walk import first_branch
 from .recipes import METHODS, SELF_TRAINING, Recipe, read_recipe
 from .stock import (
     Pipeline,
     check_training,
     crop_size,
-    innermost,
     labeled_dataset,
     pretrained,
     read_pipeline,
@@ -200,7 +200,7 @@ class _Making:
                 'images by itself. Give a config with a sampler.'
             )
         if len({str(one.get('pipeline')) for one in dataset.get('datasets') or ()}) > 1:
-            first = innermost(dataset)[-1].get('type')
+            first = first_branch(dataset)[-1].get('type')
             self.say('geometry', f'of the first, {first}', 'the pipelines of the data sets differ')
         shared = [*pipeline.shared, *self.padding()]
         comment = 'The geometry of the labeled images, for unlabeled ones; Pad, since colors change after it.'
@@ -230,7 +230,7 @@ class _Making:
             )
         if pipeline.labeled_only:
             self.left.append(f'{", ".join(pipeline.labeled_only)} (labeled images alone)')
-        if 'cat_max_ratio' in str([part.get('pipeline') for part in innermost(dataset)]):
+        if 'cat_max_ratio' in str([part.get('pipeline') for part in first_branch(dataset)]):
             self.left.append('cat_max_ratio of unlabeled crops (it counts labels)')
         size = 'the largest image of a batch' if self.size is None else '{}x{}'.format(*self.size)
         self.say('crop', f'{size} (height x width)', self.size_from)

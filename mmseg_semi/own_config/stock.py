@@ -9,7 +9,9 @@ from dataclasses import dataclass
 
 from mmengine.config import Config
 
+from ..datasets.names import files_below
 from ..datasets.unlabeled import IMAGE_ENDINGS
+from ..datasets.walk import first_branch
 
 #: Of mmcv and MMSegmentation: what reads or makes labels, or mixes labeled images with each other.
 LABELS = (
@@ -125,7 +127,7 @@ def check_unlabeled(folder: str, suffixes: Sequence[str] | None) -> int:
             f'--unlabeled {folder} is not a folder. Give the folder of the images without masks.'
         )
     wanted = tuple(suffix.lower() for suffix in suffixes or IMAGE_ENDINGS)
-    names = [name for _, _, files in os.walk(folder, followlinks=True) for name in files]
+    names = list(map(os.path.basename, files_below(folder)))
     number = sum(name.lower().endswith(wanted) for name in names)
     if not names:
         raise ValueError(f'--unlabeled {folder} is empty. Give the folder of the images.')
@@ -150,19 +152,13 @@ def labeled_dataset(cfg: Config) -> tuple[str, dict]:
     return code, dataset
 
 
-def innermost(dataset: dict) -> list[dict]:
-    """A dataset that may wrap others, the first of each, from the outside to the inside."""
-    inner = dataset.get('dataset') or next(iter(dataset.get('datasets') or ()), None)
-    return [dataset, *(innermost(inner) if inner else ())]
-
-
 def read_pipeline(dataset: dict, name: str) -> Pipeline:
     """Sort the transforms of a training set by what unlabeled images can pass.
 
     Raises:
         ValueError: It has no pipeline, or loads no image.
     """
-    transforms = [t for part in reversed(innermost(dataset)) for t in part.get('pipeline') or ()]
+    transforms = [t for part in reversed(first_branch(dataset)) for t in part.get('pipeline') or ()]
     load, shared, labeled_only, unknown = [], [], [], []
     for transform in transforms:
         kind = str(transform['type']).rpartition('.')[2]

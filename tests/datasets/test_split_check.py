@@ -9,8 +9,8 @@ import pytest
 from mmengine.config import Config
 from PIL import Image
 
+from mmseg_semi.datasets.report import Report
 from mmseg_semi.datasets.split_check import (
-    Report,
     build_parts,
     check_parts,
     parts_of_config,
@@ -38,7 +38,7 @@ def cfg(config, data_root):
 
 
 def report_of(cfg, frames=0):
-    report = Report([], [], [])
+    report = Report()
     parts = build_parts(parts_of_config(cfg), report)
     return check_parts(parts, report, frames, quiet=True)
 

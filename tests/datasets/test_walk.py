@@ -6,17 +6,20 @@ import cv2
 import numpy as np
 import pytest
 from mmengine.config import ConfigDict
-from mmseg.registry import DATASETS
+from mmseg.registry import DATASETS, TRANSFORMS
 
 from mmseg_semi.datasets.children import check_files_exist, with_checks
 from mmseg_semi.datasets.walk import (
     concatenated,
+    first_branch,
+    image_files,
     leaf_configs,
     leaves,
     loader_configs,
     map_leaf_configs,
     map_leaves,
     stage_leaves,
+    transforms_within,
 )
 
 
@@ -177,3 +180,42 @@ def test_checks_reach_every_leaf(config, data_root):
     cv2.imwrite(str(data_root / 'ann_dir/l2.png'), np.full((24, 32), 7, np.uint8))
     with pytest.raises(ValueError, match='has the value 7'):
         checked[4 + 2]
+
+
+def test_the_first_branch_goes_from_the_outside_to_the_first_leaf():
+    config = repeat(concat(repeat(shapes(10)), shapes(20)))
+    found = first_branch(config)
+    kinds = ['RepeatDataset', 'ConcatDataset', 'RepeatDataset', 'ShapesDataset']
+    assert [one['type'] for one in found] == kinds
+    assert found[-1]['start'] == 10
+    assert first_branch(shapes(0)) == [shapes(0)]
+
+
+def test_files_are_named_once_and_samples_without_files_not_at_all(tmp_path):
+    for name in 'ab':
+        cv2.imwrite(str(tmp_path / f'{name}.png'), np.zeros((4, 4, 3), np.uint8))
+    config = repeat(dict(type='UnlabeledDataset', img_dir=str(tmp_path), pipeline=[]))
+    dataset = DATASETS.build(concat(config, config))
+    assert image_files(dataset) == [str(tmp_path / f'{name}.png') for name in 'abab']
+    dataset.datasets[1].dataset.get_data_info = lambda index: dict(sample=index)
+    assert image_files(dataset) == [str(tmp_path / f'{name}.png') for name in 'ab']
+
+
+def test_transforms_within_others_are_found_in_their_order():
+    flip, crop = dict(type='RandomFlip', prob=0.5), dict(type='RandomCrop', crop_size=8)
+    pipeline = [
+        dict(type='LoadShapes'),
+        dict(type='RandomApply', transforms=[flip], prob=0.5),
+        dict(type='MultiBranch', weak=[crop], strong=[dict(type='PackSegInputs')]),
+    ]
+    built = [TRANSFORMS.build(config) for config in pipeline]
+    names = [type(transform).__name__ for transform in transforms_within([*built, 'text', None])]
+    assert names == [
+        'LoadShapes',
+        'RandomApply',
+        'Compose',
+        'RandomFlip',
+        'MultiBranch',
+        'RandomCrop',
+        'PackSegInputs',
+    ]

@@ -1,11 +1,12 @@
-"""What ESL contrasts: counts by hand, and the frequencies of the draws."""
+"""Draws of anchors, positives and negatives by hand and by frequency; InfoNCE against loops."""
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
-from mmseg_semi.functional import contrast
+from mmseg_semi.functional import contrast, losses
 from mmseg_semi.functional.contrast import (
     class_mean,
     pixels_at,
@@ -215,3 +216,216 @@ def test_features_of_pixels_with_gradients():
     grad = features.grad.movedim(1, -1).reshape(40, 3)
     assert grad.sum(dim=1).nonzero().flatten().tolist() == [0, 7, 39]
     assert (grad[7] == 2).all()
+
+
+# --- info_nce ------------------------------------------------------------------------------------
+
+
+def contrast_problem(anchors=6, dim=5, rows=9, chosen=4, seed=7):
+    gen = torch.Generator().manual_seed(seed)
+    kwargs = dict(generator=gen, dtype=torch.float64)
+    negatives = torch.randint(-1, rows, (anchors, chosen), generator=gen)
+    return (
+        torch.randn(anchors, dim, **kwargs).requires_grad_(),
+        torch.randn(anchors, dim, **kwargs),
+        torch.randn(rows, dim, **kwargs),
+        negatives,
+    )
+
+
+def gradient(value, x):
+    return torch.autograd.grad(value.sum(), x)[0]
+
+
+def slow_info_nce(anchors, positives, bank, negatives, temperature):
+    def cosine(a, b):
+        norm = math.sqrt(sum(a * a)) * math.sqrt(sum(b * b))
+        return sum(a * b) / norm if norm else 0.0
+
+    anchors, positives, bank = (x.detach().numpy() for x in (anchors, positives, bank))
+    out = []
+    for a, p, chosen in zip(anchors, positives, negatives.tolist(), strict=True):
+        positive = math.exp(cosine(a, p) / temperature)
+        total = sum(math.exp(cosine(a, bank[n]) / temperature) for n in chosen if n >= 0)
+        out.append(-math.log(positive / (positive + total)))
+    return np.array(out)
+
+
+@pytest.mark.parametrize('temperature', [0.1, 0.5, 1.0])
+def test_info_nce_against_loops(temperature):
+    args = contrast_problem()
+    expected = slow_info_nce(*args, temperature)
+    each = contrast.info_nce(*args, temperature, reduction='none')
+    np.testing.assert_allclose(each.detach().numpy(), expected, rtol=1e-6)
+    np.testing.assert_allclose(
+        contrast.info_nce(*args, temperature).item(), expected.mean(), rtol=1e-6
+    )
+
+
+def test_info_nce_known_values():
+    # 255 orthogonal negatives, σ = 0.5: ln(1 + 255 e^-2) = 3.5698; all equal: ln 256 = 5.545.
+    anchor = torch.tensor([[1.0, 0.0]])
+    chosen = torch.zeros(1, 255, dtype=torch.int64)
+    value = contrast.info_nce(anchor, 3 * anchor, torch.tensor([[0.0, 2.0]]), chosen, 0.5)
+    np.testing.assert_allclose(value.item(), 3.5698, atol=1e-4)
+    value = contrast.info_nce(anchor, anchor, 5 * anchor, chosen, 0.5)
+    np.testing.assert_allclose(value.item(), math.log(256), rtol=1e-6)
+
+
+def test_info_nce_gradient():
+    anchors, positives, bank, negatives = contrast_problem()
+    positives.requires_grad_()
+    bank.requires_grad_()
+    assert torch.autograd.gradcheck(
+        lambda a, p, b: contrast.info_nce(a, p, b, negatives, 0.5), (anchors, positives, bank)
+    )
+
+
+def test_info_nce_in_chunks(monkeypatch):
+    args = contrast_problem(anchors=11)
+    whole = contrast.info_nce(*args, 0.5, reduction='none')
+    grad = gradient(whole, args[0])
+    monkeypatch.setattr(contrast, '_PRODUCTS', 4 * len(args[2]))
+    value = contrast.info_nce(*args, 0.5, reduction='none')
+    torch.testing.assert_close(value, whole)
+    torch.testing.assert_close(gradient(value, args[0]), grad)
+
+
+def test_info_nce_no_anchor_is_zero_with_a_graph():
+    anchors, positives, bank, negatives = contrast_problem()
+    value = contrast.info_nce(anchors[:0], positives[:0], bank, negatives[:0], 0.5)
+    assert value == 0
+    assert value.shape == ()
+    assert (gradient(value, anchors) == 0).all()
+    each = contrast.info_nce(anchors[:0], positives[:0], bank, negatives[:0], 0.5, reduction='none')
+    assert each.shape == (0,)
+
+
+@pytest.mark.parametrize('rows', [0, 9])
+@pytest.mark.parametrize('chosen', [0, 4])
+def test_info_nce_without_negatives_is_zero_and_counted(rows, chosen):
+    anchors, positives, bank, _ = contrast_problem()
+    negatives = torch.full((6, chosen), -1)
+    value = contrast.info_nce(anchors, positives, bank[:rows], negatives, 0.5, reduction='none')
+    torch.testing.assert_close(value, torch.zeros(6, dtype=torch.float64), rtol=0, atol=1e-12)
+    grad = gradient(value, anchors)
+    torch.testing.assert_close(grad, torch.zeros_like(grad), rtol=0, atol=1e-12)
+
+
+def test_info_nce_mean_counts_anchors_without_negatives():
+    anchors, positives, bank, negatives = contrast_problem()
+    negatives[1:] = -1
+    each = contrast.info_nce(anchors, positives, bank, negatives, 0.5, reduction='none')
+    torch.testing.assert_close(
+        contrast.info_nce(anchors, positives, bank, negatives, 0.5), each[0] / 6
+    )
+
+
+def test_info_nce_zero_vector_has_cosine_zero_and_a_tame_gradient():
+    anchors, positives, bank, negatives = contrast_problem()
+    anchors = anchors.detach()
+    anchors[0] = 0
+    bank[0] = 0
+    anchors.requires_grad_()
+    negatives[:, 0] = 0
+    value = contrast.info_nce(anchors, positives, bank, negatives, 0.5, reduction='none')
+    expected = slow_info_nce(anchors, positives, bank, negatives, 0.5)
+    np.testing.assert_allclose(value.detach().numpy(), expected, rtol=1e-6)
+    assert gradient(value, anchors).abs().max() < 100
+
+
+def test_info_nce_half_and_autocast():
+    anchors, positives, bank, negatives = contrast_problem()
+    half = [x.detach().half() for x in (anchors, positives, bank)]
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        value = contrast.info_nce(*half, negatives, 0.5)
+    assert value.dtype == torch.float32
+    # A bfloat16 matrix product would be wrong in the third digit.
+    expected = slow_info_nce(*(x.double() for x in half), negatives, 0.5).mean()
+    np.testing.assert_allclose(value.item(), expected, rtol=1e-6)
+
+
+def test_info_nce_large_similarities_do_not_overflow():
+    anchors, positives, bank, negatives = contrast_problem()
+    value = contrast.info_nce(anchors.float(), positives.float(), bank.float(), negatives, 1e-4)
+    assert torch.isfinite(value)
+
+
+def test_info_nce_stands_among_the_losses_too():
+    assert losses.info_nce is contrast.info_nce
+
+
+def test_info_nce_rejects():
+    anchors, positives, bank, negatives = contrast_problem()
+    with pytest.raises(ValueError, match='anchors is'):
+        contrast.info_nce(anchors[0], positives, bank, negatives, 0.5)
+    with pytest.raises(ValueError, match='positives has shape'):
+        contrast.info_nce(anchors, positives[1:], bank, negatives, 0.5)
+    with pytest.raises(ValueError, match=r'bank has shape \(9, 4\), but must be \(M, 5\)'):
+        contrast.info_nce(anchors, positives, bank[:, 1:], negatives, 0.5)
+    with pytest.raises(ValueError, match='negatives is'):
+        contrast.info_nce(anchors, positives, bank, negatives.float(), 0.5)
+    with pytest.raises(ValueError, match='temperature is 0'):
+        contrast.info_nce(anchors, positives, bank, negatives, 0)
+    with pytest.raises(ValueError, match="reduction is 'sum'"):
+        contrast.info_nce(anchors, positives, bank, negatives, 0.5, reduction='sum')
+
+
+def test_contrast_logits_are_cosines_with_the_positive_first():
+    anchors, positives = torch.tensor([[3.0, 4], [0, 2]]), torch.tensor([[1.0, 0], [0, 7]])
+    bank = torch.tensor([[0.0, 1], [2, 0]])
+    terms = contrast.contrast_logits(anchors, positives, bank, torch.tensor([[0, -1], [1, 0]]), 0.5)
+    expected = torch.tensor([[1.2, 1.6, -torch.inf], [2, 0, 2]])
+    torch.testing.assert_close(terms, expected)
+    lonely = contrast.contrast_logits(anchors, positives, bank[:0], torch.full((2, 3), -1), 0.5)
+    torch.testing.assert_close(lonely, expected[:, :1])
+
+
+def test_drawn_contrast_logits_are_those_of_the_whole_bank():
+    generator = torch.Generator().manual_seed(0)
+    anchors, positives, bank = (
+        torch.randn(n, 5, generator=generator, dtype=torch.float64) for n in (4, 4, 7)
+    )
+    rows = torch.randint(-1, 7, (4, 6), generator=generator)
+    rows[0] = -1
+    grads = []
+    for drawn in (False, True):
+        leaf = anchors.clone().requires_grad_()
+        if drawn:
+            terms = contrast.drawn_contrast_logits(
+                leaf, positives, bank[rows.clamp(min=0)], rows >= 0, 0.5
+            )
+        else:
+            terms = expected = contrast.contrast_logits(leaf, positives, bank, rows, 0.5)
+        (terms.logsumexp(1) - terms[:, 0]).sum().backward()
+        grads.append(leaf.grad)
+    torch.testing.assert_close(terms, expected)
+    torch.testing.assert_close(*grads)
+    assert torch.isinf(terms).sum() == (rows < 0).sum() > 6
+
+
+@pytest.mark.parametrize(
+    ('shapes', 'temperature', 'message'),
+    [
+        (((2, 3), (1, 3), (2, 4, 3), (2, 4)), 0.5, r'positives \(1, 3\), but must be alike'),
+        (((2, 3), (2, 3), (2, 4, 5), (2, 4)), 0.5, r'negatives have shape \(2, 4, 5\)'),
+        (((2, 3), (2, 3), (3, 4, 3), (3, 4)), 0.5, r'there \(3, 4\).*for 2 anchors'),
+        (((2, 3), (2, 3), (2, 4, 3), (2, 4)), 0.0, r'temperature is 0\.0'),
+    ],
+)
+def test_drawn_contrast_logits_refuse(shapes, temperature, message):
+    anchors, positives, negatives, there = (torch.ones(shape) for shape in shapes)
+    with pytest.raises(ValueError, match=message):
+        contrast.drawn_contrast_logits(anchors, positives, negatives, there.bool(), temperature)
+
+
+def test_contrast_of_equal_features_and_its_lower_bounds():
+    same = torch.ones(1, 4)
+    rows = torch.zeros(1, 255, dtype=torch.int64)
+    loss = contrast.info_nce(same, same, same, rows, 0.5)
+    torch.testing.assert_close(loss, torch.tensor(256.0).log())
+    # Features that end in ReLU cannot be further apart than at a right angle.
+    apart = contrast.info_nce(same, same, torch.tensor([[1.0, -1, 1, -1]]), rows, 0.5)
+    assert apart.item() == pytest.approx(3.5698, abs=1e-4)
+    opposite = contrast.info_nce(same, same, -same, rows, 0.5)
+    assert opposite.item() == pytest.approx(1.7353, abs=1e-4)

@@ -6,7 +6,7 @@ from mmseg.registry import MODELS, TRANSFORMS
 from tiny import tiny_segmentor
 
 from mmseg_semi.functional.mixing import paste, sample_boxes
-from mmseg_semi.functional.parts import resize_nearest
+from mmseg_semi.functional.resizing import resize_nearest
 from mmseg_semi.models.cutmix import AdaptiveCutMix, CutMix, CutMixPlan, NoCutMix, ThreeBoxCutMix
 
 SIZE = (16, 12)

@@ -261,7 +261,7 @@ def test_masks_that_count_from_1(data):
     masks = np.stack([read(data.mask('labeled', i)) for i in range(5)])
     assert report.num_problems == 0
     assert f'5 masks, void {(masks == 0).mean():.2%} of the pixels' in '\n'.join(
-        report.sets[0].summary
+        report.sets[0].facts
     )
 
 
@@ -284,7 +284,7 @@ def test_grey_images_where_they_are_meant(data):
     data.config.train_dataloader.dataset.check_files = True
     report = data.report()
     assert report.num_problems == 0
-    assert 'loaded as 1 channel(s) of uint8 (5)' in '\n'.join(report.sets[0].summary)
+    assert 'loaded as 1 channel(s) of uint8 (5)' in '\n'.join(report.sets[0].facts)
 
 
 @pytest.mark.parametrize('quick', [True, False])
@@ -297,7 +297,7 @@ def test_a_turned_image_has_the_size_that_training_sees(data, quick):
     label = read(data.mask('labeled'))[:, :30]
     save(data.mask('labeled'), label)
     assert data.report(quick=quick).num_problems == 0
-    assert '30x32 (1)' in data.report(quick=quick).sets[0].summary[1]
+    assert '30x32 (1)' in data.report(quick=quick).sets[0].facts[1]
     # Drawn on the pixels of the file, it is turned with them.
     save(data.mask('labeled'), label.T.copy())
     assert data.report(quick=quick).num_problems == 0
@@ -308,7 +308,7 @@ def test_a_turned_image_has_the_size_that_training_sees(data, quick):
     save(data.mask('labeled'), label)
     data.config.train_dataloader.dataset.labeled.pipeline[0].color_type = 'color_ignore_orientation'
     assert data.report(quick=quick).num_problems == 0
-    assert '32x30 (1)' in data.report(quick=quick).sets[0].summary[1]
+    assert '32x30 (1)' in data.report(quick=quick).sets[0].facts[1]
 
 
 @pytest.mark.parametrize('name', ['labeled', 'val'])
@@ -474,12 +474,12 @@ def test_camvid():
         cfg[f'{stage}_dataloader'].dataset.data_root = CAMVID
     report = check_data(cfg, quick=True, quiet=True)
     assert report.num_problems == 0
-    assert [part.summary[0] for part in report.sets] == [
+    assert [part.facts[0] for part in report.sets] == [
         '367 images, CamVidDataset',
         '101 images, CamVidDataset',
         '233 images, CamVidDataset',
     ]
-    assert 'sizes (width x height): 480x360 (367)' in report.sets[0].summary
+    assert 'sizes (width x height): 480x360 (367)' in report.sets[0].facts
 
 
 def two_classes(data):

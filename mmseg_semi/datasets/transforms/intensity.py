@@ -99,7 +99,7 @@ class RandomIntensity(RandomOperations):
             return None
         low, high = self.ranges[name]
         if isinstance(_PAPER[name][0], int):
-            return random.randint(low, high)
+            return random.randint(int(low), int(high))
         value = random.uniform(low, high)
         return random.choice((-value, value)) if name == 'hue' else value
 

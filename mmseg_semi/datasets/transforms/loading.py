@@ -95,13 +95,13 @@ class LoadImageFromFile(FileLoader):
         if self.imdecode_backend == 'tifffile':
             image = _read_tiff(content, path)
         else:
+            found = None
             try:
-                image = mmcv.imfrombytes(content, flag=self._flag(), backend=self.imdecode_backend)
+                found = mmcv.imfrombytes(content, flag=self._flag(), backend=self.imdecode_backend)
             except BROKEN as error:  # Pillow's; OpenCV gives nothing
                 if layout is None:
                     raise ValueError(_unreadable(path, error)) from None
-                image = None
-            self._check_whole(image, content, layout, path)
+            image = self._whole(found, content, layout, path)
             if layout is not None:  # OpenCV and Pillow have turned it
                 return image, orientation, True
         if self.displays and orientation != 1:
@@ -115,8 +115,8 @@ class LoadImageFromFile(FileLoader):
             return f'{self.color_type}_ignore_orientation'
         return self.color_type
 
-    def _check_whole(self, image: np.ndarray | None, content: bytes, layout, path: str) -> None:
-        """Raise ValueError where the file has more than was decoded of it."""
+    def _whole(self, image: np.ndarray | None, content: bytes, layout, path: str) -> np.ndarray:
+        """The decoded image; ValueError where the file has more than was decoded of it."""
         channels = 0 if image is None else 1 if image.ndim == 2 else image.shape[2]
         if layout is not None:
             bands, bits = layout.bands, layout.bits
@@ -138,7 +138,7 @@ class LoadImageFromFile(FileLoader):
             bits = content[PNG_DEPTH_AT] if content.startswith(_PNG) else 8
             remedy = "color_type='unchanged'"
         if image is not None and not lost and (bits <= 8 or image.dtype != np.uint8):
-            return
+            return image
         if image is None and layout is None:
             raise ValueError(_unreadable(path))
         given = 'nothing' if image is None else f'{channels} of {image.dtype}'

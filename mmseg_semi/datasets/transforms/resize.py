@@ -49,4 +49,5 @@ class RandomShrinkOrEnlarge(RandomResize):
         shrink, enlarge = self.ratio_range
         ends = (shrink, 1.0) if random.random() < 0.5 else (1.0, enlarge)
         factor = random.uniform(*ends)
-        return tuple(int(side * factor) for side in self.scale)
+        width, height = self.scale
+        return int(width * factor), int(height * factor)

@@ -10,8 +10,8 @@ from mmengine.hooks import Hook
 from mmseg.registry import HOOKS
 from torch import Tensor
 
-from ...functional.parts import resize_nearest
 from ...functional.prototypes import cluster_centers
+from ...functional.resizing import resize_nearest
 from ...models.clock import Clock
 from ...models.segmentors.esl import ESL
 from ...self_training.output import on_first_rank

@@ -27,7 +27,7 @@ from ...datasets.files import real_paths
 from ...datasets.fingerprints import identify
 from ...datasets.partition import check_partition
 from ...datasets.pseudo_labeled import LABELS_SUMMARY
-from ...datasets.walk import leaves, sample_infos
+from ...datasets.walk import image_files, leaves
 from ...models.cutmix import CutMix
 from ...models.patches import nearest, patch_size, whole_patches
 from ...models.segmentors import SemiSegmentor, SlideScoreEncoderDecoder
@@ -314,7 +314,7 @@ class StartupCheckHook(Hook):
             runner.logger.info(f'Readings of what {where} open: {"; ".join(readings)}.')
 
     def _report_partition(self, runner, labeled) -> None:
-        paths = _image_paths(labeled)
+        paths = image_files(labeled)
         if not paths:
             return
         identity = identify(paths)
@@ -378,9 +378,9 @@ def check_held_out(parts: dict, validation) -> None:
         parts: what is trained on: a word for each dataset = the dataset.
         validation: the validation set.
     """
-    held_out = set(real_paths(_image_paths(validation)))
+    held_out = set(real_paths(image_files(validation)))
     for name, dataset in parts.items():
-        paths = _image_paths(dataset)
+        paths = image_files(dataset)
         resolved = zip(paths, real_paths(paths), strict=True)
         shared = [path for path, real in resolved if real in held_out]
         if shared:
@@ -393,8 +393,3 @@ def check_held_out(parts: dict, validation) -> None:
 def _labeled_images(dataset) -> int:
     """Number of labeled images of a train dataset; one that a wrapper repeats counts once."""
     return sum(len(leaf.dataset) for leaf in leaves(dataset) if leaf.kind in (None, 'labeled'))
-
-
-def _image_paths(dataset) -> list[str]:
-    """Paths of a dataset's images; none for datasets that are not made of files."""
-    return [info['img_path'] for info in sample_infos(dataset) if 'img_path' in info]

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from mmcv.transforms import BaseTransform, Pad
-from mmengine.dataset import Compose
+from mmcv.transforms import Pad
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from torch import nn
 
 from ...datasets.labels import VOID
 from ...datasets.transforms import CheckLabels
 from ...datasets.transforms.formatting import FILLED
-from ...datasets.walk import Leaf, nodes
+from ...datasets.walk import Leaf, nodes, transforms_within
 from ..hooks._common import unwrap
 from .sets import evaluated_sets
 
@@ -116,7 +115,7 @@ def _in_unlabeled_pipelines(runner) -> Iterator[tuple[str, int]]:
 
 def _fills(node: Leaf) -> Iterator[tuple[str, int]]:
     pipeline = getattr(node.dataset, 'pipeline', None)
-    for transform in _transforms(pipeline):
+    for transform in transforms_within(pipeline):
         key = f'{node.key}.pipeline: {type(transform).__name__}'
         if isinstance(transform, Pad):
             yield f'{key}.pad_val.seg', transform.pad_val.get('seg', VOID)
@@ -126,17 +125,3 @@ def _fills(node: Leaf) -> Iterator[tuple[str, int]]:
             value = getattr(transform, name, None)
             if value is not None and not (unused and name == 'ignore_index'):
                 yield f'{key}.{name}', value
-
-
-def _transforms(value: Any) -> Iterator[BaseTransform]:
-    """The transforms of a pipeline, and those within them, as of MultiBranch or RandomApply."""
-    if isinstance(value, Compose):
-        value = value.transforms
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _transforms(item)
-    elif isinstance(value, BaseTransform):
-        yield value
-        yield from _transforms(list(vars(value).values()))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 from mmcv.transforms import LoadAnnotations, LoadImageFromFile
@@ -12,7 +12,7 @@ from ...datasets.data_check import first_of
 from ...datasets.files import image_size, open_image
 from ...datasets.orientation import SECTION, Pair
 from ...datasets.transforms.checks import OTHER_CHANNELS, CheckImageFile, reads_local_files
-from ...datasets.walk import Leaf, leaves, sample_infos
+from ...datasets.walk import Leaf, leaves, sample_infos, transforms_within
 from ...self_training.output import on_first_rank
 from ..hooks._common import unwrap
 
@@ -93,7 +93,7 @@ def _size(path: str) -> tuple[int, int] | None:
 
 def _check_channels(image, path: str, key: str, transforms, channels: int | None) -> None:
     own = 1 if image.ndim == 2 else image.shape[2]
-    names = [type(transform).__name__ for transform in _nested(transforms)]
+    names = [type(transform).__name__ for transform in transforms_within(transforms)]
     wrong = [name for name in EIGHT_BITS if name in names and image.dtype != np.uint8]
     wrong += [name for name in THREE_CHANNELS if name in names and own != 3]
     if wrong:
@@ -106,18 +106,3 @@ def _check_channels(image, path: str, key: str, transforms, channels: int | None
             f'{path} has {own} channel(s) as loaded, but data_preprocessor.mean and std have {channels} '
             'values: give one per channel, in the order of the channels, and the backbone as many in_channels.'
         )
-
-
-def _nested(transforms: Iterable) -> Iterator:
-    """Transforms and those that they hold, in lists, dicts or pipelines."""
-    for transform in transforms:
-        if isinstance(transform, (list, tuple)):
-            yield from _nested(transform)
-            continue
-        yield transform
-        for name in ('transforms', 'branches'):
-            held = getattr(transform, name, None)
-            held = list(held.values()) if isinstance(held, Mapping) else held
-            held = getattr(held, 'transforms', held)
-            if isinstance(held, (list, tuple)):
-                yield from _nested(held)

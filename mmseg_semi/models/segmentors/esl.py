@@ -8,7 +8,7 @@ import torch
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
-from ...functional.parts import resize_nearest
+from ...functional.resizing import resize_nearest
 from ...functional.soft_label import dominant_soft_label, soft_label_cross_entropy, top_soft_label
 from ..batch import Batch
 from ..cutmix import CutMixPlan

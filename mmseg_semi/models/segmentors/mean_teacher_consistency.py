@@ -8,8 +8,8 @@ from mmseg.registry import MODELS
 from torch import Tensor
 
 from ...functional.losses import squared_error
-from ...functional.parts import resize_nearest
 from ...functional.pseudo_label import label_entropy
+from ...functional.resizing import resize_nearest
 from ...functional.schedules import sigmoid_ramp_up
 from ..batch import Batch
 from ..cutmix import CutMixPlan

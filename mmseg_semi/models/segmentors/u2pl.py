@@ -9,13 +9,13 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from ...functional.losses import cross_entropy
-from ...functional.parts import resize_nearest
 from ...functional.reliability import (
     masked_quantile,
     pixel_entropy,
     unreliable_mask,
     unreliable_share,
 )
+from ...functional.resizing import resize_nearest
 from ..batch import Batch
 from ..gradients import without_gradients
 from ..heads import conv_stack, install_tap

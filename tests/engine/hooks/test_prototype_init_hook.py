@@ -8,8 +8,8 @@ from tiny_run import NUM_LABELED, build_runner, dump, tiny_config
 
 from mmseg_semi.datasets import unaugmented
 from mmseg_semi.engine.hooks.prototype_init_hook import PrototypeInitHook, _Sample
-from mmseg_semi.functional.parts import resize_nearest
 from mmseg_semi.functional.prototypes import cluster_centers
+from mmseg_semi.functional.resizing import resize_nearest
 
 
 def esl(work_dir, **changes):

@@ -11,7 +11,7 @@ from tiny_run import build_runner, tiny_config
 from mmseg_semi.datasets import crop_size
 from mmseg_semi.engine import PrototypeMeanHook
 from mmseg_semi.engine.hooks import _labeled_images
-from mmseg_semi.functional.parts import resize_nearest
+from mmseg_semi.functional.resizing import resize_nearest
 
 
 def train(work_dir, hook=True, **changes):

@@ -21,7 +21,8 @@ from mmseg_semi.comparison.configs import data_root_keys, set_partition
 from mmseg_semi.comparison.fairness import facts
 from mmseg_semi.datasets import image_ids
 from mmseg_semi.datasets.data_check import check_data
-from mmseg_semi.datasets.split_check import Report, build_parts, check_parts, parts_of_config
+from mmseg_semi.datasets.report import Report
+from mmseg_semi.datasets.split_check import build_parts, check_parts, parts_of_config
 from mmseg_semi.engine.export import plain_config
 from mmseg_semi.self_training.images import ImagePool, prediction_pipeline
 from mmseg_semi.self_training.masks import classes_and_palette
@@ -118,7 +119,7 @@ def test_check_data_reads_each_dataset(images, tmp_path):
 
 def test_a_partition_of_nested_datasets_is_checked(images, tmp_path):
     config = nested(tiny_config(tmp_path / 'work', images=images))
-    report = Report([], [], [])
+    report = Report()
     parts = build_parts(parts_of_config(config), report)
     check_parts(parts, report, quiet=True)
     assert not report.errors
