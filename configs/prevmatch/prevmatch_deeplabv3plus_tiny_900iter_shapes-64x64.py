@@ -1,0 +1,5 @@
+# PrevMatch, 40 labeled and 500 unlabeled synthetic images, from scratch on a CPU: no data to prepare. The
+# settings of UniMatch, and an earlier model every 75 steps.
+_base_ = '../unimatch/unimatch_deeplabv3plus_tiny_900iter_shapes-64x64.py'
+model = dict(type='PrevMatch')
+custom_hooks = [*_base_.custom_hooks, dict(type='EarlierModelHook', interval=75)]
