@@ -23,10 +23,10 @@ class PrevMatch(UniMatch):
 
     All views of UniMatch learn its labels and, besides, those of an ensemble of earlier models, the guidance,
 
-        L = 2 / (2 + lambda) * (1/2 L_x + 1/2 L_u + lambda/2 L_g),
+        L = 2 / (2 + w) * (1/2 L_x + 1/2 L_u + w/2 L_g),
 
     where L_g is UniMatch's L_u with the guidance's labels and threshold. In each iteration 1 to K of the
-    earlier models are drawn and their logits are added up with random weights. lambda rises linearly to the
+    earlier models are drawn and their logits are added up with random weights. w rises linearly to the
     middle of the training and falls to 0; without an earlier model it is 0.
     :class:`~mmseg_semi.engine.EarlierModelHook` decides when the student becomes an earlier model.
 
@@ -60,10 +60,10 @@ class PrevMatch(UniMatch):
         )
         guidance_weight: float = setting(
             1.0,
-            'Height of lambda, in the middle of the training.',
+            'Height of w, in the middle of the training.',
             low=0,
             source='PrevMatch code',
-            reading='lambda, from 0 to this height and back to 0, step by step',
+            reading='w, from 0 to this height and back to 0, step by step',
         )
         place: Literal['host', 'device'] = setting(
             'host',
@@ -91,7 +91,7 @@ class PrevMatch(UniMatch):
         if guidance is None:
             return losses
         label, confidence, log = guidance
-        weight = self.lambda_now
+        weight = self.weight_now
         guided = self.unlabeled_losses(passes, label, confidence, self.cfg.guidance_tau)
         losses.update(
             {key.replace('loss', 'loss_guided'): weight * loss for key, loss in guided.items()}
@@ -116,8 +116,8 @@ class PrevMatch(UniMatch):
         return label.masked_fill(~weak.valid, 255), confidence, {'guidance_ratio': ratio}
 
     @property
-    def lambda_now(self) -> float:
-        """lambda at the running optimizer step.
+    def weight_now(self) -> float:
+        """w at the running optimizer step.
 
         Raises:
             ValueError: Nothing has told how long the training is.
@@ -125,8 +125,8 @@ class PrevMatch(UniMatch):
         step, num_steps, *_ = self.clock
         if num_steps is None:
             raise ValueError(
-                'PrevMatch does not know the length of the training, which lambda depends on. Train with a '
-                "Runner, or call the optimizer wrapper's initialize_count_status."
+                'PrevMatch does not know the length of the training, which the weight of the guidance '
+                "depends on. Train with a Runner, or call the optimizer wrapper's initialize_count_status."
             )
         return self.cfg.guidance_weight * triangle(step, num_steps)
 

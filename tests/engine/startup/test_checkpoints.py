@@ -104,6 +104,8 @@ MATCHES = [
     ('GPS', 'UniMatch', {'student': 'student1'}),
     ('GPS', 'CPS', {'student1': 'student1', 'student2': 'student2'}),
     ('IMAS', 'FixMatch', {'student': 'teacher'}),
+    ('PrevMatch', 'IMAS', {'student': 'student', 'teacher': 'student'}),
+    ('PrevMatch', 'UniMatch', {'student': 'student'}),
     ('UniMatch', 'IMAS', {'student': 'student', 'teacher': 'student'}),
     ('IMAS', 'MeanTeacher', {'student': 'student', 'teacher': 'teacher'}),
     ('U2PL', 'IMAS', {'student': 'student', 'teacher': 'teacher'}),
