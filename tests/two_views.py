@@ -1,4 +1,4 @@
-"""What the tests of UniMatch, PrevMatch and UniMatch V2 share: a model, a batch, and the papers' loss pixel by pixel."""
+"""What the tests of methods with two strong views share: a model, a batch, and the loss pixel by pixel."""
 
 from __future__ import annotations
 

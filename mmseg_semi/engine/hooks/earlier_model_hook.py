@@ -7,8 +7,8 @@ import math
 from mmengine.hooks import Hook
 from mmseg.registry import HOOKS
 
-from ...models.clock import Clock
 from ...models.segmentors.prevmatch import PrevMatch
+from ..accumulation import accumulation, due_at
 from ._common import is_training, unwrap
 
 #: In the Runner's MessageHub, which a checkpoint has and a resumed run restores.
@@ -17,7 +17,7 @@ BEST = 'best_score_of_earlier_models'
 
 @HOOKS.register_module()
 class EarlierModelHook(Hook):
-    """Keep the student after each validation that is the best so far, or every so many optimizer steps.
+    """Keep the student after each validation that is the best so far, or every so many iterations.
 
     The first is the rule of PrevMatch's code. It chooses by the labels of the validation set, and needs
     validations that are frequent. The second needs none.
@@ -27,9 +27,11 @@ class EarlierModelHook(Hook):
     training that starts from weights (``load_from``) starts without earlier models.
 
     Args:
-        interval (int, optional): Optimizer steps from one model to the next. Default None: after validations.
+        interval (int, optional): Iterations from one model to the next. What falls inside an accumulated step
+            is put off to its end. Default None: after validations.
         metric (str): Of the validation, of the network that predicts; larger is better.
-        begin (int): Optimizer steps before which none is kept (``base_only_epoch`` of the code, in epochs).
+        begin (int): Iteration before which none is kept, and with an interval that of the first
+            (``base_only_epoch`` of the code, in epochs).
 
     Raises:
         ValueError: An argument is out of range, the model has no earlier models, or nothing validates.
@@ -50,7 +52,7 @@ class EarlierModelHook(Hook):
         """The rule, for the first lines of the log."""
         if self.interval is None:
             return f'an earlier model after each validation with the best {self.metric} so far'
-        return f'an earlier model every {self.interval} optimizer steps'
+        return f'an earlier model every {self.interval} iterations'
 
     @property
     def validates_again(self) -> bool:
@@ -74,16 +76,16 @@ class EarlierModelHook(Hook):
         if self.interval is None and runner.val_loop is None:
             raise ValueError(
                 'EarlierModelHook keeps a model after a validation, and this run has none. Set its interval, '
-                'in optimizer steps.'
+                'in iterations.'
             )
         if runner.iter == 0:
             runner.message_hub.update_info(BEST, -math.inf)
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
-        if self.interval is None or not runner.optim_wrapper.should_update():
+        if self.interval is None:
             return
-        step = Clock.of(runner.optim_wrapper).step
-        if step >= max(1, self.begin) and step % self.interval == 0:
+        lengths = (self.interval, accumulation(runner), runner.max_iters, self.begin)
+        if due_at(runner.iter + 1, *lengths):
             unwrap(runner.model).keep_student()
 
     def after_val_epoch(self, runner, metrics: dict | None = None) -> None:
@@ -94,7 +96,7 @@ class EarlierModelHook(Hook):
         if not score > hub.get_info(BEST, -math.inf):
             return
         hub.update_info(BEST, score)
-        if Clock.of(runner.optim_wrapper).step >= self.begin:
+        if runner.iter >= self.begin:
             model.keep_student()
             runner.logger.info(
                 f'{self.metric} {score:g} is the best so far: the student is one of '

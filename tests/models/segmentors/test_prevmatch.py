@@ -39,7 +39,7 @@ def keep_some(model, number: int = 3) -> list:
     generator = torch.Generator().manual_seed(3)
     for _ in range(number):
         with torch.no_grad():
-            for key, value in model.student.state_dict().items():
+            for value in model.student.state_dict().values():
                 if value.is_floating_point():
                     noise = torch.rand(value.shape, generator=generator)
                     value.mul_(1 + 0.6 * (noise - 0.5))
