@@ -226,8 +226,11 @@ def test_finished_training_has_nothing_to_resume(tmp_path, whole):
 
 
 @pytest.mark.slow
-def test_two_ranks_of_the_launcher_script(tmp_path):
-    settings = {'labeled': 1, 'unlabeled': 1, 'workers': 1, **SCENARIOS['accumulation']}
+@pytest.mark.parametrize(
+    ('name', 'unlabeled'), [('accumulation', 1), ('prevmatch_validated_where_saved', 2)]
+)
+def test_two_ranks_of_the_launcher_script(name, unlabeled, tmp_path):
+    settings = {'labeled': 1, 'unlabeled': unlabeled, 'workers': 1, **SCENARIOS[name]}
     whole = train_whole(tmp_path / 'whole', ranks=2, **settings)
     kill = {**random_moment('two ranks'), 'rank': 1}
     folder = prepare(tmp_path / 'killed', kill, **settings)
