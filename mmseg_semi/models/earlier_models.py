@@ -51,10 +51,11 @@ class EarlierModels(nn.Module):
         Returns:
             list[tuple[int, float]]: The models' places in :attr:`models`, and their weights, whose sum is 1.
         """
-        number = int(torch.randint(1, most + 1, ())) if random_number else most
-        chosen = torch.randperm(len(self.models))[:number].tolist()
+        host = torch.device('cpu')
+        number = int(torch.randint(1, most + 1, (), device=host)) if random_number else most
+        chosen = torch.randperm(len(self.models), device=host)[:number].tolist()
         # Exponential variables over their sum are uniform on the simplex.
-        weights = torch.empty(len(chosen), dtype=torch.float64).exponential_()
+        weights = torch.empty(len(chosen), dtype=torch.float64, device=host).exponential_()
         return list(zip(chosen, (weights / weights.sum()).tolist(), strict=True))
 
     @without_gradients()

@@ -78,6 +78,10 @@ class EarlierModelHook(Hook):
                 'EarlierModelHook keeps a model after a validation, and this run has none. Set its interval, '
                 'in iterations.'
             )
+        reported = getattr(runner.val_loop, 'reported_names', lambda: None)()
+        if self.interval is None and reported is not None:
+            # Not after the first epoch, when there is a score to look for.
+            self._score(dict.fromkeys(reported, 0.0), model.semi_test_cfg['predict_on'])
         if runner.iter == 0:
             runner.message_hub.update_info(BEST, -math.inf)
 

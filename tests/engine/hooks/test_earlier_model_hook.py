@@ -143,6 +143,11 @@ def test_a_training_keeps_models_and_one_without_the_hook_is_refused(tmp_path):
     runner.train()
     assert 1 <= len(runner.model.earlier.models) <= 3
     assert -math.inf < runner.message_hub.get_info(BEST) <= 100
+    config.custom_hooks[3].metric = 'mDice'
+    with pytest.raises(
+        ValueError, match=r"metric='mDice' is none of .* \(student/aAcc, student/mIoU"
+    ):
+        build_runner(config).train()
     del config.custom_hooks[3]
     with pytest.raises(ValueError, match='PrevMatch needs EarlierModelHook'):
         build_runner(config).train()
