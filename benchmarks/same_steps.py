@@ -143,6 +143,10 @@ CASES = {
     'unimatch_v2-padding': Case('UniMatchV2', {**FIX, 'ignore_padding': False}),
     'unimatch_v2-start': Case('UniMatchV2', {**FIX, 'unlabeled_start': 2}),
     'unimatch_v2-accumulate': Case('UniMatchV2', FIX, accumulate=2),
+    'prevmatch': Case('PrevMatch', {**FIX, 'guidance_tau': 0.5}),
+    'prevmatch-all': Case('PrevMatch', {**FIX, 'guidance_tau': 0.0, 'random_number': False}),
+    'prevmatch-device': Case('PrevMatch', {**FIX, 'num_models': 1, 'place': 'device'}),
+    'prevmatch-accumulate': Case('PrevMatch', {**FIX, 'guidance_tau': 0.5}, accumulate=2),
     'mean_teacher': Case('MeanTeacher', reduced=True),
     'mean_teacher-weak': Case('MeanTeacher', {'student_view': 'weak', 'class_mean': True}),
     'mean_teacher-separate': Case('MeanTeacher', {'joint_forward': False}),
@@ -402,6 +406,8 @@ def after_step(model: nn.Module) -> None:
     """Do what hooks do after an optimizer step."""
     if hasattr(model, 'update_teacher'):
         model.update_teacher(0.9)
+    if hasattr(model, 'keep_student'):
+        model.keep_student()
 
 
 # ---------------------------------------------------------------------- capturing

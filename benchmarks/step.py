@@ -10,7 +10,10 @@ student on them, both with segmentation head and projector (8 forwards of an ima
 DeS4 the teacher's forward of them with the backward of its decoder on the labelled images, and the joint
 forward and backward of the student (8 forwards of an image pair and 2 of a decoder); for CPS and GPS each
 network's forwards and backwards, those of GPS's teacher after the students' (14 and 23 forwards of an image
-pair with partners in the batch; with ``--no-cutmix`` 12 and 20, where one forward labels and learns an image).
+pair with partners in the batch; with ``--no-cutmix`` 12 and 20, where one forward labels and learns an image);
+for PrevMatch the forwards of two earlier models on the weak view, and the student's forwards and backwards on
+labeled images and weak view, whose features pass the decoder once more, and on both strong views (14 forwards
+of an image pair and 3 of a decoder).
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ from mmseg_semi.models.gradients import without_gradients
 from mmseg_semi.models.segmentors.mean_teacher import MeanTeacherSegmentor
 from mmseg_semi.models.segmentors.networks import evaluating
 
-METHODS = ('iMAS', 'ESL', 'DeS4', 'CPS', 'GPS')
+METHODS = ('iMAS', 'ESL', 'DeS4', 'CPS', 'GPS', 'PrevMatch')
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -95,6 +98,9 @@ def build_model(args: argparse.Namespace) -> torch.nn.Module:
     train_cfg = {threshold: 2 / args.classes} if threshold else {}
     if args.method in ('CPS', 'GPS'):
         train_cfg = {'cutmix': None if args.no_cutmix else 'in_batch'}
+    if args.method == 'PrevMatch':
+        labels = {'tau': 2 / args.classes, 'guidance_tau': 2 / args.classes}
+        train_cfg = {**labels, 'max_drawn': 2, 'random_number': False}
     name = {'iMAS': 'IMAS'}.get(args.method, args.method)
     model = MODELS.build({'type': name, 'segmentor': segmentor, 'semi_train_cfg': train_cfg})
     model.init_weights()
@@ -106,7 +112,11 @@ def build_model(args: argparse.Namespace) -> torch.nn.Module:
         contrast.prototypes.valid.fill_(True)
     if args.method == 'DeS4':
         model.equalizer.class_counts.copy_(torch.arange(1, args.classes + 1))
-    return model.to(args.device).train()
+    model.to(args.device).train()
+    if args.method == 'PrevMatch':
+        for _ in range(2):
+            model.keep_student()
+    return model
 
 
 def make_batch(args: argparse.Namespace) -> dict:
@@ -125,11 +135,18 @@ def make_batch(args: argparse.Namespace) -> dict:
     valid = torch.ones(1, *size, dtype=torch.bool)
     weak = images(args.unlabeled)
     return {
-        'inputs': {'labeled': images(args.labeled), 'weak': weak, 'strong': 255 - weak},
+        'inputs': {
+            'labeled': images(args.labeled),
+            'weak': weak,
+            'strong': 255 - weak,
+            'strong2': weak // 2,
+        },
         'data_samples': {
             'labeled': [sample(gt_sem_seg=label) for _ in range(args.labeled)],
-            'weak': [sample(valid_mask=valid) for _ in range(args.unlabeled)],
-            'strong': [sample(valid_mask=valid) for _ in range(args.unlabeled)],
+            **{
+                branch: [sample(valid_mask=valid) for _ in range(args.unlabeled)]
+                for branch in ('weak', 'strong', 'strong2')
+            },
         },
     }
 
@@ -149,11 +166,13 @@ class Bench:
                 'optimizer': {'type': 'SGD', 'lr': 1e-3, 'momentum': 0.9, 'weight_decay': 1e-4},
             },
         )
+        self.wrapper.initialize_count_status(self.model, 0, 1000)
         self.batch = make_batch(args)
         inputs = self.model.data_preprocessor(self.batch, True)['inputs']
         self.labeled, self.weak = inputs['labeled'], inputs['weak']
         branches = ('labeled', 'weak', 'strong') if args.method == 'iMAS' else ('labeled', 'weak')
         self.joint = torch.cat([inputs[branch] for branch in branches])
+        self.strong = torch.cat([inputs['strong'], inputs['strong2']])
 
     def step(self) -> None:
         self.model.train_step(self.batch, self.wrapper)
@@ -207,6 +226,14 @@ class Bench:
         outputs = [teacher._forward(self.labeled)]
         self._label(*students)
         yield [*outputs, known if self.args.no_cutmix else teacher._forward(self.weak)]
+
+    def prevmatch_passes(self) -> Iterator[list[torch.Tensor]]:
+        student, num = self.model.student, self.args.labeled
+        with evaluating(student):
+            self._label(student, student)
+        features = student.extract_feat(self.joint)
+        joint = student.decode_head([torch.cat([one, one[num:]]) for one in features])
+        yield [joint, student._forward(self.strong)]
 
     @without_gradients()
     def _label(self, *networks: torch.nn.Module) -> None:

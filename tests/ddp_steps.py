@@ -114,6 +114,8 @@ def train_method(
         logs.append(model.train_step(halve(batch, rank, world_size), wrapper))
         if wrapper.should_update() and hasattr(inner, 'update_teacher'):
             inner.update_teacher(0.9)
+        if wrapper.should_update() and hasattr(inner, 'keep_student'):
+            inner.keep_student()
     logs = [{key: value.detach() for key, value in log.items()} for log in logs]
     wrappers = wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]
     scales = [w.loss_scaler.get_scale() for w in wrappers if hasattr(w, 'loss_scaler')]

@@ -13,6 +13,7 @@ from tiny_run import METHODS
 from torch.overrides import TorchFunctionMode
 
 import mmseg_semi.engine  # noqa: F401  registers the optimizer wrappers
+from mmseg_semi.models.clock import Clock
 from mmseg_semi.models.segmentors.base import SemiSegmentor
 
 GPS_TERMS = [
@@ -57,6 +58,7 @@ SETTINGS = {
         for mode in ('train', 'eval')
         for joint in (True, False)
     ],
+    'PrevMatch': [{}, {'label_mode': 'eval', 'joint_forward': True}],
     'UniMatchV2': [{'joint_forward': True}, {'joint_forward': False}, {'cutmix': None}],
     'ESL': [
         {},
@@ -130,6 +132,9 @@ def build(method: str, settings: dict) -> SemiSegmentor:
         shape = model.contrast.prototypes.vectors.shape[1:]
         for label in range(NUM_CLASSES):
             model.contrast.prototypes.start(label, torch.randn(shape))
+    if method == 'PrevMatch':
+        model.keep_student()
+        model.clock = Clock(1, 4)
     return model.train()
 
 
@@ -165,6 +170,7 @@ def step(model: SemiSegmentor, autocast: bool = True) -> None:
     )
     for one in wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]:
         one.zero_grad = lambda **kwargs: None
+    wrapper.initialize_count_status(model, 1, 4)
     torch.manual_seed(1)
     model.train_step(batch(), wrapper)
 

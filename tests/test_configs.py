@@ -87,15 +87,18 @@ METHODS = {
     'cps': 'CPS',
     'u2pl': 'U2PL',
     'unimatch': 'UniMatch',
+    'prevmatch': 'PrevMatch',
     'unimatch-v2': 'UniMatchV2',
 }
 #: Share of pixels that a method learns from, which PseudoLabelMonitorHook watches.
 WATCHED = {
-    **dict.fromkeys(('CutMixSeg', 'FixMatch', 'IMAS', 'UniMatch', 'UniMatchV2'), 'confident_ratio'),
+    **dict.fromkeys(
+        ('CutMixSeg', 'FixMatch', 'IMAS', 'PrevMatch', 'UniMatch', 'UniMatchV2'), 'confident_ratio'
+    ),
     'U2PL': 'reliable_ratio',
 }
 #: Methods that learn from two strong views.
-TWO_VIEWS = ('UniMatch', 'UniMatchV2')
+TWO_VIEWS = ('PrevMatch', 'UniMatch', 'UniMatchV2')
 #: Training images of each benchmark.
 TOTAL = {'voc12': 10582, 'cityscapes': 2975}
 #: Networks beside ResNets: decode head, encoder, and sides of its last map and of the logits in their pixels.
@@ -140,6 +143,13 @@ TWO_VIEW_SETTINGS = {
     'joint_forward': False,  # code
     'cutmix': {'adaptive': False, 'per_image': True, 'prob': 0.5, 'style': 'unimatch'},
 }
+UNIMATCH_SETTINGS = {
+    **TWO_VIEW_SETTINGS,
+    'feature_weight': 0.5,
+    'strong_weight': 0.5,
+    'dropout_ratio': 0.5,
+    'label_mode': 'train',  # code
+}
 CONSISTENCY_SETTINGS = {
     'labeled_weight': 1.0,
     'consistency_weight': 1.0,
@@ -173,12 +183,15 @@ PUBLISHED = {
         'ignore_padding': True,
         'cutmix': {'adaptive': False, 'prob': 0.5, 'style': 'unimatch', 'per_image': True},
     },
-    'UniMatch': {
-        **TWO_VIEW_SETTINGS,
-        'feature_weight': 0.5,
-        'strong_weight': 0.5,
-        'dropout_ratio': 0.5,
-        'label_mode': 'train',  # code
+    'UniMatch': UNIMATCH_SETTINGS,
+    'PrevMatch': {
+        **UNIMATCH_SETTINGS,  # all of what follows: code
+        'num_models': 8,
+        'max_drawn': 3,
+        'random_number': True,
+        'guidance_tau': 0.9,
+        'guidance_weight': 1.0,
+        'place': 'host',  # ours
     },
     'UniMatchV2': {**TWO_VIEW_SETTINGS, 'dropout_prob': 0.5},
     'U2PL': {
@@ -288,7 +301,7 @@ def settings_of(model) -> dict:
 def step_of(said: re.Match) -> int:
     if said['method'] == 'unimatch-v2':
         return {**STEP, 'cityscapes': 8}[said['dataset']]
-    half = said['method'] in ('cps', 'esl', 'fixmatch', 'gps', 'unimatch')
+    half = said['method'] in ('cps', 'esl', 'fixmatch', 'gps', 'prevmatch', 'unimatch')
     return (HALF_STEP if half else STEP)[said['dataset']]
 
 
@@ -472,7 +485,7 @@ def test_there_are_configs():
     methods = {file.parent.name for file in FILES}
     assert {'cps', 'des4', 'esl', 'gps', 'imas', 'suponly', 'st', 'stpp'} <= methods
     assert {'mean_teacher', 'cutmix_seg', 'fixmatch'} <= methods
-    assert {'u2pl', 'unimatch', 'unimatch_v2'} <= methods
+    assert {'prevmatch', 'u2pl', 'unimatch', 'unimatch_v2'} <= methods
     assert all(NAME.fullmatch(file.name) for file in FILES), (
         'a file name does not follow the pattern'
     )
@@ -702,7 +715,9 @@ def _pads_crops_before_their_colors_change(file):
     (pad,) = steps(pipeline, 'Pad')
     assert pad.size == tuple(cfg.crop_size)[::-1]
     # UniMatch's and ST++'s codes fill with black, iMAS's with the mean color.
-    black = re.search(r'^(fixmatch|unimatch|st|stpp)[_-].*(_voc12|_cityscapes)', file.name)
+    black = re.search(
+        r'^(fixmatch|prevmatch|unimatch|st|stpp)[_-].*(_voc12|_cityscapes)', file.name
+    )
     assert pad.pad_val == dict(img=0 if black else (104, 116, 124), seg=255)
     behind = min(names.index(name) for name in names if name in (*STRONG, 'MultiBranch'))
     assert names.index('Pad') < behind
@@ -999,7 +1014,7 @@ def des4_benchmarks_follow_the_paper(file):
     assert network.backbone.multi_grid == grid
 
 
-@rule('^unimatch')
+@rule('^(prevmatch|unimatch)')
 def both_strong_views_are_drawn_alike(file):
     views = unlabeled_config(load(file)).pipeline[-1]
     assert [step.type for step in views.strong] == [*STRONG[:3], 'PackUnlabeledInputs']
@@ -1009,7 +1024,7 @@ def both_strong_views_are_drawn_alike(file):
     assert all(step.keys() == {'type'} for step in views.strong)
 
 
-@rule('^unimatch_.*(_voc12-|_cityscapes-)')
+@rule('^(prevmatch|unimatch)_.*(_voc12-|_cityscapes-)')
 def unimatch_benchmarks_follow_the_paper(file):
     """The paper's hyper-parameters, and those of its code."""
     cfg, voc = load(file), '_voc12-' in file.name
@@ -1041,6 +1056,17 @@ def unimatch_benchmarks_follow_the_paper(file):
     assert network.decode_head.loss_decode.get('ohem') == ohem
     if not voc:
         assert network.test_cfg == dict(mode='slide', crop_size=(801, 801), stride=(534, 534))
+
+
+@rule('^prevmatch_')
+def earlier_models_are_chosen_by_the_code_on_voc_and_without_labels_elsewhere(file):
+    cfg = load(file)
+    (hook,) = [hook for hook in cfg.custom_hooks if hook.type == 'EarlierModelHook']
+    if '_voc12-' in file.name:
+        assert hook == dict(type='EarlierModelHook')
+        assert cfg.train_cfg.val_every == 1
+    else:
+        assert 12 <= cfg.train_cfg.max_iters / hook.interval <= 14
 
 
 @rule('^unimatch-v2_.*(_voc12-|_cityscapes-)')
@@ -1338,7 +1364,7 @@ def test_pages_of_gps_and_cps_have_every_setting_and_diagnostic(method, logged):
         assert f'`{name}`' in text, name
 
 
-@rule('^(gps|cps|fixmatch|unimatch)(_|-dagger)')
+@rule('^(gps|cps|fixmatch|prevmatch|unimatch)(_|-dagger)')
 def networks_that_label_in_train_mode_have_no_dropout(file):
     cfg, network = load(file), network_config(load(file))
     if getattr(model_of(cfg).cfg, 'label_mode', 'train') == 'eval':

@@ -56,14 +56,18 @@ METHODS = {
     ),
     'UniMatch': ({'tau': 0.3, 'unlabeled_start': 3}, []),
     'UniMatchV2': ({'tau': 0.3, 'unlabeled_start': 3}, []),
+    'PrevMatch': (
+        {'tau': 0.3, 'guidance_tau': 0.3, 'unlabeled_start': 3, 'num_models': 3},
+        [{'type': 'EarlierModelHook'}],
+    ),
     'CPS': ({'cutmix': 'in_batch'}, []),
     'GPS': ({'cutmix': 'in_batch'}, [{'type': 'AdaptiveRampUpHook'}]),
 }
 #: Methods without an EMA teacher, and those of them that a hook of their own tells the time.
-NO_AVERAGE = ('CPS', 'FixMatch', 'GPS', 'UniMatch')
+NO_AVERAGE = ('CPS', 'FixMatch', 'GPS', 'PrevMatch', 'UniMatch')
 OWN_HOOK = ('GPS',)
 #: Methods that learn from two strong views.
-TWO_VIEWS = ('UniMatch', 'UniMatchV2')
+TWO_VIEWS = ('PrevMatch', 'UniMatch', 'UniMatchV2')
 #: Where the sets begin in the stream of drawn images, and in the files.
 STARTS = {'labeled': 0, 'unlabeled': NUM_LABELED, 'val': NUM_LABELED + NUM_UNLABELED}
 NUMBERS = {'labeled': NUM_LABELED, 'unlabeled': NUM_UNLABELED, 'val': NUM_VAL}

@@ -1,4 +1,4 @@
-"""What the tests of UniMatch and UniMatch V2 share: a model, a batch, and the papers' loss pixel by pixel."""
+"""What the tests of methods with two strong views share: a model, a batch, and the loss pixel by pixel."""
 
 from __future__ import annotations
 
@@ -83,7 +83,9 @@ def cut(tensors: list[Tensor], boxes, step: int) -> list[Tensor]:
     return mixed
 
 
-def view_loss(logits: list[Tensor], label: list[Tensor], confidence: list[Tensor]) -> Tensor:
+def view_loss(
+    logits: list[Tensor], label: list[Tensor], confidence: list[Tensor], tau: float = TAU
+) -> Tensor:
     """Sum of the confident pixels' cross-entropy over the number of pixels that are not padding."""
     total, count = 0.0, 0
     for one, target, sure in zip(logits, label, confidence, strict=True):
@@ -92,6 +94,6 @@ def view_loss(logits: list[Tensor], label: list[Tensor], confidence: list[Tensor
             for x in range(target.shape[1]):
                 if target[y, x] != 255:
                     count += 1
-                    if sure[y, x] >= TAU:
+                    if sure[y, x] >= tau:
                         total = total - log_probs[target[y, x], y, x]
     return total / count

@@ -86,3 +86,25 @@ def sigmoid_ramp_up(step: float, length: float) -> float:
     if not length >= 0:
         raise ValueError(f'length is {length}, but cannot be negative; 0 means no ramp-up.')
     return 1.0 if step >= length else math.exp(-5 * (1 - step / length) ** 2)
+
+
+def triangle(step: float, length: float) -> float:
+    """Weight that grows from 0 to 1 at the middle of a training and falls to 0 at its end (PrevMatch's code).
+
+    Args:
+        step: optimizer steps or epochs since the start, from 0.
+        length: of the training, in the same unit.
+
+    Returns:
+        The weight 1 - |2 step / length - 1|, in [0, 1].
+
+    Raises:
+        ValueError: if `length` is not positive or `step` lies outside [0, length].
+    """
+    if not length > 0:
+        raise ValueError(f'length is {length}, but a training has at least one step.')
+    if not 0 <= step <= length:
+        raise ValueError(
+            f'step is {step}, but must lie in [0, {length}], the length of the training.'
+        )
+    return 1 - abs(2 * step / length - 1)

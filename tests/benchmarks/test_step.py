@@ -62,6 +62,7 @@ def forwards(bench, function):
         ('GPS', ['--no-cutmix'], 20),
         ('CPS', [], 14),
         ('CPS', ['--no-cutmix'], 12),
+        ('PrevMatch', [], 14),
     ],
 )
 def test_a_step_makes_the_passes_and_no_more(benchmarks, method, flags, cost):

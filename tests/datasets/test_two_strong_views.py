@@ -15,7 +15,7 @@ CONFIGS = Path(mmseg_semi.__file__).parents[1] / 'configs'
 VIEWS = ('weak', 'strong', 'strong2')
 
 
-@pytest.mark.parametrize('method', ['unimatch', 'unimatch_v2'])
+@pytest.mark.parametrize('method', ['prevmatch', 'unimatch', 'unimatch_v2'])
 def test_batch_has_two_strong_views_of_each_weak_one(method):
     init_default_scope('mmseg')
     name = f'{method.replace("_", "-")}_deeplabv3plus_tiny_900iter_shapes-64x64.py'

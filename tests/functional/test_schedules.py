@@ -120,3 +120,20 @@ def test_sigmoid_ramp_up(step, length, expected):
 def test_sigmoid_ramp_up_refuses(arguments):
     with pytest.raises(ValueError, match='cannot be negative'):
         schedules.sigmoid_ramp_up(*arguments)
+
+
+def test_triangle_by_hand():
+    assert [schedules.triangle(step, 8) for step in range(9)] == [
+        *(0, 0.25, 0.5, 0.75, 1),
+        *(0.75, 0.5, 0.25, 0),
+    ]
+    assert schedules.triangle(1, 3) == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize(
+    ('step', 'length', 'message'),
+    [(0, 0, 'length is 0'), (-1, 5, 'step is -1'), (6, 5, r'step is 6, but must lie in \[0, 5\]')],
+)
+def test_triangle_refuses_what_is_no_training(step, length, message):
+    with pytest.raises(ValueError, match=message):
+        schedules.triangle(step, length)

@@ -22,7 +22,12 @@ from mmseg.registry import MODELS, OPTIM_WRAPPERS
 from tiny import collated_batch, labeled_sample, tiny_segmentor, unlabeled_sample
 
 import mmseg_semi.engine
-from mmseg_semi.engine import AdaptiveRampUpHook, MeanTeacherHook, StepSchedulerHook
+from mmseg_semi.engine import (
+    AdaptiveRampUpHook,
+    EarlierModelHook,
+    MeanTeacherHook,
+    StepSchedulerHook,
+)
 from mmseg_semi.models import part_contrast
 from mmseg_semi.models.memory import FeatureQueues
 
@@ -34,6 +39,8 @@ METHODS = {
     'FixMatch': dict(tau=0.2, cutmix=None),
     'FixMatch-eval': dict(tau=0.2, cutmix=None, label_mode='eval', unlabeled_start=1),
     'UniMatch': dict(tau=0.2, cutmix=None, dropout_ratio=0.0),
+    # One earlier model, so that its draw and its weight are certain.
+    'PrevMatch': dict(tau=0.2, guidance_tau=0.2, cutmix=None, dropout_ratio=0.0, num_models=1),
     'UniMatchV2': dict(tau=0.2, cutmix=None, dropout_prob=0.0),
     'MeanTeacher': dict(consistency_weight=3.0, rampup_steps=2),
     'CutMixSeg': dict(
@@ -169,7 +176,9 @@ def train(name: str, accumulated: int, wrapper_type: str) -> dict:
         iter=0,
         train_dataloader=Loader(accumulated),
         logger=logging.getLogger('test_accumulation'),
-        message_hub=SimpleNamespace(update_scalar=lambda *args: None),
+        message_hub=SimpleNamespace(
+            update_scalar=lambda *args: None, update_info=lambda *args: None
+        ),
         visualizer=SimpleNamespace(add_scalars=lambda *args, **kwargs: None),
     )
     wrapper = runner.optim_wrapper
@@ -180,6 +189,8 @@ def train(name: str, accumulated: int, wrapper_type: str) -> dict:
         hooks.append(MeanTeacherHook(decay=0.6, copy_epochs=1))
     if method == 'GPS':
         hooks.append(AdaptiveRampUpHook())
+    if method == 'PrevMatch':
+        hooks.append(EarlierModelHook(interval=1))
     for hook in hooks:
         hook.before_run(runner)
     wrapper.initialize_count_status(model, 0, iterations)

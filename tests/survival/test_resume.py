@@ -39,6 +39,10 @@ SCENARIOS = {
     },
     'unimatch': {'method': 'UniMatch', 'workers': 1},
     'unimatch_v2': {'method': 'UniMatchV2', 'model__semi_train_cfg__joint_forward': True},
+    'prevmatch': {'method': 'PrevMatch', 'workers': 1, 'train_cfg__val_interval': 2},
+    # Validated after each checkpoint, which so does not have what the validation leads to.
+    'prevmatch_validated_where_saved': {'method': 'PrevMatch', 'train_cfg__val_interval': 5},
+    'prevmatch_every_second_step': {'method': 'PrevMatch', 'custom_hooks__3__interval': 2},
     'mean_teacher_on_its_ramp': {'method': 'MeanTeacher'},
     'cutmix_seg': {'method': 'CutMixSeg', 'workers': 1},
     'fixmatch': {'method': 'FixMatch', 'workers': 1},
@@ -162,6 +166,8 @@ def test_resumed_run_ends_like_the_uninterrupted_one(name, tmp_path):
         length = 8 if name == 'gps_accumulated' else 4
         assert whole['state_dict']['ramp_up.labeled_sums'][2] == 14 % length
         assert whole['state_dict']['ramp_up.latch_epoch'] == (name != 'gps')
+    if name.startswith('prevmatch'):
+        assert any(key.startswith('earlier.0.') for key in whole['state_dict'])
     if name == 'des4':
         assert whole['state_dict']['prototypes.seen'].sum() > 1
         assert whole['state_dict']['equalizer.class_counts'].any()
@@ -220,8 +226,11 @@ def test_finished_training_has_nothing_to_resume(tmp_path, whole):
 
 
 @pytest.mark.slow
-def test_two_ranks_of_the_launcher_script(tmp_path):
-    settings = {'labeled': 1, 'unlabeled': 1, 'workers': 1, **SCENARIOS['accumulation']}
+@pytest.mark.parametrize(
+    ('name', 'unlabeled'), [('accumulation', 1), ('prevmatch_validated_where_saved', 2)]
+)
+def test_two_ranks_of_the_launcher_script(name, unlabeled, tmp_path):
+    settings = {'labeled': 1, 'unlabeled': unlabeled, 'workers': 1, **SCENARIOS[name]}
     whole = train_whole(tmp_path / 'whole', ranks=2, **settings)
     kill = {**random_moment('two ranks'), 'rank': 1}
     folder = prepare(tmp_path / 'killed', kill, **settings)

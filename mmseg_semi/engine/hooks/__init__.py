@@ -5,6 +5,7 @@ from .atomic_checkpoint_hook import AtomicCheckpointHook
 from .class_count_hook import ClassCountHook
 from .class_distribution_hook import ClassDistributionHook
 from .cost_hook import CostHook
+from .earlier_model_hook import EarlierModelHook
 from .finite_loss_hook import FiniteLossHook
 from .freeze_hook import FreezeHook
 from .iteration_hook import IterationHook
@@ -27,6 +28,7 @@ __all__ = [
     'ClassCountHook',
     'ClassDistributionHook',
     'CostHook',
+    'EarlierModelHook',
     'FiniteLossHook',
     'FreezeHook',
     'IterationHook',

@@ -31,7 +31,8 @@ class AtomicCheckpointHook(CheckpointHook):
     A checkpoint is written before its iteration is validated. When a run that was killed in between is
     resumed, that validation is made first: the last one would else be missing for ever, and an earlier one in
     the search for the best. Whether it was made is read from the scalars that LocalVisBackend writes to the
-    working folder; without any, it is made again.
+    working folder; without any, it is made again. It always is where a hook learns from it what the checkpoint
+    cannot know (``validates_again``).
 
     Args: see :class:`mmengine.hooks.CheckpointHook`. With ``interval='val'`` a checkpoint is written at each
         validation, however long the training is.
@@ -48,7 +49,7 @@ class AtomicCheckpointHook(CheckpointHook):
         # Not in before_train: the validation is to find what all hooks have prepared there.
         if not self._looked and runner._resume and _lacks_validation(runner):
             runner.logger.info(
-                'Validating the resumed checkpoint, which its run was killed before.'
+                'Validating the resumed checkpoint, whose run did not keep the outcome.'
             )
             runner.val_loop.run()
         self._looked = True
@@ -96,7 +97,7 @@ class AtomicCheckpointHook(CheckpointHook):
 
 
 def _lacks_validation(runner) -> bool:
-    """Whether the iteration or epoch that is resumed was to be validated, and was not; alike on all ranks."""
+    """Whether the iteration or epoch that is resumed is to be validated first; alike on all ranks."""
     loop = runner.train_loop
     by_epoch = isinstance(loop, EpochBasedTrainLoop)
     done, last = (loop.epoch, loop.max_epochs) if by_epoch else (loop.iter, loop.max_iters)
@@ -105,6 +106,8 @@ def _lacks_validation(runner) -> bool:
     loop._decide_current_val_interval()
     if done % loop.val_interval and done != last:
         return False
+    if any(getattr(hook, 'validates_again', False) for hook in runner.hooks):
+        return True
     step = runner.iter
     if any(isinstance(hook, LoggerHook) and hook.log_metric_by_epoch for hook in runner.hooks):
         step = runner.epoch

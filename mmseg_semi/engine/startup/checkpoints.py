@@ -69,7 +69,7 @@ def _check_same_model(
     networks = model.networks if isinstance(model, SemiSegmentor) else ()
     kind = trained_method(checkpoint)[0]
     known = MODELS.get(kind) if kind and names else None
-    if set(names) != set(networks) or (known is not None and not isinstance(model, known)):
+    if set(names) != set(networks) or (known is not None and type(model) is not known):
         trained = kind or (f'a model of {", ".join(names)}' if names else 'a plain network')
         raise ValueError(
             f'resume=True goes on with a training of {type(model).__name__}, and {file} is of {trained}: set '

@@ -11,6 +11,7 @@ from .imas import IMAS
 from .independent import IndependentSegmentor
 from .mean_teacher import MeanTeacherSegmentor
 from .mean_teacher_consistency import MeanTeacher
+from .prevmatch import PrevMatch
 from .slide import SlideScoreEncoderDecoder
 from .u2pl import U2PL
 from .unimatch import UniMatch
@@ -28,6 +29,7 @@ __all__ = [
     'IndependentSegmentor',
     'MeanTeacher',
     'MeanTeacherSegmentor',
+    'PrevMatch',
     'SemiSegmentor',
     'SlideScoreEncoderDecoder',
     'UniMatch',

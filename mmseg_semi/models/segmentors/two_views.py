@@ -79,26 +79,39 @@ class TwoViewSegmentor(SemiSegmentor):
         return label.masked_fill(~batch.weak.valid, 255), confidence, log
 
     def view_loss(
-        self, logits: Tensor, label: Tensor, confidence: Tensor, mix: CutMixPlan | None = None
+        self,
+        logits: Tensor,
+        label: Tensor,
+        confidence: Tensor,
+        mix: CutMixPlan | None = None,
+        tau: float | None = None,
     ) -> Tensor:
-        """Cross-entropy of the labels, mixed as the view was, over the pixels that are learned from."""
+        """Cross-entropy of the labels, mixed as the view was, over the pixels that are learned from.
+
+        They are those of at least the confidence ``tau``, by default that of the setting.
+        """
         if mix is not None:
             label, confidence = mix(label, confidence)
         return confident_cross_entropy(
             logits,
             label,
             confidence,
-            self.cfg.tau,
+            self.cfg.tau if tau is None else tau,
             divisor='valid',
             align_corners=self.align_corners,
         )
 
     def strong_loss(
-        self, logits: list[Tensor], label: Tensor, confidence: Tensor, plans: list[CutMixPlan]
+        self,
+        logits: list[Tensor],
+        label: Tensor,
+        confidence: Tensor,
+        plans: list[CutMixPlan],
+        tau: float | None = None,
     ) -> Tensor:
         """Mean of the two strong views' losses."""
         first, second = (
-            self.view_loss(one, label, confidence, mix)
+            self.view_loss(one, label, confidence, mix, tau)
             for one, mix in zip(logits, plans, strict=True)
         )
         return (first + second) / 2

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from mmseg.registry import MODELS
@@ -10,11 +10,30 @@ from torch import Tensor
 
 from ...functional.perturbation import sample_channel_masks, scale_channels
 from ..batch import Batch
+from ..cutmix import CutMixPlan
 from ..features import channel_widths, map_features
 from ..gradients import without_gradients
 from ..settings import setting
 from .networks import NetworkOutput, evaluating
 from .two_views import TwoViewSegmentor
+
+
+class Passes(NamedTuple):
+    """What the student has made of a batch; logits are small.
+
+    Attributes:
+        labeled (NetworkOutput): Of the labeled images.
+        weak (Tensor): (N, C, h, w) of the weak view, without a graph: they label it.
+        strong (list[Tensor]): (N, C, h, w) of each strong view.
+        perturbed (Tensor): (N, C, h, w) of the weak view's perturbed features.
+        plans (list[CutMixPlan]): How each strong view was mixed.
+    """
+
+    labeled: NetworkOutput
+    weak: Tensor
+    strong: list[Tensor]
+    perturbed: Tensor
+    plans: list[CutMixPlan]
 
 
 @MODELS.register_module()
@@ -69,6 +88,10 @@ class UniMatch(TwoViewSegmentor):
 
     def semi_loss(self, batch: Batch) -> dict[str, Tensor]:
         """L, with the views of the released code."""
+        return self.losses_of(self.forward_batch(batch), batch)
+
+    def forward_batch(self, batch: Batch) -> Passes:
+        """Run the student on the labeled images and on all views."""
         cfg, labeled, weak = self.cfg, batch.labeled.images, batch.weak.images
         strong, plans = self.mix_views(batch)
         weak_logits = None
@@ -81,14 +104,27 @@ class UniMatch(TwoViewSegmentor):
             output, views, perturbed = self.forward_perturbed(labeled, weak)
             views = [*self.forward_network(self.student, torch.cat(strong)).logits.chunk(2), *views]
         weak_logits = views[-1] if weak_logits is None else weak_logits
-        label, confidence, log = self.make_labels(weak_logits.detach(), batch)
-        feature_loss = self.view_loss(perturbed, label, confidence)
-        strong_loss = self.strong_loss(views[:2], label, confidence, plans)
+        return Passes(output, weak_logits.detach(), views[:2], perturbed, plans)
+
+    def losses_of(self, passes: Passes, batch: Batch) -> dict[str, Tensor]:
+        """The terms of L, and the scalars for the log."""
+        label, confidence, log = self.make_labels(passes.weak, batch)
         return {
-            **self.labeled_loss(output, batch),
+            **self.labeled_loss(passes.labeled, batch),
+            **self.unlabeled_losses(passes, label, confidence),
+            **log,
+        }
+
+    def unlabeled_losses(
+        self, passes: Passes, label: Tensor, confidence: Tensor, tau: float | None = None
+    ) -> dict[str, Tensor]:
+        """What all views learn of labels (N, H, W) of the weak view; see :meth:`view_loss`."""
+        cfg = self.cfg
+        feature_loss = self.view_loss(passes.perturbed, label, confidence, tau=tau)
+        strong_loss = self.strong_loss(passes.strong, label, confidence, passes.plans, tau)
+        return {
             'loss_feature': cfg.unlabeled_weight * cfg.feature_weight * feature_loss,
             'loss_strong': cfg.unlabeled_weight * cfg.strong_weight * strong_loss,
-            **log,
         }
 
     def forward_perturbed(

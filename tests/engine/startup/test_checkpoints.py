@@ -104,6 +104,7 @@ MATCHES = [
     ('GPS', 'UniMatch', {'student': 'student1'}),
     ('GPS', 'CPS', {'student1': 'student1', 'student2': 'student2'}),
     ('IMAS', 'FixMatch', {'student': 'teacher'}),
+    ('PrevMatch', 'IMAS', {'student': 'student', 'teacher': 'student'}),
     ('UniMatch', 'IMAS', {'student': 'student', 'teacher': 'student'}),
     ('IMAS', 'MeanTeacher', {'student': 'student', 'teacher': 'teacher'}),
     ('U2PL', 'IMAS', {'student': 'student', 'teacher': 'teacher'}),
@@ -166,7 +167,10 @@ def test_checkpoint_that_matches_nothing_stops_the_run(method, train, tmp_path):
     assert '\n' not in str(error.value)
 
 
-@pytest.mark.parametrize(('trained', 'method'), [('CPS', 'IMAS'), ('IMAS', None), (None, 'IMAS')])
+@pytest.mark.parametrize(
+    ('trained', 'method'),
+    [('CPS', 'IMAS'), ('IMAS', None), (None, 'IMAS'), ('UniMatch', 'PrevMatch')],
+)
 def test_training_of_another_method_is_not_resumed(trained, method, tmp_path):
     path, _ = save(tmp_path, trained)
     kind = trained or 'EncoderDecoder'

@@ -29,6 +29,7 @@ RUNS = [
     ('FixMatch', {'joint_forward': True}, 1, 1, False),
     ('UniMatch', {}, 1, 1, False),
     ('UniMatch', EVAL, 1, 1, False),
+    ('PrevMatch', {}, 1, 1, False),
     ('UniMatchV2', {}, 1, 1, True),
     ('UniMatchV2', {}, 2, 1, False),
     ('UniMatchV2', {'joint_forward': True}, 1, 1, False),
@@ -138,6 +139,7 @@ def test_plain_networks_are_checked_too(batch_size):
         ('FixMatch', EVAL, None),
         ('UniMatch', {}, 'student'),
         ('UniMatch', EVAL, None),
+        ('PrevMatch', {}, 'student'),
         ('UniMatchV2', {}, None),
         ('IMAS', {}, None),
         ('DeS4', {}, None),
@@ -151,7 +153,9 @@ def test_dropout_of_networks_that_label_in_train_mode_is_named(method, settings,
         assert 'label in train mode' not in said
         return
     assert f'label in train mode ({names}), in which decode_head.dropout drops 0.25' in said
-    assert ("semi_train_cfg.label_mode='eval'" in said) == (method in ('FixMatch', 'UniMatch'))
+    assert ("semi_train_cfg.label_mode='eval'" in said) == (
+        method in ('FixMatch', 'PrevMatch', 'UniMatch')
+    )
 
 
 def test_dropped_paths_of_encoders_count_as_dropout():

@@ -21,6 +21,7 @@ JOINT = {
     # The perturbed features of the weak view pass the heads, too.
     'UniMatch, weak view': ('UniMatch', {'tau': 0.28}, 2 + 3 + 3),
     'UniMatch, all': ('UniMatch', {'tau': 0.28, 'joint_forward': True}, 2 + 3 * 3 + 3),
+    'PrevMatch': ('PrevMatch', {'tau': 0.28}, 2 + 3 + 3),
     'UniMatch V2': ('UniMatchV2', {'tau': 0.28, 'joint_forward': True}, 2 + 3 + 3),
     'U2PL': ('U2PL', {'representation': HEADS, 'queue_size': 20, 'background_queue_size': 30}, 2 + 3),
     'ESL': ('ESL', {'num_parts': 2, 'queue_size': 3, 'projector': HEADS}, 2 + 3),

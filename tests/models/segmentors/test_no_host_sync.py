@@ -6,6 +6,8 @@ from mmengine.optim import build_optim_wrapper
 from mmseg.registry import MODELS
 from tiny import collated_batch, tiny_segmentor
 
+from mmseg_semi.models.clock import Clock
+
 needs_gpu = pytest.mark.skipif(
     not torch.cuda.is_available(), reason='counting host synchronisations needs a GPU'
 )
@@ -31,6 +33,7 @@ SETTINGS = {
     'GPS': {'cutmix': 'in_batch'},
     'UniMatch': {'tau': 0.28},
     'UniMatchV2': {'tau': 0.28},
+    'PrevMatch': {'tau': 0.28, 'guidance_tau': 0.28},
     'U2PL': {
         'anchor_pixels': 'surest',
         'class_average': 'present',
@@ -67,6 +70,9 @@ def test_step_and_average_never_wait(loss, ignore_padding, method):
             'optimizer': {'type': 'SGD', 'lr': 0.01, 'momentum': 0.9},
         },
     )
+    wrapper.initialize_count_status(model, 0, 9)
+    if method == 'PrevMatch':
+        model.keep_student()
     batch = on_device(collated_batch(2, 3), 'cuda')
     average = getattr(model, 'update_teacher', lambda decay: None)
     for _ in range(3):  # cuDNN and the allocator settle
@@ -88,6 +94,9 @@ def test_losses_and_gradients_read_no_value_back(method, ignore_padding, meta):
         {'type': method, 'segmentor': tiny_segmentor('BN'), 'semi_train_cfg': settings}
     ).train()
     batch = model.data_preprocessor(collated_batch(2, 3), True)
+    if method == 'PrevMatch':
+        model.keep_student()
+        model.clock = Clock(1, 4)
     model.to(meta)
     inputs, data_samples = on_device(batch, meta).values()
     losses = model.loss(inputs, data_samples)
