@@ -29,6 +29,7 @@ SETTINGS = {
     'FixMatch': {'tau': 0.28},
     'DeS4': {},
     'GPS': {'cutmix': 'in_batch'},
+    'CorrMatch': {'tau_start': 0.28, 'channels': 8, 'num_regions': 4},
     'UniMatch': {'tau': 0.28},
     'UniMatchV2': {'tau': 0.28},
     'U2PL': {
