@@ -54,13 +54,17 @@ METHODS = {
         {'unlabeled_start': 2},
         [{'type': 'ClassCountHook'}, {'type': 'ClassDistributionHook', 'interval': 6}],
     ),
+    'CorrMatch': (
+        {'tau_start': 0.3, 'unlabeled_start': 3, 'channels': 8, 'num_regions': 8},
+        [],
+    ),
     'UniMatch': ({'tau': 0.3, 'unlabeled_start': 3}, []),
     'UniMatchV2': ({'tau': 0.3, 'unlabeled_start': 3}, []),
     'CPS': ({'cutmix': 'in_batch'}, []),
     'GPS': ({'cutmix': 'in_batch'}, [{'type': 'AdaptiveRampUpHook'}]),
 }
 #: Methods without an EMA teacher, and those of them that a hook of their own tells the time.
-NO_AVERAGE = ('CPS', 'FixMatch', 'GPS', 'UniMatch')
+NO_AVERAGE = ('CorrMatch', 'CPS', 'FixMatch', 'GPS', 'UniMatch')
 OWN_HOOK = ('GPS',)
 #: Methods that learn from two strong views.
 TWO_VIEWS = ('UniMatch', 'UniMatchV2')

@@ -96,7 +96,7 @@ def propagate_labels(
     threshold: float = 0.5,
     align_corners: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Give a whole region the class that nearly all of its confident pixels have (CorrMatch, region propagation).
+    """Give a whole region the class that nearly all of its confident pixels have (CorrMatch, its code).
 
     One row of the correlation map after the other makes a region, within `allowed`. Where at least the
     share `tau` of its pixels is confident, and more than `tau` of these have one class, all pixels of the

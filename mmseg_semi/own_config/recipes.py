@@ -16,6 +16,7 @@ METHODS = {
     'fixmatch': 'FixMatch',
     'unimatch': 'UniMatch',
     'unimatch_v2': 'UniMatch V2',
+    'corrmatch': 'CorrMatch',
     'mean_teacher': 'Mean Teacher',
     'cutmix_seg': 'CutMix-Seg',
     'cps': 'CPS',

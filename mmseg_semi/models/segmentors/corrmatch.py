@@ -7,13 +7,12 @@ from mmseg.models.utils import resize
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
-from ...functional.correlation import class_maxima, propagate_labels
+from ...functional.correlation import propagate_labels
 from ...functional.losses import cross_entropy, soft_cross_entropy
-from ...functional.perturbation import sample_channel_masks, scale_channels
 from ...functional.pseudo_label import confident_ratio
 from ..batch import Batch
 from ..correlator import AdaptiveThreshold, Correlator
-from ..features import channel_widths, map_features
+from ..features import append_dropped
 from ..settings import setting
 from .base import SemiSegmentor
 from .networks import check_forwards
@@ -30,48 +29,20 @@ class CorrMatch(SemiSegmentor):
     Args: see :class:`~mmseg_semi.models.SemiSegmentor`.
     """
 
-    class Settings(SemiSegmentor.Settings):
+    class Settings(SemiSegmentor.Settings, Correlator.Settings):
         labeled_weight: float = setting(0.25, 'Factor of the labeled loss.', low=0, source='code')
         labeled_correlation_weight: float = setting(
-            0.25, 'Factor of the propagated logits of labeled images.', low=0, source='code'
+            0.25, 'Factor of the loss of propagated logits of labeled images.', low=0, source='code'
         )
-        unlabeled_weight: float = setting(
-            0.5, 'Factor of the unlabeled losses.', low=0, source='code'
-        )
-        hard_weight: float = setting(
-            0.25, "Factor of the strong view's propagated labels.", low=0, source='code'
-        )
-        soft_weight: float = setting(
-            0.25, "Factor of the weak view's probabilities.", low=0, source='code'
-        )
-        feature_weight: float = setting(
-            0.25, "Factor of the perturbed features' term.", low=0, source='code'
-        )
+        unlabeled_weight: float = setting(0.5, 'Factor of all terms below.', low=0, source='code')
+        hard_weight: float = setting(0.25, 'Factor of propagated labels.', low=0, source='code')
+        soft_weight: float = setting(0.25, 'Factor of soft labels.', low=0, source='code')
+        feature_weight: float = setting(0.25, 'Factor of dropped channels.', low=0, source='code')
         correlation_weight: float = setting(
-            0.25, 'Factor of the propagated logits of both views.', low=0, source='code'
+            0.25, 'Factor of propagated logits, the mean of both views.', low=0, source='code'
         )
         dropout_ratio: float = setting(
             0.5, 'Share of channels dropped from the features.', low=0, below=1, source='code'
-        )
-        tau_start: float = setting(
-            0.85, 'Threshold of confidence before the first step.', low=0, high=1, source='code'
-        )
-        tau_decay: float = setting(
-            0.999, 'Weight of the old threshold in the new one.', low=0, high=1, source='code'
-        )
-        num_regions: int = setting(
-            128, 'Pixels of an image whose regions are labeled.', low=0, source='code'
-        )
-        region_threshold: float = setting(
-            0.5,
-            'Scaled correlation that a pixel of a region exceeds.',
-            low=0,
-            below=1,
-            source='code',
-        )
-        channels: int = setting(256, 'Channels that are correlated.', low=1, source='code')
-        projector_dropout: float = setting(
-            0.1, 'Share of these channels dropped.', low=0, below=1, source='code'
         )
         cutmix: dict | None = setting(
             {
@@ -91,7 +62,7 @@ class CorrMatch(SemiSegmentor):
 
     def __init__(self, segmentor: dict, **kwargs) -> None:
         super().__init__(segmentor, **kwargs)
-        self.threshold = AdaptiveThreshold(self.num_classes, self.cfg.tau_start, self.cfg.tau_decay)
+        self.threshold = AdaptiveThreshold(self.num_classes, self.cfg)
 
     @property
     def labeling_in_train_mode(self) -> tuple[str, ...]:
@@ -101,11 +72,10 @@ class CorrMatch(SemiSegmentor):
         check_forwards(segmentor, joint_forward=False)
 
     def add_training_modules(self, network: nn.Module) -> None:
-        head, cfg = network.decode_head, self.cfg
-        head.correlator = Correlator(head, cfg.channels, cfg.projector_dropout)
+        network.decode_head.correlator = Correlator(network.decode_head, self.cfg)
 
     def images_of_a_forward(self, labeled: int, unlabeled: int) -> int:
-        return min(labeled + unlabeled, unlabeled)
+        return unlabeled  # those of the strong views
 
     def labeled_only_loss(self, batch: Batch, update: str) -> dict[str, Tensor]:
         features = self.student.extract_feat(batch.labeled.images)
@@ -125,12 +95,7 @@ class CorrMatch(SemiSegmentor):
         correlate, tau = self.student.decode_head.correlator, self.threshold.value.clone()
         mix = self.cutmix.plan(number, batch.size, weak.images.device)
         features = self.student.extract_feat(torch.cat([batch.labeled.images, weak.images]))
-        masks = sample_channel_masks(
-            number, channel_widths(features), cfg.dropout_ratio, device=tau.device
-        )
-        perturbed = map_features(
-            lambda one, mask: torch.cat([one, scale_channels(one[-number:], mask)]), features, masks
-        )
+        perturbed = append_dropped(features, number, cfg.dropout_ratio)
         output = self.forward_heads(self.student, perturbed, len(batch.labeled))
         sizes = [len(batch.labeled), number, number]
         first, weak_logits, feature_logits = output.logits.split(sizes)
@@ -143,38 +108,25 @@ class CorrMatch(SemiSegmentor):
         weak_logits = weak_logits.detach()
         confidence, label = self.most_probable(weak_logits, batch.size)
         sure = (confidence >= tau) & weak.valid
-        maxima = class_maxima(label, confidence, self.num_classes, weak.valid)
-        self.threshold.collect(maxima[None, :, None], (maxima > 0)[None].long())
+        self.threshold.observe(label, confidence, weak.valid)
         mixed_label, mixed_sure, valid = mix(label, sure, weak.valid)
         image = torch.arange(number, device=tau.device)[:, None, None].expand_as(label)
         own = mix(image) == image  # a region ends where another image is pasted
-        grid = features[correlate.index].shape[-2:]
-        places = torch.randint(grid.numel(), (cfg.num_regions,)).to(tau.device, non_blocking=True)
-        rows = correlation[-number:].detach()[:, places].unflatten(2, grid)
-        target, counted = propagate_labels(
-            mixed_label,
-            mixed_sure,
-            rows,
-            own & valid,
-            tau,
-            self.num_classes,
-            cfg.region_threshold,
-            self.align_corners,
-        )
+        rows = correlate.sample_rows(correlation[-number:], features)
+        where = (rows, own & valid, tau, self.num_classes, cfg.region_threshold)
+        target, counted = propagate_labels(mixed_label, mixed_sure, *where, self.align_corners)
         upsampled = resize(weak_logits.float(), batch.size, None, 'bilinear', self.align_corners)
         probs = mix(upsampled.softmax(dim=1))
         soft = soft_cross_entropy(
             strong_logits, probs, valid_mask=mixed_sure, align_corners=self.align_corners
         ).sum() * (batch.size[0] * batch.size[1] / valid.sum().clamp(min=1))
-        corr_loss = (
-            self.view_loss(strong_corr, target, counted, valid)
-            + self.view_loss(weak_corr, label, sure, weak.valid)
-        ) / 2
+        spread, plain = (target, counted, valid), (label, sure, weak.valid)
+        both = self.view_loss(strong_corr, *spread) + self.view_loss(weak_corr, *plain)
         terms = {
-            'hard': self.view_loss(strong_logits, target, counted, valid),
+            'hard': self.view_loss(strong_logits, *spread),
             'soft': soft,
-            'feature': self.view_loss(feature_logits, label, sure, weak.valid),
-            'correlation': corr_loss,
+            'feature': self.view_loss(feature_logits, *plain),
+            'correlation': both / 2,
         }
         weights = {name: cfg.unlabeled_weight * getattr(cfg, f'{name}_weight') for name in terms}
         return {
