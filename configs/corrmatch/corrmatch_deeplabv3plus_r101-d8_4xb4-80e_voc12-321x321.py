@@ -1,7 +1,7 @@
 # CorrMatch, Pascal VOC 2012 classic 1/1 (1464 labeled, 9118 unlabeled): the settings of the authors' code.
-# 4 GPUs with 2 + 2 images each; the code has 4 + 4.
+# 4 GPUs with 2 + 2 images each, as many a step as the code's 2 GPUs with 4 + 4.
 _base_ = [
-    '../_base_/models/deeplabv3plus_r101_unimatch.py',
+    '../_base_/models/deeplabv3plus_r101-d8_corrmatch.py',
     '../_base_/datasets/voc12_unimatch.py',
     '../_base_/schedules/sgd_poly_voc12.py',
     '../_base_/runtime/semi_runtime.py',
