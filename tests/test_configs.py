@@ -86,6 +86,7 @@ METHODS = {
     'gps': 'GPS',
     'cps': 'CPS',
     'u2pl': 'U2PL',
+    'corrmatch': 'CorrMatch',
     'unimatch': 'UniMatch',
     'prevmatch': 'PrevMatch',
     'unimatch-v2': 'UniMatchV2',
@@ -93,7 +94,8 @@ METHODS = {
 #: Share of pixels that a method learns from, which PseudoLabelMonitorHook watches.
 WATCHED = {
     **dict.fromkeys(
-        ('CutMixSeg', 'FixMatch', 'IMAS', 'PrevMatch', 'UniMatch', 'UniMatchV2'), 'confident_ratio'
+        ('CorrMatch', 'CutMixSeg', 'FixMatch', 'IMAS', 'PrevMatch', 'UniMatch', 'UniMatchV2'),
+        'confident_ratio',
     ),
     'U2PL': 'reliable_ratio',
 }
@@ -194,6 +196,26 @@ PUBLISHED = {
         'place': 'host',  # ours
     },
     'UniMatchV2': {**TWO_VIEW_SETTINGS, 'dropout_prob': 0.5},
+    'CorrMatch': {  # code
+        'labeled_weight': 0.25,
+        'labeled_correlation_weight': 0.25,
+        'unlabeled_weight': 0.5,
+        'hard_weight': 0.25,
+        'soft_weight': 0.25,
+        'feature_weight': 0.25,
+        'correlation_weight': 0.25,
+        'unlabeled_start': 0,
+        'unlabeled_start_epochs': 0,
+        'ignore_padding': True,
+        'dropout_ratio': 0.5,
+        'channels': 256,
+        'projector_dropout': 0.1,
+        'num_regions': 128,
+        'region_threshold': 0.5,
+        'tau_start': 0.85,
+        'tau_decay': 0.999,
+        'cutmix': TWO_VIEW_SETTINGS['cutmix'],
+    },
     'U2PL': {
         'labeled_weight': 1.0,
         'unlabeled_weight': 1.0,
@@ -301,7 +323,7 @@ def settings_of(model) -> dict:
 def step_of(said: re.Match) -> int:
     if said['method'] == 'unimatch-v2':
         return {**STEP, 'cityscapes': 8}[said['dataset']]
-    half = said['method'] in ('cps', 'esl', 'fixmatch', 'gps', 'prevmatch', 'unimatch')
+    half = said['method'] in ('corrmatch', 'cps', 'esl', 'fixmatch', 'gps', 'prevmatch', 'unimatch')
     return (HALF_STEP if half else STEP)[said['dataset']]
 
 
@@ -716,7 +738,7 @@ def _pads_crops_before_their_colors_change(file):
     assert pad.size == tuple(cfg.crop_size)[::-1]
     # UniMatch's and ST++'s codes fill with black, iMAS's with the mean color.
     black = re.search(
-        r'^(fixmatch|prevmatch|unimatch|st|stpp)[_-].*(_voc12|_cityscapes)', file.name
+        r'^(corrmatch|fixmatch|prevmatch|unimatch|st|stpp)[_-].*(_voc12|_cityscapes)', file.name
     )
     assert pad.pad_val == dict(img=0 if black else (104, 116, 124), seg=255)
     behind = min(names.index(name) for name in names if name in (*STRONG, 'MultiBranch'))
@@ -1069,6 +1091,22 @@ def earlier_models_are_chosen_by_the_code_on_voc_and_without_labels_elsewhere(fi
         assert 12 <= cfg.train_cfg.max_iters / hook.interval <= 14
 
 
+@rule('^corrmatch_.*_voc12-')
+def corrmatch_on_voc_follows_its_code(file):
+    cfg = load(file)
+    network, model = network_config(cfg), model_of(cfg)
+    assert settings_of(model) == PUBLISHED['CorrMatch']
+    assert (cfg.optim_wrapper.optimizer.lr, cfg.optim_wrapper.optimizer.weight_decay) == (
+        1e-3,
+        1e-4,
+    )
+    assert cfg.optim_wrapper.paramwise_cfg == dict(custom_keys=dict(head=dict(lr_mult=10.0)))
+    assert network.backbone.get('multi_grid') is None
+    assert network.decode_head.dilations == (1, 12, 24, 36)
+    assert network.decode_head.dropout_ratio == 0
+    assert network.auxiliary_head is None
+
+
 @rule('^unimatch-v2_.*(_voc12-|_cityscapes-)')
 def unimatch_v2_benchmarks_follow_the_paper(file):
     cfg, voc = load(file), '_voc12-' in file.name
@@ -1364,7 +1402,7 @@ def test_pages_of_gps_and_cps_have_every_setting_and_diagnostic(method, logged):
         assert f'`{name}`' in text, name
 
 
-@rule('^(gps|cps|fixmatch|prevmatch|unimatch)(_|-dagger)')
+@rule('^(gps|corrmatch|cps|fixmatch|prevmatch|unimatch)(_|-dagger)')
 def networks_that_label_in_train_mode_have_no_dropout(file):
     cfg, network = load(file), network_config(load(file))
     if getattr(model_of(cfg).cfg, 'label_mode', 'train') == 'eval':

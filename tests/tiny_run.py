@@ -54,6 +54,10 @@ METHODS = {
         {'unlabeled_start': 2},
         [{'type': 'ClassCountHook'}, {'type': 'ClassDistributionHook', 'interval': 6}],
     ),
+    'CorrMatch': (
+        {'tau_start': 0.3, 'unlabeled_start': 3, 'channels': 8, 'num_regions': 8},
+        [],
+    ),
     'UniMatch': ({'tau': 0.3, 'unlabeled_start': 3}, []),
     'UniMatchV2': ({'tau': 0.3, 'unlabeled_start': 3}, []),
     'PrevMatch': (
@@ -65,6 +69,7 @@ METHODS = {
 }
 #: Methods without an EMA teacher, and those of them that a hook of their own tells the time.
 NO_AVERAGE = ('CPS', 'FixMatch', 'GPS', 'PrevMatch', 'UniMatch')
+NO_AVERAGE = ('CorrMatch', 'CPS', 'FixMatch', 'GPS', 'UniMatch')
 OWN_HOOK = ('GPS',)
 #: Methods that learn from two strong views.
 TWO_VIEWS = ('PrevMatch', 'UniMatch', 'UniMatchV2')

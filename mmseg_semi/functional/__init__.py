@@ -9,6 +9,7 @@ that says so).
 from . import (
     agreement,
     contrast,
+    correlation,
     losses,
     mixing,
     parts,
@@ -26,6 +27,7 @@ from . import (
 __all__ = [
     'agreement',
     'contrast',
+    'correlation',
     'losses',
     'mixing',
     'parts',

@@ -8,6 +8,8 @@ import torch
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from torch import Tensor
 
+from ..functional.perturbation import sample_channel_masks, scale_channels
+
 
 def map_features(function: Callable, features: Tensor | Sequence, *others: Sequence) -> list:
     """Apply a function to every tensor of the stages, some of which may be pairs (map, class token).
@@ -50,6 +52,16 @@ def channel_widths(features: Sequence) -> list[int]:
             )
         widths.append(shapes[0][1])
     return widths
+
+
+def append_dropped(features: Sequence, number: int, ratio: float) -> list:
+    """The stages of a batch, and behind them its last ``number`` images with channels dropped."""
+    stage = features[0]
+    device = (stage if isinstance(stage, Tensor) else stage[0]).device
+    masks = sample_channel_masks(number, channel_widths(features), ratio, device=device)
+    return map_features(
+        lambda one, mask: torch.cat([one, scale_channels(one[-number:], mask)]), features, masks
+    )
 
 
 def last_decoded_stage(head: BaseDecodeHead) -> tuple[int, int]:

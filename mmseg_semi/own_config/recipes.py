@@ -17,6 +17,7 @@ METHODS = {
     'unimatch': 'UniMatch',
     'unimatch_v2': 'UniMatch V2',
     'prevmatch': 'PrevMatch',
+    'corrmatch': 'CorrMatch',
     'mean_teacher': 'Mean Teacher',
     'cutmix_seg': 'CutMix-Seg',
     'cps': 'CPS',

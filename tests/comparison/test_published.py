@@ -21,7 +21,10 @@ ROOT = Path(__file__).resolve().parents[2]
 ROWS = read_published()
 #: Training images, and images of a step over all GPUs that an epoch is counted by.
 TOTAL = {'VOC': 10582, 'Cityscapes': 2975}
-STEP = {8: ('ESL', 'GPS', 'CPS', 'UniMatch', 'PrevMatch'), 16: ('iMAS', 'DeS4', 'U2PL')}
+STEP = {
+    8: ('ESL', 'GPS', 'CPS', 'UniMatchCorrMatch', 'PrevMatchUniMatch'),
+    16: ('iMAS', 'DeS4', 'U2PL'),
+}
 DATASETS = {'VOC': 'voc12', 'Cityscapes': 'cityscapes'}
 init_default_scope('mmseg')
 

@@ -37,6 +37,7 @@ SCENARIOS = {
         'model__semi_train_cfg__sampling': 'confidence',
         'optim_wrapper__type': 'AutocastOptimWrapper',
     },
+    'corrmatch': {'method': 'CorrMatch', 'workers': 1},
     'unimatch': {'method': 'UniMatch', 'workers': 1},
     'unimatch_v2': {'method': 'UniMatchV2', 'model__semi_train_cfg__joint_forward': True},
     'prevmatch': {'method': 'PrevMatch', 'workers': 1, 'train_cfg__val_interval': 2},

@@ -1,6 +1,7 @@
 """The base of all methods, and one file per method."""
 
 from .base import SemiSegmentor
+from .corrmatch import CorrMatch
 from .cps import CPS
 from .cutmix_seg import CutMixSeg
 from .des4 import DeS4
@@ -23,6 +24,7 @@ __all__ = [
     'GPS',
     'IMAS',
     'U2PL',
+    'CorrMatch',
     'CutMixSeg',
     'DeS4',
     'FixMatch',

@@ -31,6 +31,7 @@ SETTINGS = {
     'FixMatch': {'tau': 0.28},
     'DeS4': {},
     'GPS': {'cutmix': 'in_batch'},
+    'CorrMatch': {'tau_start': 0.28, 'channels': 8, 'num_regions': 4},
     'UniMatch': {'tau': 0.28},
     'UniMatchV2': {'tau': 0.28},
     'PrevMatch': {'tau': 0.28, 'guidance_tau': 0.28},

@@ -1,0 +1,166 @@
+"""Correlation of all pairs of pixels of an image, and what it propagates: logits and labels (CorrMatch)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ._common import (
+    VOID,
+    check_logits,
+    check_map,
+    check_same_shape,
+    exact_float,
+    no_autocast,
+    upsample,
+)
+
+
+def correlation_map(query: Tensor, key: Tensor) -> Tensor:
+    """Softmax over j of the scaled products q_i · k_j / sqrt(K) (CorrMatch, its code's `Corr`).
+
+    Args:
+        query: (N, K, h, w), any floating dtype; its pixels are the rows.
+        key: (N, K, h, w), its pixels are the columns.
+
+    Returns:
+        (N, hw, hw) float32 (float64 for float64 features); each row sums to 1.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    check_logits(query)
+    check_same_shape(key, query, 'key', 'query')
+    with no_autocast(query.device):
+        query, key = (exact_float(x).flatten(2) for x in (query, key))
+        return (query.mT @ key / query.shape[1] ** 0.5).softmax(dim=-1)
+
+
+def propagate_logits(logits: Tensor, correlation: Tensor) -> Tensor:
+    """Logits of pixel j as the sum over i of A_ij times those of pixel i (CorrMatch, its code's `Corr`).
+
+    The rows of A sum to 1 and the columns do not, so a pixel to which many attend gets larger logits.
+    The logits that are propagated are constants: a gradient flows into A alone.
+
+    Args:
+        logits: (N, C, h', w'), any floating dtype, on the grid that was correlated.
+        correlation: (N, h'w', h'w') of :func:`correlation_map`.
+
+    Returns:
+        (N, C, h', w'), in the dtype of `correlation`.
+
+    Raises:
+        ValueError: if the shapes do not fit.
+    """
+    check_logits(logits)
+    pixels = logits.shape[2] * logits.shape[3]
+    if correlation.shape != (len(logits), pixels, pixels):
+        raise ValueError(
+            f'correlation has shape {tuple(correlation.shape)}, but logits of shape '
+            f'{tuple(logits.shape)} need {(len(logits), pixels, pixels)}.'
+        )
+    with no_autocast(logits.device):
+        flat = logits.detach().to(correlation.dtype).flatten(2)
+        return (flat @ correlation).unflatten(2, logits.shape[2:])
+
+
+@torch.no_grad()
+def correlation_region(
+    row: Tensor, size: tuple[int, int], threshold: float = 0.5, align_corners: bool = False
+) -> Tensor:
+    """Pixels of an image that correlate with one pixel: the map, scaled to [0, 1], exceeds a threshold.
+
+    Args:
+        row: (N, h, w), one row of each image's correlation map.
+        size: (H, W) of the result.
+        threshold: in [0, 1); a pixel of the upsampled and scaled map must exceed it.
+        align_corners: how the upsampling aligns its grid.
+
+    Returns:
+        (N, H, W) bool; nothing where a map is constant.
+    """
+    check_map(row, 'row')
+    full = upsample(exact_float(row)[:, None], size, align_corners)[:, 0]
+    low, high = full.amin(dim=(1, 2), keepdim=True), full.amax(dim=(1, 2), keepdim=True)
+    return full - low > threshold * (high - low)
+
+
+@torch.no_grad()
+def propagate_labels(
+    label: Tensor,
+    confident: Tensor,
+    rows: Tensor,
+    allowed: Tensor,
+    tau: float | Tensor,
+    num_classes: int,
+    threshold: float = 0.5,
+    align_corners: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Give a whole region the class that nearly all of its confident pixels have (CorrMatch, its code).
+
+    One row of the correlation map after the other makes a region, within `allowed`. Where at least the
+    share `tau` of its pixels is confident, and more than `tau` of these have one class, all pixels of the
+    region get this class and count. A later region sees the labels that earlier ones have changed, and the
+    confident pixels of the beginning.
+
+    Args:
+        label: (N, H, W) int64 classes, 255 = void.
+        confident: (N, H, W) bool.
+        rows: (N, M, h, w), rows of the correlation maps.
+        allowed: (N, H, W) bool, pixels that a region may have.
+        tau: threshold in [0, 1], a number or a scalar tensor.
+        num_classes: C.
+        threshold: as of :func:`correlation_region`.
+        align_corners: how the upsampling aligns its grid.
+
+    Returns:
+        The labels (N, H, W), and bool (N, H, W), the pixels that count. Nothing waits for the device.
+
+    Raises:
+        ValueError: if a shape is wrong.
+    """
+    check_map(label, 'label')
+    check_same_shape(confident, label, 'confident', 'label')
+    check_same_shape(allowed, label, 'allowed', 'label')
+    sure = confident & (label != VOID)
+    counted = confident
+    for row in rows.unbind(dim=1):
+        region = correlation_region(row, tuple(label.shape[1:]), threshold, align_corners) & allowed
+        core = region & sure
+        counts = label.new_zeros(len(label), num_classes + 1)
+        bins = label.clamp(max=num_classes).flatten(1)
+        counts.scatter_add_(1, bins, core.flatten(1).to(counts.dtype))
+        most, top = counts[:, :num_classes].max(dim=1)
+        inside, number = region.sum(dim=(1, 2)), core.sum(dim=(1, 2))
+        agreed = (number > 0) & (number >= tau * inside) & (most > tau * number)
+        changed = region & agreed[:, None, None]
+        label = torch.where(changed, top[:, None, None], label)
+        counted = counted | changed
+    return label, counted
+
+
+@torch.no_grad()
+def class_maxima(label: Tensor, confidence: Tensor, num_classes: int, valid_mask: Tensor) -> Tensor:
+    """Largest confidence of the valid pixels of each class (CorrMatch, its code's `ThreshController`).
+
+    Args:
+        label: (N, H, W) int64 classes, 255 = void.
+        confidence: (N, H, W) in [0, 1].
+        num_classes: C.
+        valid_mask: (N, H, W) bool, True = real pixel.
+
+    Returns:
+        (C,) in [0, 1], 0 for a class that no pixel has.
+    """
+    bins = label.clamp(max=num_classes).flatten()
+    values = confidence.masked_fill(~valid_mask, 0).flatten()
+    return values.new_zeros(num_classes + 1).scatter_reduce_(0, bins, values, 'amax')[:-1]
+
+
+__all__ = [
+    'class_maxima',
+    'correlation_map',
+    'correlation_region',
+    'propagate_labels',
+    'propagate_logits',
+]
