@@ -45,7 +45,7 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_image_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that name unlabelled images and say how they are loaded."""
+    """Add the arguments that name unlabeled images and say how they are loaded."""
     parser.add_argument(
         '--img-dir',
         metavar='DIR',

@@ -389,8 +389,8 @@ def init_distributed(
 ) -> None:
     """Join this process to the others of a launcher where there is no GPU; call it before the Runner is built.
 
-    With a GPU, or without a launcher, this does nothing and mmengine initialises itself; without one its
-    initialisation calls `torch.cuda.set_device` and fails.
+    With a GPU, or without a launcher, this does nothing and mmengine initializes itself; without one its
+    initialization calls `torch.cuda.set_device` and fails.
 
     Args:
         launcher (str): 'none', 'pytorch' (torchrun), 'slurm' or 'mpi', as in mmengine.

@@ -2,7 +2,7 @@
 
 Methods are named as in configs/ (`imas`, `mean-teacher`, with --dataset, --partition, --network ...), or by
 config files. Before anything runs, the configs are compared: split, validation set, metric and length must be
-equal; what else differs (labelled images per step, crop, network, augmentation, optimizer) is said in the
+equal; what else differs (labeled images per step, crop, network, augmentation, optimizer) is said in the
 table. The length is that of the training that makes the result: what a method trains beforehand (GPS's teacher,
 the earlier trainings of ST and ST++) counts as a difference, and the table names the iterations and images of
 each training. On drawn shapes a seed also draws the images. Every run is an ordinary `tools/train.py` in a
@@ -113,8 +113,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         '--baseline',
         metavar='LABEL[/NETWORK]',
         help='method that gains are over, of several networks with the name of one, as imas/teacher '
-        '(default: for each method the one without unlabelled images that has its network and dropout, as '
-        'suponly-des4 for des4; else the first without unlabelled images, if any)',
+        '(default: for each method the one without unlabeled images that has its network and dropout, as '
+        'suponly-des4 for des4; else the first without unlabeled images, if any)',
     )
     parser.add_argument(
         '--cfg-options',
@@ -575,12 +575,12 @@ def _with_network(wanted: str, jobs: list[Job]) -> str:
 def _about(args, argv: list[str] | None, jobs: list[Job], reference: dict) -> list[str]:
     """What the table is of."""
     arguments = sys.argv[1:] if argv is None else argv
-    unlabeled = reference['unlabelled images']
+    unlabeled = reference['unlabeled images']
     drawn = ' Each seed draws other images.' if drawn_seed_keys(jobs[0].cfg) else ''
     return [
         f'Command: `python tools/benchmark_methods.py {shlex.join(arguments)}`',
-        f'{len(reference["labelled images"])} labelled and {len(unlabeled or ())} unlabelled images, '
-        f'{reference["labelled images per step"]:g} labelled ones per step of a process, {args.nproc} '
+        f'{len(reference["labeled images"])} labeled and {len(unlabeled or ())} unlabeled images, '
+        f'{reference["labeled images per step"]:g} labeled ones per step of a process, {args.nproc} '
         f'process(es); {len(reference["validation images"])} validation images; seeds '
         f'{", ".join(map(str, args.seeds))}.{drawn}',
     ]

@@ -3,7 +3,7 @@
     python tools/browse_dataset.py CONFIG [--output-dir DIR] [--num N] [--show] [--cfg-options ...]
 
 Dataset, sampler and preprocessor are built as training builds them, with the seed of the config
-(0 if it has none), and the pictures are the preprocessed batches with the normalisation taken back.
+(0 if it has none), and the pictures are the preprocessed batches with the normalization taken back.
 Works for semi-supervised configs and for stock supervised ones.
 """
 
@@ -126,7 +126,7 @@ def rows_of(cfg: Config) -> Iterator[tuple[list, list[str], list]]:
         images = {name: pictures(x, preprocessor) for name, x in batch['inputs'].items()}
         samples = batch['data_samples']
         views = {name: x for name, x in images.items() if not name.startswith('labeled')}
-        titles = ['labelled', 'label', *views, 'valid mask']
+        titles = ['labeled', 'label', *views, 'valid mask']
         for left, right in itertools.zip_longest(
             labeled_cells(images['labeled'], samples['labeled'], palette, void),
             unlabeled_cells(views, samples),

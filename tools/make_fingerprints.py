@@ -31,7 +31,7 @@ from mmseg_semi.self_training.output import write_bytes
 
 PUBLISHERS = {'unimatch': 'UniMatch', 'u2pl': 'U2PL', 'cps': 'CPS', 'stpp': 'ST++'}
 DATASETS = {'pascal': 'voc12', 'cityscapes': 'cityscapes'}
-# Pattern of a path below ROOT: the family that its labelled list belongs to. The first that fits counts.
+# Pattern of a path below ROOT: the family that its labeled list belongs to. The first that fits counts.
 FAMILIES = {
     # The 1464 images with VOC's own masks, and parts of them as PseudoSeg drew them.
     r'(unimatch|u2pl)/pascal/(92|183|366|732|1464)/': 'classic',

@@ -1,4 +1,4 @@
-"""Partitions of a training set into labelled and unlabelled images: make, import, identify and check them.
+"""Partitions of a training set into labeled and unlabeled images: make, import, identify and check them.
 
     python tools/splits.py make data/own/img_dir/train data/own/splits --sizes 1/16 1/8 1/4 --seeds 0 1 2
     python tools/splits.py import UniMatch/splits/pascal/92 data/VOCdevkit/VOC2012/splits/classic/92
@@ -175,7 +175,7 @@ def import_lists(args: argparse.Namespace) -> None:
 
 
 def _unlabeled(source: Path, labeled_path: Path, labeled: IdList, args) -> tuple[list[str], str]:
-    """The unlabelled ids and where they come from."""
+    """The unlabeled ids and where they come from."""
     if args.labeled_only:
         return [], ''
     if args.rest_of is not None:
@@ -183,8 +183,8 @@ def _unlabeled(source: Path, labeled_path: Path, labeled: IdList, args) -> tuple
         unknown = sorted(set(labeled.ids).difference(everything.ids))
         if unknown:
             raise ValueError(
-                f'{len(unknown)} labelled images are not in {args.rest_of}, the first is {unknown[0]}: give '
-                'the list that the labelled one is a part of.'
+                f'{len(unknown)} labeled images are not in {args.rest_of}, the first is {unknown[0]}: give '
+                'the list that the labeled one is a part of.'
             )
         known = set(labeled.ids)
         return [name for name in everything.ids if name not in known], args.rest_of
@@ -196,7 +196,7 @@ def _unlabeled(source: Path, labeled_path: Path, labeled: IdList, args) -> tuple
         path = labeled_path.with_name(name)
         if path == labeled_path or not path.is_file():
             raise FileNotFoundError(
-                f'{labeled_path} has no unlabelled list beside it: give it by --unlabeled, the list of all '
+                f'{labeled_path} has no unlabeled list beside it: give it by --unlabeled, the list of all '
                 'images by --rest-of, or say --labeled-only.'
             )
     return _same_dataset(path, labeled, args).ids, str(path)
@@ -208,7 +208,7 @@ def _same_dataset(path, labeled: IdList, args) -> IdList:
     if any(one and two and one != two for one, two in pairs):
         theirs, ours = (f'{of.dataset} {of.split}'.strip() for of in (other, labeled))
         raise ValueError(
-            f'{path} lists {theirs} images and the labelled list {ours} ones: give the two lists of one '
+            f'{path} lists {theirs} images and the labeled list {ours} ones: give the two lists of one '
             'partition.'
         )
     return other
@@ -226,7 +226,7 @@ def write_partitions(partitions: dict, force: bool) -> None:
     """Write folders of lists; nothing at all if one of them holds another partition.
 
     Args:
-        partitions: folder = labelled ids, unlabelled ids (none: no list), manifest.
+        partitions: folder = labeled ids, unlabeled ids (none: no list), manifest.
         force: replaces what is there.
 
     Raises:
@@ -366,9 +366,9 @@ def _configs_of_arguments(args: argparse.Namespace) -> dict:
             pipeline=load,
         )
 
-    parts = {'labelled': masked(args.labeled, args.images, args.masks)}
+    parts = {'labeled': masked(args.labeled, args.images, args.masks)}
     if args.unlabeled is not None or args.unlabeled_images is not None:
-        parts['unlabelled'] = unmasked(args.unlabeled, args.unlabeled_images or args.images)
+        parts['unlabeled'] = unmasked(args.unlabeled, args.unlabeled_images or args.images)
     if args.val is not None or args.val_images is not None:
         parts['validation'] = masked(
             args.val, args.val_images or args.images, args.val_masks or args.masks
@@ -426,7 +426,7 @@ def _add_make(commands) -> None:
     parser = commands.add_parser(
         'make',
         help='draw nested partitions of a list or a folder',
-        description='Draw partitions of a list or a folder of images into OUT/SIZE/seedN. The labelled lists '
+        description='Draw partitions of a list or a folder of images into OUT/SIZE/seedN. The labeled lists '
         'of one seed are nested: the smaller ones are contained in the larger ones. The same arguments give '
         'the same lists on every machine; lists that differ are never replaced without --force.',
     )
@@ -440,7 +440,7 @@ def _add_make(commands) -> None:
         nargs='+',
         required=True,
         metavar='SIZE',
-        help='labelled share (1/8 or 0.125) or number of labelled images (92); several make several partitions',
+        help='labeled share (1/8 or 0.125) or number of labeled images (92); several make several partitions',
     )
     parser.add_argument(
         '--seeds', nargs='+', type=_seed, default=[0], help='one list each (default: 0)'
@@ -480,21 +480,21 @@ def _add_import(commands) -> None:
         'published partition they are.',
     )
     parser.add_argument(
-        'source', help='folder with labeled.txt and unlabeled.txt, or the labelled list alone'
+        'source', help='folder with labeled.txt and unlabeled.txt, or the labeled list alone'
     )
     parser.add_argument('out', help='folder of the partition')
     half = parser.add_mutually_exclusive_group()
     half.add_argument(
         '--unlabeled',
         metavar='LIST',
-        help="the unlabelled list (default: that of SOURCE's name with 'unlabeled' for 'labeled')",
+        help="the unlabeled list (default: that of SOURCE's name with 'unlabeled' for 'labeled')",
     )
     half.add_argument(
         '--rest-of',
         metavar='LIST',
-        help='list of all images: those that are not labelled are unlabelled',
+        help='list of all images: those that are not labeled are unlabeled',
     )
-    half.add_argument('--labeled-only', action='store_true', help='write no unlabelled list')
+    half.add_argument('--labeled-only', action='store_true', help='write no unlabeled list')
     parser.add_argument('--force', action='store_true', help='replace lists that differ')
     _add_list_arguments(parser)
 
@@ -503,11 +503,11 @@ def _add_identify(commands) -> None:
     parser = commands.add_parser(
         'identify',
         help='say which published partition a list is',
-        description='Compare labelled lists with the published ones, whatever their format and order, and name '
+        description='Compare labeled lists with the published ones, whatever their format and order, and name '
         'the published lists of the same size that they are not.',
     )
     parser.add_argument(
-        'lists', nargs='+', metavar='LIST', help='labelled list, or folder of a partition'
+        'lists', nargs='+', metavar='LIST', help='labeled list, or folder of a partition'
     )
     parser.add_argument(
         '--registry',
@@ -522,18 +522,18 @@ def _add_check(commands) -> None:
     parser = commands.add_parser(
         'check',
         help='look for what is wrong with a partition',
-        description='Check that labelled, unlabelled and validation images are disjoint, that all files can be '
-        'read and all labels are within range; print the classes of the labelled images; warn of neighbouring '
+        description='Check that labeled, unlabeled and validation images are disjoint, that all files can be '
+        'read and all labels are within range; print the classes of the labeled images; warn of neighboring '
         'frames of a video. Errors make the exit code 1, warnings do not.',
     )
     parser.add_argument('--config', help='config of a training, which names all that follows')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE')
-    parser.add_argument('--labeled', metavar='LIST', help='labelled ids (default: all of --images)')
-    parser.add_argument('--unlabeled', metavar='LIST', help='unlabelled ids')
+    parser.add_argument('--labeled', metavar='LIST', help='labeled ids (default: all of --images)')
+    parser.add_argument('--unlabeled', metavar='LIST', help='unlabeled ids')
     parser.add_argument('--val', metavar='LIST', help='validation ids')
     parser.add_argument('--images', metavar='DIR', help='folder of images')
     parser.add_argument(
-        '--unlabeled-images', metavar='DIR', help='folder of unlabelled images (default: --images)'
+        '--unlabeled-images', metavar='DIR', help='folder of unlabeled images (default: --images)'
     )
     parser.add_argument(
         '--val-images', metavar='DIR', help='folder of validation images (default: --images)'
@@ -552,7 +552,7 @@ def _add_check(commands) -> None:
         '--frames',
         type=int,
         default=FRAMES,
-        help='difference of the numbers in names up to which frames are neighbours; 0 for images that are no '
+        help='difference of the numbers in names up to which frames are neighbors; 0 for images that are no '
         f'video (default: {FRAMES})',
     )
 

@@ -2,7 +2,7 @@
 # pairs, samples and hard example mining are of each GPU's images, prototypes of all.
 #
 # The paper's settings; where it names none (length, one learning rate for all, hard example mining on the
-# student's labelled images, auxiliary head), U2PL's, and the defaults of semi_train_cfg. Temperature 0.1: the
+# student's labeled images, auxiliary head), U2PL's, and the defaults of semi_train_cfg. Temperature 0.1: the
 # paper prints none, which is 1.0. Encoder with ImageNet weights; the paper's was trained on COCO besides.
 _base_ = [
     '../_base_/models/deeplabv3plus_r101-d8_esl_cityscapes.py',

@@ -41,7 +41,7 @@ train_dataloader = dict(
         )
     ),
 )
-# The schedule's learning rates are for 8 labelled and 8 unlabelled images a step here.
+# The schedule's learning rates are for 8 labeled and 8 unlabeled images a step here.
 auto_scale_lr = dict(base_batch_size=16)
 
 # An epoch is a pass over the unlabeled images, 8 a step; evaluated and saved after every fourth.

@@ -13,7 +13,7 @@ model = dict(
         _base_.data_preprocessor, type='MultiBranchDataPreprocessor', size=_base_.crop_size
     ),
     segmentor=_base_.model,
-    # Every pixel is learnt from, and half of the sum of both losses taken.
+    # Every pixel is learned from, and half of the sum of both losses taken.
     semi_train_cfg=dict(tau=0.0, labeled_weight=0.5, unlabeled_weight=0.5),
     semi_test_cfg=dict(predict_on='student'),
 )

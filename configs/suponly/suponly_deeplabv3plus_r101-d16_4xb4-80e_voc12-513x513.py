@@ -1,8 +1,8 @@
 # Supervised only, Pascal VOC 2012 classic 1/1 (1464 labeled): the baseline of iMAS's configs. 4 GPUs with 4
 # images each.
 #
-# It trains for as many iterations on the same labelled images as iMAS does, so that nothing but the
-# unlabelled images differs. The paper's own baseline makes 80 passes over the labelled list
+# It trains for as many iterations on the same labeled images as iMAS does, so that nothing but the
+# unlabeled images differs. The paper's own baseline makes 80 passes over the labeled list
 # instead, without multi-grid: docs/configs.md, "The supervised baselines".
 _base_ = [
     '../_base_/models/deeplabv3plus_r101_imas.py',

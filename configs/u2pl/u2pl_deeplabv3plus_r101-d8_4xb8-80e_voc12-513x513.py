@@ -1,5 +1,5 @@
 # U2PL, Pascal VOC 2012 classic 1/1 (1464 labeled, 9118 unlabeled). 4 GPUs with 4 + 4 images each: CutMix
-# pairs, unreliable shares, anchors and centres are of each GPU's images, the bank of all.
+# pairs, unreliable shares, anchors and centers are of each GPU's images, the bank of all.
 #
 # The paper's settings and network: output stride 8, ASPP rates 12, 24, 36, multi-grid.
 _base_ = [
@@ -9,7 +9,7 @@ _base_ = [
     '../_base_/runtime/u2pl_runtime.py',
 ]
 
-# 80 passes over 9118 unlabelled images, 16 a step, the first without them; evaluated and saved after each.
+# 80 passes over 9118 unlabeled images, 16 a step, the first without them; evaluated and saved after each.
 train_cfg = dict(type='UnlabeledEpochTrainLoop', epochs=80, val_every=1)
 default_hooks = dict(checkpoint=dict(interval='val'))
 

@@ -1,5 +1,5 @@
 # U2PL, Cityscapes 1/8 (372 labeled, 2603 unlabeled, lists of U2PL). 8 GPUs with 2 + 2 images each: CutMix
-# pairs, unreliable shares, anchors, centres and hard example mining are of each GPU's images, the bank of
+# pairs, unreliable shares, anchors, centers and hard example mining are of each GPU's images, the bank of
 # all.
 #
 # The paper's settings and network: output stride 8, ASPP rates 12, 24, 36, multi-grid, hard example

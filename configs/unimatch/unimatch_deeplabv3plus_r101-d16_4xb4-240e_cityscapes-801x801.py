@@ -13,7 +13,7 @@ model = dict(
         _base_.data_preprocessor, type='MultiBranchDataPreprocessor', size=_base_.crop_size
     ),
     segmentor=_base_.model,
-    # Every pixel is learnt from.
+    # Every pixel is learned from.
     semi_train_cfg=dict(tau=0.0),
     semi_test_cfg=dict(predict_on='student'),
 )

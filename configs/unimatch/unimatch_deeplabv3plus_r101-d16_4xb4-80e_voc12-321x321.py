@@ -27,7 +27,7 @@ train_dataloader = dict(
         )
     )
 )
-# The rates of the schedule, for 8 labelled and 8 unlabelled images a step.
+# The rates of the schedule, for 8 labeled and 8 unlabeled images a step.
 auto_scale_lr = dict(base_batch_size=16)
 
 # An epoch is a pass over the unlabeled images, 8 a step; evaluated and saved after each.

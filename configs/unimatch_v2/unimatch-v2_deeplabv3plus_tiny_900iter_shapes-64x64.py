@@ -14,7 +14,7 @@ model = dict(
     segmentor=_base_.model,
     # Other settings than with pre-trained weights, where a high threshold selects what is right: from
     # scratch it selects the large classes and the run collapses. So: a lower one, a supervised start, and
-    # labelled images that count in full.
+    # labeled images that count in full.
     semi_train_cfg=dict(tau=0.5, labeled_weight=1.0, unlabeled_weight=0.5, unlabeled_start=300),
     semi_test_cfg=dict(predict_on='teacher'),
 )

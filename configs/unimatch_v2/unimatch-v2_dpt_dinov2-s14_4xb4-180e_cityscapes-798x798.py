@@ -8,7 +8,7 @@ _base_ = [
     '../_base_/runtime/semi_runtime.py',
 ]
 custom_imports = dict(imports=['mmseg_semi', 'mmpretrain.models'])
-# At least 200000 of a process's labelled pixels, and all whose true class has less than 0.7.
+# At least 200000 of a process's labeled pixels, and all whose true class has less than 0.7.
 loss_decode = dict(_base_.model.decode_head.loss_decode, ohem=dict(threshold=0.7, min_kept=200000))
 network = dict(
     _base_.model,

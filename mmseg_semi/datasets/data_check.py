@@ -196,12 +196,12 @@ def dataset_configs(cfg: Config):
         key, train = 'train_dataloader.dataset', fill_partition(train)
         if any(isinstance(train.get(name), dict) for name in ('labeled', 'pseudo_labeled')):
             check = train.get('check_files', True)
-            yield 'labelled', f'{key}.labeled', train['labeled'], check
+            yield 'labeled', f'{key}.labeled', train['labeled'], check
             if isinstance(train.get('unlabeled'), dict):
-                yield 'unlabelled', f'{key}.unlabeled', train['unlabeled'], check
+                yield 'unlabeled', f'{key}.unlabeled', train['unlabeled'], check
             images = (train.get('pseudo_labeled') or {}).get('images')
             if images is not None:
-                yield 'unlabelled', f'{key}.pseudo_labeled.images', images, check
+                yield 'unlabeled', f'{key}.pseudo_labeled.images', images, check
         else:
             yield 'training', key, train, None
     seen = []
@@ -215,7 +215,7 @@ def dataset_configs(cfg: Config):
 
 def _check_set(role, key, config, check, *, workers, quick, quiet) -> list[SetReport]:
     """A report on each dataset within the config of a set, which is built as a whole, as in training."""
-    kind = 'unlabeled' if role == 'unlabelled' else 'labeled'
+    kind = 'unlabeled' if role == 'unlabeled' else 'labeled'
     try:
         dataset = build_child(kind, config, name=role, key=key)
     except (OSError, ValueError) as error:
@@ -270,7 +270,7 @@ def _check_leaf(report: SetReport, dataset, check, *, workers, quick, quiet) -> 
         report.warnings.append(f'{twice} images are listed more than once.')
     if any(isinstance(t, LoadAnnotations) for t in transforms):
         _check_masks(report, dataset, files, images, transforms, workers, quiet)
-    elif report.role != 'unlabelled':
+    elif report.role != 'unlabeled':
         report.warnings.append('no LoadAnnotations in the pipeline: masks are not checked.')
     return report
 

@@ -1,4 +1,4 @@
-"""Which published partition is this? Labelled lists of the literature, told by their fingerprints.
+"""Which published partition is this? Labeled lists of the literature, told by their fingerprints.
 
 ``fingerprints.json`` holds facts about each list and not the list: its count, its order-free hash, and a
 *sketch*, the smallest :data:`SKETCH_SIZE` of the hashes of its names. ``tools/make_fingerprints.py`` makes it.
@@ -48,7 +48,7 @@ class Published(NamedTuple):
     common: dict[str, int]
 
     def is_rival(self, other: Published) -> bool:
-        """Whether papers could take one for the other: labelled lists of one dataset and about one count."""
+        """Whether papers could take one for the other: labeled lists of one dataset and about one count."""
         return (
             self.sha256 != other.sha256
             and self.role == other.role == 'labeled'
@@ -88,7 +88,7 @@ class Identity(NamedTuple):
         count (int): Of its names.
         sha256 (str): Order-free hash of the names.
         match (Published | None): The published list that it is.
-        overlaps (list[Overlap]): With the other labelled lists, by falling Jaccard index.
+        overlaps (list[Overlap]): With the other labeled lists, by falling Jaccard index.
     """
 
     count: int
@@ -143,7 +143,7 @@ def identify(ids: Iterable[str], registry: Sequence[Published] | None = None) ->
     """Find the published list that has the same images, and those that share some.
 
     Args:
-        ids: of the labelled images, or their paths, in any order.
+        ids: of the labeled images, or their paths, in any order.
         registry: of published lists; None is that of the package.
     """
     registry = published() if registry is None else registry

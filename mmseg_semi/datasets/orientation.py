@@ -37,7 +37,7 @@ class TiffLayout(NamedTuple):
         bands (int): Values per pixel, those of transparency included.
         alphas (int): How many of them are transparency.
         bits (int): Of the deepest band.
-        grey (bool): Whether the file calls itself grey, as files of many bands do.
+        gray (bool): Whether the file calls itself gray, as files of many bands do.
         cmyk (bool): Whether the bands are the inks of a print.
         planar (bool): Whether the bands are stored one after the other.
         orientation (int): 1 to 8.
@@ -46,7 +46,7 @@ class TiffLayout(NamedTuple):
     bands: int
     alphas: int
     bits: int
-    grey: bool
+    gray: bool
     cmyk: bool
     planar: bool
     orientation: int
@@ -70,7 +70,7 @@ def tiff_layout(file) -> TiffLayout | None:
         bands=tags.get(_SAMPLES, 1),
         alphas=sum(kind in _ALPHA for kind in extra),
         bits=max(tags.get(_BITS, (1,))),
-        grey=tags.get(_PHOTOMETRIC, 1) in (0, 1),
+        gray=tags.get(_PHOTOMETRIC, 1) in (0, 1),
         cmyk=tags.get(_PHOTOMETRIC) == 5,
         planar=tags.get(_PLANAR, 1) == 2,
         orientation=orientation if orientation in range(1, 9) else 1,

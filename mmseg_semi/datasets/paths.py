@@ -37,7 +37,7 @@ def check_data_paths(dataset, title=None):
             to that backend.
             ``{partition}`` stands for the dataset's ``partition``.
         title (str, optional): Class name under which ``KNOWN`` finds the dataset, where the
-            config's own type says nothing, as for the unlabelled half of a known dataset.
+            config's own type says nothing, as for the unlabeled half of a known dataset.
 
     Raises:
         FileNotFoundError: One sentence with the dataset, the key, the path and the remedy.
@@ -46,7 +46,7 @@ def check_data_paths(dataset, title=None):
             read its list through a backend, which it cannot.
     """
     found = leaf_configs(dataset)
-    # The unlabelled half of a known dataset has a type that says nothing of what it holds.
+    # The unlabeled half of a known dataset has a type that says nothing of what it holds.
     labeled = [_class_name(leaf.dataset) for leaf in found if leaf.kind == 'labeled']
     for leaf in found:
         known_by = (_class_name(leaf.dataset), *labeled, title)

@@ -248,7 +248,7 @@ def _equal(path: Path, content: bytes) -> bool:
         return found == content
     try:
         with open_image(io.BytesIO(found)) as mine, open_image(io.BytesIO(content)) as new:
-            # A palette image is its indices: their colours are decoration.
+            # A palette image is its indices: their colors are decoration.
             modes = {'P' if image.mode == 'L' else image.mode for image in (mine, new)}
             return len(modes) == 1 and np.array_equal(np.asarray(mine), np.asarray(new))
     except (OSError, ValueError, SyntaxError):  # of broken bytes

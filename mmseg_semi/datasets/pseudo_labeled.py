@@ -1,4 +1,4 @@
-"""Self-training: images whose masks a network has made, and the list that mixes them with labelled ones."""
+"""Self-training: images whose masks a network has made, and the list that mixes them with labeled ones."""
 
 import json
 import os
@@ -31,7 +31,7 @@ MASK_SUFFIX = '.png'
 
 
 def image_ids(dataset) -> list[str]:
-    """A name for each image of an initialised dataset, under which its mask and its score are kept.
+    """A name for each image of an initialized dataset, under which its mask and its score are kept.
 
     The path relative to the folder of images (that of several datasets is what their folders share, and
     where one names no folder, what all images share), with '/' and without the file's ending.
@@ -69,14 +69,14 @@ def image_ids(dataset) -> list[str]:
 
 @DATASETS.register_module()
 class PseudoLabeledDataset(Dataset):
-    """Those images of an unlabelled dataset that have a pseudo-label, with it as their annotation.
+    """Those images of an unlabeled dataset that have a pseudo-label, with it as their annotation.
 
     The masks are ``FOLDER/<id>.png`` (see :func:`image_ids`) as `tools/pseudo_label.py` and the stages of
     self-training write them. They hold classes of the network, so ``reduce_zero_label`` is never applied, and
     belong to the images as the network saw them, whatever ``drawn_on`` the pipeline's ``LoadAnnotations`` has.
 
     Args:
-        images: config of the unlabelled dataset, or the dataset; its pipeline is not used.
+        images: config of the unlabeled dataset, or the dataset; its pipeline is not used.
         labels: folder(s) of pseudo-labels, each with masks of other images.
         pipeline: transforms; ``LoadAnnotations`` reads the mask, also after ``LoadShapes``.
 
@@ -142,7 +142,7 @@ class PseudoLabeledDataset(Dataset):
                 name = file.removesuffix(MASK_SUFFIX).replace(os.sep, '/')
                 if name not in ids:
                     raise ValueError(
-                        f'{path} is the mask of no image of the unlabelled dataset: name the images that '
+                        f'{path} is the mask of no image of the unlabeled dataset: name the images that '
                         'the masks were made of, or remove it.'
                     )
                 if name in masks:
@@ -174,11 +174,11 @@ class PseudoLabeledDataset(Dataset):
 
 @DATASETS.register_module()
 class SelfTrainingDataset(Dataset):
-    """Labelled images, repeated, and pseudo-labelled ones as one list (ST++, Algorithm 1 and its code).
+    """Labeled images, repeated, and pseudo-labeled ones as one list (ST++, Algorithm 1 and its code).
 
-    With Nl labelled and Nu pseudo-labelled images the list is ``labelled × max(1, ceil(Nu / Nl))`` followed by
-    the pseudo-labelled ones, so about half of what is drawn carries true labels. Without
-    pseudo-labels, as for the teacher, a labelled list below ``double_below`` images is taken
+    With Nl labeled and Nu pseudo-labeled images the list is ``labeled × max(1, ceil(Nu / Nl))`` followed by
+    the pseudo-labeled ones, so about half of what is drawn carries true labels. Without
+    pseudo-labels, as for the teacher, a labeled list below ``double_below`` images is taken
     twice, which only makes the epochs longer.
 
     ``dataset[index, position]``, which is how ``ShuffledSampler`` asks, seeds the transforms from
@@ -187,7 +187,7 @@ class SelfTrainingDataset(Dataset):
 
     Args:
         labeled: any mmseg dataset, config or object.
-        pseudo_labeled: usually a ``PseudoLabeledDataset``, config or object; None for labelled images alone.
+        pseudo_labeled: usually a ``PseudoLabeledDataset``, config or object; None for labeled images alone.
             It may be empty, as when one image was scored and none is reliable.
         double_below: see above; 0 never doubles. ST++'s code has 200.
         seed: of the samples' randomness, at least 0.
@@ -198,7 +198,7 @@ class SelfTrainingDataset(Dataset):
 
     Raises:
         FileNotFoundError: a list, folder, image or mask that does not exist.
-        ValueError: no labelled image, a setting out of range, a list that waits for a partition which is not
+        ValueError: no labeled image, a setting out of range, a list that waits for a partition which is not
             set, or a partition that no list waits for.
     """
 
@@ -217,7 +217,7 @@ class SelfTrainingDataset(Dataset):
         if not isinstance(double_below, int) or double_below < 0:
             raise ValueError(
                 f'SelfTrainingDataset double_below={double_below!r} must be a number of images, or 0 to '
-                'never take the labelled list twice.'
+                'never take the labeled list twice.'
             )
         self.seed = seed
         self.partition = partition
@@ -247,22 +247,20 @@ class SelfTrainingDataset(Dataset):
             child = getattr(self, kind)
             if child is None:
                 continue
-            check_files_exist(
-                child, kind.replace('labeled', 'labelled'), f'train_dataloader.dataset.{kind}'
-            )
+            check_files_exist(child, kind, f'train_dataloader.dataset.{kind}')
             setattr(self, kind, with_checks(kind, child, len(classes) if classes else None, modes))
 
     @property
     def metainfo(self) -> dict:
-        """Meta information of the labelled child: classes, palette and so on."""
+        """Meta information of the labeled child: classes, palette and so on."""
         return self.labeled.metainfo
 
     def labeled_paths(self) -> list[str]:
-        """Image paths of the labelled child, each once."""
+        """Image paths of the labeled child, each once."""
         return image_paths(self.labeled)
 
     def pseudo_labeled_paths(self) -> list[str]:
-        """Image paths of the pseudo-labelled child; none without it."""
+        """Image paths of the pseudo-labeled child; none without it."""
         return [] if self.pseudo_labeled is None else image_paths(self.pseudo_labeled)
 
     def get_data_info(self, index: int) -> dict:
@@ -277,7 +275,7 @@ class SelfTrainingDataset(Dataset):
         """Load a sample.
 
         Args:
-            index: ``(index, position)`` or an index; labelled samples come first.
+            index: ``(index, position)`` or an index; labeled samples come first.
 
         Returns:
             What the child's pipeline packs: ``{'inputs': (C, H, W) uint8, 'data_samples': SegDataSample}``.

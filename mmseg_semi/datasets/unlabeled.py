@@ -1,4 +1,4 @@
-"""Unlabelled images: a folder or a list of them, and nothing else."""
+"""Unlabeled images: a folder or a list of them, and nothing else."""
 
 import logging
 import os.path as osp
@@ -102,7 +102,7 @@ class UnlabeledDataset(BaseDataset):
         if not paths:
             where = f'the list {self.ann_file}' if self.ann_file else f'the folder {self._folder}'
             raise ValueError(
-                f'UnlabeledDataset found no image in {where}: set img_dir or ann_file to where the unlabelled '
+                f'UnlabeledDataset found no image in {where}: set img_dir or ann_file to where the unlabeled '
                 f'images are, and img_suffix={self.img_suffix} to their ending.'
             )
         return [dict(img_path=path, seg_fields=[]) for path in paths]
@@ -116,7 +116,7 @@ class UnlabeledDataset(BaseDataset):
         local = is_local(backend)
         if local and not osp.isdir(self._folder):
             raise FileNotFoundError(
-                f'{self._folder} is not a folder: set img_dir (and data_root) of the unlabelled dataset to '
+                f'{self._folder} is not a folder: set img_dir (and data_root) of the unlabeled dataset to '
                 'where the images are.'
             )
         require_listing(type(backend), self._folder, 'img_dir')
@@ -156,7 +156,7 @@ class UnlabeledDataset(BaseDataset):
         backend = backend_of(self.ann_file, self.backend_args)
         if is_local(backend) and not osp.isfile(self.ann_file):
             raise FileNotFoundError(
-                f'{self.ann_file} is not a file: set ann_file (and data_root) of the unlabelled dataset to '
+                f'{self.ann_file} is not a file: set ann_file (and data_root) of the unlabeled dataset to '
                 'the list of its images, or leave ann_file out to take all images of img_dir.'
             )
         try:

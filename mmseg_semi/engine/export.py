@@ -148,7 +148,7 @@ def _plain_model(model: dict) -> dict:
         plain = method.network_config(plain, method.Settings(model.get('semi_train_cfg')))
     preprocessor = copy.deepcopy(model.get('data_preprocessor') or plain['data_preprocessor'])
     preprocessor.pop('non_blocking', None)
-    # One of the two mmsegs normalises images of 1 or 3 channels alone.
+    # One of the two mmsegs normalizes images of 1 or 3 channels alone.
     stock = len(preprocessor.get('mean') or [0]) in (1, 3)
     kind = 'SegDataPreProcessor' if stock else 'MultiBranchDataPreprocessor'
     plain['data_preprocessor'] = dict(preprocessor, type=kind)

@@ -195,7 +195,7 @@ def sample_negatives(
         fill: (Q,) int64, entries of each queue.
         capacity: of every queue.
         num: S, negatives of an anchor, at least 1.
-        block: so many neighbouring queues are left out with the anchor's own, from a multiple of
+        block: so many neighboring queues are left out with the anchor's own, from a multiple of
             `block`; 1 leaves out the anchor's alone, so that other parts of its class are negatives.
         generator: source of randomness on the queue's device; by default torch's.
 

@@ -1,4 +1,4 @@
-"""From a collated batch of branches to normalised float batches on the device."""
+"""From a collated batch of branches to normalized float batches on the device."""
 
 from collections.abc import Mapping, Sequence
 
@@ -16,12 +16,12 @@ _LABEL_MAPS = ('gt_sem_seg', 'gt_edge_map', 'gt_depth_map')
 
 @MODELS.register_module()
 class MultiBranchDataPreprocessor(SegDataPreProcessor):
-    """mmseg's ``SegDataPreProcessor`` for every branch of a labelled/unlabelled batch.
+    """mmseg's ``SegDataPreProcessor`` for every branch of a labeled/unlabeled batch.
 
     Images travel to the device as uint8, one stacked copy per branch, and become float there. All
     branches come out at one size, so that they can pass the network together: ``size`` if it is
     set, else the largest image rounded up to ``size_divisor``, padded at the bottom and at the right
-    with ``pad_val`` after the normalisation (0 is the mean colour), label maps with
+    with ``pad_val`` after the normalization (0 is the mean color), label maps with
     ``seg_pad_val``, valid masks with False. A batch without branches (validation, test, supervised
     training) goes to the base class unchanged.
 
@@ -81,7 +81,7 @@ class MultiBranchDataPreprocessor(SegDataPreProcessor):
                 self.register_buffer(name, torch.tensor(values).view(-1, 1, 1), persistent=False)
 
     def forward(self, data: dict, training: bool = False) -> dict:
-        """Move, normalise, pad and stack a batch.
+        """Move, normalize, pad and stack a batch.
 
         Args:
             data: ``{'inputs': {branch: uint8 (n, C, H, W) or list of (C, H, W)}, 'data_samples': {branch:
@@ -158,12 +158,12 @@ class MultiBranchDataPreprocessor(SegDataPreProcessor):
         if len(set(crops.values())) > 1:
             said = ', '.join(f'{branch} {h}x{w}' for branch, (h, w) in crops.items())
             raise ValueError(
-                f'The branches have different sizes ({said}, height x width): give the labelled and the '
-                'unlabelled pipeline the same crop, or set data_preprocessor.size.'
+                f'The branches have different sizes ({said}, height x width): give the labeled and the '
+                'unlabeled pipeline the same crop, or set data_preprocessor.size.'
             )
 
     def _batch(self, images: Tensor | list[Tensor], height: int, width: int) -> Tensor:
-        """Normalised (n, C, height, width) of uint8 images on the device."""
+        """Normalized (n, C, height, width) of uint8 images on the device."""
         if not isinstance(images, Tensor):
             if len(set(_sizes(images))) > 1:
                 return torch.cat([self._batch(image[None], height, width) for image in images])

@@ -1,4 +1,4 @@
-"""The labelled loss as a module that any decode head can name in ``loss_decode``."""
+"""The labeled loss as a module that any decode head can name in ``loss_decode``."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class PixelCrossEntropyLoss(nn.Module):
         class_weight (sequence of float, optional): One factor per class for the pixel's loss; the divisor
             stays the number of pixels.
         ohem (dict, optional): ``dict(threshold=0.7, min_kept=100000)``; excludes ``class_weight``.
-        loss_name (str): Key of the loss; must contain ``loss``, since MMEngine optimises what does.
+        loss_name (str): Key of the loss; must contain ``loss``, since MMEngine optimizes what does.
     """
 
     #: Tells the segmentor that the logits need no upsampling beforehand.
@@ -45,7 +45,7 @@ class PixelCrossEntropyLoss(nn.Module):
             raise ValueError(f'loss_weight={loss_weight} is negative: give a factor of at least 0.')
         if 'loss' not in loss_name:
             raise ValueError(
-                f"loss_name='{loss_name}' does not contain 'loss', so MMEngine would not optimise it: "
+                f"loss_name='{loss_name}' does not contain 'loss', so MMEngine would not optimize it: "
                 "rename it, e.g. 'loss_ce'."
             )
         if ohem is not None:

@@ -119,7 +119,7 @@ class PartPrototypes(OncePerStep, _Memory):
         self.decay = decay
         self.register_buffer('vectors', torch.zeros(num_classes, num_parts, channels))
         self.register_buffer('valid', torch.zeros(num_classes, num_parts, dtype=torch.bool))
-        # Whether the pass over the labelled images is done; classes that these lack are not valid then.
+        # Whether the pass over the labeled images is done; classes that these lack are not valid then.
         self.register_buffer('ready', torch.zeros((), dtype=torch.bool))
 
     @torch.no_grad()

@@ -145,7 +145,7 @@ def _label(
     kept = [i for i in range(len(paths)) if done[i]]
     for i in kept[rank::world]:
         writer.count(read_mask(paths[i]), paths[i])
-    bar.finish('pseudo-labelled', logger)
+    bar.finish('pseudo-labeled', logger)
     return [int(n) for n in sum(all_gather_object(writer.pixels))]
 
 

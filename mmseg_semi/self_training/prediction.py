@@ -132,7 +132,7 @@ class Predictor:
         self._device = device
 
     def prepare(self, samples: Sequence[dict]) -> Tensor:
-        """Normalise loaded samples of one size; padding, which depends on the scale, comes later.
+        """Normalize loaded samples of one size; padding, which depends on the scale, comes later.
 
         Returns:
             Tensor: (N, 3, h, w) float32 on the device.
@@ -307,7 +307,7 @@ def _label(values: Tensor) -> Tensor:
 def _check_channels(network: nn.Module) -> None:
     if not hasattr(network, 'inference') or not hasattr(network, 'out_channels'):
         raise ValueError(
-            f'{type(network).__name__} has no inference() that gives logits, so nothing can be pseudo-labelled '
+            f'{type(network).__name__} has no inference() that gives logits, so nothing can be pseudo-labeled '
             'with it: use an EncoderDecoder or a network derived from it.'
         )
     if network.out_channels == 1:

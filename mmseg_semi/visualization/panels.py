@@ -16,7 +16,7 @@ _LEAST_SIDE = 160  # smaller pictures are enlarged by a whole factor to about th
 def colorize(
     label: np.ndarray, palette: Sequence[Sequence[int]], ignore_index: int = 255
 ) -> np.ndarray:
-    """Colour a label map.
+    """Color a label map.
 
     Args:
         label: integer (H, W); values outside the palette are drawn like void.
@@ -33,7 +33,7 @@ def colorize(
 
 
 def heatmap(map01: np.ndarray) -> np.ndarray:
-    """Colour a map of values in [0, 1] (viridis, dark = 0); beyond is clipped, NaN is 0.
+    """Color a map of values in [0, 1] (viridis, dark = 0); beyond is clipped, NaN is 0.
 
     Args:
         map01: float (H, W).

@@ -81,7 +81,7 @@ def test_any_text_is_a_table_of_what_it_says_or_one_sentence(text, is_json):
     assert len({*table.palette, *table.void}) == len(table.palette) + len(table.void)
     for name, color in zip(table.classes, table.palette, strict=True):
         assert all(0 <= value <= 255 for value in color)
-        # Nothing is made up: each line says name and colour, and no line with a class is left out.
+        # Nothing is made up: each line says name and color, and no line with a class is left out.
         assert is_json or all(word in text for word in name.split())
     rows = [row for row in text.replace('\r', '\n').split('\n') if row.strip()]
     rows = [row for row in rows if not row.lstrip().startswith('#')]
@@ -111,7 +111,7 @@ def test_any_json_is_a_table_or_one_sentence(content):
         ('0 128 64 128', 'no other column'),
         ('road 1 2 3 4 5 6', None),
         ('road 1 2 256', 'from 0 to 255'),
-        ('a 1 2 3\nb 1 2 3', "line 2 gives 'b' the colour 1 2 3, which 'a' has already"),
+        ('a 1 2 3\nb 1 2 3', "line 2 gives 'b' the color 1 2 3, which 'a' has already"),
         ('a 1 2 3\na 1 2 4', "names 'a' a second time"),
         ('void 1 2 3', '0 classes'),
         ('a 1 2 3\nname r g b', 'line 2'),

@@ -123,7 +123,7 @@ def test_labeled_and_validation_images_of_any_name(data_root):
         assert all(dataset[i]['gt_seg_map'].shape == (24, 32) for i in range(len(dataset)))
 
 
-@pytest.mark.parametrize('name', ['labelled', 'validation'])
+@pytest.mark.parametrize('name', ['labeled', 'validation'])
 def test_stock_datasets_would_take_images_of_hidden_folders(data_root, name):
     clutter(data_root / 'img_dir')
     clutter(data_root / 'ann_dir')

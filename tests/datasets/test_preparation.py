@@ -33,7 +33,7 @@ def test_equal_pixels_are_an_equal_file(tmp_path):
         write_once(path, png(label))
     write_once(path, png(label), overwrite=True)
     assert path.read_bytes() == png(label)
-    # A colour image is no label map, whatever it looks like.
+    # A color image is no label map, whatever it looks like.
     with pytest.raises(PreparationError):
         write_once(path, png(np.stack([label] * 3, axis=-1)))
 

@@ -72,23 +72,23 @@ def test_ranks_have_disjoint_shares_of_a_pass():
 
 @pytest.mark.parametrize('world_size', [1, 2])
 def test_two_streams_learn_and_paste_each_image_once_in_a_pass(world_size):
-    learnt, pasted = [], []
+    learned, pasted = [], []
     for rank in range(world_size):
         made = make(3, 24, 1, 12 // world_size, rank, world_size, unlabeled_streams=2)
         assert made.iters_per_epoch == 4
         assert len(made) == 4 * (1 + 12 // world_size)
         half = 6 // world_size
         for batch in batches(made, 8):
-            learnt.append([index for index, _ in batch[1 : 1 + half]])
+            learned.append([index for index, _ in batch[1 : 1 + half]])
             pasted.append([index for index, _ in batch[1 + half :]])
-    for of_ranks in (learnt, pasted):
+    for of_ranks in (learned, pasted):
         for first in (0, 4):
             drawn = [
                 batch for rank in range(world_size) for batch in of_ranks[8 * rank + first :][:4]
             ]
             assert sorted(itertools.chain(*drawn)) == list(range(3, 27))
     # In other orders: some 1 image of 24 is its own partner.
-    pairs = zip(itertools.chain(*learnt), itertools.chain(*pasted), strict=True)
+    pairs = zip(itertools.chain(*learned), itertools.chain(*pasted), strict=True)
     assert sum(a == b for a, b in pairs) < 8
 
 

@@ -112,7 +112,7 @@ def test_align_corners_moves_the_border():
         (assign_parts(features, label, prototypes, align_corners=align) == 0).sum().item()
         for align in (False, True)
     ]
-    # The border lies at 0.5: at x = 0.5 · 3 + 1 = 2.5 with half-pixel centres, at x = 2 with corners
+    # The border lies at 0.5: at x = 0.5 · 3 + 1 = 2.5 with half-pixel centers, at x = 2 with corners
     # aligned, where the tie goes to the lower part.
     assert counts == [3, 3]
     assert assign_parts(features, label[..., :8], prototypes).eq(0).sum() == 3
@@ -371,7 +371,7 @@ def test_nothing_waits_for_a_device():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
-def test_cuda_gives_the_numbers_of_the_cpu_without_synchronising():
+def test_cuda_gives_the_numbers_of_the_cpu_without_synchronizing():
     arguments = every_argument()
     on_gpu = [x.cuda() for x in arguments]
     torch.cuda.synchronize()
@@ -391,7 +391,7 @@ def test_a_part_beyond_the_last_is_an_error_and_not_the_next_class():
         parts.masked_average_pool(features, label, part, 2, 2)
 
 
-def test_grid_takes_the_pixel_at_its_centre():
+def test_grid_takes_the_pixel_at_its_center():
     ramp = torch.arange(12).view(1, 1, 12).expand(2, 9, 12)
     assert resize_nearest(ramp, (3, 3))[0, 0].tolist() == [2, 6, 10]
     assert resize_nearest(ramp, (3, 4), True)[0, 0].tolist() == [0, 4, 7, 11]

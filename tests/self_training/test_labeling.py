@@ -227,7 +227,7 @@ def test_what_does_not_belong_to_a_folder_is_refused(cfg, checkpoints, pool, tmp
         (dict(batch_size=0), '^batch_size=0 must be'),
         (dict(threshold=1.0), r'^threshold=1.0 is no confidence in \[0, 1\)'),
         (dict(num_workers=-1), '^num_workers=-1 must be'),
-        (dict(palette=[[0, 0, 0]]), '^palette has 1 colours for 4 classes'),
+        (dict(palette=[[0, 0, 0]]), '^palette has 1 colors for 4 classes'),
         (dict(subset=['x']), '^1 of 1 ids of the subset'),
     ],
 )
@@ -278,7 +278,7 @@ def test_what_a_user_sees(cfg, checkpoints, pool, tmp_path, caplog, capsys):
         pseudo_label(cfg, checkpoints[0], pool, str(tmp_path), logger=logger, **NO_WORKERS)
         pseudo_label(cfg, checkpoints[0], pool, str(tmp_path), logger=logger, **NO_WORKERS)
     first, second = [record.getMessage() for record in caplog.records if record.name == 'seen']
-    assert first.startswith('7 images pseudo-labelled in ')
+    assert first.startswith('7 images pseudo-labeled in ')
     assert ' images per second, ' in first
     assert first.endswith('% of the time outside of the network.')
     assert second == f'{tmp_path} has the pseudo-labels of 7 images already.'

@@ -67,7 +67,7 @@ def test_a_plain_prediction_is_mmsegs(tmp_path, pool, change):
 
 
 def slow_scores(model, image, size, scales):
-    """ST++'s loop over views of one normalised image (1, 3, h, w): one pass each."""
+    """ST++'s loop over views of one normalized image (1, 3, h, w): one pass each."""
     total = torch.zeros(1, model.num_classes, *size)
     height, width = image.shape[-2:]
     for scale in scales:

@@ -143,16 +143,16 @@ def test_networks_differ(whole):
 
 def test_log_says_what_is_trained_on_what(whole):
     output = (whole / 'output.txt').read_text()
-    lists = re.findall(r'(\d+) labelled images × (\d+) and (\d+) pseudo-labelled', output)
+    lists = re.findall(r'(\d+) labeled images × (\d+) and (\d+) pseudo-labeled', output)
     assert lists == [('5', '2', '0'), ('5', '1', '4'), ('5', '2', '9')]
     # Batches of 4; 4 of 9 and 9 of 19 images of a list have pseudo-labels.
     assert (
-        'Trained: teacher 14 steps (56 labelled and 0 unlabelled images), student 14 steps (31 labelled and 25 '
-        'unlabelled images), final 14 steps (29 labelled and 27 unlabelled images)'
+        'Trained: teacher 14 steps (56 labeled and 0 unlabeled images), student 14 steps (31 labeled and 25 '
+        'unlabeled images), final 14 steps (29 labeled and 27 unlabeled images)'
     ) in output
     assert f'student: seed {stage_seed(3, "student")}, which decides its initialization' in output
-    assert 'label_reliable: labelling with the last checkpoint of teacher, ' in output
-    assert 'label_unreliable: labelling with the last checkpoint of student, ' in output
+    assert 'label_reliable: labeling with the last checkpoint of teacher, ' in output
+    assert 'label_unreliable: labeling with the last checkpoint of student, ' in output
     assert 'The result is the last checkpoint of stage final' in output
 
 
@@ -161,7 +161,7 @@ def test_st_is_three_stages(tmp_path):
     result = train(folder)
     assert result.code == 0, result.output
     assert len(masks(folder, 'label')) == 9
-    assert '5 labelled images × 2 and 9 pseudo-labelled' in result.output
+    assert '5 labeled images × 2 and 9 pseudo-labeled' in result.output
     assert not (folder / 'work/select').exists()
 
 
@@ -174,15 +174,15 @@ def test_third_retraining_labels_everything_again(tmp_path):
     assert (folder / 'work/last_checkpoint').read_text() == str(tmp_path / 'work/retrain3' / LAST)
 
 
-def test_one_unlabelled_image_leaves_the_reliable_half_empty(tmp_path):
-    """METHODS 2.6: the second training is then on the labelled images alone."""
+def test_one_unlabeled_image_leaves_the_reliable_half_empty(tmp_path):
+    """METHODS 2.6: the second training is then on the labeled images alone."""
     images = write_images(tmp_path / 'data')
     (images / 'unlabeled.txt').write_text('000007\n')
     folder = prepare(tmp_path / 'run', images=images)
     result = train(folder)
     assert result.code == 0, result.output
     assert (folder / 'work/select/reliable.txt').read_text() == ''
-    lists = re.findall(r'(\d+) labelled images × (\d+) and (\d+) pseudo-labelled', result.output)
+    lists = re.findall(r'(\d+) labeled images × (\d+) and (\d+) pseudo-labeled', result.output)
     assert lists == [('5', '2', '0'), ('5', '1', '0'), ('5', '1', '1')]
     assert masks(folder, 'label_reliable') == {}
     assert list(masks(folder, 'label_unreliable')) == ['000007.png']
@@ -197,7 +197,7 @@ def test_best_checkpoint_labels_where_the_config_says_so(tmp_path):
     result = train(folder)
     assert result.code == 0, result.output
     (best,) = (folder / 'work/teacher').glob('best_mIoU_iter_*.pth')
-    assert f'label: labelling with the best checkpoint of teacher, {best.relative_to(folder)}' in (
+    assert f'label: labeling with the best checkpoint of teacher, {best.relative_to(folder)}' in (
         result.output
     )
     summary = json.loads((folder / 'work/label/pseudo_labels.json').read_text())
@@ -477,7 +477,7 @@ def test_stock_tools(whole, tmp_path):
     [
         (
             ['train_dataloader.dataset.pseudo_labeled.images.ann_file=val.txt'],
-            r'4 unlabelled images are also validation images',
+            r'4 unlabeled images are also validation images',
         ),
         (
             ['train_dataloader.dataset.pseudo_labeled.images.img_dir=nowhere'],
@@ -531,14 +531,14 @@ def test_what_cannot_work_is_said_at_once(options, sentence, tmp_path):
     assert not list(folder.rglob('*.pth'))
 
 
-def test_a_grey_unlabelled_image_is_said_at_once(tmp_path):
+def test_a_gray_unlabeled_image_is_said_at_once(tmp_path):
     images = write_images(tmp_path / 'data')
     folder = prepare(tmp_path / 'run', images=images)
     path = images / 'img_dir/000009.png'
     Image.open(path).convert('L').save(path)
     result = train(folder)
     assert result.code == 1
-    assert re.search(r'000009\.png is grey \(mode L\), not 8-bit RGB', result.last_line)
+    assert re.search(r'000009\.png is gray \(mode L\), not 8-bit RGB', result.last_line)
     assert not list(folder.rglob('*.pth'))
 
 

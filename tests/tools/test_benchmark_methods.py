@@ -145,7 +145,7 @@ def test_table_csv_and_plot_say_what_the_runs_logged(tool, folder, capsys):
         assert row[3] == f'{statistics.fmean(gains):+.2f}'
     # Seeds draw the images too: two seeds of one network never agree to all digits.
     assert last['suponly', '', 0] != last['suponly', '', 1]
-    # 2 labelled images in each of 14 iterations, and 2 without labels.
+    # 2 labeled images in each of 14 iterations, and 2 without labels.
     assert cells(folder, 'suponly')[6:] == ['14', '28', '0', '-']
     assert cells(folder, 'imas, student')[6:] == ['14', '28', '28', '-']
     costs = json.loads((work / 'imas_seed0' / 'costs.json').read_text())
@@ -258,14 +258,14 @@ def test_method_in_stages_has_the_row_of_its_last_training(tool, folder):
     last = logged(folder / 'work' / 'st_seed0' / 'student', 'mIoU')
     assert row[1] == f'{last[ITERS]:.2f}'
     assert row[6] == 'teacher 14 + student 14'
-    # 4 images a step: all labelled in the first training; 5 · 2 labelled and 9 others in the second's list.
+    # 4 images a step: all labeled in the first training; 5 · 2 labeled and 9 others in the second's list.
     student = (round(56 * 10 / 19), round(56 * 9 / 19))
     assert row[7:9] == [f'teacher 56 + student {student[0]}', f'teacher 0 + student {student[1]}']
-    assert row[9] == 'trainings beforehand, labelled images per step'
+    assert row[9] == 'trainings beforehand, labeled images per step'
     said = (folder / 'work' / 'results.md').read_text()
     assert 'st differs in trainings beforehand: teacher 14 steps of 4 images, not none; ' in said
-    assert 'labelled images per step: 2.11, not 2.0.' in said
-    assert '- st trains for 28 optimizer steps in all: teacher 14 steps (56 labelled and 0 ' in said
+    assert 'labeled images per step: 2.11, not 2.0.' in said
+    assert '- st trains for 28 optimizer steps in all: teacher 14 steps (56 labeled and 0 ' in said
 
 
 @pytest.mark.parametrize(
@@ -274,7 +274,7 @@ def test_method_in_stages_has_the_row_of_its_last_training(tool, folder):
         ('train_cfg.max_iters=7', r'imas differs .* in steps \(7, not 14\)'),
         (
             'train_dataloader.dataset.labeled.num_images=4',
-            r'in labelled images \(4, not 5, 4 of them the same\)',
+            r'in labeled images \(4, not 5, 4 of them the same\)',
         ),
         (
             'val_dataloader.dataset.start=2',
@@ -321,7 +321,7 @@ def test_other_networks_and_crops_are_told(tool, folder):
     told = (folder / 'work' / 'results.md').read_text()
     assert 'crop: 0.0: 24, not 32' in told
     assert 'network: decode_head.channels: 12, not 8' in told
-    assert 'augmentation of labelled images: 2.crop_size.0: 24, not 32' in told
+    assert 'augmentation of labeled images: 2.crop_size.0: 24, not 32' in told
 
 
 def test_equal_length_reaches_every_config(tool, folder):

@@ -23,7 +23,7 @@ CAMVID = os.environ.get('CAMVID_ROOT', str(ROOT / '..' / 'shared' / 'data' / 'ca
 
 
 class Data:
-    """A semi-supervised config on small files: 5 labelled, 9 unlabelled and 4 validation images."""
+    """A semi-supervised config on small files: 5 labeled, 9 unlabeled and 4 validation images."""
 
     def __init__(self, folder):
         self.root = write_images(folder / 'images')
@@ -78,19 +78,19 @@ def save(path, array):
 
 def test_what_is_there(drawn):
     report = drawn.report()
-    assert [part.name for part in report.sets] == ['labelled', 'unlabelled', 'validation']
+    assert [part.name for part in report.sets] == ['labeled', 'unlabeled', 'validation']
     text = '\n'.join(report.lines())
     assert report.num_problems == 0
     assert text.endswith('No problem found.')
-    assert 'labelled (train_dataloader.dataset.labeled)\n  5 images, BaseSegDataset' in text
-    assert 'unlabelled (train_dataloader.dataset.unlabeled)\n  9 images, UnlabeledDataset' in text
+    assert 'labeled (train_dataloader.dataset.labeled)\n  5 images, BaseSegDataset' in text
+    assert 'unlabeled (train_dataloader.dataset.unlabeled)\n  9 images, UnlabeledDataset' in text
     assert 'validation (val_dataloader.dataset)\n  4 images' in text
     assert 'sizes (width x height): 32x32 (5)' in text
     assert 'files: PNG RGB, loaded as 3 channel(s) of uint8 (9)' in text
     masks = np.stack([read(drawn.mask('labeled', i)) for i in range(5)])
     assert f'5 masks, void {(masks == 255).mean():.2%} of the pixels' in text
     labels = masks[masks != 255]
-    section = text[: text.index('unlabelled (')]
+    section = text[: text.index('unlabeled (')]
     for index, name in enumerate(CLASSES):
         images = int((masks == index).any(axis=(1, 2)).sum())
         line = next(line for line in section.splitlines() if line.split()[1:2] == [name])
@@ -103,7 +103,7 @@ def test_command_line(data, tmp_path):
     result = run_tool(TOOLS / 'check_data.py', config, '--workers', '2', cwd=tmp_path)
     assert result.code == 0, result.output
     assert result.last_line == 'No problem found.'
-    assert 'labelled masks: 100%' in result.output
+    assert 'labeled masks: 100%' in result.output
     data.mask('val').unlink()
     result = run_tool(TOOLS / 'check_data.py', config, '--quick', cwd=tmp_path)
     assert result.code == 1
@@ -116,7 +116,7 @@ def test_command_line(data, tmp_path):
 def truncated(data):
     path = data.image('unlabeled')
     path.write_bytes(path.read_bytes()[:-40])
-    return 'unlabelled', 'images that cannot be read', f'{path} is truncated'
+    return 'unlabeled', 'images that cannot be read', f'{path} is truncated'
 
 
 def damaged(data):
@@ -132,25 +132,25 @@ def damaged(data):
 def no_image(data):
     path = data.image('labeled')
     path.write_text('no image')
-    return 'labelled', 'images that cannot be read', f'{path} cannot be read as an image'
+    return 'labeled', 'images that cannot be read', f'{path} cannot be read as an image'
 
 
 def gone(data):
     path = data.image('labeled')
     path.unlink()
-    return 'labelled', 'images that cannot be read', f'{path} does not exist'
+    return 'labeled', 'images that cannot be read', f'{path} does not exist'
 
 
-def grey(data):
+def gray(data):
     path = data.image('unlabeled')
     Image.open(path).convert('L').save(path)
-    return 'unlabelled', 'images that are not 8-bit RGB', f'{path} is grey (mode L), not 8-bit RGB'
+    return 'unlabeled', 'images that are not 8-bit RGB', f'{path} is gray (mode L), not 8-bit RGB'
 
 
 def deep(data):
     path = data.image('labeled')
     save(path, np.full((32, 32), 3000, np.uint16))
-    return 'labelled', 'images that are not 8-bit RGB', f'{path} is 16-bit'
+    return 'labeled', 'images that are not 8-bit RGB', f'{path} is 16-bit'
 
 
 def other_size(data):
@@ -163,13 +163,13 @@ def other_size(data):
 def no_mask(data):
     path = data.mask('labeled')
     path.unlink()
-    return 'labelled', 'masks that cannot be read', f'{path} does not exist'
+    return 'labeled', 'masks that cannot be read', f'{path} does not exist'
 
 
 def color_mask(data):
     path = data.mask('labeled')
     save(path, np.stack([read(path)] * 3, axis=-1))
-    return 'labelled', 'masks that cannot be read', f'{path} has mode RGB'
+    return 'labeled', 'masks that cannot be read', f'{path} has mode RGB'
 
 
 def value(data):
@@ -178,11 +178,11 @@ def value(data):
     label[3, 4] = 6
     save(path, label)
     said = f'{path} has values that are no class of 6 and not 255; over all masks: 6 (in 1 masks)'
-    return 'labelled', 'masks with values beyond the classes', said
+    return 'labeled', 'masks with values beyond the classes', said
 
 
 HARMS = [
-    truncated, damaged, no_image, gone, grey, deep, other_size, no_mask, color_mask, value
+    truncated, damaged, no_image, gone, gray, deep, other_size, no_mask, color_mask, value
 ]  # fmt: skip
 
 
@@ -206,7 +206,7 @@ def test_many_problems_are_counted_and_the_first_shown(data):
     for index in range(9):
         data.image('unlabeled', index).write_text('no image')
     text = data.text()
-    assert 'PROBLEM: unlabelled: 9 images that cannot be read:' in text
+    assert 'PROBLEM: unlabeled: 9 images that cannot be read:' in text
     assert len(re.findall('cannot be read as an image', text)) == 5
     assert '... and 4 more' in text
     assert text.endswith('9 problem(s) to mend.')
@@ -220,9 +220,9 @@ def test_an_image_of_two_sets_by_content(data):
     shutil.copy(shown.parents[1] / 'ann_dir' / shown.name, data.mask('labeled', 2))
     report = data.report()
     assert report.leaks == [
-        f'1 images of the validation set are also in the labelled set, the first is {shown}, which is '
+        f'1 images of the validation set are also in the labeled set, the first is {shown}, which is '
         f'{copied} by '
-        'content: they would falsify the result, take them out of the labelled set.'
+        'content: they would falsify the result, take them out of the labeled set.'
     ]
     assert report.num_problems == 1
     assert data.report(quick=True).num_problems == 0
@@ -238,9 +238,9 @@ def test_an_image_with_and_without_its_label_is_a_warning(data):
     )
     report = data.report()
     assert report.num_problems == 0
-    assert 'warning: 2 images of the unlabelled set are also in the labelled set' in data.text()
+    assert 'warning: 2 images of the unlabeled set are also in the labeled set' in data.text()
     (data.root / 'labeled.txt').write_text('\n'.join(data.ids('labeled') + data.ids('labeled')[:1]))
-    assert 'warning: labelled: 1 images are listed more than once.' in data.text()
+    assert 'warning: labeled: 1 images are listed more than once.' in data.text()
 
 
 def test_masks_that_count_from_1(data):
@@ -265,7 +265,7 @@ def test_masks_that_count_from_1(data):
     )
 
 
-def test_grey_images_where_they_are_meant(data):
+def test_gray_images_where_they_are_meant(data):
     for name, number in (('labeled', 5), ('unlabeled', 9), ('val', 4)):
         for index in range(number):
             path = data.image(name, index)
@@ -428,13 +428,13 @@ def test_missing_sets_do_not_hide_the_others(data):
 
 
 def test_absent_classes(data):
-    assert 'warning: labelled: no pixel of: disk.' in data.text()
+    assert 'warning: labeled: no pixel of: disk.' in data.text()
     for index in range(5):
         label = read(data.mask('labeled', index))
         label[label == 2] = 255
         save(data.mask('labeled', index), label)
     text = data.text()
-    assert 'warning: labelled: no pixel of: disk, square.' in text
+    assert 'warning: labeled: no pixel of: disk, square.' in text
     assert re.search(r'2 square +0\.000% of the labels, in 0 images', text)
 
 
@@ -450,7 +450,7 @@ def test_stock_configs_and_self_training(data, tmp_path):
         pseudo_labeled=dict(type='PseudoLabeledDataset', images=parts.unlabeled, labels=None),
     )
     report = check_data(stock, quiet=True)
-    assert [part.name for part in report.sets] == ['labelled', 'unlabelled', 'validation']
+    assert [part.name for part in report.sets] == ['labeled', 'unlabeled', 'validation']
     assert len(report.sets[1].images.paths) == 9
 
 

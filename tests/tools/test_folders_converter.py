@@ -139,11 +139,11 @@ def test_unknown_colors_are_named_with_file_and_count(tmp_path):
     colors.write_text(json.dumps(COLORS))
     sentence = folders.error(*command(tmp_path, '--colors', colors))
     assert (
-        '2 masks have colours that no class has: (7, 7, 7) (4 pixels), (1, 2, 3) (2 pixels)'
+        '2 masks have colors that no class has: (7, 7, 7) (4 pixels), (1, 2, 3) (2 pixels)'
         in sentence
     )
     assert f'{tmp_path}/masks/0.png with (7, 7, 7) (2 pixels), (1, 2, 3) (1 pixels)' in sentence
-    assert 'add them to the colour map' in sentence
+    assert 'add them to the color map' in sentence
     assert not (tmp_path / 'out').exists()
 
 
@@ -159,7 +159,7 @@ def test_ids_are_mapped(tmp_path):
 
 def test_masks_of_0_and_255_are_asked_about(tmp_path):
     save(tmp_path / 'images/a.png', np.zeros((1, 2, 3), np.uint8))
-    # Grey in three channels is grey.
+    # Gray in three channels is gray.
     save(tmp_path / 'masks/a.png', np.array([[[0] * 3, [255] * 3]], np.uint8))
     assert 'give --ids 0=0 255=1' in folders.error(*command(tmp_path))
     folders(*command(tmp_path, '--ids', '0=0', '255=1'))
@@ -258,7 +258,7 @@ def jpeg(root):
 
 
 def truncated_image(root):
-    """An unlabelled one, which would be copied as it is."""
+    """An unlabeled one, which would be copied as it is."""
     path = root / 'images/s4.png'
     path.write_bytes(path.read_bytes()[:-20])
 
@@ -299,7 +299,7 @@ def twice(root):
     [
         (orphan, '1 of 5 masks have no image of their name, the first is'),
         (size, 's0.png is 6x4 (height x width) but'),
-        (color, 's0.png is a colour image: give --colors FILE'),
+        (color, 's0.png is a color image: give --colors FILE'),
         (value, '1 masks have values that no class has: 2 (24 pixels)'),
         (broken_mask, 'masks/s0.png cannot be read as an image'),
         (broken_image, 'images/s0.png cannot be read as an image'),
@@ -437,7 +437,7 @@ def test_folders_behind_links_are_searched_once_each(data, capsys):
     assert (data / 'out/img_dir/unlabeled/linked/new.png').is_file()
 
 
-def test_whatever_is_laid_out_as_unlabelled_is_trained_on(data, capsys):
+def test_whatever_is_laid_out_as_unlabeled_is_trained_on(data, capsys):
     endings = ('bmp', 'tif', 'TIFF', 'webp', 'jpeg')
     for ending in endings:
         save(data / f'images/new_{ending}.{ending}', np.zeros((4, 6, 3), np.uint8))
@@ -449,7 +449,7 @@ def test_whatever_is_laid_out_as_unlabelled_is_trained_on(data, capsys):
     assert len(UnlabeledDataset(img_dir=str(data / 'out/img_dir/unlabeled'))) == 7
 
 
-def test_smoothed_grey_masks_are_asked_about(tmp_path):
+def test_smoothed_gray_masks_are_asked_about(tmp_path):
     save(tmp_path / 'images/a.png', np.zeros((1, 70, 3), np.uint8))
     save(tmp_path / 'masks/a.png', np.arange(0, 210, 3, dtype=np.uint8)[None])
     sentence = folders.error(*command(tmp_path))

@@ -284,7 +284,7 @@ def test_two_steps_of_stock_configs(make, stock):
     assert 'No problem found.' in printed
     assert f'python tools/train.py {out}' in printed
     output = train(out, CONFIGS[stock])
-    assert f'{labeled} labelled and 3 unlabelled images' in output
+    assert f'{labeled} labeled and 3 unlabeled images' in output
     assert re.search(r'teacher/m(IoU|Dice): +\d', output)
     assert re.search(r'Iter\(train\) \[2/2\].*decode.loss_ce', output)
 
@@ -521,7 +521,7 @@ def test_a_config_of_a_checkout(make, tmp_path):
     out = folder / 'fcn' / f'imas_{Path(name).name}'
     assert f"_base_ = './{Path(name).name}'" in out.read_text()
     network = {**RESNET, 'decode_head': {'in_channels': 64, 'channels': 8}}
-    assert f'{labeled} labelled and 3 unlabelled images' in train(out, network)
+    assert f'{labeled} labeled and 3 unlabeled images' in train(out, network)
 
 
 def test_names_of_the_config(my):
@@ -549,7 +549,7 @@ train_dataloader['dataset'] = dict(
     assert 'RepeatDataset (the sampler repeats the labeled images)' in printed
     result = run_tool(TOOLS / 'train.py', 'imas_my.py', cwd=Path.cwd())
     assert result.code == 0, result.output[-3000:]
-    assert '4 labelled and 3 unlabelled images' in result.output
+    assert '4 labeled and 3 unlabeled images' in result.output
 
 
 def test_data_to_mend(make, my, capsys):

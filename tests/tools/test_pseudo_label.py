@@ -101,7 +101,7 @@ def test_two_processes_write_the_same(folder):
     result = label(folder, 'two', ranks=2)
     assert result.code == 0, result.output
     assert files(folder / 'two') == files(folder / 'whole')
-    assert '7 images pseudo-labelled in ' in result.output
+    assert '7 images pseudo-labeled in ' in result.output
 
 
 def test_two_processes_killed_and_one_continues(folder):

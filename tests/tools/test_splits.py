@@ -377,7 +377,7 @@ def test_make_balanced_shows_rare_classes_first(run, tmp_path):
     [
         (('gone.txt', 'out', '--sizes', '1/2'), 'gone.txt is no file: give a list of images.'),
         (('all.txt', 'out', '--sizes', '3/2'), "'3/2' is neither a share between 0 and 1,"),
-        (('all.txt', 'out', '--sizes', '32'), '32 of 32 images makes 32 labelled and 0 unlabelled'),
+        (('all.txt', 'out', '--sizes', '32'), '32 of 32 images makes 32 labeled and 0 unlabeled'),
         (('bad.txt', 'out', '--sizes', '1/2'), "bad.txt line 2 is 'a', the image of line 1 again"),
         (('twins', 'out', '--sizes', 1), "make_partition: id 'a' occurs twice; list every image"),
         (('empty', 'out', '--sizes', '1/2'), 'UnlabeledDataset found no image in the folder empty'),
@@ -425,12 +425,10 @@ def test_import_keeps_the_order_and_makes_plain_lists(run, tmp_path):
     assert 'the same as before' in succeed(run('import', 'theirs', 'ours'))
 
 
-def test_import_finds_the_unlabelled_list(run, tmp_path):
+def test_import_finds_the_unlabeled_list(run, tmp_path):
     (tmp_path / 'x_labeled_1-8.txt').write_text('a\nb')
     message = error_of(run('import', 'x_labeled_1-8.txt', 'out'))
-    assert message.startswith(
-        'x_labeled_1-8.txt has no unlabelled list beside it: give it by --unl'
-    )
+    assert message.startswith('x_labeled_1-8.txt has no unlabeled list beside it: give it by --unl')
     (tmp_path / 'x_unlabeled_1-8.txt').write_text('c\nd')
     (tmp_path / 'all.txt').write_text('d\nb\na\ne\n')
     for arguments, expected in (
@@ -452,7 +450,7 @@ def test_import_finds_the_unlabelled_list(run, tmp_path):
     assert set(files('out')) == {'labeled.txt', 'partition.json'}
     (tmp_path / 'all.txt').write_text('a\nc\n')
     assert error_of(run('import', 'x_labeled_1-8.txt', 'o', '--rest-of', 'all.txt')).startswith(
-        '1 labelled images are not in all.txt, the first is b:'
+        '1 labeled images are not in all.txt, the first is b:'
     )
 
 
@@ -461,7 +459,7 @@ def test_import_refuses_halves_of_different_folders(run, tmp_path):
     (tmp_path / 'labeled.txt').write_text(line.format('train', 1))
     (tmp_path / 'unlabeled.txt').write_text(line.format('val', 2))
     assert error_of(run('import', '.', 'out')) == (
-        'unlabeled.txt lists cityscapes val images and the labelled list cityscapes train ones: give the two '
+        'unlabeled.txt lists cityscapes val images and the labeled list cityscapes train ones: give the two '
         'lists of one partition.'
     )
     (tmp_path / 'own.txt').write_text('b')
@@ -471,7 +469,7 @@ def test_import_refuses_halves_of_different_folders(run, tmp_path):
     for labeled in ('2007_000033', 'JPEGImages/2007_000033.jpg'):  # the ids alone name no split
         (tmp_path / 'labeled.txt').write_text(labeled)
         assert error_of(run('import', 'labeled.txt', 'out', '--unlabeled', 'city.txt')) == (
-            'city.txt lists cityscapes train images and the labelled list voc12 ones: give the two lists of '
+            'city.txt lists cityscapes train images and the labeled list voc12 ones: give the two lists of '
             'one partition.'
         )
         succeed(run('import', 'labeled.txt', 'out', '--unlabeled', 'voc.txt', '--force'))
@@ -517,7 +515,7 @@ def test_import_of_published_partitions(run, where, counts, said):
     assert f', {family}, ' in succeed(run('identify', 'out'))
 
 
-def test_rest_of_is_the_published_unlabelled_list(run):
+def test_rest_of_is_the_published_unlabeled_list(run):
     arguments = ('--rest-of', real('unimatch/pascal/train_aug.txt'))
     succeed(run('import', real('u2pl/pascal/662/labeled.txt'), 'out', *arguments))
     published = read_list(str(real('u2pl/pascal/662/unlabeled.txt'))).ids
@@ -559,7 +557,7 @@ def test_identify_takes_another_registry(run, tmp_path):
 
 @pytest.fixture
 def own(tmp_path):
-    """Four labelled images, two more, and a config that names them."""
+    """Four labeled images, two more, and a config that names them."""
     (tmp_path / 'img').mkdir()
     masks(tmp_path / 'ann', 6)
     rng = np.random.default_rng(0)
@@ -605,7 +603,7 @@ def test_check_of_lists_and_of_a_config_agree(run, own):
 
 def test_warnings_are_no_errors(run, own):
     printed = succeed(run('check', '--config', 'config.py', '--frames', 1))
-    assert '\nwarning: 1 of 2 unlabelled images lie within 1 frames of a labelled image' in printed
+    assert '\nwarning: 1 of 2 unlabeled images lie within 1 frames of a labeled image' in printed
     assert printed.endswith('0 errors, 2 warnings.\n')
 
 
@@ -615,7 +613,7 @@ def test_errors_make_the_exit_code(run, own, tmp_path):
     assert code == 1
     assert printed.count('\nerror: ') == 2
     assert (
-        'error: 1 unlabelled images are in the validation set, the first is img/m03.png' in printed
+        'error: 1 unlabeled images are in the validation set, the first is img/m03.png' in printed
     )
     override = ('--cfg-options', 'train_dataloader.dataset.unlabeled.ann_file=gone.txt')
     code, printed = run('check', '--config', 'config.py', *override)
@@ -628,10 +626,10 @@ def test_check_of_whole_folders(run, own, tmp_path):
     arguments = own[:-2]
     assert 'give --num-classes' in error_of(run('check', *arguments))
     printed = succeed(run('check', *own, '--frames', 0))
-    assert printed.startswith('labelled: 6 images\n')
+    assert printed.startswith('labeled: 6 images\n')
     code, printed = run('check', *own, '--unlabeled-images', 'img', '--val', 'v.txt')
     assert code == 1
-    assert '6 labelled images are in the unlabelled set' in printed
+    assert '6 labeled images are in the unlabeled set' in printed
     assert 'There is nothing to check' in error_of(run('check'))
     assert 'conf.py does not exist: did you mean config.py?' in error_of(
         run('check', '--config', 'conf.py')
@@ -639,19 +637,19 @@ def test_check_of_whole_folders(run, own, tmp_path):
 
 
 def test_check_by_lists_or_by_a_config(run, own):
-    """Two lists are called a partition; an unlabelled folder is not."""
+    """Two lists are called a partition; an unlabeled folder is not."""
     arguments = ('check', *own, '--frames', 0, '--labeled', 'l.txt')
     printed = succeed(run(*arguments, '--unlabeled-images', 'img'))
     assert (
-        'warning: 2 labelled images are in the unlabelled set, the first is img/m00.png: they are trained on '
+        'warning: 2 labeled images are in the unlabeled set, the first is img/m00.png: they are trained on '
         'with and without their labels.\n'
     ) in printed
     code, printed = run(*arguments, '--unlabeled', 'l.txt')
     assert code == 1
-    assert 'error: 2 labelled images are in the unlabelled set' in printed
+    assert 'error: 2 labeled images are in the unlabeled set' in printed
 
 
-def test_check_opens_unlabelled_images_too(run, own, tmp_path):
+def test_check_opens_unlabeled_images_too(run, own, tmp_path):
     (tmp_path / 'img/m02.png').write_bytes((tmp_path / 'img/m02.png').read_bytes()[:-30])
     code, printed = run('check', '--config', 'config.py')
     assert code == 1
@@ -730,7 +728,7 @@ def test_check_of_camvid(run):
     named = [x for pair in zip(keys, folders, strict=True) for x in pair]
     lists = ('--labeled', CAMVID / 'splits/1_8/seed0/labeled.txt')
     printed = succeed(run('check', *named, *lists, '--num-classes', 11))
-    assert 'labelled: 46 images\nvalidation: 101 images\n' in printed
+    assert 'labeled: 46 images\nvalidation: 101 images\n' in printed
     assert '0 errors, ' in printed
 
 

@@ -7,15 +7,15 @@
 Folders are searched with their subfolders, also those that links lead to; hidden files and folders (names with
 a dot at the front) are left out and counted. A mask belongs to the image of
 its name, whatever the endings are (``--mask-ending _mask.png`` for ``street_mask.png`` beside ``street.jpg``).
-Images without a mask are the unlabelled ones. DST gets
+Images without a mask are the unlabeled ones. DST gets
 
     img_dir/{train,val,unlabeled}/NAME.jpg   copies, links (--link) or 8-bit RGB PNG files (--rgb)
     ann_dir/{train,val}/NAME.png             class indices, 255 = void, as the image is displayed
 
-Masks are palette images or grey ones that hold ids (mapped by --ids, else taken as class indices), or
-colour images with a colour map (--colors: JSON, CSV or text with a name and r, g, b per class; name a
+Masks are palette images or gray ones that hold ids (mapped by --ids, else taken as class indices), or
+color images with a color map (--colors: JSON, CSV or text with a name and r, g, b per class; name a
 class "void" for what no class owns). Before the first file is written, images are looked at for being whole
-and all masks are decoded: their sizes, their values, their colours. Running it again completes an interrupted
+and all masks are decoded: their sizes, their values, their colors. Running it again completes an interrupted
 run; a file that would change is an error unless --overwrite is given.
 """
 
@@ -52,7 +52,7 @@ from mmseg_semi.datasets.transforms.checks import CheckImageFile
 from mmseg_semi.datasets.unlabeled import IMAGE_ENDINGS
 
 MAX_UNNAMED = 64
-"""Classes up to which masks may be taken as they are; a smoothed grey mask has more."""
+"""Classes up to which masks may be taken as they are; a smoothed gray mask has more."""
 REPLACE = 'replace it, or take it out of the folder'
 
 
@@ -108,7 +108,7 @@ def find(folder: Path, ending: str | None) -> Found:
 
 
 def read_mask(path: Path, colored: bool) -> np.ndarray:
-    """A mask as integers (H, W), or uint8 (H, W, 3) where it has colours or ``colored`` is asked for.
+    """A mask as integers (H, W), or uint8 (H, W, 3) where it has colors or ``colored`` is asked for.
 
     Raises:
         PreparationError: not readable, or compressed with loss.
@@ -162,7 +162,7 @@ class Labels:
     """How masks become class indices.
 
     Args:
-        colors: classes of colour masks.
+        colors: classes of color masks.
         ids: value = class index, 255 for void. None takes values as they are.
         classes: names, where ``colors`` does not give them.
     """
@@ -175,14 +175,14 @@ class Labels:
         self._tables: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
     def __call__(self, path: Path) -> tuple[np.ndarray, dict]:
-        """The class indices of a mask, uint8 (H, W), and what no class has: value or colour = pixels."""
+        """The class indices of a mask, uint8 (H, W), and what no class has: value or color = pixels."""
         mask = read_mask(path, self.colors is not None)
         if self.colors is not None:
             return decode(mask, self.colors)
         if mask.ndim == 3:
             if (mask != mask[..., :1]).any():
                 raise PreparationError(
-                    f'{path} is a colour image: give --colors FILE, which names the class of each colour.'
+                    f'{path} is a color image: give --colors FILE, which names the class of each color.'
                 )
             mask = mask[..., 0]
         return self._from_ids(mask)
@@ -218,7 +218,7 @@ class Labels:
         return self._tables[size]
 
     def refuse(self, unknown: dict[Path, dict]) -> None:
-        """Raise PreparationError if a mask had values or colours that no class has."""
+        """Raise PreparationError if a mask had values or colors that no class has."""
         if not unknown:
             return
         total: Counter = Counter()
@@ -230,8 +230,8 @@ class Labels:
             'map them with --ids VALUE=CLASS (255 = void), or name all --classes',
         )
         if self.colors is not None:
-            kind = 'colours'
-            remedy = 'add them to the colour map, under the name "void" where they are no class'
+            kind = 'colors'
+            remedy = 'add them to the color map, under the name "void" where they are no class'
         said = ', '.join(f'{value} ({count} pixels)' for value, count in total.most_common(8))
         more = f' and {len(total) - 8} more' if len(total) > 8 else ''
         here = ', '.join(f'{value} ({count} pixels)' for value, count in [*found.items()][:3])
@@ -406,11 +406,11 @@ def _image_bytes(path: Path, rgb: bool) -> bytes:
 
 
 def one_ending(images: dict[str, Path]) -> None:
-    """Raise PreparationError if labelled images end differently: mmseg's datasets have one img_suffix."""
+    """Raise PreparationError if labeled images end differently: mmseg's datasets have one img_suffix."""
     endings = sorted({path.suffix for path in images.values()})
     if len(endings) > 1:
         raise PreparationError(
-            f'The labelled images end in {" and ".join(endings)}, but a dataset has one img_suffix: give '
+            f'The labeled images end in {" and ".join(endings)}, but a dataset has one img_suffix: give '
             '--rgb, '
             'which writes all of them as .png.'
         )
@@ -504,7 +504,7 @@ def convert(options: argparse.Namespace) -> str:
 
 
 def split_up(labeled: dict[str, Path], options) -> dict[str, dict[str, Path]]:
-    """The labelled images by split."""
+    """The labeled images by split."""
     if options.val is None:
         return {options.split: labeled}
     try:
@@ -519,7 +519,7 @@ def split_up(labeled: dict[str, Path], options) -> dict[str, dict[str, Path]]:
 
 
 def default_palette(num_classes: int) -> tuple[tuple[int, int, int], ...]:
-    """Black and then colours that differ: those of Pascal VOC, bit by bit from the index."""
+    """Black and then colors that differ: those of Pascal VOC, bit by bit from the index."""
     return tuple(
         tuple(sum((i >> (3 * bit + c) & 1) << (7 - bit) for bit in range(3)) for c in range(3))
         for i in range(num_classes)
@@ -581,8 +581,8 @@ def main(arguments=None):
     parser.add_argument('images', type=Path, metavar='IMAGES')
     parser.add_argument('masks', type=Path, metavar='MASKS')
     parser.add_argument('target', type=Path, metavar='DST')
-    parser.add_argument('--colors', type=Path, metavar='FILE', help='colour map of colour masks')
-    parser.add_argument('--ids', nargs='+', metavar='VALUE=CLASS', help='class of each grey value')
+    parser.add_argument('--colors', type=Path, metavar='FILE', help='color map of color masks')
+    parser.add_argument('--ids', nargs='+', metavar='VALUE=CLASS', help='class of each gray value')
     parser.add_argument(
         '--classes', nargs='+', metavar='NAME', help='names, in the order of indices'
     )
@@ -590,9 +590,7 @@ def main(arguments=None):
         '--image-ending', help='how files of images end (default: any usual ending)'
     )
     parser.add_argument('--mask-ending', help='how files of masks end (default: any usual ending)')
-    parser.add_argument(
-        '--split', default='train', help='where labelled images go (default: train)'
-    )
+    parser.add_argument('--split', default='train', help='where labeled images go (default: train)')
     parser.add_argument('--val', type=float, metavar='SHARE', help='share that goes to val instead')
     parser.add_argument('--seed', type=int, default=0, help='of the draw for val (default: 0)')
     parser.add_argument(

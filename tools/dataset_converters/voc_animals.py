@@ -72,7 +72,7 @@ def resized(path: Path) -> bytes:
 
 
 def mask(path: Path) -> bytes:
-    """The mask as a small grey PNG file of the seven classes."""
+    """The mask as a small gray PNG file of the seven classes."""
     label = Image.fromarray(TABLE[read_image(path, REMEDY)])
     return png(np.asarray(label.resize(size_of(*label.size), Image.Resampling.NEAREST)))
 

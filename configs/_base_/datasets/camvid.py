@@ -4,7 +4,7 @@ dataset_type = 'CamVidDataset'
 data_root = 'data/camvid'
 # Transforms say (height, width) of a crop and (width, height) of a scale.
 crop_size = (360, 480)
-# Blue, green, red: the mean that the models' preprocessors subtract, in whole grey levels.
+# Blue, green, red: the mean that the models' preprocessors subtract, in whole gray levels.
 mean_color = (104, 116, 124)
 scale = (480, 360)
 ratio_range = (0.5, 2.0)

@@ -1,4 +1,4 @@
-# CamVid with labelled and unlabelled images. train_dataloader.dataset.partition names
+# CamVid with labeled and unlabeled images. train_dataloader.dataset.partition names
 # the two lists.
 _base_ = './camvid.py'
 

@@ -4,7 +4,7 @@ data_root = 'data/cityscapes'
 img_suffix = '_leftImg8bit.png'
 seg_map_suffix = '_gtFine_labelTrainIds.png'
 crop_size = (769, 769)
-# Blue, green, red: the mean that the models' preprocessors subtract, in whole grey levels.
+# Blue, green, red: the mean that the models' preprocessors subtract, in whole gray levels.
 mean_color = (104, 116, 124)
 
 # Resize, flip, crop, pad, in iMAS's order. At scales below 0.751 the crop is higher than the image, and the

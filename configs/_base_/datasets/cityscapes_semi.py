@@ -1,4 +1,4 @@
-# Cityscapes with labelled and unlabelled images. train_dataloader.dataset.partition names
+# Cityscapes with labeled and unlabeled images. train_dataloader.dataset.partition names
 # the two lists.
 _base_ = './cityscapes.py'
 

@@ -2,7 +2,7 @@
 _base_ = ['./cityscapes_semi.py', './strong_augmentation.py']
 crop_size = (801, 801)
 
-# Resize, pad, crop, flip. The code pads with black at the bottom and at the right before it normalises; the
+# Resize, pad, crop, flip. The code pads with black at the bottom and at the right before it normalizes; the
 # label there is 255.
 geometry = [
     dict(type='RandomResize', scale=(2048, 1024), ratio_range=(0.5, 2.0), keep_ratio=True),

@@ -1,4 +1,4 @@
-# As own_semi.py, for self-training: labelled images, and a folder of images that a network labels.
+# As own_semi.py, for self-training: labeled images, and a folder of images that a network labels.
 _base_ = ['./own_semi.py', './strong_augmentation.py']
 
 pseudo_labeled_pipeline = [

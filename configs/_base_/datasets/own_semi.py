@@ -1,10 +1,10 @@
-# A folder of labelled images and one of unlabelled ones, for data of your own: README, "Your own data".
+# A folder of labeled images and one of unlabeled ones, for data of your own: README, "Your own data".
 # Masks hold class indices, 255 = void. Layout below data_root:
-#   img_dir/{train,val,unlabeled}/NAME.jpg   or jpeg, png, bmp, tif, tiff, webp; img_suffix: of labelled ones
+#   img_dir/{train,val,unlabeled}/NAME.jpg   or jpeg, png, bmp, tif, tiff, webp; img_suffix: of labeled ones
 #   ann_dir/{train,val}/NAME.png
 data_root = 'data/own'
 crop_size = (512, 512)
-# Blue, green, red: the mean that the models' preprocessors subtract, in whole grey levels.
+# Blue, green, red: the mean that the models' preprocessors subtract, in whole gray levels.
 mean_color = (104, 116, 124)
 
 geometry = [

@@ -1,4 +1,4 @@
-# Pascal VOC 2012 with labelled and unlabelled images. train_dataloader.dataset.partition names
+# Pascal VOC 2012 with labeled and unlabeled images. train_dataloader.dataset.partition names
 # the two lists.
 _base_ = './voc12.py'
 

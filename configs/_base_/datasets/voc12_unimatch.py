@@ -2,7 +2,7 @@
 _base_ = ['./voc12_semi.py', './strong_augmentation.py']
 crop_size = (321, 321)
 
-# Resize, pad, crop, flip. The code pads with black at the bottom and at the right before it normalises; the
+# Resize, pad, crop, flip. The code pads with black at the bottom and at the right before it normalizes; the
 # label there is 255.
 geometry = [
     dict(type='RandomResize', scale=(500, 500), ratio_range=(0.5, 2.0), keep_ratio=True),

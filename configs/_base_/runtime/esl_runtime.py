@@ -7,7 +7,7 @@ custom_hooks = [
     dict(type='PrototypeInitHook', max_pixels=10000, seed=0),
 ]
 
-# Seconds that the other processes wait while the first one clusters the labelled images' features.
+# Seconds that the other processes wait while the first one clusters the labeled images' features.
 env_cfg = dict(dist_cfg=dict(timeout=7200))
 
 # As semi_runtime.py, with ESL's diagnostics.

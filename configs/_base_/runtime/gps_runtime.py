@@ -1,4 +1,4 @@
-# As semi_runtime.py, in two stages: the teacher on the labelled images, then GPS. Configs give the teacher its
+# As semi_runtime.py, in two stages: the teacher on the labeled images, then GPS. Configs give the teacher its
 # learning rate.
 _base_ = './semi_runtime.py'
 runner_type = 'StagedRunner'

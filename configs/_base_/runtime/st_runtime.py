@@ -1,4 +1,4 @@
-# ST (ST++, Algorithm 1): a teacher on the labelled images, its pseudo-labels for all others, a student on both.
+# ST (ST++, Algorithm 1): a teacher on the labeled images, its pseudo-labels for all others, a student on both.
 _base_ = './default_runtime.py'
 runner_type = 'StagedRunner'
 stages = dict(

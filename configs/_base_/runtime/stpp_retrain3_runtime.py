@@ -1,4 +1,4 @@
-# ST++ with the paper's further iteration ("re-train #3"): the last network labels all unlabelled images once
+# ST++ with the paper's further iteration ("re-train #3"): the last network labels all unlabeled images once
 # more, and one more training sees these labels.
 _base_ = './stpp_runtime.py'
 stages = dict(

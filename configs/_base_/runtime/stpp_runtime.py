@@ -1,4 +1,4 @@
-# ST++ (Algorithm 2): the reliable half is labelled by the teacher and trained on first; its student
+# ST++ (Algorithm 2): the reliable half is labeled by the teacher and trained on first; its student
 # labels the rest; the last training sees all.
 _base_ = './default_runtime.py'
 runner_type = 'StagedRunner'

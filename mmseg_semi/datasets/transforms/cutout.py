@@ -1,4 +1,4 @@
-"""ST++'s Cutout: a box of noise that nothing is learnt from."""
+"""ST++'s Cutout: a box of noise that nothing is learned from."""
 
 import math
 import random

@@ -127,8 +127,8 @@ class LoadImageFromFile(FileLoader):
                 wanted -= layout.alphas
             lost = (
                 channels < (1 if self.color_type.startswith('gray') and wanted == 3 else wanted)
-                # What is made RGB of a grey file is its first band, three times.
-                or (layout.grey and wanted > 1 and self.color_type != 'unchanged')
+                # What is made RGB of a gray file is its first band, three times.
+                or (layout.gray and wanted > 1 and self.color_type != 'unchanged')
                 # OpenCV mixes up the lines of such bands.
                 or (layout.planar and bands > 1 and bits > 8)
             )

@@ -1,4 +1,4 @@
-"""Several views of one unlabelled image that share its geometry."""
+"""Several views of one unlabeled image that share its geometry."""
 
 import copy
 

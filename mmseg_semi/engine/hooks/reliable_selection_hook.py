@@ -37,7 +37,7 @@ class ReliableSelectionHook(Hook):
 
     Args:
         num_checkpoints (int): K, at least 2; ST++ has 3.
-        images (dict, optional): Config of the unlabelled images to rank, without a pipeline.
+        images (dict, optional): Config of the unlabeled images to rank, without a pipeline.
         ratio (float): Share of the images that is called reliable, in (0, 1).
 
     Raises:

@@ -45,7 +45,7 @@ from ..startup.wrappers import check_wrapper
 from ..train_loops import WholeStepEpochTrainLoop
 from ._common import unwrap
 
-#: Share of the labelled list that a published one must have in common with it to be named at start-up.
+#: Share of the labeled list that a published one must have in common with it to be named at start-up.
 NEAR_SHARE = 0.1
 
 
@@ -53,7 +53,7 @@ NEAR_SHARE = 0.1
 class StartupCheckHook(Hook):
     """Check model, data and loaders against each other, and log what will be trained on what.
 
-    The lines name the numbers of images, the published partition that the labelled list is, iterations per
+    The lines name the numbers of images, the published partition that the labeled list is, iterations per
     pass and the optimizer steps that they make, the effective batch, and which reading of each formula is on
     that its paper leaves open.
 
@@ -187,11 +187,11 @@ class StartupCheckHook(Hook):
             # Not hours later, when the first validation opens them.
             check_files_exist(validation, 'validation', key)
         if isinstance(dataset, LabeledUnlabeledDataset):
-            parts = {'labelled': dataset.labeled, 'unlabelled': dataset.unlabeled}
+            parts = {'labeled': dataset.labeled, 'unlabeled': dataset.unlabeled}
         elif isinstance(dataset, SelfTrainingDataset):
-            parts = {'labelled': dataset.labeled}
+            parts = {'labeled': dataset.labeled}
             if dataset.pseudo_labeled is not None:
-                parts['pseudo-labelled'] = dataset.pseudo_labeled
+                parts['pseudo-labeled'] = dataset.pseudo_labeled
         else:
             parts = {'training': dataset}
         for validation in sets.values():
@@ -248,13 +248,13 @@ class StartupCheckHook(Hook):
         if sampler.unlabeled_streams != model.unlabeled_batches:
             raise ValueError(
                 f'the sampler has unlabeled_streams={sampler.unlabeled_streams} but {type(model).__name__} '
-                f'takes {model.unlabeled_batches} unlabelled image(s) for each that it learns (2 with '
+                f'takes {model.unlabeled_batches} unlabeled image(s) for each that it learns (2 with '
                 f"cutmix='pair'): set train_dataloader.sampler.unlabeled_streams={model.unlabeled_batches}."
             )
         self._check_endless(runner, sampler)
         if sampler.unlabeled == 1 and isinstance(model.cutmix, CutMix):
             runner.logger.warning(
-                "CutMix takes an image's partner from the unlabelled images of its process, of which there is "
+                "CutMix takes an image's partner from the unlabeled images of its process, of which there is "
                 '1, so that each is pasted into itself: set train_dataloader.sampler.unlabeled to at least 2 '
                 'and batch_size with it, or semi_train_cfg.cutmix=None.'
             )
@@ -287,12 +287,12 @@ class StartupCheckHook(Hook):
         passes = runner.train_loop.max_iters / sampler.iters_per_epoch
         settings = ', '.join(f'{key}={value}' for key, value in model.cfg.as_dict().items())
         runner.logger.info(
-            f'{type(model).__name__}: {dataset.num_labeled} labelled and {dataset.num_unlabeled} unlabelled '
+            f'{type(model).__name__}: {dataset.num_labeled} labeled and {dataset.num_unlabeled} unlabeled '
             f'images; {sampler.labeled}+{sampler.unlabeled} per process, {world} processes, accumulation '
             f'{accumulated}: an effective batch of '
             f'{sampler.labeled * world * accumulated}+{sampler.unlabeled * world * accumulated}'
-            f'{", of which half are learnt and half pasted" * (sampler.unlabeled_streams > 1)}; '
-            f'{_per_pass(sampler.iters_per_epoch, accumulated, "the unlabelled list")}, {passes:.1f} passes.'
+            f'{", of which half are learned and half pasted" * (sampler.unlabeled_streams > 1)}; '
+            f'{_per_pass(sampler.iters_per_epoch, accumulated, "the unlabeled list")}, {passes:.1f} passes.'
         )
         self._report_partition(runner, dataset.labeled)
         runner.logger.info(
@@ -313,14 +313,14 @@ class StartupCheckHook(Hook):
             return
         identity = identify(paths)
         rivals = ''.join(f'; not to be taken for {rival}' for rival in identity.rivals)
-        runner.logger.info(f'Labelled list: {identity.sentence(NEAR_SHARE)}{rivals}.')
+        runner.logger.info(f'Labeled list: {identity.sentence(NEAR_SHARE)}{rivals}.')
 
     def _report_supervised(self, runner, loader) -> None:
         number, world = len(loader.dataset), get_world_size()
         accumulated = accumulation(runner)
         batch_size = loader.batch_size or 1
         runner.logger.info(
-            f'Supervised training: {number} labelled images; {batch_size} per process, {world} processes, '
+            f'Supervised training: {number} labeled images; {batch_size} per process, {world} processes, '
             f'accumulation {accumulated}: an effective batch of {batch_size * world * accumulated}; '
             f'{_per_pass(max(1, number // (world * batch_size)), accumulated)}.'
         )
@@ -332,8 +332,8 @@ class StartupCheckHook(Hook):
         accumulated = accumulation(runner)
         iterations = len(dataset) // (world * loader.batch_size)
         runner.logger.info(
-            f'Self-training: {dataset.num_labeled} labelled images × {dataset.copies} and '
-            f'{dataset.num_pseudo_labeled} pseudo-labelled ones; {loader.batch_size} per process, {world} '
+            f'Self-training: {dataset.num_labeled} labeled images × {dataset.copies} and '
+            f'{dataset.num_pseudo_labeled} pseudo-labeled ones; {loader.batch_size} per process, {world} '
             f'processes, accumulation {accumulated}: an effective batch of '
             f'{loader.batch_size * world * accumulated}; {_per_pass(iterations, accumulated)}, '
             f'{runner.train_loop.max_iters} in all.'
@@ -341,8 +341,8 @@ class StartupCheckHook(Hook):
         self._report_partition(runner, dataset.labeled)
         heads = [m for m in unwrap(runner.model).modules() if isinstance(m, BaseDecodeHead)]
         readings = [
-            f'labelled images × {dataset.copies}: Algorithm 2 shows no oversampling, its text and the code do',
-            'cross-entropy with hard labels: Eq. 2 and 3 and their "entropy minimisation"',
+            f'labeled images × {dataset.copies}: Algorithm 2 shows no oversampling, its text and the code do',
+            'cross-entropy with hard labels: Eq. 2 and 3 and their "entropy minimization"',
             *(
                 f'align_corners={a}: of the logits'
                 for a in sorted({h.align_corners for h in heads})

@@ -50,7 +50,7 @@ class StagedRunner:
 
     Raises:
         ValueError: A stage that does not exist or does not fit, or whose inputs are not finished.
-        FileNotFoundError: The unlabelled images are missing.
+        FileNotFoundError: The unlabeled images are missing.
     """
 
     def __init__(self, cfg: Config) -> None:
@@ -128,11 +128,11 @@ class StagedRunner:
         pool = ImagePool(self.cfg, _unlabeled_images(self.cfg))
         on_first_rank(pool.check_files)
         self.logger.info(
-            f'{" → ".join(self._chosen)} with {len(pool)} unlabelled images, in {self.work_dir}'
+            f'{" → ".join(self._chosen)} with {len(pool)} unlabeled images, in {self.work_dir}'
         )
         for _, loader in loader_configs(self.cfg, 'val'):
             validation = DATASETS.build(copy.deepcopy(loader['dataset']))
-            check_held_out({'unlabelled': pool.dataset}, validation)
+            check_held_out({'unlabeled': pool.dataset}, validation)
 
     # ------------------------------------------------------------------ what is on the disk
     def _mark(self, name: str) -> str:
@@ -217,12 +217,12 @@ class StagedRunner:
 
 
 def _unlabeled_images(cfg: Config) -> dict:
-    """Config of the unlabelled images, which every stage after the teacher's training looks at."""
+    """Config of the unlabeled images, which every stage after the teacher's training looks at."""
     dataset = fill_partition(cfg.train_dataloader.dataset)
     images = dataset.get('unlabeled') or (dataset.get('pseudo_labeled') or {}).get('images')
     if images is None:
         raise ValueError(
-            'train_dataloader.dataset.pseudo_labeled.images is not set: give the config of the unlabelled '
+            'train_dataloader.dataset.pseudo_labeled.images is not set: give the config of the unlabeled '
             "images, for example dict(type='UnlabeledDataset', img_dir=...)."
         )
     return copy.deepcopy(images)

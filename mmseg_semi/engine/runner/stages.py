@@ -1,4 +1,4 @@
-"""The stages of a method: trainings, a ranking of images, a labelling; each in a folder of its own."""
+"""The stages of a method: trainings, a ranking of images, a labeling; each in a folder of its own."""
 
 from __future__ import annotations
 
@@ -263,11 +263,11 @@ class TrainStage(Stage):
 
 @STAGES.register_module()
 class SupervisedStage(TrainStage):
-    """A training of the plain network on the labelled images of a config with labelled and unlabelled ones.
+    """A training of the plain network on the labeled images of a config with labeled and unlabeled ones.
 
-    Network, pipeline, labelled list, batch of labelled images, optimizer, schedule and length are those of the
+    Network, pipeline, labeled list, batch of labeled images, optimizer, schedule and length are those of the
     method's own training, which the other configs of the dataset change in one place for both (GPS: its teacher
-    beforehand). The method's hooks are left out, and what counts images counts the labelled ones alone. It does
+    beforehand). The method's hooks are left out, and what counts images counts the labeled ones alone. It does
     not have the method's ``load_from``, which is of all networks.
 
     Args:
@@ -281,14 +281,14 @@ class SupervisedStage(TrainStage):
     def _prepare(self, cfg: Config) -> None:
         if 'segmentor' not in cfg.model or 'labeled' not in cfg.train_dataloader.sampler:
             raise ValueError(
-                f'stages.{self.name} is a SupervisedStage, but the config trains no method with labelled and '
-                'unlabelled images: use a TrainStage.'
+                f'stages.{self.name} is a SupervisedStage, but the config trains no method with labeled and '
+                'unlabeled images: use a TrainStage.'
             )
         own = self._changes.get('train_cfg') or {}
         if 'max_epochs' in cfg.train_cfg and not {'max_epochs', 'max_iters'} & own.keys():
             raise ValueError(
-                f'stages.{self.name} would take the {cfg.train_cfg.max_epochs} passes over the unlabelled '
-                'images of train_cfg.max_epochs as passes over the labelled ones: say how many it makes of '
+                f'stages.{self.name} would take the {cfg.train_cfg.max_epochs} passes over the unlabeled '
+                'images of train_cfg.max_epochs as passes over the labeled ones: say how many it makes of '
                 f'these, stages.{self.name}.cfg=dict(train_cfg=dict(max_epochs=...)).'
             )
         cfg.load_from = None
@@ -311,7 +311,7 @@ class SupervisedStage(TrainStage):
             checkpoint.save_best = named if isinstance(named, str) else list(dict.fromkeys(named))
 
     def _use_labeled_images(self, cfg: Config) -> tuple[int, int]:
-        """Leave the labelled half of the loader; returns its images in a batch, and all that there were."""
+        """Leave the labeled half of the loader; returns its images in a batch, and all that there were."""
         loader = cfg.train_dataloader
         labeled, images = loader.sampler.labeled, loader.batch_size
         endless = loader.sampler.get('endless', True)
@@ -339,7 +339,7 @@ def _without(networks: Iterable[str], metric: str) -> str:
 
 
 class _UsesNetwork(Stage):
-    """A stage that predicts the unlabelled images with the network of a training."""
+    """A stage that predicts the unlabeled images with the network of a training."""
 
     def __init__(self, name, folder, top, others, model: str) -> None:
         super().__init__(name, folder, top, others)
@@ -347,7 +347,7 @@ class _UsesNetwork(Stage):
 
     @property
     def images(self) -> dict:
-        """Config of the unlabelled images."""
+        """Config of the unlabeled images."""
         dataset = fill_partition(self.top.train_dataloader.dataset)
         return dataset['pseudo_labeled']['images']
 
@@ -374,7 +374,7 @@ class _UsesNetwork(Stage):
 
 @STAGES.register_module()
 class SelectStage(_UsesNetwork):
-    """Rank the unlabelled images by the stability of their masks (ST++, Eq. 4) and split them.
+    """Rank the unlabeled images by the stability of their masks (ST++, Eq. 4) and split them.
 
     Args:
         model (str): The training, which has a ReliableSelectionHook.
@@ -450,7 +450,7 @@ class LabelStage(_UsesNetwork):
 
     Args:
         model (str): The training whose network labels.
-        subset (str, optional): File of ids, one per line; None labels all unlabelled images.
+        subset (str, optional): File of ids, one per line; None labels all unlabeled images.
         checkpoint (str): 'last', or 'best' for the one that ``save_best`` kept, as ST++'s tables have it.
         scales (list[float]): Factors of the image's size.
         flip (bool): Whether each scale is also seen mirrored.
@@ -522,7 +522,7 @@ class LabelStage(_UsesNetwork):
     def run(self, logger: MMLogger) -> None:
         path = self.training.checkpoint(self.checkpoint)
         logger.info(
-            f'{self.name}: labelling with the {self.checkpoint} checkpoint of {self.training.name}, {path}'
+            f'{self.name}: labeling with the {self.checkpoint} checkpoint of {self.training.name}, {path}'
         )
         subset = self.resolve(self.subset)
         if subset is not None:
@@ -547,7 +547,7 @@ def told(trainings: Iterable[TrainStage]) -> str:
     """Name the steps and images of finished trainings, each beside the others."""
     counts = {stage.name: stage.trained() for stage in trainings}
     return ', '.join(
-        f'{name} {count["steps"]} steps ({count["labeled"]} labelled and {count["unlabeled"]} unlabelled '
+        f'{name} {count["steps"]} steps ({count["labeled"]} labeled and {count["unlabeled"]} unlabeled '
         'images)'
         for name, count in counts.items()
     )
@@ -556,7 +556,7 @@ def told(trainings: Iterable[TrainStage]) -> str:
 def _count(runner: Runner) -> dict[str, int]:
     """Optimizer steps of a training and the images in them over all processes, with repetitions.
 
-    Of self-training, which mixes labelled and pseudo-labelled images, shares as expected from its list.
+    Of self-training, which mixes labeled and pseudo-labeled images, shares as expected from its list.
     """
     loader, iterations = runner.train_dataloader, runner.iter
     labeled, unlabeled = loader.batch_size or 1, 0.0

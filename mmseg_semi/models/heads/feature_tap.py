@@ -116,7 +116,7 @@ def conv_stack(
     out_channels: int | None = None,
     last_act: bool = True,
 ) -> nn.Sequential:
-    """3x3 Conv-BN-ReLU blocks in the manner of a head: its normalisation, its activation.
+    """3x3 Conv-BN-ReLU blocks in the manner of a head: its normalization, its activation.
 
     Args:
         head (BaseDecodeHead): Gives ``conv_cfg``, ``norm_cfg`` (BN, where it has none) and ``act_cfg``.

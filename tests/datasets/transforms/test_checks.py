@@ -45,12 +45,12 @@ def test_trailing_data_passes(tmp_path, picture):
 @pytest.mark.parametrize(
     ('mode', 'name', 'said'),
     [
-        ('L', 'a.jpg', 'grey'),
-        ('L', 'a.png', 'grey'),
+        ('L', 'a.jpg', 'gray'),
+        ('L', 'a.png', 'gray'),
         ('1', 'a.png', 'black and white'),
         ('P', 'a.png', 'a palette image'),
         ('RGBA', 'a.png', 'RGB with transparency'),
-        ('LA', 'a.png', 'grey with transparency'),
+        ('LA', 'a.png', 'gray with transparency'),
         ('CMYK', 'a.jpg', 'CMYK'),
     ],
 )
@@ -70,7 +70,7 @@ def test_other_modes(tmp_path, picture, mode, name, said):
     [('a.png', (9, 9)), ('a.png', (9, 9, 3)), ('a.tif', (9, 9)), ('a.tif', (9, 9, 3))],
 )
 def test_sixteen_bits(tmp_path, name, shape):
-    """Pillow calls a 16-bit colour file 'RGB', so its depth must come from the header."""
+    """Pillow calls a 16-bit color file 'RGB', so its depth must come from the header."""
     assert cv2.imwrite(str(tmp_path / name), np.full(shape, 1000, dtype=np.uint16))
     with pytest.raises(ValueError, match='is 16-bit'):
         check(tmp_path / name)
@@ -153,8 +153,8 @@ def test_size_differs():
         labels(np.zeros((8, 6), np.uint8))
 
 
-def test_colour_mask():
-    with pytest.raises(ValueError, match=r'm\.png is a colour image: a mask must be'):
+def test_color_mask():
+    with pytest.raises(ValueError, match=r'm\.png is a color image: a mask must be'):
         labels(np.zeros((6, 8, 3), np.uint8))
 
 

@@ -176,11 +176,11 @@ TIFF = dict(color_type='unchanged', imdecode_backend='tifffile')
 def test_all_bands_wherever_the_file_has_them(write_tiff, dtype, number):
     bands = np.random.default_rng(1).integers(0, 200, (24, 40, number)).astype(dtype)
     first = np.moveaxis(bands, -1, 0)
-    grey = dict(photometric='minisblack')
+    gray = dict(photometric='minisblack')
     for path in (
-        write_tiff(bands, **grey, planarconfig='contig'),
-        write_tiff(first, **grey, planarconfig='separate'),
-        write_tiff(first, **grey),  # a page per band
+        write_tiff(bands, **gray, planarconfig='contig'),
+        write_tiff(first, **gray, planarconfig='separate'),
+        write_tiff(first, **gray),  # a page per band
         write_tiff(bands, photometric='rgb', bigtiff=True),
     ):
         image = read(path, **TIFF)

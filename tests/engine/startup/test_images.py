@@ -109,9 +109,9 @@ def test_bits_of_a_validation_image(root):
 
 @pytest.mark.parametrize('where', ['train', 'val'])
 def test_channels_that_the_preprocessor_does_not_have(root, where):
-    grey = dataset(root, [dict(type='LoadImageFromFile', color_type='grayscale'), LOAD[1]])
+    gray = dataset(root, [dict(type='LoadImageFromFile', color_type='grayscale'), LOAD[1]])
     color = dataset(root, LOAD)
-    sets = (grey, color) if where == 'train' else (color, grey)
+    sets = (gray, color) if where == 'train' else (color, gray)
     with pytest.raises(ValueError, match=r'has 1 channel\(s\) as loaded, but .* have 3 values'):
         check(sets[0], val=sets[1])
     check(sets[0], mean=(0.0,), val=sets[1])

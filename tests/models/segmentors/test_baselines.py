@@ -46,7 +46,7 @@ def test_weight_zero_is_supervised_training(method):
 
 
 @methods
-def test_only_loss_terms_are_optimised(method):
+def test_only_loss_terms_are_optimized(method):
     term, _, settings = METHODS[method]
     model = build(method, auxiliary=True, **settings)
     losses = model.loss(**batch_of(model))

@@ -7,7 +7,7 @@ from mmseg.registry import MODELS
 from tiny import collated_batch, tiny_segmentor
 
 needs_gpu = pytest.mark.skipif(
-    not torch.cuda.is_available(), reason='counting host synchronisations needs a GPU'
+    not torch.cuda.is_available(), reason='counting host synchronizations needs a GPU'
 )
 
 
