@@ -202,9 +202,7 @@ def check_file(path: str, what: str, suffix: str) -> None:
     if moved:
         config, options = moved
         command = f'configs/{config}{f" --cfg-options {options}" if options else ""}'
-        raise FileNotFoundError(
-            f'The config {path} has another name now: give {command} in its place.'
-        )
+        raise FileNotFoundError(f'The config {path} was renamed. Give {command} instead.')
     known = [str(file) for file in Path(path).parent.glob(f'*{suffix}')]
     if not known:
         known = (

@@ -324,7 +324,7 @@ def config_path(name: str) -> Path:
         known = [str(p.relative_to(root).as_posix()) for p in root.rglob('*.py')]
         close = difflib.get_close_matches(path, known, n=1, cutoff=0.0)
         hint = f'did you mean {package}::{close[0]}?' if close else 'that folder is empty.'
-        raise FileNotFoundError(f'{name} names no config below {root}: {hint}')
+        raise FileNotFoundError(f'{name} does not exist below {root}: {hint}')
     return file
 
 
@@ -368,7 +368,7 @@ def _shipped(package: str, folder: Path, what: str) -> Path:
 
 
 def stock_converter(name: str):
-    """Import a dataset converter of mmseg, whose tools are no package: `voc_aug`, `cityscapes`, ...
+    """Import a dataset converter of mmseg, whose tools are not a package: `voc_aug`, `cityscapes`, ...
 
     Raises:
         ImportError: mmseg came without it, or something that it imports is not installed.

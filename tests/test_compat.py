@@ -279,7 +279,7 @@ def test_bases_of_mmpretrain_keep_their_name_and_so_their_scope(tmp_path):
 
 def test_a_base_that_does_not_exist():
     message = message_of(mmseg_semi.bases, 'mmseg::_base_/models/deeplabv3plus_r51-d8.py')
-    assert message.startswith('mmseg::_base_/models/deeplabv3plus_r51-d8.py names no config below ')
+    assert message.startswith('mmseg::_base_/models/deeplabv3plus_r51-d8.py does not exist below ')
     assert message.endswith('did you mean mmseg::_base_/models/deeplabv3plus_r50-d8.py?')
 
 

@@ -396,7 +396,7 @@ def network_config(cfg: Config):
 
 def labeled_config(cfg: Config):
     dataset = cfg.train_dataloader.dataset
-    child = dataset.get('labeled')  # a switch of drawn shapes, which are no child
+    child = dataset.get('labeled')  # a switch of synthetic shapes, which are not a child
     return child if isinstance(child, dict) else dataset
 
 
@@ -508,7 +508,7 @@ def test_name_tells_method_and_network(file):
     stems = {'s': 'CeilPoolResNetV1c', 'b': 'ResNet', '': 'ResNetV1c'}
     assert backbone.type == stems[stem[1] if stem else '']
     stride = re.search(r'-d(\d+)$', said['net'])
-    # Drawn shapes and the small CamVid check name no stride: it is 8.
+    # Synthetic shapes and the small CamVid check name no stride: it is 8.
     expected = int(stride[1]) if stride else 8
     assert features == tuple(-(-side // expected) for side in cfg.crop_size)
     size = 4 if said['head'] == 'deeplabv3plus' else expected
@@ -656,7 +656,7 @@ def test_pipelines_build(file):
         assert steps(unlabeled, *GEOMETRY) == steps(found['labeled'], *GEOMETRY)
     if 'pseudo_labeled' in found:
         first = [dict(type='LoadShapes' if drawn else 'LoadImageFromFile')]
-        # Masks are files, also of drawn images, and the geometry is that of labeled images.
+        # Masks are files, also of synthetic images, and the geometry is that of labeled images.
         assert found['pseudo_labeled'] == [
             *first,
             dict(type='LoadAnnotations'),
@@ -680,7 +680,7 @@ def _may_exceed(geometry, crop: tuple[int, int]) -> bool:
             return smallest[0] < width or smallest[1] < height
         if step.type == 'RandomChoice':
             return True
-    return False  # drawn shapes, as large as the crop
+    return False  # synthetic shapes, as large as the crop
 
 
 def _pads_crops_before_their_colors_change(file):
@@ -1134,7 +1134,7 @@ def fixmatch_benchmarks_follow_the_re_run(file):
     ]
 
 
-# FixMatch on drawn shapes has iMAS's milder view.
+# FixMatch on synthetic shapes has iMAS's milder view.
 @rule('^(mean-teacher_|fixmatch_(?!.*shapes))')
 def strong_view_is_color_and_blur(file):
     (views,) = steps(unlabeled_config(load(file)).pipeline, 'MultiBranch')
@@ -1669,7 +1669,7 @@ def test_other_method_on_another_network():
         for group in build_optim_wrapper(model, cfg.optim_wrapper).optimizer.param_groups
         if any(p is model.student.decode_head.projector[0].conv.weight for p in group['params'])
     }
-    # 6e-5 for 32 images a step, of which there are 8 here; heads ten times that.
+    # 6e-5 for 32 images per step, of which there are 8 here; heads ten times that.
     assert rate == pytest.approx(6e-5 / 4 * 10)
     assert cfg.auto_scale_lr.base_batch_size == cfg.train_dataloader.batch_size == 8
     # The table above it has every config for images of one's own.

@@ -227,7 +227,7 @@ def test_files_in_lmdb(tmp_path):
     for name in ('train', 'val', 'unlabeled'):
         (tmp_path / f'{name}.txt').write_text(f'{name}0\n{name}1\n')
     shutil.rmtree(root)
-    assert 'lie behind LmdbBackend' in train(tmp_path, 'lmdb_files.py')
+    assert 'are read through LmdbBackend' in train(tmp_path, 'lmdb_files.py')
 
 
 def test_gray_images_as_rgb(tmp_path):

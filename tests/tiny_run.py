@@ -64,7 +64,7 @@ NO_AVERAGE = ('CPS', 'FixMatch', 'GPS', 'UniMatch')
 OWN_HOOK = ('GPS',)
 #: Methods that learn from two strong views.
 TWO_VIEWS = ('UniMatch', 'UniMatchV2')
-#: Where the sets begin in the stream of drawn images, and in the files.
+#: Where the sets begin in the stream of synthetic images, and in the files.
 STARTS = {'labeled': 0, 'unlabeled': NUM_LABELED, 'val': NUM_LABELED + NUM_UNLABELED}
 NUMBERS = {'labeled': NUM_LABELED, 'unlabeled': NUM_UNLABELED, 'val': NUM_VAL}
 

@@ -5,9 +5,10 @@ config files. Before anything runs, the configs are compared: split, validation 
 equal; what else differs (labeled images per step, crop, network, augmentation, optimizer) is said in the
 table. The length is that of the training that makes the result: what a method trains beforehand (GPS's teacher,
 the earlier trainings of ST and ST++) counts as a difference, and the table names the iterations and images of
-each training. On drawn shapes a seed also draws the images. Every run is an ordinary `tools/train.py` in a
-process of its own, or several (--nproc). Killed, the same command goes on: finished runs are kept, others
-resumed. A run that fails is reported, the others go on, and the exit code is 1.
+each training. On synthetic shapes a seed also draws the images. Every run is an ordinary `tools/train.py` in a
+process of its own, or several (--nproc). After an interruption, run the same command again: it
+keeps finished runs and resumes others. A run that fails is reported, the others continue, and the exit code is
+1.
 
 Writes WORK_DIR/results.md, .csv and .png, and for each run WORK_DIR/METHOD_seedN.py (its config), .txt (its
 output), .json (its settings and state) and its folder.
@@ -203,7 +204,7 @@ class Job:
         """Find out what was done of it before.
 
         Raises:
-            ValueError: it was begun with other settings.
+            ValueError: it was started with other settings.
         """
         file = self.file('.json')
         if not file.is_file():
@@ -360,7 +361,7 @@ def plan(args: argparse.Namespace) -> list[Job]:
     for label, *values in args.method_options:
         if label not in options:
             raise ValueError(
-                f'--method-options {label}: there is no such method; choose of {", ".join(options)}.'
+                f'--method-options {label}: there is no such method; choose one of {", ".join(options)}.'
             )
         options[label].update(_parsed(label, values))
     return [
@@ -543,7 +544,7 @@ def _check_metric(metric: str, jobs: list[Job]) -> None:
         known = metrics_of(training)
         if known is not None and metric not in known:
             raise ValueError(
-                f'--metric {metric} is not among what val_evaluator of {job.method} computes: choose of '
+                f'--metric {metric} is not among what val_evaluator of {job.method} computes: choose one of '
                 f'{", ".join(known)}, or set another with --cfg-options val_evaluator.iou_metrics=[...].'
             )
 
@@ -560,14 +561,14 @@ def _with_network(wanted: str, jobs: list[Job]) -> str:
     configs = {job.method: list(trainings_of(job.cfg).values())[-1] for job in jobs}
     if method not in configs:
         raise ValueError(
-            f'--baseline {wanted} is none of the methods: choose of {", ".join(configs)}.'
+            f'--baseline {wanted} is none of the methods: choose one of {", ".join(configs)}.'
         )
     names = {name: '/'.join(filter(None, (method, name))) for name in networks_of(configs[method])}
     if len(names) == 1 and not network:
         return next(iter(names.values()))
     if network not in names:
         raise ValueError(
-            f'--baseline {wanted} names no network of {method}: choose of {", ".join(names.values())}.'
+            f'--baseline {wanted} is not a network of {method}: choose one of {", ".join(names.values())}.'
         )
     return wanted
 

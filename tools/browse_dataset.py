@@ -146,7 +146,7 @@ def browse(options: argparse.Namespace) -> list[str]:
     init_default_scope(cfg.get('default_scope') or 'mmseg')
     name = osp.splitext(osp.basename(options.config))[0]
     folder = options.output_dir or osp.join(cfg.get('work_dir') or f'work_dirs/{name}', 'browse')
-    # An endless sampler goes on for ever, a finite one may have fewer samples than asked for.
+    # An endless sampler never ends, a finite one may have fewer samples than asked for.
     rows = list(itertools.islice(rows_of(cfg), options.num))
     written = []
     for start in range(0, len(rows), ROWS_PER_FILE):

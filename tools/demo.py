@@ -1,8 +1,8 @@
-"""Train on a few labeled drawn images, then on the same plus unlabeled ones, and show the difference.
+"""Train on a few labeled synthetic images, then on the same plus unlabeled ones, and show the difference.
 
 Two small networks learn from scratch on the CPU: one from the labeled images alone, one by iMAS from the
 same and many unlabeled images. A table compares them and a picture shows what they see. Nothing is
-downloaded. A demo that was interrupted goes on where it stopped.
+downloaded. A demo that was interrupted continues where it stopped.
 """
 
 from __future__ import annotations

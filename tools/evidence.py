@@ -21,7 +21,7 @@ method or config is required.
 ROWS.jsonl gets one JSON object per run: data set, partition, method, network, seed, hash of the settings,
 commit, of each network last and best mIoU and the IoU of each class, steps, images seen, seconds. A job whose
 hash, seed and commit have a row is not run again. If it is stopped, the same command starts the runs
-without a row again. A run that fails is reported, the others go on, and the exit code is 1.
+without a row again. A run that fails is reported, the others continue, and the exit code is 1.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ class Job:
         return self.folder.with_suffix('.txt')
 
     def start(self) -> None:
-        """Begin anew: what a stopped run left is removed."""
+        """Start over: what a stopped run left is removed."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         file = self.folder.with_suffix('.py')
@@ -221,13 +221,13 @@ def plan(path: Path, work_dir: Path) -> list[Job]:
     """The jobs of a plan, in its order.
 
     Raises:
-        ValueError: The plan is no list of objects, a key is unknown, a config does not fit, or two jobs are the
-        same.
+        ValueError: The plan is not a list of objects, a key is unknown, a config does not fit, or two jobs are
+        the same.
     """
     try:
         entries = json.loads(path.read_text(encoding='utf-8'))
     except json.JSONDecodeError as error:
-        raise ValueError(f'{path} is no JSON ({error}): correct it.') from None
+        raise ValueError(f'{path} is not JSON ({error}): correct it.') from None
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise ValueError(
             f'{path} must hold a list of objects, [{{"method": "suponly", ...}}, ...].'
@@ -236,9 +236,7 @@ def plan(path: Path, work_dir: Path) -> list[Job]:
     for entry in entries:
         unknown = sorted(set(entry) - set(KEYS))
         if unknown or not {'method', 'config'} & set(entry):
-            wrong = (
-                f'has the unknown key {unknown[0]!r}' if unknown else 'names no method or config'
-            )
+            wrong = f'has the unknown key {unknown[0]!r}' if unknown else 'has no method or config'
             raise ValueError(f'An entry of {path} {wrong}: the keys are {", ".join(KEYS)}.')
         values = [
             value if isinstance(value, list) and key not in WHOLE else [value]
@@ -294,7 +292,7 @@ def finished(rows: Path, commit: str) -> set[tuple[str, int]]:
             found.append(json.loads(line))
         except json.JSONDecodeError as error:
             raise ValueError(
-                f'Line {number} of {rows} is no JSON ({error}): remove it; its run is started again.'
+                f'Line {number} of {rows} is not JSON ({error}): remove it; its run is started again.'
             ) from None
     return {(row['settings'], row['seed']) for row in found if row['commit'] == commit}
 

@@ -100,7 +100,7 @@ def check_none_dropped(path: str, entries: list[Published]) -> None:
     """Check that a registry file has no list, and no name of one, that ``entries`` lack.
 
     Raises:
-        ValueError: it has, or it is no registry.
+        ValueError: it has, or it is not a registry.
     """
     kept = {(entry.sha256, name) for entry in entries for name in entry.names}
     old = read_registry(Path(path).read_bytes(), path)

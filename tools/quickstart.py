@@ -79,7 +79,7 @@ class Environment:
         if self.is_ready():
             print(f'Using the environment in {self.folder}', flush=True)
             return
-        # pip cannot repair what an interrupted pip left behind, so that is made anew.
+        # pip cannot repair what an interrupted pip left behind, so that is made again.
         if self.begun_mark.exists() or not self._runs('-m', 'pip', '--version'):
             self._create()
         self.begun_mark.touch()
@@ -95,7 +95,7 @@ class Environment:
         if self.folder.exists() and any(self.folder.iterdir()):
             if not (self.folder / 'pyvenv.cfg').is_file():
                 raise SetUpError(
-                    f'{self.folder} exists and is no virtual environment: name another folder with '
+                    f'{self.folder} exists and is not a virtual environment: name another folder with '
                     '--venv, or remove it.'
                 )
             verb = 'Repairing'
@@ -103,7 +103,7 @@ class Environment:
         if subprocess.call([sys.executable, '-m', 'venv', '--clear', str(self.folder)]) != 0:
             raise SetUpError(
                 f'The virtual environment in {self.folder} could not be made, as the lines above say: '
-                'mend that, or name another folder with --venv.'
+                'fix that, or name another folder with --venv.'
             )
 
     def _install(self):
@@ -169,7 +169,7 @@ def main():
     except SetUpError as error:
         sys.exit(f'error: {error}')
     except KeyboardInterrupt:
-        sys.exit('Interrupted: the same command goes on from here.')
+        sys.exit('Interrupted: run the same command again to continue.')
     sys.exit(status)
 
 

@@ -402,7 +402,7 @@ def _refuse_ignored(parser: argparse.ArgumentParser, args: argparse.Namespace) -
     if args.command == 'make' and not args.balanced:
         refuse(('masks', *masks, 'min_pixels'), 'without --balanced: give it, or leave them out.')
     if args.command == 'make' and not Path(args.source).is_dir():
-        refuse(('img_suffix',), f'since {args.source} is no folder: leave it out.')
+        refuse(('img_suffix',), f'since {args.source} is not a folder: leave it out.')
     elif args.command == 'make' and not args.exclude:
         refuse(('format', 'images'), f'since {args.source} is a folder: leave them out.')
     if args.command != 'check':
@@ -584,13 +584,13 @@ def _add_list_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _positive(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f'{text!r} is no whole number of at least 1')
+        raise argparse.ArgumentTypeError(f'{text!r} is not a whole number of at least 1')
     return int(text)
 
 
 def _seed(text: str) -> int:
     if not text.isascii() or not text.isdigit():
-        raise argparse.ArgumentTypeError(f'{text!r} is no whole number of at least 0')
+        raise argparse.ArgumentTypeError(f'{text!r} is not a whole number of at least 0')
     return int(text)
 
 

@@ -25,7 +25,7 @@ train_dataloader = dict(
         )
     )
 )
-# The schedule's learning rate is for 8 + 8 learned images a step; here there are 4 + 4.
+# The schedule's learning rate is for 8 + 8 learned images per step; here there are 4 + 4.
 optim_wrapper = dict(optimizer=dict(lr=0.005))
 auto_scale_lr = dict(base_batch_size=8)
 train_cfg = dict(max_iters=20000, val_interval=2000)

@@ -30,6 +30,6 @@ train_dataloader = dict(
     )
 )
 
-# An epoch is a pass over the unlabeled images, 16 a step; evaluated and saved after each.
+# An epoch is a pass over the unlabeled images, 16 per step; evaluated and saved after each.
 train_cfg = dict(type='UnlabeledEpochTrainLoop', epochs=80, val_every=1)
 default_hooks = dict(checkpoint=dict(interval='val'))

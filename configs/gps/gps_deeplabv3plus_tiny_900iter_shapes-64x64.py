@@ -1,4 +1,4 @@
-# GPS, 40 drawn images with labels and 500 without, from scratch on a CPU: no data to prepare. 900
+# GPS, 40 synthetic images with labels and 500 without, from scratch on a CPU: no data to prepare. 900
 # iterations for the teacher, and as many for all three networks.
 _base_ = [
     '../_base_/models/deeplabv3plus_tiny.py',

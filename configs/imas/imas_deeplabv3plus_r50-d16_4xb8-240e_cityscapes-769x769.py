@@ -33,6 +33,6 @@ custom_hooks = [
     dict(type='MeanTeacherHook', decay=0.996, warmup='none', buffers='average'),
 ]
 
-# An epoch is a pass over the unlabeled images, 16 a step; evaluated and saved after every fourth.
+# An epoch is a pass over the unlabeled images, 16 per step; evaluated and saved after every fourth.
 train_cfg = dict(type='UnlabeledEpochTrainLoop', epochs=240, val_every=4)
 default_hooks = dict(checkpoint=dict(interval='val'))

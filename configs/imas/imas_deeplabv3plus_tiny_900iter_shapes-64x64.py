@@ -1,4 +1,5 @@
-# iMAS, paper reading, 40 drawn images with labels and 500 without, from scratch on a CPU: no data to prepare.
+# iMAS, paper reading, 40 synthetic images with labels and 500 without, from scratch on a CPU: no data to
+# prepare.
 _base_ = [
     '../_base_/models/deeplabv3plus_tiny.py',
     '../_base_/datasets/shapes_semi.py',

@@ -7,7 +7,7 @@ _base_ = [
     '../_base_/schedules/sgd_poly_voc12.py',
     '../_base_/runtime/mean_teacher_runtime.py',
 ]
-# An epoch is a pass over the unlabeled images, 16 a step; evaluated and saved after each.
+# An epoch is a pass over the unlabeled images, 16 per step; evaluated and saved after each.
 model = dict(
     _delete_=True,
     type='MeanTeacher',

@@ -7,7 +7,7 @@ _base_ = [
     '../_base_/schedules/sgd_poly_cityscapes.py',
     '../_base_/runtime/mean_teacher_runtime.py',
 ]
-# An epoch is a pass over the unlabeled images, 16 a step; evaluated and saved after every fourth.
+# An epoch is a pass over the unlabeled images, 16 per step; evaluated and saved after every fourth.
 model = dict(
     _delete_=True,
     type='MeanTeacher',

@@ -9,7 +9,7 @@ _base_ = [
     '../_base_/runtime/u2pl_runtime.py',
 ]
 
-# 80 passes over 9118 unlabeled images, 16 a step, the first without them; evaluated and saved after each.
+# 80 passes over 9118 unlabeled images, 16 per step, the first without them; evaluated and saved after each.
 train_cfg = dict(type='UnlabeledEpochTrainLoop', epochs=80, val_every=1)
 default_hooks = dict(checkpoint=dict(interval='val'))
 

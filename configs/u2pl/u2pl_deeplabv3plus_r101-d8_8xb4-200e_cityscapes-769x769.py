@@ -40,6 +40,6 @@ custom_hooks = [
 ]
 train_dataloader = dict(batch_size=4, sampler=dict(labeled=2, unlabeled=2))
 
-# An epoch is a pass over the unlabeled images, 16 a step; evaluated and saved after every fourth.
+# An epoch is a pass over the unlabeled images, 16 per step; evaluated and saved after every fourth.
 train_cfg = dict(type='UnlabeledEpochTrainLoop', epochs=200, val_every=4)
 default_hooks = dict(checkpoint=dict(interval='val'))

@@ -32,6 +32,6 @@ train_dataloader = dict(
 optim_wrapper = dict(optimizer=dict(lr=0.005, weight_decay=1e-4))
 auto_scale_lr = dict(base_batch_size=16)
 
-# An epoch is a pass over the unlabeled images, 8 a step; evaluated and saved after every fourth.
+# An epoch is a pass over the unlabeled images, 8 per step; evaluated and saved after every fourth.
 train_cfg = dict(type='UnlabeledEpochTrainLoop', epochs=240, val_every=4)
 default_hooks = dict(checkpoint=dict(interval='val'))

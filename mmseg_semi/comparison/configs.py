@@ -44,7 +44,7 @@ def find_config(method: str, root: str | Path | None = None, **parts: str | None
     if not mine:
         known = sorted({said['method'] for _, said in named})
         raise ValueError(
-            f'{method!r} is no method of {root} and no config file: choose of {", ".join(known)}.'
+            f'{method!r} is not a method of {root} and no config file: choose one of {", ".join(known)}.'
         )
     fitting = [(p, said) for p, said in mine if all(said[k] == v for k, v in wanted.items())]
     if len(fitting) == 1:
@@ -70,7 +70,7 @@ def _listed(found: list, most: int = 6) -> str:
 
 
 def drawn_seed_keys(cfg: Config) -> list[str]:
-    """Dotted keys of the seeds of all sets of drawn images: another seed draws other images everywhere."""
+    """Dotted keys of the seeds of all sets of synthetic images: another seed draws other images everywhere."""
     return [
         f'{_dotted(leaf.key)}.seed'
         for leaf in _all_leaves(cfg)
@@ -167,7 +167,7 @@ def set_length(cfg: Config, processes: int) -> None:
     config = dataset.get('unlabeled') or counted_images(dataset)
     if not config:
         raise ValueError(
-            f'{cfg.filename} trains for {epochs} epochs of unlabeled images and names none: give a length in '
+            f'{cfg.filename} trains for {epochs} epochs of unlabeled images and has none: give a length in '
             'iterations (--iters, or train_cfg.max_iters).'
         )
     images = len(build_child('unlabeled', {**config, 'pipeline': []}))

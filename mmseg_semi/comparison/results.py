@@ -89,7 +89,7 @@ def read_scores(folder: str | Path, metric: str, iterations: int) -> dict[str, S
     for record in read_scalars(folder):
         for key, value in record.items():
             network, _, name = key.rpartition('/')
-            # MMEngine writes an undefined metric as NaN, which is no result.
+            # MMEngine writes an undefined metric as NaN, which is not a result.
             if name == metric and math.isfinite(value):
                 values.setdefault(network, {})[record['step']] = value
     if not values:

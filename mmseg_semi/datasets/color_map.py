@@ -54,7 +54,7 @@ def read_color_map(path: str | Path) -> ColorMap:
     try:
         text = path.read_text(encoding='utf-8-sig')
     except UnicodeDecodeError:
-        raise ValueError(f'The color map {path} is no text in UTF-8: save it as such.') from None
+        raise ValueError(f'The color map {path} is not text in UTF-8: save it as such.') from None
     return parse_color_map(text, str(path), path.suffix.lower() == '.json')
 
 
@@ -102,7 +102,7 @@ def _json_entries(text: str, source: str) -> list[tuple[str, str, tuple[int, int
         raise ValueError(f'{source} has a key twice: names must differ.') from None
     except (ValueError, RecursionError) as error:  # also of integers with thousands of digits
         reason = ' '.join(str(error).split())
-        raise ValueError(f'{source} is no JSON ({reason}): correct it.') from None
+        raise ValueError(f'{source} is not JSON ({reason}): correct it.') from None
     if isinstance(content, Mapping):
         content = [dict(name=name, color=color) for name, color in content.items()]
     if not isinstance(content, list):

@@ -56,7 +56,7 @@ class ImageSurvey:
         kinds (list): How the file holds the image, and how it is loaded, in words; None likewise.
         digests (list): Of the pixels as loaded; None likewise, or where only headers were read.
         broken (dict[str, str]): A sentence for each file that cannot be read.
-        unlike (dict[str, str]): A sentence for each that is no 8-bit RGB where the loader makes it so.
+        unlike (dict[str, str]): A sentence for each that is not an 8-bit RGB where the loader makes it so.
     """
 
     paths: list[str]
@@ -76,7 +76,7 @@ class SetReport:
         key (str): Where the config has it.
         name (str): The role, and which of several sets it is.
         summary (list[str]): Lines about what is there.
-        problems (dict[str, list[str]]): Kind of problem = sentences, one per file, that need mending.
+        problems (dict[str, list[str]]): Kind of problem = sentences, one per file, that need fixing.
         warnings (list[str]): Sentences about what may be meant.
         images (ImageSurvey, optional): None where there are no files.
         meanings (list[Meaning]): What its class indices mean; none without classes.
@@ -110,7 +110,7 @@ class DataReport:
 
     @property
     def num_problems(self) -> int:
-        """Files, or sets as a whole, that need mending."""
+        """Files, or sets as a whole, that need fixing."""
         inside = sum(len(said) for part in self.sets for said in part.problems.values())
         return inside + len(self.leaks)
 
@@ -126,7 +126,7 @@ class DataReport:
         lines += [f'PROBLEM: {sentence}' for sentence in self.leaks]
         lines += [f'warning: {sentence}' for sentence in self.notes]
         found = self.num_problems
-        lines.append(f'{found} problem(s) to mend.' if found else 'No problem found.')
+        lines.append(f'{found} problem(s) to fix.' if found else 'No problem found.')
         return lines
 
 
@@ -246,7 +246,7 @@ def _check_leaf(report: SetReport, dataset, check, *, workers, quick, quiet) -> 
     files = [info for info in infos if info.get('img_path') and 'shapes' not in info]
     report.summary.append(f'{len(infos)} images, {type(dataset).__name__}')
     if len(files) < len(infos):
-        report.summary.append(f'{len(infos) - len(files)} of them are no local files: not checked')
+        report.summary.append(f'{len(infos) - len(files)} of them are not local files: not checked')
     if not files:
         return report
     folder = searched_folder(dataset)
@@ -429,7 +429,7 @@ def _check_masks(report, dataset, infos, images: ImageSurvey, transforms, worker
         report.add_problems(kind, said)
     classes = (getattr(dataset, 'metainfo', None) or {}).get('classes')
     if not pairs or not classes:
-        report.warnings.append('the dataset names no classes: values of masks are not checked.')
+        report.warnings.append('the dataset has no class names: values of masks are not checked.')
         return
     meaning = dict(
         num_classes=len(classes),
@@ -500,8 +500,8 @@ def _report_classes(report, masks: MaskSurvey, classes, meaning: dict) -> None:
         report.add_problems(
             'masks with values beyond the classes',
             (
-                f'{path} has values that are no class of {len(classes)} and not {meaning["void"]}; over all '
-                f'masks: {said}; '
+                f'{path} has values that are none of the {len(classes)} classes and not {meaning["void"]}; '
+                f'over all masks: {said}; '
                 f'correct the masks or the classes of metainfo{counting}.'
                 for path in bad
             ),

@@ -178,7 +178,7 @@ def published(path: str = REGISTRY) -> tuple[Published, ...]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no registry.
+        ValueError: it is not a registry.
     """
     try:
         with open(path, 'rb') as file:
@@ -198,13 +198,13 @@ def read_registry(content: bytes, path: str) -> tuple[Published, ...]:
         path: its name, for errors.
 
     Raises:
-        ValueError: it is no registry.
+        ValueError: it is not a registry.
     """
     try:
         return tuple(map(_read_entry, json.loads(content)['lists']))
     except (KeyError, TypeError, ValueError, AttributeError):
         raise ValueError(
-            f'{path} is no registry of partitions: make it by tools/make_fingerprints.py.'
+            f'{path} is not a registry of partitions: make it by tools/make_fingerprints.py.'
         ) from None
 
 

@@ -53,7 +53,7 @@ class TiffLayout(NamedTuple):
 
 
 def tiff_layout(file) -> TiffLayout | None:
-    """The layout of an open binary file from its first directory; None where it is no TIFF file."""
+    """The layout of an open binary file from its first directory; None where it is not a TIFF file."""
     file.seek(0)
     header = file.read(8)
     if header[:4] not in _TIFF:

@@ -87,7 +87,7 @@ def check_partition(partition: str | None, found: int) -> None:
         raise ValueError(
             f'{KEY}={partition} says {said} labeled images, and its list has {found}: correct the list, name '
             'the folder of another partition, or, where the number counts no images, give the folder a name '
-            f'that is no number, such as fold_{said}.'
+            f'that is not a number, such as fold_{said}.'
         )
 
 

@@ -25,7 +25,7 @@ from .files import open_image
 
 VOID = 255
 """Label of the pixels that no class owns."""
-_AGAIN = 'then run the command again, which goes on where it stopped'
+_AGAIN = 'then run the command again, which continues where it stopped'
 _DISK_REMEDIES = {
     errno.ENOSPC: f'free some space, {_AGAIN}',
     errno.EDQUOT: f'free some space, {_AGAIN}',
@@ -62,7 +62,7 @@ def read_text(path: Path, remedy: str) -> str:
         return path.read_text(encoding='utf-8-sig')
     except UnicodeDecodeError as error:
         raise PreparationError(
-            f'{path} is no text in UTF-8 (byte {error.start} is {error.object[error.start]:#04x}): {remedy}.'
+            f'{path} is not text in UTF-8 (byte {error.start} is {error.object[error.start]:#04x}): {remedy}.'
         ) from None
 
 

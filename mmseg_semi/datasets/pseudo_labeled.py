@@ -115,15 +115,15 @@ class PseudoLabeledDataset(Dataset):
             backend = backend_of(folder)
             if not hasattr(backend, 'list_dir_or_file'):
                 raise ValueError(
-                    f'{folder} lies behind {type(backend).__name__}, which cannot list a folder: copy the '
+                    f'{folder} is read through {type(backend).__name__}, which cannot list a folder: copy the '
                     'pseudo-labels to the local disk.'
                 )
             try:
                 summary = read_bytes(osp.join(folder, LABELS_SUMMARY), backend)
             except (FileNotFoundError, NotADirectoryError):
                 raise FileNotFoundError(
-                    f'{folder} is no finished folder of pseudo-labels ({LABELS_SUMMARY} is missing): run the '
-                    'stage or the tools/pseudo_label.py that writes it to its end.'
+                    f'{folder} is not a finished folder of pseudo-labels ({LABELS_SUMMARY} is missing): run '
+                    'the stage or the tools/pseudo_label.py that writes it to its end.'
                 ) from None
             found = backend.list_dir_or_file(folder, list_dir=False, recursive=True)
             # Names that begin with a dot are of files in the making, and of editors and systems.

@@ -142,7 +142,7 @@ class LabeledUnlabeledSampler(PositionSampler):
         return max(1, self.dataset.num_unlabeled // (self.world_size * share))
 
     def __len__(self) -> int:
-        """Samples of one epoch on this rank; an endless sampler goes on after them."""
+        """Samples of one epoch on this rank; an endless sampler continues after them."""
         return self.iters_per_epoch * (self.labeled + self.unlabeled)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
@@ -201,7 +201,7 @@ class ShuffledSampler(PositionSampler):
         self.dataset = dataset
 
     def __len__(self) -> int:
-        """Samples of one epoch on this rank; an endless sampler goes on after them."""
+        """Samples of one epoch on this rank; an endless sampler continues after them."""
         return len(self.dataset) // self.world_size
 
     def __iter__(self) -> Iterator[tuple[int, int]]:

@@ -277,7 +277,7 @@ def annotate(scene):
 
 @DATASETS.register_module()
 class ShapesDataset(BaseSegDataset):
-    """A stretch of a stream of drawn images, labeled or not.
+    """A stretch of a stream of synthetic images, labeled or not.
 
     Six classes: background and five kinds of shapes, told apart by outline, hue and texture
     together; distractors share hues and textures with them. Training, validation and unlabeled

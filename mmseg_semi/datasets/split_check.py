@@ -113,7 +113,7 @@ def check_parts(
     """Check the datasets of one partition against each other and their files, each of which is read once.
 
     Errors: an image that is in two parts, as itself or as a copy of the same name; an image or a mask that is
-    not there or cannot be read; a mask of another size than its image, or with a value that is no class.
+    not there or cannot be read; a mask of another size than its image, or with a value that is not a class.
     Warnings: an image listed twice, a class without a labeled pixel, neighboring frames of a video, and an
     image that is both labeled and unlabeled where the two sets are not called a partition.
 
@@ -148,7 +148,7 @@ def check_parts(
         name: [
             name_
             for leaf in leaves(dataset)
-            if _has_files(leaf.dataset)  # drawn images are numbered, too
+            if _has_files(leaf.dataset)  # synthetic images are numbered, too
             for name_ in relative_ids(leaf.dataset, image_paths(leaf.dataset))
         ]
         for name, dataset in parts.items()
@@ -288,7 +288,7 @@ def _check_masks(
     if not infos or not classes:
         if not classes:
             report.warnings.append(
-                f'The {name} dataset names no classes, so its masks are not checked: set metainfo.'
+                f'The {name} dataset has no class names, so its masks are not checked: set metainfo.'
             )
         return
     paths = [info['seg_map_path'] for info in infos]

@@ -89,12 +89,12 @@ def read_list(path: str, kind: str = 'auto', images: str | None = None) -> IdLis
 
     Raises:
         FileNotFoundError: there is no such file.
-        ListError: it is no list of images, or not of this kind.
+        ListError: it is not a list of images, or not of this kind.
     """
     try:
         content = read_bytes(path)
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-        raise FileNotFoundError(f'{path} is no file: give a list of images.') from None
+        raise FileNotFoundError(f'{path} is not a file: give a list of images.') from None
     return parse_list(content, str(path), kind, images)
 
 
@@ -177,7 +177,7 @@ def _text(content: bytes, source: str) -> str:
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b'\n') + 1
         raise ListError(
-            f'{source} line {line} is no UTF-8 text: save the list as plain text in UTF-8.'
+            f'{source} line {line} is not UTF-8 text: save the list as plain text in UTF-8.'
         ) from None
 
 
@@ -244,7 +244,7 @@ def _read_line(line: str, kind: str, prefix: str | None, wrong) -> tuple[_Layout
     path = _clean(image)
     layout, name = _layout(path, prefix, separator, mask, wrong)
     if {'', '.', '..'} & set(name.split('/')) or name != name.strip():
-        raise wrong('which is no id or path of an image below its folder: give one per line')
+        raise wrong('which is not an id or path of an image below its folder: give one per line')
     if _ENDING.search(name):
         raise wrong('which has two endings of an image: give the id, without any')
     if mask and not _is_mask_of(mask, name):

@@ -39,14 +39,14 @@ class UnlabeledDataset(BaseDataset):
         data_root: what the other paths are relative to.
         data_prefix: mmseg's way to say ``img_dir``, ``dict(img_path=...)``; give one of the two.
         pipeline: transforms; they must not load annotations.
-        backend_args: mmengine file backend of list and folder, None for local files. Images lie behind that
+        backend_args: mmengine file backend of list and folder, None for local files. Images are read through it
             of the pipeline's ``LoadImageFromFile``, if it names one. A backend that cannot list a folder, such
             as LMDB or HTTP, needs ``ann_file``.
         **kwargs: those of mmengine's ``BaseDataset`` (``metainfo``, ``indices``, ...).
 
     Raises:
         FileNotFoundError: folder, list or a listed image does not exist.
-        ValueError: no image found, a list's line that is no relative path, or a pipeline that needs labels.
+        ValueError: no image found, a list's line that is not a relative path, or a pipeline that needs labels.
     """
 
     def __init__(
@@ -163,7 +163,7 @@ class UnlabeledDataset(BaseDataset):
             text = read_bytes(self.ann_file, backend).decode('utf-8-sig')
         except UnicodeDecodeError:
             raise ValueError(
-                f'{self.ann_file} is no UTF-8 text: save the list as plain text in UTF-8.'
+                f'{self.ann_file} is not UTF-8 text: save the list as plain text in UTF-8.'
             ) from None
         for number, line in enumerate(text.split('\n'), start=1):
             name = line.strip(' \r')
@@ -171,8 +171,8 @@ class UnlabeledDataset(BaseDataset):
                 continue
             if '\t' in name or name.startswith(('/', '\\')):
                 raise ValueError(
-                    f'{self.ann_file} line {number} is {name!r}, which is no id or path relative to img_dir: '
-                    'give one per line, without leading slash and without tabs.'
+                    f'{self.ann_file} line {number} is {name!r}, which is not an id or path relative to '
+                    'img_dir: give one per line, without leading slash and without tabs.'
                 )
             yield name
 

@@ -27,7 +27,7 @@ KEPT_KEYS = (
     'val_evaluator',
     'test_evaluator',
 )
-#: Where drawn images are found once ``mmseg_semi.datasets.shapes.write_shapes`` has made files of them.
+#: Where synthetic images are found once ``mmseg_semi.datasets.shapes.write_shapes`` has made files of them.
 DRAWN = {
     'data_root': 'data/shapes',
     'data_prefix': {'img_path': 'img_dir', 'seg_map_path': 'ann_dir'},
@@ -72,7 +72,7 @@ def plain_config(cfg: Config, dataset_meta: dict) -> Config:
         MMSegmentation cannot build, it has ``custom_imports`` and needs the package after all.
 
     Raises:
-        ValueError: The test pipeline has a transform of this package, or the checkpoint's classes are no names
+        ValueError: The test pipeline has a transform of this package, or the checkpoint's classes are not names
             or its palette no colors.
     """
     dataset_meta = _plain_meta(dataset_meta)
@@ -107,7 +107,7 @@ def _plain_meta(dataset_meta: dict) -> dict:
         classes = dataset_meta['classes']
         if not isinstance(classes, (list, tuple)) or not all(type(c) is str for c in classes):
             raise ValueError(
-                f"the checkpoint's meta.dataset_meta.classes={classes!r:.80} are no list of names: export a "
+                f"the checkpoint's meta.dataset_meta.classes={classes!r:.80} are not a list of names: export a "
                 'checkpoint of a training.'
             )
         meta['classes'] = tuple(classes)
@@ -119,7 +119,8 @@ def _plain_meta(dataset_meta: dict) -> dict:
             meta['palette'] = [[]]
         if any(len(color) != 3 for color in meta['palette']):
             raise ValueError(
-                f"the checkpoint's meta.dataset_meta.palette={palette!r:.80} is no list of colors (red, green, "
+                f"the checkpoint's meta.dataset_meta.palette={palette!r:.80} is not a list of colors (red, "
+                'green, '
                 'blue): export a checkpoint of a training.'
             )
     return meta

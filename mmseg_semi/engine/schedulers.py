@@ -48,7 +48,7 @@ class NonzeroPolyLR(PolyLR):
 class FinalPolyLR(_ParamScheduler):
     """The rate of a poly schedule's last step, all the time: ``lr * S^-power`` (GPS, Sec. 3.2).
 
-    GPS trains its teacher by a poly schedule first and goes on at the rate of its last step, s = S - 1 of
+    GPS trains its teacher by a poly schedule first and continues at the rate of its last step, s = S - 1 of
     :class:`NonzeroPolyLR`: 7.3e-7 for ``lr=0.01`` and S = 39,338.
 
     Args:

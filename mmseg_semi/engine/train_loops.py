@@ -97,7 +97,7 @@ def epochs_of(epochs: int | Mapping[str, int], partition: str | None) -> int:
     """The number of epochs, which may differ by partition.
 
     Raises:
-        ValueError: None is said of the partition, or it is no positive integer.
+        ValueError: None is said of the partition, or it is not a positive integer.
     """
     found = epochs
     if isinstance(epochs, Mapping):
@@ -119,7 +119,7 @@ class UnlabeledEpochTrainLoop(WholeStepIterTrainLoop):
     That is an epoch in the papers: floor(unlabeled images / unlabeled images of an optimizer step) steps, with
     the images of all processes and micro-batches. ``max_iters``, ``val_interval`` and so the ends of schedulers
     follow from it, and so do checkpoints of an ``AtomicCheckpointHook(interval='val')``. A training of labeled
-    images alone counts those of its dataset's ``counted`` instead, with as many of them in a step as labeled
+    images alone counts those of its dataset's ``counted`` instead, with as many of them per step as labeled
     ones, and so is as long as the method that it is compared with.
 
     Args:

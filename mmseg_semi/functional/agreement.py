@@ -247,7 +247,7 @@ def _count_on_host(first: Tensor, second: Tensor, side: int) -> Tensor:
 
 
 def _narrow(label: Tensor, dtype: torch.dtype, side: int) -> Tensor:
-    """A copy of a map in another type, all that is no class in one extra class; the cheaper step first."""
+    """A copy of a map in another type, all that is not a class in one extra class; the cheaper step first."""
     if label.dtype == torch.uint8:
         return label.clamp(max=side - 1).to(dtype)
     return label.to(dtype, copy=True).clamp_(max=side - 1)

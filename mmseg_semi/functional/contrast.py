@@ -143,7 +143,7 @@ def sample_places(mask: Tensor, num: int, *, generator: torch.Generator | None =
         (R, min(num, P)) int64 places in random order, -1 behind the last one where a row has fewer.
 
     Raises:
-        ValueError: if `mask` is no matrix or `num` below 1.
+        ValueError: if `mask` is not a matrix or `num` below 1.
     """
     if mask.dim() != 2 or mask.dtype != torch.bool:
         raise ValueError(

@@ -62,7 +62,7 @@ def load_data(file: BinaryIO, name: str, map_location=None) -> Any:
     except ForbiddenGlobalError as error:
         if os.environ.get(TRUST) != '1':
             raise UntrustedCheckpointError(
-                f'{name} asks for {error.name}, which is no data and could run code, so it was not loaded: if '
+                f'{name} asks for {error.name}, which is not data and could run code, so it was not loaded: if '
                 f'you trust whoever made it, set the environment variable {TRUST}=1.'
             ) from None
         print_log(
@@ -227,7 +227,8 @@ def read_checkpoint(path: str) -> dict:
         if isinstance(error, ConnectionError) or getattr(error, 'errno', None) in _DISK:
             raise
         raise ValueError(
-            f'{path} is no checkpoint or only a part of one ({error!r:.80}): give one that the training saved.'
+            f'{path} is not a checkpoint or only a part of one ({error!r:.80}): give one that the training '
+            'saved.'
         ) from None
     if not isinstance(checkpoint, dict) or 'state_dict' not in checkpoint:
         raise ValueError(f'{path} has no state_dict: give a checkpoint that the training saved.')

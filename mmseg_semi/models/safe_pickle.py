@@ -47,14 +47,14 @@ _BROKEN = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, 
 
 
 class ForbiddenGlobalError(ValueError):
-    """A pickle asks for something that is no data.
+    """A pickle asks for something that is not data.
 
     Args:
         name (str): What it asks for, such as ``posix.system``.
     """
 
     def __init__(self, name: str) -> None:
-        super().__init__(f'The pickle asks for {name}, which is no data.')
+        super().__init__(f'The pickle asks for {name}, which is not data.')
         self.name = name
 
 
@@ -418,7 +418,7 @@ class Unpickler(pickle._Unpickler):
         else:
             known = kind in (HistoryBuffer, collections.OrderedDict, argparse.Namespace)
             _require(known, f'a state of {_said(owner)}')
-            _require(type(state) is dict, f'a state of {kind.__name__} that is no dict')
+            _require(type(state) is dict, f'a state of {kind.__name__} that is not a dict')
             if kind is HistoryBuffer:
                 # Without its table of methods, which is the class's and would be changed for all buffers.
                 owner.__init__()

@@ -86,7 +86,7 @@ def make_config(
             many labeled ones as ``cfg`` has, and as many unlabeled ones.
 
     Raises:
-        ValueError: ``cfg`` is no supervised training, or the method cannot train it.
+        ValueError: ``cfg`` is not a supervised training, or the method cannot train it.
     """
     check_training(cfg, name)
     return _Making(cfg, name, Path(out), method, unlabeled, num_unlabeled, suffixes, batch).made()

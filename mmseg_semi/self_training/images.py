@@ -279,7 +279,7 @@ def _of_one_size(batch: list[int], samples: list[dict]) -> Iterator[tuple[list[i
 
 def _build(cfg: Config, drawn: bool) -> list:
     configs = prediction_pipeline(cfg)
-    if not drawn:  # a network that was trained on drawn images can label files
+    if not drawn:  # a network that was trained on synthetic images can label files
         configs = [
             dict(type='LoadImageFromFile') if c['type'] == 'LoadShapes' else c for c in configs
         ]

@@ -53,7 +53,7 @@ def pseudo_label(
             ``test_dataloader``, whose pipeline prepares the images.
         checkpoint (str): Path of the weights.
         images (dict): Config of an ``UnlabeledDataset``, or of a ``ShapesDataset`` without labels.
-        out_dir (str): A folder that is new, empty, or begun by a call with the same arguments.
+        out_dir (str): A folder that is new, empty, or started by a call with the same arguments.
         subset (Iterable[str], optional): Ids (``image_ids``) of the images to label; None labels all.
         scales (Sequence[float]): Of the views, relative to what the test pipeline makes.
         flip (bool): Whether each view is also seen in the mirror.
@@ -76,7 +76,7 @@ def pseudo_label(
     check_settings(scales=scales, batch_size=batch_size, num_workers=num_workers)
     if not 0 <= threshold < 1:
         raise ValueError(
-            f'threshold={threshold} is no confidence in [0, 1): 0 labels every pixel, ST++ compares with 0.5.'
+            f'threshold={threshold} must be in [0, 1), where 0 labels every pixel, ST++ compares with 0.5.'
         )
     pool = ImagePool(cfg, images, subset)
     pool.check_outside(out_dir)

@@ -128,7 +128,7 @@ class MaskWriter:
         """Add a mask to `pixels`.
 
         Raises:
-            ValueError: it has a value that is no class.
+            ValueError: it has a value that is not a class.
         """
         labels = mask[mask != VOID] if self._void else mask.ravel()
         counts = np.bincount(labels, minlength=len(self.pixels))

@@ -1,6 +1,6 @@
 """Folders of results: begun with their settings, filled file by file, marked when whole.
 
-No file is ever seen half-written: it is written under another name and renamed. A folder is begun by
+No file is ever seen half-written: it is written under another name and renamed. A folder is started by
 `begun.json`, which holds the settings, and finished by a summary of its own name, which is
 written last. What was neither begun nor finished by the same settings is left alone.
 """
@@ -190,8 +190,8 @@ class OutputFolder:
             if before.get(key) != now.get(key):
                 was, wanted = (_short(settings.get(key)) for settings in (before, now))
                 raise ValueError(
-                    f'{self.path} was begun with {key}={was} and not with {wanted}: name another folder, or '
-                    'remove this one to begin anew.'
+                    f'{self.path} was started with {key}={was} and not with {wanted}: name another folder, or '
+                    'remove this one to start over.'
                 )
 
 

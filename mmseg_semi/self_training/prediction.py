@@ -33,7 +33,7 @@ from mmseg_semi.models.segmentors import SemiSegmentor
 from .images import BATCH_PIXELS, images_per_batch
 
 VOID = 255
-#: In the place of VOID for what is no number, where VOID is a label.
+#: In the place of VOID for what is not a number, where VOID is a label.
 NOT_FINITE = 254
 CPU_PIXELS = 1 << 17
 """Pixels that go through the network at once on a CPU: fewer leave it idle, more leave its caches."""
@@ -108,7 +108,7 @@ class Predictor:
         in_network (Stopwatch): Time within the network.
 
     Raises:
-        ValueError: the file is no checkpoint, or one of another network or other classes than those of the
+        ValueError: the file is not a checkpoint, or one of another network or other classes than those of the
             config's datasets; or the network has a single channel for two classes.
     """
 
@@ -174,7 +174,7 @@ class Predictor:
         if threshold:
             scores = self._scores(images, size, scales, flip) / (len(scales) * (1 + flip))
             label = _label(scores)
-            # Told apart: what is not finite is no mask, whatever the threshold.
+            # Told apart: what is not finite is not a mask, whatever the threshold.
             label = label.masked_fill(label == VOID, NOT_FINITE)
             return label.masked_fill(scores.amax(dim=1) < threshold, VOID)
         if tuple(scales) == (1.0,) and not flip:

@@ -60,7 +60,7 @@ def select_reliable(
         checkpoints (Sequence[str]): Paths of K ≥ 2 checkpoints of one training, the last one last. All K
             networks are in memory at once, so that every image is loaded once.
         images (dict): As for `pseudo_label`.
-        out_dir (str): A folder that is new, empty, or begun by a call with the same arguments.
+        out_dir (str): A folder that is new, empty, or started by a call with the same arguments.
         ratio (float): Share of reliable images, in (0, 1).
         batch_size (int): Images of one size that go through a network together, at most.
         num_workers (int): Processes of this rank that load images; 0 loads in this one.

@@ -87,7 +87,7 @@ def test_arithmetic_of_the_figures():
         lengths = epoch_lengths(unlabeled, step, 1, row.epochs, 1)
         assert lengths.max_iters == row.epochs * (unlabeled // step)
     by_row = {(row.method, row.partition): row.figure for row in ROWS}
-    # 80 epochs of 10399 images, 16 a step, as docs/configs.md says; differences that the papers print.
+    # 80 epochs of 10399 images, 16 per step, as docs/configs.md says; differences that the papers print.
     assert epoch_lengths(10399, 16, 1, 80, 1).max_iters == 51920
     soft, hard = (
         by_row[f'ESL ablation: {name}', 'classic/1464']

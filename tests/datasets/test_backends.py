@@ -155,7 +155,8 @@ def test_http_needs_a_list(config, data_root):
         assert set(found[0]['inputs']) == {'weak', 'strong'}
         unlabeled['ann_file'] = ''
         with pytest.raises(
-            ValueError, match=r"^img_dir='http.*/pool' lies behind HTTPBackend, which cannot list"
+            ValueError,
+            match=r"^img_dir='http.*/pool' is read through HTTPBackend, which cannot list",
         ):
             DATASETS.build(unlabeled)
         labeled = {**config['labeled'], 'data_root': root, 'ann_file': ''}
@@ -250,7 +251,7 @@ def test_pseudo_labels_and_their_images(config, data_root):
         labels='mem://labels',
         pipeline=config['labeled']['pipeline'][:2],
     )
-    with pytest.raises(FileNotFoundError, match=r'mem://labels is no finished folder'):
+    with pytest.raises(FileNotFoundError, match=r'mem://labels is not a finished folder'):
         DATASETS.build(pseudo)
     summary = json.dumps(dict(num_images=2, settings={})).encode()
     MemoryBackend.files['mem://labels/pseudo_labels.json'] = summary

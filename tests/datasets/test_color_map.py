@@ -144,12 +144,12 @@ def test_files_that_are_no_text(tmp_path):
     with pytest.raises(FileNotFoundError, match=r'does not exist: give a \.json'):
         read_color_map(tmp_path / 'no.csv')
     (tmp_path / 'map.csv').write_bytes(b'\xff\xfe\x00')
-    with pytest.raises(ValueError, match='is no text in UTF-8'):
+    with pytest.raises(ValueError, match='is not text in UTF-8'):
         read_color_map(tmp_path / 'map.csv')
     (tmp_path / 'bom.csv').write_bytes('\ufeffroad,1,2,3'.encode())
     assert read_color_map(tmp_path / 'bom.csv').classes == ('road',)
     # Python refuses to read integers of thousands of digits.
-    with pytest.raises(ValueError, match='is no JSON') as caught:
+    with pytest.raises(ValueError, match='is not JSON') as caught:
         parse_color_map('{"a": [' + '9' * 5000 + ', 1, 2]}', 'map.json', is_json=True)
     assert '\n' not in str(caught.value)
     with pytest.raises(ValueError, match='a key twice'):

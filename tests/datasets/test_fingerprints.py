@@ -132,7 +132,7 @@ def test_what_is_no_registry_is_said(tmp_path):
     for text in ('{', '[]', '{"lists": [{"count": 1}]}', '{"lists": 3}'):
         path = tmp_path / f'{len(text)}.json'
         path.write_text(text)
-        with pytest.raises(ValueError, match='is no registry of partitions: make it by'):
+        with pytest.raises(ValueError, match='is not a registry of partitions: make it by'):
             published(str(path))
     with pytest.raises(FileNotFoundError, match='does not exist: make it by'):
         published(str(tmp_path / 'gone.json'))

@@ -23,7 +23,7 @@ def save(path, values, mode=None):
 
 @pytest.fixture
 def masks(tmp_path):
-    """A gray mask, a palette mask, and five files that are no masks."""
+    """A gray mask, a palette mask, and five files that are not masks."""
     gray = np.array([[0, 1, 1], [2, 255, 9]], np.uint8)
     good = [
         save(tmp_path / 'gray.png', gray),

@@ -33,7 +33,7 @@ def test_equal_pixels_are_an_equal_file(tmp_path):
         write_once(path, png(label))
     write_once(path, png(label), overwrite=True)
     assert path.read_bytes() == png(label)
-    # A color image is no label map, whatever it looks like.
+    # A color image is not a label map, whatever it looks like.
     with pytest.raises(PreparationError):
         write_once(path, png(np.stack([label] * 3, axis=-1)))
 
@@ -73,7 +73,7 @@ def test_the_first_failure_ends_the_run_and_keeps_what_is_written(tmp_path, npro
         def make():
             started.append(number)
             if number == 2:
-                raise PreparationError('job 2 is broken: mend it.')
+                raise PreparationError('job 2 is broken: fix it.')
             return b'text'
 
         return tmp_path / f'{number}.txt', make

@@ -111,9 +111,9 @@ def test_images_with_masks_in_the_order_of_the_list(tmp_path, images):
 
 def test_an_unfinished_folder_is_refused(tmp_path, images):
     folder = write_masks(tmp_path / 'half', {'u0': 1}, finished=False)
-    with pytest.raises(FileNotFoundError, match=r'half is no finished folder of pseudo-labels'):
+    with pytest.raises(FileNotFoundError, match=r'half is not a finished folder of pseudo-labels'):
         PseudoLabeledDataset(images, folder)
-    with pytest.raises(FileNotFoundError, match=r'nothing is no finished folder'):
+    with pytest.raises(FileNotFoundError, match=r'nothing is not a finished folder'):
         PseudoLabeledDataset(images, str(tmp_path / 'nothing'))
 
 

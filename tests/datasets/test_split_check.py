@@ -295,7 +295,7 @@ def test_the_list_is_text(cfg, data_root, name):
     else:
         assert the_error(cfg).startswith(f'{path} begins with a byte order mark, which would be')
     path.write_bytes(content + 'gr\u00fcn\n'.encode('latin-1'))
-    assert the_error(cfg).startswith(f'{path} line {content.count(10) + 1} is no UTF-8 text: save')
+    assert the_error(cfg).startswith(f'{path} line {content.count(10) + 1} is not UTF-8 text: save')
 
 
 def test_an_empty_list_is_an_error(cfg, data_root):

@@ -157,8 +157,8 @@ def test_ids_may_hold_anything_if_said_so():
         ('a\u00a0b', r"line 1 has the character '\\xa0'"),
         ('a\u2028b', r"line 1 has the character '\\u2028'"),
         ('a\n\ufeffb', r"line 2 has the character '\\ufeff'"),
-        (b'\xff\xfea\x00\n\x00', 'line 1 is no UTF-8 text'),
-        (b'a\nb\n\xe9', 'line 3 is no UTF-8 text'),
+        (b'\xff\xfea\x00\n\x00', 'line 1 is not UTF-8 text'),
+        (b'a\nb\n\xe9', 'line 3 is not UTF-8 text'),
     ],
 )
 def test_what_is_refused_is_said_in_one_sentence(text, message):
@@ -200,7 +200,7 @@ def test_unknown_format_and_missing_file(tmp_path):
     with pytest.raises(ValueError, match="kind='voc' is unknown"):
         parse('a', kind='voc')
     for path in (tmp_path / 'gone.txt', tmp_path):
-        with pytest.raises(FileNotFoundError, match='is no file: give a list of images'):
+        with pytest.raises(FileNotFoundError, match='is not a file: give a list of images'):
             read_list(str(path))
 
 

@@ -9,7 +9,7 @@ from tiny_run import build_runner, tiny_config
 
 import mmseg_semi.engine  # noqa: F401  registers the schedulers
 
-#: Iterations of VOC 1/8 with 8 unlabeled images a step: 34 passes over 9259 images.
+#: Iterations of VOC 1/8 with 8 unlabeled images per step: 34 passes over 9259 images.
 VOC = 34 * (9259 // 8)
 
 

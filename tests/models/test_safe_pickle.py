@@ -190,7 +190,7 @@ MEMORY = {
     'a tensor over objects': strangers.Call(
         torch._utils._rebuild_device_tensor_from_numpy, over_objects(), torch.int64, 'cpu', False
     ),
-    'a tensor that is no tensor': strangers.Call(
+    'a tensor that is not a tensor': strangers.Call(
         torch._tensor._rebuild_from_type_v2, HistoryBuffer.current, torch.Tensor, (), {'a': 1}
     ),
     'attributes of another kind': strangers.Call(

@@ -209,7 +209,7 @@ def test_what_does_not_belong_to_a_folder_is_refused(cfg, checkpoints, pool, tmp
         ('images="7 from', (cfg, checkpoints[0], pool), dict(subset=['u1'])),
         ('pipeline=', (other, checkpoints[0], pool), {}),
     ):
-        with pytest.raises(ValueError, match=f'was begun with {words}'):
+        with pytest.raises(ValueError, match=f'was started with {words}'):
             pseudo_label(*arguments, str(out), **{**settings, **changed})
     assert files(out) == before
     (tmp_path / 'own').mkdir()
@@ -225,7 +225,7 @@ def test_what_does_not_belong_to_a_folder_is_refused(cfg, checkpoints, pool, tmp
         (dict(scales=()), r'^scales=\[\] must be'),
         (dict(scales=(1.0, 0.0)), r'^scales=\[1.0, 0.0\] must be'),
         (dict(batch_size=0), '^batch_size=0 must be'),
-        (dict(threshold=1.0), r'^threshold=1.0 is no confidence in \[0, 1\)'),
+        (dict(threshold=1.0), r'^threshold=1.0 must be in \[0, 1\)'),
         (dict(num_workers=-1), '^num_workers=-1 must be'),
         (dict(palette=[[0, 0, 0]]), '^palette has 1 colors for 4 classes'),
         (dict(subset=['x']), '^1 of 1 ids of the subset'),

@@ -57,7 +57,7 @@ def test_other_settings_are_refused_and_nothing_is_touched(tmp_path, finished):
     if finished:
         folder(tmp_path).finish({})
     before = listing(tmp_path)
-    message = r'was begun with scales=\[0.5, 1.0\] and not with \[1.0\]: name another folder'
+    message = r'was started with scales=\[0.5, 1.0\] and not with \[1.0\]: name another folder'
     with pytest.raises(ValueError, match=message):
         folder(tmp_path, scales=[1.0]).begin()
     with pytest.raises(ValueError, match='begun with flip=null and not with true'):

@@ -217,7 +217,7 @@ def test_a_checkpoint_that_does_not_fit(tmp_path, cfg, checkpoints):
     ):
         Predictor(cfg, str(tmp_path / 'deeper.pth'), 'cpu')
     (tmp_path / 'torn.pth').write_bytes(b'PK')
-    with pytest.raises(ValueError, match=r'torn\.pth is no checkpoint or only a part of one'):
+    with pytest.raises(ValueError, match=r'torn\.pth is not a checkpoint or only a part of one'):
         Predictor(cfg, str(tmp_path / 'torn.pth'), 'cpu')
 
 

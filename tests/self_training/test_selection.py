@@ -225,7 +225,7 @@ def test_killed_and_continued(cfg, checkpoints, pool, tmp_path, monkeypatch):
     assert sorted(files(out)) == ['begun.json', 'scores_so_far_rank0.csv']
     scored = [name for scores in calls for name in scores]
     assert len(scored) == 4
-    # It was several ranks that had begun, and one died in the middle of a line.
+    # It was several ranks that had started, and one died in the middle of a line.
     path = out / 'scores_so_far_rank0.csv'
     first, *rest = path.read_text().splitlines(keepends=True)
     path.write_text(first + rest[0] + rest[1][:-4])
@@ -265,7 +265,7 @@ def test_a_finished_folder_is_left_as_it_is(cfg, checkpoints, pool, tmp_path, mo
         ('ratio=0.5 and not with 0.25', dict(ratio=0.25)),
         ('checkpoints_sha256=', dict(checkpoints=checkpoints[::-1])),
     ):
-        with pytest.raises(ValueError, match=f'was begun with {words}'):
+        with pytest.raises(ValueError, match=f'was started with {words}'):
             select_reliable(
                 cfg,
                 change.pop('checkpoints', checkpoints),

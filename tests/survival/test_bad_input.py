@@ -283,7 +283,7 @@ SETTINGS = {
     ),
     'predicting network': (
         lambda job: settings(job, model__semi_test_cfg={'predict_on': 'pupil'}),
-        r"semi_test_cfg\.predict_on='pupil' is no network of IMAS",
+        r"semi_test_cfg\.predict_on='pupil' is not a network of IMAS",
     ),
 }
 CASES = {**LISTS, **FILES, **SETTINGS}

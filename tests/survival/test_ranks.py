@@ -113,7 +113,7 @@ def test_stages_of_gps_agree_on_all_ranks(tmp_path):
         TOOLS / 'train.py', dump(config, tmp_path / 'config.py'), cwd=tmp_path, ranks=2
     )
     assert result.code == 0, result.output
-    # Of 9 unlabeled images, 4 a step.
+    # Of 9 unlabeled images, 4 per step.
     assert 'GPS: 3 epochs of 2 steps, 5 in all' in result.output
     said = '2 iterations per pass over the unlabeled list (2 optimizer steps per epoch), 2.5 passes'
     assert said in result.output

@@ -364,7 +364,7 @@ def test_some_stages(whole, tmp_path):
             ['final'],
             r'Stage final needs the result of label_reliable, which is not finished: run it first',
         ),
-        (['selection'], r"There is no stage 'selection': choose of teacher, select, "),
+        (['selection'], r"There is no stage 'selection': choose one of teacher, select, "),
     ],
 )
 def test_stages_that_cannot_run(stages, sentence, whole, tmp_path):
@@ -380,7 +380,7 @@ def test_other_settings_are_refused_and_nothing_is_touched(whole, tmp_path):
     result = train(folder, '--cfg-options', 'optim_wrapper.optimizer.lr=0.1')
     assert result.code == 1
     assert re.search(
-        r'Stage teacher was begun with optim_wrapper\.optimizer\.lr=0\.005 and is now to be run with 0\.1: '
+        r'Stage teacher was started with optim_wrapper\.optimizer\.lr=0\.005 and is now to be run with 0\.1: '
         r'take another --work-dir, or remove work/teacher',
         result.last_line,
     )
@@ -393,7 +393,7 @@ def test_other_settings_of_an_earlier_stage_are_refused(whole, tmp_path):
     result = train(folder, '--stages', 'student', '--cfg-options', option)
     assert result.code == 1
     assert re.search(
-        r'Stage teacher was begun with train_dataloader\.dataset\.labeled\.num_images=5',
+        r'Stage teacher was started with train_dataloader\.dataset\.labeled\.num_images=5',
         result.last_line,
     )
     assert not (folder / 'work/student').exists()
@@ -403,14 +403,14 @@ def test_another_test_pipeline_is_refused(whole, tmp_path):
     folder = copy_of(whole, tmp_path / 'run', *STAGES)
     result = train(folder, '--cfg-options', 'test_dataloader.dataset.pipeline.1.cache=False')
     assert result.code == 1
-    assert 'Stage select was begun with pipeline=' in result.last_line
+    assert 'Stage select was started with pipeline=' in result.last_line
 
 
 def test_another_number_of_processes_is_reported(whole, tmp_path):
     folder = copy_of(whole, tmp_path / 'run', *STAGES)
     result = train(folder, ranks=2)
     assert result.code == 0, result.output
-    assert 'Stage teacher was begun on 1 process(es) and this run has 2' in result.output
+    assert 'Stage teacher was started on 1 process(es) and this run has 2' in result.output
 
 
 def test_other_speed_is_accepted(whole, tmp_path):
@@ -428,7 +428,7 @@ def test_results_of_another_run_are_refused(whole, tmp_path):
     shutil.rmtree(folder / 'work/teacher')
     result = train(folder)
     assert result.code == 1
-    assert 'Stage select was begun with an earlier result of teacher' in result.last_line
+    assert 'Stage select was started with an earlier result of teacher' in result.last_line
 
 
 # ------------------------------------------------------------------------------------ ranks and stock tools
@@ -491,7 +491,7 @@ def test_stock_tools(whole, tmp_path):
         (['stages.select.modle=student'], r"stages\.select does not fit SelectStage: .*'modle'"),
         (
             ['stages.select.type=Select'],
-            r"stages\.select\.type='Select' is no stage: use one of Label",
+            r"stages\.select\.type='Select' is not a stage: use one of Label",
         ),
         (
             ['stages.teacher.extra_hooks=[]'],
@@ -503,7 +503,7 @@ def test_stock_tools(whole, tmp_path):
         ),
         (
             ['stages.label_reliable.subset=stage://choose/x.txt'],
-            r"stages\.label_reliable\.stage='choose' is no Stage of this config: name one that is",
+            r"stages\.label_reliable\.stage='choose' is not a Stage of this config: name one that is",
         ),
         (['test_dataloader=None'], r'The config has no test_dataloader\.dataset\.pipeline'),
         (

@@ -39,7 +39,7 @@ class Forked:
 
 @pytest.fixture
 def tool(monkeypatch):
-    """The module, whose trainings are forks instead of processes that import everything anew."""
+    """The module, whose trainings are forks instead of processes that import everything again."""
     spec = importlib.util.spec_from_file_location(
         'benchmark_methods', TOOLS / 'benchmark_methods.py'
     )
@@ -258,7 +258,7 @@ def test_method_in_stages_has_the_row_of_its_last_training(tool, folder):
     last = logged(folder / 'work' / 'st_seed0' / 'student', 'mIoU')
     assert row[1] == f'{last[ITERS]:.2f}'
     assert row[6] == 'teacher 14 + student 14'
-    # 4 images a step: all labeled in the first training; 5 · 2 labeled and 9 others in the second's list.
+    # 4 images per step: all labeled in the first training; 5 · 2 labeled and 9 others in the second's list.
     student = (round(56 * 10 / 19), round(56 * 9 / 19))
     assert row[7:9] == [f'teacher 56 + student {student[0]}', f'teacher 0 + student {student[1]}']
     assert row[9] == 'trainings beforehand, labeled images per step'
@@ -330,7 +330,7 @@ def test_equal_length_reaches_every_config(tool, folder):
         assert job.cfg.train_cfg.max_iters == 8
         assert job.cfg.train_cfg.val_interval == 2
         assert job.cfg.custom_hooks[-1].type == 'CostHook'
-        assert 'data_root' not in str(job.cfg.train_dataloader)  # drawn images have none
+        assert 'data_root' not in str(job.cfg.train_dataloader)  # synthetic images have none
     drawn = [job.cfg.train_dataloader.dataset for job in tool.plan(args)]
     assert (drawn[0].seed, drawn[1].labeled.seed, drawn[1].unlabeled.seed) == (0, 0, 0)
 
@@ -412,13 +412,16 @@ def test_bad_arguments_are_refused(tool, folder, capsys, given, says):
     [
         (['--method-options', 'esl', 'a=1'], '--method-options esl: there is no such method'),
         (['--method-options', 'imas', 'a'], 'give settings as KEY=VALUE'),
-        (['--baseline', 'esl'], '--baseline esl is none of the methods: choose of suponly, imas'),
-        (['--baseline', 'imas'], 'no network of imas: choose of imas/student, imas/teacher.'),
-        (['--baseline', 'imas/other'], '--baseline imas/other names no network of imas'),
-        (['--baseline', 'suponly/student'], 'names no network of suponly: choose of suponly.'),
+        (
+            ['--baseline', 'esl'],
+            '--baseline esl is none of the methods: choose one of suponly, imas',
+        ),
+        (['--baseline', 'imas'], 'no network of imas: choose one of imas/student, imas/teacher.'),
+        (['--baseline', 'imas/other'], '--baseline imas/other is not a network of imas'),
+        (['--baseline', 'suponly/student'], 'is not a network of suponly: choose one of suponly.'),
         (
             ['--metric', 'mDice'],
-            'val_evaluator of suponly computes: choose of aAcc, mIoU, mAcc, or',
+            'val_evaluator of suponly computes: choose one of aAcc, mIoU, mAcc, or',
         ),
         (
             ['--method-options', 'imas', 'model.semi_train_cfg.tau=2.0'],
@@ -450,7 +453,7 @@ def test_metrics_of_other_evaluators_are_not_guessed(tool, folder):
     jobs[0].cfg.val_evaluator = [{'type': 'IoUMetric', 'iou_metrics': ['mFscore']}]
     jobs[1].cfg.val_evaluator = {'type': 'CityscapesMetric'}
     tool._check_metric('mPrecision', jobs)
-    with pytest.raises(ValueError, match='choose of aAcc, mFscore, mPrecision, mRecall, or'):
+    with pytest.raises(ValueError, match='choose one of aAcc, mFscore, mPrecision, mRecall, or'):
         tool._check_metric('mIoU', jobs)
 
 
@@ -475,7 +478,7 @@ def test_runs_at_a_time_have_gpus_of_their_own_where_there_are_enough(tool, monk
 
 
 def test_a_failure_is_told_by_the_line_that_says_most(tool):
-    said = 'ValueError: tau=2 is no confidence: give another.'
+    said = 'ValueError: tau=2 must be in [0, 1]: give another.'
     ranks = [
         '[rank0]: ' + said,
         'torch.distributed.elastic.multiprocessing.errors.ChildFailedError: ',

@@ -135,7 +135,7 @@ def break_label(source):
         ),
         (break_list, 'val.txt does not exist'),
         (break_image, 's1.png is missing'),
-        (break_bytes, 'train.txt is no text in UTF-8 (byte 10 is 0xe4): give the folder'),
+        (break_bytes, 'train.txt is not text in UTF-8 (byte 10 is 0xe4): give the folder'),
         (break_image_of_label, 'v0.png cannot be read as an image'),
         (
             leave_four,

@@ -107,7 +107,7 @@ def test_command_line(data, tmp_path):
     data.mask('val').unlink()
     result = run_tool(TOOLS / 'check_data.py', config, '--quick', cwd=tmp_path)
     assert result.code == 1
-    assert result.last_line == '1 problem(s) to mend.'
+    assert result.last_line == '1 problem(s) to fix.'
     result = run_tool(TOOLS / 'check_data.py', 'nowhere.py', cwd=tmp_path)
     assert result.code == 1
     assert 'The config nowhere.py does not exist' in result.last_line
@@ -177,7 +177,7 @@ def value(data):
     label = read(path)
     label[3, 4] = 6
     save(path, label)
-    said = f'{path} has values that are no class of 6 and not 255; over all masks: 6 (in 1 masks)'
+    said = f'{path} has values that are none of the 6 classes and not 255; over all masks: 6 (in 1 masks)'
     return 'labeled', 'masks with values beyond the classes', said
 
 
@@ -199,7 +199,7 @@ def test_each_harm_is_one_problem_in_one_sentence(data, harm):
     assert report.num_problems == 1
     text = '\n'.join(report.lines())
     assert f'PROBLEM: {name}: 1 {kind}:\n  {sentence}' in text
-    assert text.endswith('1 problem(s) to mend.')
+    assert text.endswith('1 problem(s) to fix.')
 
 
 def test_many_problems_are_counted_and_the_first_shown(data):
@@ -209,7 +209,7 @@ def test_many_problems_are_counted_and_the_first_shown(data):
     assert 'PROBLEM: unlabeled: 9 images that cannot be read:' in text
     assert len(re.findall('cannot be read as an image', text)) == 5
     assert '... and 4 more' in text
-    assert text.endswith('9 problem(s) to mend.')
+    assert text.endswith('9 problem(s) to fix.')
 
 
 def test_an_image_of_two_sets_by_content(data):
@@ -412,7 +412,7 @@ def test_names_that_are_no_text_are_printed(data, tmp_path, monkeypatch):
     pipe.flush()
     said = pipe.buffer.getvalue().decode()
     assert '\\udcff.png cannot be read as an image' in said
-    assert said.endswith('1 problem(s) to mend.\n')
+    assert said.endswith('1 problem(s) to fix.\n')
 
 
 def test_missing_sets_do_not_hide_the_others(data):
@@ -457,7 +457,7 @@ def test_stock_configs_and_self_training(data, tmp_path):
 def test_drawn_images_have_no_files(tmp_path):
     report = check_data(tiny_config(tmp_path), quiet=True)
     assert report.num_problems == 0
-    assert '5 of them are no local files: not checked' in '\n'.join(report.lines())
+    assert '5 of them are not local files: not checked' in '\n'.join(report.lines())
 
 
 def test_a_config_without_data():
@@ -505,7 +505,7 @@ def test_masks_of_0_and_255_are_problems_and_their_map_mends_them(data):
             f'PROBLEM: {key}: class crack has no pixel and 255 holds 12 %: are your masks 0/255? Then set '
             "type='MappedSegDataset', label_map={255: 1}"
         ) in text
-    assert text.endswith('2 problem(s) to mend.')
+    assert text.endswith('2 problem(s) to fix.')
     for dataset in (*sets, data.config.test_dataloader.dataset):
         dataset.update(type='MappedSegDataset', label_map={255: 1})
     text = data.text()

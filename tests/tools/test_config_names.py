@@ -50,7 +50,7 @@ def test_an_old_name_is_answered_with_the_new_command():
         assert f'now: mmseg_semi::{LEAD}, with {option}.' in str(error.value)
     # The lead's partition needs no option.
     old = OLD.replace('classic-183', 'classic-1464')
-    with pytest.raises(FileNotFoundError, match=r'513x513\.py in its place'):
+    with pytest.raises(FileNotFoundError, match=r'513x513\.py instead'):
         load_config(arguments(f'configs/{old}'))
 
 

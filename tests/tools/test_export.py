@@ -52,7 +52,7 @@ def logged(work_dir):
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
-    """Trainings of 2 iterations: iMAS and ESL on drawn images, supervised on files; and both as files."""
+    """Trainings of 2 iterations: iMAS and ESL on synthetic images, supervised on files; and both as files."""
     folder = tmp_path_factory.mktemp('export')
     images = write_images(folder / 'images')
     write_shapes(folder / 'drawn', NUMBERS['val'], image_size=SIZE, start=STARTS['val'])
@@ -187,7 +187,7 @@ def test_file_that_is_no_checkpoint(folder, kind):
         torch.save({'backbone.weight': torch.ones(1)}, path)
     result = run_tool(TOOLS / 'export.py', 'imas_config.py', path.name, 'x', cwd=folder)
     assert result.code == 1
-    expected = 'has no state_dict' if kind == 'weights' else 'is no checkpoint or only a part'
+    expected = 'has no state_dict' if kind == 'weights' else 'is not a checkpoint or only a part'
     assert result.last_line.startswith(f'export: {kind}.pth {expected}')
     assert 'Traceback' not in result.output
 

@@ -206,7 +206,7 @@ def test_masks_are_written_as_their_image_is_displayed(tmp_path, capsys, view, r
     said = folders.error(*command(tmp_path, *options))
     assert '3.png is 4x6 (height x width) and its image' in said
     assert 'set --drawn-on stored or --drawn-on displayed' in said
-    # The first one is no contradiction: its image has no entry.
+    # The first one is not a contradiction: its image has no entry.
     folders_options = command(tmp_path, *options, '--drawn-on', view)
     folders(*folders_options)
     for orientation in (1, 3, 6):
@@ -408,7 +408,7 @@ def test_an_image_of_two_splits_is_found_under_any_ending(tmp_path, options):
         assert 'an earlier run put it at' in sentence
         assert f'remove img_dir and ann_dir of {tmp_path}/out and run again' in sentence
     assert snapshot(tmp_path / 'out') == before
-    # Other images of the same names are no leak.
+    # Other images of the same names are not a leak.
     for i in range(4):
         save(tmp_path / f'images/{i}.jpg', np.full((8, 8, 3), 50 * i, np.uint8))
     folders(*command(tmp_path, '--split', 'test', *options))

@@ -330,7 +330,7 @@ def test_what_is_kept(make, my):
         assert new[key] == old[key]
     assert new.optim_wrapper.optimizer == old.optim_wrapper.optimizer
     assert (new.train_cfg.max_iters, new.train_cfg.val_interval) == (3, 3)
-    # 16 labeled images a step are 32 with the unlabeled ones.
+    # 16 labeled images per step are 32 with the unlabeled ones.
     assert new.auto_scale_lr.base_batch_size == 32
     assert new.default_hooks.checkpoint == dict(
         type='AtomicCheckpointHook', by_epoch=False, interval=3, save_best='teacher/mIoU'
@@ -557,9 +557,9 @@ def test_data_to_mend(make, my, capsys):
     name = my()
     mask = next(Path('data/ann/train').glob('*.png'))
     cv2.imwrite(str(mask), np.full_like(cv2.imread(str(mask), 0), 7))
-    with pytest.raises(SystemExit, match=r'imas_my\.py is written\. Mend the data'):
+    with pytest.raises(SystemExit, match=r'imas_my\.py is written\. Fix the data'):
         make(name)
-    assert 'values that are no class of 2' in capsys.readouterr().out
+    assert 'values that are none of the 2 classes' in capsys.readouterr().out
     assert Path('imas_my.py').is_file()
 
 
@@ -612,7 +612,7 @@ def refused(make, capsys, *arguments, **options):
     return str(error.value)
 
 
-#: Texts that are no supervised training of MMSegmentation, and what is said of each.
+#: Texts that are not a supervised training of MMSegmentation, and what is said of each.
 NO_TRAINING = {
     "not a config of MMSegmentation (default_scope='mmdet')": (
         "default_scope = 'mmdet'\nmodel = dict(type='FasterRCNN')"
@@ -678,7 +678,7 @@ def test_files_are_not_overwritten(make, my, capsys):
     assert 'imas_my.py exists. Give --overwrite' in refused(make, capsys, name)
     assert Path('imas_my.py').read_text() == 'mine = 1'
     assert 'is the config that it would inherit' in refused(make, capsys, name, '--out', './my.py')
-    assert 'x.txt is no config' in refused(make, capsys, name, '--out', 'x.txt')
+    assert 'x.txt is not a config' in refused(make, capsys, name, '--out', 'x.txt')
     make(name, '--overwrite')
     assert 'IMAS' in Path('imas_my.py').read_text()
     make(name, '--out', 'deep/er.py')
@@ -721,7 +721,7 @@ def test_networks_that_a_method_refuses(make, my, capsys, method, model, said):
 
 
 def test_ocrnet(make, capsys):
-    """Its cascade of heads is no decode head that methods can read; ST and ST++ train it."""
+    """Its cascade of heads is not a decode head that methods can read; ST and ST++ train it."""
     stock = 'ocrnet/ocrnet_hr18_4xb2-40k_cityscapes-512x1024.py'
     write_data(Config.fromfile(STOCK / stock))
     said = refused(make, capsys, f'mmseg::{stock}')

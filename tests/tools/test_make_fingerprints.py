@@ -77,7 +77,7 @@ def test_no_list_is_dropped_unless_said_so(tmp_path):
     tool.main([str(root), '--out', str(out), '--drop'])
     assert out.read_bytes().count(b'"sha256"') == 1
     out.write_text('something else')
-    with pytest.raises(SystemExit, match=r'registry\.json is no registry of partitions'):
+    with pytest.raises(SystemExit, match=r'registry\.json is not a registry of partitions'):
         tool.main([str(root), '--out', str(out)])
     assert out.read_text() == 'something else'
 

@@ -211,7 +211,7 @@ def test_scales_without_tta(folder):
 
 
 def test_names_with_blanks_and_letters_of_any_script_and_hidden_files(folder, tmp_path):
-    """What editors and systems leave is no image; every other name has its mask."""
+    """What editors and systems leave is not an image; every other name has its mask."""
     pool = tmp_path / 'pool'
     trained.write_pool(pool, [(24, 32)] * 3)
     (pool / 'sub/u0.png').rename(pool / 'sub/a b.png')

@@ -189,7 +189,7 @@ def test_a_folder_of_other_things_is_left_alone(quickstart, clone, commands, tmp
     (tmp_path / 'photos').mkdir()
     (tmp_path / 'photos' / 'cat.jpg').touch()
     environment = quickstart.Environment(tmp_path / 'photos', clone)
-    assert 'is no virtual environment' in error_of(quickstart, environment.set_up)
+    assert 'is not a virtual environment' in error_of(quickstart, environment.set_up)
     assert (tmp_path / 'photos' / 'cat.jpg').exists()
     assert commands == []
 
@@ -227,7 +227,7 @@ def test_an_error_ends_the_program_without_a_traceback(tmp_path):
         [sys.executable, TOOL, 'test', '--venv', tmp_path], capture_output=True, text=True
     )
     assert failed.returncode == 1
-    assert re.fullmatch(r'error: .* is no virtual environment: .*\.\n', failed.stderr)
+    assert re.fullmatch(r'error: .* is not a virtual environment: .*\.\n', failed.stderr)
 
 
 def test_the_readme_begins_with_exactly_two_commands():

@@ -375,7 +375,7 @@ def test_make_balanced_shows_rare_classes_first(run, tmp_path):
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        (('gone.txt', 'out', '--sizes', '1/2'), 'gone.txt is no file: give a list of images.'),
+        (('gone.txt', 'out', '--sizes', '1/2'), 'gone.txt is not a file: give a list of images.'),
         (('all.txt', 'out', '--sizes', '3/2'), "'3/2' is neither a share between 0 and 1,"),
         (('all.txt', 'out', '--sizes', '32'), '32 of 32 images makes 32 labeled and 0 unlabeled'),
         (('bad.txt', 'out', '--sizes', '1/2'), "bad.txt line 2 is 'a', the image of line 1 again"),
@@ -662,7 +662,7 @@ def test_check_names_the_list_that_is_no_text(run, own, tmp_path, part):
     lists = ('--labeled', 'l.txt', '--unlabeled', 'u.txt', '--val', 'v.txt')
     code, printed = run('check', *own, *lists)
     assert code == 1
-    assert f'error: {part[0]}.txt line 1 is no UTF-8 text: save the list' in printed
+    assert f'error: {part[0]}.txt line 1 is not UTF-8 text: save the list' in printed
     (tmp_path / f'{part[0]}.txt').write_bytes(b'\xef\xbb\xbfm01\n')
     code, printed = run('check', *own, *lists)
     assert ('begins with a byte order mark' in printed) == (part != 'unlabeled')
@@ -705,7 +705,7 @@ def test_check_names_the_list_that_is_no_text(run, own, tmp_path, part):
         ),
         (
             ('make', 'l.txt', 'out', '--sizes', 1, '--img-suffix', '.png'),
-            '--img-suffix would be ignored since l.txt is no folder: leave it out.',
+            '--img-suffix would be ignored since l.txt is not a folder: leave it out.',
         ),
         (
             ('make', 'img', 'out', '--sizes', 1, '--format', 'ids'),
@@ -743,5 +743,5 @@ def test_help(run, command):
 def test_errors_of_the_program_have_no_traceback(tmp_path):
     result = run_tool(TOOLS / 'splits.py', 'identify', 'gone.txt', cwd=tmp_path)
     assert result.code == 1
-    assert result.last_line == 'error: gone.txt is no file: give a list of images.'
+    assert result.last_line == 'error: gone.txt is not a file: give a list of images.'
     assert 'Traceback' not in result.output

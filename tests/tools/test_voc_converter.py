@@ -124,11 +124,11 @@ def other_mat(root):
     ('harm', 'message'),
     [
         (no_list, 'val.txt does not exist: unpack VOCtrainval'),
-        (list_of_bytes, 'val.txt is no text in UTF-8 (byte 1 is 0xff): unpack VOCtrainval'),
+        (list_of_bytes, 'val.txt is not text in UTF-8 (byte 1 is 0xff): unpack VOCtrainval'),
         (no_sbd, 'is not a folder: unpack benchmark.tgz'),
         (no_mat, 's1.mat does not exist: unpack benchmark.tgz'),
-        (broken_mat, 's1.mat is no class map of SBD'),
-        (other_mat, 's1.mat is no class map of SBD'),
+        (broken_mat, 's1.mat is not a class map of SBD'),
+        (other_mat, 's1.mat is not a class map of SBD'),
         (wrong_value, 's1.mat holds other values than 0..20 and 255'),
     ],
 )

@@ -231,7 +231,7 @@ class Labels:
         )
         if self.colors is not None:
             kind = 'colors'
-            remedy = 'add them to the color map, under the name "void" where they are no class'
+            remedy = 'add them to the color map, under the name "void" where they are not a class'
         said = ', '.join(f'{value} ({count} pixels)' for value, count in total.most_common(8))
         more = f' and {len(total) - 8} more' if len(total) > 8 else ''
         here = ', '.join(f'{value} ({count} pixels)' for value, count in [*found.items()][:3])

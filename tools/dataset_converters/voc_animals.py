@@ -81,7 +81,7 @@ def shows_animal(path: Path) -> bool:
     """Whether a mask of VOC's classes has a pixel of an animal."""
     label = read_image(path, REMEDY)
     if label.ndim != 2 or label.dtype != np.uint8:
-        raise PreparationError(f'{path} is no map of class indices: {REMEDY}.')
+        raise PreparationError(f'{path} is not a map of class indices: {REMEDY}.')
     return bool(np.isin(label, ANIMALS).any())
 
 

@@ -69,7 +69,7 @@ def decode_mat(converter, path: Path) -> bytes:
         except Exception as error:  # scipy's reader raises whatever the broken bytes lead it to
             reason = ' '.join(str(error).split()).rstrip('.')
             raise PreparationError(
-                f'{path} is no class map of SBD ({reason}): unpack the archive again.'
+                f'{path} is not a class map of SBD ({reason}): unpack the archive again.'
             ) from None
         with Image.open(Path(folder) / f'{path.stem}.png') as image:
             return png(check_label(np.asarray(image), path))

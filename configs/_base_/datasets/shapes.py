@@ -1,4 +1,4 @@
-# Drawn shapes, 6 classes: no files. Images are stretches of one stream: 40 labeled ones, the next 500
+# Synthetic shapes, 6 classes: no files. Images are stretches of one stream: 40 labeled ones, the next 500
 # without labels, and others for validation. Another `seed` (of all sets alike) is another stream.
 dataset_type = 'ShapesDataset'
 image_size = (64, 64)

@@ -1,4 +1,4 @@
-# Drawn shapes for self-training: 40 with labels, 500 whose labels a network makes.
+# Synthetic shapes for self-training: 40 with labels, 500 whose labels a network makes.
 _base_ = ['./shapes.py', './strong_augmentation.py']
 
 pseudo_labeled_pipeline = [

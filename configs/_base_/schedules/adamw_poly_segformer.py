@@ -17,5 +17,5 @@ param_scheduler = [
     dict(type='NonzeroPolyLR', power=1.0, eta_min=0.0, begin=1500, by_epoch=False),
 ]
 
-# For 16 labeled and 16 unlabeled images a step; the base counts both.
+# For 16 labeled and 16 unlabeled images per step; the base counts both.
 auto_scale_lr = dict(enable=False, base_batch_size=32)

@@ -11,6 +11,6 @@ optim_wrapper = dict(
 # is the length of the training.
 param_scheduler = [dict(type='NonzeroPolyLR', power=0.9, eta_min=0.0, begin=0, by_epoch=False)]
 
-# These learning rates are for 16 labeled and 16 unlabeled images a step, over all GPUs. The base counts both;
+# These learning rates are for 16 labeled and 16 unlabeled images per step, over all GPUs. The base counts both;
 # supervised-only configs set 16. `--auto-scale-lr` scales to the batch that is there.
 auto_scale_lr = dict(enable=False, base_batch_size=32)

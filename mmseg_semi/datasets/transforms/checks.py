@@ -257,7 +257,7 @@ def with_file_checks(
     if labeled and loaders:
         checked.insert(loaders[-1] + 1, CheckLabels(num_classes, ignore_index))
         if num_classes is None:
-            unchecked.append('label values (the dataset names no classes)')
+            unchecked.append('label values (the dataset has no class names)')
     elif labeled:
         unchecked.append('labels (no transform is named Load...)')
     for i, transform in enumerate(checked):

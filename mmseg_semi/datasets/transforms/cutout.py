@@ -19,7 +19,7 @@ class RandomNoiseCutout(BaseTransform):
 
     ST++, Sec. 3.1, with the values of its code. Area S and ratio r are uniform; the box is
     int(sqrt(S r)) high and int(sqrt(S / r)) wide, its upper left pixel uniform in the image. Size,
-    ratio and place are drawn anew together until the box lies inside, which makes small boxes
+    ratio and place are drawn again together until the box lies inside, which makes small boxes
     likelier: with the default settings the mean area is 0.142 of the image. Noise is uniform from 0
     to 255 per pixel and channel. Draws come from Python's ``random``, the noise from NumPy.
 

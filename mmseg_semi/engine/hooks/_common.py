@@ -33,7 +33,7 @@ def saving(path: str) -> Iterator[None]:
         reason = getattr(error, 'strerror', None) or str(error).splitlines()[0]
         raise OSError(
             f'The checkpoint {path} cannot be written ({reason}): free space there and resume the run '
-            '(--resume; a run of several stages goes on by itself).'
+            '(--resume; a run of several stages continues by itself).'
         ) from error
 
 

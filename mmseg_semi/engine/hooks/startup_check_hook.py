@@ -67,7 +67,7 @@ class StartupCheckHook(Hook):
         ValueError: In one sentence with the remedy, when the loader's batch does not match the sampler's
             make-up, a hook of the method is missing, the method's networks are not fit to be trained, the class
             counts of head and dataset differ, the partition's name and its list differ in the number of labeled
-            images, two parts take another label for void, the crop is no multiple of
+            images, two parts take another label for void, the crop is not a multiple of
             a vision transformer's patches, a training image is also a validation image, files have more bands
             or bits than are loaded, a mask may be turned against its image, datasets or a tested checkpoint
             differ in what class indices mean, a class has no pixel while the void value holds more than 1 %, or
@@ -169,14 +169,15 @@ class StartupCheckHook(Hook):
             if size is None or not whole_patches(size, patch):
                 also = ' and the crop_size of RandomCrop' if 'preprocessor' in key else ''
                 raise ValueError(
-                    f'{key}={size} is no multiple of {patch}, the side of the patches that the backbone cuts '
-                    f'images into: set {key}{also} to multiples of {patch}, such as {nearest(size, patch)}.'
+                    f'{key}={size} is not a multiple of {patch}, the side of the patches that the backbone '
+                    f'cuts images into: set {key}{also} to multiples of {patch}, such as '
+                    f'{nearest(size, patch)}.'
                 )
         tested = preprocessor.test_cfg or {}
         sizes = [tested[key] for key in ('size', 'size_divisor') if tested.get(key) is not None]
         if runner.val_loop is not None and not any(whole_patches(size, patch) for size in sizes):
             runner.logger.warning(
-                f'Validation images that are no multiples of {patch}, the side of the patches that the '
+                f'Validation images that are not multiples of {patch}, the side of the patches that the '
                 'backbone cuts images into, are stretched by up to a patch: set '
                 f'data_preprocessor.test_cfg=dict(size_divisor={patch}).'
             )

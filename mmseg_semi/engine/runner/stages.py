@@ -478,7 +478,7 @@ class LabelStage(_UsesNetwork):
         super().__init__(name, folder, top, others, model)
         if not 0 <= threshold < 1:
             raise ValueError(
-                f'stages.{name}.threshold={threshold} is no confidence in [0, 1): 0 labels every pixel.'
+                f'stages.{name}.threshold={threshold} must be in [0, 1), where 0 labels every pixel.'
             )
         self.threshold = threshold
         if checkpoint not in ('last', 'best'):
@@ -621,7 +621,7 @@ def _build_stage(name: str, top: Config, others: dict[str, Stage]) -> Stage:
     kind = STAGES.get(settings.pop('type', ''))
     if kind is None:
         raise ValueError(
-            f'stages.{name}.type={top.stages[name].get("type")!r} is no stage: use one of '
+            f'stages.{name}.type={top.stages[name].get("type")!r} is not a stage: use one of '
             f'{", ".join(sorted(STAGES.module_dict))}.'
         )
     try:

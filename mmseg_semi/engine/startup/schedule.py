@@ -143,7 +143,7 @@ class ConfiguredSchedule:
 
 
 def continue_schedule(runner, configured: ConfiguredSchedule | None) -> None:
-    """Let a resumed training follow the schedule of its config, and name what the checkpoint had in its place.
+    """Let a resumed training follow the schedule of its config, and name what the checkpoint had instead.
 
     An unchanged schedule is left exactly as MMEngine has restored it.
 
@@ -214,7 +214,7 @@ def _check_ends(runner, prolonged: bool) -> None:
             continue
         index, one = decays[-1]
         length, done, unit = _clock_of(runner, one)
-        # What goes on behind the decay, such as a constant rate, is meant so.
+        # What continues after the decay, such as a constant rate, is meant so.
         if max(other.end for other in group if other.by_epoch == one.by_epoch) >= length:
             continue
         key = '.'.join(filter(None, ('param_scheduler', name, str(index))))

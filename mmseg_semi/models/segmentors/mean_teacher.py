@@ -30,7 +30,7 @@ class MeanTeacherSegmentor(SemiSegmentor):
         self.teacher.eval()
         # Its initialization is the student's: nothing is drawn or downloaded twice.
         self.teacher._is_init = True
-        # Optimizer steps that the average has followed: a buffer, so that a resumed warm-up goes on.
+        # Optimizer steps that the average has followed: a buffer, so that a resumed warm-up continues.
         self.register_buffer('ema_steps', torch.zeros((), dtype=torch.int64))
         self._teacher_loaded = False
         self._ema_tensors: tuple[list[Tensor], ...] | None = None

@@ -101,7 +101,7 @@ def test_truncated_with_a_thumbnail(tmp_path, picture):
         check(tmp_path / 'a.jpg')
 
 
-@pytest.mark.parametrize('content', [b'', b'this is no image at all'])
+@pytest.mark.parametrize('content', [b'', b'this is not an image at all'])
 def test_unreadable(tmp_path, content):
     (tmp_path / 'a.jpg').write_bytes(content)
     with pytest.raises(ValueError, match=r'a\.jpg cannot be read as an image'):
@@ -213,4 +213,4 @@ def test_what_cannot_be_checked_is_said():
     assert 'labels (no transform is named Load...)' in unchecked
     pipeline = Compose([dict(type='LoadImageFromFile'), dict(type='LoadAnnotations')]).transforms
     _, unchecked = with_file_checks(pipeline, None, labeled=True)
-    assert 'label values (the dataset names no classes)' in unchecked
+    assert 'label values (the dataset has no class names)' in unchecked

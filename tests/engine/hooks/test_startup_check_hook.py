@@ -248,7 +248,7 @@ def patched_runner(**preprocessor):
 def test_crop_that_is_no_multiple_of_the_patches_is_refused(preprocessor, said, remedy):
     runner = patched_runner(**preprocessor)
     with pytest.raises(
-        ValueError, match=f'data_preprocessor.{said} is no multiple of 14,.* such as {remedy}'
+        ValueError, match=f'data_preprocessor.{said} is not a multiple of 14,.* such as {remedy}'
     ):
         StartupCheckHook().before_train(runner)
 
@@ -269,7 +269,7 @@ def test_windows_that_cut_patches_are_refused(kind, crop, stride, said):
     runner.model = MODELS.build({'type': 'IMAS', 'segmentor': network})
     if said is None:
         return StartupCheckHook().before_train(runner)
-    with pytest.raises(ValueError, match=f'{said} is no multiple of 14,'):
+    with pytest.raises(ValueError, match=f'{said} is not a multiple of 14,'):
         StartupCheckHook().before_train(runner)
 
 

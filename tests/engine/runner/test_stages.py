@@ -154,5 +154,5 @@ def test_random_halves_and_a_threshold_are_stages_settings(tmp_path):
     assert stages['label_reliable'].settings()['threshold'] == 0.5
     assert 'threshold' not in stages['label_unreliable'].settings()
     cfg.stages.label_reliable.threshold = 1
-    with pytest.raises(ValueError, match=r'stages.label_reliable.threshold=1 is no confidence in'):
+    with pytest.raises(ValueError, match=r'stages.label_reliable.threshold=1 must be in'):
         build_stages(cfg)

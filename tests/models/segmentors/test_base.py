@@ -51,7 +51,7 @@ def test_predict_equals_the_networks_own_prediction():
     ('settings', 'message'),
     [
         ({'semi_train_cfg': {'taw': 0.9}}, r'semi_train_cfg has no setting taw'),
-        ({'semi_test_cfg': {'predict_on': 'pupil'}}, "predict_on='pupil' is no network of IMAS"),
+        ({'semi_test_cfg': {'predict_on': 'pupil'}}, "predict_on='pupil' is not a network of IMAS"),
         (
             {'segmentor': tiny_segmentor(num_classes=2, out_channels=1, threshold=0.5)},
             'out_channels=1 differs from num_classes=2',
