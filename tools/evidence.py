@@ -4,7 +4,7 @@
     PYTHONPATH=../pinned python ../pinned/tools/evidence.py PLAN.json --rows ROWS.jsonl --work-dir WORK_DIR
 
 The runs use the code and configs of the tool's own checkout, which must have no uncommitted changes, so that
-the development can go on elsewhere. PLAN.json is a list of objects. A list stands for one run per value, and
+development can continue elsewhere. PLAN.json is a list of objects. A list stands for one run per value, and
 several lists for all combinations, except in hooks and options:
 
     [{"method": ["suponly", "imas"], "dataset": "vocanimals", "network": "efficientnet-lite0",

@@ -19,7 +19,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         'config', help='config file, or package::path for a config that was installed'
     )
     parser.add_argument(
-        '--resume', action='store_true', help='go on from the latest checkpoint in the work folder'
+        '--resume',
+        action='store_true',
+        help='resume from the latest checkpoint in the work directory',
     )
     parser.add_argument(
         '--amp', action='store_true', help='train in automatic mixed precision (needs a GPU)'

@@ -34,7 +34,7 @@ def image_ids(dataset) -> list[str]:
     """A name for each image of an initialized dataset, under which its mask and its score are kept.
 
     The path relative to the folder of images (that of several datasets is what their folders share, and
-    where one names no folder, what all images share), with '/' and without the file's ending.
+    where one has no folder, what all images share), with '/' and without the file's ending.
 
     Returns:
         list[str]: Unique, in the order of the dataset; an image that ``RepeatDataset`` repeats has one.

@@ -42,7 +42,7 @@ def sample_anchors(
     """Draw a share of the pixels of each class, without replacement (ESL, Eq. 9).
 
     A class with n candidates gets ceil(ratio · n) anchors, so at least one, and at most `limit`. The paper
-    says 10 % and names no limit.
+    says 10 % and gives no limit.
 
     Args:
         label: (M,) int64 classes of the candidates; what is outside [0, C), as 255, is none.

@@ -2,7 +2,7 @@
 
 A checkpoint of a method has several networks, ``student.backbone.…`` and ``teacher.backbone.…``, one of a plain
 segmentor has none of these names. Where a model has other networks than a checkpoint, it takes the one that
-predicts; MMEngine alone would match nothing and go on with random weights.
+predicts; MMEngine alone would match nothing and continue with random weights.
 """
 
 from __future__ import annotations
@@ -270,7 +270,7 @@ class LoadingReport:
         file (str): Of the checkpoint, for the sentences.
         networks (dict[str, str]): Prefixes of the networks' keys by their names.
         misfits (dict): What :func:`take_out_misfits` removed.
-        partly (bool): Whether a training starts from what fits. Otherwise a network is to go on or to be
+        partly (bool): Whether a training starts from what fits. Otherwise a network is resumed or
             scored, and all of it must be loaded.
     """
 

@@ -85,7 +85,7 @@ class OncePerStep(nn.Module, ABC):
 
 
 class _Memory(nn.Module):
-    """Buffers whose shapes a checkpoint must have: MMEngine would log the difference and go on without."""
+    """Buffers whose shapes a checkpoint must have: MMEngine would only log the difference."""
 
     #: The settings that the shapes follow from.
     settings = 'num_parts, queue_size and projector'

@@ -51,7 +51,7 @@ def _sendable(error: Exception) -> Exception:
 
 @contextlib.contextmanager
 def writing(path: str) -> Iterator[None]:
-    """Turn an error of the file system into one sentence that says how to go on.
+    """Turn an error of the file system into one sentence that says what to do.
 
     Raises:
         OSError: naming the path, the reason and the remedy.

@@ -147,7 +147,9 @@ def test_a_moved_clone_is_installed_again(quickstart, clone, commands, tmp_path)
     assert kinds(commands) == ['venv', 'pip', 'pip']
 
 
-def test_an_interrupted_install_is_begun_anew(quickstart, clone, commands, tmp_path, monkeypatch):
+def test_an_interrupted_install_is_started_again(
+    quickstart, clone, commands, tmp_path, monkeypatch
+):
     environment = quickstart.Environment(tmp_path / 'env', clone)
     call = quickstart.subprocess.call
 
@@ -177,7 +179,7 @@ def test_a_failed_install_goes_on_in_the_same_environment(quickstart, clone, com
     assert kinds(commands) == ['venv', 'pip', 'pip']
 
 
-def test_an_environment_whose_python_is_gone_is_made_anew(quickstart, clone, commands, tmp_path):
+def test_an_environment_whose_python_is_gone_is_made_again(quickstart, clone, commands, tmp_path):
     environment = quickstart.Environment(tmp_path / 'env', clone)
     environment.set_up()
     environment.python.unlink()

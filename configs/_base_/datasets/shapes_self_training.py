@@ -1,4 +1,4 @@
-# Synthetic shapes for self-training: 40 with labels, 500 whose labels a network makes.
+# Synthetic shapes for self-training: 40 labeled images and 500 images with pseudo-labels.
 _base_ = ['./shapes.py', './strong_augmentation.py']
 
 pseudo_labeled_pipeline = [

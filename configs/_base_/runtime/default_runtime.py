@@ -25,7 +25,7 @@ custom_hooks = [
     dict(type='FiniteLossHook'),
 ]
 
-# Also serves stock models, and runs on CPU with gloo.
+# Also works for stock models, and on CPU with the gloo backend.
 # find_unused_parameters, static_graph and broadcast_buffers may also stand at the top of a config.
 model_wrapper_cfg = dict(type='SemiDistributedDataParallel')
 

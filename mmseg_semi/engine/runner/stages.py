@@ -127,7 +127,7 @@ class Stage(ABC):
 
     @abstractmethod
     def run(self, logger: MMLogger) -> None:
-        """Make the result; called again after a kill, go on. Every rank calls it."""
+        """Make the result; called again after an interruption, continue. Every rank calls it."""
 
 
 @STAGES.register_module()

@@ -65,7 +65,7 @@ def match_checkpoint(runner, checkpoint: dict) -> None:
 def _check_same_model(
     model: nn.Module, checkpoint: dict, names: tuple[str, ...], file: str
 ) -> None:
-    """Refuse to go on with the optimizer, the history and the clock of another method."""
+    """Refuse to resume with the optimizer, the history and the iteration count of another method."""
     networks = model.networks if isinstance(model, SemiSegmentor) else ()
     kind = trained_method(checkpoint)[0]
     known = MODELS.get(kind) if kind and names else None

@@ -120,7 +120,7 @@ def _fills(node: Leaf) -> Iterator[tuple[str, int]]:
         key = f'{node.key}.pipeline: {type(transform).__name__}'
         if isinstance(transform, Pad):
             yield f'{key}.pad_val.seg', transform.pad_val.get('seg', VOID)
-        # CheckLabels is told by the dataset, and RandomCrop without cat_max_ratio looks at no label.
+        # CheckLabels gets ignore_index from the dataset, and RandomCrop without cat_max_ratio looks at no label.
         unused = isinstance(transform, CheckLabels) or getattr(transform, 'cat_max_ratio', 0) == 1
         for name in _FILLS:
             value = getattr(transform, name, None)

@@ -47,7 +47,7 @@ class ConfiguredSchedule:
     """The schedulers that a config builds, and what a checkpoint says of those that it was saved with.
 
     MMEngine overwrites the settings of schedulers with those of the checkpoint when it resumes: a training that
-    is resumed with a larger ``max_iters`` would go on at the rate of the old one's last step, and another
+    is resumed with a larger ``max_iters`` would continue at the rate of the old one's last step, and another
     schedule in the config would be ignored.
 
     Args:

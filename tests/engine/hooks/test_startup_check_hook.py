@@ -405,7 +405,7 @@ def test_what_the_docs_call_readings_is_in_the_log(method):
     keys = [key for row in rows[1:] for key in re.findall(r'`(\w+)', row[3])]
     declared = cls.Settings._settings
     keys = set(keys) & set(declared)
-    # What is printed in the paper is a setting; a network's parts are told by its config.
+    # What is printed in the paper is a setting; a network's parts are in its config.
     keys -= {'soft_weight', 'contrast_weight', 'prototype_decay', 'max_anchors'}
     keys -= {'segmentation_head', 'projector', 'encoder_channels'}
     assert len(keys) >= 4
