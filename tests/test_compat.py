@@ -187,7 +187,7 @@ def test_a_pre_release_of_a_vendor_counts_as_the_release(pretend):
 
 def test_no_torch(pretend):
     pretend({name: version for name, version in ONEDL.items() if name != 'torch'})
-    assert 'needs torch and found none: run `pip install "torch>=2.4.1"`.' in message_of(
+    assert 'needs torch and found none. Run `pip install "torch>=2.4.1"`.' in message_of(
         compat.check_stack
     )
 

@@ -234,7 +234,7 @@ def test_gray_images_as_rgb(tmp_path):
     write_data(tmp_path, channels=1)
     result = run_tool(TOOLS / 'train.py', small(tmp_path, 'cracks.py'), cwd=tmp_path)
     assert result.code != 0
-    assert 'is gray (mode L), not 8-bit RGB: convert it' in result.last_line
+    assert 'is gray (mode L), not 8-bit RGB. Convert it' in result.last_line
     train(tmp_path, 'gray_as_rgb.py')
 
 
@@ -299,7 +299,7 @@ def test_bands_that_opencv_drops_stop_the_training(tmp_path):
     write_bands(tmp_path)
     result = run_tool(TOOLS / 'train.py', small(tmp_path, 'four.py'), cwd=tmp_path)
     assert result.code != 0
-    assert 'has 4 band(s) of 16 bits and the loader gives 1 of uint16: load all of it' in (
+    assert 'has 4 band(s) of 16 bits and the loader gives 1 of uint16. Load all of it' in (
         result.last_line
     )
     assert "imdecode_backend='tifffile'" in result.last_line
@@ -316,7 +316,7 @@ def test_transforms_for_colors_on_bands_are_refused(tmp_path):
     result = run_tool(TOOLS / 'train.py', 'colors.py', cwd=tmp_path)
     assert result.code != 0
     assert 'has PhotoMetricDistortion, which works on 8-bit RGB images' in result.last_line
-    assert 'is loaded as 4 channel(s) of uint16: leave it out' in result.last_line
+    assert 'is loaded as 4 channel(s) of uint16. Leave it out' in result.last_line
 
 
 def test_photographs_with_an_orientation(tmp_path):

@@ -214,7 +214,7 @@ class Job:
         if state['settings'] != settings:
             key, before, now = first_difference(state['settings'], settings)
             raise ValueError(
-                f'{self.name} was run with {key}={before} and is now to be run with {now}: take another '
+                f'{self.name} was run with {key}={before} and is now to be run with {now}. Take another '
                 f'--work-dir, or remove {self.folder} and {file} to run it again.'
             )
         self.state = state
@@ -240,7 +240,7 @@ class Job:
             fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ValueError(
-                f'{self.name} in {self.folder.parent} is being trained by another process: wait for it or end '
+                f'{self.name} in {self.folder.parent} is being trained by another process. Wait for it or end '
                 'it, then run the same command again.'
             ) from None
 
@@ -350,18 +350,18 @@ def plan(args: argparse.Namespace) -> list[Job]:
         label = label or (said['method'] if said else source.stem)
         if not re.fullmatch(r'[\w.+-]+', label):
             raise ValueError(
-                f'--methods {given}: {label!r} names files; use letters, digits, dots, plus and minus signs.'
+                f'--methods {given}: {label!r} names files. Use letters, digits, dots, plus and minus signs.'
             )
         if label in sources:
             raise ValueError(
-                f'--methods names {label} twice: give one of them another label, as in {label}-2={method}.'
+                f'--methods names {label} twice. Give one of them another label, as in {label}-2={method}.'
             )
         sources[label] = source
     options = {label: {} for label in sources}
     for label, *values in args.method_options:
         if label not in options:
             raise ValueError(
-                f'--method-options {label}: there is no such method; choose one of {", ".join(options)}.'
+                f'--method-options {label}: there is no such method. Choose one of {", ".join(options)}.'
             )
         options[label].update(_parsed(label, values))
     return [
@@ -384,7 +384,7 @@ def _parsed(label: str, values: list[str]) -> dict:
     parser.add_argument('options', nargs='*', action=DictAction)
     if not values or not all('=' in value for value in values):
         raise ValueError(
-            f'--method-options {label} {" ".join(values)}: give settings as KEY=VALUE.'
+            f'--method-options {label} {" ".join(values)}. Give settings as KEY=VALUE.'
         )
     return parser.parse_args(values).options
 
@@ -452,7 +452,7 @@ def compare(
             if key in says and not allow:
                 raise ValueError(
                     f'{method} differs from the methods before it in {key} ({says[key]}), so that their '
-                    'figures cannot be compared: make them equal (--iters, --cfg-options, --method-options), '
+                    'figures cannot be compared. Make them equal (--iters, --cfg-options, --method-options), '
                     'or let the table say so (--allow-differences).'
                 )
     return different, found, reference
@@ -544,7 +544,7 @@ def _check_metric(metric: str, jobs: list[Job]) -> None:
         known = metrics_of(training)
         if known is not None and metric not in known:
             raise ValueError(
-                f'--metric {metric} is not among what val_evaluator of {job.method} computes: choose one of '
+                f'--metric {metric} is not among what val_evaluator of {job.method} computes. Choose one of '
                 f'{", ".join(known)}, or set another with --cfg-options val_evaluator.iou_metrics=[...].'
             )
 
@@ -561,14 +561,14 @@ def _with_network(wanted: str, jobs: list[Job]) -> str:
     configs = {job.method: list(trainings_of(job.cfg).values())[-1] for job in jobs}
     if method not in configs:
         raise ValueError(
-            f'--baseline {wanted} is none of the methods: choose one of {", ".join(configs)}.'
+            f'--baseline {wanted} is not one of the methods. Choose one of {", ".join(configs)}.'
         )
     names = {name: '/'.join(filter(None, (method, name))) for name in networks_of(configs[method])}
     if len(names) == 1 and not network:
         return next(iter(names.values()))
     if network not in names:
         raise ValueError(
-            f'--baseline {wanted} is not a network of {method}: choose one of {", ".join(names.values())}.'
+            f'--baseline {wanted} is not a network of {method}. Choose one of {", ".join(names.values())}.'
         )
     return wanted
 

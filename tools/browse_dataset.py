@@ -49,7 +49,7 @@ def build_loader(cfg: Config):
     seed = (cfg.get('randomness') or {}).get('seed')
     loader = cfg.get('train_dataloader')
     if loader is None:
-        raise ValueError(f'{cfg.filename} has no train_dataloader: give a training config.')
+        raise ValueError(f'{cfg.filename} has no train_dataloader. Give a training config.')
     loader = dict(loader, num_workers=0, persistent_workers=False, pin_memory=False)
     for key in ('prefetch_factor', 'multiprocessing_context', 'timeout'):
         loader.pop(key, None)
@@ -61,7 +61,7 @@ def build_preprocessor(model: dict, branches: bool):
     config = model.get('data_preprocessor') or model.get('segmentor', {}).get('data_preprocessor')
     if config is None:
         raise ValueError(
-            'model.data_preprocessor is not set: set it, or the one of model.segmentor.'
+            'model.data_preprocessor is not set. Set it, or the one of model.segmentor.'
         )
     if branches:
         config = dict(config, type='MultiBranchDataPreprocessor')
@@ -139,7 +139,7 @@ def rows_of(cfg: Config) -> Iterator[tuple[list, list[str], list]]:
 def browse(options: argparse.Namespace) -> list[str]:
     """Write the pictures; return their paths."""
     if not osp.isfile(options.config):
-        raise FileNotFoundError(f'{options.config} does not exist: give the path of a config.')
+        raise FileNotFoundError(f'{options.config} does not exist. Give the path of a config.')
     cfg = read_config(options.config)
     if options.cfg_options:
         cfg.merge_from_dict(options.cfg_options)

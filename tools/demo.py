@@ -186,7 +186,7 @@ def run(trainings: list[Training], processes: int) -> None:
                 if code != 0:
                     tail = training.log.read_text().strip().splitlines()[-1:]
                     raise RuntimeError(
-                        f'{training.name} stopped with exit code {code}: see {training.log}, which ends in '
+                        f'{training.name} stopped with exit code {code}. See {training.log}, which ends in '
                         f'"{"".join(tail)}".'
                     )
     finally:

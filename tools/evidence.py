@@ -201,7 +201,7 @@ def commit_of(root: Path) -> str:
     package = Path(mmseg_semi.__file__).resolve().parents[1]
     if package != root:
         raise ValueError(
-            f'mmseg_semi is imported from {package}, not from {root}: set PYTHONPATH={root}.'
+            f'mmseg_semi is imported from {package}, not from {root}. Set PYTHONPATH={root}.'
         )
 
     def git(*arguments: str) -> str:
@@ -227,7 +227,7 @@ def plan(path: Path, work_dir: Path) -> list[Job]:
     try:
         entries = json.loads(path.read_text(encoding='utf-8'))
     except json.JSONDecodeError as error:
-        raise ValueError(f'{path} is not JSON ({error}): correct it.') from None
+        raise ValueError(f'{path} is not JSON ({error}). Correct it.') from None
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise ValueError(
             f'{path} must hold a list of objects, [{{"method": "suponly", ...}}, ...].'
@@ -245,7 +245,7 @@ def plan(path: Path, work_dir: Path) -> list[Job]:
         for combination in itertools.product(*values):
             job = resolve(dict(zip(entry, combination, strict=True)), work_dir)
             if job.key in jobs:
-                raise ValueError(f'{path} lists {job.name} more than once: remove the duplicate.')
+                raise ValueError(f'{path} lists {job.name} more than once. Remove the duplicate.')
             jobs[job.key] = job
     return list(jobs.values())
 
@@ -292,7 +292,7 @@ def finished(rows: Path, commit: str) -> set[tuple[str, int]]:
             found.append(json.loads(line))
         except json.JSONDecodeError as error:
             raise ValueError(
-                f'Line {number} of {rows} is not JSON ({error}): remove it; its run is started again.'
+                f'Line {number} of {rows} is not JSON ({error}). Remove it; its run is started again.'
             ) from None
     return {(row['settings'], row['seed']) for row in found if row['commit'] == commit}
 
@@ -338,7 +338,7 @@ def _finish(job: Job, code: int, cpu_seconds: float, args, commit: str) -> bool:
             raise ValueError(f'exit code {code}')
         row = job.row(commit, cpu_seconds)
     except (OSError, ValueError) as error:
-        print(f'{job.name}: failed, {error}; see {job.output}.', flush=True)
+        print(f'{job.name}: failed, {error}. See {job.output}.', flush=True)
         return False
     append(args.rows, row)
     told = ', '.join(f'{net} {s["last"]:.2f}'.strip() for net, s in row['scores'].items())
@@ -365,7 +365,7 @@ def main(argv: list[str] | None = None) -> None:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise ValueError(
-                    f'Another process runs jobs in {args.work_dir}: wait for it, or give another --work-dir.'
+                    f'Another process runs jobs in {args.work_dir}. Wait for it, or give another --work-dir.'
                 ) from None
             todo = [job for job in jobs if job.key not in done]
             print(f'{len(jobs)} jobs, {len(jobs) - len(todo)} of them finished before', flush=True)

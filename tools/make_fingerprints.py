@@ -71,7 +71,7 @@ def find_lists(root: Path) -> list[Published]:
         content, dataset = read_list(str(path)), DATASETS[folder]
         if content.dataset != dataset:
             raise ValueError(
-                f'{path} lists images of {content.dataset or "another dataset"} and not of {dataset}: put it '
+                f'{path} lists images of {content.dataset or "another dataset"} and not of {dataset}. Put it '
                 'where it belongs.'
             )
         name = (family if role == 'labeled' else '', _name(where))
@@ -82,7 +82,7 @@ def find_lists(root: Path) -> list[Published]:
         found[entry.sha256], images[entry.sha256] = entry, set(image_names(content.ids))
     if not found:
         raise FileNotFoundError(
-            f'{root} holds no list of {", ".join(PUBLISHERS)}: put theirs there as --help shows it.'
+            f'{root} holds no list of {", ".join(PUBLISHERS)}. Put theirs there as --help shows it.'
         )
     return [
         entry._replace(
@@ -108,7 +108,7 @@ def check_none_dropped(path: str, entries: list[Published]) -> None:
     if dropped:
         raise ValueError(
             f'{path} has {len(dropped)} lists that would be lost, or a name of theirs, the first is '
-            f'{dropped[0]}: give a ROOT with all of them, another --out, or --drop.'
+            f'{dropped[0]}. Give a ROOT with all of them, another --out, or --drop.'
         )
 
 

@@ -76,7 +76,7 @@ def main() -> None:
     args = parse_args()
     with one_sentence_errors():
         if args.out is not None and args.out.exists():
-            raise FileExistsError(f'--out {args.out} exists: name a new file.')
+            raise FileExistsError(f'--out {args.out} exists. Name a new file.')
         check_file(args.checkpoint, 'checkpoint', '.pth')
         cfg = load_config(args)
         images = images_config(args)

@@ -95,13 +95,13 @@ def _source_ids(args: argparse.Namespace) -> list[str]:
         # Of an id, the datasets make a path with the ending as it is, or in capitals.
         if not path.endswith((*images.img_suffix, *map(str.upper, images.img_suffix))):
             raise ValueError(
-                f'{path!r} has an ending in mixed case, which no dataset finds by an id: rename it.'
+                f'{path!r} has an ending in mixed case, which no dataset finds by an id. Rename it.'
             )
     ids = relative_ids(images, paths)
     for name, path in zip(ids, paths, strict=True):
         if name.lower().endswith(tuple(map(str.lower, images.img_suffix))):
             raise ValueError(
-                f'{path!r} has two endings, so that its id {name!r} would be taken for a file name: rename it.'
+                f'{path!r} has two endings, so that its id {name!r} would be taken for a file name. Rename it.'
             )
     return [dataset_name(name) for name in ids]
 
@@ -115,7 +115,7 @@ def _exclude(ids: list[str], args: argparse.Namespace) -> tuple[list[str], list[
         if not out:
             raise ValueError(
                 f'{path} excludes nothing, since none of its {len(listed)} images, such as {listed[0]}, is one '
-                f'of {args.source}, such as {ids[0] if ids else "none"}: give a list with the same ids, or '
+                f'of {args.source}, such as {ids[0] if ids else "none"}. Give a list with the same ids, or '
                 'leave it out.'
             )
         ids = [name for name in ids if name not in out]
@@ -137,7 +137,7 @@ def _reading(args: argparse.Namespace) -> dict:
 def _class_pixels(ids: list[str], args: argparse.Namespace):
     if args.masks is None or args.num_classes is None:
         raise ValueError(
-            '--balanced counts the pixels of classes: give --masks, the folder of the masks, and --num-classes.'
+            '--balanced counts the pixels of classes. Give --masks, the folder of the masks, and --num-classes.'
         )
     survey = survey_masks([f'{args.masks}/{name}{args.mask_suffix}' for name in ids])
     if survey.problems:
@@ -146,7 +146,7 @@ def _class_pixels(ids: list[str], args: argparse.Namespace):
     if counts.beyond.any():
         path = survey.paths[int(counts.beyond.argmax())]
         raise ValueError(
-            f'{path} has values that are none of {args.num_classes} classes: correct --num-classes, or give '
+            f'{path} has values that are none of {args.num_classes} classes. Correct --num-classes, or give '
             '--reduce-zero-label if the labels count from 1.'
         )
     return counts.pixels
@@ -161,7 +161,7 @@ def import_lists(args: argparse.Namespace) -> None:
     both = sorted(set(labeled.ids) & set(unlabeled))
     if both:
         raise ValueError(
-            f'{len(both)} images are in {labeled_path} and in {origin}, the first is {both[0]}: give the two '
+            f'{len(both)} images are in {labeled_path} and in {origin}, the first is {both[0]}. Give the two '
             'lists of one partition.'
         )
     manifest = {
@@ -183,7 +183,7 @@ def _unlabeled(source: Path, labeled_path: Path, labeled: IdList, args) -> tuple
         unknown = sorted(set(labeled.ids).difference(everything.ids))
         if unknown:
             raise ValueError(
-                f'{len(unknown)} labeled images are not in {args.rest_of}, the first is {unknown[0]}: give '
+                f'{len(unknown)} labeled images are not in {args.rest_of}, the first is {unknown[0]}. Give '
                 'the list that the labeled one is a part of.'
             )
         known = set(labeled.ids)
@@ -196,7 +196,7 @@ def _unlabeled(source: Path, labeled_path: Path, labeled: IdList, args) -> tuple
         path = labeled_path.with_name(name)
         if path == labeled_path or not path.is_file():
             raise FileNotFoundError(
-                f'{labeled_path} has no unlabeled list beside it: give it by --unlabeled, the list of all '
+                f'{labeled_path} has no unlabeled list beside it. Give it by --unlabeled, the list of all '
                 'images by --rest-of, or say --labeled-only.'
             )
     return _same_dataset(path, labeled, args).ids, str(path)
@@ -208,7 +208,7 @@ def _same_dataset(path, labeled: IdList, args) -> IdList:
     if any(one and two and one != two for one, two in pairs):
         theirs, ours = (f'{of.dataset} {of.split}'.strip() for of in (other, labeled))
         raise ValueError(
-            f'{path} lists {theirs} images and the labeled list {ours} ones: give the two lists of one '
+            f'{path} lists {theirs} images and the labeled list {ours} ones. Give the two lists of one '
             'partition.'
         )
     return other
@@ -272,7 +272,7 @@ def write_partitions(partitions: dict, force: bool) -> None:
 def _another(path: Path, manifest: dict) -> str:
     """What stands in the way."""
     what = 'another list' if path.name != MANIFEST else _difference(path, manifest)
-    return f'{path} holds {what}: give --force to replace it, or another folder.'
+    return f'{path} holds {what}. Give --force to replace it, or another folder.'
 
 
 def _difference(path: Path, manifest: dict) -> str:
@@ -332,7 +332,7 @@ def _configs_of_arguments(args: argparse.Namespace) -> dict:
     """Configs of the datasets that the arguments name."""
     if args.images is None:
         raise ValueError(
-            'There is nothing to check: give --config, or --images and the lists, if there are any.'
+            'There is nothing to check. Give --config, or --images and the lists, if there are any.'
         )
     load = [dict(type='LoadImageFromFile')]
 
@@ -341,7 +341,7 @@ def _configs_of_arguments(args: argparse.Namespace) -> dict:
             return unmasked(ann_file, images)
         if args.num_classes is None:
             raise ValueError(
-                'The values of the masks need the number of classes: give --num-classes.'
+                'The values of the masks need the number of classes. Give --num-classes.'
             )
         classes = [f'class {c}' for c in range(args.num_classes)]
         return dict(
@@ -400,11 +400,11 @@ def _refuse_ignored(parser: argparse.ArgumentParser, args: argparse.Namespace) -
 
     masks = ('num_classes', 'mask_suffix', 'reduce_zero_label')
     if args.command == 'make' and not args.balanced:
-        refuse(('masks', *masks, 'min_pixels'), 'without --balanced: give it, or leave them out.')
+        refuse(('masks', *masks, 'min_pixels'), 'without --balanced. Give it, or leave them out.')
     if args.command == 'make' and not Path(args.source).is_dir():
-        refuse(('img_suffix',), f'since {args.source} is not a folder: leave it out.')
+        refuse(('img_suffix',), f'since {args.source} is not a folder. Leave it out.')
     elif args.command == 'make' and not args.exclude:
-        refuse(('format', 'images'), f'since {args.source} is a folder: leave them out.')
+        refuse(('format', 'images'), f'since {args.source} is a folder. Leave them out.')
     if args.command != 'check':
         return
     if args.config is not None:
@@ -412,14 +412,14 @@ def _refuse_ignored(parser: argparse.ArgumentParser, args: argparse.Namespace) -
         folders = ('images', 'masks', 'unlabeled_images', 'val_images', 'val_masks')
         refuse(
             (*lists, *folders, 'img_suffix', *masks, 'drawn_on'),
-            'with --config, which names them itself: leave them out, or override it by --cfg-options.',
+            'with --config, which names them itself. Leave them out, or override it by --cfg-options.',
         )
     else:
-        refuse(('cfg_options',), 'without --config: give it, or leave them out.')
+        refuse(('cfg_options',), 'without --config. Give it, or leave them out.')
         if args.val is None and args.val_images is None:
-            refuse(('val_masks',), 'without validation images: give --val or --val-images.')
+            refuse(('val_masks',), 'without validation images. Give --val or --val-images.')
         if args.masks is None and args.val_masks is None:
-            refuse((*masks, 'drawn_on'), 'without masks: give --masks.')
+            refuse((*masks, 'drawn_on'), 'without masks. Give --masks.')
 
 
 def _add_make(commands) -> None:

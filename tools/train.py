@@ -55,14 +55,14 @@ def training_config(args: argparse.Namespace) -> Config:
     if args.auto_scale_lr:
         if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
             raise ValueError(
-                f'--auto-scale-lr: {args.config} does not say for which batch size its learning rate is meant; '
-                'add auto_scale_lr=dict(enable=True, base_batch_size=...) to it.'
+                f'--auto-scale-lr: {args.config} does not say for which batch size its learning rate is meant. '
+                'Add auto_scale_lr=dict(enable=True, base_batch_size=...) to it.'
             )
         cfg.auto_scale_lr.enable = True
     if args.stages:
         if 'stages' not in cfg:
             raise ValueError(
-                f'--stages {" ".join(args.stages)}: {args.config} trains once and has no stages; leave '
+                f'--stages {" ".join(args.stages)}: {args.config} trains once and has no stages. Leave '
                 '--stages out.'
             )
         cfg.run_stages = args.stages
@@ -73,10 +73,10 @@ def enable_amp(cfg: Config) -> None:
     wrapper = cfg.optim_wrapper.get('type', 'OptimWrapper')
     if wrapper not in ('OptimWrapper', 'AmpOptimWrapper'):
         raise ValueError(
-            f'--amp: optim_wrapper.type is {wrapper!r} and only OptimWrapper can be switched; leave --amp out.'
+            f'--amp: optim_wrapper.type is {wrapper!r} and only OptimWrapper can be switched. Leave --amp out.'
         )
     if get_device() == 'cpu':
-        raise ValueError('--amp: mixed precision needs a GPU and there is none; leave --amp out.')
+        raise ValueError('--amp: mixed precision needs a GPU and there is none. Leave --amp out.')
     cfg.optim_wrapper.type = 'AmpOptimWrapper'
     if wrapper == 'OptimWrapper':
         cfg.optim_wrapper.loss_scale = 'dynamic'

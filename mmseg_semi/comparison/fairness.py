@@ -233,7 +233,7 @@ def pipeline_of(datasets: Sequence[Leaf]) -> list:
         keys = ' and '.join(leaf.key for leaf in datasets)
         raise ValueError(
             f'The images of {keys} have no common pipeline, so that what they go through cannot be '
-            'compared: give each of these datasets the same `pipeline`.'
+            'compared. Give each of these datasets the same `pipeline`.'
         )
     return first
 
@@ -248,7 +248,7 @@ def iterations_of(training: Config) -> int:
     if iterations is None:
         raise ValueError(
             f'{training.filename} trains for {training.train_cfg.get("max_epochs")} epochs of its own list, '
-            'which no other method can be trained for: give a config with train_cfg.max_iters.'
+            'which no other method can be trained for. Give a config with train_cfg.max_iters.'
         )
     return iterations
 

@@ -135,7 +135,7 @@ def _baseline_scores(runs: Sequence[Run], baseline: str) -> dict[int, float]:
             if network not in run.scores:
                 names = ', '.join(f'{method}/{name}'.strip('/') for name in run.scores)
                 raise ValueError(
-                    f'--baseline {baseline} is not a network that was validated: name one of {names}.'
+                    f'--baseline {baseline} is not a network that was validated. Name one of {names}.'
                 )
             base[run.seed] = run.scores[network].last
     return base

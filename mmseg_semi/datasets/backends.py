@@ -92,7 +92,7 @@ def require_listing(kind: type[BaseStorageBackend], folder: str, key: str) -> No
     """Raise ValueError if a backend cannot list the folder of config key ``key``, as LMDB and HTTP cannot."""
     if not hasattr(kind, 'list_dir_or_file'):
         raise ValueError(
-            f'{key}={folder!r} is read through {kind.__name__}, which cannot list a folder: set ann_file '
+            f'{key}={folder!r} is read through {kind.__name__}, which cannot list a folder. Set ann_file '
             'to a list of the images, one id per line.'
         )
 

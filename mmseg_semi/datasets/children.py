@@ -75,7 +75,7 @@ def build_child(
         child.full_init()
     if not hasattr(child, '__len__') or not hasattr(child, 'get_data_info'):
         raise ValueError(
-            f'{key}={child!r} is not a dataset: give the config of the {name} dataset.'
+            f'{key}={child!r} is not a dataset. Give the config of the {name} dataset.'
         )
     if len(child) == 0 and not may_be_empty:
         raise ValueError(_empty(name, key, child))
@@ -94,7 +94,7 @@ def _empty(name: str, key: str, child) -> str:
     if there and not get('ann_file', None):
         said += f'; {folder} has {endings(there)}'
     return (
-        f'The {name} dataset has no image ({said or "no path is set"}): correct these settings of '
+        f'The {name} dataset has no image ({said or "no path is set"}). Correct these settings of '
         f'{key}, or put at least one image there.'
     )
 
@@ -192,7 +192,7 @@ def _check_files_of(leaf: Leaf, name: str) -> None:
         if missing:
             raise FileNotFoundError(
                 f'{len(missing)} of {asked} {what} of the {name} dataset do not exist, the first is '
-                f'{missing[0]}{alike(missing[0]) if local else ""}: correct the list (one id per line), or '
+                f'{missing[0]}{alike(missing[0]) if local else ""}. Correct the list (one id per line), or '
                 f'data_prefix and suffixes of {leaf.key}.'
             )
         say_unasked(asked, len(paths), f'{what} of the {name} dataset', backend)
@@ -236,7 +236,7 @@ def check_hidden(leaf: Leaf, folder: str, infos: Sequence[dict], name: str) -> N
     if hidden:
         raise ValueError(
             f'{len(hidden)} images of the {name} dataset lie in hidden folders, the first is '
-            f'{osp.join(folder, hidden[0])}: remove these folders, or set ann_file of {leaf.key} to a list '
+            f'{osp.join(folder, hidden[0])}. Remove these folders, or set ann_file of {leaf.key} to a list '
             'of the images.'
         )
 

@@ -49,12 +49,12 @@ def read_color_map(path: str | Path) -> ColorMap:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(
-            f'The color map {path} does not exist: give a .json, .csv or .txt file.'
+            f'The color map {path} does not exist. Give a .json, .csv or .txt file.'
         )
     try:
         text = path.read_text(encoding='utf-8-sig')
     except UnicodeDecodeError:
-        raise ValueError(f'The color map {path} is not text in UTF-8: save it as such.') from None
+        raise ValueError(f'The color map {path} is not text in UTF-8. Save it as such.') from None
     return parse_color_map(text, str(path), path.suffix.lower() == '.json')
 
 
@@ -79,7 +79,7 @@ def parse_color_map(text: str, source: str, is_json: bool = False) -> ColorMap:
     classes = tuple(name for name in names if name.lower() not in VOID_NAMES)
     if not 0 < len(classes) <= VOID:
         raise ValueError(
-            f'{source} has {len(classes)} classes: give from 1 to {VOID}, one per line, such as "road 128 '
+            f'{source} has {len(classes)} classes. Give from 1 to {VOID}, one per line, such as "road 128 '
             '64 128".'
         )
     return ColorMap(classes, tuple(names[name] for name in classes), tuple(void))
@@ -102,7 +102,7 @@ def _json_entries(text: str, source: str) -> list[tuple[str, str, tuple[int, int
         raise ValueError(f'{source} has a key twice: names must differ.') from None
     except (ValueError, RecursionError) as error:  # also of integers with thousands of digits
         reason = ' '.join(str(error).split())
-        raise ValueError(f'{source} is not JSON ({reason}): correct it.') from None
+        raise ValueError(f'{source} is not JSON ({reason}). Correct it.') from None
     if isinstance(content, Mapping):
         content = [dict(name=name, color=color) for name, color in content.items()]
     if not isinstance(content, list):
@@ -114,12 +114,12 @@ def _json_entries(text: str, source: str) -> list[tuple[str, str, tuple[int, int
         where = f' entry {number}'
         if not isinstance(entry, Mapping) or not isinstance(entry.get('name'), str):
             raise ValueError(
-                f'{source}{where} has no name: write {{"name": "road", "color": [r, g, b]}}.'
+                f'{source}{where} has no name. Write {{"name": "road", "color": [r, g, b]}}.'
             )
         color = entry.get('color')
         if not isinstance(color, list) or any(type(value) is not int for value in color):
             raise ValueError(
-                f'{source}{where} ({entry["name"]!r}) has no color: write "color": [r, g, b].'
+                f'{source}{where} ({entry["name"]!r}) has no color. Write "color": [r, g, b].'
             )
         entries.append((where, _name(entry['name'], source, where), _color(color, source, where)))
     return entries
@@ -142,7 +142,7 @@ def _line_entries(text: str, source: str) -> list[tuple[str, str, tuple[int, int
         # A number before a name and a color could be an index, or the color could be the first three.
         if len(fields) < 4 or name_first == color_first or (name_first and is_number[0]):
             raise ValueError(
-                f'{source}{where} is {line.strip()!r}: write a name and three whole numbers and no other '
+                f'{source}{where} is {line.strip()!r}. Write a name and three whole numbers and no other '
                 'column, such as "road 128 64 128".'
             )
         name, color = (fields[:-3], fields[-3:]) if name_first else (fields[3:], fields[:3])
@@ -165,14 +165,14 @@ def _fields(line: str) -> list[str]:
 def _name(name: str, source: str, where: str) -> str:
     name = name.strip()
     if not name or not name.isprintable():
-        raise ValueError(f'{source}{where} has the name {name!r}: give one of printable letters.')
+        raise ValueError(f'{source}{where} has the name {name!r}. Give one of printable letters.')
     return name
 
 
 def _color(values: list[int], source: str, where: str) -> tuple[int, int, int]:
     if len(values) != 3 or not all(0 <= value <= 255 for value in values):
         raise ValueError(
-            f'{source}{where} has the color {values}: give red, green and blue from 0 to 255.'
+            f'{source}{where} has the color {values}. Give red, green and blue from 0 to 255.'
         )
     return tuple(values)
 

@@ -43,7 +43,7 @@ from .walk import Leaf, leaves, loader_configs, sample_infos
 
 _SHOWN = 5
 _PATHS = ('img_path', 'seg_map_path')
-_REMEDY = 'replace it, or take it out of the list'
+_REMEDY = 'Replace it, or take it out of the list'
 
 
 @dataclass
@@ -153,7 +153,7 @@ def check_data(
     """
     wanted = list(dataset_configs(cfg))
     if not wanted:
-        raise ValueError(f'{cfg.filename} has no dataset: give the config of a training or a test.')
+        raise ValueError(f'{cfg.filename} has no dataset. Give the config of a training or a test.')
     sets = [
         report
         for entry in wanted
@@ -358,7 +358,7 @@ def _look_at(path: str, loader, rgb: bool, quick: bool) -> tuple:
         image = loader.transform(dict(img_path=path))['img']
     except Exception as error:  # of any decoder; what it says is the report
         reason = ' '.join(str(error).split()).rstrip('.') or type(error).__name__
-        said = f'{path} cannot be loaded ({reason}): {_REMEDY}.'
+        said = f'{path} cannot be loaded ({reason}). {_REMEDY}.'
         if reason.startswith(path):  # a sentence of its own
             said = f'{reason}.'
         return None, None, None, said, unlike
@@ -377,7 +377,7 @@ def _look_behind(path: str, backend, loader, rgb: bool, quick: bool) -> tuple:
             said = (text and text.replace(file, path) for text in (broken, unlike))
             return *found, *said
     except OSError as error:
-        return None, None, None, f'{path} cannot be loaded ({error}): {_REMEDY}.', None
+        return None, None, None, f'{path} cannot be loaded ({error}). {_REMEDY}.', None
 
 
 def _header(path: str, loader) -> tuple[str, tuple[int, int] | None]:
@@ -409,7 +409,7 @@ def _check_masks(report, dataset, infos, images: ImageSurvey, transforms, worker
     without = [info['img_path'] for info in infos if not info.get('seg_map_path')]
     report.add_problems(
         'images without a mask',
-        (f'{path} has no mask: set seg_map_path of data_prefix.' for path in without),
+        (f'{path} has no mask. Set seg_map_path of data_prefix.' for path in without),
     )
     pairs = [
         (info, size)
@@ -470,7 +470,7 @@ def unmatched(
         elif tuple(size) != tuple(own):
             other.append(
                 f'{path} is {size[0]}x{size[1]} (height x width) but its image {info["img_path"]} is '
-                f'{own[0]}x{own[1]}: give every image a mask of its own size.'
+                f'{own[0]}x{own[1]}. Give every image a mask of its own size.'
             )
     return {kind: said for kind, said in found.items() if said}
 
@@ -501,8 +501,8 @@ def _report_classes(report, masks: MaskSurvey, classes, meaning: dict) -> None:
             'masks with values beyond the classes',
             (
                 f'{path} has values that are none of the {len(classes)} classes and not {meaning["void"]}; '
-                f'over all masks: {said}; '
-                f'correct the masks or the classes of metainfo{counting}.'
+                f'over all masks: {said}. '
+                f'Correct the masks or the classes of metainfo{counting}.'
                 for path in bad
             ),
         )

@@ -185,7 +185,7 @@ def published(path: str = REGISTRY) -> tuple[Published, ...]:
             content = file.read()
     except FileNotFoundError:
         raise FileNotFoundError(
-            f'{path} does not exist: make it by tools/make_fingerprints.py, or install the package again.'
+            f'{path} does not exist. Make it by tools/make_fingerprints.py, or install the package again.'
         ) from None
     return read_registry(content, path)
 
@@ -204,7 +204,7 @@ def read_registry(content: bytes, path: str) -> tuple[Published, ...]:
         return tuple(map(_read_entry, json.loads(content)['lists']))
     except (KeyError, TypeError, ValueError, AttributeError):
         raise ValueError(
-            f'{path} is not a registry of partitions: make it by tools/make_fingerprints.py.'
+            f'{path} is not a registry of partitions. Make it by tools/make_fingerprints.py.'
         ) from None
 
 
@@ -213,7 +213,7 @@ def registry_text(entries: Iterable[Published]) -> str:
     ordered = sorted(entries, key=lambda e: (e.dataset, e.role, e.count, e.names))
     lists = [{**e._asdict(), 'sketch': ''.join(sorted(e.sketch))} for e in ordered]
     about = (
-        'Counts, SHA-256 of the sorted image names, and the smallest hashes of names of published lists; see '
+        'Counts, SHA-256 of the sorted image names, and the smallest hashes of names of published lists. See '
         'fingerprints.py. Made by tools/make_fingerprints.py.'
     )
     return json.dumps({'about': about, 'lists': lists}, indent=1) + '\n'

@@ -141,7 +141,7 @@ def _branched(kind: str, sample: dict) -> dict:
     if not isinstance(sample, Mapping) or 'inputs' not in sample or 'data_samples' not in sample:
         end = 'PackSegInputs' if kind == 'labeled' else 'MultiBranch or PackUnlabeledInputs'
         raise ValueError(
-            f'The pipeline of train_dataloader.dataset.{kind} does not pack its results: end it in {end}.'
+            f'The pipeline of train_dataloader.dataset.{kind} does not pack its results. End it in {end}.'
         )
     if not isinstance(sample['inputs'], Mapping):
         branch = 'labeled' if kind == 'labeled' else 'weak'
@@ -159,12 +159,12 @@ def _branched(kind: str, sample: dict) -> dict:
         )
         if wanted not in packed or other in packed:
             remedy = (
-                'load annotations and end it in PackSegInputs'
+                'Load annotations and end it in PackSegInputs'
                 if kind == 'labeled'
-                else 'add AddValidMask after the image is loaded and pack with PackUnlabeledInputs'
+                else 'Add AddValidMask after the image is loaded and pack with PackUnlabeledInputs'
             )
             raise ValueError(
                 f'The pipeline of train_dataloader.dataset.{kind} gives branch {branch!r} '
-                f'{"no " + wanted if wanted not in packed else "a " + other}: {remedy}.'
+                f'{"no " + wanted if wanted not in packed else "a " + other}. {remedy}.'
             )
     return sample

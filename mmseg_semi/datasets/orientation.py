@@ -222,15 +222,15 @@ class Pair(NamedTuple):
             f'and {sizes["displayed"]} as displayed (EXIF orientation {self.orientation})'
         )
         if not views:
-            raise ValueError(f'{said}: give every image a mask of its own size.')
+            raise ValueError(f'{said}. Give every image a mask of its own size.')
         if drawn_on is None:
             stored_or_displayed = ' or '.join(setting.format(view) for view in VIEWS)
             raise ValueError(
-                f'{said}, so the sizes do not tell which of the two it was drawn on: set {stored_or_displayed} '
+                f'{said}, so the sizes do not tell which of the two it was drawn on. Set {stored_or_displayed} '
                 f'({SECTION}), or save the image as it is displayed, without the entry.'
             )
         raise ValueError(
-            f'{said}, so it was drawn on the {views[0]} image, against {setting.format(drawn_on)}: set '
+            f'{said}, so it was drawn on the {views[0]} image, against {setting.format(drawn_on)}. Set '
             f'{setting.format(views[0])}, or draw all masks on one view.'
         )
 

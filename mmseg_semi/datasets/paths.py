@@ -58,7 +58,7 @@ def _check_leaf(dataset, name):
     if not hasattr(kind_of_backend(root), 'join_path') and not _is_unlabeled(dataset):
         raise ValueError(
             f'data_root={root} is read through {kind_of_backend(root).__name__}, by which MMEngine joins no '
-            'paths: leave data_root out and write whole addresses in data_prefix.'
+            'paths. Leave data_root out and write whole addresses in data_prefix.'
         )
     own, listed = dataset.get('backend_args'), dataset.get('ann_file')
     for key, path, exists in _paths(dataset):
@@ -67,7 +67,7 @@ def _check_leaf(dataset, name):
         if behind and ('://' in path or exists(path)) and _reads_lists_locally(dataset):
             raise ValueError(
                 f'ann_file={path} is read through {backend.__name__}, and {_class_name(dataset)} reads lists '
-                'from the local disk alone: copy the list there, and set backend_args in LoadImageFromFile and '
+                'from the local disk alone. Copy the list there, and set backend_args in LoadImageFromFile and '
                 'LoadAnnotations, not in the dataset.'
             )
         if key in ('img_dir', 'data_prefix.img_path') and not listed:

@@ -54,13 +54,13 @@ def image_ids(dataset) -> list[str]:
         name = osp.splitext(osp.relpath(path, folder or '.'))[0].replace(os.sep, '/')
         if name.startswith('../'):
             raise ValueError(
-                f'{path} lies outside of {folder}, so its pseudo-label has no place: set img_dir to a '
+                f'{path} lies outside of {folder}, so its pseudo-label cannot be stored. Set img_dir to a '
                 'folder that holds all images.'
             )
         if name in seen:
             twice = 'is listed twice' if seen[name] == path else f'and {seen[name]} have one name'
             raise ValueError(
-                f'{path} {twice}, and pseudo-labels are kept by name: list every image once, under a '
+                f'{path} {twice}, and pseudo-labels are kept by name. List every image once, under a '
                 'name of its own.'
             )
         seen[name] = path
@@ -90,7 +90,7 @@ class PseudoLabeledDataset(Dataset):
     ) -> None:
         if labels is None:
             raise ValueError(
-                'PseudoLabeledDataset has no labels: set them to the folder(s) that tools/pseudo_label.py or a '
+                'PseudoLabeledDataset has no labels. Set them to the folder(s) that tools/pseudo_label.py or a '
                 'stage of self-training wrote, or look at the config in the folder of a stage that has run.'
             )
         self.labels = [labels] if isinstance(labels, str) else list(labels)
@@ -115,14 +115,14 @@ class PseudoLabeledDataset(Dataset):
             backend = backend_of(folder)
             if not hasattr(backend, 'list_dir_or_file'):
                 raise ValueError(
-                    f'{folder} is read through {type(backend).__name__}, which cannot list a folder: copy the '
+                    f'{folder} is read through {type(backend).__name__}, which cannot list a folder. Copy the '
                     'pseudo-labels to the local disk.'
                 )
             try:
                 summary = read_bytes(osp.join(folder, LABELS_SUMMARY), backend)
             except (FileNotFoundError, NotADirectoryError):
                 raise FileNotFoundError(
-                    f'{folder} is not a finished folder of pseudo-labels ({LABELS_SUMMARY} is missing): run '
+                    f'{folder} is not a finished folder of pseudo-labels ({LABELS_SUMMARY} is missing). Run '
                     'the stage or the tools/pseudo_label.py that writes it to its end.'
                 ) from None
             found = backend.list_dir_or_file(folder, list_dir=False, recursive=True)
@@ -134,7 +134,7 @@ class PseudoLabeledDataset(Dataset):
             expected, view = summary['num_images'], summary.get('drawn_on', 'displayed')
             if len(files) != expected:
                 raise FileNotFoundError(
-                    f'{folder} has {len(files)} masks and {LABELS_SUMMARY} in it says {expected}: remove the '
+                    f'{folder} has {len(files)} masks and {LABELS_SUMMARY} in it says {expected}. Remove the '
                     'folder and make the pseudo-labels again.'
                 )
             for file in files:
@@ -142,12 +142,12 @@ class PseudoLabeledDataset(Dataset):
                 name = file.removesuffix(MASK_SUFFIX).replace(os.sep, '/')
                 if name not in ids:
                     raise ValueError(
-                        f'{path} is the mask of no image of the unlabeled dataset: name the images that '
+                        f'{path} is the mask of no image of the unlabeled dataset. Name the images that '
                         'the masks were made of, or remove it.'
                     )
                 if name in masks:
                     raise ValueError(
-                        f'{name} has two pseudo-labels, {masks[name][0]} and {path}: name folders of different '
+                        f'{name} has two pseudo-labels, {masks[name][0]} and {path}. Name folders of different '
                         'images in `labels`.'
                     )
                 masks[name] = path, view

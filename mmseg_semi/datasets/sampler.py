@@ -60,7 +60,7 @@ class PositionSampler(Sampler):
         if not self.endless:
             raise ValueError(
                 f'{type(self).__name__} with endless=False cannot resume under iteration-based '
-                'training: set train_dataloader.sampler.endless=True.'
+                'training. Set train_dataloader.sampler.endless=True.'
             )
         self._skipped = num_samples
 
@@ -111,24 +111,24 @@ class LabeledUnlabeledSampler(PositionSampler):
     ) -> None:
         if not hasattr(dataset, 'num_labeled') or not hasattr(dataset, 'num_unlabeled'):
             raise ValueError(
-                f'LabeledUnlabeledSampler needs a LabeledUnlabeledDataset, not {type(dataset).__name__}: '
-                "set train_dataloader.dataset.type='LabeledUnlabeledDataset'."
+                f'LabeledUnlabeledSampler needs a LabeledUnlabeledDataset, not {type(dataset).__name__}. '
+                "Set train_dataloader.dataset.type='LabeledUnlabeledDataset'."
             )
         for name, value in dict(labeled=labeled, unlabeled=unlabeled).items():
             if not isinstance(value, int) or value < 1:
                 raise ValueError(
-                    f'LabeledUnlabeledSampler {name}={value!r} makes batches without {name} samples: '
-                    f'set {name} to at least 1.'
+                    f'LabeledUnlabeledSampler {name}={value!r} makes batches without {name} samples. '
+                    f'Set {name} to at least 1.'
                 )
         if unlabeled_streams not in (1, 2):
             raise ValueError(
-                f'LabeledUnlabeledSampler unlabeled_streams={unlabeled_streams!r} is unknown: choose 1, or 2 '
+                f'LabeledUnlabeledSampler unlabeled_streams={unlabeled_streams!r} is unknown. Choose 1, or 2 '
                 'for pairs of unlabeled images.'
             )
         if unlabeled % unlabeled_streams:
             raise ValueError(
                 f'LabeledUnlabeledSampler unlabeled={unlabeled} cannot be shared by unlabeled_streams='
-                f'{unlabeled_streams}: make unlabeled even.'
+                f'{unlabeled_streams}. Make unlabeled even.'
             )
         super().__init__(seed, endless)
         self.dataset = dataset
@@ -167,7 +167,7 @@ class LabeledUnlabeledSampler(PositionSampler):
         if num_samples % batch_size:
             raise ValueError(
                 f'LabeledUnlabeledSampler cannot skip {num_samples} samples, since a batch has '
-                f'{self.labeled} labeled and {self.unlabeled} unlabeled ones: set '
+                f'{self.labeled} labeled and {self.unlabeled} unlabeled ones. Set '
                 f'train_dataloader.batch_size={batch_size}.'
             )
         super().skip(num_samples)
@@ -194,7 +194,7 @@ class ShuffledSampler(PositionSampler):
     def __init__(self, dataset, seed: int | None = None, endless: bool = False) -> None:
         if not hasattr(dataset, 'num_pseudo_labeled'):
             raise ValueError(
-                f'ShuffledSampler needs a SelfTrainingDataset, not {type(dataset).__name__}: set '
+                f'ShuffledSampler needs a SelfTrainingDataset, not {type(dataset).__name__}. Set '
                 "train_dataloader.dataset.type='SelfTrainingDataset'."
             )
         super().__init__(seed, endless)

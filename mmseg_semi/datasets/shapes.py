@@ -304,7 +304,7 @@ class ShapesDataset(BaseSegDataset):
         if len(tuple(image_size)) != 2 or min(image_size) < 16:
             raise ValueError(
                 f'ShapesDataset: image_size={image_size!r} is not (height, width) with both at '
-                'least 16; give for example image_size=(64, 64).'
+                'least 16. Give for example image_size=(64, 64).'
             )
         for name, value, least in (
             ('num_images', num_images, 1),
@@ -313,13 +313,13 @@ class ShapesDataset(BaseSegDataset):
         ):
             if int(value) != value or value < least:
                 raise ValueError(
-                    f'ShapesDataset: {name}={value!r} is not a whole number of at least {least}; '
-                    'set it to one.'
+                    f'ShapesDataset: {name}={value!r} is not a whole number of at least {least}. '
+                    'Set it to one.'
                 )
         if kwargs.get('reduce_zero_label'):
             raise ValueError(
                 'ShapesDataset: reduce_zero_label=True would drop the background class, which '
-                'these labels contain; leave it False.'
+                'these labels contain. Leave it False.'
             )
         self.num_images, self.image_size = int(num_images), tuple(map(int, image_size))
         self.seed, self.start, self.labeled = int(seed), int(start), bool(labeled)

@@ -68,7 +68,7 @@ def build_parts(configs: Mapping[str, Mapping], report: Report) -> dict:
             empty = 'need at least one array' in str(error)
             sentence = str(error)
             if empty:
-                sentence = f'The {name} dataset has no image: correct its list or its folder.'
+                sentence = f'The {name} dataset has no image. Correct its list or its folder.'
             if sentence not in report.errors:  # all of them, where one folder is missing
                 report.errors.append(sentence)
         else:
@@ -85,7 +85,7 @@ def parts_of_config(cfg: Mapping) -> dict[str, Mapping]:
     train = (cfg.get('train_dataloader') or {}).get('dataset')
     if not train:
         raise ValueError(
-            'The config has no train_dataloader.dataset: give the config of a training.'
+            'The config has no train_dataloader.dataset. Give the config of a training.'
         )
     train = fill_partition(train)
     parts = {'labeled': train}
@@ -244,16 +244,16 @@ def _check_disjoint(paths: dict[str, list[str]], partition: bool, report: Report
         why = (
             'an image is either labeled or unlabeled'
             if other in TRAINED_ON
-            else 'they would falsify the result'
+            else 'they make the result invalid'
         )
         said = report.errors
-        remedy = f'remove them from one of the two lists, since {why}'
+        remedy = f'Remove them from one of the two lists, since {why}'
         if other in TRAINED_ON and not partition:
-            said, remedy = report.warnings, 'they are trained on with and without their labels'
+            said, remedy = report.warnings, 'They are trained on with and without their labels'
         for found, what in ((shared, 'are'), (copies, 'have a copy of the same name')):
             if found:
                 said.append(
-                    f'{len(found)} {one} images {what} in the {other} set, the first is {min(found)}: {remedy}.'
+                    f'{len(found)} {one} images {what} in the {other} set, the first is {min(found)}. {remedy}.'
                 )
 
 
@@ -288,7 +288,7 @@ def _check_masks(
     if not infos or not classes:
         if not classes:
             report.warnings.append(
-                f'The {name} dataset has no class names, so its masks are not checked: set metainfo.'
+                f'The {name} dataset has no class names, so its masks are not checked. Set metainfo.'
             )
         return
     paths = [info['seg_map_path'] for info in infos]
@@ -311,7 +311,7 @@ def _check_masks(
         first = survey.paths[int(np.argmax(count_classes(survey.pixels, **meaning).beyond > 0))]
         report.errors.append(
             f'{name} masks have values that are none of {len(classes)} classes ({values} masks, the first is '
-            f'{first}): correct the masks, the number of classes, or reduce_zero_label='
+            f'{first}). Correct the masks, the number of classes, or reduce_zero_label='
             f'{meaning["reduce_zero_label"]}.'
         )
     counts.setdefault(tuple(classes), []).append(count_classes(survey.pixels, **meaning))
@@ -352,7 +352,7 @@ def _tell_classes(classes, found: list[ClassCount], report: Report) -> None:
     if absent:
         report.warnings.append(
             f'No labeled image shows {", ".join(absent)}: nothing can be learned of '
-            f'{"it" if len(absent) == 1 else "them"}; draw the partition with --balanced, or label more images.'
+            f'{"it" if len(absent) == 1 else "them"}. Draw the partition with --balanced, or label more images.'
         )
 
 

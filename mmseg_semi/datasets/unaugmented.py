@@ -37,7 +37,7 @@ def _unaugmented(dataset, pipeline: list | None):
     if not any(name.startswith('Load') for name in names) or not names[-1].startswith('Pack'):
         raise ValueError(
             f'the pipeline of the labeled {type(dataset).__name__} leaves {names} without its augmentation, '
-            'which does not load and pack an image: give a `pipeline` that does.'
+            'which does not load and pack an image. Give a `pipeline` that does.'
         )
     dataset.pipeline = Compose(copy.copy(pipeline))
     return dataset

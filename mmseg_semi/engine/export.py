@@ -107,7 +107,7 @@ def _plain_meta(dataset_meta: dict) -> dict:
         classes = dataset_meta['classes']
         if not isinstance(classes, (list, tuple)) or not all(type(c) is str for c in classes):
             raise ValueError(
-                f"the checkpoint's meta.dataset_meta.classes={classes!r:.80} are not a list of names: export a "
+                f"the checkpoint's meta.dataset_meta.classes={classes!r:.80} are not a list of names. Export a "
                 'checkpoint of a training.'
             )
         meta['classes'] = tuple(classes)
@@ -121,7 +121,7 @@ def _plain_meta(dataset_meta: dict) -> dict:
             raise ValueError(
                 f"the checkpoint's meta.dataset_meta.palette={palette!r:.80} is not a list of colors (red, "
                 'green, '
-                'blue): export a checkpoint of a training.'
+                'blue). Export a checkpoint of a training.'
             )
     return meta
 
@@ -227,7 +227,7 @@ def _plain_pipeline(pipeline: list) -> list:
             plain += [{'type': 'LoadImageFromFile'}, {'type': 'LoadAnnotations'}]
         else:
             raise ValueError(
-                f'the test pipeline has {transform["type"]}, a transform of {PACKAGE}: use stock transforms.'
+                f'the test pipeline has {transform["type"]}, a transform of {PACKAGE}. Use stock transforms.'
             )
     return plain
 

@@ -72,11 +72,11 @@ class FinalPolyLR(_ParamScheduler):
     ) -> None:
         if by_epoch:
             raise ValueError(
-                'FinalPolyLR has by_epoch=True, but its rate follows from steps: set by_epoch=False.'
+                'FinalPolyLR has by_epoch=True, but its rate follows from steps. Set by_epoch=False.'
             )
         if not end < 1e9:
             raise ValueError(
-                f'FinalPolyLR has end={end}: set it to the number of optimizer steps of the training.'
+                f'FinalPolyLR has end={end}. Set it to the number of optimizer steps of the training.'
             )
         self.power = power
         super().__init__(optimizer, 'lr', end=end, by_epoch=False, **kwargs)

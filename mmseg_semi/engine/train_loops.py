@@ -50,7 +50,7 @@ class WholeStepIterTrainLoop(IterBasedTrainLoop):
         if self.runner.val_loop is not None and self.val_interval % accumulated:
             self.runner.logger.info(
                 f'val_interval={self.val_interval} falls inside optimizer steps of accumulative_counts='
-                f'{accumulated} iterations: each validation is put off to the end of its step.'
+                f'{accumulated} iterations: each validation runs at the end of its step.'
             )
         return super().run()
 
@@ -104,7 +104,7 @@ def epochs_of(epochs: int | Mapping[str, int], partition: str | None) -> int:
         found = epochs.get(partition)
         if found is None:
             raise ValueError(
-                f'train_cfg.epochs says nothing of partition={partition}, only of {", ".join(epochs)}: set '
+                f'train_cfg.epochs has no value for partition={partition}, only of {", ".join(epochs)}. Set '
                 'train_cfg.epochs to a number.'
             )
     if not isinstance(found, int) or isinstance(found, bool) or found < 1:
@@ -148,7 +148,7 @@ class UnlabeledEpochTrainLoop(WholeStepIterTrainLoop):
         **kwargs,
     ) -> None:
         if epochs is None and max_iters is None:
-            raise ValueError('train_cfg has neither epochs nor max_iters: set one of them.')
+            raise ValueError('train_cfg has neither epochs nor max_iters. Set one of them.')
         if not isinstance(val_every, int) or isinstance(val_every, bool) or val_every < 1:
             raise ValueError(
                 f'train_cfg.val_every must be an integer of at least 1, got {val_every!r}.'
@@ -195,7 +195,7 @@ def _epoch(loader, accumulated: int) -> tuple[int, int]:
     if counted is None:
         raise ValueError(
             f'train_cfg.epochs counts passes over unlabeled images, and {type(loader.dataset).__name__} names '
-            'none: set train_dataloader.dataset.counted to their dataset, or train_cfg.max_iters.'
+            'none. Set train_dataloader.dataset.counted to their dataset, or train_cfg.max_iters.'
         )
     return counted, (loader.batch_size or 1) * times
 
@@ -205,7 +205,7 @@ def _refuse_epoch_schedulers(schedulers) -> None:
     for key, part in parts_of(schedulers):
         if isinstance(part, dict) and part.get('by_epoch', True):
             raise ValueError(
-                f'{key} ({part["type"]}) has by_epoch=True, and UnlabeledEpochTrainLoop counts iterations: set '
+                f'{key} ({part["type"]}) has by_epoch=True, and UnlabeledEpochTrainLoop counts iterations. Set '
                 'by_epoch=False, and leave its end out to end it with the training.'
             )
 
@@ -230,7 +230,7 @@ class WholeStepEpochTrainLoop(EpochBasedTrainLoop):
         if not self._batches:
             raise ValueError(
                 f'An epoch has {len(self.dataloader)} batches, and a step of accumulative_counts='
-                f'{accumulated} needs more: lower optim_wrapper.accumulative_counts or '
+                f'{accumulated} needs more. Lower optim_wrapper.accumulative_counts or '
                 'train_dataloader.batch_size.'
             )
         self._max_iters = self._max_epochs * self._batches

@@ -96,7 +96,7 @@ class _Memory(nn.Module):
             if saved is not None and saved.shape != buffer.shape:
                 raise ValueError(
                     f"the checkpoint's '{prefix}{name}' has shape {tuple(saved.shape)} but this config's "
-                    f'{tuple(buffer.shape)}: set {self.settings} as in the training that saved it, or load '
+                    f'{tuple(buffer.shape)}. Set {self.settings} as in the training that saved it, or load '
                     'a plain checkpoint of the network alone.'
                 )
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)

@@ -38,7 +38,7 @@ def classes_and_palette(
     """
     if palette is not None and len(palette) < num_classes:
         raise ValueError(
-            f'palette has {len(palette)} colors for {num_classes} classes: give one per class, or none.'
+            f'palette has {len(palette)} colors for {num_classes} classes. Give one per class, or none.'
         )
     sources = [dataset_meta, *_dataset_metas(cfg)]
 
@@ -134,7 +134,7 @@ class MaskWriter:
         counts = np.bincount(labels, minlength=len(self.pixels))
         if len(counts) > len(self.pixels):
             raise ValueError(
-                f'{self._source} gives numbers that are not finite for {path}: take a checkpoint from before '
+                f'{self._source} predicts values that are not finite for {path}. Take a checkpoint from before '
                 'the training diverged.'
             )
         self.pixels += counts

@@ -49,7 +49,7 @@ def checkpoint_digest(path: str) -> str:
         return path
     if not osp.isfile(path):
         raise FileNotFoundError(
-            f'The checkpoint {path} does not exist: give the path of a .pth file.'
+            f'The checkpoint {path} does not exist. Give the path of a .pth file.'
         )
     digest = hashlib.sha256()
     with open(path, 'rb') as file:
@@ -218,8 +218,8 @@ class Predictor:
         ]
         if not norms:
             raise ValueError(
-                f'the {type(self._network).__name__} has no batch norm whose statistics could be measured: '
-                'leave this out.'
+                f'the {type(self._network).__name__} has no batch norm whose statistics could be measured. '
+                'Leave this out.'
             )
         momenta = [norm.momentum for norm in norms]
         for norm in norms:
@@ -308,11 +308,11 @@ def _check_channels(network: nn.Module) -> None:
     if not hasattr(network, 'inference') or not hasattr(network, 'out_channels'):
         raise ValueError(
             f'{type(network).__name__} has no inference() that gives logits, so nothing can be pseudo-labeled '
-            'with it: use an EncoderDecoder or a network derived from it.'
+            'with it. Use an EncoderDecoder or a network derived from it.'
         )
     if network.out_channels == 1:
         raise ValueError(
-            'decode_head has out_channels=1, but pseudo-labels need one channel per class: set '
+            'decode_head has out_channels=1, but pseudo-labels need one channel per class. Set '
             'out_channels=num_classes (and num_classes=2 for an object and its background) and train again.'
         )
     if network.out_channels > VOID:
@@ -354,6 +354,6 @@ def _load_weights(network: nn.Module, weights: dict[str, Tensor], path: str) -> 
                 break
     if problem:
         raise ValueError(
-            f'{path} does not fit the network of the config ({problem}): give a checkpoint that this config '
+            f'{path} does not fit the network of the config ({problem}). Give a checkpoint that this config '
             'has trained, with the same classes.'
         )

@@ -107,8 +107,8 @@ def _check(path, rows, titles, captions) -> None:
     for number, row in enumerate(rows):
         if len(row) != len(titles):
             raise ValueError(
-                f'Row {number} of {path} has {len(row)} pictures for {len(titles)} titles: '
-                'give one per title, or None.'
+                f'Row {number} of {path} has {len(row)} pictures for {len(titles)} titles. '
+                'Give one per title, or None.'
             )
         for title, picture in zip(titles, row, strict=True):
             if picture is None:
@@ -116,11 +116,11 @@ def _check(path, rows, titles, captions) -> None:
             if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
                 raise ValueError(
                     f'Picture {title!r} in row {number} of {path} is {picture.dtype} '
-                    f'{picture.shape}: give uint8 RGB (H, W, 3).'
+                    f'{picture.shape}. Give uint8 RGB (H, W, 3).'
                 )
     if captions is not None and len(captions) != len(rows):
         raise ValueError(
-            f'{path} has {len(captions)} captions for {len(rows)} rows: give one per row.'
+            f'{path} has {len(captions)} captions for {len(rows)} rows. Give one per row.'
         )
 
 

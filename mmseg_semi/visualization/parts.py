@@ -57,9 +57,9 @@ def embed(features: np.ndarray, method: str = 'tsne', seed: int = 0) -> np.ndarr
         ValueError: ``method`` is unknown, or there are too few features.
     """
     if method not in EMBEDDINGS:
-        raise ValueError(f'method={method!r} is unknown: choose one of {EMBEDDINGS}.')
+        raise ValueError(f'method={method!r} is unknown. Choose one of {EMBEDDINGS}.')
     if len(features) < 5:
-        raise ValueError(f'{len(features)} features are too few to be placed: give at least 5.')
+        raise ValueError(f'{len(features)} features are too few to be placed. Give at least 5.')
     lengths = np.linalg.norm(features, axis=1, keepdims=True)
     features = features / np.where(lengths == 0, 1, lengths)
     # Seconds to import, and only needed here.

@@ -132,7 +132,7 @@ def test_what_was_measured_stands_beside_it(tmp_path, stage):
     row = next(
         row for row in find_published(words, ROWS) if row.method == ('ST++' if stage else 'DeS4')
     )
-    with pytest.raises(ValueError, match='has no mIoU yet: run the command'):
+    with pytest.raises(ValueError, match=r'has no mIoU yet\. Run the command'):
         row.measured(tmp_path)
     log = tmp_path / stage / '20260101_000000' / 'vis_data'
     log.mkdir(parents=True)

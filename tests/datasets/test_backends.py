@@ -167,7 +167,7 @@ def test_http_needs_a_list(config, data_root):
         prefix = dict(img_path=f'{root}/img_dir', seg_map_path=f'{root}/ann_dir')
         labeled.update(data_root='', data_prefix=prefix)
         with pytest.raises(
-            ValueError, match='cannot list a folder: set ann_file to a list of the images'
+            ValueError, match=r'cannot list a folder\. Set ann_file to a list of the images'
         ):
             check_data_paths(labeled)
         labeled['ann_file'] = str(data_root / 'labeled.txt')
@@ -180,7 +180,7 @@ def test_http_needs_a_list(config, data_root):
 def test_a_stock_dataset_reads_its_list_from_the_local_disk_alone(config):
     labeled = {**config['labeled'], 'data_root': 'mem://', 'ann_file': 'labeled.txt'}
     with pytest.raises(
-        ValueError, match='BaseSegDataset reads lists from the local disk alone: copy the list'
+        ValueError, match=r'BaseSegDataset reads lists from the local disk alone\. Copy the list'
     ):
         check_data_paths(labeled)
 

@@ -70,7 +70,7 @@ def test_missing_data_is_one_sentence(tmp_path, change, path):
 
 def test_real_images():
     if not (ROOT / 'img_dir').is_dir():
-        pytest.skip(f'no CamVid at {ROOT}; set CAMVID_ROOT')
+        pytest.skip(f'no CamVid at {ROOT}. Set CAMVID_ROOT')
     for split, count in (('train', 367), ('val', 101), ('test', 233)):
         dataset = DATASETS.build(config(ROOT, split))
         assert len(dataset) == count

@@ -105,7 +105,7 @@ def test_any_json_is_a_table_or_one_sentence(content):
     ('text', 'said'),
     [
         ('', '0 classes'),
-        ('road 128 64', "line 1 is 'road 128 64': write a name and three whole numbers"),
+        ('road 128 64', "line 1 is 'road 128 64'. Write a name and three whole numbers"),
         ('road 128.0 64.0 128.0', 'three whole numbers'),
         ('0 road 128 64 128', 'no other column'),
         ('0 128 64 128', 'no other column'),
@@ -141,7 +141,7 @@ def test_void_takes_no_index(tmp_path):
 
 
 def test_files_that_are_no_text(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r'does not exist: give a \.json'):
+    with pytest.raises(FileNotFoundError, match=r'does not exist. Give a \.json'):
         read_color_map(tmp_path / 'no.csv')
     (tmp_path / 'map.csv').write_bytes(b'\xff\xfe\x00')
     with pytest.raises(ValueError, match='is not text in UTF-8'):

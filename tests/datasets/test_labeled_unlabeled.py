@@ -196,14 +196,14 @@ def test_errors_reach_the_user_as_one_sentence(config, data_root, workers):
     loader = Runner.build_dataloader(loader_config(config, num_workers=workers), seed=0)
     last = error_of(loader, ValueError).strip().splitlines()[-1].removeprefix('ValueError: ')
     assert last.startswith(str(data_root / 'pool'))
-    assert last.endswith('is truncated: copy it again, or take it out of the list.')
+    assert last.endswith('is truncated. Copy it again, or take it out of the list.')
 
 
 def test_missing_file_in_a_worker(config, data_root):
     loader = Runner.build_dataloader(loader_config(config, num_workers=1), seed=0)
     shutil.rmtree(data_root / 'img_dir')
     last = error_of(loader, FileNotFoundError).strip().splitlines()[-1]
-    assert 'does not exist: restore the image' in last
+    assert 'does not exist. Restore the image' in last
 
 
 def test_checks_are_inserted_and_the_config_is_not_edited(config):
@@ -435,12 +435,12 @@ def test_turned_photographs(config, data_root, orientation):
         (
             'labeled',
             slice(0, -1),
-            r'dataset\.labeled does not pack its results: end it in PackSegInputs',
+            r'dataset\.labeled does not pack its results. End it in PackSegInputs',
         ),
         (
             'unlabeled',
             slice(0, -1),
-            r'dataset\.unlabeled does not pack its results: end it in MultiBranch',
+            r'dataset\.unlabeled does not pack its results. End it in MultiBranch',
         ),
     ],
 )
@@ -455,11 +455,11 @@ def test_pipelines_of_the_wrong_kind(config):
     config['labeled']['pipeline'] = [load, dict(type='PackSegInputs')]
     config['unlabeled']['pipeline'] = [load, dict(type='PackSegInputs')]
     dataset = build(config)
-    with pytest.raises(ValueError, match=r'l0\.jpg has no label map: load annotations'):
+    with pytest.raises(ValueError, match=r'l0\.jpg has no label map. Load annotations'):
         dataset[0]
-    with pytest.raises(ValueError, match="'labeled' no gt_sem_seg: load annotations"):
+    with pytest.raises(ValueError, match=r"'labeled' no gt_sem_seg\. Load annotations"):
         build(config, check_files=False)[0]
-    with pytest.raises(ValueError, match="'weak' no valid_mask: add AddValidMask"):
+    with pytest.raises(ValueError, match=r"'weak' no valid_mask\. Add AddValidMask"):
         dataset[4]
     pack = [dict(type='PackUnlabeledInputs')]
     config['unlabeled']['pipeline'] = [

@@ -36,14 +36,14 @@ def test_equal_meanings_and_unknown_parts_differ_in_nothing():
             {'classes': ('road', 'sky', 'car')},
             'classes',
             'train_dataloader.dataset.labeled.metainfo.classes and val_dataloader.dataset.metainfo.classes '
-            "differ (index 1 is 'car' in the former and 'sky' in the latter): give both the same classes in "
+            "differ (index 1 is 'car' in the former and 'sky' in the latter). Give both the same classes in "
             'the same order.',
         ),
         (
             {'classes': ('road', 'car')},
             'classes',
             'train_dataloader.dataset.labeled.metainfo.classes names 3 classes but '
-            'val_dataloader.dataset.metainfo.classes names 2: give both the same classes in the same order.',
+            'val_dataloader.dataset.metainfo.classes names 2. Give both the same classes in the same order.',
         ),
         (
             {'reduce_zero_label': True},
@@ -119,7 +119,7 @@ def test_pseudo_labels_mean_what_their_summary_says(tmp_path):
     [difference] = differences(ONE, meaning)
     assert difference.sentence == (
         f'train_dataloader.dataset.labeled.metainfo.classes and classes of {summary} differ (index 1 is '
-        "'car' in the former and 'sky' in the latter): give both the same classes in the same order."
+        "'car' in the former and 'sky' in the latter). Give both the same classes in the same order."
     )
     summary.write_text(json.dumps({'classes': ['class 0', 'class 1', 'class 2']}))
     assert meanings_of(labels, 'x', 'pseudo_labeled') == []

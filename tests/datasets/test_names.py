@@ -132,7 +132,7 @@ def test_stock_datasets_would_take_images_of_hidden_folders(data_root, name):
     with pytest.raises(
         ValueError,
         match=rf'^1 images of the {name} dataset lie in hidden folders, the first is '
-        r'.*/\.ipynb_checkpoints/u0-.*: remove these folders, or set ann_file of KEY to a list',
+        r'.*/\.ipynb_checkpoints/u0-.*. Remove these folders, or set ann_file of KEY to a list',
     ):
         check_files_exist(dataset, name, 'KEY')
     check_files_exist(DATASETS.build(stock(data_root, ann_file='labeled.txt')), name, 'KEY')

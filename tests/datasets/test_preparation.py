@@ -73,7 +73,7 @@ def test_the_first_failure_ends_the_run_and_keeps_what_is_written(tmp_path, npro
         def make():
             started.append(number)
             if number == 2:
-                raise PreparationError('job 2 is broken: fix it.')
+                raise PreparationError('job 2 is broken. Fix it.')
             return b'text'
 
         return tmp_path / f'{number}.txt', make
@@ -91,7 +91,7 @@ def test_counts_and_lists(tmp_path):
     check_counts(tmp_path, dict(train=3, val=2), official, partial=False)
     check_counts(tmp_path, dict(train=1, val=2), official, partial=True)
     with pytest.raises(
-        PreparationError, match=r'train 1 \(not 3\); complete the copy, or give --partial'
+        PreparationError, match=r'train 1 \(not 3\). Complete the copy, or give --partial'
     ):
         check_counts(tmp_path, dict(train=1, val=2), official, partial=False)
     assert lines(['a', 'b']) == b'a\nb\n'
@@ -112,11 +112,11 @@ def test_a_half_written_file_that_is_a_link_is_not_written_through(tmp_path):
     [
         (
             OSError(28, 'No space left', '/a/b'),
-            'tool: /a/b: No space left: free some space, then run',
+            'tool: /a/b: No space left. Free some space, then run',
         ),
         (
             PermissionError(13, 'Permission denied', '/a/b'),
-            '/a/b: Permission denied: get the right',
+            '/a/b: Permission denied. Get the right',
         ),
         (OSError(5, 'Input/output error', '/a/b'), '/a/b: Input/output error: look after the disk'),
         (OSError('a sentence of\nits own.'), 'tool: a sentence of its own.'),

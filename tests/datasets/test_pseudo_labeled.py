@@ -130,7 +130,7 @@ def test_a_folder_that_lost_a_mask_is_refused(tmp_path, images):
 
 def test_labels_must_be_named(images):
     with pytest.raises(
-        ValueError, match=r'PseudoLabeledDataset has no labels: set them to the folder'
+        ValueError, match=r'PseudoLabeledDataset has no labels. Set them to the folder'
     ):
         PseudoLabeledDataset(images)
 

@@ -191,11 +191,11 @@ def test_seed_none_takes_one_from_mmengine(monkeypatch):
 @pytest.mark.parametrize(
     ('settings', 'said'),
     [
-        (dict(labeled=0), 'labeled=0 makes batches without labeled samples: set labeled'),
+        (dict(labeled=0), 'labeled=0 makes batches without labeled samples. Set labeled'),
         (dict(unlabeled=-1), 'unlabeled=-1 makes batches without unlabeled samples'),
         (dict(labeled=2.0), r'labeled=2\.0'),
         (dict(seed=-1), 'seed=-1'),
-        (dict(unlabeled_streams=3), 'unlabeled_streams=3 is unknown: choose 1, or 2'),
+        (dict(unlabeled_streams=3), 'unlabeled_streams=3 is unknown. Choose 1, or 2'),
         (
             dict(unlabeled=3, unlabeled_streams=2),
             'unlabeled=3 cannot be shared .* make unlabeled even',
@@ -208,7 +208,7 @@ def test_bad_settings(settings, said):
 
 
 def test_needs_a_labeled_unlabeled_dataset():
-    with pytest.raises(ValueError, match=r"not list: set .*'LabeledUnlabeledDataset'"):
+    with pytest.raises(ValueError, match=r"not list. Set .*'LabeledUnlabeledDataset'"):
         LabeledUnlabeledSampler([1, 2], 1, 1)
 
 

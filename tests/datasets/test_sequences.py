@@ -60,7 +60,7 @@ def test_neighbors_against_all_pairs():
 
 def test_camvid_val_is_a_clip_of_a_drive_in_train():
     if not (CAMVID / 'splits').is_dir():
-        pytest.skip(f'no CamVid at {CAMVID}; set CAMVID_ROOT')
+        pytest.skip(f'no CamVid at {CAMVID}. Set CAMVID_ROOT')
     train, val = ((CAMVID / f'splits/{part}.txt').read_text().split() for part in ('train', 'val'))
     assert len(near_frames(val, train, within=30)) == 0
     assert len(near_frames(val, train, within=60)) == 26

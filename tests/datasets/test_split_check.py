@@ -76,7 +76,7 @@ def test_an_image_in_two_parts(cfg, data_root):
     (data_root / 'labeled.txt').write_text('u0\n')
     shutil.copy(data_root / 'ann_dir/l0.png', data_root / 'ann_dir/u0.png')
     assert the_error(cfg) == (
-        f'1 labeled images are in the unlabeled set, the first is {data_root}/pool/u0.jpg: remove them from '
+        f'1 labeled images are in the unlabeled set, the first is {data_root}/pool/u0.jpg. Remove them from '
         'one of the two lists, since an image is either labeled or unlabeled.'
     )
 
@@ -123,8 +123,8 @@ def test_masks_out_of_range(cfg, data_root, part):
     mask[0, :2] = 3, 200
     Image.fromarray(mask).save(path)
     assert the_error(cfg) == (
-        f'{part} masks have values that are none of 3 classes (3 in 1, 200 in 1 masks, the first is {path}): '
-        'correct the masks, the number of classes, or reduce_zero_label=False.'
+        f'{part} masks have values that are none of 3 classes (3 in 1, 200 in 1 masks, the first is {path}). '
+        'Correct the masks, the number of classes, or reduce_zero_label=False.'
     )
 
 
@@ -144,7 +144,7 @@ def test_masks_of_another_size_or_kind(cfg, data_root):
     Image.fromarray(np.zeros((32, 24), np.uint8)).save(data_root / 'ann_dir/l1.png')
     assert the_error(cfg) == (
         f'{data_root}/ann_dir/l1.png is 32x24 (height x width) but its image '
-        f'{data_root}/img_dir/l1.jpg is 24x32: give every image a mask of its own size.'
+        f'{data_root}/img_dir/l1.jpg is 24x32. Give every image a mask of its own size.'
     )
     for i in (2, 3):
         Image.fromarray(np.zeros((24, 32, 3), np.uint8)).save(data_root / f'ann_dir/l{i}.png')
@@ -256,7 +256,7 @@ def test_parts_of_other_configs(cfg):
     cfg.test_dataloader = dict(dataset={**cfg.val_dataloader.dataset, 'ann_file': 'test.txt'})
     assert list(parts_of_config(cfg)) == ['labeled', 'unlabeled', 'validation', 'test']
     with pytest.raises(
-        ValueError, match=r'has no train_dataloader.dataset: give the config of a tr'
+        ValueError, match=r'has no train_dataloader.dataset. Give the config of a tr'
     ):
         parts_of_config(Config({'model': {}}))
 
@@ -300,4 +300,4 @@ def test_the_list_is_text(cfg, data_root, name):
 
 def test_an_empty_list_is_an_error(cfg, data_root):
     (data_root / 'labeled.txt').write_text('')
-    assert the_error(cfg) == 'The labeled dataset has no image: correct its list or its folder.'
+    assert the_error(cfg) == 'The labeled dataset has no image. Correct its list or its folder.'

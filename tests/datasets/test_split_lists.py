@@ -200,7 +200,7 @@ def test_unknown_format_and_missing_file(tmp_path):
     with pytest.raises(ValueError, match="kind='voc' is unknown"):
         parse('a', kind='voc')
     for path in (tmp_path / 'gone.txt', tmp_path):
-        with pytest.raises(FileNotFoundError, match='is not a file: give a list of images'):
+        with pytest.raises(FileNotFoundError, match=r'is not a file\. Give a list of images'):
             read_list(str(path))
 
 
@@ -347,7 +347,7 @@ def test_anything_else_is_a_list_of_ids_or_one_sentence(content, kind, images):
 @pytest.fixture(scope='module')
 def real():
     if not LISTS.is_dir():
-        pytest.skip(f'no published lists at {LISTS}; set SPLITS_ROOT')
+        pytest.skip(f'no published lists at {LISTS}. Set SPLITS_ROOT')
     return {path.relative_to(LISTS).as_posix(): path for path in sorted(LISTS.rglob('*.txt'))}
 
 

@@ -160,7 +160,7 @@ def test_is_registered():
 def test_image_larger_than_size():
     preprocessor = MultiBranchDataPreprocessor(size=(6, 8))
     with pytest.raises(
-        ValueError, match=r'u1\.jpg is 7x8 .* weak pipeline, larger .*size=\(6, 8\): set size'
+        ValueError, match=r'u1\.jpg is 7x8 .* weak pipeline, larger .*size=\(6, 8\). Set size'
     ):
         preprocessor(batch((6, 8), (6, 8), (6, 8), (7, 8)), training=True)
 

@@ -214,7 +214,7 @@ def test_what_does_not_belong_to_a_folder_is_refused(cfg, checkpoints, pool, tmp
     assert files(out) == before
     (tmp_path / 'own').mkdir()
     (tmp_path / 'own' / 'u1.png').write_bytes(b'mine')
-    with pytest.raises(ValueError, match=r'own holds something else, such as u1.png'):
+    with pytest.raises(ValueError, match=r'own has other files, such as u1.png'):
         pseudo_label(cfg, checkpoints[0], pool, str(tmp_path / 'own'), **settings)
     assert files(tmp_path / 'own') == {'u1.png': b'mine'}
 
@@ -241,7 +241,9 @@ def test_a_diverged_network_labels_nothing(cfg, checkpoints, pool, tmp_path):
     state = torch.load(checkpoints[0], weights_only=False)
     state['state_dict']['decode_head.conv_seg.bias'][:] = float('nan')
     torch.save(state, tmp_path / 'nan.pth')
-    with pytest.raises(ValueError, match=r'nan.pth gives numbers that are not finite for .*u0.png'):
+    with pytest.raises(
+        ValueError, match=r'nan.pth predicts values that are not finite for .*u0.png'
+    ):
         pseudo_label(cfg, str(tmp_path / 'nan.pth'), pool, str(tmp_path / 'out'), **NO_WORKERS)
     assert not list((tmp_path / 'out').rglob('*.png'))
 

@@ -85,7 +85,7 @@ def test_a_mask_of_a_diverged_network_is_not_written(tmp_path):
     mask = torch.full((1, 2, 2), 255, dtype=torch.uint8)
     path = tmp_path / '0.png'
     with (
-        pytest.raises(ValueError, match=r'^x.pth gives numbers that are not finite for .*0.png'),
+        pytest.raises(ValueError, match=r'^x.pth predicts values that are not finite for .*0.png'),
         MaskWriter(trained.PALETTE, 'x.pth') as writer,
     ):
         writer.write([str(path)], mask)

@@ -202,7 +202,9 @@ def test_a_diverged_checkpoint(cfg, checkpoints, pool, tmp_path):
     state['state_dict']['decode_head.conv_seg.bias'][:] = float('nan')
     torch.save(state, tmp_path / 'nan.pth')
     some = [checkpoints[0], str(tmp_path / 'nan.pth'), checkpoints[2]]
-    with pytest.raises(ValueError, match=r'nan.pth gives numbers that are not finite for .*u0.png'):
+    with pytest.raises(
+        ValueError, match=r'nan.pth predicts values that are not finite for .*u0.png'
+    ):
         select_reliable(cfg, some, pool, str(tmp_path / 'out'), **NO_WORKERS)
 
 
@@ -290,7 +292,7 @@ def test_ids_with_commas_and_quotes(tmp_path):
 def test_scores_that_cannot_be_written(tmp_path):
     (tmp_path / 'file').write_text('')
     with pytest.raises(
-        OSError, match=r'rank0.csv cannot be written \(Not a directory\): free space'
+        OSError, match=r'rank0.csv cannot be written \(Not a directory\). Free space'
     ):
         ScoreFile(str(tmp_path / 'file')).append({'a': 1.0})
 

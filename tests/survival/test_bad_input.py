@@ -118,14 +118,14 @@ LISTS = {
     ),
     'empty unlabeled list': (
         lambda job: job.write('unlabeled'),
-        r'UnlabeledDataset found no image in the list \S*/unlabeled\.txt: set img_dir or ann_file',
+        r'UnlabeledDataset found no image in the list \S*/unlabeled\.txt. Set img_dir or ann_file',
     ),
     'empty unlabeled folder': (
         lambda job: (
             (job.folder / 'none').mkdir(),
             job.data.unlabeled.update(ann_file='', img_dir=str(job.folder / 'none')),
         ),
-        r'UnlabeledDataset found no image in the folder \S*/none: set img_dir or ann_file',
+        r'UnlabeledDataset found no image in the folder \S*/none. Set img_dir or ann_file',
     ),
     'missing list': (
         lambda job: (job.images / 'labeled.txt').unlink(),
@@ -137,11 +137,11 @@ LISTS = {
     ),
     'labeled image in the validation list': (
         lambda job: job.add('val', job.ids('labeled')[0]),
-        r'1 labeled images are also validation images, e\.g\. \S*/000000\.png: remove them',
+        r'1 labeled images are also validation images, e\.g\. \S*/000000\.png. Remove them',
     ),
     'unlabeled image in the validation list': (
         lambda job: job.add('unlabeled', job.ids('val')[1]),
-        r'1 unlabeled images are also validation images, e\.g\. \S*/000015\.png: remove them',
+        r'1 unlabeled images are also validation images, e\.g\. \S*/000015\.png. Remove them',
     ),
     'missing labeled image': (
         lambda job: job.image('labeled').unlink(),
@@ -195,11 +195,11 @@ FILES = {
     ),
     'truncated labeled image': (
         lambda job: truncate(job.image('labeled')),
-        r'\S*/000000\.png is truncated: copy it again, or take it out of the list',
+        r'\S*/000000\.png is truncated. Copy it again, or take it out of the list',
     ),
     'truncated unlabeled image': (
         lambda job: truncate(job.image('unlabeled')),
-        r'\S*/000005\.png is truncated: copy it again, or take it out of the list',
+        r'\S*/000005\.png is truncated. Copy it again, or take it out of the list',
     ),
     'text instead of an image': (
         lambda job: job.image('unlabeled').write_text('no image'),
@@ -249,11 +249,11 @@ SETTINGS = {
         lambda job: settings(
             job, train_cfg={'_delete_': True, 'type': 'EpochBasedTrainLoop', 'max_epochs': 1}
         ),
-        r'the sampler has endless=True under EpochBasedTrainLoop: set endless=False',
+        r'the sampler has endless=True under EpochBasedTrainLoop. Set endless=False',
     ),
     'no teacher hook': (
         lambda job: job.config.custom_hooks.pop(),
-        r"IMAS needs MeanTeacherHook: add dict\(type='MeanTeacherHook'\) to custom_hooks",
+        r"IMAS needs MeanTeacherHook. Add dict\(type='MeanTeacherHook'\) to custom_hooks",
     ),
     'tau': (lambda job: model(job, tau=1.5), r'semi_train_cfg\.tau must be in \[0, 1\], got 1\.5'),
     'weight': (

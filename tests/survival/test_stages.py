@@ -324,7 +324,7 @@ def test_disk_full_in_a_training(tmp_path):
     result = run_tool(folder / 'limited.py', cwd=folder)
     assert result.code == 1
     assert re.search(
-        r'error: The checkpoint .*stability.iter_4\.pth cannot be written \(File too large\): free space',
+        r'error: The checkpoint .*stability.iter_4\.pth cannot be written \(File too large\). Free space',
         result.last_line,
     )
     assert 'Traceback' not in result.output
@@ -362,9 +362,9 @@ def test_some_stages(whole, tmp_path):
     [
         (
             ['final'],
-            r'Stage final needs the result of label_reliable, which is not finished: run it first',
+            r'Stage final needs the result of label_reliable, which is not finished. Run it first',
         ),
-        (['selection'], r"There is no stage 'selection': choose one of teacher, select, "),
+        (['selection'], r"There is no stage 'selection'. Choose one of teacher, select, "),
     ],
 )
 def test_stages_that_cannot_run(stages, sentence, whole, tmp_path):
@@ -380,8 +380,8 @@ def test_other_settings_are_refused_and_nothing_is_touched(whole, tmp_path):
     result = train(folder, '--cfg-options', 'optim_wrapper.optimizer.lr=0.1')
     assert result.code == 1
     assert re.search(
-        r'Stage teacher was started with optim_wrapper\.optimizer\.lr=0\.005 and is now to be run with 0\.1: '
-        r'take another --work-dir, or remove work/teacher',
+        r'Stage teacher was started with optim_wrapper\.optimizer\.lr=0\.005 and is now to be run with 0\.1. '
+        r'Take another --work-dir, or remove work/teacher',
         result.last_line,
     )
     assert differences(outcome(whole), outcome(folder)) == []
@@ -486,12 +486,12 @@ def test_stock_tools(whole, tmp_path):
         (['stages.select.ratio=1'], r'stages\.select\.ratio=1 leaves one of the two halves empty'),
         (
             ['stages.select.model=student'],
-            r'The stages need each other in a circle, label_reliable → select → student → label_r',
+            r'The stages depend on each other in a cycle, label_reliable → select → student → label_r',
         ),
         (['stages.select.modle=student'], r"stages\.select does not fit SelectStage: .*'modle'"),
         (
             ['stages.select.type=Select'],
-            r"stages\.select\.type='Select' is not a stage: use one of Label",
+            r"stages\.select\.type='Select' is not a stage. Use one of Label",
         ),
         (
             ['stages.teacher.extra_hooks=[]'],
@@ -499,16 +499,16 @@ def test_stock_tools(whole, tmp_path):
         ),
         (
             ['stages.label_reliable.checkpoint=best'],
-            r"label_reliable\.checkpoint='best' and no best checkpoint is kept: set default_hooks",
+            r"label_reliable\.checkpoint='best' and no best checkpoint is kept. Set default_hooks",
         ),
         (
             ['stages.label_reliable.subset=stage://choose/x.txt'],
-            r"stages\.label_reliable\.stage='choose' is not a Stage of this config: name one that is",
+            r"stages\.label_reliable\.stage='choose' is not a Stage of this config. Name one that is",
         ),
         (['test_dataloader=None'], r'The config has no test_dataloader\.dataset\.pipeline'),
         (
             ['model.decode_head.out_channels=1'],
-            r'stages\.select cannot label with decode_head\.out_channels=1: set out_channels=num_classes',
+            r'stages\.select cannot label with decode_head\.out_channels=1. Set out_channels=num_classes',
         ),
         (
             ['stages.student.cfg.train_dataloader.dataset.pseudo_labeled.labels=None'],
@@ -516,7 +516,7 @@ def test_stock_tools(whole, tmp_path):
         ),
         (
             ['stages.label_reliable.subset=own.txt'],
-            r"subset='own\.txt' does not exist: give a file",
+            r"subset='own\.txt' does not exist. Give a file",
         ),
         (['train_cfg.max_iters=2'], r'A training of 2 iter\(s\) has no 3 different checkpoints'),
     ],
@@ -546,4 +546,4 @@ def test_stages_of_a_config_without(tmp_path):
     dump(tiny_config(tmp_path / 'work', None), tmp_path / 'config.py')
     result = train(tmp_path, '--stages', 'teacher')
     assert result.code == 1
-    assert 'config.py trains once and has no stages; leave --stages out' in result.last_line
+    assert 'config.py trains once and has no stages. Leave --stages out' in result.last_line

@@ -245,8 +245,8 @@ def test_failing_method_does_not_stop_the_others(tool, folder, capsys):
     assert 'error: 1 of 2 runs are not finished: bad_seed0.' in message
     states = {line['method']: line for line in lines_of(folder)}
     assert states['suponly']['status'] == 'finished'
-    assert 'labeled=2 + unlabeled=2: make them equal' in states['bad']['error']
-    assert 'labeled=2 + unlabeled=2: make them equal' in capsys.readouterr().err
+    assert 'labeled=2 + unlabeled=2. Make them equal' in states['bad']['error']
+    assert 'labeled=2 + unlabeled=2. Make them equal' in capsys.readouterr().err
     assert '- bad, seed 0, failed: exit code 1: ' in (folder / 'work' / 'results.md').read_text()
 
 
@@ -414,14 +414,14 @@ def test_bad_arguments_are_refused(tool, folder, capsys, given, says):
         (['--method-options', 'imas', 'a'], 'give settings as KEY=VALUE'),
         (
             ['--baseline', 'esl'],
-            '--baseline esl is none of the methods: choose one of suponly, imas',
+            '--baseline esl is not one of the methods. Choose one of suponly, imas',
         ),
-        (['--baseline', 'imas'], 'no network of imas: choose one of imas/student, imas/teacher.'),
+        (['--baseline', 'imas'], 'no network of imas. Choose one of imas/student, imas/teacher.'),
         (['--baseline', 'imas/other'], '--baseline imas/other is not a network of imas'),
-        (['--baseline', 'suponly/student'], 'is not a network of suponly: choose one of suponly.'),
+        (['--baseline', 'suponly/student'], 'is not a network of suponly. Choose one of suponly.'),
         (
             ['--metric', 'mDice'],
-            'val_evaluator of suponly computes: choose one of aAcc, mIoU, mAcc, or',
+            'val_evaluator of suponly computes. Choose one of aAcc, mIoU, mAcc, or',
         ),
         (
             ['--method-options', 'imas', 'model.semi_train_cfg.tau=2.0'],
@@ -429,7 +429,7 @@ def test_bad_arguments_are_refused(tool, folder, capsys, given, says):
         ),
         (
             ['--method-options', 'imas', 'param_scheduler.0.begin=14'],
-            'imas: param_scheduler.0 (NonzeroPolyLR) begins at step 14 of a training of 14: train longer',
+            'imas: param_scheduler.0 (NonzeroPolyLR) begins at step 14 of a training of 14. Train longer',
         ),
     ],
 )
@@ -478,7 +478,7 @@ def test_runs_at_a_time_have_gpus_of_their_own_where_there_are_enough(tool, monk
 
 
 def test_a_failure_is_told_by_the_line_that_says_most(tool):
-    said = 'ValueError: tau=2 must be in [0, 1]: give another.'
+    said = 'ValueError: tau=2 must be in [0, 1]. Give another.'
     ranks = [
         '[rank0]: ' + said,
         'torch.distributed.elastic.multiprocessing.errors.ChildFailedError: ',

@@ -168,7 +168,7 @@ def test_errors_are_one_sentence(browse, write, root, options, said):
 
 
 def test_missing_config(browse):
-    with pytest.raises(SystemExit, match=r'nowhere\.py does not exist: give the path of a config'):
+    with pytest.raises(SystemExit, match=r'nowhere\.py does not exist. Give the path of a config'):
         browse(['nowhere.py'])
 
 

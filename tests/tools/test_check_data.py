@@ -343,7 +343,7 @@ def test_bands_that_the_loader_drops_are_a_problem(data):
     )
     ((kind, (said,)),) = data.report().sets[1].problems.items()
     assert kind == 'images that are not 8-bit RGB'
-    assert 'is 16-bit with 4 bands, not 8-bit RGB: load all of it by LoadImageFromFile with' in said
+    assert 'is 16-bit with 4 bands, not 8-bit RGB. Load all of it by LoadImageFromFile with' in said
     assert 'check_files' not in said
     data.config.train_dataloader.dataset.check_files = 'complete'
     ((kind, (said,)),) = data.report().sets[1].problems.items()
@@ -461,13 +461,13 @@ def test_drawn_images_have_no_files(tmp_path):
 
 
 def test_a_config_without_data():
-    with pytest.raises(ValueError, match='has no dataset: give the config of a training'):
+    with pytest.raises(ValueError, match=r'has no dataset\. Give the config of a training'):
         check_data(Config({'model': {}}))
 
 
 def test_camvid():
     if not os.path.isdir(f'{CAMVID}/splits'):
-        pytest.skip(f'no CamVid at {CAMVID}; set CAMVID_ROOT')
+        pytest.skip(f'no CamVid at {CAMVID}. Set CAMVID_ROOT')
     path = ROOT / 'configs/suponly/suponly-all_deeplabv3plus_r18-tiny_600iter_camvid-96x72.py'
     cfg = Config.fromfile(path)
     for stage in ('train', 'val', 'test'):
@@ -546,7 +546,7 @@ def test_hidden_folders_and_files(data):
     text = data.text()
     assert '1 images of the validation dataset lie in hidden folders, the first is ' in text
     assert (
-        'img_dir/.ipynb_checkpoints/000000-checkpoint.png: remove these folders, or set ann_file of val_'
+        'img_dir/.ipynb_checkpoints/000000-checkpoint.png. Remove these folders, or set ann_file of val_'
         in text
     )
 

@@ -43,7 +43,7 @@ def test_an_old_name_is_answered_with_the_new_command():
     assert renamed_config('configs/imas/mine.py') is None
     with pytest.raises(FileNotFoundError) as error:
         load_config(arguments(f'configs/{OLD}'))
-    assert f'has another name now: give configs/{LEAD} --cfg-options {option}' in str(error.value)
+    assert f'was renamed. Give configs/{LEAD} --cfg-options {option}' in str(error.value)
     for ask in (bases, lambda name: load_config(arguments(name))):
         with pytest.raises(FileNotFoundError) as error:
             ask(f'mmseg_semi::{OLD}')

@@ -127,7 +127,7 @@ def test_an_earlier_export_is_not_overwritten_unasked(folder):
     refused = export(folder, 'imas', 'again')
     assert refused.code == 1
     assert refused.last_line == (
-        'export: again/config.py exists already: add --overwrite to replace it.'
+        'export: again/config.py exists already. Add --overwrite to replace it.'
     )
     assert (folder / 'again' / 'teacher.pth').stat().st_mtime_ns == before
     assert export(folder, 'imas', 'again', '--overwrite').code == 0
@@ -159,7 +159,7 @@ def test_network_with_a_module_of_the_package_says_so(folder):
     [
         ('imas', ('x', '--network', 'pupil'), "the checkpoint has no network 'pupil', .*"),
         ('plain', ('x', '--network', 'teacher'), '--network teacher: the model of plain_config.py'),
-        ('none', ('x',), 'none_config.py does not exist: give the path of a file.'),
+        ('none', ('x',), 'none_config.py does not exist. Give the path of a file.'),
     ],
 )
 def test_what_is_wrong_is_said_in_one_sentence(folder, name, arguments, sentence):

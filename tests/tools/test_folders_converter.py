@@ -86,7 +86,7 @@ def test_an_interrupted_run_is_completed_and_nothing_is_overwritten(data):
     assert snapshot(data / 'out') == complete
     save(changed, np.full((4, 6), 1, np.uint8))
     mine = changed.read_bytes()
-    assert 's2.png exists with another content; give --overwrite' in folders.error(*command(data))
+    assert 's2.png exists with another content. Give --overwrite' in folders.error(*command(data))
     assert changed.read_bytes() == mine
     folders(*command(data, '--overwrite', '--nproc', '2'))
     assert snapshot(data / 'out') == complete
@@ -299,13 +299,13 @@ def twice(root):
     [
         (orphan, '1 of 5 masks have no image of their name, the first is'),
         (size, 's0.png is 6x4 (height x width) but'),
-        (color, 's0.png is a color image: give --colors FILE'),
+        (color, 's0.png is a color image. Give --colors FILE'),
         (value, '1 masks have values that no class has: 2 (24 pixels)'),
         (broken_mask, 'masks/s0.png cannot be read as an image'),
         (broken_image, 'images/s0.png cannot be read as an image'),
         (jpeg, 's0.jpg is a JPEG, whose compression changes labels'),
         (twice, 'have the same name'),
-        (truncated_image, 'images/s4.png is truncated: copy it again'),
+        (truncated_image, 'images/s4.png is truncated. Copy it again'),
         (flipped_image, 'images/s0.png cannot be read as an image'),
         (flipped_mask, 'masks/s0.tif cannot be read as an image'),
         (truncated_bmp, 'images/sub/new.bmp cannot be read as an image'),
@@ -344,10 +344,10 @@ def test_bad_arguments(data, options, message, capsys):
 def test_results_never_lie_among_the_images(data):
     sentence = folders.error(data / 'images', data / 'masks', data / 'images/out')
     assert 'lies in' in sentence
-    assert 'is not a folder: give the folder of masks as MASKS' in folders.error(
+    assert 'is not a folder. Give the folder of masks as MASKS' in folders.error(
         data / 'images', data / 'nowhere', data / 'out'
     )
-    assert 'does not exist: give a .json' in folders.error(
+    assert 'does not exist. Give a .json' in folders.error(
         *command(data, '--colors', data / 'no.csv')
     )
 
@@ -500,7 +500,7 @@ def test_an_object_of_1_on_a_background_of_255(tmp_path):
         save(tmp_path / f'images/{i}.png', np.zeros((4, 4, 3), np.uint8))
         save(tmp_path / f'masks/{i}.png', np.where(np.eye(4), 1, 255).astype(np.uint8))
     classes = '--classes', 'background', 'crack'
-    assert 'nothing but 1 and 255, and 255 is void: give --ids 1=1 255=0 if' in folders.error(
+    assert 'nothing but 1 and 255, and 255 is void. Give --ids 1=1 255=0 if' in folders.error(
         *command(tmp_path, *classes)
     )
     folders(*command(tmp_path, *classes, '--ids', '1=1', '255=0'))

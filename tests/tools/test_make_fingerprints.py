@@ -67,7 +67,7 @@ def test_no_list_is_dropped_unless_said_so(tmp_path):
         tool.main([str(root), '--out', str(out)])
     assert caught.value.code == (
         f'error: {out} has 1 lists that would be lost, or a name of theirs, the first is Pascal VOC 2012, '
-        'blender-u2pl, 10 images (U2PL 662, UniMatch u2pl_1_16): give a ROOT with all of them, another --out, '
+        'blender-u2pl, 10 images (U2PL 662, UniMatch u2pl_1_16). Give a ROOT with all of them, another --out, '
         'or --drop.'
     )
     (root / 'u2pl/pascal/662/labeled.txt').unlink()
@@ -105,6 +105,6 @@ def test_errors_are_one_sentence(tmp_path):
 
 def test_the_registry_is_that_of_the_published_lists(tmp_path):
     if not LISTS.is_dir():
-        pytest.skip(f'no published lists at {LISTS}; set SPLITS_ROOT')
+        pytest.skip(f'no published lists at {LISTS}. Set SPLITS_ROOT')
     tool.main([str(LISTS), '--out', str(tmp_path / 'registry.json')])
     assert (tmp_path / 'registry.json').read_bytes() == Path(REGISTRY).read_bytes()

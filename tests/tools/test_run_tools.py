@@ -203,7 +203,7 @@ def test_help(name, monkeypatch, capsys):
     ('name', 'arguments', 'sentence'),
     [
         ('train', ['tinny.py'], 'The config tinny.py does not exist: did you mean tiny.py?'),
-        ('train', ['no/x.py'], 'The config no/x.py does not exist: give the path of a .py file.'),
+        ('train', ['no/x.py'], 'The config no/x.py does not exist. Give the path of a .py file.'),
         ('train', ['wrong.py'], 'mmseg::_base_/models/nothing.py does not exist below '),
         (
             'test',

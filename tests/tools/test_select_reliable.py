@@ -130,7 +130,7 @@ def test_true_masks_are_a_report_on_top(folder, ranks):
             'o',
             ('1.pth',),
             (),
-            '1 checkpoint(s) give every image a score of 0: give at least two of one training, the last one '
+            '1 checkpoint(s) give every image a score of 0. Give at least two of one training, the last one '
             'last.',
         ),
         ('o', ('1.pth', 'gone.pth'), (), 'The checkpoint gone.pth does not exist: did you mean '),
@@ -138,7 +138,7 @@ def test_true_masks_are_a_report_on_top(folder, ranks):
             'o',
             CHECKPOINTS,
             ('--ratio', '1'),
-            'ratio=1.0 is not between 0 and 1: give the share of reliable ',
+            'ratio=1.0 is not between 0 and 1. Give the share of reliable ',
         ),
         (
             'whole',
@@ -150,7 +150,7 @@ def test_true_masks_are_a_report_on_top(folder, ranks):
             '1.pth/out',
             CHECKPOINTS,
             (),
-            '1.pth/out cannot be written (Not a directory): free space there ',
+            '1.pth/out cannot be written (Not a directory). Free space there ',
         ),
         (
             'whole',

@@ -116,7 +116,7 @@ def test_make_again_says_so_and_never_replaces_silently(run, ids, tmp_path):
     (tmp_path / 'out/1_8/seed0/labeled.txt').unlink()
     before = files('out')
     assert error_of(run('make', 'other.txt', 'out', '--sizes', '1/16', '1/4')) == (
-        'out/1_4/seed0/labeled.txt holds another list: give --force to replace it, or another folder.'
+        'out/1_4/seed0/labeled.txt holds another list. Give --force to replace it, or another folder.'
     )
     assert files('out') == before  # nothing of the others is written either
     succeed(run('make', 'other.txt', 'out', '--sizes', '1/4', '--force'))
@@ -219,13 +219,13 @@ def test_a_manifest_that_says_otherwise_is_never_replaced_silently(run, ids, tmp
     (folder / 'partition.json').write_text('{"mine": 1}')
     arguments = ('make', 'all.txt', 'out', '--sizes', '1/4')
     assert error_of(run(*arguments)).startswith(
-        'out/1_4/seed0/partition.json holds no manifest of a partition: give --force to replace it, '
+        'out/1_4/seed0/partition.json holds no manifest of a partition. Give --force to replace it, '
     )
     assert files('out') == {'1_4/seed0/partition.json': b'{"mine": 1}'}
     succeed(run(*arguments, '--force'))
     before = files('out')
     assert error_of(run('make', 'copy.txt', *arguments[2:])).startswith(
-        "out/1_4/seed0/partition.json holds source='all.txt', and this partition has source='copy.txt': give "
+        "out/1_4/seed0/partition.json holds source='all.txt', and this partition has source='copy.txt'. Give "
     )
     assert files('out') == before
     assert 'the same' not in succeed(run('make', 'copy.txt', *arguments[2:], '--force'))
@@ -268,7 +268,7 @@ def test_names_with_blanks_are_read_again(run, tmp_path):
     succeed(run('import', 'out/1/seed0', 'copy'))
     arguments = ('--exclude', 'out/1/seed0/labeled.txt')
     assert '1 of 1 listed' in succeed(run('make', 'images', 'rest', '--sizes', 1, *arguments))
-    assert 'with a sign that parts columns elsewhere' in error_of(
+    assert 'with a character that separates columns in other formats' in error_of(
         run('identify', 'out/1/seed0', '--format', 'auto', '--images', '.')
     )
 
@@ -375,11 +375,11 @@ def test_make_balanced_shows_rare_classes_first(run, tmp_path):
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        (('gone.txt', 'out', '--sizes', '1/2'), 'gone.txt is not a file: give a list of images.'),
+        (('gone.txt', 'out', '--sizes', '1/2'), 'gone.txt is not a file. Give a list of images.'),
         (('all.txt', 'out', '--sizes', '3/2'), "'3/2' is neither a share between 0 and 1,"),
         (('all.txt', 'out', '--sizes', '32'), '32 of 32 images makes 32 labeled and 0 unlabeled'),
         (('bad.txt', 'out', '--sizes', '1/2'), "bad.txt line 2 is 'a', the image of line 1 again"),
-        (('twins', 'out', '--sizes', 1), "make_partition: id 'a' occurs twice; list every image"),
+        (('twins', 'out', '--sizes', 1), "make_partition: id 'a' occurs twice. List every image"),
         (('empty', 'out', '--sizes', '1/2'), 'UnlabeledDataset found no image in the folder empty'),
         (('all.txt', 'bad.txt/out', '--sizes', '1/2'), 'bad.txt/out/1_2/seed0 cannot be written'),
     ],
@@ -396,7 +396,7 @@ def test_errors_of_make_are_one_sentence(run, ids, tmp_path, arguments, message)
 
 def test_make_gives_the_lists_of_the_camvid_converter(run):
     if not (CAMVID / 'splits').is_dir():
-        pytest.skip(f'no CamVid at {CAMVID}; set CAMVID_ROOT')
+        pytest.skip(f'no CamVid at {CAMVID}. Set CAMVID_ROOT')
     sizes = ('1/16', '1/8', '1/4', '1/2')
     source = CAMVID / 'splits/train.txt'
     succeed(run('make', source, 'out', '--sizes', *sizes, '--seeds', 0, 1, 2))
@@ -428,7 +428,7 @@ def test_import_keeps_the_order_and_makes_plain_lists(run, tmp_path):
 def test_import_finds_the_unlabeled_list(run, tmp_path):
     (tmp_path / 'x_labeled_1-8.txt').write_text('a\nb')
     message = error_of(run('import', 'x_labeled_1-8.txt', 'out'))
-    assert message.startswith('x_labeled_1-8.txt has no unlabeled list beside it: give it by --unl')
+    assert message.startswith('x_labeled_1-8.txt has no unlabeled list beside it. Give it by --unl')
     (tmp_path / 'x_unlabeled_1-8.txt').write_text('c\nd')
     (tmp_path / 'all.txt').write_text('d\nb\na\ne\n')
     for arguments, expected in (
@@ -459,7 +459,7 @@ def test_import_refuses_halves_of_different_folders(run, tmp_path):
     (tmp_path / 'labeled.txt').write_text(line.format('train', 1))
     (tmp_path / 'unlabeled.txt').write_text(line.format('val', 2))
     assert error_of(run('import', '.', 'out')) == (
-        'unlabeled.txt lists cityscapes val images and the labeled list cityscapes train ones: give the two '
+        'unlabeled.txt lists cityscapes val images and the labeled list cityscapes train ones. Give the two '
         'lists of one partition.'
     )
     (tmp_path / 'own.txt').write_text('b')
@@ -469,7 +469,7 @@ def test_import_refuses_halves_of_different_folders(run, tmp_path):
     for labeled in ('2007_000033', 'JPEGImages/2007_000033.jpg'):  # the ids alone name no split
         (tmp_path / 'labeled.txt').write_text(labeled)
         assert error_of(run('import', 'labeled.txt', 'out', '--unlabeled', 'city.txt')) == (
-            'city.txt lists cityscapes train images and the labeled list voc12 ones: give the two lists of '
+            'city.txt lists cityscapes train images and the labeled list voc12 ones. Give the two lists of '
             'one partition.'
         )
         succeed(run('import', 'labeled.txt', 'out', '--unlabeled', 'voc.txt', '--force'))
@@ -483,7 +483,7 @@ def test_import_refuses_halves_of_different_folders(run, tmp_path):
 
 def real(where):
     if not LISTS.is_dir():
-        pytest.skip(f'no published lists at {LISTS}; set SPLITS_ROOT')
+        pytest.skip(f'no published lists at {LISTS}. Set SPLITS_ROOT')
     return LISTS / where
 
 
@@ -547,7 +547,7 @@ def test_identify_tells_families_apart(run):
 def test_identify_takes_another_registry(run, tmp_path):
     (tmp_path / 'own.txt').write_text('a\nb\n')
     assert 'unknown' in succeed(run('identify', 'own.txt'))
-    assert 'gone.json does not exist: make it by tools/make_fingerprints.py' in error_of(
+    assert 'gone.json does not exist. Make it by tools/make_fingerprints.py' in error_of(
         run('identify', 'own.txt', '--registry', 'gone.json')
     )
 
@@ -653,7 +653,7 @@ def test_check_opens_unlabeled_images_too(run, own, tmp_path):
     (tmp_path / 'img/m02.png').write_bytes((tmp_path / 'img/m02.png').read_bytes()[:-30])
     code, printed = run('check', '--config', 'config.py')
     assert code == 1
-    assert 'error: img/m02.png is truncated: copy it again, or take it out of the list.' in printed
+    assert 'error: img/m02.png is truncated. Copy it again, or take it out of the list.' in printed
 
 
 @pytest.mark.parametrize('part', ['labeled', 'unlabeled', 'val'])
@@ -662,7 +662,7 @@ def test_check_names_the_list_that_is_no_text(run, own, tmp_path, part):
     lists = ('--labeled', 'l.txt', '--unlabeled', 'u.txt', '--val', 'v.txt')
     code, printed = run('check', *own, *lists)
     assert code == 1
-    assert f'error: {part[0]}.txt line 1 is not UTF-8 text: save the list' in printed
+    assert f'error: {part[0]}.txt line 1 is not UTF-8 text. Save the list' in printed
     (tmp_path / f'{part[0]}.txt').write_bytes(b'\xef\xbb\xbfm01\n')
     code, printed = run('check', *own, *lists)
     assert ('begins with a byte order mark' in printed) == (part != 'unlabeled')
@@ -673,7 +673,7 @@ def test_check_names_the_list_that_is_no_text(run, own, tmp_path, part):
     [
         (
             ('check', '--config', 'config.py', '--labeled', 'x.txt', '--val', 'nope.txt'),
-            '--labeled, --val would be ignored with --config, which names them itself: leave them',
+            '--labeled, --val would be ignored with --config, which names them itself. Leave them',
         ),
         (
             ('check', '--config', 'config.py', '--num-classes', 3),
@@ -681,7 +681,7 @@ def test_check_names_the_list_that_is_no_text(run, own, tmp_path, part):
         ),
         (
             ('check', '--images', 'img', '--cfg-options', 'a=1'),
-            '--cfg-options would be ignored without --config: give it',
+            '--cfg-options would be ignored without --config. Give it',
         ),
         (
             ('check', '--images', 'img', '--num-classes', 3),
@@ -701,15 +701,15 @@ def test_check_names_the_list_that_is_no_text(run, own, tmp_path, part):
         ),
         (
             ('make', 'img', 'out', '--sizes', 1, '--masks', 'ann', '--num-classes', 2),
-            '--masks, --num-classes would be ignored without --balanced: give it, or leave',
+            '--masks, --num-classes would be ignored without --balanced. Give it, or leave',
         ),
         (
             ('make', 'l.txt', 'out', '--sizes', 1, '--img-suffix', '.png'),
-            '--img-suffix would be ignored since l.txt is not a folder: leave it out.',
+            '--img-suffix would be ignored since l.txt is not a folder. Leave it out.',
         ),
         (
             ('make', 'img', 'out', '--sizes', 1, '--format', 'ids'),
-            '--format would be ignored since img is a folder: leave them out.',
+            '--format would be ignored since img is a folder. Leave them out.',
         ),
     ],
 )
@@ -720,7 +720,7 @@ def test_no_argument_is_ignored(run, own, tmp_path, arguments, message):
 
 def test_check_of_camvid(run):
     if not (CAMVID / 'splits').is_dir():
-        pytest.skip(f'no CamVid at {CAMVID}; set CAMVID_ROOT')
+        pytest.skip(f'no CamVid at {CAMVID}. Set CAMVID_ROOT')
     folders = [
         f'{CAMVID}/{kind}_dir/{part}' for part in ('train', 'val') for kind in ('img', 'ann')
     ]
@@ -743,5 +743,5 @@ def test_help(run, command):
 def test_errors_of_the_program_have_no_traceback(tmp_path):
     result = run_tool(TOOLS / 'splits.py', 'identify', 'gone.txt', cwd=tmp_path)
     assert result.code == 1
-    assert result.last_line == 'error: gone.txt is not a file: give a list of images.'
+    assert result.last_line == 'error: gone.txt is not a file. Give a list of images.'
     assert 'Traceback' not in result.output

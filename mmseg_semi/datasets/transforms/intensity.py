@@ -118,8 +118,8 @@ def _checked_ranges(ranges: dict) -> dict:
     for name, ends in ranges.items():
         if name not in limits:
             raise ValueError(
-                f'RandomIntensity ranges has {name!r}, which is not an operation with a strength: '
-                f'use some of {", ".join(_PAPER)}.'
+                f'RandomIntensity ranges has {name!r}, which is not an operation with a strength. '
+                f'Use some of {", ".join(_PAPER)}.'
             )
         least, most = limits[name]
         valid = len(ends) == 2 and least <= ends[0] <= ends[1] <= most

@@ -182,7 +182,7 @@ def checked_image(results: dict, transform: str, colors: Sequence[str] | None = 
         without = f', or set operations without {", ".join(colors)}' if colors else ''
         raise ValueError(
             f'{transform} works on uint8 images (H, W, {3 if colors != [] else "C"}), not on {image.dtype} '
-            f"{image.shape}: load with to_float32=False and color_type='color'{without}, or leave it out."
+            f"{image.shape}. Load with to_float32=False and color_type='color'{without}, or leave it out."
         )
     return np.ascontiguousarray(image)
 

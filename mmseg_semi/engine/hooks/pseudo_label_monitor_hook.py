@@ -46,6 +46,6 @@ class PseudoLabelMonitorHook(Hook):
             self._zeros = 0
             runner.logger.warning(
                 f'{self.key} has been 0 for {self.interval * self.patience} iterations: no unlabeled pixel '
-                'enters the loss; lower semi_train_cfg.tau where the method has it, or let the labeled images '
+                'enters the loss. Lower semi_train_cfg.tau where the method has it, or let the labeled images '
                 'settle first (unlabeled_start, pretrained weights).'
             )

@@ -45,7 +45,7 @@ class ResumeCheckHook(Hook):
             if before != now:
                 raise ValueError(
                     f'{runner._load_from or "The checkpoint"} was trained with {before} as its {_TOLD[key]}, '
-                    f'and this run has {now}: set it back, or take another --work-dir. To start from its '
+                    f'and this run has {now}. Set it back, or take another --work-dir. To start from its '
                     'weights, set load_from and leave --resume out.'
                 )
 

@@ -149,7 +149,7 @@ class StartupCheckHook(Hook):
                 if classes is not None and len(classes) != head.num_classes:
                     raise ValueError(
                         f'{key}.num_classes={head.num_classes} but the dataset of {name} has {len(classes)} '
-                        f"classes: set num_classes={len(classes)} in every head, or correct the dataset's "
+                        f"classes. Set num_classes={len(classes)} in every head, or correct the dataset's "
                         'metainfo.'
                     )
 
@@ -170,7 +170,7 @@ class StartupCheckHook(Hook):
                 also = ' and the crop_size of RandomCrop' if 'preprocessor' in key else ''
                 raise ValueError(
                     f'{key}={size} is not a multiple of {patch}, the side of the patches that the backbone '
-                    f'cuts images into: set {key}{also} to multiples of {patch}, such as '
+                    f'cuts images into. Set {key}{also} to multiples of {patch}, such as '
                     f'{nearest(size, patch)}.'
                 )
         tested = preprocessor.test_cfg or {}
@@ -178,7 +178,7 @@ class StartupCheckHook(Hook):
         if runner.val_loop is not None and not any(whole_patches(size, patch) for size in sizes):
             runner.logger.warning(
                 f'Validation images that are not multiples of {patch}, the side of the patches that the '
-                'backbone cuts images into, are stretched by up to a patch: set '
+                'backbone cuts images into, are stretched by up to a patch. Set '
                 f'data_preprocessor.test_cfg=dict(size_divisor={patch}).'
             )
 
@@ -206,7 +206,7 @@ class StartupCheckHook(Hook):
             if type(hook) is CheckpointHook:
                 runner.logger.warning(
                     'CheckpointHook writes in place: killed while saving, the run may have nothing to '
-                    "resume from; use type='AtomicCheckpointHook'."
+                    "resume from. Use type='AtomicCheckpointHook'."
                 )
             if hook.interval <= 0 or accumulated == 1:
                 continue
@@ -214,13 +214,13 @@ class StartupCheckHook(Hook):
                 if len(runner.train_dataloader) % accumulated:
                     runner.logger.warning(
                         f'An epoch of {len(runner.train_dataloader)} iterations ends inside an optimizer step '
-                        f'of accumulative_counts={accumulated}, whose gradients no checkpoint holds: set '
+                        f'of accumulative_counts={accumulated}, whose gradients no checkpoint holds. Set '
                         "train_cfg.type='WholeStepEpochTrainLoop'."
                     )
             elif not hook.by_epoch and hook.interval % accumulated:
                 runner.logger.info(
                     f'A checkpoint every {hook.interval} iterations falls inside optimizer steps of '
-                    f'accumulative_counts={accumulated} iterations: each is put off to the end of its step.'
+                    f'accumulative_counts={accumulated} iterations: each is saved at the end of its step.'
                 )
 
     def _check_hooks(self, runner, model: SemiSegmentor) -> None:
@@ -228,7 +228,7 @@ class StartupCheckHook(Hook):
         for name in model.required_hooks:
             if name not in present:
                 raise ValueError(
-                    f"{type(model).__name__} needs {name}: add dict(type='{name}') to custom_hooks."
+                    f"{type(model).__name__} needs {name}. Add dict(type='{name}') to custom_hooks."
                 )
 
     def _check_loader(self, runner, model: SemiSegmentor, loader) -> None:
@@ -244,19 +244,19 @@ class StartupCheckHook(Hook):
         if loader.batch_size != sampler.labeled + sampler.unlabeled:
             raise ValueError(
                 f'train_dataloader.batch_size={loader.batch_size} but the sampler makes batches of '
-                f'labeled={sampler.labeled} + unlabeled={sampler.unlabeled}: make them equal.'
+                f'labeled={sampler.labeled} + unlabeled={sampler.unlabeled}. Make them equal.'
             )
         if sampler.unlabeled_streams != model.unlabeled_batches:
             raise ValueError(
                 f'the sampler has unlabeled_streams={sampler.unlabeled_streams} but {type(model).__name__} '
-                f'takes {model.unlabeled_batches} unlabeled image(s) for each that it learns (2 with '
-                f"cutmix='pair'): set train_dataloader.sampler.unlabeled_streams={model.unlabeled_batches}."
+                f'takes {model.unlabeled_batches} unlabeled image(s) for each that it trains on (2 with '
+                f"cutmix='pair'). Set train_dataloader.sampler.unlabeled_streams={model.unlabeled_batches}."
             )
         self._check_endless(runner, sampler)
         if sampler.unlabeled == 1 and isinstance(model.cutmix, CutMix):
             runner.logger.warning(
                 "CutMix takes an image's partner from the unlabeled images of its process, of which there is "
-                '1, so that each is pasted into itself: set train_dataloader.sampler.unlabeled to at least 2 '
+                '1, so that each is pasted into itself. Set train_dataloader.sampler.unlabeled to at least 2 '
                 'and batch_size with it, or semi_train_cfg.cutmix=None.'
             )
 
@@ -264,7 +264,7 @@ class StartupCheckHook(Hook):
         by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
         if by_epoch == sampler.endless:
             raise ValueError(
-                f'the sampler has endless={sampler.endless} under {type(runner.train_loop).__name__}: set '
+                f'the sampler has endless={sampler.endless} under {type(runner.train_loop).__name__}. Set '
                 f'endless={not by_epoch}.'
             )
 
@@ -272,13 +272,13 @@ class StartupCheckHook(Hook):
         if not isinstance(loader.sampler, ShuffledSampler):
             raise ValueError(
                 f'train_dataloader has a SelfTrainingDataset with a {type(loader.sampler).__name__}, which '
-                "cannot be resumed: set train_dataloader.sampler=dict(type='ShuffledSampler')."
+                "cannot be resumed. Set train_dataloader.sampler=dict(type='ShuffledSampler')."
             )
         self._check_endless(runner, loader.sampler)
         if not loader.sampler.endless and len(loader) == 0:
             raise ValueError(
                 f'an epoch of {len(loader.dataset)} images on {get_world_size()} process(es) has no whole '
-                f'batch of {loader.batch_size}: lower train_dataloader.batch_size.'
+                f'batch of {loader.batch_size}. Lower train_dataloader.batch_size.'
             )
 
     def _report(self, runner, model: SemiSegmentor, loader) -> None:
@@ -379,8 +379,8 @@ def check_held_out(parts: dict, validation) -> None:
         shared = [path for path, real in resolved if real in held_out]
         if shared:
             raise ValueError(
-                f'{len(shared)} {name} images are also validation images, e.g. {shared[0]}: remove them '
-                f'from the {name} list, since they would falsify the result.'
+                f'{len(shared)} {name} images are also validation images, e.g. {shared[0]}. Remove them '
+                f'from the {name} list, since they make the result invalid.'
             )
 
 

@@ -75,7 +75,7 @@ class StagedRunner:
         unknown = [name for name in names or () if name not in self.stages]
         if unknown:
             raise ValueError(
-                f'There is no stage {unknown[0]!r}: choose one of {", ".join(self.stages)}.'
+                f'There is no stage {unknown[0]!r}. Choose one of {", ".join(self.stages)}.'
             )
         return [name for name in self.stages if not names or name in names]
 
@@ -161,7 +161,7 @@ class StagedRunner:
             finished = self._read(name).get('finished')
             if not finished:
                 raise ValueError(
-                    f'Stage {stage.name} needs the result of {name}, which is not finished: run it first '
+                    f'Stage {stage.name} needs the result of {name}, which is not finished. Run it first '
                     f'(--stages {name} {stage.name}).'
                 )
             inputs[name] = finished
@@ -222,7 +222,7 @@ def _unlabeled_images(cfg: Config) -> dict:
     images = dataset.get('unlabeled') or (dataset.get('pseudo_labeled') or {}).get('images')
     if images is None:
         raise ValueError(
-            'train_dataloader.dataset.pseudo_labeled.images is not set: give the config of the unlabeled '
+            'train_dataloader.dataset.pseudo_labeled.images is not set. Give the config of the unlabeled '
             "images, for example dict(type='UnlabeledDataset', img_dir=...)."
         )
     return copy.deepcopy(images)

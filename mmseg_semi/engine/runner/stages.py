@@ -90,7 +90,7 @@ class Stage(ABC):
         if not isinstance(self._others.get(name), kind):
             known = [n for n, stage in self._others.items() if isinstance(stage, kind)]
             raise ValueError(
-                f'stages.{self.name}.{key}={name!r} is no {kind.__name__} of this config: name one that is, '
+                f'stages.{self.name}.{key}={name!r} is not a {kind.__name__} of this config. Name one that is, '
                 f'such as {known[0] if known else "stages.teacher=dict(type=" + repr(kind.__name__) + ")"}.'
             )
         return self._others[name]
@@ -190,7 +190,7 @@ class TrainStage(Stage):
         pseudo = self.config().train_dataloader.dataset.get('pseudo_labeled')
         if pseudo is not None and pseudo.get('labels') is None:
             raise ValueError(
-                f'stages.{self.name} does not say on which pseudo-labels it trains: set '
+                f'stages.{self.name} does not say on which pseudo-labels it trains. Set '
                 f'train_dataloader.dataset.pseudo_labeled in its cfg to dict(labels=["{REFERENCE}NAME"]), or '
                 'to None.'
             )
@@ -206,7 +206,7 @@ class TrainStage(Stage):
             pointer = Path(self.folder, LAST_CHECKPOINT)
             if not pointer.is_file():
                 raise FileNotFoundError(
-                    f'{pointer} does not exist, so stage {self.name} left no checkpoint: set the interval of '
+                    f'{pointer} does not exist, so stage {self.name} left no checkpoint. Set the interval of '
                     'default_hooks.checkpoint to at most the length of the training.'
                 )
             # The pointer has the path as it was when the training was started, perhaps from another folder.
@@ -214,12 +214,12 @@ class TrainStage(Stage):
         found = sorted(Path(self.folder).glob('best_*.pth'))
         if not found:
             raise FileNotFoundError(
-                f"checkpoint='best' and stage {self.name} kept no best checkpoint in {self.folder}: set "
+                f"checkpoint='best' and stage {self.name} kept no best checkpoint in {self.folder}. Set "
                 "default_hooks.checkpoint.save_best='mIoU', or checkpoint='last'."
             )
         if len(found) > 1:
             raise ValueError(
-                f"checkpoint='best' and {self.folder} has {', '.join(path.name for path in found)}: let "
+                f"checkpoint='best' and {self.folder} has {', '.join(path.name for path in found)}. Let "
                 'default_hooks.checkpoint.save_best name one metric.'
             )
         return str(found[0])
@@ -282,13 +282,13 @@ class SupervisedStage(TrainStage):
         if 'segmentor' not in cfg.model or 'labeled' not in cfg.train_dataloader.sampler:
             raise ValueError(
                 f'stages.{self.name} is a SupervisedStage, but the config trains no method with labeled and '
-                'unlabeled images: use a TrainStage.'
+                'unlabeled images. Use a TrainStage.'
             )
         own = self._changes.get('train_cfg') or {}
         if 'max_epochs' in cfg.train_cfg and not {'max_epochs', 'max_iters'} & own.keys():
             raise ValueError(
-                f'stages.{self.name} would take the {cfg.train_cfg.max_epochs} passes over the unlabeled '
-                'images of train_cfg.max_epochs as passes over the labeled ones: say how many it makes of '
+                f'stages.{self.name} would count the {cfg.train_cfg.max_epochs} passes over the unlabeled '
+                'images of train_cfg.max_epochs as passes over the labeled ones. Set the number of passes over '
                 f'these, stages.{self.name}.cfg=dict(train_cfg=dict(max_epochs=...)).'
             )
         cfg.load_from = None
@@ -367,7 +367,7 @@ class _UsesNetwork(Stage):
         head = model.get('segmentor', model).get('decode_head') or {}
         if isinstance(head, dict) and head.get('out_channels') == 1:
             raise ValueError(
-                f'stages.{self.name} cannot label with decode_head.out_channels=1: set '
+                f'stages.{self.name} cannot label with decode_head.out_channels=1. Set '
                 'out_channels=num_classes (2 for an object and its background).'
             )
 
@@ -389,7 +389,7 @@ class SelectStage(_UsesNetwork):
         super().__init__(name, folder, top, others, model)
         if not 0 < ratio < 1:
             raise ValueError(
-                f'stages.{name}.ratio={ratio} leaves one of the two halves empty: give a share between 0 and 1.'
+                f'stages.{name}.ratio={ratio} leaves one of the two halves empty. Give a share between 0 and 1.'
             )
         self.ratio, self.batch_size, self.num_workers = ratio, batch_size, num_workers
 
@@ -401,8 +401,8 @@ class SelectStage(_UsesNetwork):
         hooks = [hook['type'] for hook in self.training.config().get('custom_hooks') or ()]
         if 'ReliableSelectionHook' not in hooks:
             raise ValueError(
-                f'stages.{self.name} ranks images by checkpoints of {self.training.name}, which keeps none: '
-                f"set stages.{self.training.name}.extra_hooks=[dict(type='ReliableSelectionHook')]."
+                f'stages.{self.name} ranks images by checkpoints of {self.training.name}, which keeps none. '
+                f"Set stages.{self.training.name}.extra_hooks=[dict(type='ReliableSelectionHook')]."
             )
 
     def run(self, logger: MMLogger) -> None:
@@ -510,12 +510,12 @@ class LabelStage(_UsesNetwork):
         own_list = self.subset is not None and not self.subset.startswith(REFERENCE)
         if own_list and not osp.isfile(self.subset):
             raise FileNotFoundError(
-                f'stages.{self.name}.subset={self.subset!r} does not exist: give a file of ids, one per line.'
+                f'stages.{self.name}.subset={self.subset!r} does not exist. Give a file of ids, one per line.'
             )
         saves_best = self.training.config().default_hooks.checkpoint.get('save_best')
         if self.checkpoint == 'best' and not saves_best:
             raise ValueError(
-                f"stages.{self.name}.checkpoint='best' and no best checkpoint is kept: set "
+                f"stages.{self.name}.checkpoint='best' and no best checkpoint is kept. Set "
                 "default_hooks.checkpoint.save_best='mIoU'."
             )
 
@@ -581,7 +581,7 @@ def build_stages(top: Config) -> dict[str, Stage]:
     """
     if not top.get('stages'):
         raise ValueError(
-            f"runner_type='StagedRunner' and {top.filename or 'the config'} has no stages: add "
+            f"runner_type='StagedRunner' and {top.filename or 'the config'} has no stages. Add "
             "stages=dict(teacher=dict(type='TrainStage', ...), ...)."
         )
     stages: dict[str, Stage] = {}
@@ -590,7 +590,7 @@ def build_stages(top: Config) -> dict[str, Stage]:
         if name in waiting:
             circle = ' → '.join([*waiting[waiting.index(name) :], name])
             raise ValueError(
-                f'The stages need each other in a circle, {circle}: correct `model` or the stage:// of one.'
+                f'The stages depend on each other in a cycle, {circle}. Correct `model` or the stage:// of one.'
             )
         if name in stages or name not in top.stages:
             return
@@ -621,7 +621,7 @@ def _build_stage(name: str, top: Config, others: dict[str, Stage]) -> Stage:
     kind = STAGES.get(settings.pop('type', ''))
     if kind is None:
         raise ValueError(
-            f'stages.{name}.type={top.stages[name].get("type")!r} is not a stage: use one of '
+            f'stages.{name}.type={top.stages[name].get("type")!r} is not a stage. Use one of '
             f'{", ".join(sorted(STAGES.module_dict))}.'
         )
     try:

@@ -72,6 +72,6 @@ def _check_same_model(
     if set(names) != set(networks) or (known is not None and not isinstance(model, known)):
         trained = kind or (f'a model of {", ".join(names)}' if names else 'a plain network')
         raise ValueError(
-            f'resume=True continues a training of {type(model).__name__}, and {file} is of {trained}: set '
+            f'resume=True continues a training of {type(model).__name__}, and {file} is of {trained}. Set '
             'resume=False and load_from to start a new training from its weights.'
         )

@@ -59,7 +59,7 @@ def test_other_modes(tmp_path, picture, mode, name, said):
     picture.convert(mode).save(path)
     with pytest.raises(
         ValueError,
-        match=rf'{name} is {said} \(mode {mode}\), not 8-bit RGB: convert .*check_files=.complete.',
+        match=rf'{name} is {said} \(mode {mode}\), not 8-bit RGB. Convert .*check_files=.complete.',
     ):
         check(path)
     check(path, rgb=False)
@@ -83,7 +83,7 @@ def test_truncated(tmp_path, picture, name, share):
     picture.save(path)
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
-    with pytest.raises(ValueError, match=rf'{name} is truncated: copy it again'):
+    with pytest.raises(ValueError, match=rf'{name} is truncated. Copy it again'):
         check(path)
 
 

@@ -103,7 +103,7 @@ def test_labeled_results_are_refused():
 def test_missing_mask():
     results = dict(img=np.zeros((4, 6, 3), np.uint8), img_path='a.jpg')
     with pytest.raises(
-        ValueError, match=r"a\.jpg has no valid mask: add dict\(type='AddValidMask'\)"
+        ValueError, match=r"a\.jpg has no valid mask. Add dict\(type='AddValidMask'\)"
     ):
         Compose([dict(type='PackUnlabeledInputs')])(results)
 

@@ -139,7 +139,7 @@ def test_inference_sees_what_training_sees(tmp_path, loader):
 
 def test_an_unreadable_image_is_one_sentence(tmp_path):
     (tmp_path / 'a.jpg').write_bytes(b'no image')
-    with pytest.raises(ValueError, match=r'a\.jpg cannot be read as an image: replace it'):
+    with pytest.raises(ValueError, match=r'a\.jpg cannot be read as an image. Replace it'):
         LoadImageFromFile().transform(dict(img_path=str(tmp_path / 'a.jpg')))
     assert (
         LoadImageFromFile(ignore_empty=True).transform(dict(img_path=str(tmp_path / 'a.jpg')))
@@ -203,7 +203,7 @@ def test_a_turned_tiff_file(write_tiff):
 def test_stacks_of_images_are_refused(write_tiff):
     path = write_tiff(np.zeros((5, 24, 40, 3), np.uint8), photometric='rgb')
     with pytest.raises(
-        ValueError, match=r'a\.tif has the axes QYXS of 5x24x40x3: save one image per file'
+        ValueError, match=r'a\.tif has the axes QYXS of 5x24x40x3. Save one image per file'
     ):
         read(path, **TIFF)
 

@@ -152,7 +152,7 @@ def test_streams_that_do_not_fit_the_method_are_refused(model, settings, streams
             {'batch_size': 8},
             r'batch_size=8 but the sampler makes batches of labeled=2 \+ unlabeled=2',
         ),
-        ({'hooks': []}, r"IMAS needs MeanTeacherHook: add dict\(type='MeanTeacherHook'\)"),
+        ({'hooks': []}, r"IMAS needs MeanTeacherHook. Add dict\(type='MeanTeacherHook'\)"),
         ({'loop': EpochBasedTrainLoop}, 'set endless=False'),
         ({'endless': False}, 'set endless=True'),
         (
@@ -221,7 +221,7 @@ def test_checkpoint_within_an_accumulated_step_is_put_off(caplog):
         hooks = [MeanTeacherHook(), AtomicCheckpointHook(interval=interval, by_epoch=False)]
         with caplog.at_level(logging.INFO):
             StartupCheckHook().before_train(make_runner(hooks=hooks))
-        assert ('each is put off to the end of its step' in caplog.text) == told
+        assert ('each is saved at the end of its step' in caplog.text) == told
 
 
 # ------------------------------------------------------------------------------------ patches
@@ -517,7 +517,7 @@ def test_self_training_needs_a_sampler_that_resumes():
 def test_self_training_sampler_fits_the_loop():
     runner = self_training_runner(endless=False)
     with pytest.raises(
-        ValueError, match='endless=False under IterBasedTrainLoop: set endless=True'
+        ValueError, match=r'endless=False under IterBasedTrainLoop\. Set endless=True'
     ):
         StartupCheckHook().before_train(runner)
 

@@ -171,7 +171,7 @@ def test_clock_defaults_to_the_start():
 
 
 def test_updates_and_optimized_have_the_same_names():
-    message = r"Wrong has updates=\['student'\] and optimized=\['net'\]: give both the same names"
+    message = r"Wrong has updates=\['student'\] and optimized=\['net'\]. Give both the same names"
     with pytest.raises(TypeError, match=message):
 
         class Wrong(SemiSegmentor):

@@ -35,7 +35,7 @@ OWN = {
     'ESL': ['DeepClassifierHead'],
     'DeS4': ['PrototypeHead'],
 }
-#: What a method needs on one network. A linear head is all classifier, and DeS4 has its own.
+#: What a method needs on one network. A linear head consists of a classifier only, and DeS4 has its own.
 SETTINGS = {
     ('DeS4', 'linear_dinov2-s14'): {'decoupled_training': False, 'pixel_reweighting': False}
 }
@@ -156,7 +156,7 @@ def test_method_trains_predicts_and_exports(method, network):
 
 
 def test_des4_refuses_a_head_that_is_all_classifier():
-    with pytest.raises(ValueError, match='FCNHead is all classifier'):
+    with pytest.raises(ValueError, match='FCNHead consists of a classifier only'):
         MODELS.build({'type': 'DeS4', 'segmentor': narrow('linear_dinov2-s14')})
 
 

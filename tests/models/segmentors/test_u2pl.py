@@ -534,7 +534,7 @@ def test_checkpoint_with_the_banks_former_name_is_loaded():
     for key, value in resumed.state_dict().items():
         assert torch.equal(value, current[key]), key
     other = build(queue_size=7)
-    with pytest.raises(ValueError, match=r"'contrast\.bank\.rows' has shape .*: set queue_size"):
+    with pytest.raises(ValueError, match=r"'contrast\.bank\.rows' has shape .*. Set queue_size"):
         load_state_dict(other, former)
 
 
