@@ -318,7 +318,7 @@ def config_path(name: str) -> Path:
         moved = renamed_config(path) if package == 'mmseg_semi' else None
         if moved:
             raise FileNotFoundError(
-                f'{name} has another name now: {package}::{moved[0]}'
+                f'{name} was renamed to {package}::{moved[0]}'
                 f'{f", with {moved[1]}" if moved[1] else ""}.'
             )
         known = [str(p.relative_to(root).as_posix()) for p in root.rglob('*.py')]

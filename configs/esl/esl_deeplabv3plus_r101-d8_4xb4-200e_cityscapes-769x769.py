@@ -28,7 +28,7 @@ model = dict(
     ),
     semi_test_cfg=dict(predict_on='teacher'),
 )
-# The paper's "10 times that of the backbone", 0.1 for the heads, to the letter. That is high: U2PL, whose
+# The paper's "10 times that of the backbone", 0.1 for the heads, taken literally. That is high: U2PL, whose
 # recipe this is otherwise, has one rate for all. Where the loss grows in the first passes, set lr_mult=1.
 optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(head=dict(lr_mult=10.0))))
 train_dataloader = dict(
@@ -44,6 +44,6 @@ train_dataloader = dict(
 # The schedule's learning rates are for 8 labeled and 8 unlabeled images per step here.
 auto_scale_lr = dict(base_batch_size=16)
 
-# An epoch is a pass over the unlabeled images, 8 per step; evaluated and saved after every fourth.
+# An epoch is a pass over the unlabeled images, 8 per step. It is evaluated and saved after every fourth epoch.
 train_cfg = dict(type='UnlabeledEpochTrainLoop', epochs=200, val_every=4)
 default_hooks = dict(checkpoint=dict(interval='val'))

@@ -41,6 +41,6 @@ train_dataloader = dict(
 # The schedule's learning rates are for 8 labeled and 8 unlabeled images per step here.
 auto_scale_lr = dict(base_batch_size=16)
 
-# An epoch is a pass over the unlabeled images, 8 per step; evaluated and saved after each.
+# An epoch is a pass over the unlabeled images, 8 per step. It is evaluated and saved after each epoch.
 train_cfg = dict(type='UnlabeledEpochTrainLoop', epochs=80, val_every=1)
 default_hooks = dict(checkpoint=dict(interval='val'))

@@ -34,7 +34,7 @@ custom_hooks = [
 # The code's rates for this batch, which is half of that on VOC.
 auto_scale_lr = dict(base_batch_size=16)
 
-# An epoch is a pass over the unlabeled images, 8 per step; evaluated and saved after every fourth.
+# An epoch is a pass over the unlabeled images, 8 per step. It is evaluated and saved after every fourth epoch.
 train_cfg = dict(type='UnlabeledEpochTrainLoop', epochs=180, val_every=4)
 default_hooks = dict(checkpoint=dict(interval='val'))
 train_dataloader = dict(dataset=dict(partition='cps/372'))

@@ -15,7 +15,7 @@ unlabeled_pipeline = [
 
 train_dataloader = dict(
     _delete_=True,
-    batch_size=16,  # of one process: labeled + unlabeled of the sampler
+    batch_size=16,  # per GPU: labeled + unlabeled of the sampler
     num_workers=4,
     persistent_workers=True,
     pin_memory=True,

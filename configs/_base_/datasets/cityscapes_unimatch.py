@@ -28,7 +28,7 @@ unlabeled_pipeline = [
     ),
 ]
 train_dataloader = dict(
-    batch_size=4,  # of one process: labeled + unlabeled of the sampler
+    batch_size=4,  # per GPU: labeled + unlabeled of the sampler
     sampler=dict(labeled=2, unlabeled=2),
     dataset=dict(
         labeled=dict(pipeline=train_pipeline), unlabeled=dict(pipeline=unlabeled_pipeline)
