@@ -57,8 +57,8 @@ def _check_leaf(dataset, name):
     root = dataset.get('data_root') or ''
     if not hasattr(kind_of_backend(root), 'join_path') and not _is_unlabeled(dataset):
         raise ValueError(
-            f'data_root={root} is read through {kind_of_backend(root).__name__}, by which MMEngine joins no '
-            'paths. Leave data_root out and write whole addresses in data_prefix.'
+            f'data_root={root} is read through {kind_of_backend(root).__name__}, for which MMEngine '
+            'cannot join paths. Leave data_root out and write whole addresses in data_prefix.'
         )
     own, listed = dataset.get('backend_args'), dataset.get('ann_file')
     for key, path, exists in _paths(dataset):

@@ -161,7 +161,7 @@ def test_http_needs_a_list(config, data_root):
             DATASETS.build(unlabeled)
         labeled = {**config['labeled'], 'data_root': root, 'ann_file': ''}
         with pytest.raises(
-            ValueError, match='leave data_root out and write whole addresses in data_prefix'
+            ValueError, match='Leave data_root out and write whole addresses in data_prefix'
         ):
             check_data_paths(labeled)
         prefix = dict(img_path=f'{root}/img_dir', seg_map_path=f'{root}/ann_dir')

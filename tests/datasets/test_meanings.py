@@ -49,20 +49,20 @@ def test_equal_meanings_and_unknown_parts_differ_in_nothing():
             {'reduce_zero_label': True},
             'reduce_zero_label',
             'train_dataloader.dataset.labeled.reduce_zero_label=False but '
-            'val_dataloader.dataset.reduce_zero_label=True: a value of a mask is one class here and another '
-            'there. Set both alike; if the masks are stored in two ways on purpose, set StartupCheckHook '
+            'val_dataloader.dataset.reduce_zero_label=True. A mask value means different classes in '
+            'them. Give both the same one; if the masks are stored in two ways on purpose, set StartupCheckHook '
             'same_masks=False.',
         ),
         (
             {'label_map': {255: 1}},
             'label_map',
-            'train_dataloader.dataset.labeled.label_map={} but val_dataloader.dataset.label_map={255: 1}: a ',
+            'train_dataloader.dataset.labeled.label_map={} but val_dataloader.dataset.label_map={255: 1}. A ',
         ),
         (
             {'palette': [[9, 9, 9]] * 3},
             'palette',
             'train_dataloader.dataset.labeled.metainfo.palette=[[0, 0, 0], [1, 1, 1], [2, 2, 2]] but '
-            'val_dataloader.dataset.metainfo.palette=[[9, 9, 9], [9, 9, 9], [9, 9, 9]]: the pictures',
+            'val_dataloader.dataset.metainfo.palette=[[9, 9, 9], [9, 9, 9], [9, 9, 9]]. The pictures',
         ),
     ],
 )

@@ -118,7 +118,7 @@ def test_a_half_written_file_that_is_a_link_is_not_written_through(tmp_path):
             PermissionError(13, 'Permission denied', '/a/b'),
             '/a/b: Permission denied. Get the right',
         ),
-        (OSError(5, 'Input/output error', '/a/b'), '/a/b: Input/output error: look after the disk'),
+        (OSError(5, 'Input/output error', '/a/b'), '/a/b: Input/output error. Check the disk'),
         (OSError('a sentence of\nits own.'), 'tool: a sentence of its own.'),
         (ValueError('from deep inside.'), 'tool: from deep inside.'),
     ],

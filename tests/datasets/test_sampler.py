@@ -198,7 +198,7 @@ def test_seed_none_takes_one_from_mmengine(monkeypatch):
         (dict(unlabeled_streams=3), 'unlabeled_streams=3 is unknown. Choose 1, or 2'),
         (
             dict(unlabeled=3, unlabeled_streams=2),
-            'unlabeled=3 cannot be shared .* make unlabeled even',
+            'unlabeled=3 cannot be shared .* Make unlabeled even',
         ),
     ],
 )
@@ -213,7 +213,7 @@ def test_needs_a_labeled_unlabeled_dataset():
 
 
 def test_bad_skips():
-    with pytest.raises(ValueError, match=r'set train_dataloader\.batch_size=5'):
+    with pytest.raises(ValueError, match=r'Set train_dataloader\.batch_size=5'):
         make(5, 7, 2, 3).skip(8)
     with pytest.raises(ValueError, match='endless=True'):
         make(5, 7, 2, 3, endless=False).skip(10)

@@ -94,7 +94,7 @@ def test_a_validation_image_that_is_trained_on(cfg, data_root, linked):
         shutil.copy(data_root / 'pool/u0.jpg', target)
     what = 'are' if linked else 'have a copy of the same name'
     assert the_error(cfg).startswith(
-        f'1 unlabeled images {what} in the validation set, the first is {data_root}/pool/u0.jpg: '
+        f'1 unlabeled images {what} in the validation set, the first is {data_root}/pool/u0.jpg. '
     )
     target.unlink()
     cv2.imwrite(str(target), np.zeros((24, 32, 3), np.uint8))
@@ -168,7 +168,7 @@ def test_a_camera_that_was_turned(cfg, data_root):
     image.save(data_root / 'img_dir/l1.jpg', exif=exif)
     assert 'l1.jpg is 24x32 as stored and 24x32 as displayed' in the_error(cfg)
     Image.fromarray(np.zeros((24, 32), np.uint8)).save(data_root / 'ann_dir/l1.png')
-    assert "set drawn_on='stored' of LoadAnnotations or" in the_error(cfg)
+    assert "Set drawn_on='stored' of LoadAnnotations or" in the_error(cfg)
     cfg.train_dataloader.dataset.labeled.pipeline[1].drawn_on = 'stored'
     assert report_of(cfg).errors == []
 
@@ -214,7 +214,7 @@ def test_warnings(cfg, data_root):
         Image.fromarray(np.zeros((24, 32), np.uint8)).save(data_root / f'ann_dir/l{i}.png')
     twice, absent = report_of(cfg).warnings
     assert twice.startswith('1 of 3 lines of the labeled list repeat an image')
-    assert absent.startswith('No labeled image shows sky, tree: nothing can be learned of them;')
+    assert absent.startswith('No labeled image shows sky, tree: nothing can be learned of them. ')
 
 
 def test_neighboring_frames(cfg, data_root):
@@ -272,7 +272,7 @@ def test_labeled_among_unlabeled_is_an_error_of_a_partition_only(cfg, data_root)
     (data_root / 'lists/all.txt').write_text('u0\nl0\n')
     unlabeled.ann_file = 'lists/all.txt'
     said = (
-        f'1 labeled images have a copy of the same name in the unlabeled set, the first is {shared}: they '
+        f'1 labeled images have a copy of the same name in the unlabeled set, the first is {shared}. They '
         'are trained on with and without their labels.'
     )
     assert (report_of(cfg).errors, report_of(cfg).warnings) == ([], [said])
@@ -295,7 +295,7 @@ def test_the_list_is_text(cfg, data_root, name):
     else:
         assert the_error(cfg).startswith(f'{path} begins with a byte order mark, which would be')
     path.write_bytes(content + 'gr\u00fcn\n'.encode('latin-1'))
-    assert the_error(cfg).startswith(f'{path} line {content.count(10) + 1} is not UTF-8 text: save')
+    assert the_error(cfg).startswith(f'{path} line {content.count(10) + 1} is not UTF-8 text. Save')
 
 
 def test_an_empty_list_is_an_error(cfg, data_root):

@@ -153,7 +153,7 @@ def test_what_is_no_size_is_refused(text):
 
 @pytest.mark.parametrize('size', [8, 9, Fraction(1, 100)])
 def test_both_lists_must_be_filled(size):
-    with pytest.raises(ValueError, match='give a size that leaves both lists filled'):
+    with pytest.raises(ValueError, match='Give a size that leaves both lists filled'):
         labeled_count(size, 8)
 
 

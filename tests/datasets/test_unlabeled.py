@@ -103,7 +103,7 @@ def test_empty_list_and_folder(data_root):
     (data_root / 'list.txt').write_text('\n\r\n')
     with pytest.raises(ValueError, match=r'no image in the list .*list\.txt. Set img_dir'):
         UnlabeledDataset(data_root=str(data_root), img_dir='pool', ann_file='list.txt')
-    with pytest.raises(ValueError, match=r"no image in the folder .*pool: .*\('\.bmp',\)"):
+    with pytest.raises(ValueError, match=r"no image in the folder .*pool\. .*\('\.bmp',\)"):
         UnlabeledDataset(data_root=str(data_root), img_dir='pool', img_suffix='.bmp')
 
 
@@ -142,5 +142,5 @@ def test_remote_images_are_taken_on_trust_and_need_one_suffix(data_root):
     dataset = UnlabeledDataset(img_suffix='.jpg', **remote)
     assert dataset.get_data_info(0)['img_path'] == 'http://host/pool/u0.jpg'
     assert dataset.get_data_info(1)['img_path'] == 'http://host/pool/no/such.jpg'
-    with pytest.raises(ValueError, match='set img_suffix to one ending'):
+    with pytest.raises(ValueError, match='Set img_suffix to one ending'):
         UnlabeledDataset(img_suffix=('.jpg', '.png'), **remote)

@@ -187,5 +187,5 @@ def test_state_resumes():
 def test_bad_settings_are_refused():
     with pytest.raises(ValueError, match='by_epoch=True, but its rate follows from steps'):
         build(by_epoch=True, end=20)
-    with pytest.raises(ValueError, match='set it to the number of optimizer steps of the training'):
+    with pytest.raises(ValueError, match='Set it to the number of optimizer steps of the training'):
         build()

@@ -184,7 +184,7 @@ def test_branches_of_different_size():
 @pytest.mark.parametrize(
     ('settings', 'said'),
     [
-        (dict(size=(8, 8), size_divisor=8), 'set one of them'),
+        (dict(size=(8, 8), size_divisor=8), 'Set one of them'),
         (dict(size=8), r'size=8 must be \(height, width\)'),
         (dict(batch_augments=[dict(type='Mixup')]), 'batch_augments is not applied'),
     ],

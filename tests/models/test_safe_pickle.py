@@ -131,7 +131,7 @@ def test_files_that_would_write_a_marker(kind, form, tmp_path):
     with pytest.raises(checkpoints.UntrustedCheckpointError) as error:
         checkpoints.load_data(file, 'a.pth')
     strangers.check_sentence(str(error.value), 'a.pth', strangers.ATTACKS[kind])
-    assert str(error.value).count('. ') == 0
+    assert str(error.value).count('. ') <= 1
     assert '\n' not in str(error.value)
     assert not marker.exists()
 

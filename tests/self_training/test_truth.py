@@ -159,7 +159,7 @@ def test_true_masks_of_turned_photographs(tmp_path, view):
     exif[0x0112] = 3
     Image.new('RGB', (32, 24)).save(image, exif=exif)
     Image.fromarray(true).save(mask)
-    with pytest.raises(ValueError, match="set drawn_on='stored' of LoadAnnotations"):
+    with pytest.raises(ValueError, match="Set drawn_on='stored' of LoadAnnotations"):
         read_true_mask(
             str(mask), str(image), true, 4, False, dict(is_displayed=True, drawn_on=None), 255
         )

@@ -411,7 +411,7 @@ def test_bad_arguments_are_refused(tool, folder, capsys, given, says):
     ('given', 'says'),
     [
         (['--method-options', 'esl', 'a=1'], '--method-options esl: there is no such method'),
-        (['--method-options', 'imas', 'a'], 'give settings as KEY=VALUE'),
+        (['--method-options', 'imas', 'a'], 'Give settings as KEY=VALUE'),
         (
             ['--baseline', 'esl'],
             '--baseline esl is not one of the methods. Choose one of suponly, imas',

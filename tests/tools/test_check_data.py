@@ -253,7 +253,7 @@ def test_masks_that_count_from_1(data):
     data.config.train_dataloader.dataset.labeled.reduce_zero_label = True
     assert (
         'PROBLEM: train_dataloader.dataset.labeled.reduce_zero_label=True but '
-        'val_dataloader.dataset.reduce_zero_label=False: a value of a mask is one class here'
+        'val_dataloader.dataset.reduce_zero_label=False. A mask value means different classes'
     ) in data.text()
     data.config.val_dataloader.dataset.reduce_zero_label = True
     data.config.test_dataloader.dataset.reduce_zero_label = True
@@ -320,7 +320,7 @@ def test_a_mask_that_may_be_turned_is_a_problem(data, name):
     ((kind, (said,)),) = [item for part in report.sets for item in part.problems.items()]
     assert kind == 'masks that may be turned against their image'
     assert f'{data.mask(name)} is 32x32' in said
-    assert "set drawn_on='stored' of LoadAnnotations or drawn_on='displayed'" in said
+    assert "Set drawn_on='stored' of LoadAnnotations or drawn_on='displayed'" in said
     for dataset in (
         data.config.train_dataloader.dataset.labeled,
         data.config.val_dataloader.dataset,
@@ -361,7 +361,7 @@ def test_flipped_bytes_are_a_problem_and_no_traceback(data):
     report = data.report()
     (said,) = report.sets[1].problems.values()
     assert len(said) == 2
-    assert all('replace it, or take it out of the list.' in sentence for sentence in said)
+    assert all('Replace it, or take it out of the list.' in sentence for sentence in said)
 
 
 def test_an_empty_set_is_called_by_its_own_key(data):
@@ -369,7 +369,7 @@ def test_an_empty_set_is_called_by_its_own_key(data):
     report = data.report()
     (sentence,) = report.sets[2].problems['set that cannot be built']
     assert sentence.startswith('The validation dataset has no image')
-    assert 'correct these settings of val_dataloader.dataset, or put' in sentence
+    assert 'Correct these settings of val_dataloader.dataset, or put' in sentence
 
 
 def test_masks_of_values_beyond_are_not_void(data):

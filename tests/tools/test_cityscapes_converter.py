@@ -89,7 +89,7 @@ def test_the_stock_converter_draws_polygons_where_it_can(root, scripts, capsys):
 
 def test_polygons_without_the_scripts(root):
     sentence = cityscapes.error(root, '--partial', '--polygons')
-    assert 'run `pip install cityscapesscripts`, or give --ids' in sentence
+    assert 'Run `pip install cityscapesscripts`, or give --ids' in sentence
 
 
 def test_an_interrupted_run_is_completed(root):

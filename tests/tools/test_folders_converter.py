@@ -143,7 +143,7 @@ def test_unknown_colors_are_named_with_file_and_count(tmp_path):
         in sentence
     )
     assert f'{tmp_path}/masks/0.png with (7, 7, 7) (2 pixels), (1, 2, 3) (1 pixels)' in sentence
-    assert 'add them to the color map' in sentence
+    assert 'Add them to the color map' in sentence
     assert not (tmp_path / 'out').exists()
 
 
@@ -212,7 +212,7 @@ def test_masks_are_written_as_their_image_is_displayed(tmp_path, capsys, view, r
     for orientation in (1, 3, 6):
         written = read(tmp_path / f'out/ann_dir/train/{orientation}.png')
         assert np.array_equal(written, displayed(label, orientation))
-    assert ("set drawn_on='displayed' of LoadAnnotations" in capsys.readouterr().out) != rgb
+    assert ("Set drawn_on='displayed' of LoadAnnotations" in capsys.readouterr().out) != rgb
 
 
 def test_turned_files_of_each_kind(tmp_path):
@@ -325,7 +325,7 @@ def test_bad_folders_are_one_sentence_before_anything_is_written(data, harm, mes
         (['--ids', '1=256'], 'at most 254'),
         (['--ids', '1=2', '1=3'], 'twice'),
         (['--ids', '1=2', '--classes', 'a'], 'maps to class 2, but --classes names 1'),
-        (['--colors', 'x.json', '--classes', 'a'], 'leave out --ids and --classes'),
+        (['--colors', 'x.json', '--classes', 'a'], 'Leave out --ids and --classes'),
         (['--nproc', '0'], 'must be at least 1'),
         (['--split', 'unlabeled'], '--split unlabeled must be the name of one folder'),
         (['--split', '../../out'], '--split ../../out must be the name of one folder'),
@@ -360,7 +360,7 @@ def test_sources_in_the_layout_itself_are_refused(data):
     (data / 'masks').rename(out / 'ann_dir')
     before = snapshot(data)
     for images in (out / 'img_dir', out / 'img_dir/sub'):
-        assert 'name a target apart from the sources' in folders.error(images, out / 'ann_dir', out)
+        assert 'Name a target apart from the sources' in folders.error(images, out / 'ann_dir', out)
     assert snapshot(data) == before
 
 
@@ -376,7 +376,7 @@ def test_links_of_the_target_never_lead_into_the_sources(data):
         (out / place).parent.mkdir(parents=True)
         (out / place).symlink_to(data / leads_to)
         sentence = folders.error(*command(data, '--rgb', '--overwrite'))
-        assert 'name a target apart from the sources' in sentence
+        assert 'Name a target apart from the sources' in sentence
         shutil.rmtree(out)
     assert snapshot(data / 'images') == before
     # A link in IMAGES to what an earlier run wrote.
@@ -406,7 +406,7 @@ def test_an_image_of_two_splits_is_found_under_any_ending(tmp_path, options):
     for seed in ('1', '0') if options else ('1',):
         sentence = folders.error(*command(tmp_path, '--val', '0.5', '--seed', seed, *options))
         assert 'an earlier run put it at' in sentence
-        assert f'remove img_dir and ann_dir of {tmp_path}/out and run again' in sentence
+        assert f'Remove img_dir and ann_dir of {tmp_path}/out and run again' in sentence
     assert snapshot(tmp_path / 'out') == before
     # Other images of the same names are not a leak.
     for i in range(4):
@@ -454,7 +454,7 @@ def test_smoothed_gray_masks_are_asked_about(tmp_path):
     save(tmp_path / 'masks/a.png', np.arange(0, 210, 3, dtype=np.uint8)[None])
     sentence = folders.error(*command(tmp_path))
     assert 'hold 70 values of up to 207, which would be 208 classes without a name' in sentence
-    assert 'name them with --classes, map the values with --ids' in sentence
+    assert 'Name them with --classes, map the values with --ids' in sentence
     assert not (tmp_path / 'out').exists()
     folders(*command(tmp_path, '--classes', *(f'c{i}' for i in range(208))))
     assert read(tmp_path / 'out/ann_dir/train/a.png').max() == 207

@@ -98,7 +98,7 @@ def test_errors_are_one_sentence(tmp_path):
     ):
         tool.main([str(tmp_path)])
     write(tmp_path, 'u2pl/cityscapes/186/labeled.txt', ['2007_000032'])
-    with pytest.raises(SystemExit, match='lists images of voc12 and not of cityscapes: put'):
+    with pytest.raises(SystemExit, match=r'lists images of voc12 and not of cityscapes\. Put'):
         tool.main([str(tmp_path), '--out', str(tmp_path / 'o.json')])
     assert not (tmp_path / 'o.json').exists()
 

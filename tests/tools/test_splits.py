@@ -365,7 +365,7 @@ def test_make_balanced_shows_rare_classes_first(run, tmp_path):
     assert 'm11.png has values that are none of 1 classes' in error_of(
         run(*arguments, '--num-classes', 1)
     )
-    assert 'give --masks, the folder' in error_of(
+    assert 'Give --masks, the folder' in error_of(
         run('make', 'masks', 'o', '--sizes', 1, '--balanced')
     )
     (tmp_path / 'masks/m03.png').write_text('no image')
@@ -624,7 +624,7 @@ def test_errors_make_the_exit_code(run, own, tmp_path):
 
 def test_check_of_whole_folders(run, own, tmp_path):
     arguments = own[:-2]
-    assert 'give --num-classes' in error_of(run('check', *arguments))
+    assert 'Give --num-classes' in error_of(run('check', *arguments))
     printed = succeed(run('check', *own, '--frames', 0))
     assert printed.startswith('labeled: 6 images\n')
     code, printed = run('check', *own, '--unlabeled-images', 'img', '--val', 'v.txt')

@@ -109,7 +109,7 @@ def test_unreadable(tmp_path, content):
 
 
 def test_missing(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r'a\.jpg does not exist: restore'):
+    with pytest.raises(FileNotFoundError, match=r'a\.jpg does not exist. Restore'):
         check(tmp_path / 'a.jpg')
 
 

@@ -139,7 +139,7 @@ def test_streams_that_do_not_fit_the_method_are_refused(model, settings, streams
     hooks = [MeanTeacherHook()]
     runner = make_runner(model=model, settings=settings, hooks=hooks, streams=streams)
     with pytest.raises(
-        ValueError, match=f'set train_dataloader.sampler.unlabeled_streams={remedy}'
+        ValueError, match=f'Set train_dataloader.sampler.unlabeled_streams={remedy}'
     ):
         StartupCheckHook().before_train(runner)
 
@@ -153,8 +153,8 @@ def test_streams_that_do_not_fit_the_method_are_refused(model, settings, streams
             r'batch_size=8 but the sampler makes batches of labeled=2 \+ unlabeled=2',
         ),
         ({'hooks': []}, r"IMAS needs MeanTeacherHook. Add dict\(type='MeanTeacherHook'\)"),
-        ({'loop': EpochBasedTrainLoop}, 'set endless=False'),
-        ({'endless': False}, 'set endless=True'),
+        ({'loop': EpochBasedTrainLoop}, 'Set endless=False'),
+        ({'endless': False}, 'Set endless=True'),
         (
             {'val': ('v0.png', 'u1.png')},
             '1 unlabeled images are also validation images, e.g. u1.png',
@@ -212,7 +212,7 @@ def test_stock_checkpoint_hook_is_warned_about(caplog):
     hooks = [MeanTeacherHook(), CheckpointHook()]
     with caplog.at_level(logging.WARNING):
         StartupCheckHook().before_train(make_runner(hooks=hooks))
-    assert "use type='AtomicCheckpointHook'" in caplog.text
+    assert "Use type='AtomicCheckpointHook'" in caplog.text
 
 
 def test_checkpoint_within_an_accumulated_step_is_put_off(caplog):

@@ -48,7 +48,7 @@ def test_a_mask_that_may_be_turned_stops_the_training(root, tmp_path, name, meth
     said = start(tiny_config(tmp_path / 'work', method, images=root))
     assert f'image {path} is 32x32 as stored and 32x32 as displayed (EXIF orientation 4)' in said
     assert (
-        "set drawn_on='stored' of LoadAnnotations or drawn_on='displayed' of LoadAnnotations"
+        "Set drawn_on='stored' of LoadAnnotations or drawn_on='displayed' of LoadAnnotations"
         in said
     )
 
