@@ -73,7 +73,7 @@ def test_the_one_that_fits_is_found(root, method, parts, found):
         (
             'cps',
             {},
-            r"'cps' is not a method of .*choose one of imas, imas-official, mean-teacher\.",
+            r"'cps' is not a method of .*Choose one of imas, imas-official, mean-teacher\.",
         ),
     ],
 )

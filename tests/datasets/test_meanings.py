@@ -50,8 +50,8 @@ def test_equal_meanings_and_unknown_parts_differ_in_nothing():
             'reduce_zero_label',
             'train_dataloader.dataset.labeled.reduce_zero_label=False but '
             'val_dataloader.dataset.reduce_zero_label=True. A mask value means different classes in '
-            'them. Give both the same one; if the masks are stored in two ways on purpose, set StartupCheckHook '
-            'same_masks=False.',
+            'them. Give both the same one; if the masks are stored in two ways on purpose, set '
+            'StartupCheckHook same_masks=False.',
         ),
         (
             {'label_map': {255: 1}},

@@ -453,7 +453,7 @@ def test_metrics_of_other_evaluators_are_not_guessed(tool, folder):
     jobs[0].cfg.val_evaluator = [{'type': 'IoUMetric', 'iou_metrics': ['mFscore']}]
     jobs[1].cfg.val_evaluator = {'type': 'CityscapesMetric'}
     tool._check_metric('mPrecision', jobs)
-    with pytest.raises(ValueError, match='choose one of aAcc, mFscore, mPrecision, mRecall, or'):
+    with pytest.raises(ValueError, match='Choose one of aAcc, mFscore, mPrecision, mRecall, or'):
         tool._check_metric('mIoU', jobs)
 
 

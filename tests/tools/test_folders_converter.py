@@ -479,7 +479,7 @@ def test_a_target_that_cannot_be_a_folder_is_one_sentence(data):
     (data / 'out').write_text('a file')
     sentence = folders.error(*command(data))
     assert f'{data}/out' in sentence
-    assert 'a file stands where a folder is needed, move it or name another target.' in sentence
+    assert 'A file stands where a folder is needed. Move it or name another target.' in sentence
 
 
 def test_images_beyond_the_limit_of_pillow(data, monkeypatch):

@@ -656,7 +656,7 @@ def test_names_that_do_not_exist(make, my, capsys):
     assert said.startswith(
         'error: --method imsa is unknown. Did you mean imas? Choose one of imas,'
     )
-    assert 'did you mean my.py?' in refused(make, capsys, 'mi.py')
+    assert 'Did you mean my.py?' in refused(make, capsys, 'mi.py')
     said = refused(make, capsys, name, unlabeled='nowhere')
     assert said == (
         'error: --unlabeled nowhere is not a folder. Give the folder of the images without masks.'

@@ -202,13 +202,13 @@ def test_help(name, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ('name', 'arguments', 'sentence'),
     [
-        ('train', ['tinny.py'], 'The config tinny.py does not exist: did you mean tiny.py?'),
+        ('train', ['tinny.py'], 'The config tinny.py does not exist. Did you mean tiny.py?'),
         ('train', ['no/x.py'], 'The config no/x.py does not exist. Give the path of a .py file.'),
         ('train', ['wrong.py'], 'mmseg::_base_/models/nothing.py does not exist below '),
         (
             'test',
             ['tiny.py', 'iter_9.pth'],
-            'The checkpoint iter_9.pth does not exist: did you mean iter_2.pth?',
+            'The checkpoint iter_9.pth does not exist. Did you mean iter_2.pth?',
         ),
         (
             'test',

@@ -133,7 +133,7 @@ def test_true_masks_are_a_report_on_top(folder, ranks):
             '1 checkpoint(s) give every image a score of 0. Give at least two of one training, the last one '
             'last.',
         ),
-        ('o', ('1.pth', 'gone.pth'), (), 'The checkpoint gone.pth does not exist: did you mean '),
+        ('o', ('1.pth', 'gone.pth'), (), 'The checkpoint gone.pth does not exist. Did you mean '),
         (
             'o',
             CHECKPOINTS,

@@ -242,7 +242,7 @@ def test_a_manifest_that_says_otherwise_is_never_replaced_silently(run, ids, tmp
         ),
         (
             'a.tif.jpg',
-            "The image 'a.tif' would be read as 'a' from a list with one id per line: re",
+            "The image 'a.tif' would be read as 'a' from a list with one id per line. Re",
         ),
         ('a\nb.jpg', "The image 'a\\nb' would"),
         (' a.jpg', "The image ' a' would be read as 'a' from"),
@@ -631,7 +631,7 @@ def test_check_of_whole_folders(run, own, tmp_path):
     assert code == 1
     assert '6 labeled images are in the unlabeled set' in printed
     assert 'There is nothing to check' in error_of(run('check'))
-    assert 'conf.py does not exist: did you mean config.py?' in error_of(
+    assert 'conf.py does not exist. Did you mean config.py?' in error_of(
         run('check', '--config', 'conf.py')
     )
 

@@ -262,7 +262,7 @@ def test_sixteen_bits_are_not_cut_to_eight(tmp_path, kind):
     path = str(tmp_path / f'a.{kind}')
     for loader in ({}, dict(color_type='grayscale'), dict(imdecode_backend='pillow')):
         with pytest.raises(
-            ValueError, match=r"of 16 bits and the loader gives .* of uint8: .*'unchanged'"
+            ValueError, match=r"of 16 bits and the loader gives .* of uint8\. .*'unchanged'"
         ):
             read(path, **loader)
     assert np.array_equal(read(path, color_type='unchanged'), BANDS[..., 0])

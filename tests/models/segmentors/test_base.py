@@ -145,7 +145,7 @@ def test_checkpoint_of_another_architecture_is_refused():
     wider = tiny_segmentor()
     wider['decode_head']['channels'] = 16
     with pytest.raises(
-        ValueError, match=r"'decode_head\S+' has shape .* load a checkpoint of the same"
+        ValueError, match=r"'decode_head\S+' has shape .* Load a checkpoint of the same"
     ):
         _load_checkpoint_to_model(
             build(), {'state_dict': MODELS.build({**wider, 'data_preprocessor': None}).state_dict()}
