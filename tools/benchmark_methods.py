@@ -1,14 +1,14 @@
-"""Train methods with several seeds on one split, for equally many iterations, and put the results in a table.
+"""Train several methods with several seeds on one split and the same number of iterations, and tabulate them.
 
 Methods are named as in configs/ (`imas`, `mean-teacher`, with --dataset, --partition, --network ...), or by
-config files. Before anything runs, the configs are compared: split, validation set, metric and length must be
-equal; what else differs (labeled images per step, crop, network, augmentation, optimizer) is said in the
-table. The length is that of the training that makes the result: what a method trains beforehand (GPS's teacher,
-the earlier trainings of ST and ST++) counts as a difference, and the table names the iterations and images of
-each training. On synthetic shapes a seed also draws the images. Every run is an ordinary `tools/train.py` in a
-process of its own, or several (--nproc). After an interruption, run the same command again: it
-keeps finished runs and resumes others. A run that fails is reported, the others continue, and the exit code is
-1.
+config files. Before the first run, the configs are compared: split, validation set, metric and length must be
+equal. The table lists all other differences (labeled images per step, crop, network, augmentation,
+optimizer). The length is that of the training that makes the result: what a method trains beforehand (GPS's
+teacher, the earlier trainings of ST and ST++) counts as a difference, and the table names the iterations and
+images of each training. On synthetic shapes a seed also draws the images. Every run is an ordinary
+`tools/train.py` in a process of its own, or several (--nproc). After an interruption, run the same command
+again: it keeps finished runs and resumes others. A run that fails is reported, the others continue, and the
+exit code is 1.
 
 Writes WORK_DIR/results.md, .csv and .png, and for each run WORK_DIR/METHOD_seedN.py (its config), .txt (its
 output), .json (its settings and state) and its folder.
@@ -136,7 +136,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--allow-differences',
         action='store_true',
-        help='report differences in split, evaluation or length in the table instead of refusing them',
+        help='list differences in split, evaluation or length in the table instead of stopping',
     )
     parser.add_argument(
         '--nproc',
@@ -149,10 +149,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         '--jobs',
         type=int,
         default=1,
-        help='runs at a time (default: 1); they share the machine, and the table says so',
+        help='number of runs at the same time (default: 1)',
     )
     parser.add_argument(
-        '--report', action='store_true', help='run nothing, make the table of what is finished'
+        '--report',
+        action='store_true',
+        help='run nothing, only make the table of the finished runs',
     )
     args = parser.parse_args(argv)
     for key in ('nproc', 'jobs', 'iters', 'val_interval'):

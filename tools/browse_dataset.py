@@ -1,9 +1,9 @@
-"""Write pictures of what the network will see in training: images, labels, views, valid masks.
+"""Save pictures of the training batches: images, labels, views and valid masks.
 
     python tools/browse_dataset.py CONFIG [--output-dir DIR] [--num N] [--show] [--cfg-options ...]
 
 Dataset, sampler and preprocessor are built as training builds them, with the seed of the config
-(0 if it has none), and the pictures are the preprocessed batches with the normalization taken back.
+(0 if it has none), and the pictures show the preprocessed batches without the normalization.
 Works for semi-supervised configs and for stock supervised ones.
 """
 
@@ -36,7 +36,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--num', type=int, default=8, help='samples to show (default: 8)')
     parser.add_argument('--show', action='store_true', help='open the pictures in a window as well')
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, help='settings to replace, as key=value'
+        '--cfg-options', nargs='+', action=DictAction, help='override settings, as key=value'
     )
     options = parser.parse_args(arguments)
     if options.num < 1:

@@ -27,11 +27,11 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--quick',
         action='store_true',
-        help='read only headers and ends of images: no check of content, duplicates by path alone',
+        help='read only headers and ends of images: no check of content, duplicates by path only',
     )
     parser.add_argument('--workers', type=int, default=4, help='threads that read (default: 4)')
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, help='settings to replace, as key=value'
+        '--cfg-options', nargs='+', action=DictAction, help='override settings, as key=value'
     )
     options = parser.parse_args(arguments)
     if options.workers < 1:

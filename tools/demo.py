@@ -58,7 +58,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('--images', type=int, default=5, help='images in the picture (default: 5)')
     parser.add_argument(
-        '--max-iters', type=int, help='train for fewer iterations, to see that everything works'
+        '--max-iters', type=int, help='train for fewer iterations, as a quick check'
     )
     args = parser.parse_args(argv)
     if args.processes < 1 or args.images < 1:

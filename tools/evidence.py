@@ -1,4 +1,4 @@
-"""Train a list of jobs, one process per core at the lowest priority, and keep one row per finished run.
+"""Train a list of jobs, one process per core at the lowest priority, and write one row per finished run.
 
     git worktree add --detach ../pinned COMMIT
     PYTHONPATH=../pinned python ../pinned/tools/evidence.py PLAN.json --rows ROWS.jsonl --work-dir WORK_DIR

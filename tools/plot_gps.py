@@ -1,4 +1,4 @@
-"""Plot how GPS's networks got on: the weight of the feedback, the labeled images, the agreement of labels.
+"""Plot the training of GPS: weight of the feedback, loss on labeled images, agreement of pseudo-labels.
 
 Reads the log of the joint training, WORK_DIR/joint/*/vis_data/scalars.json.
 """

@@ -1,4 +1,4 @@
-"""Compare pseudo-labels with true masks: which classes they have, and how often they are right.
+"""Compare pseudo-labels with ground truth: class distribution, precision and recall.
 
 For each network of the checkpoint one table: of the pixels whose confidence reaches a threshold, their share of
 all pixels, their precision, and the share, precision and recall of each class. It answers why a training gains

@@ -1,4 +1,4 @@
-"""Find a published figure, print the command that trains for it, and the measured figure beside it.
+"""Find a published result, print the command that reproduces it, and compare it with your measured result.
 
     python tools/reproduce.py iMAS VOC classic 183
     python tools/reproduce.py GPS Cityscapes 372 R50 --work-dir work_dirs/mine

@@ -475,7 +475,7 @@ def _add_make(commands) -> None:
 def _add_import(commands) -> None:
     parser = commands.add_parser(
         'import',
-        help="turn another project's lists into ours",
+        help='convert the lists of another project',
         description='Write the lists of UniMatch, U2PL, CPS or ST++ as ours, in their order, and say which '
         'published partition they are.',
     )
@@ -502,7 +502,7 @@ def _add_import(commands) -> None:
 def _add_identify(commands) -> None:
     parser = commands.add_parser(
         'identify',
-        help='say which published partition a list is',
+        help='find the published partition that a list is equal to',
         description='Compare labeled lists with the published ones, whatever their format and order, and name '
         'the published lists of the same size that they are not.',
     )
@@ -521,7 +521,7 @@ def _add_identify(commands) -> None:
 def _add_check(commands) -> None:
     parser = commands.add_parser(
         'check',
-        help='look for what is wrong with a partition',
+        help='check a partition for errors',
         description='Check that labeled, unlabeled and validation images are disjoint, that all files can be '
         'read and all labels are within range; print the classes of the labeled images; warn of neighboring '
         'frames of a video. Errors make the exit code 1, warnings do not.',

@@ -1,4 +1,4 @@
-"""Test a model, with mmseg's stock arguments; also on several processes of a machine without a GPU."""
+"""Test a model with the arguments of MMSegmentation's test.py; also works with several processes on CPU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Train a model, with mmseg's stock arguments; also on several processes of a machine without a GPU."""
+"""Train a model with the arguments of MMSegmentation's train.py; also works with several processes on CPU."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         '--stages',
         nargs='+',
         metavar='NAME',
-        help='run these stages only, of a config with several (default: all that are not finished)',
+        help='stages to run of a staged config (default: all that are not finished)',
     )
     add_run_arguments(parser)
     return parser.parse_args(argv)
