@@ -58,7 +58,7 @@ BASES = sorted((ROOT / '_base_').rglob('*.py'))
 #: {method}_{model}_{schedule}_{dataset}-{crop}.py.
 NAME = re.compile(
     r'(?P<method>mean-teacher|cutmix-seg|unimatch-v2|u2pl|[a-z]+4?)'
-    r'(-(?P<variant>official|st|des4|all|both|retrain3|centercrop|dagger))?_'
+    r'(-(?P<variant>official|st|des4|all|both|retrain3|dinov2|centercrop|dagger))?_'
     r'(?P<head>deeplabv3plus|pspnet|segformer|upernet|dpt|linear)_(?P<net>[a-z0-9-]+)_'
     r'((?P<gpus>\d+)xb(?P<batch>\d+)-)?(?P<length>\d+)(?P<unit>e|k|iter)_'
     r'(?P<dataset>[a-z0-9]+)-(?P<crop>\d+x\d+)\.py'
@@ -104,6 +104,11 @@ NETWORKS = {
         'DepthwiseSeparableASPPHead',
         'TIMMBackbone',
         lambda side: (-(-side // 16), -(-side // 4)),
+    ),
+    'segformer_mit-b0': (
+        'SegformerHead',
+        'MixVisionTransformer',
+        lambda side: (side // 32, side // 4),
     ),
     'segformer_mit-b1': (
         'SegformerHead',
@@ -268,7 +273,7 @@ LABELS = {
         'final': ['stage://label_reliable', 'stage://label_unreliable'],
     },
 }
-LABELS['st-both'] = LABELS['st']
+LABELS['st-both'] = LABELS['st-dinov2'] = LABELS['st']
 LABELS['stpp-retrain3'] = {**LABELS['stpp'], 'retrain3': ['stage://label_all']}
 
 
@@ -1467,7 +1472,7 @@ def stages_are_the_methods(file):
     }
 
 
-@rule('^(st|stpp)[_-](?!both)')
+@rule('^(st|stpp)[_-](?!both|dinov2)')
 def trainings_differ_in_their_pseudo_labels_alone(file):
     said, top = NAME.fullmatch(file.name), load(file).to_dict()
     method = f'{said["method"]}-{said["variant"]}' if said['variant'] else said['method']
@@ -1488,6 +1493,21 @@ def trainings_differ_in_their_pseudo_labels_alone(file):
         # Each training begins from an initialization of its own.
         expected['randomness'] = {'seed': stage_seed(top['randomness']['seed'], name)}
         assert cfg == expected
+
+
+@rule('^st-dinov2_')
+def the_teacher_is_the_baseline_of_its_own_network(file):
+    teacher, student = training(file, 'teacher'), training(file, 'student')
+    expected = load(_named('^suponly_dpt_dinov2-s14.*_own-')[0]).to_dict()
+    expected['randomness'] = {'seed': stage_seed(expected['randomness']['seed'], 'teacher')}
+    # Plus what configs without a launcher leave to MMEngine.
+    assert {key: teacher[key] for key in expected} == expected
+    top = load(file).to_dict()
+    for key in ('runner_type', 'stages', 'teacher'):
+        del top[key]
+    top['train_dataloader']['dataset']['pseudo_labeled']['labels'] = ['stage://label']
+    top['randomness'] = {'seed': stage_seed(top['randomness']['seed'], 'student')}
+    assert student == top
 
 
 @rule('^(st|stpp)[_-](?!both)')

@@ -305,7 +305,7 @@ def tiny_stages_config(
     """
     stages = Config.fromfile(RUNTIMES / f'{runtime}_runtime.py').stages.to_dict()
     for stage in stages.values():
-        if stage['type'] != 'TrainStage':
+        if stage['type'] not in ('TrainStage', 'TeacherStage'):
             stage.update(num_workers=0, batch_size=3)
         if stage['type'] == 'LabelStage':
             stage['scales'] = [0.5, 1.0]

@@ -48,6 +48,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         metavar='S',
         help=f'with --tta: factors of the size (default: {" ".join(map(str, SCALES))})',
     )
+    parser.add_argument(
+        '--soft',
+        type=int,
+        metavar='K',
+        help='also write NAME.soft, the K most probable classes of every pixel and their probabilities '
+        '(docs/st.md, "Soft labels")',
+    )
     add_image_arguments(parser)
     add_config_arguments(parser)
     args = parser.parse_args(argv)
@@ -70,6 +77,7 @@ def main() -> None:
             args.out,
             scales=(args.scales or SCALES) if args.tta else (1.0,),
             flip=args.tta,
+            soft=args.soft,
             batch_size=args.batch_size,
             num_workers=args.num_workers,
         )

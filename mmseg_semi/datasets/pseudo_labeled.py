@@ -23,6 +23,8 @@ from .children import (
 )
 from .names import is_hidden
 from .partition import fill_lists
+from .soft_labels import SOFT_SUFFIX
+from .transforms.soft_labels import with_soft_labels
 from .walk import leaves
 
 #: In a folder of pseudo-labels: what they were made with; written last, so that it marks a whole folder.
@@ -79,14 +81,21 @@ class PseudoLabeledDataset(Dataset):
         images: config of the unlabeled dataset, or the dataset; its pipeline is not used.
         labels: folder(s) of pseudo-labels, each with masks of other images.
         pipeline: transforms; ``LoadAnnotations`` reads the mask, also after ``LoadShapes``.
+        soft: whether samples also have the soft labels that were stored beside the masks, ``gt_soft_seg``, from
+            which a network with a ``SoftTargetHook`` learns.
 
     Raises:
         FileNotFoundError: a folder is missing or is not whole.
-        ValueError: no folder, a mask that belongs to no image, or an image with two.
+        ValueError: no folder, a mask that belongs to no image, or an image with two; with ``soft``, a folder
+            without soft labels or a pipeline that they cannot pass.
     """
 
     def __init__(
-        self, images, labels: str | Sequence[str] | None = None, pipeline: Sequence = ()
+        self,
+        images,
+        labels: str | Sequence[str] | None = None,
+        pipeline: Sequence = (),
+        soft: bool = False,
     ) -> None:
         if labels is None:
             raise ValueError(
@@ -98,19 +107,21 @@ class PseudoLabeledDataset(Dataset):
             images = read_by(images, pipeline)
         self.images = build_child('pseudo_labeled', images)
         names = image_ids(self.images)
+        self.soft = soft
+        #: Number of classes of the soft labels by their folder; empty without ``soft``.
+        self.soft_classes: dict[str, int] = {}
         masks = self._masks(set(names))
         once = (path for leaf in leaves(self.images) for path in image_paths(leaf.dataset))
         known = dict(zip(once, names, strict=True))
         ids = [known[path] for path in image_paths(self.images)]
-        # Index of the image, path of its mask and its view, in the order of the images.
+        # Index of the image, path of its mask, its view and its soft labels, in the order of the images.
         self._labeled = [(i, *masks[name]) for i, name in enumerate(ids) if name in masks]
-        self.pipeline = Compose(
-            [TRANSFORMS.build(t) if isinstance(t, dict) else t for t in pipeline]
-        )
+        transforms = [TRANSFORMS.build(t) if isinstance(t, dict) else t for t in pipeline]
+        self.pipeline = Compose(with_soft_labels(transforms) if soft else transforms)
 
-    def _masks(self, ids: set[str]) -> dict[str, tuple[str, str]]:
-        """Path of the mask of each image that has one, and the view of the image that it was made of."""
-        masks: dict[str, tuple[str, str]] = {}
+    def _masks(self, ids: set[str]) -> dict[str, tuple[str, str, dict | None]]:
+        """Of each image that has a mask its path, the view that it was made of, and its soft labels."""
+        masks: dict[str, tuple[str, str, dict | None]] = {}
         for folder in self.labels:
             backend = backend_of(folder)
             if not hasattr(backend, 'list_dir_or_file'):
@@ -132,6 +143,15 @@ class PseudoLabeledDataset(Dataset):
             )
             summary = json.loads(summary)
             expected, view = summary['num_images'], summary.get('drawn_on', 'displayed')
+            k, num_classes = summary.get('soft'), len(summary.get('classes') or ())
+            if self.soft and not k:
+                raise ValueError(
+                    f'{folder} has no soft labels, and train_dataloader.dataset.pseudo_labeled.soft=True. Make '
+                    'the pseudo-labels again with soft=K of the stage (tools/pseudo_label.py --soft K), or set '
+                    'soft=False.'
+                )
+            if self.soft:
+                self.soft_classes[folder] = num_classes
             if len(files) != expected:
                 raise FileNotFoundError(
                     f'{folder} has {len(files)} masks and {LABELS_SUMMARY} in it says {expected}. Remove the '
@@ -150,7 +170,11 @@ class PseudoLabeledDataset(Dataset):
                         f'{name} has two pseudo-labels, {masks[name][0]} and {path}. Name folders of different '
                         'images in `labels`.'
                     )
-                masks[name] = path, view
+                soft = None
+                if self.soft:
+                    stored = path.removesuffix(MASK_SUFFIX) + SOFT_SUFFIX
+                    soft = dict(path=stored, k=k, num_classes=num_classes)
+                masks[name] = path, view, soft
         return masks
 
     def __len__(self) -> int:
@@ -158,7 +182,7 @@ class PseudoLabeledDataset(Dataset):
 
     def get_data_info(self, index: int) -> dict:
         """What is known of a sample before it is loaded; ``seg_map_path`` is its pseudo-label."""
-        image, mask, view = self._labeled[index]
+        image, mask, view, soft = self._labeled[index]
         return {
             **self.images.get_data_info(image),
             'seg_map_path': mask,
@@ -166,6 +190,7 @@ class PseudoLabeledDataset(Dataset):
             'label_map': None,
             'reduce_zero_label': False,
             'seg_fields': [],
+            **({} if soft is None else {'soft_label': soft}),
         }
 
     def __getitem__(self, index: int) -> dict:
@@ -228,6 +253,7 @@ class SelfTrainingDataset(Dataset):
         self.pseudo_labeled = None
         if pseudo_labeled is not None:
             self.pseudo_labeled = build_child('pseudo_labeled', pseudo_labeled, may_be_empty=True)
+        self._check_soft_classes()
         if check_files:
             self._check_files(modes=check_files != 'complete')
         self.num_labeled = len(self.labeled)
@@ -249,6 +275,27 @@ class SelfTrainingDataset(Dataset):
                 continue
             check_files_exist(child, kind, f'train_dataloader.dataset.{kind}')
             setattr(self, kind, with_checks(kind, child, len(classes) if classes else None, modes))
+
+    @property
+    def has_soft_labels(self) -> bool:
+        """Whether pseudo-labeled samples carry ``gt_soft_seg``."""
+        return bool(self._soft_classes())
+
+    def _soft_classes(self) -> dict[str, int]:
+        """Classes of the soft labels in each folder that is learned from."""
+        child = self.pseudo_labeled
+        parts = [leaf.dataset for leaf in leaves(child)] if child is not None else []
+        parts = [part for part in parts if isinstance(part, PseudoLabeledDataset)]
+        return {folder: n for part in parts for folder, n in part.soft_classes.items()}
+
+    def _check_soft_classes(self) -> None:
+        number = len(self.metainfo.get('classes') or ())
+        for folder, found in self._soft_classes().items():
+            if number and found != number:
+                raise ValueError(
+                    f'{folder} has soft labels of {found} classes, and the labeled dataset names {number}. '
+                    'Make them with a network of these classes, or with a label map.'
+                )
 
     @property
     def metainfo(self) -> dict:

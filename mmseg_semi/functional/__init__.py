@@ -19,6 +19,7 @@ from . import (
     sampling,
     schedules,
     soft_label,
+    top_k,
 )
 
 __all__ = [
@@ -34,4 +35,5 @@ __all__ = [
     'sampling',
     'schedules',
     'soft_label',
+    'top_k',
 ]

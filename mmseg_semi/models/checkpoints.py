@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import http.client
 import io
 import logging
@@ -57,8 +58,7 @@ def load_data(file: BinaryIO, name: str, map_location=None) -> Any:
         UntrustedCheckpointError: It asks for more than data, and ``MMSEG_SEMI_TRUST_CHECKPOINTS`` is not 1.
     """
     try:
-        _refuse_programs(file)
-        return torch.load(file, map_location=map_location, pickle_module=safe_pickle)
+        return _without_config(_load_checked(file, map_location))
     except ForbiddenGlobalError as error:
         if os.environ.get(TRUST) != '1':
             raise UntrustedCheckpointError(
@@ -74,19 +74,35 @@ def load_data(file: BinaryIO, name: str, map_location=None) -> Any:
     return torch.load(file, map_location=map_location, weights_only=False)
 
 
-def _refuse_programs(file: BinaryIO) -> None:
-    """Raise ForbiddenGlobalError for archives that ``torch.load`` does more with than read data.
+def _load_checked(file: BinaryIO, map_location) -> Any:
+    """``torch.load`` with our unpickler; ForbiddenGlobalError for what it would do more than read data.
 
-    It runs those of TorchScript, and unpacks the files of the tar archives of its first versions.
+    It runs the archives of TorchScript, and unpacks the files of the tar archives of its first versions.
     """
+    load = functools.partial(torch.load, file, map_location=map_location)
     if _is_zipfile(file):
         with _open_zipfile_reader(file) as archive:
             if _is_torchscript_zip(archive):
                 raise ForbiddenGlobalError('torch.jit.load')
+            module = safe_pickle.for_archive(archive)
+            file.seek(0)
+            return load(pickle_module=module)
     file.seek(0)
     with contextlib.suppress(tarfile.TarError), tarfile.open(fileobj=file, mode='r:'):
         raise ForbiddenGlobalError('tarfile.extract')
     file.seek(0)
+    return load(pickle_module=safe_pickle)
+
+
+def _without_config(checkpoint: Any) -> Any:
+    """A checkpoint without ``meta['config']``, whose text Runner.resume runs to look for its GPUs.
+
+    Old versions of MMEngine's predecessors wrote it; MMEngine writes ``meta['cfg']``, which nothing runs.
+    """
+    meta = checkpoint.get('meta') if isinstance(checkpoint, dict) else None
+    if isinstance(meta, dict):
+        meta.pop('config', None)
+    return checkpoint
 
 
 def _load_file(path: str, map_location=None, name: str | None = None) -> Any:

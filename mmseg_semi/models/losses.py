@@ -104,14 +104,18 @@ class PixelCrossEntropyLoss(nn.Module):
         return self.loss_weight * loss
 
 
-def is_plain_cross_entropy(head: BaseDecodeHead) -> bool:
-    """Whether the one loss of a head is the mean cross-entropy of the pixels that have a label."""
+def is_mean_cross_entropy(head: BaseDecodeHead) -> bool:
+    """Whether the one loss of a head is a multiple of the mean cross-entropy of the pixels with a label."""
     loss = head.loss_decode
     return (
         type(loss) is PixelCrossEntropyLoss
         and loss.ohem is None
         and loss.class_weight is None
-        and loss.loss_weight == 1
         and head.sampler is None
         and type(head).loss_by_feat is BaseDecodeHead.loss_by_feat
     )
+
+
+def is_plain_cross_entropy(head: BaseDecodeHead) -> bool:
+    """Whether it is that mean itself."""
+    return is_mean_cross_entropy(head) and head.loss_decode.loss_weight == 1

@@ -6,10 +6,12 @@ history of the log names methods of :class:`mmengine.logging.HistoryBuffer` by `
 tensors, numpy arrays and scalars, numbers, strings, containers and that history.
 
 What a file may name is not what it may call: a name stands for a function of this module that checks its
-arguments, or for nothing that can be called. Arrays are copies, so that none lies over the memory of another
-object, and state is set and items are added by kinds that are listed here.
+arguments, or for nothing that can be called. Arrays are copies of numbers and strings, tensors stay within
+their storages, and storages within their file, so that nothing lies over the memory of another object. State is
+set and items are added by kinds that are listed here.
 
-``torch.load(file, pickle_module=safe_pickle)`` reads both formats of torch, zip archives and the older one.
+``torch.load(file, pickle_module=safe_pickle)`` reads both formats of torch, zip archives and the older one; of
+an archive, `for_archive` gives the module.
 """
 
 from __future__ import annotations
@@ -20,14 +22,16 @@ import collections
 import importlib
 import pickle
 import struct
+import sys
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
-from mmengine.config import ConfigDict
 from mmengine.logging import HistoryBuffer
 from torch import Tensor, nn
+from torch.serialization import StorageType
 from torch.storage import TypedStorage, UntypedStorage
 
 #: Methods of HistoryBuffer that its buffers name in a checkpoint.
@@ -36,6 +40,8 @@ STATISTICS = ('current', 'max', 'mean', 'min')
 HISTORY = ('_count_history', '_log_history', 'max_length')
 #: Kinds of torch's own values, such as ``torch.float32``.
 TORCH_VALUES = (torch.dtype, torch.layout, torch.memory_format, torch.qscheme)
+#: Kinds of numpy's values: numbers and strings, which hold no addresses.
+NUMBERS, STRINGS = 'biufc', 'SU'
 #: Plain types, which a pickle calls with what they hold.
 PLAIN = (bool, bytearray, complex, dict, float, frozenset, int, list, range, set, slice, tuple)
 #: Types that a pickle adds items to by key, and types that it appends to.
@@ -78,6 +84,11 @@ def _require(condition: bool, asked: str) -> None:
         raise ForbiddenGlobalError(asked)
 
 
+def _require_whole(condition: bool, found: str) -> None:
+    if not condition:
+        raise pickle.UnpicklingError(f'broken: it has {found}')
+
+
 def _encode(text: str, encoding: str) -> bytes:
     """Bytes, which older protocols write as text; other encodings than this one unpack or transform."""
     _require(type(text) is str and encoding == 'latin1', f'_codecs.encode to {encoding!r:.80}')
@@ -115,19 +126,37 @@ def _counter(items: dict) -> collections.Counter:
     return collections.Counter(items)
 
 
-def _config_dict(items: dict) -> ConfigDict:
+def _config_dict(items: dict) -> dict:
+    """A plain dict: the items of a ConfigDict are attributes too, such as ``__array_interface__``."""
     _require(type(items) is dict, 'a ConfigDict of no dict')
-    return ConfigDict(items)
+    return dict(items)
+
+
+def _plain_attributes(state: dict, kind: str) -> dict:
+    """The attributes of a Namespace; those with underscores are read by Python, numpy and others."""
+    special = [key for key in state if type(key) is not str or key.startswith('__')]
+    _require(not special, f'the attributes {special!r:.80} of a {kind}')
+    return state
+
+
+def _history(state: dict) -> dict:
+    """The data of a HistoryBuffer, without its table of methods, which is the class's and all buffers'."""
+    found = {key: state[key] for key in HISTORY if key in state}
+    for key, value in found.items():
+        numbers = type(value) is np.ndarray and value.dtype.kind in NUMBERS and value.ndim == 1
+        known = type(value) is int if key == 'max_length' else numbers
+        _require(known, f'{key} of a HistoryBuffer as {type(value).__name__}')
+    return found
 
 
 # --- numpy ---------------------------------------------------------------------------------------
 
 
 def _dtype(spec: str, align: bool = False, copy: bool = False) -> np.dtype:
-    """A numpy dtype of numbers, strings or objects; of records, objects could lie over other fields."""
+    """A numpy dtype of numbers or strings; others hold addresses, or count on more than their state says."""
     # A copy, whatever the pickle says: its state is set, and numpy's own are shared.
     dtype = np.dtype(spec, copy=True) if type(spec) is str else None
-    known = dtype is not None and dtype.fields is None and dtype.subdtype is None
+    known = dtype is not None and dtype.kind in NUMBERS + STRINGS and dtype.subdtype is None
     _require(known, f'numpy.dtype({spec!r:.80})')
     return dtype
 
@@ -136,7 +165,7 @@ def _order_alone(dtype: np.dtype, state: tuple) -> tuple:
     """The state of a dtype with nothing but the byte order taken from the pickle."""
     if any(part is not None for part in (*state[2:5], *state[8:])):
         raise ForbiddenGlobalError('numpy.dtype of records or dates')
-    sized = dtype.kind in 'SUV'
+    sized = dtype.kind in STRINGS
     size = (dtype.itemsize, dtype.alignment) if sized else (-1, -1)
     return (3, state[1], None, None, None, *size, dtype.flags)
 
@@ -155,20 +184,19 @@ def _empty_array(subtype: Any, shape: tuple, kind: Any) -> np.ndarray:
 def _set_array(array: np.ndarray, state: tuple) -> None:
     """Give an empty array what it holds. Nothing else lies over its memory, which this frees."""
     _, shape, dtype, fortran, content = state
-    wanted = list if dtype.hasobject else bytes
     _require(array.size == 0 and type(shape) is tuple, 'the state of a numpy array twice')
-    _require(isinstance(dtype, np.dtype) and type(content) is wanted, 'a numpy array over memory')
+    _require(isinstance(dtype, np.dtype) and type(content) is bytes, 'a numpy array over memory')
     np.ndarray.__setstate__(array, (1, shape, dtype, bool(fortran), content))
 
 
 def _array_of_bytes(content: bytes | bytearray, dtype: np.dtype, shape: tuple, order: str):
-    known = isinstance(dtype, np.dtype) and not dtype.hasobject
-    _require(known and type(content) in (bytes, bytearray), 'a numpy array over memory')
+    known = isinstance(dtype, np.dtype) and type(content) in (bytes, bytearray)
+    _require(known, 'a numpy array over memory')
     return np.frombuffer(content, dtype).reshape(shape, order=order).copy(order='K')
 
 
 def _numpy_scalar(dtype: np.dtype, content: bytes) -> np.generic:
-    known = isinstance(dtype, np.dtype) and not dtype.hasobject and type(content) is bytes
+    known = isinstance(dtype, np.dtype) and type(content) is bytes
     _require(known, 'a numpy scalar of no bytes')
     return _SCALAR(dtype, content)
 
@@ -176,23 +204,45 @@ def _numpy_scalar(dtype: np.dtype, content: bytes) -> np.generic:
 # --- torch ---------------------------------------------------------------------------------------
 
 
-def _check_storage(storage: Any, metadata: Any = None) -> None:
-    known = isinstance(storage, (TypedStorage, UntypedStorage))
-    _require(known and (metadata is None or type(metadata) is dict), 'a tensor of no storage')
+def _check_view(storage: Any, offset: Any, size: Any, stride: Any, item: int | None = None) -> None:
+    """A tensor lies within its storage, which would otherwise grow, while others may lie over its memory.
+
+    Args:
+        storage: Of the file.
+        offset, size, stride: In items.
+        item: Bytes of one; None takes those of the storage.
+    """
+    _require(isinstance(storage, (TypedStorage, UntypedStorage)), 'a tensor of no storage')
+    sides = (tuple, torch.Size)
+    known = type(size) in sides and type(stride) in sides and len(size) == len(stride)
+    known = known and all(type(n) is int and n >= 0 for n in (offset, *size, *stride))
+    _require_whole(known, f'a tensor of size {size!r:.80} and stride {stride!r:.80}')
+    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+    if isinstance(storage, TypedStorage):
+        item = torch._utils._element_size(storage.dtype) if item is None else item
+        storage = storage._untyped_storage
+    found = storage.nbytes()
+    inside = 0 in size or (last + 1) * (item or 1) <= found
+    _require_whole(inside, f'a tensor of size {size!r:.80} in {found} bytes')
+
+
+def _check_metadata(metadata: Any) -> None:
+    _require(metadata is None or type(metadata) is dict, 'a tensor whose metadata is not a dict')
 
 
 # Hooks are of a computation and not of the tensor: they are left out.
 
 
 def _tensor(storage, offset, size, stride) -> Tensor:
-    _check_storage(storage)
+    _check_view(storage, offset, size, stride)
     return torch._utils._rebuild_tensor(storage, offset, size, stride)
 
 
 def _tensor_v2(
     storage, offset, size, stride, requires_grad, _hooks, metadata: dict | None = None
 ) -> Tensor:
-    _check_storage(storage, metadata)
+    _check_view(storage, offset, size, stride)
+    _check_metadata(metadata)
     hooks = collections.OrderedDict()
     return torch._utils._rebuild_tensor_v2(
         storage, offset, size, stride, bool(requires_grad), hooks, metadata
@@ -202,20 +252,12 @@ def _tensor_v2(
 def _tensor_v3(
     storage, offset, size, stride, requires_grad, _hooks, dtype, metadata: dict | None = None
 ) -> Tensor:
-    _check_storage(storage, metadata)
     _require(isinstance(dtype, torch.dtype), 'a tensor of no dtype')
+    _check_view(storage, offset, size, stride, dtype.itemsize)
+    _check_metadata(metadata)
     hooks = collections.OrderedDict()
     return torch._utils._rebuild_tensor_v3(
         storage, offset, size, stride, bool(requires_grad), hooks, dtype, metadata
-    )
-
-
-def _quantized(storage, offset, size, stride, quantizer: tuple, requires_grad, _hooks) -> Tensor:
-    _check_storage(storage)
-    _require(type(quantizer) is tuple, 'a quantized tensor of no scale')
-    hooks = collections.OrderedDict()
-    return torch._utils._rebuild_qtensor(
-        storage, offset, size, stride, quantizer, bool(requires_grad), hooks
     )
 
 
@@ -232,23 +274,12 @@ def _typed_tensor(build: Any, kind: Any, arguments: tuple, _state: Any) -> Tenso
     return build.call(*arguments)
 
 
-def _sparse(layout: torch.layout, data: tuple) -> Tensor:
-    known = isinstance(layout, torch.layout) and type(data) is tuple
-    _require(
-        known and all(type(part) is Tensor for part in data[:2]), 'a sparse tensor of no tensors'
-    )
-    return torch._utils._rebuild_sparse_tensor(layout, data)
-
-
-def _meta_tensor(dtype: torch.dtype, size: tuple, stride: tuple, requires_grad: bool) -> Tensor:
-    return torch._utils._rebuild_meta_tensor_no_storage(dtype, size, stride, requires_grad)
-
-
 def _tensor_of_array(
     data: np.ndarray, dtype: torch.dtype, device: str, requires_grad: bool
 ) -> Tensor:
-    known = type(data) is np.ndarray and not data.dtype.hasobject and isinstance(dtype, torch.dtype)
-    _require(known and type(device) is str, 'a tensor of no numpy array')
+    known = type(data) is np.ndarray and data.dtype.kind in NUMBERS
+    known = known and isinstance(dtype, torch.dtype) and type(device) is str
+    _require(known, 'a tensor of no numpy array')
     # A copy: the array may be over memory that is not to be written.
     tensor = torch.from_numpy(data.copy()).to(device=device, dtype=dtype)
     return tensor.requires_grad_(bool(requires_grad))
@@ -264,12 +295,6 @@ def _device(kind: str, *index: int) -> torch.device:
     return torch.device(kind, *index)
 
 
-def _layout(name: str) -> torch.layout:
-    found = getattr(torch, name.partition('.')[2], None) if type(name) is str else None
-    _require(isinstance(found, torch.layout), f'the layout {name!r:.80}')
-    return found
-
-
 TENSOR, PARAMETER = Name('torch.Tensor'), Name('torch.nn.Parameter')
 REBUILDS = tuple(
     Name(f'torch._utils.{name}', call)
@@ -277,11 +302,8 @@ REBUILDS = tuple(
         '_rebuild_tensor': _tensor,
         '_rebuild_tensor_v2': _tensor_v2,
         '_rebuild_tensor_v3': _tensor_v3,
-        '_rebuild_qtensor': _quantized,
         '_rebuild_parameter': _parameter,
         '_rebuild_parameter_with_state': _parameter,
-        '_rebuild_sparse_tensor': _sparse,
-        '_rebuild_meta_tensor_no_storage': _meta_tensor,
         '_rebuild_device_tensor_from_numpy': _tensor_of_array,
     }.items()
 )
@@ -316,7 +338,6 @@ def _known_globals() -> dict[tuple[str, str], Any]:
     for rebuild in REBUILDS:
         known['torch._utils', rebuild.name.rpartition('.')[2]] = rebuild
     known['torch._tensor', '_rebuild_from_type_v2'] = Name('_rebuild_from_type_v2', _typed_tensor)
-    known['torch.serialization', '_get_layout'] = Name('_get_layout', _layout)
     known['torch', 'Size'], known['torch', 'device'] = Name('Size', _size), Name('device', _device)
     known['torch', 'Tensor'] = TENSOR
     for module in ('torch.nn', 'torch.nn.parameter'):
@@ -351,6 +372,8 @@ class Unpickler(pickle._Unpickler):
 
     # In Python, not in C, because only there each step can be looked at.
     dispatch = dict(pickle._Unpickler.dispatch)
+    #: Reader of the archive that the pickle lies in; None of the older format, whose storages count themselves.
+    archive: Any = None
 
     def find_class(self, module: str, name: str) -> Any:
         if self.proto < 3:
@@ -366,6 +389,14 @@ class Unpickler(pickle._Unpickler):
         raise ForbiddenGlobalError(f'the extension {code}')
 
     def load(self) -> Any:
+        if self.archive is not None:
+            read, seen = self.persistent_load, set()
+
+            def checked(said: Any) -> Any:
+                self._check_record(said, seen)
+                return read(said)
+
+            self.persistent_load = checked
         try:
             return super().load()
         except (ForbiddenGlobalError, pickle.UnpicklingError, EOFError, RuntimeError):
@@ -373,6 +404,22 @@ class Unpickler(pickle._Unpickler):
         except _BROKEN as error:
             # The unpickler in C calls a broken pickle by one name.
             raise pickle.UnpicklingError(f'{type(error).__name__}: {error}') from error
+
+    def _check_record(self, said: Any, seen: set) -> None:
+        """A storage of an archive is as large as its record; torch reads beyond a smaller one."""
+        known = type(said) is tuple and len(said) == 5 and said[0] == 'storage'
+        _require(known, 'an object that is not a storage')
+        _, kind, key, _, count = said
+        known = kind is UntypedStorage or type(kind) in (type(torch.FloatStorage), StorageType)
+        _require(known and type(key) is str, f'a storage of {_said(kind)}')
+        _require_whole(type(count) is int and count >= 0, f'a storage of {count!r:.80} values')
+        if key in seen:  # torch has read it
+            return
+        seen.add(key)
+        bytes_each = 1 if kind is UntypedStorage else torch._utils._element_size(kind.dtype)
+        found = len(self.archive.get_record(f'data/{key}'))
+        said = count * bytes_each
+        _require_whole(found == said, f'a storage of {said} bytes in a record of {found}')
 
     def load_reduce(self) -> None:
         """Have a known function called."""
@@ -420,11 +467,12 @@ class Unpickler(pickle._Unpickler):
             _require(known, f'a state of {_said(owner)}')
             _require(type(state) is dict, f'a state of {kind.__name__} that is not a dict')
             if kind is HistoryBuffer:
-                # Without its table of methods, which is the class's and would be changed for all buffers.
                 owner.__init__()
-                state = {key: state[key] for key in HISTORY if key in state}
+                state = _history(state)
             elif kind is collections.OrderedDict:
                 state = {'_metadata': state['_metadata']} if '_metadata' in state else {}
+            else:
+                state = _plain_attributes(state, kind.__name__)
             vars(owner).update(state)
 
     dispatch[pickle.BUILD[0]] = load_build
@@ -461,6 +509,24 @@ class Unpickler(pickle._Unpickler):
         super().load_additems()
 
     dispatch[pickle.ADDITEMS[0]] = load_additems
+
+
+def for_archive(archive: Any) -> SimpleNamespace:
+    """This module for the pickles of an archive, whose storages are held against their records.
+
+    Args:
+        archive: Its ``torch.PyTorchFileReader``.
+
+    Raises:
+        ForbiddenGlobalError: Its byte order is another machine's: torch would swap bytes where they lie.
+    """
+    order = archive.get_record('byteorder') if archive.has_record('byteorder') else None
+    order = sys.byteorder if order is None else order.decode('latin1')
+    _require(order == sys.byteorder, f'the byte order {order!r:.80}')
+    kind = type('Unpickler', (Unpickler,), {'archive': archive})
+    return SimpleNamespace(
+        Unpickler=kind, load=lambda file, **kwargs: kind(file, **kwargs).load(), __name__=__name__
+    )
 
 
 def load(file: Any, **kwargs: Any) -> Any:

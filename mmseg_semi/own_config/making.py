@@ -416,9 +416,8 @@ class _Making:
             self.set('train_cfg', {'_delete_': True, **train, 'type': _LOOPS.get(kind, kind)})
         elif kind in _LOOPS:
             self.set('train_cfg', {'type': _LOOPS[kind]})
-        trainings = len(
-            [s for s in self.recipe.runtime.get('stages', {}).values() if 'Train' in s['type']]
-        )
+        stages = self.recipe.runtime.get('stages', {}).values()
+        trainings = sum(stage['type'] in ('TrainStage', 'TeacherStage') for stage in stages)
         trainings += self.recipe.name == 'gps'
         each = f' for each of {trainings} trainings' if trainings else ''
         if not self.by_epoch:

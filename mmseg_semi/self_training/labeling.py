@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import os.path
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import all_gather_object, get_dist_info
 from mmengine.logging import MMLogger
+from torch import Tensor
 
 from mmseg_semi.datasets.files import Folders
 from mmseg_semi.datasets.pseudo_labeled import LABELS_SUMMARY, MASK_SUFFIX
+from mmseg_semi.functional.top_k import compress_probs
 
 from .images import ImagePool, prediction_pipeline
+from .label_map import LabelMap
 from .masks import MaskWriter, Palette, classes_and_palette, read_mask
 from .output import OutputFolder, make_folders, on_first_rank
 from .prediction import Predictor, checkpoint_digest, repeatable
@@ -32,16 +36,18 @@ def pseudo_label(
     scales: Sequence[float] = SCALES,
     flip: bool = True,
     threshold: float = 0.0,
+    soft: int | None = None,
     batch_size: int = 8,
     num_workers: int = 2,
     palette: Palette | None = None,
+    label_map: LabelMap | None = None,
     logger: MMLogger | str | None = None,
 ) -> dict:
     """Label images and write ``out_dir/<id>.png``, class indices in a palette PNG (ST++, Algorithm 1).
 
     The softmax maps of ten views (five scales, each also mirrored) are resized to the original image and
-    summed; the class of the largest sum is the label of a pixel. Without a threshold no pixel
-    is void. The paper says "five scales and horizontal flipping"; the values are its code's.
+    summed; the class of the largest sum is the label of a pixel. Without a threshold or a label map no
+    pixel is void. The paper says "five scales and horizontal flipping"; the values are its code's.
     ``scales=(1.0,), flip=False`` is the network's ordinary prediction.
 
     All ranks of a job call it and share the images. A call that was killed is continued by the same
@@ -58,9 +64,15 @@ def pseudo_label(
         scales (Sequence[float]): Of the views, relative to what the test pipeline makes.
         flip (bool): Whether each view is also seen in the mirror.
         threshold (float): Mean softmax, in [0, 1), below which a pixel is void; ST++ has none.
+        soft (int, optional): Also write ``<id>.soft``, of every pixel the ``soft`` most probable classes and
+            the mean softmax of each in 8 bits (:mod:`mmseg_semi.datasets.soft_labels`);
+            ``pseudo_labels.json`` then has the number as ``soft``.
         batch_size (int): Images of one size that are loaded and counted together, at most.
         num_workers (int): Processes of this rank that load images; 0 loads in this one.
         palette (Sequence, optional): RGB per class; see `classes_and_palette`.
+        label_map (LabelMap, optional): The masks are of the classes of a student, for a network of others. The
+            probabilities of classes that become one are added up; void is where those of the ignored classes
+            have the largest sum.
         logger (MMLogger or str, optional): As `print_log` takes it; None is the current one.
 
     Returns:
@@ -78,6 +90,10 @@ def pseudo_label(
         raise ValueError(
             f'threshold={threshold} must be in [0, 1), where 0 labels every pixel, ST++ compares with 0.5.'
         )
+    if soft is not None and (not isinstance(soft, int) or soft < 1):
+        raise ValueError(
+            f'soft={soft!r} must be the number of classes that are kept of each pixel, at least 1.'
+        )
     pool = ImagePool(cfg, images, subset)
     pool.check_outside(out_dir)
     settings = {
@@ -88,6 +104,10 @@ def pseudo_label(
     }
     if threshold:
         settings['threshold'] = float(threshold)
+    if soft:
+        settings['soft'] = soft
+    if label_map is not None:
+        settings['label_map'] = label_map.settings()
     folder = OutputFolder(out_dir, LABELS_SUMMARY, settings, {'checkpoint': checkpoint})
     summary = folder.begin()
     if summary is not None:
@@ -97,22 +117,47 @@ def pseudo_label(
     paths = [folder.file(name + MASK_SUFFIX) for name in pool.ids]
     done = on_first_rank(_existing, paths)
     with repeatable():
-        predictor = Predictor(cfg, checkpoint, get_device())
+        predictor = Predictor(cfg, checkpoint, get_device(), label_map)
+        if label_map is not None:
+            log(predictor.told(), logger)
         classes, palette = classes_and_palette(
-            palette, predictor.dataset_meta, cfg, predictor.num_classes
+            palette, predictor.meta_of_labels, cfg, predictor.num_classes
         )
-        views = (scales, flip, threshold)
+        if soft is not None and soft > predictor.num_classes:
+            raise ValueError(
+                f'soft={soft} classes of each pixel cannot be kept of {predictor.num_classes}. Set it to at '
+                f'most {predictor.num_classes}.'
+            )
+        views = _Views(tuple(scales), flip, threshold, soft)
         pixels = _label(
             pool, predictor, paths, done, views, batch_size, num_workers, palette, logger
         )
-    return folder.finish(
-        {
-            'num_images': len(pool),
-            'drawn_on': 'displayed' if pool.displays else 'stored',
-            'classes': classes,
-            'pixels': pixels,
-        }
-    )
+    summary = {
+        'num_images': len(pool),
+        'drawn_on': 'displayed' if pool.displays else 'stored',
+        'classes': classes,
+        'pixels': pixels,
+    }
+    return folder.finish({**summary, 'soft': soft} if soft else summary)
+
+
+class _Views(NamedTuple):
+    """How an image is seen, and what is kept of it."""
+
+    scales: Sequence[float]
+    flip: bool
+    threshold: float
+    soft: int | None
+
+    def of(self, predictor: Predictor, samples: Sequence[dict]) -> tuple[Tensor, Tensor | None]:
+        """Masks (N, H, W) of samples of one size, and their soft labels (N, 2 k, H, W)."""
+        size = samples[0]['data_samples'].ori_shape[:2]
+        images = predictor.prepare(samples)
+        if self.soft is None:
+            return predictor.masks(images, size, self.scales, self.flip, self.threshold), None
+        probs = predictor.probs(images, size, self.scales, self.flip)
+        soft = compress_probs(probs[:, : predictor.num_classes], self.soft)
+        return predictor.labels(probs, self.threshold), soft
 
 
 def _label(
@@ -120,7 +165,7 @@ def _label(
     predictor: Predictor,
     paths: list[str],
     done: list[bool],
-    views: tuple[Sequence[float], bool, float],
+    views: _Views,
     batch_size: int,
     num_workers: int,
     palette: Palette,
@@ -134,13 +179,14 @@ def _label(
     make_folders(paths[i] for batch in own for i in batch)
     total = sum(len(batch) for batch in batches)
     bar = Progress('pseudo-labels', total, [predictor])
-    with MaskWriter(palette, predictor.path, void=views[2] > 0) as writer, bar:
+    void = views.threshold > 0 or predictor.may_ignore
+    with MaskWriter(palette, predictor.path, void) as writer, bar:
         for positions, samples in pool.load(own, num_workers):
-            size = samples[0]['data_samples'].ori_shape[:2]
-            masks = predictor.masks(predictor.prepare(samples), size, *views)
+            masks, soft = views.of(predictor, samples)
             # A kill can fall between two masks of a batch; what is there stays as it is.
             missing = [k for k, i in enumerate(positions) if not done[i]]
-            writer.write([paths[positions[k]] for k in missing], masks[missing])
+            soft = None if soft is None else soft[missing]
+            writer.write([paths[positions[k]] for k in missing], masks[missing], soft)
             bar.update(len(positions))
     kept = [i for i in range(len(paths)) if done[i]]
     for i in kept[rank::world]:

@@ -13,10 +13,12 @@ from PIL import Image
 from torch import Tensor
 
 from mmseg_semi.datasets.backends import backend_of, open_stored_image
+from mmseg_semi.datasets.labels import VOID
+from mmseg_semi.datasets.pseudo_labeled import MASK_SUFFIX
+from mmseg_semi.datasets.soft_labels import SOFT_SUFFIX, encode_soft_label
 from mmseg_semi.datasets.walk import stage_leaves
 
 from .output import write_bytes
-from .prediction import VOID
 
 Palette = Sequence[Sequence[int]]
 
@@ -105,23 +107,29 @@ class MaskWriter:
             self._wait()
         self._thread.shutdown(cancel_futures=True)
 
-    def write(self, paths: Sequence[str], masks: Tensor) -> None:
+    def write(self, paths: Sequence[str], masks: Tensor, soft: Tensor | None = None) -> None:
         """Write masks (N, H, W) uint8, which may still be computed on the device, to these files.
+
+        With ``soft``, uint8 (N, 2 k, H, W) of `compress_probs`, each mask gets a file of soft labels beside it.
 
         Raises:
             OSError: an earlier batch cannot be written.
             ValueError: an earlier batch has a pixel that the network says nothing finite of.
         """
         self._wait()
-        self._last = self._thread.submit(self._write, paths, masks)
+        self._last = self._thread.submit(self._write, paths, masks, soft)
 
     def _wait(self) -> None:
         if self._last is not None:
             self._last.result()
 
-    def _write(self, paths: Sequence[str], masks: Tensor) -> None:
-        for path, mask in zip(paths, masks.cpu().numpy(), strict=True):
+    def _write(self, paths: Sequence[str], masks: Tensor, soft: Tensor | None) -> None:
+        stored = [None] * len(paths) if soft is None else soft.cpu().numpy()
+        for path, mask, one in zip(paths, masks.cpu().numpy(), stored, strict=True):
             self.count(mask, path)
+            if one is not None:
+                # Before the mask: where that is, all of the image is done.
+                write_bytes(path.removesuffix(MASK_SUFFIX) + SOFT_SUFFIX, encode_soft_label(one))
             write_bytes(path, encode_mask(mask, self._palette))
 
     def count(self, mask: np.ndarray, path: str) -> None:

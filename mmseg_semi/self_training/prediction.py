@@ -18,7 +18,12 @@ from mmseg.registry import MODELS
 from mmseg.utils import stack_batch
 from torch import Tensor, nn
 
-from mmseg_semi.datasets.meanings import check_checkpoint
+from mmseg_semi.datasets.labels import VOID
+from mmseg_semi.datasets.meanings import (
+    check_checkpoint,
+    meaning_of_checkpoint,
+    meanings_of_config,
+)
 from mmseg_semi.models.checkpoints import read_checkpoint
 from mmseg_semi.models.matching import (
     network_weights,
@@ -31,8 +36,8 @@ from mmseg_semi.models.matching import (
 from mmseg_semi.models.segmentors import SemiSegmentor
 
 from .images import BATCH_PIXELS, images_per_batch
+from .label_map import LabelMap, merge_classes
 
-VOID = 255
 #: In the place of VOID for what is not a number, where VOID is a label.
 NOT_FINITE = 254
 CPU_PIXELS = 1 << 17
@@ -100,11 +105,16 @@ class Predictor:
         cfg: with ``model``, stock or one of ours.
         path: of the checkpoint.
         device: as torch names it.
+        label_map: predicts classes of a student instead of the network's own; the names of the classes are
+            then not compared with those of the config.
 
     Attributes:
-        num_classes (int): C.
+        num_classes (int): C, of the network, or of the student.
+        may_ignore (bool): Whether a mask may have void pixels, of classes that ``label_map`` ignores.
         ignore_index (int): What its heads take for void in labels.
+        classes (list[str], optional): Names of the network's own classes, where anything says them.
         dataset_meta (dict): Classes and palette that the checkpoint was trained with, if it says so.
+        meta_of_labels (dict): Those of the masks, which a label map makes the student's.
         in_network (Stopwatch): Time within the network.
 
     Raises:
@@ -112,11 +122,14 @@ class Predictor:
             config's datasets; or the network has a single channel for two classes.
     """
 
-    def __init__(self, cfg: Config, path: str, device: str) -> None:
+    def __init__(
+        self, cfg: Config, path: str, device: str, label_map: LabelMap | None = None
+    ) -> None:
         init_default_scope(cfg.get('default_scope') or 'mmseg')
         self.path = path
         checkpoint = read_checkpoint(path)
-        check_checkpoint(checkpoint, path, cfg)
+        if label_map is None:
+            check_checkpoint(checkpoint, path, cfg)
         model = MODELS.build(copy.deepcopy(cfg.model))
         self._network = model.predictor if isinstance(model, SemiSegmentor) else model
         self._preprocessor = model.data_preprocessor.to(device)
@@ -124,12 +137,29 @@ class Predictor:
         _load_weights(self._network, _weights_of(model, checkpoint), path)
         self._network = self._network.to(device).eval().requires_grad_(False)
         self.num_classes = self._network.out_channels
+        self.dataset_meta = checkpoint.get('meta', {}).get('dataset_meta') or {}
+        self.meta_of_labels, self._indices = self.dataset_meta, None
+        self._label_map = label_map
+        self.classes = known_classes(checkpoint, cfg, self.num_classes)
+        if label_map is not None:
+            self._indices = label_map.indices(self.classes, self.num_classes, path)
+            self.meta_of_labels = label_map.meta()
+            self.num_classes = len(label_map.classes)
+        self.may_ignore = VOID in (self._indices or ())
         head = self._network.decode_head
         # Of a cascade the last one predicts.
         self.ignore_index = (head[-1] if isinstance(head, nn.ModuleList) else head).ignore_index
-        self.dataset_meta = checkpoint.get('meta', {}).get('dataset_meta') or {}
         self.in_network = Stopwatch(device)
         self._device = device
+
+    @property
+    def not_finite(self) -> int:
+        """What :meth:`masks` has, without a threshold, where the network's output is not finite."""
+        return VOID if self._indices is None else NOT_FINITE
+
+    def told(self) -> str | None:
+        """One line on what becomes of the network's classes by its label map."""
+        return self._label_map and self._label_map.told(self._indices, self.classes)
 
     def prepare(self, samples: Sequence[dict]) -> Tensor:
         """Normalize loaded samples of one size; padding, which depends on the scale, comes later.
@@ -168,21 +198,49 @@ class Predictor:
                 ST++ compares with it ("pixel-level", 0.5) and has none itself.
 
         Returns:
-            Tensor: (N, H, W) uint8; 255 where the network's output is not finite. With a threshold these pixels
-            are 254, and 255 are those below it.
+            Tensor: (N, H, W) uint8; 255 where the network's output is not finite. With a threshold or a
+            label map as of :meth:`labels`.
         """
-        if threshold:
-            scores = self._scores(images, size, scales, flip) / (len(scales) * (1 + flip))
-            label = _label(scores)
-            # Told apart: what is not finite is not a mask, whatever the threshold.
-            label = label.masked_fill(label == VOID, NOT_FINITE)
-            return label.masked_fill(scores.amax(dim=1) < threshold, VOID)
+        if threshold or self._indices is not None:
+            return self.labels(self.probs(images, size, scales, flip), threshold)
         if tuple(scales) == (1.0,) and not flip:
             parts = self._parts(len(images), images.shape[-2:])
             return torch.cat(
                 [_label(self._resize(self._forward(images[part]), size)) for part in parts]
             )
         return _label(self._scores(images, size, scales, flip))
+
+    @torch.no_grad()
+    def probs(
+        self,
+        images: Tensor,
+        size: tuple[int, int],
+        scales: Sequence[float] = (1.0,),
+        flip: bool = False,
+    ) -> Tensor:
+        """The mean of the softmax maps of all views, as :meth:`masks` has them.
+
+        Returns:
+            Tensor: (N, C, H, W) float32; with a label map (N, C + 1, H, W), of the student's classes and,
+            last, of all that are ignored.
+        """
+        mean = self._scores(images, size, scales, flip) / (len(scales) * (1 + flip))
+        if self._indices is None:
+            return mean
+        return merge_classes(mean, self._indices, self.num_classes)
+
+    def labels(self, probs: Tensor, threshold: float = 0.0) -> Tensor:
+        """The most probable class of every pixel, as :meth:`probs` gives them.
+
+        Returns:
+            Tensor: (N, H, W) uint8; 254 where the probabilities are not finite, 255 where the largest is below
+            ``threshold`` or that of the ignored classes.
+        """
+        best, label = probs.max(dim=1)
+        void = (best < threshold) | (label == self.num_classes)
+        label = label.to(torch.uint8).masked_fill_(void, VOID)
+        # Told apart: what is not finite is not a mask, whatever the threshold.
+        return label.masked_fill_(~best.isfinite(), NOT_FINITE)
 
     @torch.no_grad()
     def confident_labels(self, images: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -237,7 +295,7 @@ class Predictor:
         self, images: Tensor, size: tuple[int, int], scales: Sequence[float], flip: bool
     ) -> Tensor:
         """The sum of the softmax maps (N, C, H, W) of all views."""
-        total = images.new_zeros((len(images), self.num_classes, *size))
+        total = images.new_zeros((len(images), self._network.out_channels, *size))
         for scale in scales:
             view_size = tuple(max(1, int(side * scale)) for side in images.shape[-2:])
             for part in self._parts(len(images), view_size, 1 + flip):
@@ -296,6 +354,21 @@ def repeatable() -> Iterator[None]:
         yield
     finally:
         cudnn.benchmark, cudnn.deterministic = before
+
+
+def known_classes(checkpoint: dict, cfg: Config, number: int) -> list[str] | None:
+    """Names of a network's classes, of its checkpoint or else of the datasets of its config; None without any.
+
+    Args:
+        checkpoint: as `read_checkpoint` gives it.
+        cfg: of the network.
+        number: of its classes; names of another number of classes are not its.
+    """
+    saved = meaning_of_checkpoint(checkpoint, '')
+    found = [] if saved is None else [saved]
+    for stage in ('test', 'val', 'train'):
+        found += meanings_of_config(cfg, stage)
+    return next((list(m.classes) for m in found if len(m.classes) == number), None)
 
 
 def _label(values: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from mmseg_semi.functional.agreement import stabilities
 from mmseg_semi.visualization import save_examples, save_histogram
 
 from .images import ImagePool
+from .label_map import LabelMap
 from .labeling import check_settings, prediction_settings
 from .masks import Palette, classes_and_palette
 from .output import OutputFolder, on_first_rank, whole_file, write_lines
@@ -39,6 +40,7 @@ def select_reliable(
     batch_size: int = 8,
     num_workers: int = 2,
     palette: Palette | None = None,
+    label_map: LabelMap | None = None,
     logger: MMLogger | str | None = None,
 ) -> dict:
     """Score images by how stable their masks were over K checkpoints; split off the best (ST++, Eq. 4).
@@ -65,6 +67,8 @@ def select_reliable(
         batch_size (int): Images of one size that go through a network together, at most.
         num_workers (int): Processes of this rank that load images; 0 loads in this one.
         palette (Sequence, optional): RGB per class; see `classes_and_palette`.
+        label_map (LabelMap, optional): As for `pseudo_label`; the masks that are compared are then of the
+            student's classes, and what is ignored counts as one more class.
         logger (MMLogger or str, optional): As `print_log` takes it; None is the current one.
 
     Returns:
@@ -89,6 +93,8 @@ def select_reliable(
         'ratio': float(ratio),
         **prediction_settings(cfg, pool),
     }
+    if label_map is not None:
+        settings['label_map'] = label_map.settings()
     folder = OutputFolder(out_dir, SUMMARY, settings, {'checkpoints': list(checkpoints)})
     summary = folder.begin()
     if summary is not None:
@@ -98,10 +104,9 @@ def select_reliable(
     known = on_first_rank(gather_parts, out_dir)
     with repeatable():
         # One after the other: they are built on the CPU.
-        predictors = [Predictor(cfg, path, get_device()) for path in checkpoints]
-        _, palette = classes_and_palette(
-            palette, predictors[-1].dataset_meta, cfg, predictors[-1].num_classes
-        )
+        predictors = [Predictor(cfg, path, get_device(), label_map) for path in checkpoints]
+        meta = predictors[-1].meta_of_labels
+        _, palette = classes_and_palette(palette, meta, cfg, predictors[-1].num_classes)
         scores = _score(pool, predictors, folder, known, batch_size, num_workers, logger)
         order = sorted(range(len(pool)), key=lambda i: -scores[i])  # stable
         # A product such as 0.29 · 100 is a little less than it should be.
@@ -167,8 +172,12 @@ def _score(
 def _stability(predictors: Sequence[Predictor], samples: Sequence[dict]) -> list[float]:
     """Eq. 4 for images of one size."""
     masks = _masks(predictors, samples)
-    finite = (masks != VOID).flatten(2).all(dim=2)
-    scores = stabilities(masks, predictors[-1].num_classes)
+    num_classes = predictors[-1].num_classes
+    finite = (masks != predictors[-1].not_finite).flatten(2).all(dim=2)
+    if predictors[-1].may_ignore:
+        # What is ignored is one more class, on which the checkpoints agree or not.
+        masks, num_classes = masks.masked_fill(masks == VOID, num_classes), num_classes + 1
+    scores = stabilities(masks, num_classes)
     # One transfer for both.
     *finite, scores = torch.cat([finite.double(), scores[None]]).tolist()
     for predictor, of_images in zip(predictors, finite, strict=True):

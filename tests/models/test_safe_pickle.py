@@ -6,7 +6,9 @@ import io
 import pickle
 import random
 import re
+import sys
 import tarfile
+import zipfile
 from types import SimpleNamespace
 
 import numpy as np
@@ -30,6 +32,16 @@ def loaded(value, **kwargs):
     return checkpoints.load_data(saved(value, **kwargs), 'a.pth')
 
 
+class ForgedHistory:
+    """A HistoryBuffer whose pickle has this state."""
+
+    def __init__(self, **state):
+        self.state = state
+
+    def __reduce__(self):
+        return HistoryBuffer, (), self.state
+
+
 FORMATS = {
     'zip': {},
     'older': {'_use_new_zipfile_serialization': False},
@@ -46,7 +58,7 @@ VALUES = {
         collections.Counter('aab'),
         collections.deque([1, 2]),
     ],
-    'torch': [torch.Size([1, 2]), torch.device('cpu'), torch.float16, torch.strided],
+    'torch': [torch.Size([1, 2]), torch.device('cpu'), torch.float16],
     'numpy scalars': [np.float64(2), np.int64(3), np.bool_(True), np.float32(0.1)],
     'python state': random.getstate(),
     'config': [ConfigDict(classes=('a', 'b'), nested=dict(c=[1]))],
@@ -67,7 +79,6 @@ def test_arrays_and_states_of_numpy(form):
         np.arange(6).reshape(2, 3),
         np.asfortranarray(np.ones((2, 3), np.float32)),
         np.array(['ab', 'c']),
-        np.array([1, 'a', None], dtype=object),
         np.zeros((0, 2), bool),
         np.random.get_state()[1],
     ]
@@ -80,14 +91,12 @@ def test_arrays_and_states_of_numpy(form):
 def test_tensors_of_all_kinds(form):
     kinds = (torch.float64, torch.bfloat16, torch.float16, torch.int8, torch.bool, torch.complex64)
     tensors = [torch.tensor([0, 1, 1]).to(kind) for kind in kinds]
-    tensors += [torch.ones(2, 3).t(), torch.eye(3).to_sparse(), torch.nn.Parameter(torch.ones(2))]
+    tensors += [torch.ones(2, 3).t(), torch.ones(6)[2:], torch.ones(1).expand(3), torch.ones(0, 2)]
+    tensors += [torch.tensor(2.0), torch.nn.Parameter(torch.ones(2))]
     for tensor, found in zip(tensors, loaded(tensors, **FORMATS[form]), strict=True):
         assert type(found) is type(tensor)
-        assert (found.dtype, found.stride() if not found.is_sparse else 0) == (
-            tensor.dtype,
-            tensor.stride() if not tensor.is_sparse else 0,
-        )
-        assert torch.equal(found.to_dense(), tensor.to_dense())
+        assert (found.dtype, found.stride()) == (tensor.dtype, tensor.stride())
+        assert torch.equal(found, tensor)
     shared = torch.arange(4)
     first, second = loaded([shared, shared[1:]], **FORMATS[form])
     first[1] = 9
@@ -114,11 +123,7 @@ def test_history_of_the_log(form):
 def test_history_does_not_change_the_methods_of_others():
     before = dict(HistoryBuffer._statistics_methods)
 
-    class Forged:
-        def __reduce__(self):
-            return HistoryBuffer, (), {'statistics_methods': {'mean': dict}, 'max_length': 5}
-
-    found = loaded(Forged())
+    found = loaded(ForgedHistory(statistics_methods={'mean': dict}, max_length=5))
     assert found.max_length == 5
     assert HistoryBuffer._statistics_methods == before
 
@@ -143,8 +148,14 @@ def test_files_that_would_write_a_marker(kind, form, tmp_path):
         (strangers.Call(getattr, dict, 'get'), "getattr(dict, 'get')"),
         (strangers.Call(np.dtype, [('a', 'O')]), "numpy.dtype([('a', 'O')])"),
         (strangers.Call(np.dtype, 'O,i4'), "numpy.dtype('O,i4')"),
-        (np.zeros(2, 'i4,i4'), 'numpy.dtype of records'),
-        (np.zeros(2, 'M8[s]'), 'numpy.dtype of records or dates'),
+        (np.zeros(2, 'i4,i4'), "numpy.dtype('V8')"),
+        (np.zeros(2, 'M8[s]'), "numpy.dtype('M8')"),
+        (np.array([1, 'a'], object), "numpy.dtype('O8')"),
+        (argparse.Namespace(__array_interface__={}), "the attributes ['__array_interface__'] of"),
+        (ForgedHistory(max_length='5'), 'max_length of a HistoryBuffer as str'),
+        (ForgedHistory(_log_history=[1.0]), '_log_history of a HistoryBuffer as list'),
+        (torch.eye(2).to_sparse(), 'torch._utils._rebuild_sparse_tensor'),
+        (torch.quantize_per_tensor(torch.ones(2), 1.0, 0, torch.qint8), 'torch._utils._rebuild_qt'),
         (SimpleNamespace(a=1), 'types.SimpleNamespace'),
         (torch.nn.Linear(1, 1), 'torch.nn.modules.linear.Linear'),
         (strangers.Call(__import__('codecs').encode, 'a', 'rot13'), "_codecs.encode to 'rot13'"),
@@ -174,21 +185,16 @@ def test_classes_have_no_state(target):
         safe_pickle.load(io.BytesIO(b'\x80\x02c' + name + b'}b.'))
 
 
-def over_objects():
-    """A pickle of an array of objects, which another array would lie over."""
-    return np.array([1, 'a'], dtype=object)
-
-
 MEMORY = {
     'an array that is called': strangers.Call(np.ndarray, (1,), 'O', b'12345678'),
-    'bytes over objects': strangers.Call(
-        np.ones(1).__reduce_ex__(5)[0], over_objects(), np.dtype('u8'), (2,), 'C'
+    'bytes over an array': strangers.Call(
+        np.ones(1).__reduce_ex__(5)[0], np.ones(2), np.dtype('u8'), (2,), 'C'
     ),
     'an array of another shape': strangers.Call(
         np.zeros(1).__reduce__()[0], np.ndarray, (1,), b'O'
     ),
-    'a tensor over objects': strangers.Call(
-        torch._utils._rebuild_device_tensor_from_numpy, over_objects(), torch.int64, 'cpu', False
+    'a tensor of texts': strangers.Call(
+        torch._utils._rebuild_device_tensor_from_numpy, np.array(['a']), torch.int64, 'cpu', False
     ),
     'a tensor that is not a tensor': strangers.Call(
         torch._tensor._rebuild_from_type_v2, HistoryBuffer.current, torch.Tensor, (), {'a': 1}
@@ -272,6 +278,76 @@ def test_attributes_of_tensors_are_left_out():
     for found in loaded([tensor, parameter]):
         assert not hasattr(found, 'note')
         assert found.detach().equal(torch.ones(2))
+
+
+def resized(form, size, stride, offset=0):
+    """A file with a tensor of four values, whose pickle says this of it."""
+
+    class Forged:
+        def __init__(self):
+            self.storage = torch.arange(4.0)._typed_storage()
+
+        def __reduce__(self):
+            rebuild, hooks = torch._utils._rebuild_tensor_v2, collections.OrderedDict()
+            return rebuild, (self.storage, offset, size, stride, False, hooks)
+
+    return saved(Forged(), **FORMATS[form])
+
+
+@pytest.mark.parametrize('form', FORMATS)
+@pytest.mark.parametrize(
+    ('size', 'stride', 'offset'),
+    [((5,), (1,), 0), ((2, 2), (3, 1), 0), ((1,), (1,), 4), ((2,), (), 0), ((2,), (-1,), 3)],
+)
+def test_a_tensor_lies_within_its_storage(form, size, stride, offset):
+    """torch would let the storage grow, and free the memory that others lie over."""
+    assert checkpoints.load_data(resized(form, (2, 2), (2, 1)), 'a.pth').tolist() == [
+        [0, 1],
+        [2, 3],
+    ]
+    assert checkpoints.load_data(resized(form, (2,), (0,), 3), 'a.pth').tolist() == [3, 3]
+    with pytest.raises(pickle.UnpicklingError, match='broken: it has a tensor of size'):
+        checkpoints.load_data(resized(form, size, stride, offset), 'a.pth')
+
+
+def rewritten(value, change):
+    """The archive of a value with ``change(name, content)`` as the content of each of its files."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(saved(value)) as before, zipfile.ZipFile(file, 'w') as after:
+        for name in before.namelist():
+            after.writestr(name, change(name, before.read(name)))
+    file.seek(0)
+    return file
+
+
+def test_a_storage_is_as_large_as_its_record():
+    tensor = torch.arange(4.0)
+    same = rewritten(tensor, lambda name, content: content)
+    assert checkpoints.load_data(same, 'a.pth').equal(tensor)
+    short = rewritten(tensor, lambda name, content: content[: 4 if '/data/' in name else None])
+    with pytest.raises(pickle.UnpicklingError, match='a storage of 16 bytes in a record of 4'):
+        checkpoints.load_data(short, 'a.pth')
+
+
+def test_bytes_are_not_swapped():
+    other = {'little': b'big', 'big': b'little'}[sys.byteorder]
+    file = rewritten(
+        torch.ones(2), lambda name, content: other if name.endswith('byteorder') else content
+    )
+    with pytest.raises(checkpoints.UntrustedCheckpointError, match='asks for the byte order'):
+        checkpoints.load_data(file, 'a.pth')
+
+
+def test_the_text_that_resuming_would_run_is_left_out():
+    checkpoint = {'meta': {'config': 'raise SystemExit', 'cfg': 'a = 1'}, 'state_dict': {}}
+    assert loaded(checkpoint) == {'meta': {'cfg': 'a = 1'}, 'state_dict': {}}
+
+
+def test_a_config_is_a_plain_dict():
+    """Keys of a ConfigDict are attributes, and numpy asks any object for ``__array_interface__``."""
+    found = loaded(ConfigDict(a=1, __array_interface__={'version': 3}))
+    assert type(found) is dict
+    assert np.asarray(found).dtype == object
 
 
 def test_archives_of_files_are_refused(tmp_path):

@@ -6,6 +6,7 @@ import logging
 import os
 import weakref
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import torch
 import trained
 
 from mmseg_semi.datasets import PseudoLabeledDataset
+from mmseg_semi.datasets.soft_labels import read_soft_label
 from mmseg_semi.self_training import labeling, pseudo_label
 from mmseg_semi.self_training.images import ImagePool
 from mmseg_semi.self_training.masks import MaskWriter, read_mask
@@ -107,6 +109,44 @@ def test_pixels_below_a_threshold_are_void(cfg, checkpoints, pool, tmp_path):
             assert (written == np.where(one >= 0.5, mask, 255)).all()
             void += (one < 0.5).sum()
     assert 0 < void < sum(summary['pixels'])
+
+
+def mean_probs(cfg, path, pool):
+    """Of each image the mean softmax of four views, computed in the batches of the plan."""
+    predictor, images, found = Predictor(cfg, path, 'cpu'), ImagePool(cfg, pool), {}
+    for positions, samples in images.load(images.plan(8), 0):
+        size = samples[0]['data_samples'].ori_shape
+        total = predictor._scores(predictor.prepare(samples), size, (0.5, 1.0), True)
+        found.update({images.ids[i]: one / 4 for i, one in zip(positions, total, strict=True)})
+    return found
+
+
+def test_soft_labels_are_those_of_the_network(cfg, checkpoints, pool, tmp_path):
+    """Beside every mask, also where a kill came between; and the masks stay as they are without."""
+    views = dict(scales=(0.5, 1.0), flip=True, **NO_WORKERS)
+    hard, soft = str(tmp_path / 'hard'), str(tmp_path / 'soft')
+    pseudo_label(cfg, checkpoints[0], pool, hard, **views)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MaskWriter, '_write', mock.Mock(side_effect=Killed))
+        with pytest.raises(Killed):
+            pseudo_label(cfg, checkpoints[0], pool, soft, soft=3, **views)
+    summary = pseudo_label(cfg, checkpoints[0], pool, soft, soft=3, **views)
+    assert summary['soft'] == summary['settings']['soft'] == 3
+    written = files(soft)
+    for name, probs in mean_probs(cfg, checkpoints[0], pool).items():
+        assert written[f'{name}.png'] == files(hard)[f'{name}.png']
+        maps = read_soft_label(f'{soft}/{name}.soft', probs.shape[1:], 3, 4)
+        values, classes = probs.sort(dim=0, descending=True)
+        assert (maps[:3] == classes[:3].numpy()).all()
+        assert (maps[3:] == (255 * values[:3]).round().numpy()).all()
+    assert sum(name.endswith('.soft') for name in written) == len(IDS)
+    assert 'soft' not in json.loads(files(hard)['pseudo_labels.json'])
+
+
+@pytest.mark.parametrize('soft', [0, 2.5, 5])
+def test_numbers_of_soft_classes_that_do_not_fit(cfg, checkpoints, pool, tmp_path, soft):
+    with pytest.raises(ValueError, match=rf'soft={soft} '):
+        pseudo_label(cfg, checkpoints[0], pool, str(tmp_path / 'out'), soft=soft, **NO_WORKERS)
 
 
 def test_the_paper_s_views_are_the_default(cfg, checkpoints, pool, tmp_path):

@@ -29,7 +29,7 @@ def prepare(folder, runtime='stpp', **settings):
     config.custom_imports.imports.append('saboteurs')
     config.test_dataloader.dataset.pipeline.insert(0, {'type': 'KillAtImage', 'flag': 'flag.txt'})
     for name, stage in config.stages.items():
-        if stage.type == 'TrainStage':
+        if stage.type in ('TrainStage', 'TeacherStage'):
             kill = {'type': 'KillHook', 'iteration': 9, 'flag': f'{name}.flag'}
             stage.extra_hooks = [*stage.get('extra_hooks', []), kill]
     dump(config, folder / 'config.py')

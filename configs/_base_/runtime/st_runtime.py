@@ -3,11 +3,11 @@
 _base_ = './default_runtime.py'
 runner_type = 'StagedRunner'
 stages = dict(
-    teacher=dict(
-        type='TrainStage', cfg=dict(train_dataloader=dict(dataset=dict(pseudo_labeled=None)))
-    ),
-    # checkpoint='best' makes pseudo-labels with the best checkpoint on the validation set, as the paper's code
-    # does (needs default_hooks.checkpoint.save_best='mIoU').
+    # `teacher` at the top level of a config makes it another network than the student, and `teacher_checkpoint`
+    # one that is trained already: docs/small_network.md.
+    teacher=dict(type='TeacherStage'),
+    # checkpoint='best' makes pseudo-labels with the best one on the validation set (the paper's code does so;
+    # it needs default_hooks.checkpoint.save_best='mIoU').
     label=dict(type='LabelStage', model='teacher', checkpoint='last'),
     student=dict(
         type='TrainStage',

@@ -3,9 +3,10 @@
 _base_ = './default_runtime.py'
 runner_type = 'StagedRunner'
 stages = dict(
+    # `teacher` at the top level of a config makes it another network than the student, and `teacher_checkpoint`
+    # one that is trained already: docs/small_network.md.
     teacher=dict(
-        type='TrainStage',
-        cfg=dict(train_dataloader=dict(dataset=dict(pseudo_labeled=None))),
+        type='TeacherStage',
         # Checkpoints after a third, two thirds and all of the training.
         extra_hooks=[dict(type='ReliableSelectionHook', num_checkpoints=3)],
     ),

@@ -8,14 +8,17 @@ from .intensity import RandomIntensity
 from .loading import LoadAnnotations, LoadImageFromFile
 from .multi_branch import MultiBranch
 from .resize import RandomShrinkOrEnlarge
+from .soft_labels import AddSoftLabels, PackSoftLabels
 
 __all__ = [
+    'AddSoftLabels',
     'AddValidMask',
     'CheckImageFile',
     'CheckLabels',
     'LoadAnnotations',
     'LoadImageFromFile',
     'MultiBranch',
+    'PackSoftLabels',
     'PackUnlabeledInputs',
     'RandomColorJitter',
     'RandomGaussianBlur',

@@ -219,11 +219,14 @@ class LoadAnnotations(MaskLoader):
 
     def _load_seg_map(self, results: dict) -> None:
         super()._load_seg_map(results)
+        results['gt_seg_map'] = self.turned(results, results['gt_seg_map'])
+
+    def turned(self, results: dict, mask: np.ndarray) -> np.ndarray:
+        """A map (H, W, ...) on the pixels of the mask's file, turned as the image is loaded."""
         own = self._own_orientation(results)
         orientation = results.get('exif_orientation', 1)
         if (own, orientation) == (1, 1):
-            return
-        mask = results['gt_seg_map']
+            return mask
         pair = Pair(
             image=results.get('img_path'),
             mask=results['seg_map_path'],
@@ -234,7 +237,7 @@ class LoadAnnotations(MaskLoader):
             mask_orientation=own,
         )
         # A data set of pseudo-labels knows which view they were made of.
-        results['gt_seg_map'] = pair.match(mask, results.get('drawn_on', self.drawn_on))
+        return pair.match(mask, results.get('drawn_on', self.drawn_on))
 
     def _own_orientation(self, results: dict) -> int:
         """Of the mask's own EXIF entry; 1 where it has none, or its decoder has obeyed it already."""

@@ -17,6 +17,7 @@ from .pseudo_label_monitor_hook import PseudoLabelMonitorHook
 from .reliable_selection_hook import ReliableSelectionHook
 from .resumable_randomness_hook import ResumableRandomnessHook
 from .resume_check_hook import ResumeCheckHook
+from .soft_target_hook import SoftTargetHook
 from .startup_check_hook import StartupCheckHook
 from .step_scheduler_hook import StepSchedulerHook
 
@@ -38,6 +39,7 @@ __all__ = [
     'ReliableSelectionHook',
     'ResumableRandomnessHook',
     'ResumeCheckHook',
+    'SoftTargetHook',
     'StartupCheckHook',
     'StepSchedulerHook',
 ]

@@ -14,6 +14,9 @@ from mmseg.registry import HOOKS
 from ...datasets import PositionSampler
 from ._common import is_training, save_due
 
+#: Words of the Mersenne Twister, which numpy draws one after the other.
+_NUMPY_WORDS = 624
+
 
 @HOOKS.register_module()
 class ResumableRandomnessHook(Hook):
@@ -137,6 +140,12 @@ def _random_state() -> dict:
 
 def _set_random_state(state: dict) -> None:
     random.setstate(state['python'])
+    position = state['numpy'][2]
+    if not 0 <= position <= _NUMPY_WORDS:  # numpy would read beyond them
+        raise ValueError(
+            f'The checkpoint has {position} as the position in the random state of numpy, which has '
+            f'{_NUMPY_WORDS} words: it is broken. Resume from another checkpoint.'
+        )
     np.random.set_state(state['numpy'])
     # Checkpoints are loaded onto the device; generator states live on the host.
     torch.set_rng_state(state['torch'].cpu())

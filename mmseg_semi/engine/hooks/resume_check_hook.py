@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmseg.registry import HOOKS
 
 from ..accumulation import accumulation
@@ -18,6 +19,8 @@ _TOLD = {
     'unlabeled_per_step': 'unlabeled images per step',
     'accumulation': 'micro-batches a step (accumulative_counts)',
 }
+#: Settings of a torch optimizer that choose its kernels and not its result.
+_KERNELS = ('fused', 'foreach', 'capturable', 'differentiable')
 
 
 @HOOKS.register_module()
@@ -29,6 +32,9 @@ class ResumeCheckHook(Hook):
     that make up the same step continue as one does. Another number of micro-batches a step does not, since
     iterations count them. Checkpoints that say nothing are not compared, and neither is a test.
 
+    How the optimizer computes, and the text of the config, stay those of this run: the checkpoint may be a
+    stranger's.
+
     Raises:
         ValueError: The checkpoint and the run differ; the sentence says in what.
     """
@@ -37,9 +43,13 @@ class ResumeCheckHook(Hook):
         checkpoint['trained_on'] = trained_on(runner)
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
-        known = checkpoint.get('trained_on')
-        if not is_training(runner) or not runner._resume or known is None:
+        if not is_training(runner) or not runner._resume:
             return
+        _keep_kernels(runner, checkpoint)
+        told = (checkpoint.get('message_hub') or {}).get('runtime_info') or {}
+        if 'cfg' in told:
+            told['cfg'] = runner.message_hub.get_info('cfg')
+        known = checkpoint.get('trained_on') or {}
         for key, now in trained_on(runner).items():
             before = known.get(key, now)
             if before != now:
@@ -48,6 +58,38 @@ class ResumeCheckHook(Hook):
                     f'and this run has {now}. Set it back, or take another --work-dir. To start from its '
                     'weights, set load_from and leave --resume out.'
                 )
+
+
+def _keep_kernels(runner, checkpoint: dict) -> None:
+    """Leave the choice of kernels to the config; fused ones read memory by the shape of the parameter alone.
+
+    Raises:
+        ValueError: The state of a parameter has another shape and the config has ``fused=True``.
+    """
+    saved, wrapper = checkpoint.get('optimizer'), runner.optim_wrapper
+    if not isinstance(saved, dict) or not isinstance(wrapper, (OptimWrapper, OptimWrapperDict)):
+        return
+    several = isinstance(wrapper, OptimWrapperDict)
+    for state, one in (
+        [(saved.get(name, {}), one) for name, one in wrapper.items()]
+        if several
+        else [(saved, wrapper)]
+    ):
+        for given, own in zip(
+            state.get('param_groups', ()), one.optimizer.param_groups, strict=False
+        ):
+            given.update({key: own[key] for key in _KERNELS if key in own})
+            if not own.get('fused'):
+                continue
+            for index, parameter in zip(given['params'], own['params'], strict=False):
+                for name, value in state['state'].get(index, {}).items():
+                    shape = getattr(value, 'shape', None)
+                    if shape != (() if name == 'step' else parameter.shape):
+                        raise ValueError(
+                            f'{runner._load_from or "The checkpoint"} has {name} of shape {shape} in its '
+                            f'optimizer for a parameter of shape {tuple(parameter.shape)}. Resume from a '
+                            'checkpoint of this training, or set load_from and leave --resume out.'
+                        )
 
 
 def trained_on(runner) -> dict[str, str | int | None]:

@@ -275,6 +275,12 @@ class StartupCheckHook(Hook):
                 "cannot be resumed. Set train_dataloader.sampler=dict(type='ShuffledSampler')."
             )
         self._check_endless(runner, loader.sampler)
+        hooks = {type(hook).__name__ for hook in runner.hooks}
+        if loader.dataset.has_soft_labels and 'SoftTargetHook' not in hooks:
+            raise ValueError(
+                'train_dataloader.dataset.pseudo_labeled.soft=True and nothing learns from soft labels. Add '
+                "dict(type='SoftTargetHook') to custom_hooks, or set soft=False."
+            )
         if not loader.sampler.endless and len(loader) == 0:
             raise ValueError(
                 f'an epoch of {len(loader.dataset)} images on {get_world_size()} process(es) has no whole '
@@ -341,9 +347,10 @@ class StartupCheckHook(Hook):
         )
         self._report_partition(runner, dataset.labeled)
         heads = [m for m in unwrap(runner.model).modules() if isinstance(m, BaseDecodeHead)]
+        hard = 'cross-entropy with hard labels: Eq. 2 and 3 and their "entropy minimization"'
         readings = [
             f'labeled images × {dataset.copies}: Algorithm 2 shows no oversampling, its text and the code do',
-            'cross-entropy with hard labels: Eq. 2 and 3 and their "entropy minimization"',
+            *([] if dataset.has_soft_labels else [hard]),
             *(
                 f'align_corners={a}: of the logits'
                 for a in sorted({h.align_corners for h in heads})

@@ -2,6 +2,7 @@
 
 from .staged_runner import StagedRunner
 from .stages import LabelStage, SelectStage, Stage, SupervisedStage, TrainStage
+from .teacher_stage import TeacherCheckpointStage, TeacherStage
 from .teacher_student_loop import TeacherStudentTestLoop, TeacherStudentValLoop
 
 __all__ = [
@@ -10,6 +11,8 @@ __all__ = [
     'Stage',
     'StagedRunner',
     'SupervisedStage',
+    'TeacherCheckpointStage',
+    'TeacherStage',
     'TeacherStudentTestLoop',
     'TeacherStudentValLoop',
     'TrainStage',

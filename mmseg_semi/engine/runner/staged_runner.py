@@ -30,6 +30,7 @@ from ...self_training.output import (
 )
 from ..hooks.startup_check_hook import check_held_out
 from .stages import Stage, TrainStage, build_stages, told
+from .teacher_stage import TeacherStage
 
 
 @RUNNERS.register_module()
@@ -130,9 +131,15 @@ class StagedRunner:
         self.logger.info(
             f'{" → ".join(self._chosen)} with {len(pool)} unlabeled images, in {self.work_dir}'
         )
+        parts = {'unlabeled': pool.dataset}
+        for stage in self.stages.values():
+            # Its validation set is its own, so that its training would not notice.
+            if isinstance(stage, TeacherStage) and stage.has_own_data:
+                dataset = stage.config().train_dataloader.dataset
+                parts["teacher's training"] = DATASETS.build(dataset)
         for _, loader in loader_configs(self.cfg, 'val'):
             validation = DATASETS.build(copy.deepcopy(loader['dataset']))
-            check_held_out({'unlabeled': pool.dataset}, validation)
+            check_held_out(parts, validation)
 
     # ------------------------------------------------------------------ what is on the disk
     def _mark(self, name: str) -> str:

@@ -27,6 +27,7 @@ from ...datasets.walk import loader_configs
 from ...models.clock import count_steps
 from ...self_training import prediction_pipeline, pseudo_label, select_reliable
 from ...self_training.images import ImagePool
+from ...self_training.label_map import LabelMap
 from ...self_training.labeling import SCALES
 from ...self_training.output import on_first_rank, write_bytes, write_lines
 from ...self_training.selection import RELIABLE, UNRELIABLE
@@ -38,9 +39,11 @@ from ..startup.lengths import check_config
 #: ``stage://NAME/last_checkpoint`` the last checkpoint of training NAME.
 REFERENCE = 'stage://'
 LAST_CHECKPOINT = 'last_checkpoint'
+#: Top-level settings of a teacher that differs from the student.
+TEACHER = ('teacher', 'teacher_checkpoint')
 #: In the folder of a finished training: its optimizer steps and the images that it learned from.
 TRAINED = 'trained.json'
-STAGES = Registry('stage', scope='mmseg_semi', locations=['mmseg_semi.engine.runner.stages'])
+STAGES = Registry('stage', scope='mmseg_semi', locations=['mmseg_semi.engine.runner'])
 
 #: Top-level settings that a training's result depends on.
 _DECISIVE = (
@@ -81,9 +84,17 @@ class Stage(ABC):
         others (dict[str, Stage]): The stages that are built already, among them all that it names.
     """
 
+    #: Whether the top-level settings of the teacher are its.
+    teaches = False
+
     def __init__(self, name: str, folder: str, top: Config, others: dict[str, Stage]) -> None:
         self.name, self.folder, self.top = name, folder, top
         self._others = others
+
+    @classmethod
+    def kind_for(cls, top: Config) -> type[Stage]:
+        """The type that stands for this one in a staged config."""
+        return cls
 
     def _other(self, key: str, name: str, kind: type[Stage]) -> Stage:
         """The stage that a setting names."""
@@ -105,10 +116,11 @@ class Stage(ABC):
 
         def path(text: str) -> str:
             file = text.removeprefix(REFERENCE).partition('/')[2]
-            kind = TrainStage if file == LAST_CHECKPOINT else Stage
+            kind = NetworkStage if file == LAST_CHECKPOINT else Stage
             stage = self._other(REFERENCE.strip(':/'), _name_of(text), kind)
             if finished and file == LAST_CHECKPOINT:
-                return osp.abspath(stage.checkpoint())
+                path = stage.checkpoint()
+                return path if '://' in path else osp.abspath(path)
             return osp.join(stage.folder, file).rstrip('/')
 
         return _mapped(value, lambda text: path(text) if text.startswith(REFERENCE) else text)
@@ -130,8 +142,31 @@ class Stage(ABC):
         """Make the result; called again after an interruption, continue. Every rank calls it."""
 
 
+class NetworkStage(Stage):
+    """A stage that gives later ones a trained network."""
+
+    #: Classes of the student, where the network has others.
+    label_map: LabelMap | None = None
+
+    @abstractmethod
+    def config(self) -> Config:
+        """The config of the network and of the pipeline that prepares images for it."""
+
+    @abstractmethod
+    def checkpoint(self, which: str = 'last') -> str:
+        """The 'last' checkpoint, or the 'best' one."""
+
+    @abstractmethod
+    def scoring_checkpoints(self) -> list[str]:
+        """Checkpoints of one training in their order, which `SelectStage` compares."""
+
+    @abstractmethod
+    def check_scoring(self, stage: str) -> None:
+        """Raise ValueError if there will be no such checkpoints for a stage."""
+
+
 @STAGES.register_module()
-class TrainStage(Stage):
+class TrainStage(NetworkStage):
     """An ordinary training by MMEngine's Runner, of the staged config's top level with changes.
 
     Its ``randomness.seed`` is :func:`stage_seed` of the config's, so that each training draws its own
@@ -157,17 +192,37 @@ class TrainStage(Stage):
 
     def config(self) -> Config:
         """The config of this training, with references as they are."""
-        cfg = copy.deepcopy(self.top)
-        for key in ('runner_type', 'stages', 'run_stages'):
-            cfg.pop(key, None)
+        cfg = self._base()
         self._prepare(cfg)
         seed = (cfg.get('randomness') or {}).get('seed')
         if seed is not None:
             cfg.randomness.seed = stage_seed(seed, self.name)
         cfg.merge_from_dict(copy.deepcopy(dict(self._changes)))
+        self._learn_soft_labels(cfg)
         cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), *copy.deepcopy(self._extra_hooks)]
         cfg.work_dir = self.folder
         return cfg
+
+    def _labels(self, cfg: Config) -> list[LabelStage]:
+        """The stages whose pseudo-labels a config of this training names, as far as they are built."""
+        dataset = (cfg.get('train_dataloader') or {}).get('dataset') or {}
+        labels = (dataset.get('pseudo_labeled') or {}).get('labels') or ()
+        stages = [self._others.get(_name_of(reference)) for reference in _references(labels)]
+        return [stage for stage in stages if isinstance(stage, LabelStage)]
+
+    def _learn_soft_labels(self, cfg: Config) -> None:
+        """Learn from soft labels where the stages that make the pseudo-labels store them."""
+        stages = self._labels(cfg)
+        if not stages or not all(stage.soft for stage in stages):
+            return
+        if cfg.train_dataloader.dataset.pseudo_labeled.setdefault('soft', True):
+            hooks = cfg.get('custom_hooks') or []
+            if all(hook.get('type') != 'SoftTargetHook' for hook in hooks):
+                cfg.custom_hooks = [*hooks, dict(type='SoftTargetHook')]
+
+    def _base(self) -> Config:
+        """The config that the stage's settings are merged into."""
+        return top_level(self.top)
 
     def _prepare(self, cfg: Config) -> None:
         """Change a copy of the staged config before what differs is merged into it."""
@@ -187,6 +242,13 @@ class TrainStage(Stage):
             check_config(self.config())
         except ValueError as error:
             raise ValueError(f'Stage {self.name}: {error}') from None
+        kinds = {stage.name: bool(stage.soft) for stage in self._labels(self.config())}
+        if len(set(kinds.values())) > 1:
+            hard = next(name for name, soft in kinds.items() if not soft)
+            raise ValueError(
+                f'stages.{self.name} learns from soft and from hard pseudo-labels, {", ".join(kinds)}. Set '
+                f'stages.{hard}.soft as well, or none.'
+            )
         pseudo = self.config().train_dataloader.dataset.get('pseudo_labeled')
         if pseudo is not None and pseudo.get('labels') is None:
             raise ValueError(
@@ -223,6 +285,17 @@ class TrainStage(Stage):
                 'default_hooks.checkpoint.save_best name one metric.'
             )
         return str(found[0])
+
+    def scoring_checkpoints(self) -> list[str]:
+        return kept_checkpoints(self.folder)
+
+    def check_scoring(self, stage: str) -> None:
+        hooks = [hook['type'] for hook in self.config().get('custom_hooks') or ()]
+        if 'ReliableSelectionHook' not in hooks:
+            raise ValueError(
+                f'stages.{stage} ranks images by checkpoints of {self.name}, which keeps none. '
+                f"Set stages.{self.name}.extra_hooks=[dict(type='ReliableSelectionHook')]."
+            )
 
     def trained(self) -> dict[str, int]:
         """Optimizer ``steps``, and ``labeled`` and ``unlabeled`` images in them; empty until finished."""
@@ -343,7 +416,7 @@ class _UsesNetwork(Stage):
 
     def __init__(self, name, folder, top, others, model: str) -> None:
         super().__init__(name, folder, top, others)
-        self.training: TrainStage = self._other('model', model, TrainStage)
+        self.training: NetworkStage = self._other('model', model, NetworkStage)
 
     @property
     def images(self) -> dict:
@@ -355,11 +428,14 @@ class _UsesNetwork(Stage):
         return {self.training.name, *super().needs()}
 
     def settings(self) -> dict:
-        return dict(
+        settings = dict(
             model=self.training.name,
             images=_plain(self.images),
             pipeline=prediction_pipeline(self.training.config()),
         )
+        if self.training.label_map is not None:
+            settings['label_map'] = self.training.label_map.settings()
+        return settings
 
     def check(self) -> None:
         super().check()
@@ -398,20 +474,16 @@ class SelectStage(_UsesNetwork):
 
     def check(self) -> None:
         super().check()
-        hooks = [hook['type'] for hook in self.training.config().get('custom_hooks') or ()]
-        if 'ReliableSelectionHook' not in hooks:
-            raise ValueError(
-                f'stages.{self.name} ranks images by checkpoints of {self.training.name}, which keeps none. '
-                f"Set stages.{self.training.name}.extra_hooks=[dict(type='ReliableSelectionHook')]."
-            )
+        self.training.check_scoring(self.name)
 
     def run(self, logger: MMLogger) -> None:
         select_reliable(
             self.training.config(),
-            kept_checkpoints(self.training.folder),
+            self.training.scoring_checkpoints(),
             self.images,
             self.folder,
             ratio=self.ratio,
+            label_map=self.training.label_map,
             batch_size=self.batch_size,
             num_workers=self.num_workers,
             logger=logger,
@@ -435,6 +507,9 @@ class RandomSelectStage(SelectStage):
     def settings(self) -> dict:
         return {**super().settings(), 'seed': self.seed}
 
+    def check(self) -> None:
+        _UsesNetwork.check(self)  # no checkpoints are compared
+
     def run(self, logger: MMLogger) -> None:
         ids = ImagePool(self.training.config(), self.images).ids
         drawn = set(random.Random(self.seed).sample(sorted(ids), int(len(ids) * self.ratio)))
@@ -449,13 +524,16 @@ class LabelStage(_UsesNetwork):
     """Write pseudo-labels by test-time augmentation (ST++, Algorithm 1 and its code).
 
     Args:
-        model (str): The training whose network labels.
+        model (str): The training, or the given teacher, whose network labels.
         subset (str, optional): File of ids, one per line; None labels all unlabeled images.
         checkpoint (str): 'last', or 'best' for the one that ``save_best`` kept, as ST++'s tables have it.
         scales (list[float]): Factors of the image's size.
         flip (bool): Whether each scale is also seen mirrored.
         threshold (float): Mean softmax below which a pixel is void, in [0, 1). ST++ labels every pixel (0) and
             compares with 0.5.
+        soft (int, optional): Store the mean softmax of the ``soft`` most probable classes of each pixel beside
+            the masks. The trainings on these labels then learn it by soft cross-entropy, see
+            :class:`~mmseg_semi.engine.hooks.SoftTargetHook`. ST++ has hard labels.
         batch_size (int): Images per forward, where their sizes are equal.
         num_workers (int): Processes that load images.
     """
@@ -472,10 +550,17 @@ class LabelStage(_UsesNetwork):
         scales=SCALES,
         flip=True,
         threshold=0.0,
+        soft=None,
         batch_size=8,
         num_workers=2,
     ) -> None:
         super().__init__(name, folder, top, others, model)
+        if soft is not None and (not isinstance(soft, int) or soft < 1):
+            raise ValueError(
+                f'stages.{name}.soft={soft!r} must be the number of classes that are kept of each pixel, at '
+                'least 1, or None for hard labels.'
+            )
+        self.soft = soft
         if not 0 <= threshold < 1:
             raise ValueError(
                 f'stages.{name}.threshold={threshold} must be in [0, 1), where 0 labels every pixel.'
@@ -498,6 +583,8 @@ class LabelStage(_UsesNetwork):
         )
         if self.threshold:
             settings['threshold'] = self.threshold
+        if self.soft:
+            settings['soft'] = self.soft
         if self.checkpoint == 'best':
             cfg = self.training.config()
             datasets = [_plain(loader['dataset']) for _, loader in loader_configs(cfg, 'val')]
@@ -537,6 +624,8 @@ class LabelStage(_UsesNetwork):
             scales=self.scales,
             flip=self.flip,
             threshold=self.threshold,
+            soft=self.soft,
+            label_map=self.training.label_map,
             batch_size=self.batch_size,
             num_workers=self.num_workers,
             logger=logger,
@@ -598,6 +687,14 @@ def build_stages(top: Config) -> dict[str, Stage]:
             build(needed, (*waiting, name))
         stages[name] = _build_stage(name, top, dict(stages))
 
+    given = [key for key in TEACHER if top.get(key)]
+    types = [STAGES.get(stage.get('type', '')) for stage in top.stages.values()]
+    if given and not any(kind is not None and kind.teaches for kind in types):
+        raise ValueError(
+            f'{given[0]} is set, and no stage of this config is a TeacherStage. Set '
+            "stages.teacher=dict(type='TeacherStage') as configs/_base_/runtime/st_runtime.py has it, or leave "
+            f'{given[0]} out.'
+        )
     # By what they need, not by their place: MMEngine sorts the keys of a config that it writes.
     for name in top.stages:
         build(name)
@@ -612,7 +709,7 @@ def _needed(name: str, top: Config) -> Iterator[str]:
     for reference in _references(config):
         yield _name_of(reference)
     kind = STAGES.get(config.get('type', ''))
-    if kind is not None and issubclass(kind, TrainStage):
+    if kind is not None and issubclass(kind, NetworkStage):
         yield from sorted(_build_stage(name, top, {}).needs())
 
 
@@ -624,10 +721,19 @@ def _build_stage(name: str, top: Config, others: dict[str, Stage]) -> Stage:
             f'stages.{name}.type={top.stages[name].get("type")!r} is not a stage. Use one of '
             f'{", ".join(sorted(STAGES.module_dict))}.'
         )
+    kind = kind.kind_for(top)
     try:
         return kind(name, osp.join(top.work_dir, name), top, others, **settings)
     except TypeError as error:
         raise ValueError(f'stages.{name} does not fit {kind.__name__}: {error}.') from None
+
+
+def top_level(top: Config) -> Config:
+    """A copy of the top level of a staged config: an ordinary config, without what stages alone read."""
+    cfg = copy.deepcopy(top)
+    for key in ('runner_type', 'stages', 'run_stages', *TEACHER):
+        cfg.pop(key, None)
+    return cfg
 
 
 def _mapped(value, change: Callable[[str], str]):

@@ -3,11 +3,13 @@ import random
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 import torch
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import IterBasedTrainLoop
 
 from mmseg_semi.engine import ResumableRandomnessHook
+from mmseg_semi.engine.hooks.resumable_randomness_hook import _random_state, _set_random_state
 
 
 def make_runner(resume=False, seed=3):
@@ -121,3 +123,11 @@ def test_missing_states_are_said(caplog):
     with caplog.at_level(logging.WARNING):
         ResumableRandomnessHook().after_load_checkpoint(runner, {'random_states': [{}, {}]})
     assert 'found those of 2 processes' in caplog.text
+
+
+@pytest.mark.parametrize('position', [-1, 625])
+def test_a_position_outside_the_state_of_numpy_is_refused(position):
+    state = _random_state()
+    state['numpy'] = (*state['numpy'][:2], position, *state['numpy'][3:])
+    with pytest.raises(ValueError, match=f'has {position} as the position in the random state'):
+        _set_random_state(state)

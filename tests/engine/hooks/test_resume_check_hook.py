@@ -1,7 +1,13 @@
 """A run is resumed on the images that it was started on, and with the same number of them per step."""
 
+from types import SimpleNamespace
+
 import pytest
+import torch
+from mmengine.optim import OptimWrapper
 from tiny_run import build_runner, tiny_config, write_images
+
+from mmseg_semi.engine.hooks.resume_check_hook import _keep_kernels
 
 
 @pytest.fixture(scope='module')
@@ -95,3 +101,31 @@ def test_a_partition_whose_number_is_not_its_lists_stops_the_run(images, tmp_pat
         ValueError, match='partition=lists/4 says 4 labeled images, and its list has 3'
     ):
         build_runner(config(tmp_path / 'other', images, 'lists/4')).train()
+
+
+def test_a_checkpoint_chooses_no_kernels_and_no_config(begun, images, tmp_path):
+    checkpoint = torch.load(begun / 'iter_6.pth', weights_only=False)
+    checkpoint['optimizer']['param_groups'][0]['fused'] = True
+    checkpoint['message_hub']['runtime_info']['cfg'] = 'raise SystemExit'
+    checkpoint['meta'].update(iter=5, config='raise SystemExit')
+    torch.save(checkpoint, tmp_path / 'iter_5.pth')
+    runner = build_runner(
+        config(tmp_path, images, resume=True, load_from=str(tmp_path / 'iter_5.pth'))
+    )
+    runner.train()
+    assert not runner.optim_wrapper.optimizer.param_groups[0].get('fused')
+    assert runner.message_hub.get_info('cfg') == runner.cfg.pretty_text
+
+
+def test_a_fused_optimizer_gets_states_of_the_shape_of_its_parameters():
+    parameter = torch.nn.Parameter(torch.zeros(4))
+    optimizer = torch.optim.AdamW([parameter])
+    parameter.grad = torch.ones(4)
+    optimizer.step()
+    saved = optimizer.state_dict()
+    optimizer.param_groups[0]['fused'] = True
+    runner = SimpleNamespace(optim_wrapper=OptimWrapper(optimizer), _load_from='a.pth')
+    _keep_kernels(runner, {'optimizer': saved})
+    saved['state'][0]['exp_avg'] = torch.zeros(1)
+    with pytest.raises(ValueError, match=r'a\.pth has exp_avg of shape .*\[1\].* of shape \(4,\)'):
+        _keep_kernels(runner, {'optimizer': saved})
