@@ -58,7 +58,7 @@ def test_a_line_tells_what_becomes_of_the_classes():
         (
             {'car': 'vehikel'},
             TEACHER,
-            r"label_map\['car'\]='vehikel' is not a class of the student: .* or 255",
+            r"label_map\['car'\]='vehikel' is not a class of the student. .* or 255",
         ),
         ({'car': 3}, TEACHER, r"label_map\['car'\]=3 is not a class of the student"),
         ({'car': True}, TEACHER, r"label_map\['car'\]=True is not a class of the student"),

@@ -181,7 +181,7 @@ def test_files_that_do_not_fit(folders, kind):
 
 def test_a_folder_without_soft_labels(folders):
     summary(folders, soft=None)
-    with pytest.raises(ValueError, match=r'labels has no soft labels, and .*soft=True: make'):
+    with pytest.raises(ValueError, match=r'labels has no soft labels, and .*soft=True. Make'):
         dataset(folders)
     dataset(folders, soft=False)
 

@@ -403,7 +403,7 @@ def test_soft_labels_that_nothing_learns(tmp_path):
     alone.custom_hooks = [
         hook for hook in hooks if hook.type not in ('SoftTargetHook', 'DieOnceHook')
     ]
-    with pytest.raises(ValueError, match=r'soft=True and nothing learns from soft labels: add'):
+    with pytest.raises(ValueError, match=r'soft=True and nothing learns from soft labels. Add'):
         build_runner(alone).train()
     alone.custom_hooks = hooks
     alone.train_dataloader.dataset.pseudo_labeled.soft = False
@@ -441,7 +441,7 @@ MISTAKES = {
         'segformer.py',
         r"teacher='segformer.py' must be a dict. Give dict\(config='FILE'\)",
     ),
-    'no such file': ({'config': 'nowhere.py'}, r"teacher.config='nowhere.py' does not exist: give"),
+    'no such file': ({'config': 'nowhere.py'}, r"teacher.config='nowhere.py' does not exist. Give"),
 }
 
 
@@ -486,7 +486,7 @@ def test_what_one_given_checkpoint_cannot_do(tmp_path):
     said = {'model': network()}
     cfg = config(tmp_path / 'one', 'stpp', said, teacher_checkpoint=path)
     with pytest.raises(
-        ValueError, match=r'stages.select ranks images by several checkpoints .* is one: give'
+        ValueError, match=r'stages.select ranks images by several checkpoints .* is one. Give'
     ):
         run(cfg)
     cfg.stages.select.type = 'RandomSelectStage'
