@@ -27,10 +27,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         '--depth', type=int, default=50, choices=(18, 50, 101), help='of the ResNet'
     )
     parser.add_argument('--size', type=int, default=257, help='height and width of the crops')
-    parser.add_argument('--labeled', type=int, default=2, help='labelled images in the batch')
-    parser.add_argument('--unlabeled', type=int, default=2, help='unlabelled images in the batch')
+    parser.add_argument('--labeled', type=int, default=2, help='labeled images in the batch')
+    parser.add_argument('--unlabeled', type=int, default=2, help='unlabeled images in the batch')
     parser.add_argument('--classes', type=int, default=21)
-    parser.add_argument('--no-cutmix', action='store_true', help='label the images that are learnt')
+    parser.add_argument(
+        '--no-cutmix', action='store_true', help='label the images that are learned'
+    )
     parser.add_argument('--device', default='cpu', help='cpu or cuda')
     parser.add_argument('--amp', action='store_true', help='bfloat16 autocast')
     return parser.parse_args(argv)

@@ -12,7 +12,7 @@ the random generators; and in the end all weights and buffers. Capture both on o
 minutes on one core.
 
 ``fingerprint`` writes a reduced form, sums in float64, which any machine repeats to 6 digits. A test compares
-tests/benchmarks/same_steps.json with it; when numbers change on purpose, write the file anew::
+tests/benchmarks/same_steps.json with it; when numbers change on purpose, write the file again::
 
     python benchmarks/same_steps.py fingerprint tests/benchmarks/same_steps.json
 

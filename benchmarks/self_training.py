@@ -1,4 +1,4 @@
-"""Time scoring and pseudo-labelling of image files against the plain form of self-training's scripts.
+"""Time scoring and pseudo-labeling of image files against the plain form of self-training's scripts.
 
 The plain form has batches of one image, ten separate passes per image for a pseudo-label, masks as numpy
 arrays and, for a score, one confusion matrix per pair of masks. Both read the same files with the same
@@ -247,7 +247,7 @@ def compare(options: argparse.Namespace, folder: Path) -> list[Row]:
     rows = [measure(name, *metric, 5 * options.repeats, 'cpu', target=3.0)]
     for name, forms, goal in (
         ('scoring', (usual_scoring, our_scoring), None),
-        ('labelling', (usual_labeling, our_labeling), 1.1),
+        ('labeling', (usual_labeling, our_labeling), 1.1),
     ):
         usual, ours = (lambda form=form: form(work) for form in forms)
         settings = dict(target=goal) | target

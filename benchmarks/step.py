@@ -1,13 +1,13 @@
 """One training step of a method against the bare network passes that it cannot do without.
 
 Both run interleaved in one process on the same weights and the same images; the figure is the ratio of
-the medians. The step is all of ``train_step`` (normalisation, targets, mixing, losses, backward,
+the medians. The step is all of ``train_step`` (normalization, targets, mixing, losses, backward,
 optimizer) and the teacher's average. The passes are forwards and backwards with nothing around them: for
-iMAS the two labelling forwards of the weak view, and the joint forward and backward of the student on
-the labelled images and two views (11 forwards of an image pair, a backward counting as two); for ESL the
-teacher's forward on the labelled images and the weak view, and the joint forward and backward of the
+iMAS the two labeling forwards of the weak view, and the joint forward and backward of the student on
+the labeled images and two views (11 forwards of an image pair, a backward counting as two); for ESL the
+teacher's forward on the labeled images and the weak view, and the joint forward and backward of the
 student on them, both with segmentation head and projector (8 forwards of an image pair, and the heads); for
-DeS4 the teacher's forward of them with the backward of its decoder on the labelled images, and the joint
+DeS4 the teacher's forward of them with the backward of its decoder on the labeled images, and the joint
 forward and backward of the student (8 forwards of an image pair and 2 of a decoder); for CPS and GPS each
 network's forwards and backwards, those of GPS's teacher after the students' (14 and 23 forwards of an image
 pair with partners in the batch; with ``--no-cutmix`` 12 and 20, where one forward labels and learns an image);
@@ -49,8 +49,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         '--depth', type=int, default=50, choices=(18, 50, 101), help='of the ResNet'
     )
     parser.add_argument('--size', type=int, default=129, help='height and width of the crops')
-    parser.add_argument('--labeled', type=int, default=2, help='labelled images in the batch')
-    parser.add_argument('--unlabeled', type=int, default=2, help='unlabelled images in the batch')
+    parser.add_argument('--labeled', type=int, default=2, help='labeled images in the batch')
+    parser.add_argument('--unlabeled', type=int, default=2, help='unlabeled images in the batch')
     parser.add_argument('--classes', type=int, default=21)
     parser.add_argument(
         '--no-cutmix', action='store_true', help='of CPS and GPS, which then label what they learn'
@@ -91,7 +91,7 @@ def network_config(depth: int, num_classes: int) -> dict:
 
 
 def build_model(args: argparse.Namespace) -> torch.nn.Module:
-    """The method over `network_config`, randomly initialised."""
+    """The method over `network_config`, randomly initialized."""
     segmentor = network_config(args.depth, args.classes)
     # A threshold that random weights pass on some pixels and not on others.
     threshold = {'iMAS': 'tau', 'ESL': 'anchor_threshold'}.get(args.method)

@@ -45,7 +45,7 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_image_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that name unlabelled images and say how they are loaded."""
+    """Add the arguments that name unlabeled images and say how they are loaded."""
     parser.add_argument(
         '--img-dir',
         metavar='DIR',
@@ -82,15 +82,15 @@ def images_config(args: argparse.Namespace) -> dict:
     if Path(args.images).is_dir() or ('://' in args.images and args.img_dir is None):
         if args.img_dir is not None:
             raise ValueError(
-                f'--img-dir {args.img_dir}: IMAGES is the folder {args.images} itself; leave --img-dir out.'
+                f'--img-dir {args.img_dir}: IMAGES is the folder {args.images} itself. Leave --img-dir out.'
             )
     elif '://' not in args.images and not Path(args.images).is_file():
         raise FileNotFoundError(
-            f'IMAGES {args.images} does not exist: give a folder of images, or a list of ids with --img-dir.'
+            f'IMAGES {args.images} does not exist. Give a folder of images, or a list of ids with --img-dir.'
         )
     elif args.img_dir is None:
         raise ValueError(
-            f'IMAGES {args.images} is a list: give the folder of its images with --img-dir.'
+            f'IMAGES {args.images} is a list. Give the folder of its images with --img-dir.'
         )
     else:
         config.update(ann_file=args.images, img_dir=args.img_dir)
@@ -148,7 +148,7 @@ def check_loaders(cfg: Config) -> None:
         own = f'TeacherStudent{stage.capitalize()}Loop'
         if isinstance(cfg.get(f'{stage}_dataloader'), (list, tuple)) and loop != own:
             raise ValueError(
-                f'{stage}_dataloader is a list and {stage}_cfg.type={loop!r} takes one loader: set '
+                f'{stage}_dataloader is a list and {stage}_cfg.type={loop!r} takes one loader. Set '
                 f"{stage}_cfg=dict(type='{own}'), which evaluates each set of a list, of any model."
             )
 
@@ -169,8 +169,8 @@ def read_config(path: str | Path, **options) -> Config:
     cfg = Config.fromfile(path, **options)
     if _has_scope(cfg.to_dict()):
         raise ValueError(
-            f"{path}, or a base of it, has a plain 'mmseg_semi::...' in _base_, which MMEngine reads for the "
-            "packages of OpenMMLab alone. Write _base_ = __import__('mmseg_semi').bases('mmseg_semi::...')."
+            f"{path}, or a base of it, has a plain 'mmseg_semi::...' in _base_, which MMEngine only reads for "
+            "OpenMMLab's packages. Write _base_ = __import__('mmseg_semi').bases('mmseg_semi::...')."
         )
     return cfg
 
@@ -202,17 +202,15 @@ def check_file(path: str, what: str, suffix: str) -> None:
     if moved:
         config, options = moved
         command = f'configs/{config}{f" --cfg-options {options}" if options else ""}'
-        raise FileNotFoundError(
-            f'The config {path} has another name now: give {command} in its place.'
-        )
+        raise FileNotFoundError(f'The config {path} was renamed. Give {command} instead.')
     known = [str(file) for file in Path(path).parent.glob(f'*{suffix}')]
     if not known:
         known = (
             [str(file) for file in Path('configs').rglob(f'*{suffix}')] if suffix == '.py' else []
         )
     close = difflib.get_close_matches(path, known, n=1, cutoff=0.0)
-    remedy = f'did you mean {close[0]}?' if close else f'give the path of a {suffix} file.'
-    raise FileNotFoundError(f'The {what} {path} does not exist: {remedy}')
+    remedy = f'Did you mean {close[0]}?' if close else f'Give the path of a {suffix} file.'
+    raise FileNotFoundError(f'The {what} {path} does not exist. {remedy}')
 
 
 def join_processes(cfg: Config) -> None:

@@ -118,19 +118,19 @@ def check_stack() -> Stack:
     missing = [module for module, part in parts.items() if part.required and module not in versions]
     if len(missing) == sum(part.required for part in parts.values()):
         raise ImportError(
-            'mmseg_semi needs the OpenMMLab stack and found none: run `'
+            'mmseg_semi needs the OpenMMLab stack and found none. Run `'
             f'{_install_command("onedl", STACKS["onedl"])}`.'
         )
     if missing:
         raise ImportError(
-            f'mmseg_semi found {_listed(versions, distributions)} but no {" and no ".join(missing)}: run `'
+            f'mmseg_semi found {_listed(versions, distributions)} but no {" and no ".join(missing)}. Run `'
             f'{_install_command(name, missing)}`.'
         )
     for module, version in versions.items():
         part = parts[module]
         if not SpecifierSet(part.supported).contains(version, prereleases=True):
             raise ImportError(
-                f'mmseg_semi is tested with {part.distribution} {part.supported} and found {version}: run `'
+                f'mmseg_semi is tested with {part.distribution} {part.supported} and found {version}. Run `'
                 f'{_install_command(name, [module])}`.'
             )
     _check_floors(name)
@@ -138,12 +138,12 @@ def check_stack() -> Stack:
         if importlib.util.find_spec(module) is None:
             raise ImportError(
                 f'{parts["mmengine"].distribution} and {parts["mmseg"].distribution} import {module} without '
-                f'declaring it and it is not installed: run `pip install "{requirement}"`.'
+                f'declaring it and it is not installed. Run `pip install "{requirement}"`.'
             )
     absent = [OWN[module] for module in OWN if importlib.util.find_spec(module) is None]
     if absent:
         raise ImportError(
-            f'mmseg_semi imports {" and ".join(absent)} and finds no such distribution: run `'
+            f'mmseg_semi imports {" and ".join(absent)} and finds no such distribution. Run `'
             f'pip install {" ".join(absent)}`.'
         )
     if name == 'openmmlab':
@@ -157,18 +157,18 @@ def _check_floors(stack: str) -> None:
     for name, supported in FLOORS[stack].items():
         if found[name] is None:
             raise ImportError(
-                f'mmseg_semi needs {name} and found none: run `pip install "{name}{supported}"`.'
+                f'mmseg_semi needs {name} and found none. Run `pip install "{name}{supported}"`.'
             )
         # A vendor's build of 2.1.0 may call itself 2.1.0a0+32f93b1.
         if Version(found[name]).base_version not in SpecifierSet(supported):
             raise ImportError(
                 f'mmseg_semi is tested with {name}{supported} beside '
-                f'{STACKS[stack]["mmseg"].distribution} and found {found[name]}: run `'
+                f'{STACKS[stack]["mmseg"].distribution} and found {found[name]}. Run `'
                 f'pip install "{name}{supported}"`, in a new environment where this one must stay as it is.'
             )
     if Version(found['torch']) < Version('2.3') and Version(found['numpy']) >= Version('2'):
         raise ImportError(
-            f'torch {found["torch"]} was compiled for numpy 1 and found numpy {found["numpy"]}: run '
+            f'torch {found["torch"]} was compiled for numpy 1 and found numpy {found["numpy"]}. Run '
             '`pip install "numpy<2"`.'
         )
 
@@ -177,19 +177,19 @@ def _check_ops(mmcv: str, mmseg: str) -> None:
     """Raise unless the compiled ops of upstream mmcv are there and load beside the installed torch."""
     # pip keeps the wheel that it compiled, whatever torch it was compiled for.
     again = (
-        'run `pip uninstall -y mmcv` and then `'
+        'Run `pip uninstall -y mmcv` and then `'
         f'{_install_command("openmmlab", ["mmcv"])} --no-cache-dir`.'
     )
     if importlib.util.find_spec('mmcv._ext') is None:
         raise ImportError(
-            f'mmcv {mmcv} was installed without its compiled ops, which mmsegmentation {mmseg} imports: {again}'
+            f'mmcv {mmcv} was installed without its compiled ops, which mmsegmentation {mmseg} imports. {again}'
         )
     try:
         _load_ops()
     except ImportError as error:
         raise ImportError(
             f'The compiled ops of mmcv {mmcv} do not load beside torch {_version("torch")}, as those of '
-            f'another torch would not ({error}): {again}'
+            f'another torch would not ({error}). {again}'
         ) from error
 
 
@@ -242,7 +242,7 @@ def _both_message(installed: dict[str, dict[str, str | None]]) -> str:
     ]
     return (
         f'Both distributions of the OpenMMLab stack are installed ('
-        f"{', '.join(' '.join(part) for part in there)}) and overwrite each other's files: run `"
+        f"{', '.join(' '.join(part) for part in there)}) and overwrite each other's files. Run `"
         f'pip uninstall -y {" ".join(distribution for distribution, _ in there)}` and then `'
         f'{_install_command("onedl", STACKS["onedl"])}`.'
     )
@@ -318,13 +318,13 @@ def config_path(name: str) -> Path:
         moved = renamed_config(path) if package == 'mmseg_semi' else None
         if moved:
             raise FileNotFoundError(
-                f'{name} has another name now: {package}::{moved[0]}'
+                f'{name} was renamed to {package}::{moved[0]}'
                 f'{f", with {moved[1]}" if moved[1] else ""}.'
             )
         known = [str(p.relative_to(root).as_posix()) for p in root.rglob('*.py')]
         close = difflib.get_close_matches(path, known, n=1, cutoff=0.0)
-        hint = f'did you mean {package}::{close[0]}?' if close else 'that folder is empty.'
-        raise FileNotFoundError(f'{name} names no config below {root}: {hint}')
+        hint = f'Did you mean {package}::{close[0]}?' if close else 'That folder is empty.'
+        raise FileNotFoundError(f'{name} does not exist below {root}. {hint}')
     return file
 
 
@@ -351,7 +351,7 @@ def config_root(package: str) -> Path:
     if spec is None or spec.origin is None:
         known = STACKS[STACK.name].get(package)
         raise ImportError(
-            f'A config is named {package}::… and {package} is not installed: run `pip install '
+            f'A config is named {package}::… and {package} is not installed. Run `pip install '
             f'{known.pin if known else package}`.'
         )
     return _shipped(package, Path(spec.origin).parent, 'configs')
@@ -363,12 +363,12 @@ def _shipped(package: str, folder: Path, what: str) -> Path:
             return root
     raise ImportError(
         f'{package} at {folder} came without its {what} (neither {folder / ".mim" / what} nor '
-        f'{folder.parent / what} exists): install it again with pip.'
+        f'{folder.parent / what} exists). Install it again with pip.'
     )
 
 
 def stock_converter(name: str):
-    """Import a dataset converter of mmseg, whose tools are no package: `voc_aug`, `cityscapes`, ...
+    """Import a dataset converter of mmseg, whose tools are not a package: `voc_aug`, `cityscapes`, ...
 
     Raises:
         ImportError: mmseg came without it, or something that it imports is not installed.
@@ -377,7 +377,7 @@ def stock_converter(name: str):
     tools = _shipped('mmseg', Path(spec.origin).parent, 'tools')
     file = tools / 'dataset_converters' / f'{name}.py'
     if not file.is_file():
-        raise ImportError(f'mmseg came without {file}: install it again with pip.')
+        raise ImportError(f'mmseg came without {file}. Install it again with pip.')
     spec = importlib.util.spec_from_file_location(f'mmseg_converter_{name}', file)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -389,8 +389,8 @@ def init_distributed(
 ) -> None:
     """Join this process to the others of a launcher where there is no GPU; call it before the Runner is built.
 
-    With a GPU, or without a launcher, this does nothing and mmengine initialises itself; without one its
-    initialisation calls `torch.cuda.set_device` and fails.
+    With a GPU, or without a launcher, this does nothing and mmengine initializes itself; without one its
+    initialization calls `torch.cuda.set_device` and fails.
 
     Args:
         launcher (str): 'none', 'pytorch' (torchrun), 'slurm' or 'mpi', as in mmengine.
@@ -409,7 +409,7 @@ def init_distributed(
         return
     if backend == 'nccl':
         raise ValueError(
-            "backend='nccl' needs a CUDA device and there is none: leave it out to get gloo."
+            "backend='nccl' needs a CUDA device and there is none. Leave it out to get gloo."
         )
     sources = {
         'pytorch': _torchrun_environment,
@@ -419,13 +419,13 @@ def init_distributed(
     starters = {'pytorch': 'torchrun or tools/dist_train.sh', 'slurm': 'srun', 'mpi': 'mpirun'}
     if launcher not in sources:
         raise ValueError(
-            f"launcher={launcher!r} is unknown: use 'none' or one of {', '.join(sources)}."
+            f"launcher={launcher!r} is unknown. Use 'none' or one of {', '.join(sources)}."
         )
     try:
         os.environ.update(sources[launcher]())
     except KeyError as error:
         raise RuntimeError(
-            f'launcher={launcher!r} needs the environment variable {error.args[0]}: start the command with '
+            f'launcher={launcher!r} needs the environment variable {error.args[0]}. Start the command with '
             f'{starters[launcher]}.'
         ) from None
     torch.distributed.init_process_group(

@@ -33,7 +33,7 @@ def build(method: str, norm: str = 'GN', auxiliary: bool = False, **settings):
 
 
 def batch_of(model, num_labeled: int = 2, num_unlabeled: int = 3, padding: int = 8) -> dict:
-    """A preprocessed batch; the last columns of the unlabelled images are padding."""
+    """A preprocessed batch; the last columns of the unlabeled images are padding."""
     batch = collated_batch(num_labeled, num_unlabeled)
     valid = torch.ones(32, 32, dtype=torch.bool)
     valid[:, 32 - padding :] = False

@@ -98,7 +98,7 @@ def test_example_enters_the_table(folder):
     assert code == 1
     assert '9 of 9 runs are not finished' in output
     assert '| confident_teacher_shapes | not run |' in output
-    assert '40 labelled and 500 unlabelled images, 8 labelled ones per step' in output
+    assert '40 labeled and 500 unlabeled images, 8 labeled ones per step' in output
     # In one frame with the package's methods: nothing differs.
     assert not re.search(r'^- .* differs in ', output, re.MULTILINE)
 

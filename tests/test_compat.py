@@ -176,7 +176,7 @@ def test_torch_or_numpy_is_too_old(pretend, installed, name, version, supported)
     pretend({**installed, name: version})
     message = message_of(compat.check_stack)
     mmseg = next(part for part in installed if 'mmsegmentation' in part)
-    assert f'tested with {name}{supported} beside {mmseg} and found {version}: run' in message
+    assert f'tested with {name}{supported} beside {mmseg} and found {version}. Run' in message
     assert f'`pip install "{name}{supported}"`' in message
 
 
@@ -187,7 +187,7 @@ def test_a_pre_release_of_a_vendor_counts_as_the_release(pretend):
 
 def test_no_torch(pretend):
     pretend({name: version for name, version in ONEDL.items() if name != 'torch'})
-    assert 'needs torch and found none: run `pip install "torch>=2.4.1"`.' in message_of(
+    assert 'needs torch and found none. Run `pip install "torch>=2.4.1"`.' in message_of(
         compat.check_stack
     )
 
@@ -279,8 +279,8 @@ def test_bases_of_mmpretrain_keep_their_name_and_so_their_scope(tmp_path):
 
 def test_a_base_that_does_not_exist():
     message = message_of(mmseg_semi.bases, 'mmseg::_base_/models/deeplabv3plus_r51-d8.py')
-    assert message.startswith('mmseg::_base_/models/deeplabv3plus_r51-d8.py names no config below ')
-    assert message.endswith('did you mean mmseg::_base_/models/deeplabv3plus_r50-d8.py?')
+    assert message.startswith('mmseg::_base_/models/deeplabv3plus_r51-d8.py does not exist below ')
+    assert message.endswith('Did you mean mmseg::_base_/models/deeplabv3plus_r50-d8.py?')
 
 
 def test_a_package_that_is_not_installed():

@@ -436,7 +436,7 @@ def network_config(cfg: Config):
 
 def labeled_config(cfg: Config):
     dataset = cfg.train_dataloader.dataset
-    child = dataset.get('labeled')  # a switch of drawn shapes, which are no child
+    child = dataset.get('labeled')  # a switch of synthetic shapes, which are not a child
     return child if isinstance(child, dict) else dataset
 
 
@@ -548,7 +548,7 @@ def test_name_tells_method_and_network(file):
     stems = {'s': 'CeilPoolResNetV1c', 'b': 'ResNet', '': 'ResNetV1c'}
     assert backbone.type == stems[stem[1] if stem else '']
     stride = re.search(r'-d(\d+)$', said['net'])
-    # Drawn shapes and the small CamVid check name no stride: it is 8.
+    # Synthetic shapes and the small CamVid check name no stride: it is 8.
     expected = int(stride[1]) if stride else 8
     assert features == tuple(-(-side // expected) for side in cfg.crop_size)
     size = 4 if said['head'] == 'deeplabv3plus' else expected
@@ -633,9 +633,9 @@ def test_name_tells_crop_and_batch(file):
         assert cfg.auto_scale_lr.base_batch_size == gpus * loader.batch_size
     else:
         assert sampler.labeled + sampler.unlabeled == loader.batch_size
-        # Pairs of unlabelled images become one that is learnt.
-        learnt = sampler.unlabeled // getattr(model_of(cfg), 'unlabeled_batches', 1)
-        assert gpus * sampler.labeled == gpus * learnt == step_of(said)
+        # Pairs of unlabeled images become one that is learned.
+        learned = sampler.unlabeled // getattr(model_of(cfg), 'unlabeled_batches', 1)
+        assert gpus * sampler.labeled == gpus * learned == step_of(said)
         streams = sampler.get('unlabeled_streams', 1)
         assert streams == getattr(model_of(cfg), 'unlabeled_batches', 1)
         assert cfg.auto_scale_lr.base_batch_size == gpus * loader.batch_size
@@ -692,11 +692,11 @@ def test_pipelines_build(file):
             assert unlabeled[-1].type == 'MultiBranch'
             views = {'weak', 'strong', *['strong2'] * (cfg.model.type in TWO_VIEWS)}
             assert views == unlabeled[-1].keys() - {'type'}
-        # One geometry for all branches, and the same as of labelled images.
+        # One geometry for all branches, and the same as of labeled images.
         assert steps(unlabeled, *GEOMETRY) == steps(found['labeled'], *GEOMETRY)
     if 'pseudo_labeled' in found:
         first = [dict(type='LoadShapes' if drawn else 'LoadImageFromFile')]
-        # Masks are files, also of drawn images, and the geometry is that of labelled images.
+        # Masks are files, also of synthetic images, and the geometry is that of labeled images.
         assert found['pseudo_labeled'] == [
             *first,
             dict(type='LoadAnnotations'),
@@ -720,7 +720,7 @@ def _may_exceed(geometry, crop: tuple[int, int]) -> bool:
             return smallest[0] < width or smallest[1] < height
         if step.type == 'RandomChoice':
             return True
-    return False  # drawn shapes, as large as the crop
+    return False  # synthetic shapes, as large as the crop
 
 
 def _pads_crops_before_their_colors_change(file):
@@ -1203,9 +1203,9 @@ def fixmatch_benchmarks_follow_the_re_run(file):
     ]
 
 
-# FixMatch on drawn shapes has iMAS's milder view.
+# FixMatch on synthetic shapes has iMAS's milder view.
 @rule('^(mean-teacher_|fixmatch_(?!.*shapes))')
-def strong_view_is_colour_and_blur(file):
+def strong_view_is_color_and_blur(file):
     (views,) = steps(unlabeled_config(load(file)).pipeline, 'MultiBranch')
     assert [step.type for step in views.weak] == ['PackUnlabeledInputs']
     # With UniMatch's values, which are ST++'s and the transforms' defaults; without its Cutout.
@@ -1225,7 +1225,7 @@ def u2pl_benchmarks_follow_the_paper(file):
     assert (optimizer.lr, optimizer.weight_decay) == ((0.001, 1e-4) if voc else (0.01, 5e-4))
     assert ('paramwise_cfg' in cfg.optim_wrapper) == voc
     assert cfg.param_scheduler[0].power == 0.9
-    # One pass over the unlabelled images without them on VOC, none on Cityscapes.
+    # One pass over the unlabeled images without them on VOC, none on Cityscapes.
     assert settings_of(model) == {
         **PUBLISHED[cfg.model.type],
         'num_anchors': 256,
@@ -1266,7 +1266,7 @@ def gps_and_cps_benchmarks_follow_the_paper(file):
     groups = {id(p): g for g in wrapper.optimizer.param_groups for p in g['params']}
     for name in ('student1', 'student2'):
         for parameter in getattr(model, name).parameters():
-            # Vectors are normalisation's and biases.
+            # Vectors are normalization's and biases.
             decay = 1e-4 if parameter.ndim > 1 else 0
             group = groups[id(parameter)]
             assert (group['lr'], group['weight_decay']) == (optimizer.lr, decay)
@@ -1282,7 +1282,7 @@ def gps_and_cps_benchmarks_follow_the_paper(file):
     assert network.backbone.multi_grid == (2, 4, 8)
     assert network.decode_head.dropout_ratio == 0
     assert network.auxiliary_head is None
-    # GPS prints plain cross-entropy; CPS's code keeps 50000 pixels for each of a GPU's labelled images.
+    # GPS prints plain cross-entropy; CPS's code keeps 50000 pixels for each of a GPU's labeled images.
     labeled = cfg.train_dataloader.sampler.labeled
     ohem = None if voc or gps else dict(threshold=0.7, min_kept=50000 * labeled)
     assert network.decode_head.loss_decode.get('ohem') == ohem
@@ -1591,7 +1591,7 @@ def baseline_is_the_first_stage(file):
 
 
 @rule('^suponly_')
-def baseline_differs_in_the_unlabelled_images_alone(file):
+def baseline_differs_in_the_unlabeled_images_alone(file):
     batch = re.search(r'(\d+)xb(\d+)-', file.name)
     name = file.name.removeprefix('suponly')
     if batch:
@@ -1753,7 +1753,7 @@ def test_other_method_on_another_network():
         for group in build_optim_wrapper(model, cfg.optim_wrapper).optimizer.param_groups
         if any(p is model.student.decode_head.projector[0].conv.weight for p in group['params'])
     }
-    # 6e-5 for 32 images a step, of which there are 8 here; heads ten times that.
+    # 6e-5 for 32 images per step, of which there are 8 here; heads ten times that.
     assert rate == pytest.approx(6e-5 / 4 * 10)
     assert cfg.auto_scale_lr.base_batch_size == cfg.train_dataloader.batch_size == 8
     # The table above it has every config for images of one's own.

@@ -75,7 +75,7 @@ def violations(source, module, is_package=False, files=('cli',)):
     own = (module.split('.') + [''])[1]
     above_all = own == '' or own in files
     if not above_all and own not in ROOMS_BELOW:
-        return [f'{module} is in a room without a floor; give `{own}` one in {Path(__file__).name}']
+        return [f'{module} is in a room without a floor. Give `{own}` one in {Path(__file__).name}']
     found = []
     for line, name in imports(tree, module, is_package):
         where = f'{module}:{line} imports {name}'

@@ -97,7 +97,7 @@ def _shrink(node):
 
 
 def write_data(folder, channels=3, first=0, suffix='.jpg', size=40):
-    """Two labelled, two unlabelled and two validation images in the page's layout."""
+    """Two labeled, two unlabeled and two validation images in the page's layout."""
     root = folder / 'data' / 'cracks'
     generator = np.random.default_rng(0)
     for part in ('train', 'val', 'unlabeled'):
@@ -117,7 +117,7 @@ def write_data(folder, channels=3, first=0, suffix='.jpg', size=40):
 def train(folder, name):
     result = run_tool(TOOLS / 'train.py', small(folder, name), cwd=folder)
     assert result.code == 0, result.output[-3000:]
-    assert '2 labelled and 2 unlabelled images' in result.output
+    assert '2 labeled and 2 unlabeled images' in result.output
     assert (folder / 'work_dirs' / f'small_{Path(name).stem}' / 'iter_2.pth').is_file()
     assert len(re.findall(r'teacher/mIoU: +\d', result.output)) == 1
     return result.output
@@ -227,26 +227,26 @@ def test_files_in_lmdb(tmp_path):
     for name in ('train', 'val', 'unlabeled'):
         (tmp_path / f'{name}.txt').write_text(f'{name}0\n{name}1\n')
     shutil.rmtree(root)
-    assert 'lie behind LmdbBackend' in train(tmp_path, 'lmdb_files.py')
+    assert 'are read through LmdbBackend' in train(tmp_path, 'lmdb_files.py')
 
 
-def test_grey_images_as_rgb(tmp_path):
+def test_gray_images_as_rgb(tmp_path):
     write_data(tmp_path, channels=1)
     result = run_tool(TOOLS / 'train.py', small(tmp_path, 'cracks.py'), cwd=tmp_path)
     assert result.code != 0
-    assert 'is grey (mode L), not 8-bit RGB: convert it' in result.last_line
-    train(tmp_path, 'grey_as_rgb.py')
+    assert 'is gray (mode L), not 8-bit RGB. Convert it' in result.last_line
+    train(tmp_path, 'gray_as_rgb.py')
 
 
-def test_grey_images_of_one_channel(tmp_path):
+def test_gray_images_of_one_channel(tmp_path):
     write_data(tmp_path, channels=1)
-    train(tmp_path, 'grey.py')
-    checkpoint = 'work_dirs/small_grey/iter_2.pth'
-    result = run_tool(TOOLS / 'test.py', 'small_grey.py', checkpoint, '--tta', cwd=tmp_path)
+    train(tmp_path, 'gray.py')
+    checkpoint = 'work_dirs/small_gray/iter_2.pth'
+    result = run_tool(TOOLS / 'test.py', 'small_gray.py', checkpoint, '--tta', cwd=tmp_path)
     assert result.code == 0, result.output[-3000:]
     assert 'teacher/mIoU' in result.output
     result = run_tool(
-        TOOLS / 'browse_dataset.py', 'small_grey.py', '--output-dir', 'panels', cwd=tmp_path
+        TOOLS / 'browse_dataset.py', 'small_gray.py', '--output-dir', 'panels', cwd=tmp_path
     )
     assert result.code == 0, result.output
     assert (tmp_path / 'panels/samples_0000.png').is_file()
@@ -299,7 +299,7 @@ def test_bands_that_opencv_drops_stop_the_training(tmp_path):
     write_bands(tmp_path)
     result = run_tool(TOOLS / 'train.py', small(tmp_path, 'four.py'), cwd=tmp_path)
     assert result.code != 0
-    assert 'has 4 band(s) of 16 bits and the loader gives 1 of uint16: load all of it' in (
+    assert 'has 4 band(s) of 16 bits and the loader gives 1 of uint16. Load all of it' in (
         result.last_line
     )
     assert "imdecode_backend='tifffile'" in result.last_line
@@ -316,7 +316,7 @@ def test_transforms_for_colors_on_bands_are_refused(tmp_path):
     result = run_tool(TOOLS / 'train.py', 'colors.py', cwd=tmp_path)
     assert result.code != 0
     assert 'has PhotoMetricDistortion, which works on 8-bit RGB images' in result.last_line
-    assert 'is loaded as 4 channel(s) of uint16: leave it out' in result.last_line
+    assert 'is loaded as 4 channel(s) of uint16. Leave it out' in result.last_line
 
 
 def test_photographs_with_an_orientation(tmp_path):

@@ -73,7 +73,7 @@ def test_ten_lines_of_config_train_on_your_own_data(tmp_path):
     command = [sys.executable, ROOT / 'tools/train.py', 'cracks.py', '--cfg-options', *small]
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
-    assert '2 labelled and 2 unlabelled images' in run.stdout + run.stderr
+    assert '2 labeled and 2 unlabeled images' in run.stdout + run.stderr
     assert (tmp_path / 'work_dirs/cracks/iter_2.pth').exists()
 
 

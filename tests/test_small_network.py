@@ -44,7 +44,7 @@ def commands():
 
 
 def shrink(path):
-    """Cut the networks and lengths of a config down, in its place."""
+    """Cut the networks and lengths of a config down, in the file itself."""
     cfg = Config.fromfile(path)
     cfg.merge_from_dict(SMALL)
     teacher = tiny_segmentor(num_classes=2)

@@ -1,7 +1,7 @@
 """A complete training that takes a second, as a config for a Runner or as a file for the tools.
 
 The images are ShapesDataset's, 32 x 32, drawn (`images=None`) or read from the files of
-:func:`write_images`. All that makes resuming hard is in it: several passes over the unlabelled list, dropout,
+:func:`write_images`. All that makes resuming hard is in it: several passes over the unlabeled list, dropout,
 CutMix, validations that do not coincide with saves.
 """
 
@@ -68,18 +68,17 @@ METHODS = {
     'GPS': ({'cutmix': 'in_batch'}, [{'type': 'AdaptiveRampUpHook'}]),
 }
 #: Methods without an EMA teacher, and those of them that a hook of their own tells the time.
-NO_AVERAGE = ('CPS', 'FixMatch', 'GPS', 'PrevMatch', 'UniMatch')
-NO_AVERAGE = ('CorrMatch', 'CPS', 'FixMatch', 'GPS', 'UniMatch')
+NO_AVERAGE = ('CorrMatch', 'CPS', 'FixMatch', 'GPS', 'PrevMatch', 'UniMatch')
 OWN_HOOK = ('GPS',)
 #: Methods that learn from two strong views.
 TWO_VIEWS = ('PrevMatch', 'UniMatch', 'UniMatchV2')
-#: Where the sets begin in the stream of drawn images, and in the files.
+#: Where the sets begin in the stream of synthetic images, and in the files.
 STARTS = {'labeled': 0, 'unlabeled': NUM_LABELED, 'val': NUM_LABELED + NUM_UNLABELED}
 NUMBERS = {'labeled': NUM_LABELED, 'unlabeled': NUM_UNLABELED, 'val': NUM_VAL}
 
 
 def write_images(root: Path) -> Path:
-    """Write the images of all sets with the masks of the labelled ones, and a list of ids per set."""
+    """Write the images of all sets with the masks of the labeled ones, and a list of ids per set."""
     for name, number in NUMBERS.items():
         start = STARTS[name]
         labeled = name != 'unlabeled'
@@ -169,7 +168,7 @@ def tiny_config(
 
     Args:
         work_dir (Path): Of the run.
-        method (str, optional): Type of the segmentor; None trains the plain network on the labelled images.
+        method (str, optional): Type of the segmentor; None trains the plain network on the labeled images.
         images (Path, optional): Folder of :func:`write_images`; None draws them while loading.
         norm (str): Of the network.
         workers (int): Of the training loader.

@@ -75,5 +75,5 @@ def write_pool(folder: Path, sizes: list[tuple[int, int]]) -> dict:
         path = folder / ('sub' if i == 0 else '') / f'u{i}.png'
         path.parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(path), texture(i, height, width))
-    # Serialising would collect garbage twice, which takes longer than the test.
+    # Serializing would collect garbage twice, which takes longer than the test.
     return dict(type='UnlabeledDataset', img_dir=str(folder), serialize_data=False)

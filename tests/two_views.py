@@ -55,7 +55,7 @@ def batch_of(model, num_labeled: int = 2, num_unlabeled: int = 3, seed: int = 0)
 
 
 def pad(batch: dict, columns: int) -> None:
-    """Call the last columns of the first unlabelled image padding."""
+    """Call the last columns of the first unlabeled image padding."""
     batch['data_samples']['weak'][0].valid_mask.data[..., -columns:] = False
 
 

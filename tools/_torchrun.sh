@@ -7,7 +7,7 @@ run_processes() {
     shift
     tools=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
     if [[ ! $procs =~ ^[1-9][0-9]*$ ]]; then
-        echo "error: NUM_PROCS=$procs is no number of processes: give the number of GPUs, or of CPU processes." >&2
+        echo "error: NUM_PROCS=$procs is not a number of processes. Give the number of GPUs, or of CPU processes." >&2
         return 2
     fi
     if [[ $nodes == 1 && -z ${PORT:-} ]]; then

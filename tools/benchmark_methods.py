@@ -1,13 +1,14 @@
-"""Train methods with several seeds on one split, for equally many iterations, and put the results in a table.
+"""Train several methods with several seeds on one split and the same number of iterations, and tabulate them.
 
 Methods are named as in configs/ (`imas`, `mean-teacher`, with --dataset, --partition, --network ...), or by
-config files. Before anything runs, the configs are compared: split, validation set, metric and length must be
-equal; what else differs (labelled images per step, crop, network, augmentation, optimizer) is said in the
-table. The length is that of the training that makes the result: what a method trains beforehand (GPS's teacher,
-the earlier trainings of ST and ST++) counts as a difference, and the table names the iterations and images of
-each training. On drawn shapes a seed also draws the images. Every run is an ordinary `tools/train.py` in a
-process of its own, or several (--nproc). Killed, the same command goes on: finished runs are kept, others
-resumed. A run that fails is reported, the others go on, and the exit code is 1.
+config files. Before the first run, the configs are compared: split, validation set, metric and length must be
+equal. The table lists all other differences (labeled images per step, crop, network, augmentation,
+optimizer). The length is that of the training that makes the result: what a method trains beforehand (GPS's
+teacher, the earlier trainings of ST and ST++) counts as a difference, and the table names the iterations and
+images of each training. On synthetic shapes a seed also draws the images. Every run is an ordinary
+`tools/train.py` in a process of its own, or several (--nproc). After an interruption, run the same command
+again: it keeps finished runs and resumes others. A run that fails is reported, the others continue, and the
+exit code is 1.
 
 Writes WORK_DIR/results.md, .csv and .png, and for each run WORK_DIR/METHOD_seedN.py (its config), .txt (its
 output), .json (its settings and state) and its folder.
@@ -113,8 +114,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         '--baseline',
         metavar='LABEL[/NETWORK]',
         help='method that gains are over, of several networks with the name of one, as imas/teacher '
-        '(default: for each method the one without unlabelled images that has its network and dropout, as '
-        'suponly-des4 for des4; else the first without unlabelled images, if any)',
+        '(default: for each method the one without unlabeled images that has its network and dropout, as '
+        'suponly-des4 for des4; else the first without unlabeled images, if any)',
     )
     parser.add_argument(
         '--cfg-options',
@@ -135,7 +136,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--allow-differences',
         action='store_true',
-        help='report differences in split, evaluation or length in the table instead of refusing them',
+        help='list differences in split, evaluation or length in the table instead of stopping',
     )
     parser.add_argument(
         '--nproc',
@@ -148,10 +149,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         '--jobs',
         type=int,
         default=1,
-        help='runs at a time (default: 1); they share the machine, and the table says so',
+        help='number of runs at the same time (default: 1)',
     )
     parser.add_argument(
-        '--report', action='store_true', help='run nothing, make the table of what is finished'
+        '--report',
+        action='store_true',
+        help='run nothing, only make the table of the finished runs',
     )
     args = parser.parse_args(argv)
     for key in ('nproc', 'jobs', 'iters', 'val_interval'):
@@ -203,7 +206,7 @@ class Job:
         """Find out what was done of it before.
 
         Raises:
-            ValueError: it was begun with other settings.
+            ValueError: it was started with other settings.
         """
         file = self.file('.json')
         if not file.is_file():
@@ -213,7 +216,7 @@ class Job:
         if state['settings'] != settings:
             key, before, now = first_difference(state['settings'], settings)
             raise ValueError(
-                f'{self.name} was run with {key}={before} and is now to be run with {now}: take another '
+                f'{self.name} was run with {key}={before} and is now to be run with {now}. Take another '
                 f'--work-dir, or remove {self.folder} and {file} to run it again.'
             )
         self.state = state
@@ -239,7 +242,7 @@ class Job:
             fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ValueError(
-                f'{self.name} in {self.folder.parent} is being trained by another process: wait for it or end '
+                f'{self.name} in {self.folder.parent} is being trained by another process. Wait for it or end '
                 'it, then run the same command again.'
             ) from None
 
@@ -349,18 +352,18 @@ def plan(args: argparse.Namespace) -> list[Job]:
         label = label or (said['method'] if said else source.stem)
         if not re.fullmatch(r'[\w.+-]+', label):
             raise ValueError(
-                f'--methods {given}: {label!r} names files; use letters, digits, dots, plus and minus signs.'
+                f'--methods {given}: {label!r} names files. Use letters, digits, dots, plus and minus signs.'
             )
         if label in sources:
             raise ValueError(
-                f'--methods names {label} twice: give one of them another label, as in {label}-2={method}.'
+                f'--methods names {label} twice. Give one of them another label, as in {label}-2={method}.'
             )
         sources[label] = source
     options = {label: {} for label in sources}
     for label, *values in args.method_options:
         if label not in options:
             raise ValueError(
-                f'--method-options {label}: there is no such method; choose of {", ".join(options)}.'
+                f'--method-options {label}: there is no such method. Choose one of {", ".join(options)}.'
             )
         options[label].update(_parsed(label, values))
     return [
@@ -383,7 +386,7 @@ def _parsed(label: str, values: list[str]) -> dict:
     parser.add_argument('options', nargs='*', action=DictAction)
     if not values or not all('=' in value for value in values):
         raise ValueError(
-            f'--method-options {label} {" ".join(values)}: give settings as KEY=VALUE.'
+            f'--method-options {label} {" ".join(values)}. Give settings as KEY=VALUE.'
         )
     return parser.parse_args(values).options
 
@@ -451,7 +454,7 @@ def compare(
             if key in says and not allow:
                 raise ValueError(
                     f'{method} differs from the methods before it in {key} ({says[key]}), so that their '
-                    'figures cannot be compared: make them equal (--iters, --cfg-options, --method-options), '
+                    'figures cannot be compared. Make them equal (--iters, --cfg-options, --method-options), '
                     'or let the table say so (--allow-differences).'
                 )
     return different, found, reference
@@ -543,7 +546,7 @@ def _check_metric(metric: str, jobs: list[Job]) -> None:
         known = metrics_of(training)
         if known is not None and metric not in known:
             raise ValueError(
-                f'--metric {metric} is not among what val_evaluator of {job.method} computes: choose of '
+                f'--metric {metric} is not among what val_evaluator of {job.method} computes. Choose one of '
                 f'{", ".join(known)}, or set another with --cfg-options val_evaluator.iou_metrics=[...].'
             )
 
@@ -560,14 +563,14 @@ def _with_network(wanted: str, jobs: list[Job]) -> str:
     configs = {job.method: list(trainings_of(job.cfg).values())[-1] for job in jobs}
     if method not in configs:
         raise ValueError(
-            f'--baseline {wanted} is none of the methods: choose of {", ".join(configs)}.'
+            f'--baseline {wanted} is not one of the methods. Choose one of {", ".join(configs)}.'
         )
     names = {name: '/'.join(filter(None, (method, name))) for name in networks_of(configs[method])}
     if len(names) == 1 and not network:
         return next(iter(names.values()))
     if network not in names:
         raise ValueError(
-            f'--baseline {wanted} names no network of {method}: choose of {", ".join(names.values())}.'
+            f'--baseline {wanted} is not a network of {method}. Choose one of {", ".join(names.values())}.'
         )
     return wanted
 
@@ -575,12 +578,12 @@ def _with_network(wanted: str, jobs: list[Job]) -> str:
 def _about(args, argv: list[str] | None, jobs: list[Job], reference: dict) -> list[str]:
     """What the table is of."""
     arguments = sys.argv[1:] if argv is None else argv
-    unlabeled = reference['unlabelled images']
+    unlabeled = reference['unlabeled images']
     drawn = ' Each seed draws other images.' if drawn_seed_keys(jobs[0].cfg) else ''
     return [
         f'Command: `python tools/benchmark_methods.py {shlex.join(arguments)}`',
-        f'{len(reference["labelled images"])} labelled and {len(unlabeled or ())} unlabelled images, '
-        f'{reference["labelled images per step"]:g} labelled ones per step of a process, {args.nproc} '
+        f'{len(reference["labeled images"])} labeled and {len(unlabeled or ())} unlabeled images, '
+        f'{reference["labeled images per step"]:g} labeled ones per step of a process, {args.nproc} '
         f'process(es); {len(reference["validation images"])} validation images; seeds '
         f'{", ".join(map(str, args.seeds))}.{drawn}',
     ]

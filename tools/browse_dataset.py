@@ -1,9 +1,9 @@
-"""Write pictures of what the network will see in training: images, labels, views, valid masks.
+"""Save pictures of the training batches: images, labels, views and valid masks.
 
     python tools/browse_dataset.py CONFIG [--output-dir DIR] [--num N] [--show] [--cfg-options ...]
 
 Dataset, sampler and preprocessor are built as training builds them, with the seed of the config
-(0 if it has none), and the pictures are the preprocessed batches with the normalisation taken back.
+(0 if it has none), and the pictures show the preprocessed batches without the normalization.
 Works for semi-supervised configs and for stock supervised ones.
 """
 
@@ -36,7 +36,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--num', type=int, default=8, help='samples to show (default: 8)')
     parser.add_argument('--show', action='store_true', help='open the pictures in a window as well')
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, help='settings to replace, as key=value'
+        '--cfg-options', nargs='+', action=DictAction, help='override settings, as key=value'
     )
     options = parser.parse_args(arguments)
     if options.num < 1:
@@ -49,7 +49,7 @@ def build_loader(cfg: Config):
     seed = (cfg.get('randomness') or {}).get('seed')
     loader = cfg.get('train_dataloader')
     if loader is None:
-        raise ValueError(f'{cfg.filename} has no train_dataloader: give a training config.')
+        raise ValueError(f'{cfg.filename} has no train_dataloader. Give a training config.')
     loader = dict(loader, num_workers=0, persistent_workers=False, pin_memory=False)
     for key in ('prefetch_factor', 'multiprocessing_context', 'timeout'):
         loader.pop(key, None)
@@ -61,7 +61,7 @@ def build_preprocessor(model: dict, branches: bool):
     config = model.get('data_preprocessor') or model.get('segmentor', {}).get('data_preprocessor')
     if config is None:
         raise ValueError(
-            'model.data_preprocessor is not set: set it, or the one of model.segmentor.'
+            'model.data_preprocessor is not set. Set it, or the one of model.segmentor.'
         )
     if branches:
         config = dict(config, type='MultiBranchDataPreprocessor')
@@ -126,7 +126,7 @@ def rows_of(cfg: Config) -> Iterator[tuple[list, list[str], list]]:
         images = {name: pictures(x, preprocessor) for name, x in batch['inputs'].items()}
         samples = batch['data_samples']
         views = {name: x for name, x in images.items() if not name.startswith('labeled')}
-        titles = ['labelled', 'label', *views, 'valid mask']
+        titles = ['labeled', 'label', *views, 'valid mask']
         for left, right in itertools.zip_longest(
             labeled_cells(images['labeled'], samples['labeled'], palette, void),
             unlabeled_cells(views, samples),
@@ -139,14 +139,14 @@ def rows_of(cfg: Config) -> Iterator[tuple[list, list[str], list]]:
 def browse(options: argparse.Namespace) -> list[str]:
     """Write the pictures; return their paths."""
     if not osp.isfile(options.config):
-        raise FileNotFoundError(f'{options.config} does not exist: give the path of a config.')
+        raise FileNotFoundError(f'{options.config} does not exist. Give the path of a config.')
     cfg = read_config(options.config)
     if options.cfg_options:
         cfg.merge_from_dict(options.cfg_options)
     init_default_scope(cfg.get('default_scope') or 'mmseg')
     name = osp.splitext(osp.basename(options.config))[0]
     folder = options.output_dir or osp.join(cfg.get('work_dir') or f'work_dirs/{name}', 'browse')
-    # An endless sampler goes on for ever, a finite one may have fewer samples than asked for.
+    # An endless sampler never ends, a finite one may have fewer samples than asked for.
     rows = list(itertools.islice(rows_of(cfg), options.num))
     written = []
     for start in range(0, len(rows), ROWS_PER_FILE):

@@ -6,7 +6,7 @@ Opens every image and mask of the training, validation and test sets once. Print
 sizes, kinds of files, and the share of each class and of void; then what would stop or harm a training: files
 that are broken or of another kind than the loader expects, masks of another size or with values beyond
 the classes, images without a mask, and images that are in two sets, by content and not by name. Ends with
-exit status 1 if there is something to mend. Works for semi-supervised and for stock configs.
+exit status 1 if there is something to fix. Works for semi-supervised and for stock configs.
 """
 
 import argparse
@@ -27,11 +27,11 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--quick',
         action='store_true',
-        help='read only headers and ends of images: no check of content, duplicates by path alone',
+        help='read only headers and ends of images: no check of content, duplicates by path only',
     )
     parser.add_argument('--workers', type=int, default=4, help='threads that read (default: 4)')
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, help='settings to replace, as key=value'
+        '--cfg-options', nargs='+', action=DictAction, help='override settings, as key=value'
     )
     options = parser.parse_args(arguments)
     if options.workers < 1:

@@ -1,8 +1,8 @@
-"""Train on a few labelled drawn images, then on the same plus unlabelled ones, and show the difference.
+"""Train on a few labeled synthetic images, then on the same plus unlabeled ones, and show the difference.
 
-Two small networks learn from scratch on the CPU: one from the labelled images alone, one by iMAS from the
-same and many unlabelled images. A table compares them and a picture shows what they see. Nothing is
-downloaded. A demo that was interrupted goes on where it stopped.
+Two small networks learn from scratch on the CPU: one from the labeled images alone, one by iMAS from the
+same and many unlabeled images. A table compares them and a picture shows what they see. Nothing is
+downloaded. A demo that was interrupted continues where it stopped.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('--images', type=int, default=5, help='images in the picture (default: 5)')
     parser.add_argument(
-        '--max-iters', type=int, help='train for fewer iterations, to see that everything works'
+        '--max-iters', type=int, help='train for fewer iterations, as a quick check'
     )
     args = parser.parse_args(argv)
     if args.processes < 1 or args.images < 1:
@@ -186,7 +186,7 @@ def run(trainings: list[Training], processes: int) -> None:
                 if code != 0:
                     tail = training.log.read_text().strip().splitlines()[-1:]
                     raise RuntimeError(
-                        f'{training.name} stopped with exit code {code}: see {training.log}, which ends in '
+                        f'{training.name} stopped with exit code {code}. See {training.log}, which ends in '
                         f'"{"".join(tail)}".'
                     )
     finally:

@@ -1,4 +1,4 @@
-"""Say what the log of a training shows that does not learn, with the evidence and the remedy.
+"""Find in the log of a training why it does not learn, and print the evidence and the remedy.
 
     python tools/diagnose.py work_dirs/NAME --baseline work_dirs/SUPERVISED
 

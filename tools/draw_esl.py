@@ -1,4 +1,4 @@
-"""Draw what ESL's teacher knows: entropy, dominant classes and parts of test images, and its features.
+"""Plot predictions of ESL's teacher on test images: entropy, dominant classes, parts and features.
 
     python tools/draw_esl.py CONFIG CHECKPOINT [--output-dir DIR] [--num N] [--embedding tsne|pca] ...
 

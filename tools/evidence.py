@@ -1,10 +1,10 @@
-"""Train a list of jobs, one process per core at the lowest priority, and keep one row per finished run.
+"""Train a list of jobs, one process per core at the lowest priority, and write one row per finished run.
 
     git worktree add --detach ../pinned COMMIT
     PYTHONPATH=../pinned python ../pinned/tools/evidence.py PLAN.json --rows ROWS.jsonl --work-dir WORK_DIR
 
 The runs use the code and configs of the tool's own checkout, which must have no uncommitted changes, so that
-the development can go on elsewhere. PLAN.json is a list of objects. A list stands for one run per value, and
+development can continue elsewhere. PLAN.json is a list of objects. A list stands for one run per value, and
 several lists for all combinations, except in hooks and options:
 
     [{"method": ["suponly", "imas"], "dataset": "vocanimals", "network": "efficientnet-lite0",
@@ -21,7 +21,7 @@ method or config is required.
 ROWS.jsonl gets one JSON object per run: data set, partition, method, network, seed, hash of the settings,
 commit, of each network last and best mIoU and the IoU of each class, steps, images seen, seconds. A job whose
 hash, seed and commit have a row is not run again. If it is stopped, the same command starts the runs
-without a row again. A run that fails is reported, the others go on, and the exit code is 1.
+without a row again. A run that fails is reported, the others continue, and the exit code is 1.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ class Job:
         return self.folder.with_suffix('.txt')
 
     def start(self) -> None:
-        """Begin anew: what a stopped run left is removed."""
+        """Start over: what a stopped run left is removed."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         file = self.folder.with_suffix('.py')
@@ -201,7 +201,7 @@ def commit_of(root: Path) -> str:
     package = Path(mmseg_semi.__file__).resolve().parents[1]
     if package != root:
         raise ValueError(
-            f'mmseg_semi is imported from {package}, not from {root}: set PYTHONPATH={root}.'
+            f'mmseg_semi is imported from {package}, not from {root}. Set PYTHONPATH={root}.'
         )
 
     def git(*arguments: str) -> str:
@@ -221,13 +221,13 @@ def plan(path: Path, work_dir: Path) -> list[Job]:
     """The jobs of a plan, in its order.
 
     Raises:
-        ValueError: The plan is no list of objects, a key is unknown, a config does not fit, or two jobs are the
-        same.
+        ValueError: The plan is not a list of objects, a key is unknown, a config does not fit, or two jobs are
+        the same.
     """
     try:
         entries = json.loads(path.read_text(encoding='utf-8'))
     except json.JSONDecodeError as error:
-        raise ValueError(f'{path} is no JSON ({error}): correct it.') from None
+        raise ValueError(f'{path} is not JSON ({error}). Correct it.') from None
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise ValueError(
             f'{path} must hold a list of objects, [{{"method": "suponly", ...}}, ...].'
@@ -236,9 +236,7 @@ def plan(path: Path, work_dir: Path) -> list[Job]:
     for entry in entries:
         unknown = sorted(set(entry) - set(KEYS))
         if unknown or not {'method', 'config'} & set(entry):
-            wrong = (
-                f'has the unknown key {unknown[0]!r}' if unknown else 'names no method or config'
-            )
+            wrong = f'has the unknown key {unknown[0]!r}' if unknown else 'has no method or config'
             raise ValueError(f'An entry of {path} {wrong}: the keys are {", ".join(KEYS)}.')
         values = [
             value if isinstance(value, list) and key not in WHOLE else [value]
@@ -247,7 +245,7 @@ def plan(path: Path, work_dir: Path) -> list[Job]:
         for combination in itertools.product(*values):
             job = resolve(dict(zip(entry, combination, strict=True)), work_dir)
             if job.key in jobs:
-                raise ValueError(f'{path} lists {job.name} more than once: remove the duplicate.')
+                raise ValueError(f'{path} lists {job.name} more than once. Remove the duplicate.')
             jobs[job.key] = job
     return list(jobs.values())
 
@@ -294,7 +292,7 @@ def finished(rows: Path, commit: str) -> set[tuple[str, int]]:
             found.append(json.loads(line))
         except json.JSONDecodeError as error:
             raise ValueError(
-                f'Line {number} of {rows} is no JSON ({error}): remove it; its run is started again.'
+                f'Line {number} of {rows} is not JSON ({error}). Remove it; its run is started again.'
             ) from None
     return {(row['settings'], row['seed']) for row in found if row['commit'] == commit}
 
@@ -340,7 +338,7 @@ def _finish(job: Job, code: int, cpu_seconds: float, args, commit: str) -> bool:
             raise ValueError(f'exit code {code}')
         row = job.row(commit, cpu_seconds)
     except (OSError, ValueError) as error:
-        print(f'{job.name}: failed, {error}; see {job.output}.', flush=True)
+        print(f'{job.name}: failed, {error}. See {job.output}.', flush=True)
         return False
     append(args.rows, row)
     told = ', '.join(f'{net} {s["last"]:.2f}'.strip() for net, s in row['scores'].items())
@@ -367,7 +365,7 @@ def main(argv: list[str] | None = None) -> None:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise ValueError(
-                    f'Another process runs jobs in {args.work_dir}: wait for it, or give another --work-dir.'
+                    f'Another process runs jobs in {args.work_dir}. Wait for it, or give another --work-dir.'
                 ) from None
             todo = [job for job in jobs if job.key not in done]
             print(f'{len(jobs)} jobs, {len(jobs) - len(todo)} of them finished before', flush=True)

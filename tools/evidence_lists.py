@@ -62,12 +62,12 @@ def make_lists(name: str, splits: dict[str, list[str]]) -> dict[str, list[str]]:
             wrong = sorted(held_out or strangers)[0]
             where = f'in {validation}' if held_out else 'in no training list'
             raise PreparationError(
-                f'{wrong} of {part} is {where}: take the lists of the data set unchanged.'
+                f'{wrong} of {part} is {where}. Take the lists of the data set unchanged.'
             )
     candidates = set(splits[drawn_from]) - set().union(*labeled.values())
     if len(candidates) < TUNING_IMAGES:
         raise PreparationError(
-            f'{drawn_from} has {len(candidates)} images that no partition labels, not {TUNING_IMAGES}: take '
+            f'{drawn_from} has {len(candidates)} images that no partition labels, not {TUNING_IMAGES}. Take '
             'the lists of the data set unchanged.'
         )
     tuning = set(random_order(candidates, 0)[:TUNING_IMAGES])

@@ -57,7 +57,7 @@ def choose_network(args: argparse.Namespace, cfg: Config, checkpoint: dict) -> s
         if args.network is not None:
             raise ValueError(
                 f'--network {args.network}: the model of {args.config} is a plain {cfg.model.type} with no '
-                'networks to choose from; leave --network out.'
+                'networks to choose from. Leave --network out.'
             )
         return None
     method = MODELS.get(cfg.model.type)
@@ -75,7 +75,7 @@ def export(args: argparse.Namespace) -> tuple[str, str, list[str]]:
     """Write the files; return their paths and the modules that still need this package."""
     for path in (args.config, args.checkpoint):
         if not osp.isfile(path):
-            raise FileNotFoundError(f'{path} does not exist: give the path of a file.')
+            raise FileNotFoundError(f'{path} does not exist. Give the path of a file.')
     cfg = read_config(args.config)
     if args.cfg_options is not None:
         cfg.merge_from_dict(args.cfg_options)
@@ -87,7 +87,7 @@ def export(args: argparse.Namespace) -> tuple[str, str, list[str]]:
     weights_path = osp.join(args.out_dir, f'{network or "model"}.pth')
     for path in (config_path, weights_path):
         if osp.exists(path) and not args.overwrite:
-            raise FileExistsError(f'{path} exists already: add --overwrite to replace it.')
+            raise FileExistsError(f'{path} exists already. Add --overwrite to replace it.')
     plain = plain_config(cfg, meta.get('dataset_meta') or {})
     init_default_scope('mmseg')
     try:

@@ -43,7 +43,7 @@ def main() -> None:
     with one_sentence_errors(), tempfile.TemporaryDirectory() as folder:
         if not STOCK.is_file():
             raise FileNotFoundError(
-                f'{STOCK} does not exist: export the network with tools/export.py, and give the config.py that '
+                f'{STOCK} does not exist. Export the network with tools/export.py, and give the config.py that '
                 "it writes to get_flops.py of MMSegmentation's repository."
             )
         path = Path(folder, 'config.py')

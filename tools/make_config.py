@@ -5,7 +5,7 @@
 Writes a short config beside yours that inherits it: your network, labeled data, crop, schedule and evaluation,
 with the images of DIR and the settings of the method (default: iMAS). Prints what was decided and why, builds
 the model to see that the method can train it, and checks all data as tools/check_data.py does. Ends with exit
-status 1 if there is something to mend. Then:
+status 1 if there is something to fix. Then:
 
     python tools/train.py THE_NEW_CONFIG.py
 """
@@ -83,7 +83,7 @@ def output_file(options: argparse.Namespace, method: str) -> Path:
 
     Raises:
         FileExistsError: There is such a file, and it shall not be replaced.
-        ValueError: It is no Python file, or the config that it would inherit.
+        ValueError: It is not a Python file, or the config that it would inherit.
     """
     name = options.config
     folder, stem = (
@@ -91,7 +91,7 @@ def output_file(options: argparse.Namespace, method: str) -> Path:
     )
     out = Path(options.out) if options.out else folder / f'{method}_{stem.stem}.py'
     if out.suffix != '.py':
-        raise ValueError(f'--out {out} is no config. Give a file that ends in .py.')
+        raise ValueError(f'--out {out} is not a config. Give a file that ends in .py.')
     if '::' not in name and out.resolve() == Path(name).resolve():
         raise ValueError(f'--out {out} is the config that it would inherit. Give another file.')
     if out.exists() and not options.overwrite:
@@ -175,7 +175,7 @@ def main(arguments: list[str] | None = None) -> None:
         report = check_data(cfg, options.workers, options.quick)
         print('\n'.join(report.lines()))
         if report.num_problems:
-            sys.exit(f'{out} is written. Mend the data, or its settings, before you train.')
+            sys.exit(f'{out} is written. Fix the data, or its settings, before you train.')
         check_samples(cfg)
         print(f'\nTrain with:  python tools/train.py {out}')
 

@@ -31,7 +31,7 @@ from mmseg_semi.self_training.output import write_bytes
 
 PUBLISHERS = {'unimatch': 'UniMatch', 'u2pl': 'U2PL', 'cps': 'CPS', 'stpp': 'ST++'}
 DATASETS = {'pascal': 'voc12', 'cityscapes': 'cityscapes'}
-# Pattern of a path below ROOT: the family that its labelled list belongs to. The first that fits counts.
+# Pattern of a path below ROOT: the family that its labeled list belongs to. The first that fits counts.
 FAMILIES = {
     # The 1464 images with VOC's own masks, and parts of them as PseudoSeg drew them.
     r'(unimatch|u2pl)/pascal/(92|183|366|732|1464)/': 'classic',
@@ -71,7 +71,7 @@ def find_lists(root: Path) -> list[Published]:
         content, dataset = read_list(str(path)), DATASETS[folder]
         if content.dataset != dataset:
             raise ValueError(
-                f'{path} lists images of {content.dataset or "another dataset"} and not of {dataset}: put it '
+                f'{path} lists images of {content.dataset or "another dataset"} and not of {dataset}. Put it '
                 'where it belongs.'
             )
         name = (family if role == 'labeled' else '', _name(where))
@@ -82,7 +82,7 @@ def find_lists(root: Path) -> list[Published]:
         found[entry.sha256], images[entry.sha256] = entry, set(image_names(content.ids))
     if not found:
         raise FileNotFoundError(
-            f'{root} holds no list of {", ".join(PUBLISHERS)}: put theirs there as --help shows it.'
+            f'{root} holds no list of {", ".join(PUBLISHERS)}. Put theirs there as --help shows it.'
         )
     return [
         entry._replace(
@@ -100,7 +100,7 @@ def check_none_dropped(path: str, entries: list[Published]) -> None:
     """Check that a registry file has no list, and no name of one, that ``entries`` lack.
 
     Raises:
-        ValueError: it has, or it is no registry.
+        ValueError: it has, or it is not a registry.
     """
     kept = {(entry.sha256, name) for entry in entries for name in entry.names}
     old = read_registry(Path(path).read_bytes(), path)
@@ -108,7 +108,7 @@ def check_none_dropped(path: str, entries: list[Published]) -> None:
     if dropped:
         raise ValueError(
             f'{path} has {len(dropped)} lists that would be lost, or a name of theirs, the first is '
-            f'{dropped[0]}: give a ROOT with all of them, another --out, or --drop.'
+            f'{dropped[0]}. Give a ROOT with all of them, another --out, or --drop.'
         )
 
 

@@ -33,7 +33,7 @@ def plot(args: argparse.Namespace) -> dict[str, dict[str, float]]:
         if iteration not in records:
             known = ', '.join(map(str, records))
             raise ValueError(
-                f'{work_dir} has no record of iteration {iteration}: choose one of {known}.'
+                f'{work_dir} has no record of iteration {iteration}. Choose one of {known}.'
             )
         series.setdefault('labels', records[iteration]['labeled'])
         name = f'pseudo-labels, iteration {iteration}'

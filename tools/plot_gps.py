@@ -1,4 +1,4 @@
-"""Plot how GPS's networks got on: the weight of the feedback, the labelled images, the agreement of labels.
+"""Plot the training of GPS: weight of the feedback, loss on labeled images, agreement of pseudo-labels.
 
 Reads the log of the joint training, WORK_DIR/joint/*/vis_data/scalars.json.
 """
@@ -13,7 +13,7 @@ from mmseg_semi.visualization import read_curves, save_curves
 #: Of each panel, what its axis says and which scalars it shows under which names.
 PANELS = {
     'weight of the feedback': {'ramp_up_weight': 'w(e)'},
-    'cross-entropy, labelled': {
+    'cross-entropy, labeled': {
         'labeled_ce_teacher': 'teacher',
         'labeled_ce_students': 'students (mean)',
         'epoch_ce_teacher': 'teacher, epoch',

@@ -1,4 +1,4 @@
-"""Compare pseudo-labels with true masks: which classes they have, and how often they are right.
+"""Compare pseudo-labels with ground truth: class distribution, precision and recall.
 
 For each network of the checkpoint one table: of the pixels whose confidence reaches a threshold, their share of
 all pixels, their precision, and the share, precision and recall of each class. It answers why a training gains
@@ -76,7 +76,7 @@ def main() -> None:
     args = parse_args()
     with one_sentence_errors():
         if args.out is not None and args.out.exists():
-            raise FileExistsError(f'--out {args.out} exists: name a new file.')
+            raise FileExistsError(f'--out {args.out} exists. Name a new file.')
         check_file(args.checkpoint, 'checkpoint', '.pth')
         cfg = load_config(args)
         images = images_config(args)

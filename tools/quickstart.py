@@ -30,7 +30,7 @@ def check_python(version=sys.version_info, executable=sys.executable):
     if tuple(version[:2]) < OLDEST_PYTHON:
         oldest, found = ('.'.join(map(str, numbers[:2])) for numbers in (OLDEST_PYTHON, version))
         raise SetUpError(
-            f'Python {oldest} or newer is needed and {executable} is {found}: install one and run this '
+            f'Python {oldest} or newer is needed and {executable} is {found}. Install one and run this '
             'file with it, for instance `python3.12 tools/quickstart.py demo`.'
         )
 
@@ -42,7 +42,7 @@ def check_venv_module():
         import venv  # noqa: F401
     except ImportError as error:
         raise SetUpError(
-            f'{sys.executable} has no module {error.name}, which makes virtual environments: install it '
+            f'{sys.executable} has no module {error.name}, which makes virtual environments. Install it '
             '(on Debian and Ubuntu: `sudo apt install python3-venv`) and run the same command again.'
         ) from None
 
@@ -79,7 +79,7 @@ class Environment:
         if self.is_ready():
             print(f'Using the environment in {self.folder}', flush=True)
             return
-        # pip cannot repair what an interrupted pip left behind, so that is made anew.
+        # pip cannot repair what an interrupted pip left behind, so that is made again.
         if self.begun_mark.exists() or not self._runs('-m', 'pip', '--version'):
             self._create()
         self.begun_mark.touch()
@@ -95,15 +95,15 @@ class Environment:
         if self.folder.exists() and any(self.folder.iterdir()):
             if not (self.folder / 'pyvenv.cfg').is_file():
                 raise SetUpError(
-                    f'{self.folder} exists and is no virtual environment: name another folder with '
+                    f'{self.folder} exists and is not a virtual environment. Name another folder with '
                     '--venv, or remove it.'
                 )
             verb = 'Repairing'
         print(f'{verb} the environment in {self.folder}', flush=True)
         if subprocess.call([sys.executable, '-m', 'venv', '--clear', str(self.folder)]) != 0:
             raise SetUpError(
-                f'The virtual environment in {self.folder} could not be made, as the lines above say: '
-                'mend that, or name another folder with --venv.'
+                f'The virtual environment in {self.folder} could not be made, as the lines above say. '
+                'Fix that, or name another folder with --venv.'
             )
 
     def _install(self):
@@ -117,7 +117,7 @@ class Environment:
         if subprocess.call(command, env=dict(os.environ, **build)) != 0:
             self.begun_mark.unlink()  # pip ended by itself, so it left the environment sound
             raise SetUpError(
-                'pip could not install the requirements, as the lines above say: check that this machine '
+                'pip could not install the requirements, as the lines above say. Check that this machine '
                 'reaches a Python package index and has 10 GB of free disk, and run the same command again.'
             )
 
@@ -169,7 +169,7 @@ def main():
     except SetUpError as error:
         sys.exit(f'error: {error}')
     except KeyboardInterrupt:
-        sys.exit('Interrupted: the same command goes on from here.')
+        sys.exit('Interrupted. Run the same command again to continue.')
     sys.exit(status)
 
 

@@ -1,4 +1,4 @@
-"""Find a published figure, print the command that trains for it, and the measured figure beside it.
+"""Find a published result, print the command that reproduces it, and compare it with your measured result.
 
     python tools/reproduce.py iMAS VOC classic 183
     python tools/reproduce.py GPS Cityscapes 372 R50 --work-dir work_dirs/mine
@@ -75,18 +75,18 @@ def main(argv: list[str] | None = None) -> None:
         if not found:
             methods = sorted({row.method for row in rows if ':' not in row.method})
             raise ValueError(
-                f'No published figure has all of {" ".join(args.words)}: leave words out. Methods are '
+                f'No published figure has all of {" ".join(args.words)}. Leave words out. Methods are '
                 f'{", ".join(methods)}; data sets VOC and Cityscapes.'
             )
         if args.work_dir and len(found) > 1:
             raise ValueError(
-                f'--work-dir names one run and {len(found)} figures have all of {" ".join(args.words)}: give '
+                f'--work-dir names one run and {len(found)} figures have all of {" ".join(args.words)}. Give '
                 'more words.'
             )
         for row in found[: args.most]:
             print(told(row, args.work_dir))
         if len(found) > args.most:
-            print(f'... and {len(found) - args.most} more: give more words, or --most.')
+            print(f'... and {len(found) - args.most} more. Give more words, or --most.')
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""Rank images by how stable their masks were over checkpoints of one training, and split the list (ST++).
+"""Rank images by the stability of their masks over checkpoints of one training, and split the list (ST++).
 
 Run it again after an interruption, with the same arguments, and it continues. On several processes:
 `torchrun --nproc-per-node=N tools/select_reliable.py ... --launcher pytorch`.

@@ -1,4 +1,4 @@
-"""Print the settings of a method as a Markdown table: type, default, meaning and source of each.
+"""Print the settings of a method as a Markdown table: type, default, meaning and source.
 
 Users set them in ``model.semi_train_cfg``. The table comes from the method's own declaration.
 """

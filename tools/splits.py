@@ -1,4 +1,4 @@
-"""Partitions of a training set into labelled and unlabelled images: make, import, identify and check them.
+"""Partitions of a training set into labeled and unlabeled images: make, import, identify and check them.
 
     python tools/splits.py make data/own/img_dir/train data/own/splits --sizes 1/16 1/8 1/4 --seeds 0 1 2
     python tools/splits.py import UniMatch/splits/pascal/92 data/VOCdevkit/VOC2012/splits/classic/92
@@ -95,13 +95,13 @@ def _source_ids(args: argparse.Namespace) -> list[str]:
         # Of an id, the datasets make a path with the ending as it is, or in capitals.
         if not path.endswith((*images.img_suffix, *map(str.upper, images.img_suffix))):
             raise ValueError(
-                f'{path!r} has an ending in mixed case, which no dataset finds by an id: rename it.'
+                f'{path!r} has an ending in mixed case, which no dataset finds by an id. Rename it.'
             )
     ids = relative_ids(images, paths)
     for name, path in zip(ids, paths, strict=True):
         if name.lower().endswith(tuple(map(str.lower, images.img_suffix))):
             raise ValueError(
-                f'{path!r} has two endings, so that its id {name!r} would be taken for a file name: rename it.'
+                f'{path!r} has two endings, so that its id {name!r} would be taken for a file name. Rename it.'
             )
     return [dataset_name(name) for name in ids]
 
@@ -115,7 +115,7 @@ def _exclude(ids: list[str], args: argparse.Namespace) -> tuple[list[str], list[
         if not out:
             raise ValueError(
                 f'{path} excludes nothing, since none of its {len(listed)} images, such as {listed[0]}, is one '
-                f'of {args.source}, such as {ids[0] if ids else "none"}: give a list with the same ids, or '
+                f'of {args.source}, such as {ids[0] if ids else "none"}. Give a list with the same ids, or '
                 'leave it out.'
             )
         ids = [name for name in ids if name not in out]
@@ -137,7 +137,7 @@ def _reading(args: argparse.Namespace) -> dict:
 def _class_pixels(ids: list[str], args: argparse.Namespace):
     if args.masks is None or args.num_classes is None:
         raise ValueError(
-            '--balanced counts the pixels of classes: give --masks, the folder of the masks, and --num-classes.'
+            '--balanced counts the pixels of classes. Give --masks, the folder of the masks, and --num-classes.'
         )
     survey = survey_masks([f'{args.masks}/{name}{args.mask_suffix}' for name in ids])
     if survey.problems:
@@ -146,7 +146,7 @@ def _class_pixels(ids: list[str], args: argparse.Namespace):
     if counts.beyond.any():
         path = survey.paths[int(counts.beyond.argmax())]
         raise ValueError(
-            f'{path} has values that are none of {args.num_classes} classes: correct --num-classes, or give '
+            f'{path} has values that are none of {args.num_classes} classes. Correct --num-classes, or give '
             '--reduce-zero-label if the labels count from 1.'
         )
     return counts.pixels
@@ -161,7 +161,7 @@ def import_lists(args: argparse.Namespace) -> None:
     both = sorted(set(labeled.ids) & set(unlabeled))
     if both:
         raise ValueError(
-            f'{len(both)} images are in {labeled_path} and in {origin}, the first is {both[0]}: give the two '
+            f'{len(both)} images are in {labeled_path} and in {origin}, the first is {both[0]}. Give the two '
             'lists of one partition.'
         )
     manifest = {
@@ -175,7 +175,7 @@ def import_lists(args: argparse.Namespace) -> None:
 
 
 def _unlabeled(source: Path, labeled_path: Path, labeled: IdList, args) -> tuple[list[str], str]:
-    """The unlabelled ids and where they come from."""
+    """The unlabeled ids and where they come from."""
     if args.labeled_only:
         return [], ''
     if args.rest_of is not None:
@@ -183,8 +183,8 @@ def _unlabeled(source: Path, labeled_path: Path, labeled: IdList, args) -> tuple
         unknown = sorted(set(labeled.ids).difference(everything.ids))
         if unknown:
             raise ValueError(
-                f'{len(unknown)} labelled images are not in {args.rest_of}, the first is {unknown[0]}: give '
-                'the list that the labelled one is a part of.'
+                f'{len(unknown)} labeled images are not in {args.rest_of}, the first is {unknown[0]}. Give '
+                'the list that the labeled one is a part of.'
             )
         known = set(labeled.ids)
         return [name for name in everything.ids if name not in known], args.rest_of
@@ -196,7 +196,7 @@ def _unlabeled(source: Path, labeled_path: Path, labeled: IdList, args) -> tuple
         path = labeled_path.with_name(name)
         if path == labeled_path or not path.is_file():
             raise FileNotFoundError(
-                f'{labeled_path} has no unlabelled list beside it: give it by --unlabeled, the list of all '
+                f'{labeled_path} has no unlabeled list beside it. Give it by --unlabeled, the list of all '
                 'images by --rest-of, or say --labeled-only.'
             )
     return _same_dataset(path, labeled, args).ids, str(path)
@@ -208,7 +208,7 @@ def _same_dataset(path, labeled: IdList, args) -> IdList:
     if any(one and two and one != two for one, two in pairs):
         theirs, ours = (f'{of.dataset} {of.split}'.strip() for of in (other, labeled))
         raise ValueError(
-            f'{path} lists {theirs} images and the labelled list {ours} ones: give the two lists of one '
+            f'{path} lists {theirs} images and the labeled list {ours} ones. Give the two lists of one '
             'partition.'
         )
     return other
@@ -226,7 +226,7 @@ def write_partitions(partitions: dict, force: bool) -> None:
     """Write folders of lists; nothing at all if one of them holds another partition.
 
     Args:
-        partitions: folder = labelled ids, unlabelled ids (none: no list), manifest.
+        partitions: folder = labeled ids, unlabeled ids (none: no list), manifest.
         force: replaces what is there.
 
     Raises:
@@ -272,7 +272,7 @@ def write_partitions(partitions: dict, force: bool) -> None:
 def _another(path: Path, manifest: dict) -> str:
     """What stands in the way."""
     what = 'another list' if path.name != MANIFEST else _difference(path, manifest)
-    return f'{path} holds {what}: give --force to replace it, or another folder.'
+    return f'{path} holds {what}. Give --force to replace it, or another folder.'
 
 
 def _difference(path: Path, manifest: dict) -> str:
@@ -327,7 +327,7 @@ def _configs_of_arguments(args: argparse.Namespace) -> dict:
     """Configs of the datasets that the arguments name."""
     if args.images is None:
         raise ValueError(
-            'There is nothing to check: give --config, or --images and the lists, if there are any.'
+            'There is nothing to check. Give --config, or --images and the lists, if there are any.'
         )
     load = [dict(type='LoadImageFromFile')]
 
@@ -336,7 +336,7 @@ def _configs_of_arguments(args: argparse.Namespace) -> dict:
             return unmasked(ann_file, images)
         if args.num_classes is None:
             raise ValueError(
-                'The values of the masks need the number of classes: give --num-classes.'
+                'The values of the masks need the number of classes. Give --num-classes.'
             )
         classes = [f'class {c}' for c in range(args.num_classes)]
         return dict(
@@ -361,9 +361,9 @@ def _configs_of_arguments(args: argparse.Namespace) -> dict:
             pipeline=load,
         )
 
-    parts = {'labelled': masked(args.labeled, args.images, args.masks)}
+    parts = {'labeled': masked(args.labeled, args.images, args.masks)}
     if args.unlabeled is not None or args.unlabeled_images is not None:
-        parts['unlabelled'] = unmasked(args.unlabeled, args.unlabeled_images or args.images)
+        parts['unlabeled'] = unmasked(args.unlabeled, args.unlabeled_images or args.images)
     if args.val is not None or args.val_images is not None:
         parts['validation'] = masked(
             args.val, args.val_images or args.images, args.val_masks or args.masks
@@ -395,11 +395,11 @@ def _refuse_ignored(parser: argparse.ArgumentParser, args: argparse.Namespace) -
 
     masks = ('num_classes', 'mask_suffix', 'reduce_zero_label')
     if args.command == 'make' and not args.balanced:
-        refuse(('masks', *masks, 'min_pixels'), 'without --balanced: give it, or leave them out.')
+        refuse(('masks', *masks, 'min_pixels'), 'without --balanced. Give it, or leave them out.')
     if args.command == 'make' and not Path(args.source).is_dir():
-        refuse(('img_suffix',), f'since {args.source} is no folder: leave it out.')
+        refuse(('img_suffix',), f'since {args.source} is not a folder. Leave it out.')
     elif args.command == 'make' and not args.exclude:
-        refuse(('format', 'images'), f'since {args.source} is a folder: leave them out.')
+        refuse(('format', 'images'), f'since {args.source} is a folder. Leave them out.')
     if args.command != 'check':
         return
     if args.config is not None:
@@ -407,21 +407,21 @@ def _refuse_ignored(parser: argparse.ArgumentParser, args: argparse.Namespace) -
         folders = ('images', 'masks', 'unlabeled_images', 'val_images', 'val_masks')
         refuse(
             (*lists, *folders, 'img_suffix', *masks, 'drawn_on'),
-            'with --config, which names them itself: leave them out, or override it by --cfg-options.',
+            'with --config, which names them itself. Leave them out, or override it by --cfg-options.',
         )
     else:
-        refuse(('cfg_options',), 'without --config: give it, or leave them out.')
+        refuse(('cfg_options',), 'without --config. Give it, or leave them out.')
         if args.val is None and args.val_images is None:
-            refuse(('val_masks',), 'without validation images: give --val or --val-images.')
+            refuse(('val_masks',), 'without validation images. Give --val or --val-images.')
         if args.masks is None and args.val_masks is None:
-            refuse((*masks, 'drawn_on'), 'without masks: give --masks.')
+            refuse((*masks, 'drawn_on'), 'without masks. Give --masks.')
 
 
 def _add_make(commands) -> None:
     parser = commands.add_parser(
         'make',
         help='draw nested partitions of a list or a folder',
-        description='Draw partitions of a list or a folder of images into OUT/SIZE/seedN. The labelled lists '
+        description='Draw partitions of a list or a folder of images into OUT/SIZE/seedN. The labeled lists '
         'of one seed are nested: the smaller ones are contained in the larger ones. The same arguments give '
         'the same lists on every machine; lists that differ are never replaced without --force.',
     )
@@ -435,7 +435,7 @@ def _add_make(commands) -> None:
         nargs='+',
         required=True,
         metavar='SIZE',
-        help='labelled share (1/8 or 0.125) or number of labelled images (92); several make several partitions',
+        help='labeled share (1/8 or 0.125) or number of labeled images (92); several make several partitions',
     )
     parser.add_argument(
         '--seeds', nargs='+', type=_seed, default=[0], help='one list each (default: 0)'
@@ -470,26 +470,26 @@ def _add_make(commands) -> None:
 def _add_import(commands) -> None:
     parser = commands.add_parser(
         'import',
-        help="turn another project's lists into ours",
+        help='convert the lists of another project',
         description='Write the lists of UniMatch, U2PL, CPS or ST++ as ours, in their order, and say which '
         'published partition they are.',
     )
     parser.add_argument(
-        'source', help='folder with labeled.txt and unlabeled.txt, or the labelled list alone'
+        'source', help='folder with labeled.txt and unlabeled.txt, or the labeled list alone'
     )
     parser.add_argument('out', help='folder of the partition')
     half = parser.add_mutually_exclusive_group()
     half.add_argument(
         '--unlabeled',
         metavar='LIST',
-        help="the unlabelled list (default: that of SOURCE's name with 'unlabeled' for 'labeled')",
+        help="the unlabeled list (default: that of SOURCE's name with 'unlabeled' for 'labeled')",
     )
     half.add_argument(
         '--rest-of',
         metavar='LIST',
-        help='list of all images: those that are not labelled are unlabelled',
+        help='list of all images: those that are not labeled are unlabeled',
     )
-    half.add_argument('--labeled-only', action='store_true', help='write no unlabelled list')
+    half.add_argument('--labeled-only', action='store_true', help='write no unlabeled list')
     parser.add_argument('--force', action='store_true', help='replace lists that differ')
     _add_list_arguments(parser)
 
@@ -497,12 +497,12 @@ def _add_import(commands) -> None:
 def _add_identify(commands) -> None:
     parser = commands.add_parser(
         'identify',
-        help='say which published partition a list is',
-        description='Compare labelled lists with the published ones, whatever their format and order, and name '
+        help='find the published partition that a list is equal to',
+        description='Compare labeled lists with the published ones, whatever their format and order, and name '
         'the published lists of the same size that they are not.',
     )
     parser.add_argument(
-        'lists', nargs='+', metavar='LIST', help='labelled list, or folder of a partition'
+        'lists', nargs='+', metavar='LIST', help='labeled list, or folder of a partition'
     )
     parser.add_argument(
         '--registry',
@@ -516,19 +516,19 @@ def _add_identify(commands) -> None:
 def _add_check(commands) -> None:
     parser = commands.add_parser(
         'check',
-        help='look for what is wrong with a partition',
-        description='Check that labelled, unlabelled and validation images are disjoint, that all files can be '
-        'read and all labels are within range; print the classes of the labelled images; warn of neighbouring '
+        help='check a partition for errors',
+        description='Check that labeled, unlabeled and validation images are disjoint, that all files can be '
+        'read and all labels are within range; print the classes of the labeled images; warn of neighboring '
         'frames of a video. Errors make the exit code 1, warnings do not.',
     )
     parser.add_argument('--config', help='config of a training, which names all that follows')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE')
-    parser.add_argument('--labeled', metavar='LIST', help='labelled ids (default: all of --images)')
-    parser.add_argument('--unlabeled', metavar='LIST', help='unlabelled ids')
+    parser.add_argument('--labeled', metavar='LIST', help='labeled ids (default: all of --images)')
+    parser.add_argument('--unlabeled', metavar='LIST', help='unlabeled ids')
     parser.add_argument('--val', metavar='LIST', help='validation ids')
     parser.add_argument('--images', metavar='DIR', help='folder of images')
     parser.add_argument(
-        '--unlabeled-images', metavar='DIR', help='folder of unlabelled images (default: --images)'
+        '--unlabeled-images', metavar='DIR', help='folder of unlabeled images (default: --images)'
     )
     parser.add_argument(
         '--val-images', metavar='DIR', help='folder of validation images (default: --images)'
@@ -547,7 +547,7 @@ def _add_check(commands) -> None:
         '--frames',
         type=int,
         default=FRAMES,
-        help='difference of the numbers in names up to which frames are neighbours; 0 for images that are no '
+        help='difference of the numbers in names up to which frames are neighbors; 0 for images that are no '
         f'video (default: {FRAMES})',
     )
 
@@ -579,13 +579,13 @@ def _add_list_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _positive(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f'{text!r} is no whole number of at least 1')
+        raise argparse.ArgumentTypeError(f'{text!r} is not a whole number of at least 1')
     return int(text)
 
 
 def _seed(text: str) -> int:
     if not text.isascii() or not text.isdigit():
-        raise argparse.ArgumentTypeError(f'{text!r} is no whole number of at least 0')
+        raise argparse.ArgumentTypeError(f'{text!r} is not a whole number of at least 0')
     return int(text)
 
 

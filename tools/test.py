@@ -1,4 +1,4 @@
-"""Test a model, with mmseg's stock arguments; also on several processes of a machine without a GPU."""
+"""Test a model with the arguments of MMSegmentation's test.py; also works with several processes on CPU."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def testing_config(args: argparse.Namespace) -> Config:
     if args.tta:
         for key in ('tta_pipeline', 'tta_model'):
             if key not in cfg:
-                raise ValueError(f'--tta: {args.config} has no {key}; leave --tta out, or add one.')
+                raise ValueError(f'--tta: {args.config} has no {key}. Leave --tta out, or add one.')
         for leaf in stage_leaves(cfg, 'test'):
             leaf.dataset.pipeline = cfg.tta_pipeline
         # MMEngine's Runner would hand the config's own to the TTA model, which puts it in the place of the
@@ -72,7 +72,7 @@ def show_predictions(cfg: Config, args: argparse.Namespace) -> None:
     hook = cfg.default_hooks.get('visualization')
     if hook is None or 'visualizer' not in cfg:
         raise ValueError(
-            f'--show and --show-dir: {args.config} has no visualizer or no default_hooks.visualization; add '
+            f'--show and --show-dir: {args.config} has no visualizer or no default_hooks.visualization. Add '
             "visualization=dict(type='SegVisualizationHook') there."
         )
     hook.draw = True

@@ -1,4 +1,4 @@
-"""Train a model, with mmseg's stock arguments; also on several processes of a machine without a GPU."""
+"""Train a model with the arguments of MMSegmentation's train.py; also works with several processes on CPU."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         'config', help='config file, or package::path for a config that was installed'
     )
     parser.add_argument(
-        '--resume', action='store_true', help='go on from the latest checkpoint in the work folder'
+        '--resume',
+        action='store_true',
+        help='resume from the latest checkpoint in the work directory',
     )
     parser.add_argument(
         '--amp', action='store_true', help='train in automatic mixed precision (needs a GPU)'
@@ -33,7 +35,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         '--stages',
         nargs='+',
         metavar='NAME',
-        help='run these stages only, of a config with several (default: all that are not finished)',
+        help='stages to run of a staged config (default: all that are not finished)',
     )
     add_run_arguments(parser)
     return parser.parse_args(argv)
@@ -53,14 +55,14 @@ def training_config(args: argparse.Namespace) -> Config:
     if args.auto_scale_lr:
         if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
             raise ValueError(
-                f'--auto-scale-lr: {args.config} does not say for which batch size its learning rate is meant; '
-                'add auto_scale_lr=dict(enable=True, base_batch_size=...) to it.'
+                f'--auto-scale-lr: {args.config} does not say for which batch size its learning rate is meant. '
+                'Add auto_scale_lr=dict(enable=True, base_batch_size=...) to it.'
             )
         cfg.auto_scale_lr.enable = True
     if args.stages:
         if 'stages' not in cfg:
             raise ValueError(
-                f'--stages {" ".join(args.stages)}: {args.config} trains once and has no stages; leave '
+                f'--stages {" ".join(args.stages)}: {args.config} trains once and has no stages. Leave '
                 '--stages out.'
             )
         cfg.run_stages = args.stages
@@ -71,10 +73,10 @@ def enable_amp(cfg: Config) -> None:
     wrapper = cfg.optim_wrapper.get('type', 'OptimWrapper')
     if wrapper not in ('OptimWrapper', 'AmpOptimWrapper'):
         raise ValueError(
-            f'--amp: optim_wrapper.type is {wrapper!r} and only OptimWrapper can be switched; leave --amp out.'
+            f'--amp: optim_wrapper.type is {wrapper!r} and only OptimWrapper can be switched. Leave --amp out.'
         )
     if get_device() == 'cpu':
-        raise ValueError('--amp: mixed precision needs a GPU and there is none; leave --amp out.')
+        raise ValueError('--amp: mixed precision needs a GPU and there is none. Leave --amp out.')
     cfg.optim_wrapper.type = 'AmpOptimWrapper'
     if wrapper == 'OptimWrapper':
         cfg.optim_wrapper.loss_scale = 'dynamic'

@@ -17,6 +17,6 @@ model = dict(
 )
 auto_scale_lr = dict(base_batch_size=16)
 
-# An epoch is a pass over the unlabeled images, 8 a step; evaluated and saved after each.
+# An epoch is a pass over the unlabeled images, 8 per step; evaluated and saved after each.
 train_cfg = dict(type='UnlabeledEpochTrainLoop', epochs=80, val_every=1)
 default_hooks = dict(checkpoint=dict(interval='val'))

@@ -20,7 +20,7 @@ model = dict(
     ),
     semi_test_cfg=dict(predict_on='student'),
 )
-# The schedule's learning rates are for 32 images a step; this batch has 8.
+# The schedule's learning rates are for 32 images per step; this batch has 8.
 optim_wrapper = dict(optimizer=dict(lr=0.00025))
 auto_scale_lr = dict(base_batch_size=8)
 train_cfg = dict(max_iters=20000, val_interval=2000)

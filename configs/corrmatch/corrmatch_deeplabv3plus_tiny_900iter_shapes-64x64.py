@@ -1,4 +1,4 @@
-# CorrMatch, 40 drawn images with labels and 500 without, from scratch on a CPU: no data to prepare.
+# CorrMatch, 40 synthetic images with labels and 500 without, from scratch on a CPU: no data to prepare.
 # The strong view is iMAS's, which is milder than jitter and gray.
 _base_ = [
     '../_base_/models/deeplabv3plus_tiny.py',

@@ -12,7 +12,7 @@ model = dict(
     data_preprocessor=dict(
         _base_.data_preprocessor, type='MultiBranchDataPreprocessor', size=_base_.crop_size
     ),
-    # Without dropout, since networks label in train mode.
+    # No dropout: the networks make pseudo-labels in train mode.
     segmentor=dict(_base_.model, decode_head=dict(_base_.model.decode_head, dropout_ratio=0)),
     # From scratch: a supervised start and a low weight, since every pixel has a pseudo-label.
     semi_train_cfg=dict(cutmix='in_batch', cps_weight=0.5, unlabeled_start=2000),

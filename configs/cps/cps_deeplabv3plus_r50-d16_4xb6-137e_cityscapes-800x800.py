@@ -21,7 +21,8 @@ model = dict(
 )
 optim_wrapper = dict(optimizer=dict(lr=0.02))
 
-# An epoch is a pass over the unlabeled images, 8 learnt a step; evaluated and saved after every fourth.
+# An epoch is a pass over the unlabeled images, 8 learned per step. It is evaluated and saved after every fourth
+# epoch.
 train_cfg = dict(
     type='UnlabeledEpochTrainLoop',
     epochs={

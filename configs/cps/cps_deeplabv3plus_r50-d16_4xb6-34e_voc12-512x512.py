@@ -20,7 +20,7 @@ model = dict(
     semi_test_cfg=dict(predict_on='student1'),
 )
 
-# An epoch is a pass over the unlabeled images, 8 learnt a step; evaluated and saved after each.
+# An epoch is a pass over the unlabeled images, 8 learned per step. It is evaluated and saved after each epoch.
 train_cfg = dict(
     type='UnlabeledEpochTrainLoop',
     epochs={

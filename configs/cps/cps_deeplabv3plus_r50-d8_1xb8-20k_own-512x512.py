@@ -12,7 +12,7 @@ model = dict(
     data_preprocessor=dict(
         _base_.data_preprocessor, type='MultiBranchDataPreprocessor', size=_base_.crop_size
     ),
-    # Without dropout, since networks label in train mode.
+    # No dropout: the networks make pseudo-labels in train mode.
     segmentor=dict(_base_.model, decode_head=dict(_base_.model.decode_head, dropout_ratio=0)),
     semi_train_cfg=dict(cutmix='in_batch', cps_weight=1.0, ignore_padding=True),
     semi_test_cfg=dict(predict_on='student1'),
@@ -25,7 +25,7 @@ train_dataloader = dict(
         )
     )
 )
-# The schedule's learning rate is for 8 + 8 learnt images a step; here there are 4 + 4.
+# The schedule's learning rate is for 8 + 8 learned images per step; here there are 4 + 4.
 optim_wrapper = dict(optimizer=dict(lr=0.005))
 auto_scale_lr = dict(base_batch_size=8)
 train_cfg = dict(max_iters=20000, val_interval=2000)

@@ -1,4 +1,4 @@
-# CPS, 40 drawn images with labels and 500 without, from scratch on a CPU: no data to prepare.
+# CPS, 40 labeled and 500 unlabeled synthetic images, from scratch on a CPU: no data to prepare.
 _base_ = [
     '../_base_/models/deeplabv3plus_tiny.py',
     '../_base_/datasets/shapes_semi.py',
@@ -11,7 +11,7 @@ model = dict(
     data_preprocessor=dict(
         _base_.data_preprocessor, type='MultiBranchDataPreprocessor', size=_base_.crop_size
     ),
-    # Without dropout, since networks label in train mode.
+    # No dropout: the networks make pseudo-labels in train mode.
     segmentor=dict(_base_.model, decode_head=dict(_base_.model.decode_head, dropout_ratio=0)),
     # From scratch: a supervised start and a low weight, since every pixel has a pseudo-label.
     semi_train_cfg=dict(cutmix='in_batch', cps_weight=0.5, unlabeled_start=300),

@@ -1,9 +1,9 @@
 # DeS4, Cityscapes 1/8 (372 labeled, 2603 unlabeled, lists of U2PL). 8 GPUs with 2 + 2 images each: CutMix
 # pairs, samples and hard example mining are of each GPU's images, prototypes of all.
 #
-# The paper's settings; where it names none (length, one learning rate for all, hard example mining on the
-# student's labelled images, auxiliary head), U2PL's, and the defaults of semi_train_cfg. Temperature 0.1: the
-# paper prints none, which is 1.0. Encoder with ImageNet weights; the paper's was trained on COCO besides.
+# The paper's settings; where it gives none (length, one learning rate for all, hard example mining on the
+# student's labeled images, auxiliary head), U2PL's, and the defaults of semi_train_cfg. Temperature 0.1: the
+# paper gives none, which means 1.0. Encoder with ImageNet weights; the paper's was trained on COCO besides.
 _base_ = [
     '../_base_/models/deeplabv3plus_r101-d8_esl_cityscapes.py',
     '../_base_/datasets/cityscapes_semi.py',
@@ -39,6 +39,6 @@ train_dataloader = dict(
     ),
 )
 
-# An epoch is a pass over the unlabeled images, 16 a step; evaluated and saved after every fourth.
+# An epoch is a pass over the unlabeled images, 16 per step. It is evaluated and saved after every fourth epoch.
 train_cfg = dict(type='UnlabeledEpochTrainLoop', epochs=200, val_every=4)
 default_hooks = dict(checkpoint=dict(interval='val'))

@@ -1,4 +1,4 @@
-# Evaluated as U2PL does while it trains, which ESL's tables follow: the centre 513 x 513 of each image
+# Evaluated as U2PL does while it trains, which ESL's tables follow: the center 513 x 513 of each image
 # instead of all of it. Where an image is smaller the rest is void here and scored as background there.
 _base_ = './esl_deeplabv3plus_r101-d8_4xb4-80e_voc12-513x513.py'
 test_pipeline = [

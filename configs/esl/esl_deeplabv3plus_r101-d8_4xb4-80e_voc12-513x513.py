@@ -1,7 +1,7 @@
 # ESL, Pascal VOC 2012 classic 1/1 (1464 labeled, 9118 unlabeled). 4 GPUs with 2 + 2 images each: CutMix pairs
 # and anchors are of each GPU's images, bank and prototypes of all.
 #
-# The paper's settings; where it names none, the defaults of semi_train_cfg, and U2PL's network: output
+# The paper's settings; where it gives none, the defaults of semi_train_cfg, and U2PL's network: output
 # stride 8, ASPP rates 12, 24, 36, multi-grid.
 _base_ = [
     '../_base_/models/deeplabv3plus_r101-d8_esl.py',
@@ -38,9 +38,9 @@ train_dataloader = dict(
         )
     ),
 )
-# The schedule's learning rates are for 8 labelled and 8 unlabelled images a step here.
+# The schedule's learning rates are for 8 labeled and 8 unlabeled images per step here.
 auto_scale_lr = dict(base_batch_size=16)
 
-# An epoch is a pass over the unlabeled images, 8 a step; evaluated and saved after each.
+# An epoch is a pass over the unlabeled images, 8 per step. It is evaluated and saved after each epoch.
 train_cfg = dict(type='UnlabeledEpochTrainLoop', epochs=80, val_every=1)
 default_hooks = dict(checkpoint=dict(interval='val'))

@@ -17,7 +17,7 @@ model = dict(
         # The vectors and the head are as narrow as the network.
         segmentation_head=dict(channels=128),
         projector=dict(channels=128, out_channels=128),
-        # From scratch: a supervised start, after which the parts are told.
+        # From scratch: a supervised start, after which pixels are assigned to parts.
         unlabeled_start=2000,
     ),
     semi_test_cfg=dict(predict_on='teacher'),

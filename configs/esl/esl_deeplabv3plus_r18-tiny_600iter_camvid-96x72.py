@@ -19,7 +19,7 @@ model = dict(
         projector=dict(channels=64, out_channels=64),
         queue_size=50,
         num_negatives=63,
-        # From scratch: a supervised start, after which the parts are told.
+        # From scratch: a supervised start, after which pixels are assigned to parts.
         unlabeled_start=200,
     ),
     semi_test_cfg=dict(predict_on='teacher'),

@@ -1,4 +1,4 @@
-# ESL, 40 drawn images with labels and 500 without, from scratch on a CPU: no data to prepare.
+# ESL, 40 labeled and 500 unlabeled synthetic images, from scratch on a CPU: no data to prepare.
 _base_ = [
     '../_base_/models/deeplabv3plus_tiny.py',
     '../_base_/datasets/shapes_semi.py',
@@ -20,7 +20,7 @@ model = dict(
         num_negatives=63,
         # Other settings than with pre-trained weights. From scratch the teacher is unsure for long, and
         # labels that keep 0.95 of its probability say little: so a lower share, weighted more, little
-        # contrast, and a supervised start, after which the parts are told.
+        # contrast, and a supervised start, after which pixels are assigned to parts.
         eta=0.6,
         soft_weight=1.0,
         contrast_weight=0.02,

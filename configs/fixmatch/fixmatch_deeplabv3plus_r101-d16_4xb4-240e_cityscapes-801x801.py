@@ -13,14 +13,14 @@ model = dict(
         _base_.data_preprocessor, type='MultiBranchDataPreprocessor', size=_base_.crop_size
     ),
     segmentor=_base_.model,
-    # Every pixel is learnt from, and half of the sum of both losses taken.
+    # No threshold: every pixel is trained on, with half of the sum of both losses.
     semi_train_cfg=dict(tau=0.0, labeled_weight=0.5, unlabeled_weight=0.5),
     semi_test_cfg=dict(predict_on='student'),
 )
 optim_wrapper = dict(optimizer=dict(lr=0.005, weight_decay=1e-4))
 auto_scale_lr = dict(base_batch_size=16)
 
-# An epoch is a pass over the unlabeled images, 8 a step; evaluated and saved after every fourth.
+# An epoch is a pass over the unlabeled images, 8 per step. It is evaluated and saved after every fourth epoch.
 train_cfg = dict(type='UnlabeledEpochTrainLoop', epochs=240, val_every=4)
 default_hooks = dict(checkpoint=dict(interval='val'))
 train_dataloader = dict(dataset=dict(partition='cps/372'))

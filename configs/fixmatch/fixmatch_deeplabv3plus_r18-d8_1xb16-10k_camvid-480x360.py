@@ -12,8 +12,8 @@ model = dict(
         _base_.data_preprocessor, type='MultiBranchDataPreprocessor', size=_base_.crop_size
     ),
     segmentor=_base_.model,
-    # As the small check of CamVid, from scratch: a lower threshold and a supervised start, labels of eval mode,
-    # and one forward for all views.
+    # As the small check of CamVid, from scratch: a lower threshold and a supervised start, pseudo-labels in
+    # eval mode, and one forward for all views.
     semi_train_cfg=dict(
         tau=0.7,
         unlabeled_weight=1.0,

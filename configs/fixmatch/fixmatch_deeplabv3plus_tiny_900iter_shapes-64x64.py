@@ -1,5 +1,5 @@
-# FixMatch, 40 drawn images with labels and 500 without, from scratch on a CPU: no data to prepare.
-# The strong view is iMAS's, which is milder than jitter and gray.
+# FixMatch, 40 labeled and 500 unlabeled synthetic images, from scratch on a CPU: no data to prepare.
+# The strong view is that of iMAS, which is weaker than color jitter and grayscale.
 _base_ = [
     '../_base_/models/deeplabv3plus_tiny.py',
     '../_base_/datasets/shapes_semi.py',
@@ -13,8 +13,8 @@ model = dict(
         _base_.data_preprocessor, type='MultiBranchDataPreprocessor', size=_base_.crop_size
     ),
     segmentor=_base_.model,
-    # Other settings than with pre-trained weights: a lower threshold and weight, a supervised start, labels
-    # of eval mode, and one forward for all views, whose statistics a small batch needs.
+    # The settings differ from those for pre-trained weights: a lower threshold and weight, a supervised start,
+    # pseudo-labels in eval mode, and one forward for all views, whose statistics a small batch needs.
     semi_train_cfg=dict(
         tau=0.5,
         unlabeled_weight=0.5,

@@ -1,7 +1,7 @@
 # GPS, Cityscapes 1/8 (372 labeled, 2603 unlabeled, lists of CPS).
 #
-# The paper's settings; where it names none (crop, decay, network, windows), CPS's. The teacher is trained on
-# the labelled images for as many iterations beforehand. Published, mIoU of one student: R50 77.32, R101 77.79.
+# The paper's settings; where it gives none (crop, decay, network, windows), CPS's. The teacher is trained on
+# the labeled images for as many iterations beforehand. Published mIoU of one student: R50 77.32, R101 77.79.
 _base_ = [
     '../_base_/models/deeplabv3plus_r50_cps_cityscapes.py',
     '../_base_/datasets/cityscapes_cps.py',
@@ -33,7 +33,8 @@ param_scheduler = dict(
     teacher=[dict(type='FinalPolyLR', power=0.9, by_epoch=False)],
 )
 
-# An epoch is a pass over the unlabeled images, 8 learnt a step; evaluated and saved after every fourth.
+# An epoch is a pass over the unlabeled images, 8 learned per step. It is evaluated and saved after every fourth
+# epoch.
 train_cfg = dict(
     type='UnlabeledEpochTrainLoop',
     epochs={

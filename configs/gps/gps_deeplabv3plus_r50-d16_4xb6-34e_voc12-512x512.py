@@ -1,7 +1,7 @@
 # GPS, VOC 1/8 (1323 labeled, 9259 unlabeled, blender lists of CPS).
 #
-# The paper's settings; where it names none (crop, decay, network), CPS's. The
-# teacher is trained on the labelled images for as many iterations beforehand. Published, mIoU of one
+# The paper's settings; where it gives none (crop, decay, network), CPS's. The
+# teacher is trained on the labeled images for as many iterations beforehand. Published mIoU of one
 # student: R50 75.72, R101 77.56.
 _base_ = [
     '../_base_/models/deeplabv3plus_r50_imas.py',
@@ -26,7 +26,7 @@ param_scheduler = dict(
     teacher=[dict(type='FinalPolyLR', power=0.9, by_epoch=False)],
 )
 
-# An epoch is a pass over the unlabeled images, 8 learnt a step; evaluated and saved after each.
+# An epoch is a pass over the unlabeled images, 8 learned per step. It is evaluated and saved after each epoch.
 train_cfg = dict(
     type='UnlabeledEpochTrainLoop',
     epochs={

@@ -1,6 +1,6 @@
 # GPS on images of your own, one GPU, MMSegmentation's stock DeepLabv3+ with ImageNet weights: README, "Your own
 # data", shows what to set on top of it. 20,000 iterations for the teacher, and as many for all three
-# networks; too much memory: semi_train_cfg.recompute=True.
+# networks; to save memory, set semi_train_cfg.recompute=True.
 _base_ = [
     '../_base_/models/deeplabv3plus_r50_own.py',
     '../_base_/datasets/own_semi.py',
@@ -13,7 +13,7 @@ model = dict(
     data_preprocessor=dict(
         _base_.data_preprocessor, type='MultiBranchDataPreprocessor', size=_base_.crop_size
     ),
-    # Without dropout, since networks label in train mode.
+    # No dropout: the networks make pseudo-labels in train mode.
     segmentor=dict(_base_.model, decode_head=dict(_base_.model.decode_head, dropout_ratio=0)),
     semi_train_cfg=dict(cutmix='in_batch', alpha=0.5, beta=1.5, gamma=0.5, ignore_padding=True),
     semi_test_cfg=dict(predict_on='student1'),
@@ -32,7 +32,7 @@ train_dataloader = dict(
         )
     )
 )
-# The schedule's learning rate is for 8 + 8 learnt images a step; here there are 4 + 4.
+# The schedule's learning rate is for 8 + 8 learned images per step; here there are 4 + 4.
 optim_wrapper = dict(optimizer=dict(lr=0.005))
 auto_scale_lr = dict(base_batch_size=8)
 train_cfg = dict(max_iters=20000, val_interval=2000)

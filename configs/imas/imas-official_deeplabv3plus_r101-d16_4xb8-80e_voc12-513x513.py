@@ -4,7 +4,7 @@ _base_ = './imas_deeplabv3plus_r101-d16_4xb8-80e_voc12-513x513.py'
 model = dict(
     semi_train_cfg=dict(
         ignore_background=True,  # Eq. 6 leaves out class 0, background, and renormalizes
-        ignore_padding=False,  # the teacher labels padding like any pixel
+        ignore_padding=False,  # padding gets pseudo-labels like any other pixel
         weak_in_joint_forward=True,  # batch normalization sees the weak view, too
     )
 )

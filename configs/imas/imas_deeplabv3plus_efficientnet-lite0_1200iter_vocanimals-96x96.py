@@ -12,7 +12,7 @@ model = dict(
         _base_.data_preprocessor, type='MultiBranchDataPreprocessor', size=_base_.crop_size
     ),
     segmentor=_base_.model,
-    # A moderate threshold, a low weight and a supervised start.
+    # A moderate threshold, a low loss weight and a supervised start.
     semi_train_cfg=dict(tau=0.6, unlabeled_weight=0.25, unlabeled_start=400),
     semi_test_cfg=dict(predict_on='teacher'),
 )

@@ -21,7 +21,7 @@ model = dict(
         tau=0.95,
         unlabeled_weight=3.0,
         ignore_background=False,
-        ignore_padding=True,  # padding is neither labeled nor counted
+        ignore_padding=True,  # padding gets no pseudo-labels and is not counted
         weak_in_joint_forward=False,
     ),
     semi_test_cfg=dict(predict_on='teacher'),
@@ -32,6 +32,6 @@ custom_hooks = [
     dict(type='MeanTeacherHook', decay=0.996, warmup='none', buffers='average'),
 ]
 
-# An epoch is a pass over the unlabeled images, 16 a step; evaluated and saved after each.
+# An epoch is a pass over the unlabeled images, 16 per step. It is evaluated and saved after each epoch.
 train_cfg = dict(type='UnlabeledEpochTrainLoop', epochs=80, val_every=1)
 default_hooks = dict(checkpoint=dict(interval='val'))

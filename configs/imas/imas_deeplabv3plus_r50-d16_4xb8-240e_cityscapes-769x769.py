@@ -3,7 +3,7 @@
 #
 # Where the paper and the released code differ this is the paper: Eq. 6 sums over all classes, the teacher's
 # decay is constant, the intensity operations have the paper's ranges. The imas-official configs are the code.
-# Hard example mining and the auxiliary head stand in the code alone; both readings have them, and so has the
+# Only the code has hard example mining and the auxiliary head; both readings have them, and so has the
 # supervised baseline.
 _base_ = [
     '../_base_/models/deeplabv3plus_r50_imas_cityscapes.py',
@@ -22,7 +22,7 @@ model = dict(
         tau=0.7,
         unlabeled_weight=3.0,
         ignore_background=False,
-        ignore_padding=True,  # padding is neither labeled nor counted
+        ignore_padding=True,  # padding gets no pseudo-labels and is not counted
         weak_in_joint_forward=False,
     ),
     semi_test_cfg=dict(predict_on='teacher'),
@@ -33,6 +33,6 @@ custom_hooks = [
     dict(type='MeanTeacherHook', decay=0.996, warmup='none', buffers='average'),
 ]
 
-# An epoch is a pass over the unlabeled images, 16 a step; evaluated and saved after every fourth.
+# An epoch is a pass over the unlabeled images, 16 per step. It is evaluated and saved after every fourth epoch.
 train_cfg = dict(type='UnlabeledEpochTrainLoop', epochs=240, val_every=4)
 default_hooks = dict(checkpoint=dict(interval='val'))

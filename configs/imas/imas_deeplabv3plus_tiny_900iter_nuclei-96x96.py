@@ -12,8 +12,8 @@ model = dict(
         _base_.data_preprocessor, type='MultiBranchDataPreprocessor', size=_base_.crop_size
     ),
     segmentor=_base_.model,
-    # Other settings than with pre-trained weights, where a high threshold selects what is right:
-    # from scratch it selects the large classes and the run collapses. So: a lower one, a low
+    # The settings differ from those for pre-trained weights, where a high threshold selects correct pixels:
+    # from scratch it selects only the large classes and the run collapses. So: a lower threshold, a low
     # weight and a supervised start.
     semi_train_cfg=dict(tau=0.6, unlabeled_weight=0.25, unlabeled_start=300),
     semi_test_cfg=dict(predict_on='teacher'),

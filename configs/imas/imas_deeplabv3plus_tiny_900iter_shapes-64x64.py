@@ -1,4 +1,5 @@
-# iMAS, paper reading, 40 drawn images with labels and 500 without, from scratch on a CPU: no data to prepare.
+# iMAS, paper reading, 40 labeled and 500 unlabeled synthetic images, from scratch on a CPU: no data to
+# prepare.
 _base_ = [
     '../_base_/models/deeplabv3plus_tiny.py',
     '../_base_/datasets/shapes_semi.py',
@@ -12,8 +13,8 @@ model = dict(
         _base_.data_preprocessor, type='MultiBranchDataPreprocessor', size=_base_.crop_size
     ),
     segmentor=_base_.model,
-    # Other settings than with pre-trained weights, where a high threshold selects what is right:
-    # from scratch it selects the large classes and the run collapses. So: a lower one, a weight
+    # The settings differ from those for pre-trained weights, where a high threshold selects correct pixels:
+    # from scratch it selects only the large classes and the run collapses. So: a lower threshold, a weight
     # below 1, and a supervised start.
     semi_train_cfg=dict(tau=0.5, unlabeled_weight=0.5, unlabeled_start=300),
     semi_test_cfg=dict(predict_on='teacher'),

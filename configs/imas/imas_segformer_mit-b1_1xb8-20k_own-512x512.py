@@ -20,7 +20,7 @@ custom_hooks = [
     *_base_.custom_hooks,
     dict(type='MeanTeacherHook', decay=0.996, warmup='ratio'),
 ]
-# The schedule's learning rates are for 32 images a step; this batch has 8.
+# The learning rates of the schedule are for 32 images per step. This batch has 8 images.
 optim_wrapper = dict(optimizer=dict(lr=1.5e-05))
 auto_scale_lr = dict(base_batch_size=8)
 train_cfg = dict(max_iters=20000, val_interval=2000)

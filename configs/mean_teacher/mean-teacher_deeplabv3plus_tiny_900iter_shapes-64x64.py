@@ -1,4 +1,4 @@
-# Mean Teacher, 40 drawn images with labels and 500 without, from scratch on a CPU: no data to
+# Mean Teacher, 40 labeled and 500 unlabeled synthetic images, from scratch on a CPU: no data to
 # prepare.
 _base_ = [
     '../_base_/models/deeplabv3plus_tiny.py',

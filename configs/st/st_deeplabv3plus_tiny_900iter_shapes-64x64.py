@@ -1,4 +1,4 @@
-# ST, 40 drawn images with labels and 500 without, from scratch on a CPU: no data to prepare. 900
+# ST, 40 labeled and 500 unlabeled synthetic images, from scratch on a CPU: no data to prepare. 900
 # iterations per training.
 _base_ = [
     '../_base_/models/deeplabv3plus_tiny.py',

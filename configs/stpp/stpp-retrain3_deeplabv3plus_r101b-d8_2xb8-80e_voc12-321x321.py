@@ -1,4 +1,4 @@
-# ST++, Pascal VOC classic 366, with the paper's further iteration: all images labelled once more,
+# ST++, Pascal VOC classic 366, with the paper's further iteration: all images labeled once more,
 # and one more training.
 _base_ = [
     '../_base_/models/deeplabv3plus_r101b_st.py',

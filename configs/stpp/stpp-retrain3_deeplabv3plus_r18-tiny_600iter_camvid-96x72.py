@@ -1,4 +1,4 @@
-# ST++ with one more labelling of all images and one more training.
+# ST++ with one more labeling of all images and one more training.
 _base_ = [
     '../_base_/models/deeplabv3plus_r18-tiny_camvid.py',
     '../_base_/datasets/camvid_tiny_self_training.py',

@@ -8,7 +8,7 @@ _base_ = [
     '../_base_/runtime/stpp_runtime.py',
 ]
 model = dict(data_preprocessor=dict(size=_base_.crop_size))
-# ST++'s learning rate, 0.001, is for 16 images a step; this batch has 8.
+# ST++'s learning rate, 0.001, is for 16 images per step; this batch has 8.
 optim_wrapper = dict(optimizer=dict(lr=0.0005))
 auto_scale_lr = dict(base_batch_size=8)
 train_cfg = dict(max_iters=20000, val_interval=2000)

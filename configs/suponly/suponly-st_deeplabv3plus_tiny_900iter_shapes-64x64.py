@@ -1,4 +1,4 @@
-# Supervised only, the first stage of ST and ST++, 40 drawn images, from scratch on a CPU.
+# Supervised only, the first stage of ST and ST++, 40 synthetic images, from scratch on a CPU.
 _base_ = [
     '../_base_/models/deeplabv3plus_tiny.py',
     '../_base_/datasets/shapes_self_training.py',

@@ -1,4 +1,4 @@
-# Supervised only, 40 drawn images, from scratch on a CPU: no data to prepare.
+# Supervised only, 40 synthetic images, from scratch on a CPU: no data to prepare.
 _base_ = [
     '../_base_/models/deeplabv3plus_tiny.py',
     '../_base_/datasets/shapes.py',

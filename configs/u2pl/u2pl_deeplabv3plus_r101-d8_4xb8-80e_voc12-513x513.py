@@ -1,5 +1,5 @@
 # U2PL, Pascal VOC 2012 classic 1/1 (1464 labeled, 9118 unlabeled). 4 GPUs with 4 + 4 images each: CutMix
-# pairs, unreliable shares, anchors and centres are of each GPU's images, the bank of all.
+# pairs, unreliable shares, anchors and centers are of each GPU's images, the bank of all.
 #
 # The paper's settings and network: output stride 8, ASPP rates 12, 24, 36, multi-grid.
 _base_ = [
@@ -9,7 +9,8 @@ _base_ = [
     '../_base_/runtime/u2pl_runtime.py',
 ]
 
-# 80 passes over 9118 unlabelled images, 16 a step, the first without them; evaluated and saved after each.
+# 80 passes over 9118 unlabeled images, 16 per step, the first without them. It is evaluated and saved after
+# each epoch.
 train_cfg = dict(type='UnlabeledEpochTrainLoop', epochs=80, val_every=1)
 default_hooks = dict(checkpoint=dict(interval='val'))
 
@@ -25,7 +26,7 @@ model = dict(
         contrast_weight=0.1,
         unreliable_share=0.2,
         anchor_threshold=0.3,
-        # As in the authors' code, by which their results came about; the paper prints 50 and 256.
+        # As in the authors' code, which gave their results. The paper gives 50 and 256.
         num_anchors=256,
         num_negatives=50,
         temperature=0.5,
@@ -37,7 +38,8 @@ model = dict(
     semi_test_cfg=dict(predict_on='teacher'),
 )
 # As in the authors' code, the teacher is a copy of the student during the supervised pass and the first pass
-# with unlabeled images, where both networks share their storage. The printed warm-up of the decay never acts.
+# with unlabeled images, where both networks share their storage. The warm-up of the decay in the paper never
+# has an effect.
 custom_hooks = [
     *_base_.custom_hooks[:-1],
     dict(type='MeanTeacherHook', decay=0.99, warmup='none', copy_epochs=2, buffers='average'),

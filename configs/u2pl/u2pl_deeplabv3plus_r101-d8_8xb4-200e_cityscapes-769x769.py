@@ -1,5 +1,5 @@
 # U2PL, Cityscapes 1/8 (372 labeled, 2603 unlabeled, lists of U2PL). 8 GPUs with 2 + 2 images each: CutMix
-# pairs, unreliable shares, anchors, centres and hard example mining are of each GPU's images, the bank of
+# pairs, unreliable shares, anchors, centers and hard example mining are of each GPU's images, the bank of
 # all.
 #
 # The paper's settings and network: output stride 8, ASPP rates 12, 24, 36, multi-grid, hard example
@@ -22,7 +22,7 @@ model = dict(
         contrast_weight=0.1,
         unreliable_share=0.2,
         anchor_threshold=0.3,
-        # As in the authors' code, by which their results came about; the paper prints 50 and 256.
+        # As in the authors' code, which gave their results. The paper gives 50 and 256.
         num_anchors=256,
         num_negatives=50,
         temperature=0.5,
@@ -33,13 +33,13 @@ model = dict(
     semi_test_cfg=dict(predict_on='teacher'),
 )
 # As in the authors' code, the teacher is a copy of the student during the first pass, where both networks share
-# their storage. The printed warm-up of the decay never acts.
+# their storage. The warm-up of the decay in the paper never has an effect.
 custom_hooks = [
     *_base_.custom_hooks[:-1],
     dict(type='MeanTeacherHook', decay=0.99, warmup='none', copy_epochs=1, buffers='average'),
 ]
 train_dataloader = dict(batch_size=4, sampler=dict(labeled=2, unlabeled=2))
 
-# An epoch is a pass over the unlabeled images, 16 a step; evaluated and saved after every fourth.
+# An epoch is a pass over the unlabeled images, 16 per step. It is evaluated and saved after every fourth epoch.
 train_cfg = dict(type='UnlabeledEpochTrainLoop', epochs=200, val_every=4)
 default_hooks = dict(checkpoint=dict(interval='val'))

@@ -28,7 +28,7 @@ train_dataloader = dict(
         )
     )
 )
-# The schedule's learning rates are for 32 images a step; this batch has 8.
+# The learning rates of the schedule are for 32 images per step. This batch has 8 images.
 optim_wrapper = dict(optimizer=dict(lr=0.00025))
 auto_scale_lr = dict(base_batch_size=8)
 train_cfg = dict(max_iters=20000, val_interval=2000)

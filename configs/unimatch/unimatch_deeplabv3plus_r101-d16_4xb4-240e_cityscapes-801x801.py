@@ -13,7 +13,7 @@ model = dict(
         _base_.data_preprocessor, type='MultiBranchDataPreprocessor', size=_base_.crop_size
     ),
     segmentor=_base_.model,
-    # Every pixel is learnt from.
+    # No threshold: every pixel is trained on.
     semi_train_cfg=dict(tau=0.0),
     semi_test_cfg=dict(predict_on='student'),
 )
@@ -21,7 +21,7 @@ train_dataloader = dict(
     dataset=dict(
         partition='cps/372',
         unlabeled=dict(
-            # A second strong view, drawn like the first.
+            # A second strong view with the same transforms as the first.
             pipeline=[
                 *_base_.unlabeled_pipeline[:-1],
                 dict(_base_.unlabeled_pipeline[-1], strong2=_base_.unlabeled_pipeline[-1].strong),
@@ -32,6 +32,6 @@ train_dataloader = dict(
 optim_wrapper = dict(optimizer=dict(lr=0.005, weight_decay=1e-4))
 auto_scale_lr = dict(base_batch_size=16)
 
-# An epoch is a pass over the unlabeled images, 8 a step; evaluated and saved after every fourth.
+# An epoch is a pass over the unlabeled images, 8 per step. It is evaluated and saved after every fourth epoch.
 train_cfg = dict(type='UnlabeledEpochTrainLoop', epochs=240, val_every=4)
 default_hooks = dict(checkpoint=dict(interval='val'))

@@ -19,7 +19,7 @@ model = dict(
 train_dataloader = dict(
     dataset=dict(
         unlabeled=dict(
-            # A second strong view, drawn like the first.
+            # A second strong view with the same transforms as the first.
             pipeline=[
                 *_base_.unlabeled_pipeline[:-1],
                 dict(_base_.unlabeled_pipeline[-1], strong2=_base_.unlabeled_pipeline[-1].strong),
@@ -27,9 +27,9 @@ train_dataloader = dict(
         )
     )
 )
-# The rates of the schedule, for 8 labelled and 8 unlabelled images a step.
+# The rates of the schedule, for 8 labeled and 8 unlabeled images per step.
 auto_scale_lr = dict(base_batch_size=16)
 
-# An epoch is a pass over the unlabeled images, 8 a step; evaluated and saved after each.
+# An epoch is a pass over the unlabeled images, 8 per step. It is evaluated and saved after each epoch.
 train_cfg = dict(type='UnlabeledEpochTrainLoop', epochs=80, val_every=1)
 default_hooks = dict(checkpoint=dict(interval='val'))

@@ -12,18 +12,18 @@ model = dict(
     data_preprocessor=dict(
         _base_.data_preprocessor, type='MultiBranchDataPreprocessor', size=_base_.crop_size
     ),
-    # The network labels in train mode, and its authors' has no dropout: mmseg's would act on the labels.
+    # No dropout, as in the authors' network: it makes pseudo-labels in train mode.
     segmentor=dict(_base_.model, decode_head=dict(_base_.model.decode_head, dropout_ratio=0)),
-    # Other settings than with pre-trained weights, where a high threshold selects what is right: from
-    # scratch it selects the large classes and the run collapses. So: a lower one, a supervised start, and
-    # labelled images that count in full.
+    # The settings differ from those for pre-trained weights, where a high threshold selects correct pixels:
+    # from scratch it selects only the large classes and the run collapses. So: a lower threshold, a supervised
+    # start, and labeled images that count in full.
     semi_train_cfg=dict(tau=0.6, labeled_weight=1.0, unlabeled_weight=0.25, unlabeled_start=200),
     semi_test_cfg=dict(predict_on='student'),
 )
 train_dataloader = dict(
     dataset=dict(
         unlabeled=dict(
-            # A second strong view, drawn like the first.
+            # A second strong view with the same transforms as the first.
             pipeline=[
                 *_base_.unlabeled_pipeline[:-1],
                 dict(_base_.unlabeled_pipeline[-1], strong2=_base_.unlabeled_pipeline[-1].strong),

@@ -1,4 +1,4 @@
-# UniMatch V2, 40 drawn images with labels and 500 without, from scratch on a CPU: no data to prepare.
+# UniMatch V2, 40 labeled and 500 unlabeled synthetic images, from scratch on a CPU: no data to prepare.
 _base_ = [
     '../_base_/models/deeplabv3plus_tiny.py',
     '../_base_/datasets/shapes_semi_color.py',
@@ -12,9 +12,9 @@ model = dict(
         _base_.data_preprocessor, type='MultiBranchDataPreprocessor', size=_base_.crop_size
     ),
     segmentor=_base_.model,
-    # Other settings than with pre-trained weights, where a high threshold selects what is right: from
-    # scratch it selects the large classes and the run collapses. So: a lower one, a supervised start, and
-    # labelled images that count in full.
+    # The settings differ from those for pre-trained weights, where a high threshold selects correct pixels:
+    # from scratch it selects only the large classes and the run collapses. So: a lower threshold, a supervised
+    # start, and labeled images that count in full.
     semi_train_cfg=dict(tau=0.5, labeled_weight=1.0, unlabeled_weight=0.5, unlabeled_start=300),
     semi_test_cfg=dict(predict_on='teacher'),
 )
@@ -25,7 +25,7 @@ custom_hooks = [
 train_dataloader = dict(
     dataset=dict(
         unlabeled=dict(
-            # A second strong view, drawn like the first.
+            # A second strong view with the same transforms as the first.
             pipeline=[
                 *_base_.unlabeled_pipeline[:-1],
                 dict(_base_.unlabeled_pipeline[-1], strong2=_base_.unlabeled_pipeline[-1].strong),

@@ -26,7 +26,7 @@ strong = [*_base_.color, dict(type='PackUnlabeledInputs')]
 train_dataloader = dict(
     dataset=dict(
         unlabeled=dict(
-            # Two strong views, drawn alike.
+            # Two strong views with the same transforms.
             pipeline=[
                 *_base_.unlabeled_pipeline[:-1],
                 dict(_base_.unlabeled_pipeline[-1], strong=strong, strong2=strong),
@@ -34,7 +34,7 @@ train_dataloader = dict(
         )
     )
 )
-# The schedule's learning rates are for 32 images a step; this batch has 8.
+# The learning rates of the schedule are for 32 images per step. This batch has 8 images.
 optim_wrapper = dict(optimizer=dict(lr=1.25e-6))
 auto_scale_lr = dict(base_batch_size=8)
 train_cfg = dict(max_iters=20000, val_interval=2000)

@@ -8,7 +8,7 @@ _base_ = [
     '../_base_/runtime/semi_runtime.py',
 ]
 custom_imports = dict(imports=['mmseg_semi', 'mmpretrain.models'])
-# At least 200000 of a process's labelled pixels, and all whose true class has less than 0.7.
+# At least 200000 of a process's labeled pixels, and all whose true class has less than 0.7.
 loss_decode = dict(_base_.model.decode_head.loss_decode, ohem=dict(threshold=0.7, min_kept=200000))
 network = dict(
     _base_.model,
@@ -34,7 +34,7 @@ custom_hooks = [
 # The code's rates for this batch, which is half of that on VOC.
 auto_scale_lr = dict(base_batch_size=16)
 
-# An epoch is a pass over the unlabeled images, 8 a step; evaluated and saved after every fourth.
+# An epoch is a pass over the unlabeled images, 8 per step. It is evaluated and saved after every fourth epoch.
 train_cfg = dict(type='UnlabeledEpochTrainLoop', epochs=180, val_every=4)
 default_hooks = dict(checkpoint=dict(interval='val'))
 train_dataloader = dict(dataset=dict(partition='cps/372'))

@@ -23,6 +23,6 @@ custom_hooks = [
     *_base_.custom_hooks,
     dict(type='MeanTeacherHook', decay=0.996, warmup='ratio', buffers='average'),
 ]
-# An epoch is a pass over the unlabeled images, 16 a step; evaluated and saved after each.
+# An epoch is a pass over the unlabeled images, 16 per step. It is evaluated and saved after each epoch.
 train_cfg = dict(type='UnlabeledEpochTrainLoop', epochs=60, val_every=1)
 default_hooks = dict(checkpoint=dict(interval='val'))

@@ -44,7 +44,7 @@ def find_config(method: str, root: str | Path | None = None, **parts: str | None
     if not mine:
         known = sorted({said['method'] for _, said in named})
         raise ValueError(
-            f'{method!r} is no method of {root} and no config file: choose of {", ".join(known)}.'
+            f'{method!r} is not a method of {root} and no config file. Choose one of {", ".join(known)}.'
         )
     fitting = [(p, said) for p, said in mine if all(said[k] == v for k, v in wanted.items())]
     if len(fitting) == 1:
@@ -52,13 +52,13 @@ def find_config(method: str, root: str | Path | None = None, **parts: str | None
     described = ', '.join(f'{key}={value}' for key, value in wanted.items()) or 'no further part'
     if fitting:
         raise ValueError(
-            f'{len(fitting)} configs of {method} have {described}: say more of the name, or give one of '
+            f'{len(fitting)} configs of {method} have {described}. Give more parts of the name, or one of '
             f'{_listed(fitting)} by its path.'
         )
     # Those that miss the least come first.
     mine.sort(key=lambda entry: sum(entry[1][key] != value for key, value in wanted.items()))
     raise ValueError(
-        f'{method} has no config with {described}: it has {_listed(mine)}; change a part, or give a config '
+        f'{method} has no config with {described}: it has {_listed(mine)}. Change a part, or give a config '
         'file by its path.'
     )
 
@@ -70,7 +70,7 @@ def _listed(found: list, most: int = 6) -> str:
 
 
 def drawn_seed_keys(cfg: Config) -> list[str]:
-    """Dotted keys of the seeds of all sets of drawn images: another seed draws other images everywhere."""
+    """Dotted keys of the seeds of all sets of synthetic images: another seed draws other images everywhere."""
     return [
         f'{_dotted(leaf.key)}.seed'
         for leaf in _all_leaves(cfg)
@@ -128,17 +128,17 @@ def set_partition(cfg: Config, partition: str) -> None:
             keys = ' and '.join(leaf.key for leaf in datasets)
             raise ValueError(
                 f'{cfg.filename} has {len(datasets)} {name} datasets, {keys}, and a partition names one '
-                'list: leave the partition out.'
+                'list. Leave the partition out.'
             )
     labeled, unlabeled = lists['labeled'][0].dataset, [leaf.dataset for leaf in lists['unlabeled']]
     if 'ann_file' not in labeled:
         raise ValueError(
-            f'{cfg.filename} trains on a {labeled["type"]} without ann_file: leave the partition out.'
+            f'{cfg.filename} trains on a {labeled["type"]} without ann_file. Leave the partition out.'
         )
     if partition.endswith('.txt'):
         if unlabeled:
             raise ValueError(
-                f'partition={partition} is one list, and {cfg.filename} takes two: name a folder with '
+                f'partition={partition} is one list, and {cfg.filename} takes two. Name a folder with '
                 'labeled.txt and unlabeled.txt.'
             )
         labeled.ann_file = partition
@@ -167,7 +167,7 @@ def set_length(cfg: Config, processes: int) -> None:
     config = dataset.get('unlabeled') or counted_images(dataset)
     if not config:
         raise ValueError(
-            f'{cfg.filename} trains for {epochs} epochs of unlabeled images and names none: give a length in '
+            f'{cfg.filename} trains for {epochs} epochs of unlabeled images and has none. Give a length in '
             'iterations (--iters, or train_cfg.max_iters).'
         )
     images = len(build_child('unlabeled', {**config, 'pipeline': []}))
@@ -246,7 +246,7 @@ def check_schedule(training: Config) -> None:
             if length and not part.get('by_epoch', True) and begin >= length:
                 name = '.'.join(filter(None, ('param_scheduler', key)))
                 raise ValueError(
-                    f'{name}.{index} ({part["type"]}) begins at step {begin} of a training of {length}: '
-                    f'train longer (--iters), or set an earlier {name}.{index}.begin and end of the one '
+                    f'{name}.{index} ({part["type"]}) begins at step {begin} of a training of {length}. '
+                    f'Train longer (--iters), or set an earlier {name}.{index}.begin and end of the one '
                     'before it (--method-options).'
                 )

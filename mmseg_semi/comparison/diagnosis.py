@@ -57,7 +57,7 @@ class Log:
                     self.series.setdefault(key, {})[record['step']] = float(value)
         if not self.series:
             raise ValueError(
-                f'{work_dir} has no record in */vis_data/scalars.json: name the work_dir of a training, or '
+                f'{work_dir} has no record in */vis_data/scalars.json. Name the work_dir of a training, or '
                 'the folder of one of its stages.'
             )
 
@@ -260,8 +260,8 @@ def _gain(log: Log, baseline: Log, metric: str) -> Iterator[Symptom]:
     steps = sorted(scores.keys() & reference.keys())
     if not steps:
         raise ValueError(
-            f'{log.work_dir} and {baseline.work_dir} have no iteration at which both were validated: '
-            'validate at the same ones.'
+            f'{log.work_dir} and {baseline.work_dir} have no iteration at which both were validated. '
+            'Validate both at the same iterations.'
         )
     gains = {step: scores[step] - reference[step] for step in steps}
     last = steps[-1]
@@ -272,7 +272,7 @@ def _gain(log: Log, baseline: Log, metric: str) -> Iterator[Symptom]:
             'The gain is negative',
             f'{metric} of the {network or "network"} against the supervised training: {history}.',
             (
-                'The gain rises: train longer.'
+                'The gain rises. Train longer.'
                 if rising
                 else 'Start later (unlabeled_start), lower unlabeled_weight, and see whether all labels would '
                 'gain at all with this network and length.'

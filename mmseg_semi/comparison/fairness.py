@@ -20,24 +20,24 @@ from ..engine.runner.stages import REFERENCE
 from ..models.clock import count_steps
 from .configs import accumulation_of, trainings_of
 
-IMAGES = ('labelled images', 'unlabelled images', 'validation images')
+IMAGES = ('labeled images', 'unlabeled images', 'validation images')
 #: Figures are not comparable where one of these differs.
 DECISIVE = ('steps', *IMAGES, 'metric', 'validation pipeline', 'test_cfg')
 #: What differs here belongs to the table.
 TELLING = (
     'trainings beforehand',
-    'labelled images per step',
-    'unlabelled images per step',
+    'labeled images per step',
+    'unlabeled images per step',
     'crop',
     'network',
     'dropout',
-    'augmentation of labelled images',
-    'geometry of unlabelled images',
-    'photometry of unlabelled images',
+    'augmentation of labeled images',
+    'geometry of unlabeled images',
+    'photometry of unlabeled images',
     'optimizer',
     'learning rate',
 )
-#: Transforms that are the same for labelled and unlabelled images, and all views.
+#: Transforms that are the same for labeled and unlabeled images, and all views.
 _GEOMETRY = (
     'RandomResize',
     'RandomShrinkOrEnlarge',
@@ -58,7 +58,7 @@ def facts(cfg: Config) -> dict[str, Any]:
         cfg: resolved config of a method; its data are looked at, its images are not.
 
     Returns:
-        A plain value for each of :data:`DECISIVE` and :data:`TELLING`; ``unlabelled images`` is None for a
+        A plain value for each of :data:`DECISIVE` and :data:`TELLING`; ``unlabeled images`` is None for a
         method without any.
 
     Raises:
@@ -86,21 +86,21 @@ def facts(cfg: Config) -> dict[str, Any]:
     wrapper = _plain(last.optim_wrapper)
     return {
         'steps': steps_of(last),
-        'labelled images': labeled_paths,
-        'unlabelled images': unlabeled_paths,
+        'labeled images': labeled_paths,
+        'unlabeled images': unlabeled_paths,
         'validation images': images_of('validation', validation),
         'metric': _plain(last.val_evaluator),
         'validation pipeline': pipeline_of(validation),
         'test_cfg': test_cfg,
         'trainings beforehand': _beforehand(last, earlier),
-        'labelled images per step': round(per_step * accumulation, 2),
-        'unlabelled images per step': unlabeled_paths and round(others_per_step * accumulation, 2),
+        'labeled images per step': round(per_step * accumulation, 2),
+        'unlabeled images per step': unlabeled_paths and round(others_per_step * accumulation, 2),
         'crop': [_pair(t['crop_size']) for t in pipeline if t['type'] == 'RandomCrop'],
         'network': network,
         'dropout': dropout_of(last.model),
-        'augmentation of labelled images': pipeline,
-        'geometry of unlabelled images': geometry,
-        'photometry of unlabelled images': photometry,
+        'augmentation of labeled images': pipeline,
+        'geometry of unlabeled images': geometry,
+        'photometry of unlabeled images': photometry,
         'optimizer': {
             key: wrapper.get(key) for key in ('optimizer', 'paramwise_cfg', 'accumulative_counts')
         },
@@ -111,7 +111,7 @@ def facts(cfg: Config) -> dict[str, Any]:
 def differences(of: Mapping[str, Any], reference: Mapping[str, Any]) -> dict[str, str]:
     """Facts that differ from the reference's, each with a few words on how.
 
-    Unlabelled images are compared where both have any.
+    Unlabeled images are compared where both have any.
     """
     found = {}
     for name in (*DECISIVE, *TELLING):
@@ -147,7 +147,7 @@ def baselines(found: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     Returns:
         By method; empty if none of them is supervised.
     """
-    supervised = [method for method, of in found.items() if of['unlabelled images'] is None]
+    supervised = [method for method, of in found.items() if of['unlabeled images'] is None]
     return {
         method: next(
             (other for other in supervised if _same_network(found[other], of)), supervised[0]
@@ -197,7 +197,7 @@ def _drop_rate(module: nn.Module) -> float:
 
 
 def children(training: Config) -> tuple[list[Leaf], list[Leaf]]:
-    """The labelled and the unlabelled datasets of a training, without those that wrap them."""
+    """The labeled and the unlabeled datasets of a training, without those that wrap them."""
     found = leaf_configs(training.train_dataloader.dataset)
     labeled = [leaf for leaf in found if leaf.kind in (None, 'labeled')]
     return labeled, [leaf for leaf in found if leaf not in labeled]
@@ -233,7 +233,7 @@ def pipeline_of(datasets: Sequence[Leaf]) -> list:
         keys = ' and '.join(leaf.key for leaf in datasets)
         raise ValueError(
             f'The images of {keys} have no common pipeline, so that what they go through cannot be '
-            'compared: give each of these datasets the same `pipeline`.'
+            'compared. Give each of these datasets the same `pipeline`.'
         )
     return first
 
@@ -248,7 +248,7 @@ def iterations_of(training: Config) -> int:
     if iterations is None:
         raise ValueError(
             f'{training.filename} trains for {training.train_cfg.get("max_epochs")} epochs of its own list, '
-            'which no other method can be trained for: give a config with train_cfg.max_iters.'
+            'which no other method can be trained for. Give a config with train_cfg.max_iters.'
         )
     return iterations
 
@@ -261,12 +261,12 @@ def steps_of(training: Config) -> int:
 def images_per_iteration(
     training: Config, num_labeled: int, num_pseudo: int
 ) -> tuple[float, float]:
-    """Labelled and unlabelled images in an iteration of one process; in self-training, which mixes, the mean.
+    """Labeled and unlabeled images in an iteration of one process; in self-training, which mixes, the mean.
 
     Args:
         training: one training of a method.
-        num_labeled: labelled images.
-        num_pseudo: pseudo-labelled images of this training; only self-training has any.
+        num_labeled: labeled images.
+        num_pseudo: pseudo-labeled images of this training; only self-training has any.
     """
     loader = training.train_dataloader
     sampler = loader.sampler
@@ -293,13 +293,13 @@ def _beforehand(last: Config, earlier: list[tuple[str, Config]]) -> str:
 
 
 def _unlabeled_steps(training: Config, labeled: set[str]) -> tuple[list | None, dict | None]:
-    """What shapes all views of an unlabelled image alike, and what else each of them goes through.
+    """What shapes all views of an unlabeled image alike, and what else each of them goes through.
 
     Both are None without such images.
 
     Args:
         training: one training of a method.
-        labeled: types of the transforms of the labelled images, which shape.
+        labeled: types of the transforms of the labeled images, which shape.
     """
     dataset = training.train_dataloader.dataset
     _, unlabeled = children(training)

@@ -109,7 +109,7 @@ class Published(NamedTuple):
         ]
         if not steps:
             raise ValueError(
-                f'{folder} has no {self.metric} yet: run the command, or name --work-dir.'
+                f'{folder} has no {self.metric} yet. Run the command, or name --work-dir.'
             )
         return max(steps), read_scores(folder, self.metric, max(steps))
 

@@ -135,7 +135,7 @@ def _baseline_scores(runs: Sequence[Run], baseline: str) -> dict[int, float]:
             if network not in run.scores:
                 names = ', '.join(f'{method}/{name}'.strip('/') for name in run.scores)
                 raise ValueError(
-                    f'--baseline {baseline} is no network that was validated: name one of {names}.'
+                    f'--baseline {baseline} is not a network that was validated. Name one of {names}.'
                 )
             base[run.seed] = run.scores[network].last
     return base
@@ -174,8 +174,8 @@ def markdown(
         's/iteration',
         f'{memory} memory, MiB',
         'iterations',
-        'labelled seen',
-        'unlabelled seen',
+        'labeled seen',
+        'unlabeled seen',
         'differs in',
     ]
     lines = ['| ' + ' | '.join(head) + ' |', '|---' * len(head) + '|']
@@ -240,7 +240,7 @@ def _notes(
             f'training. {memory}.'
         )
     notes.append(
-        'Seen: images that were loaded, unlabelled ones also in the iterations before a method begins to learn '
+        'Seen: images that were loaded, unlabeled ones also in the iterations before a method begins to learn '
         'from them (`unlabeled_start`).'
     )
     shared = max((run.jobs for run in runs if run.cost), default=1)
@@ -253,7 +253,7 @@ def _notes(
         notes.append(
             'Equal iterations are those of the training that makes the result. Of a method that trains several '
             'times, scores and time are of that one, memory is of all, and iterations and images seen are told '
-            'apart by training, without the labelling in between.'
+            'apart by training, without the labeling in between.'
         )
     for method, cost in several.items():
         notes.append(

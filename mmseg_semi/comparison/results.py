@@ -41,7 +41,7 @@ class TrainingCost(NamedTuple):
     unlabeled_seen: int
 
     def __str__(self) -> str:
-        seen = f'{self.labeled_seen} labelled and {self.unlabeled_seen} unlabelled images'
+        seen = f'{self.labeled_seen} labeled and {self.unlabeled_seen} unlabeled images'
         return f'{self.stage} {self.steps} steps ({seen})'.strip()
 
 
@@ -56,7 +56,7 @@ class Cost(NamedTuple):
         iterations (int): Of the training that makes the result.
         total_iterations (int): Of all trainings.
         trainings (tuple[TrainingCost, ...]): Each of them, the one that makes the result last.
-        labeled_seen, unlabeled_seen (int): Images over all trainings and processes, with repetitions; labelled
+        labeled_seen, unlabeled_seen (int): Images over all trainings and processes, with repetitions; labeled
             images of self-training as expected from the make-up of its list.
     """
 
@@ -89,7 +89,7 @@ def read_scores(folder: str | Path, metric: str, iterations: int) -> dict[str, S
     for record in read_scalars(folder):
         for key, value in record.items():
             network, _, name = key.rpartition('/')
-            # MMEngine writes an undefined metric as NaN, which is no result.
+            # MMEngine writes an undefined metric as NaN, which is not a result.
             if name == metric and math.isfinite(value):
                 values.setdefault(network, {})[record['step']] = value
     if not values:
@@ -168,7 +168,7 @@ def _costs(folder: Path) -> dict:
 
 
 def _num_pseudo_labels(cfg: Config, stage: str) -> int:
-    """Pseudo-labelled images that a stage was trained on."""
+    """Pseudo-labeled images that a stage was trained on."""
     if not stage:
         return 0
     built = build_stages(cfg)[stage]

@@ -16,8 +16,8 @@ _PLACES = ('data_root', 'work_dir', 'filename')
 def settings_hash(cfg: Config) -> str:
     """Twelve hexadecimal digits of the SHA-256 of a resolved config.
 
-    Seeds (``randomness.seed``, those of drawn images) and places (``data_root``, ``work_dir``) do not change
-    it, so that the seeds of one setting share it and another machine finds the same.
+    Seeds (``randomness.seed``, those of synthetic images) and places (``data_root``, ``work_dir``) do not
+    change it, so that the seeds of one setting share it and another machine finds the same.
     """
     cfg = cfg.copy()
     seeds = ['randomness.seed', *drawn_seed_keys(cfg)]

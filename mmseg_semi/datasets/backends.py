@@ -1,7 +1,7 @@
 """Files where MMEngine's file backends have them: on the local disk, in LMDB, in an object store, behind HTTP.
 
-What a dataset's files lie behind is said by its own ``backend_args`` (lists and folders) and by those of the
-loaders in its pipeline (images and masks); else by the prefix of a path, such as ``s3://``.
+A dataset's files are read through a backend: that of the dataset's ``backend_args`` (lists and folders) or of
+the loaders in its pipeline (images and masks); else by the prefix of a path, such as ``s3://``.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def require_listing(kind: type[BaseStorageBackend], folder: str, key: str) -> No
     """Raise ValueError if a backend cannot list the folder of config key ``key``, as LMDB and HTTP cannot."""
     if not hasattr(kind, 'list_dir_or_file'):
         raise ValueError(
-            f'{key}={folder!r} lies behind {kind.__name__}, which cannot list a folder: set ann_file '
+            f'{key}={folder!r} is read through {kind.__name__}, which cannot list a folder. Set ann_file '
             'to a list of the images, one id per line.'
         )
 
@@ -160,7 +160,7 @@ def say_unasked(asked: int, number: int, what: str, backend: BaseStorageBackend)
         if not asked
         else f'where each costs a request: {asked} of {number} were looked for'
     )
-    print_log(f'The {what} lie behind {type(backend).__name__}, {why}.', logger='current')
+    print_log(f'The {what} are read through {type(backend).__name__}, {why}.', logger='current')
 
 
 def local_loader(loader):

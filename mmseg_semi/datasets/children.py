@@ -23,7 +23,7 @@ from .transforms.checks import with_file_checks
 from .unlabeled import UnlabeledDataset
 from .walk import Leaf, leaves, map_leaf_configs, map_leaves, sample_infos
 
-NAMES = dict(labeled='labelled', unlabeled='unlabelled', pseudo_labeled='pseudo-labelled')
+NAMES = dict(labeled='labeled', unlabeled='unlabeled', pseudo_labeled='pseudo-labeled')
 _SAMPLE = 1  # keeps these draws apart from the sampler's, which may start from the same seed
 
 
@@ -55,7 +55,7 @@ def sample_randomness(seed: int, *key: int) -> Iterator[None]:
 def build_child(
     kind: str, child, may_be_empty: bool = False, name: str | None = None, key: str | None = None
 ):
-    """The initialised child; ValueError or FileNotFoundError in one sentence when it has no images.
+    """The initialized child; ValueError or FileNotFoundError in one sentence when it has no images.
 
     Messages call it ``name`` and say that ``key`` of the config has it; without these, what ``kind`` says.
     """
@@ -67,7 +67,7 @@ def build_child(
             if hasattr(child, 'full_init'):
                 child.full_init()
         except ValueError as error:
-            # mmengine serialises an empty list of samples into numpy's complaint.
+            # mmengine serializes an empty list of samples into numpy's complaint.
             if 'need at least one array' not in str(error):
                 raise
             raise ValueError(_empty(name, key, child)) from None
@@ -75,7 +75,7 @@ def build_child(
         child.full_init()
     if not hasattr(child, '__len__') or not hasattr(child, 'get_data_info'):
         raise ValueError(
-            f'{key}={child!r} is not a dataset: give the config of the {name} dataset.'
+            f'{key}={child!r} is not a dataset. Give the config of the {name} dataset.'
         )
     if len(child) == 0 and not may_be_empty:
         raise ValueError(_empty(name, key, child))
@@ -94,7 +94,7 @@ def _empty(name: str, key: str, child) -> str:
     if there and not get('ann_file', None):
         said += f'; {folder} has {endings(there)}'
     return (
-        f'The {name} dataset has no image ({said or "no path is set"}): correct these settings of '
+        f'The {name} dataset has no image ({said or "no path is set"}). Correct these settings of '
         f'{key}, or put at least one image there.'
     )
 
@@ -192,7 +192,7 @@ def _check_files_of(leaf: Leaf, name: str) -> None:
         if missing:
             raise FileNotFoundError(
                 f'{len(missing)} of {asked} {what} of the {name} dataset do not exist, the first is '
-                f'{missing[0]}{alike(missing[0]) if local else ""}: correct the list (one id per line), or '
+                f'{missing[0]}{alike(missing[0]) if local else ""}. Correct the list (one id per line), or '
                 f'data_prefix and suffixes of {leaf.key}.'
             )
         say_unasked(asked, len(paths), f'{what} of the {name} dataset', backend)
@@ -236,7 +236,7 @@ def check_hidden(leaf: Leaf, folder: str, infos: Sequence[dict], name: str) -> N
     if hidden:
         raise ValueError(
             f'{len(hidden)} images of the {name} dataset lie in hidden folders, the first is '
-            f'{osp.join(folder, hidden[0])}: remove these folders, or set ann_file of {leaf.key} to a list '
+            f'{osp.join(folder, hidden[0])}. Remove these folders, or set ann_file of {leaf.key} to a list '
             'of the images.'
         )
 
@@ -265,7 +265,7 @@ def check_what(owner, check_files: bool | str) -> None:
     if check_files not in (True, False, 'complete'):
         raise ValueError(
             f"{type(owner).__name__} check_files={check_files!r} must be True, 'complete' (images of any "
-            'colour mode pass) or False.'
+            'color mode pass) or False.'
         )
 
 
@@ -303,7 +303,7 @@ def warn_of_shared_images(labeled: Sequence[str], others: Sequence[str], consequ
     both = [path for path, real in zip(others, real_paths(others), strict=True) if real in known]
     if both:
         print_log(
-            f'{len(both)} image(s) are in the labelled and in the unlabelled set, the first is {both[0]}; '
+            f'{len(both)} image(s) are in the labeled and in the unlabeled set, the first is {both[0]}; '
             f'{consequence}',
             logger='current',
             level=logging.WARNING,

@@ -1,4 +1,4 @@
-"""Which class a colour of a mask stands for: tables read from a file, and masks turned into indices by them."""
+"""Which class a color of a mask stands for: tables read from a file, and masks turned into indices by them."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ import numpy as np
 
 VOID = 255
 VOID_NAMES = ('void', 'ignore', 'unlabeled', 'unlabelled')
-"""Names (in lower case) whose colour no class owns."""
+"""Names (in lower case) whose color no class owns."""
 _HEADING = ({'r', 'red'}, {'g', 'green'}, {'b', 'blue'})
 
 
 class ColorMap(NamedTuple):
-    """Classes with their colours.
+    """Classes with their colors.
 
     Attributes:
         classes (tuple[str]): Names, in the order of their indices.
         palette (tuple[tuple[int, int, int]]): RGB of each class.
-        void (tuple[tuple[int, int, int]]): Colours that become 255.
+        void (tuple[tuple[int, int, int]]): Colors that become 255.
     """
 
     classes: tuple[str, ...]
@@ -33,14 +33,14 @@ class ColorMap(NamedTuple):
 
 
 def read_color_map(path: str | Path) -> ColorMap:
-    """Read a colour map from a ``.json``, ``.csv`` or text file; entries count from 0 in their order.
+    """Read a color map from a ``.json``, ``.csv`` or text file; entries count from 0 in their order.
 
     - JSON: ``{"name": [r, g, b], ...}`` or ``[{"name": ..., "color": [r, g, b]}, ...]``.
     - CSV and text: per line a name and three numbers, in either order, separated by commas, semicolons
       or blanks and tabs (``road 128 64 128``; CamVid's ``128 64 128  road``). A first line such as
       ``name,r,g,b`` is a heading; lines that begin with ``#`` are comments.
 
-    A name of ``VOID_NAMES`` gives its colour to void (255) and takes no index.
+    A name of ``VOID_NAMES`` gives its color to void (255) and takes no index.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -49,12 +49,12 @@ def read_color_map(path: str | Path) -> ColorMap:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(
-            f'The colour map {path} does not exist: give a .json, .csv or .txt file.'
+            f'The color map {path} does not exist. Give a .json, .csv or .txt file.'
         )
     try:
         text = path.read_text(encoding='utf-8-sig')
     except UnicodeDecodeError:
-        raise ValueError(f'The colour map {path} is no text in UTF-8: save it as such.') from None
+        raise ValueError(f'The color map {path} is not text in UTF-8. Save it as such.') from None
     return parse_color_map(text, str(path), path.suffix.lower() == '.json')
 
 
@@ -67,9 +67,9 @@ def parse_color_map(text: str, source: str, is_json: bool = False) -> ColorMap:
     for where, name, color in entries:
         if color in colors:
             raise ValueError(
-                f'{source}{where} gives {name!r} the colour {_said(color)}, which {colors[color]!r} has '
+                f'{source}{where} gives {name!r} the color {_said(color)}, which {colors[color]!r} has '
                 'already: '
-                'every class needs a colour of its own.'
+                'every class needs a color of its own.'
             )
         if name in names:
             raise ValueError(f'{source}{where} names {name!r} a second time: names must differ.')
@@ -80,7 +80,7 @@ def parse_color_map(text: str, source: str, is_json: bool = False) -> ColorMap:
     classes = tuple(name for name in names if name.lower() not in VOID_NAMES)
     if not 0 < len(classes) <= VOID:
         raise ValueError(
-            f'{source} has {len(classes)} classes: give from 1 to {VOID}, one per line, such as "road 128 '
+            f'{source} has {len(classes)} classes. Give from 1 to {VOID}, one per line, such as "road 128 '
             '64 128".'
         )
     return ColorMap(classes, tuple(names[name] for name in classes), tuple(void))
@@ -103,7 +103,7 @@ def _json_entries(text: str, source: str) -> list[tuple[str, str, tuple[int, int
         raise ValueError(f'{source} has a key twice: names must differ.') from None
     except (ValueError, RecursionError) as error:  # also of integers with thousands of digits
         reason = ' '.join(str(error).split())
-        raise ValueError(f'{source} is no JSON ({reason}): correct it.') from None
+        raise ValueError(f'{source} is not JSON ({reason}). Correct it.') from None
     if isinstance(content, Mapping):
         content = [dict(name=name, color=color) for name, color in content.items()]
     if not isinstance(content, list):
@@ -115,12 +115,12 @@ def _json_entries(text: str, source: str) -> list[tuple[str, str, tuple[int, int
         where = f' entry {number}'
         if not isinstance(entry, Mapping) or not isinstance(entry.get('name'), str):
             raise ValueError(
-                f'{source}{where} has no name: write {{"name": "road", "color": [r, g, b]}}.'
+                f'{source}{where} has no name. Write {{"name": "road", "color": [r, g, b]}}.'
             )
         color = entry.get('color')
         if not isinstance(color, list) or any(type(value) is not int for value in color):
             raise ValueError(
-                f'{source}{where} ({entry["name"]!r}) has no colour: write "color": [r, g, b].'
+                f'{source}{where} ({entry["name"]!r}) has no color. Write "color": [r, g, b].'
             )
         entries.append((where, _name(entry['name'], source, where), _color(color, source, where)))
     return entries
@@ -140,10 +140,10 @@ def _line_entries(text: str, source: str) -> list[tuple[str, str, tuple[int, int
         if heading and not any(is_number):
             continue
         name_first, color_first = all(is_number[-3:]), all(is_number[:3])
-        # A number before a name and a colour could be an index, or the colour could be the first three.
+        # A number before a name and a color could be an index, or the color could be the first three.
         if len(fields) < 4 or name_first == color_first or (name_first and is_number[0]):
             raise ValueError(
-                f'{source}{where} is {line.strip()!r}: write a name and three whole numbers and no other '
+                f'{source}{where} is {line.strip()!r}. Write a name and three whole numbers and no other '
                 'column, such as "road 128 64 128".'
             )
         words, color = (fields[:-3], fields[-3:]) if name_first else (fields[3:], fields[:3])
@@ -166,14 +166,14 @@ def _fields(line: str) -> list[str]:
 def _name(name: str, source: str, where: str) -> str:
     name = name.strip()
     if not name or not name.isprintable():
-        raise ValueError(f'{source}{where} has the name {name!r}: give one of printable letters.')
+        raise ValueError(f'{source}{where} has the name {name!r}. Give one of printable letters.')
     return name
 
 
 def _color(values: list[int], source: str, where: str) -> tuple[int, int, int]:
     if len(values) != 3 or not all(0 <= value <= 255 for value in values):
         raise ValueError(
-            f'{source}{where} has the colour {values}: give red, green and blue from 0 to 255.'
+            f'{source}{where} has the color {values}. Give red, green and blue from 0 to 255.'
         )
     red, green, blue = values
     return red, green, blue
@@ -184,20 +184,20 @@ def _said(color) -> str:
 
 
 def code(rgb: np.ndarray) -> np.ndarray:
-    """One number per colour of uint8 (..., 3): 65536 red + 256 green + blue, int32 (...)."""
+    """One number per color of uint8 (..., 3): 65536 red + 256 green + blue, int32 (...)."""
     rgb = rgb.astype(np.int32)
     return (rgb[..., 0] << 16) | (rgb[..., 1] << 8) | rgb[..., 2]
 
 
 def decode(rgb: np.ndarray, colors: ColorMap) -> tuple[np.ndarray, dict[tuple[int, int, int], int]]:
-    """Turn a colour mask into class indices.
+    """Turn a color mask into class indices.
 
     Args:
         rgb: uint8 (H, W, 3).
-        colors: what colours stand for.
+        colors: what colors stand for.
 
     Returns:
-        tuple: uint8 (H, W), 255 where void or unknown, and the unknown colours with the number of
+        tuple: uint8 (H, W), 255 where void or unknown, and the unknown colors with the number of
         their pixels, most frequent first.
     """
     label = _table(colors)[code(rgb)]

@@ -43,7 +43,7 @@ from .void_check import Masks, annotation_loader, masks_of, missing_class
 from .walk import Leaf, leaves, loader_configs, sample_infos
 
 _PATHS = ('img_path', 'seg_map_path')
-_REMEDY = 'replace it, or take it out of the list'
+_REMEDY = 'Replace it, or take it out of the list'
 
 
 @dataclass
@@ -56,7 +56,7 @@ class ImageSurvey:
         kinds (list): How the file holds the image, and how it is loaded, in words; None likewise.
         digests (list): Of the pixels as loaded; None likewise, or where only headers were read.
         broken (dict[str, str]): A sentence for each file that cannot be read.
-        unlike (dict[str, str]): A sentence for each that is no 8-bit RGB where the loader makes it so.
+        unlike (dict[str, str]): A sentence for each that is not an 8-bit RGB where the loader makes it so.
     """
 
     paths: list[str]
@@ -98,7 +98,7 @@ class DataReport:
 
     @property
     def num_problems(self) -> int:
-        """Files, or sets as a whole, that need mending."""
+        """Files, or sets as a whole, that need fixing."""
         inside = sum(len(said) for part in self.sets for said in part.problems.values())
         return inside + len(self.leaks)
 
@@ -112,7 +112,7 @@ class DataReport:
         lines += [f'PROBLEM: {sentence}' for sentence in self.leaks]
         lines += [f'warning: {sentence}' for sentence in self.notes]
         found = self.num_problems
-        lines.append(f'{found} problem(s) to mend.' if found else 'No problem found.')
+        lines.append(f'{found} problem(s) to fix.' if found else 'No problem found.')
         return lines
 
 
@@ -133,7 +133,7 @@ def check_data(
     """
     wanted = list(dataset_configs(cfg))
     if not wanted:
-        raise ValueError(f'{cfg.filename} has no dataset: give the config of a training or a test.')
+        raise ValueError(f'{cfg.filename} has no dataset. Give the config of a training or a test.')
     sets = [
         report
         for entry in wanted
@@ -176,12 +176,12 @@ def dataset_configs(cfg: Config):
         key, train = 'train_dataloader.dataset', fill_partition(train)
         if any(isinstance(train.get(name), dict) for name in ('labeled', 'pseudo_labeled')):
             check = train.get('check_files', True)
-            yield 'labelled', f'{key}.labeled', train['labeled'], check
+            yield 'labeled', f'{key}.labeled', train['labeled'], check
             if isinstance(train.get('unlabeled'), dict):
-                yield 'unlabelled', f'{key}.unlabeled', train['unlabeled'], check
+                yield 'unlabeled', f'{key}.unlabeled', train['unlabeled'], check
             images = (train.get('pseudo_labeled') or {}).get('images')
             if images is not None:
-                yield 'unlabelled', f'{key}.pseudo_labeled.images', images, check
+                yield 'unlabeled', f'{key}.pseudo_labeled.images', images, check
         else:
             yield 'training', key, train, None
     seen = []
@@ -195,7 +195,7 @@ def dataset_configs(cfg: Config):
 
 def _check_set(role, key, config, check, *, workers, quick, quiet) -> list[SetReport]:
     """A report on each dataset within the config of a set, which is built as a whole, as in training."""
-    kind = 'unlabeled' if role == 'unlabelled' else 'labeled'
+    kind = 'unlabeled' if role == 'unlabeled' else 'labeled'
     try:
         dataset = build_child(kind, config, name=role, key=key)
     except (OSError, ValueError) as error:
@@ -226,7 +226,7 @@ def _check_leaf(report: SetReport, dataset, check, *, workers, quick, quiet) -> 
     files = [info for info in infos if info.get('img_path') and 'shapes' not in info]
     report.facts.append(f'{len(infos)} images, {type(dataset).__name__}')
     if len(files) < len(infos):
-        report.facts.append(f'{len(infos) - len(files)} of them are no local files: not checked')
+        report.facts.append(f'{len(infos) - len(files)} of them are not local files: not checked')
     if not files:
         return report
     folder = searched_folder(dataset)
@@ -250,7 +250,7 @@ def _check_leaf(report: SetReport, dataset, check, *, workers, quick, quiet) -> 
         report.warnings.append(f'{twice} images are listed more than once.')
     if any(isinstance(t, LoadAnnotations) for t in transforms):
         _check_masks(report, dataset, files, images, transforms, workers, quiet)
-    elif report.role != 'unlabelled':
+    elif report.role != 'unlabeled':
         report.warnings.append('no LoadAnnotations in the pipeline: masks are not checked.')
     return report
 
@@ -336,7 +336,7 @@ def _look_at(path: str, loader, rgb: bool, quick: bool) -> tuple:
         image = loader.transform(dict(img_path=path))['img']
     except Exception as error:  # of any decoder; what it says is the report
         reason = ' '.join(str(error).split()).rstrip('.') or type(error).__name__
-        said = f'{path} cannot be loaded ({reason}): {_REMEDY}.'
+        said = f'{path} cannot be loaded ({reason}). {_REMEDY}.'
         if reason.startswith(path):  # a sentence of its own
             said = f'{reason}.'
         return None, None, None, said, unlike
@@ -355,7 +355,7 @@ def _look_behind(path: str, backend, loader, rgb: bool, quick: bool) -> tuple:
             said = (text and text.replace(file, path) for text in (broken, unlike))
             return *found, *said
     except OSError as error:
-        return None, None, None, f'{path} cannot be loaded ({error}): {_REMEDY}.', None
+        return None, None, None, f'{path} cannot be loaded ({error}). {_REMEDY}.', None
 
 
 def _header(path: str, loader) -> tuple[str, tuple[int, int] | None]:
@@ -387,7 +387,7 @@ def _check_masks(report, dataset, infos, images: ImageSurvey, transforms, worker
     without = [info['img_path'] for info in infos if not info.get('seg_map_path')]
     report.add_problems(
         'images without a mask',
-        (f'{path} has no mask: set seg_map_path of data_prefix.' for path in without),
+        (f'{path} has no mask. Set seg_map_path of data_prefix.' for path in without),
     )
     pairs = [
         (info, size)
@@ -407,7 +407,7 @@ def _check_masks(report, dataset, infos, images: ImageSurvey, transforms, worker
         report.add_problems(kind, said)
     classes = (getattr(dataset, 'metainfo', None) or {}).get('classes')
     if not pairs or not classes:
-        report.warnings.append('the dataset names no classes: values of masks are not checked.')
+        report.warnings.append('the dataset has no class names: values of masks are not checked.')
         return
     _report_classes(report, masks, masks_of(leaf, masks.pixels, pairs[0][0]))
 
@@ -442,7 +442,7 @@ def unmatched(
         elif tuple(size) != tuple(own):
             other.append(
                 f'{path} is {size[0]}x{size[1]} (height x width) but its image {info["img_path"]} is '
-                f'{own[0]}x{own[1]}: give every image a mask of its own size.'
+                f'{own[0]}x{own[1]}. Give every image a mask of its own size.'
             )
     return {kind: said for kind, said in found.items() if said}
 
@@ -471,9 +471,9 @@ def _report_classes(report: Report, masks: MaskSurvey, read: Masks) -> None:
         report.add_problems(
             'masks with values beyond the classes',
             (
-                f'{path} has values that are no class of {len(classes)} and not {read.void}; over all '
-                f'masks: {said}; '
-                f'correct the masks or the classes of metainfo{counting}.'
+                f'{path} has values that are none of the {len(classes)} classes and not {read.void}; '
+                f'over all masks: {said}. '
+                f'Correct the masks or the classes of metainfo{counting}.'
                 for path in bad
             ),
         )

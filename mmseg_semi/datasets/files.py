@@ -30,11 +30,11 @@ def open_image(file) -> Image.Image:
     try:
         image = Image.open(file)
     except Image.DecompressionBombError as error:  # no OSError
-        raise OSError(f'{str(error).partition(",")[0]}: cut it into tiles') from None
+        raise OSError(f'{str(error).partition(",")[0]}. Cut it into tiles') from None
     if image.width * image.height > MAX_PIXELS:
         image.close()
         raise OSError(
-            f'{image.width}x{image.height} is more than the {MAX_PIXELS} pixels that OpenCV decodes: cut it '
+            f'{image.width}x{image.height} is more than the {MAX_PIXELS} pixels that OpenCV decodes. Cut it '
             'into tiles'
         )
     return image

@@ -1,4 +1,4 @@
-"""Which published partition is this? Labelled lists of the literature, told by their fingerprints.
+"""Which published partition is this? Labeled lists of the literature, told by their fingerprints.
 
 ``fingerprints.json`` holds facts about each list and not the list: its count, its order-free hash, and a
 *sketch*, the smallest :data:`SKETCH_SIZE` of the hashes of its names. ``tools/make_fingerprints.py`` makes it.
@@ -48,7 +48,7 @@ class Published(NamedTuple):
     common: dict[str, int]
 
     def is_rival(self, other: Published) -> bool:
-        """Whether papers could take one for the other: labelled lists of one dataset and about one count."""
+        """Whether papers could take one for the other: labeled lists of one dataset and about one count."""
         return (
             self.sha256 != other.sha256
             and self.role == other.role == 'labeled'
@@ -88,7 +88,7 @@ class Identity(NamedTuple):
         count (int): Of its names.
         sha256 (str): Order-free hash of the names.
         match (Published | None): The published list that it is.
-        overlaps (list[Overlap]): With the other labelled lists, by falling Jaccard index.
+        overlaps (list[Overlap]): With the other labeled lists, by falling Jaccard index.
     """
 
     count: int  # type: ignore[assignment]  # hides tuple.count
@@ -143,7 +143,7 @@ def identify(ids: Iterable[str], registry: Sequence[Published] | None = None) ->
     """Find the published list that has the same images, and those that share some.
 
     Args:
-        ids: of the labelled images, or their paths, in any order.
+        ids: of the labeled images, or their paths, in any order.
         registry: of published lists; None is that of the package.
     """
     registry = published() if registry is None else registry
@@ -178,14 +178,14 @@ def published(path: str = REGISTRY) -> tuple[Published, ...]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no registry.
+        ValueError: it is not a registry.
     """
     try:
         with open(path, 'rb') as file:
             content = file.read()
     except FileNotFoundError:
         raise FileNotFoundError(
-            f'{path} does not exist: make it by tools/make_fingerprints.py, or install the package again.'
+            f'{path} does not exist. Make it by tools/make_fingerprints.py, or install the package again.'
         ) from None
     return read_registry(content, path)
 
@@ -198,13 +198,13 @@ def read_registry(content: bytes, path: str) -> tuple[Published, ...]:
         path: its name, for errors.
 
     Raises:
-        ValueError: it is no registry.
+        ValueError: it is not a registry.
     """
     try:
         return tuple(map(_read_entry, json.loads(content)['lists']))
     except (KeyError, TypeError, ValueError, AttributeError):
         raise ValueError(
-            f'{path} is no registry of partitions: make it by tools/make_fingerprints.py.'
+            f'{path} is not a registry of partitions. Make it by tools/make_fingerprints.py.'
         ) from None
 
 
@@ -213,7 +213,7 @@ def registry_text(entries: Iterable[Published]) -> str:
     ordered = sorted(entries, key=lambda e: (e.dataset, e.role, e.count, e.names))
     lists = [{**e._asdict(), 'sketch': ''.join(sorted(e.sketch))} for e in ordered]
     about = (
-        'Counts, SHA-256 of the sorted image names, and the smallest hashes of names of published lists; see '
+        'Counts, SHA-256 of the sorted image names, and the smallest hashes of names of published lists. See '
         'fingerprints.py. Made by tools/make_fingerprints.py.'
     )
     return json.dumps({'about': about, 'lists': lists}, indent=1) + '\n'

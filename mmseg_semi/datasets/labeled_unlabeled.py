@@ -24,11 +24,11 @@ _KINDS = ('labeled', 'unlabeled')
 
 @DATASETS.register_module()
 class LabeledUnlabeledDataset(Dataset):
-    """Labelled images first, then unlabelled ones, each with a pipeline and randomness of its own.
+    """Labeled images first, then unlabeled ones, each with a pipeline and randomness of its own.
 
     The children are named, so that a config can change one of them without repeating the other (a
     list would be replaced as a whole, or silently kept). Whatever their classes are,
-    a labelled sample comes out as branch ``labeled``, an unlabelled one as the branches of its
+    a labeled sample comes out as branch ``labeled``, an unlabeled one as the branches of its
     ``MultiBranch``, or as ``weak`` without one.
 
     ``dataset[index, position]``, which is how ``LabeledUnlabeledSampler`` asks, runs the pipeline with
@@ -45,7 +45,7 @@ class LabeledUnlabeledDataset(Dataset):
         check_files: whether image and mask files are checked: at start-up that they exist, while
             loading that they are complete 8-bit RGB images with masks of their size and known
             classes (``transforms/checks.py``). 'complete' checks all but that they are 8-bit RGB, for
-            images that mmcv is meant to turn into it, such as grey ones. The children are not changed.
+            images that mmcv is meant to turn into it, such as gray ones. The children are not changed.
         partition: folder of the lists, such as 'classic/183': fills ``{partition}`` in ``ann_file`` of the
             children.
 
@@ -73,11 +73,9 @@ class LabeledUnlabeledDataset(Dataset):
         self.unlabeled = build_child('unlabeled', unlabeled)
         self.num_labeled, self.num_unlabeled = len(self.labeled), len(self.unlabeled)
         if check_files:
-            check_files_exist(self.labeled, 'labelled', 'train_dataloader.dataset.labeled')
+            check_files_exist(self.labeled, 'labeled', 'train_dataloader.dataset.labeled')
             if not isinstance(self.unlabeled, UnlabeledDataset):  # which has looked already
-                check_files_exist(
-                    self.unlabeled, 'unlabelled', 'train_dataloader.dataset.unlabeled'
-                )
+                check_files_exist(self.unlabeled, 'unlabeled', 'train_dataloader.dataset.unlabeled')
             classes = self.metainfo.get('classes')
             num_classes = len(classes) if classes else None
             modes = check_files != 'complete'
@@ -91,15 +89,15 @@ class LabeledUnlabeledDataset(Dataset):
 
     @property
     def metainfo(self) -> dict:
-        """Meta information of the labelled child: classes, palette and so on."""
+        """Meta information of the labeled child: classes, palette and so on."""
         return self.labeled.metainfo
 
     def labeled_paths(self) -> list[str]:
-        """Image paths of the labelled child, in its order."""
+        """Image paths of the labeled child, in its order."""
         return image_paths(self.labeled)
 
     def unlabeled_paths(self) -> list[str]:
-        """Image paths of the unlabelled child, in its order."""
+        """Image paths of the unlabeled child, in its order."""
         return image_paths(self.unlabeled)
 
     def get_data_info(self, index: int) -> dict:
@@ -114,7 +112,7 @@ class LabeledUnlabeledDataset(Dataset):
         """Load a sample.
 
         Args:
-            index: ``(index, position)`` or an index; labelled samples come first.
+            index: ``(index, position)`` or an index; labeled samples come first.
 
         Returns:
             ``{'inputs': {branch: (C, H, W) uint8}, 'data_samples': {branch: SegDataSample}}``.
@@ -143,7 +141,7 @@ def _branched(kind: str, sample: dict) -> dict:
     if not isinstance(sample, Mapping) or 'inputs' not in sample or 'data_samples' not in sample:
         end = 'PackSegInputs' if kind == 'labeled' else 'MultiBranch or PackUnlabeledInputs'
         raise ValueError(
-            f'The pipeline of train_dataloader.dataset.{kind} does not pack its results: end it in {end}.'
+            f'The pipeline of train_dataloader.dataset.{kind} does not pack its results. End it in {end}.'
         )
     if not isinstance(sample['inputs'], Mapping):
         branch = 'labeled' if kind == 'labeled' else 'weak'
@@ -153,20 +151,20 @@ def _branched(kind: str, sample: dict) -> dict:
     for branch, packed in sample['data_samples'].items():
         if branch.startswith('labeled') != (kind == 'labeled'):
             raise ValueError(
-                f'The pipeline of train_dataloader.dataset.{kind} makes a branch {branch!r}: names of labelled '
-                "branches begin with 'labeled', those of unlabelled ones do not."
+                f'The pipeline of train_dataloader.dataset.{kind} makes a branch {branch!r}: names of labeled '
+                "branches begin with 'labeled', those of unlabeled ones do not."
             )
         wanted, other = (
             ('gt_sem_seg', 'valid_mask') if kind == 'labeled' else ('valid_mask', 'gt_sem_seg')
         )
         if wanted not in packed or other in packed:
             remedy = (
-                'load annotations and end it in PackSegInputs'
+                'Load annotations and end it in PackSegInputs'
                 if kind == 'labeled'
-                else 'add AddValidMask after the image is loaded and pack with PackUnlabeledInputs'
+                else 'Add AddValidMask after the image is loaded and pack with PackUnlabeledInputs'
             )
             raise ValueError(
                 f'The pipeline of train_dataloader.dataset.{kind} gives branch {branch!r} '
-                f'{"no " + wanted if wanted not in packed else "a " + other}: {remedy}.'
+                f'{"no " + wanted if wanted not in packed else "a " + other}. {remedy}.'
             )
     return sample

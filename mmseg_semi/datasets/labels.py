@@ -76,12 +76,12 @@ def read_values(path: str, backend: BaseStorageBackend | None = None) -> np.ndar
             return np.array(image).astype(np.uint8, copy=False)
     except FileNotFoundError:
         raise FileNotFoundError(
-            f'{path} does not exist: restore the mask, or take its image out of the list.'
+            f'{path} does not exist. Restore the mask, or take its image out of the list.'
         ) from None
     except (OSError, SyntaxError) as error:  # Pillow calls a broken PNG chunk a SyntaxError
         reason = ' '.join(str(error).split()).rstrip('.')
         raise ValueError(
-            f'{path} cannot be read as an image ({reason}): replace it, or take its image out of the list.'
+            f'{path} cannot be read as an image ({reason}). Replace it, or take its image out of the list.'
         ) from None
 
 

@@ -32,7 +32,7 @@ class MappedSegDataset(BaseSegDataset):
     def __init__(self, label_map: Mapping[int, int], of: str = 'BaseSegDataset', **kwargs) -> None:
         if of != 'BaseSegDataset':
             raise ValueError(
-                f'MappedSegDataset of={of!r} takes the place of BaseSegDataset alone: write masks of class '
+                f'MappedSegDataset of={of!r} takes the place of BaseSegDataset alone. Write masks of class '
                 'indices for other datasets (tools/dataset_converters/folders.py --ids).'
             )
         self._given = {int(value): int(index) for value, index in label_map.items()}

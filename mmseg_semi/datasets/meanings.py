@@ -100,14 +100,14 @@ def differences(first: Meaning, second: Meaning) -> list[Difference]:
             continue
         name = 'metainfo.palette' if of == 'palette' else of
         remedy = (
-            'the pictures of one class have two colors. Give both one palette.'
+            'The pictures of one class have two colors. Give both one palette.'
             if of == 'palette'
-            else 'a value of a mask is one class here and another there. Set both alike; if the masks are '
+            else 'A mask value means different classes in them. Give both the same one; if the masks are '
             'stored in two ways on purpose, set StartupCheckHook same_masks=False.'
         )
         where = _key(first, name), _key(second, name)
         found.append(
-            Difference(of, f'{where[0]}={_shown(one)} but {where[1]}={_shown(other)}: {remedy}')
+            Difference(of, f'{where[0]}={_shown(one)} but {where[1]}={_shown(other)}. {remedy}')
         )
     return found
 
@@ -199,7 +199,7 @@ def _of_classes(first: Meaning, second: Meaning) -> str:
         if index is None
         else f' (index {index} is {one!r} in the former and {other!r} in the latter)'
     )
-    return f'{said}{at}: give both the same classes in the same order.'
+    return f'{said}{at}. Give both the same classes in the same order.'
 
 
 def _key(meaning: Meaning, name: str) -> str:

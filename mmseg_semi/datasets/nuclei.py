@@ -23,7 +23,7 @@ class NucleiDataset(ListedSegDataset):
 
     @classmethod
     def get_label_map(cls, new_classes=None):
-        """As the base class, but a border that is no class of its own is nucleus instead of void."""
+        """As the base class, but a border that is not a class of its own is nucleus instead of void."""
         label_map = super().get_label_map(new_classes)
         names = cls.METAINFO['classes']
         if label_map is not None and 'border' not in new_classes:

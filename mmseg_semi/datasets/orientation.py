@@ -37,7 +37,7 @@ class TiffLayout(NamedTuple):
         bands (int): Values per pixel, those of transparency included.
         alphas (int): How many of them are transparency.
         bits (int): Of the deepest band.
-        grey (bool): Whether the file calls itself grey, as files of many bands do.
+        gray (bool): Whether the file calls itself gray, as files of many bands do.
         cmyk (bool): Whether the bands are the inks of a print.
         planar (bool): Whether the bands are stored one after the other.
         orientation (int): 1 to 8.
@@ -46,14 +46,14 @@ class TiffLayout(NamedTuple):
     bands: int
     alphas: int
     bits: int
-    grey: bool
+    gray: bool
     cmyk: bool
     planar: bool
     orientation: int
 
 
 def tiff_layout(file) -> TiffLayout | None:
-    """The layout of an open binary file from its first directory; None where it is no TIFF file."""
+    """The layout of an open binary file from its first directory; None where it is not a TIFF file."""
     file.seek(0)
     header = file.read(8)
     if header[:4] not in _TIFF:
@@ -70,7 +70,7 @@ def tiff_layout(file) -> TiffLayout | None:
         bands=tags.get(_SAMPLES, 1),
         alphas=sum(kind in _ALPHA for kind in extra),
         bits=max(tags.get(_BITS, (1,))),
-        grey=tags.get(_PHOTOMETRIC, 1) in (0, 1),
+        gray=tags.get(_PHOTOMETRIC, 1) in (0, 1),
         cmyk=tags.get(_PHOTOMETRIC) == 5,
         planar=tags.get(_PLANAR, 1) == 2,
         orientation=orientation if orientation in range(1, 9) else 1,
@@ -153,7 +153,7 @@ class Pair(NamedTuple):
     """An image with an EXIF entry and its mask.
 
     Attributes:
-        image (str, optional): Path; None for an image that is no file.
+        image (str, optional): Path; None for an image without a file.
         mask (str): Path.
         image_size (tuple[int, int]): (height, width) as loaded.
         mask_size (tuple[int, int]): As stored.
@@ -225,15 +225,15 @@ class Pair(NamedTuple):
             f'and {sizes["displayed"]} as displayed (EXIF orientation {self.orientation})'
         )
         if not views:
-            raise ValueError(f'{said}: give every image a mask of its own size.')
+            raise ValueError(f'{said}. Give every image a mask of its own size.')
         if drawn_on is None:
             stored_or_displayed = ' or '.join(setting.format(view) for view in VIEWS)
             raise ValueError(
-                f'{said}, so the sizes do not tell which of the two it was drawn on: set {stored_or_displayed} '
+                f'{said}, so the sizes do not tell which of the two it was drawn on. Set {stored_or_displayed} '
                 f'({SECTION}), or save the image as it is displayed, without the entry.'
             )
         raise ValueError(
-            f'{said}, so it was drawn on the {views[0]} image, against {setting.format(drawn_on)}: set '
+            f'{said}, so it was drawn on the {views[0]} image, against {setting.format(drawn_on)}. Set '
             f'{setting.format(views[0])}, or draw all masks on one view.'
         )
 

@@ -41,7 +41,7 @@ def fill_lists(config: Mapping, partition: str | None) -> dict:
         if waiting is None:
             return dict(config)
         raise ValueError(
-            f'{KEY} is not set, and {waiting} waits for it: set {KEY}, for example to classic/183 or '
+            f'{KEY} is not set, and {waiting} needs it. Set {KEY}, for example to classic/183 or '
             f'1_8/seed0, or replace {PLACEHOLDER} in the list.'
         )
     if not isinstance(partition, str) or not partition.strip('/'):
@@ -50,7 +50,7 @@ def fill_lists(config: Mapping, partition: str | None) -> dict:
         )
     if waiting is None:
         raise ValueError(
-            f'{KEY}={partition} is set, and no list of the dataset has {PLACEHOLDER} for it: leave it out, or '
+            f'{KEY}={partition} is set, and no list of the dataset has {PLACEHOLDER} for it. Leave it out, or '
             f"write {PLACEHOLDER} where the lists differ, as in ann_file='splits/{PLACEHOLDER}/labeled.txt'."
         )
     return _filled(dict(config), partition.strip('/'))
@@ -86,9 +86,9 @@ def check_partition(partition: str | None, found: int) -> None:
     said = numbered(partition)
     if said is not None and said != found:
         raise ValueError(
-            f'{KEY}={partition} says {said} labeled images, and its list has {found}: correct the list, name '
-            'the folder of another partition, or, where the number counts no images, give the folder a name '
-            f'that is no number, such as fold_{said}.'
+            f'{KEY}={partition} says {said} labeled images, and its list has {found}. Correct the list, name '
+            'the folder of another partition, or, if the number is not a number of images, give the folder a '
+            f'name that is not a number, such as fold_{said}.'
         )
 
 

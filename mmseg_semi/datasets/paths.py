@@ -37,16 +37,16 @@ def check_data_paths(dataset, title=None):
             to that backend.
             ``{partition}`` stands for the dataset's ``partition``.
         title (str, optional): Class name under which ``KNOWN`` finds the dataset, where the
-            config's own type says nothing, as for the unlabelled half of a known dataset.
+            config's own type says nothing, as for the unlabeled half of a known dataset.
 
     Raises:
         FileNotFoundError: One sentence with the dataset, the key, the path and the remedy.
-        ValueError: The list is no UTF-8, or has a byte order mark which the dataset would read as a name;
+        ValueError: The list is not UTF-8, or has a byte order mark which the dataset would read as a name;
             a folder has to be searched and its backend cannot list one; or a dataset of MMSegmentation is to
             read its list through a backend, which it cannot.
     """
     found = leaf_configs(dataset)
-    # The unlabelled half of a known dataset has a type that says nothing of what it holds.
+    # The unlabeled half of a known dataset has a type that says nothing of what it holds.
     labeled = [_class_name(leaf.dataset) for leaf in found if leaf.kind == 'labeled']
     for leaf in found:
         known_by = (_class_name(leaf.dataset), *labeled, title)
@@ -57,8 +57,8 @@ def _check_leaf(dataset, name):
     root = dataset.get('data_root') or ''
     if not hasattr(kind_of_backend(root), 'join_path') and not _is_unlabeled(dataset):
         raise ValueError(
-            f'data_root={root} lies behind {kind_of_backend(root).__name__}, by which MMEngine joins no paths: '
-            'leave data_root out and write whole addresses in data_prefix.'
+            f'data_root={root} is read through {kind_of_backend(root).__name__}, for which MMEngine '
+            'cannot join paths. Leave data_root out and write whole addresses in data_prefix.'
         )
     own, listed = dataset.get('backend_args'), dataset.get('ann_file')
     for key, path, exists in _paths(dataset):
@@ -66,8 +66,8 @@ def _check_leaf(dataset, name):
         behind = key == 'ann_file' and not is_local(backend)
         if behind and ('://' in path or exists(path)) and _reads_lists_locally(dataset):
             raise ValueError(
-                f'ann_file={path} lies behind {backend.__name__}, and {_class_name(dataset)} reads lists '
-                'from the local disk alone: copy the list there, and set backend_args in LoadImageFromFile and '
+                f'ann_file={path} is read through {backend.__name__}, and {_class_name(dataset)} reads lists '
+                'from the local disk alone. Copy the list there, and set backend_args in LoadImageFromFile and '
                 'LoadAnnotations, not in the dataset.'
             )
         if key in ('img_dir', 'data_prefix.img_path') and not listed:

@@ -25,16 +25,16 @@ from .files import open_image
 
 VOID = 255
 """Label of the pixels that no class owns."""
-_AGAIN = 'then run the command again, which goes on where it stopped'
+_AGAIN = 'then run the command again, which continues where it stopped'
 _DISK_REMEDIES = {
-    errno.ENOSPC: f'free some space, {_AGAIN}',
-    errno.EDQUOT: f'free some space, {_AGAIN}',
-    errno.EACCES: 'get the right to read or write it, or name another path',
-    errno.EPERM: 'get the right to read or write it, or name another path',
-    errno.EROFS: 'name a target that can be written',
-    errno.ENOTDIR: 'a file stands where a folder is needed, move it or name another target',
-    errno.EEXIST: 'a file stands where a folder is needed, move it or name another target',
-    errno.ENAMETOOLONG: 'shorten the name, or name another target',
+    errno.ENOSPC: f'Free some space, {_AGAIN}',
+    errno.EDQUOT: f'Free some space, {_AGAIN}',
+    errno.EACCES: 'Get the right to read or write it, or name another path',
+    errno.EPERM: 'Get the right to read or write it, or name another path',
+    errno.EROFS: 'Name a target that can be written',
+    errno.ENOTDIR: 'A file stands where a folder is needed. Move it or name another target',
+    errno.EEXIST: 'A file stands where a folder is needed. Move it or name another target',
+    errno.ENAMETOOLONG: 'Shorten the name, or name another target',
 }
 _Item = TypeVar('_Item')
 _Result = TypeVar('_Result')
@@ -47,13 +47,13 @@ class PreparationError(ValueError):
 def require_folder(path: Path, remedy: str) -> None:
     """Raise PreparationError, whose sentence ends with ``remedy``, unless ``path`` is a folder."""
     if not path.is_dir():
-        raise PreparationError(f'{path} is not a folder: {remedy}.')
+        raise PreparationError(f'{path} is not a folder. {remedy}.')
 
 
 def require_file(path: Path, remedy: str) -> None:
     """Raise PreparationError, whose sentence ends with ``remedy``, unless ``path`` is a file."""
     if not path.is_file():
-        raise PreparationError(f'{path} does not exist: {remedy}.')
+        raise PreparationError(f'{path} does not exist. {remedy}.')
 
 
 def read_text(path: Path, remedy: str) -> str:
@@ -63,7 +63,7 @@ def read_text(path: Path, remedy: str) -> str:
         return path.read_text(encoding='utf-8-sig')
     except UnicodeDecodeError as error:
         raise PreparationError(
-            f'{path} is no text in UTF-8 (byte {error.start} is {error.object[error.start]:#04x}): {remedy}.'
+            f'{path} is not text in UTF-8 (byte {error.start} is {error.object[error.start]:#04x}). {remedy}.'
         ) from None
 
 
@@ -78,7 +78,7 @@ def decoding(path: Path, remedy: str) -> Iterator[None]:
         said = ' '.join(str(error).split()).rstrip('.') or type(error).__name__
         if said.startswith(str(path)):  # a check's own sentence
             raise PreparationError(f'{said}.') from None
-        raise PreparationError(f'{path} cannot be read as an image ({said}): {remedy}.') from None
+        raise PreparationError(f'{path} cannot be read as an image ({said}). {remedy}.') from None
 
 
 def read_image(path: Path, remedy: str) -> np.ndarray:
@@ -95,7 +95,7 @@ def check_counts(
     if wrong and not partial:
         said = ', '.join(f'{name} {count} (not {official[name]})' for name, count in wrong.items())
         raise PreparationError(
-            f'{source} has other counts than the dataset: {said}; complete the copy, or give --partial if '
+            f'{source} has other counts than the dataset: {said}. Complete the copy, or give --partial if '
             'a part of it is what you want.'
         )
 
@@ -236,12 +236,12 @@ def run_converter(parser: argparse.ArgumentParser, options, convert: Callable[[]
 def _disk_error(error: OSError) -> str:
     if error.errno is None or error.filename is None:
         return ' '.join(str(error).split())
-    remedy = _DISK_REMEDIES.get(error.errno, f'look after the disk, {_AGAIN}')
-    return f'{error.filename}: {error.strerror}: {remedy}.'
+    remedy = _DISK_REMEDIES.get(error.errno, f'Check the disk, {_AGAIN}')
+    return f'{error.filename}: {error.strerror}. {remedy}.'
 
 
 def _differs(path: Path) -> str:
-    return f'{path} exists with another content; give --overwrite to replace it, or another target.'
+    return f'{path} exists with another content. Give --overwrite to replace it, or another target.'
 
 
 def _equal(path: Path, content: bytes) -> bool:
@@ -250,7 +250,7 @@ def _equal(path: Path, content: bytes) -> bool:
         return found == content
     try:
         with open_image(io.BytesIO(found)) as mine, open_image(io.BytesIO(content)) as new:
-            # A palette image is its indices: their colours are decoration.
+            # A palette image is its indices: their colors are decoration.
             modes = {'P' if image.mode == 'L' else image.mode for image in (mine, new)}
             return len(modes) == 1 and np.array_equal(np.asarray(mine), np.asarray(new))
     except (OSError, ValueError, SyntaxError):  # of broken bytes

@@ -1,4 +1,4 @@
-"""Self-training: images whose masks a network has made, and the list that mixes them with labelled ones."""
+"""Self-training: images whose masks a network has made, and the list that mixes them with labeled ones."""
 
 import json
 import os
@@ -33,10 +33,10 @@ MASK_SUFFIX = '.png'
 
 
 def image_ids(dataset) -> list[str]:
-    """A name for each image of an initialised dataset, under which its mask and its score are kept.
+    """A name for each image of an initialized dataset, under which its mask and its score are kept.
 
     The path relative to the folder of images (that of several datasets is what their folders share, and
-    where one names no folder, what all images share), with '/' and without the file's ending.
+    where one has no folder, what all images share), with '/' and without the file's ending.
 
     Returns:
         list[str]: Unique, in the order of the dataset; an image that ``RepeatDataset`` repeats has one.
@@ -57,13 +57,13 @@ def image_ids(dataset) -> list[str]:
         name = osp.splitext(osp.relpath(path, folder or '.'))[0].replace(os.sep, '/')
         if name.startswith('../'):
             raise ValueError(
-                f'{path} lies outside of {folder}, so its pseudo-label has no place: set img_dir to a '
+                f'{path} lies outside of {folder}, so its pseudo-label cannot be stored. Set img_dir to a '
                 'folder that holds all images.'
             )
         if name in seen:
             twice = 'is listed twice' if seen[name] == path else f'and {seen[name]} have one name'
             raise ValueError(
-                f'{path} {twice}, and pseudo-labels are kept by name: list every image once, under a '
+                f'{path} {twice}, and pseudo-labels are kept by name. List every image once, under a '
                 'name of its own.'
             )
         seen[name] = path
@@ -72,14 +72,14 @@ def image_ids(dataset) -> list[str]:
 
 @DATASETS.register_module()
 class PseudoLabeledDataset(Dataset):
-    """Those images of an unlabelled dataset that have a pseudo-label, with it as their annotation.
+    """Those images of an unlabeled dataset that have a pseudo-label, with it as their annotation.
 
     The masks are ``FOLDER/<id>.png`` (see :func:`image_ids`) as `tools/pseudo_label.py` and the stages of
     self-training write them. They hold classes of the network, so ``reduce_zero_label`` is never applied, and
     belong to the images as the network saw them, whatever ``drawn_on`` the pipeline's ``LoadAnnotations`` has.
 
     Args:
-        images: config of the unlabelled dataset, or the dataset; its pipeline is not used.
+        images: config of the unlabeled dataset, or the dataset; its pipeline is not used.
         labels: folder(s) of pseudo-labels, each with masks of other images.
         pipeline: transforms; ``LoadAnnotations`` reads the mask, also after ``LoadShapes``.
         soft: whether samples also have the soft labels that were stored beside the masks, ``gt_soft_seg``, from
@@ -100,7 +100,7 @@ class PseudoLabeledDataset(Dataset):
     ) -> None:
         if labels is None:
             raise ValueError(
-                'PseudoLabeledDataset has no labels: set them to the folder(s) that tools/pseudo_label.py or a '
+                'PseudoLabeledDataset has no labels. Set them to the folder(s) that tools/pseudo_label.py or a '
                 'stage of self-training wrote, or look at the config in the folder of a stage that has run.'
             )
         self.labels = [labels] if isinstance(labels, str) else list(labels)
@@ -127,15 +127,15 @@ class PseudoLabeledDataset(Dataset):
             backend = backend_of(folder)
             if not hasattr(backend, 'list_dir_or_file'):
                 raise ValueError(
-                    f'{folder} lies behind {type(backend).__name__}, which cannot list a folder: copy the '
+                    f'{folder} is read through {type(backend).__name__}, which cannot list a folder. Copy the '
                     'pseudo-labels to the local disk.'
                 )
             try:
                 summary = read_bytes(osp.join(folder, LABELS_SUMMARY), backend)
             except (FileNotFoundError, NotADirectoryError):
                 raise FileNotFoundError(
-                    f'{folder} is no finished folder of pseudo-labels ({LABELS_SUMMARY} is missing): run the '
-                    'stage or the tools/pseudo_label.py that writes it to its end.'
+                    f'{folder} is not a finished folder of pseudo-labels ({LABELS_SUMMARY} is missing). Run '
+                    'the stage or the tools/pseudo_label.py that writes it to its end.'
                 ) from None
             found = backend.list_dir_or_file(folder, list_dir=False, recursive=True)
             # Names that begin with a dot are of files in the making, and of editors and systems.
@@ -147,7 +147,7 @@ class PseudoLabeledDataset(Dataset):
             k, num_classes = summary.get('soft'), len(summary.get('classes') or ())
             if self.soft and not k:
                 raise ValueError(
-                    f'{folder} has no soft labels, and train_dataloader.dataset.pseudo_labeled.soft=True: make '
+                    f'{folder} has no soft labels, and train_dataloader.dataset.pseudo_labeled.soft=True. Make '
                     'the pseudo-labels again with soft=K of the stage (tools/pseudo_label.py --soft K), or set '
                     'soft=False.'
                 )
@@ -155,7 +155,7 @@ class PseudoLabeledDataset(Dataset):
                 self.soft_classes[folder] = num_classes
             if len(files) != expected:
                 raise FileNotFoundError(
-                    f'{folder} has {len(files)} masks and {LABELS_SUMMARY} in it says {expected}: remove the '
+                    f'{folder} has {len(files)} masks and {LABELS_SUMMARY} in it says {expected}. Remove the '
                     'folder and make the pseudo-labels again.'
                 )
             for file in files:
@@ -163,12 +163,12 @@ class PseudoLabeledDataset(Dataset):
                 name = file.removesuffix(MASK_SUFFIX).replace(os.sep, '/')
                 if name not in ids:
                     raise ValueError(
-                        f'{path} is the mask of no image of the unlabelled dataset: name the images that '
+                        f'{path} is the mask of no image of the unlabeled dataset. Name the images that '
                         'the masks were made of, or remove it.'
                     )
                 if name in masks:
                     raise ValueError(
-                        f'{name} has two pseudo-labels, {masks[name][0]} and {path}: name folders of different '
+                        f'{name} has two pseudo-labels, {masks[name][0]} and {path}. Name folders of different '
                         'images in `labels`.'
                     )
                 soft = None
@@ -200,11 +200,11 @@ class PseudoLabeledDataset(Dataset):
 
 @DATASETS.register_module()
 class SelfTrainingDataset(Dataset):
-    """Labelled images, repeated, and pseudo-labelled ones as one list (ST++, Algorithm 1 and its code).
+    """Labeled images, repeated, and pseudo-labeled ones as one list (ST++, Algorithm 1 and its code).
 
-    With Nl labelled and Nu pseudo-labelled images the list is ``labelled × max(1, ceil(Nu / Nl))`` followed by
-    the pseudo-labelled ones, so about half of what is drawn carries true labels. Without
-    pseudo-labels, as for the teacher, a labelled list below ``double_below`` images is taken
+    With Nl labeled and Nu pseudo-labeled images the list is ``labeled × max(1, ceil(Nu / Nl))`` followed by
+    the pseudo-labeled ones, so about half of what is drawn carries true labels. Without
+    pseudo-labels, as for the teacher, a labeled list below ``double_below`` images is taken
     twice, which only makes the epochs longer.
 
     ``dataset[index, position]``, which is how ``ShuffledSampler`` asks, seeds the transforms from
@@ -213,7 +213,7 @@ class SelfTrainingDataset(Dataset):
 
     Args:
         labeled: any mmseg dataset, config or object.
-        pseudo_labeled: usually a ``PseudoLabeledDataset``, config or object; None for labelled images alone.
+        pseudo_labeled: usually a ``PseudoLabeledDataset``, config or object; None for labeled images alone.
             It may be empty, as when one image was scored and none is reliable.
         double_below: see above; 0 never doubles. ST++'s code has 200.
         seed: of the samples' randomness, at least 0.
@@ -224,7 +224,7 @@ class SelfTrainingDataset(Dataset):
 
     Raises:
         FileNotFoundError: a list, folder, image or mask that does not exist.
-        ValueError: no labelled image, a setting out of range, a list that waits for a partition which is not
+        ValueError: no labeled image, a setting out of range, a list that waits for a partition which is not
             set, or a partition that no list waits for.
     """
 
@@ -243,7 +243,7 @@ class SelfTrainingDataset(Dataset):
         if not isinstance(double_below, int) or double_below < 0:
             raise ValueError(
                 f'SelfTrainingDataset double_below={double_below!r} must be a number of images, or 0 to '
-                'never take the labelled list twice.'
+                'never take the labeled list twice.'
             )
         self.seed = seed
         self.partition = partition
@@ -274,14 +274,12 @@ class SelfTrainingDataset(Dataset):
             child = getattr(self, kind)
             if child is None:
                 continue
-            check_files_exist(
-                child, kind.replace('labeled', 'labelled'), f'train_dataloader.dataset.{kind}'
-            )
+            check_files_exist(child, kind, f'train_dataloader.dataset.{kind}')
             setattr(self, kind, with_checks(kind, child, len(classes) if classes else None, modes))
 
     @property
     def has_soft_labels(self) -> bool:
-        """Whether pseudo-labelled samples carry ``gt_soft_seg``."""
+        """Whether pseudo-labeled samples carry ``gt_soft_seg``."""
         return bool(self._soft_classes())
 
     def _soft_classes(self) -> dict[str, int]:
@@ -296,21 +294,21 @@ class SelfTrainingDataset(Dataset):
         for folder, found in self._soft_classes().items():
             if number and found != number:
                 raise ValueError(
-                    f'{folder} has soft labels of {found} classes, and the labeled dataset names {number}: '
-                    'make them with a network of these classes, or with a label map.'
+                    f'{folder} has soft labels of {found} classes, and the labeled dataset names {number}. '
+                    'Make them with a network of these classes, or with a label map.'
                 )
 
     @property
     def metainfo(self) -> dict:
-        """Meta information of the labelled child: classes, palette and so on."""
+        """Meta information of the labeled child: classes, palette and so on."""
         return self.labeled.metainfo
 
     def labeled_paths(self) -> list[str]:
-        """Image paths of the labelled child, each once."""
+        """Image paths of the labeled child, each once."""
         return image_paths(self.labeled)
 
     def pseudo_labeled_paths(self) -> list[str]:
-        """Image paths of the pseudo-labelled child; none without it."""
+        """Image paths of the pseudo-labeled child; none without it."""
         return [] if self.pseudo_labeled is None else image_paths(self.pseudo_labeled)
 
     def get_data_info(self, index: int) -> dict:
@@ -325,7 +323,7 @@ class SelfTrainingDataset(Dataset):
         """Load a sample.
 
         Args:
-            index: ``(index, position)`` or an index; labelled samples come first.
+            index: ``(index, position)`` or an index; labeled samples come first.
 
         Returns:
             What the child's pipeline packs: ``{'inputs': (C, H, W) uint8, 'data_samples': SegDataSample}``.

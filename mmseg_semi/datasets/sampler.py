@@ -60,7 +60,7 @@ class PositionSampler(Sampler):
         if not self.endless:
             raise ValueError(
                 f'{type(self).__name__} with endless=False cannot resume under iteration-based '
-                'training: set train_dataloader.sampler.endless=True.'
+                'training. Set train_dataloader.sampler.endless=True.'
             )
         self._skipped = num_samples
 
@@ -71,17 +71,17 @@ class PositionSampler(Sampler):
 
 @DATA_SAMPLERS.register_module()
 class LabeledUnlabeledSampler(PositionSampler):
-    """Batches of ``labeled`` + ``unlabeled`` samples per rank, the labelled ones first.
+    """Batches of ``labeled`` + ``unlabeled`` samples per rank, the labeled ones first.
 
     Each of the two lists is gone through in passes, every pass in an order of its own. The k-th
-    labelled sample that the whole job draws is ``order(seed, 'labeled', k // N)[k % N]`` for a list
+    labeled sample that the whole job draws is ``order(seed, 'labeled', k // N)[k % N]`` for a list
     of N, and in iteration t slot s of rank r draws number ``k = t·world·L + r·L + s``, likewise for
-    the unlabelled list. So 2 ranks with half the batch draw in each iteration what 1 rank draws. A
-    rank's labelled list that is shorter than its share of a batch simply repeats within the batch.
+    the unlabeled list. So 2 ranks with half the batch draw in each iteration what 1 rank draws. A
+    rank's labeled list that is shorter than its share of a batch simply repeats within the batch.
     The position that it yields is the sample's number k in its own stream.
 
-    With ``unlabeled_streams=2`` the unlabelled list is gone through by two streams, each in orders of its
-    own, as by CPS's two loaders: the first half of a batch's unlabelled samples comes from the first
+    With ``unlabeled_streams=2`` the unlabeled list is gone through by two streams, each in orders of its
+    own, as by CPS's two loaders: the first half of a batch's unlabeled samples comes from the first
     stream, the second half from the second. A pass then has each image once in either half. Number k
     of stream i has the position 2k + i, so that an image's augmentation is not that of its partner.
 
@@ -89,14 +89,14 @@ class LabeledUnlabeledSampler(PositionSampler):
 
     Args:
         dataset: has ``num_labeled`` and ``num_unlabeled``, as ``LabeledUnlabeledDataset``.
-        labeled: labelled samples per batch and rank, at least 1.
-        unlabeled: unlabelled samples per batch and rank, at least 1; of all streams together.
-        unlabeled_streams: 1 or 2; 2 for methods that mix pairs of unlabelled images (``cutmix='pair'``).
+        labeled: labeled samples per batch and rank, at least 1.
+        unlabeled: unlabeled samples per batch and rank, at least 1; of all streams together.
+        unlabeled_streams: 1 or 2; 2 for methods that mix pairs of unlabeled images (``cutmix='pair'``).
         seed: see :class:`PositionSampler`.
         endless: see :class:`PositionSampler`; a finite one ends after ``iters_per_epoch`` batches.
 
     Raises:
-        ValueError: the dataset has no labelled and unlabelled part, or ``labeled``, ``unlabeled``,
+        ValueError: the dataset has no labeled and unlabeled part, or ``labeled``, ``unlabeled``,
             ``unlabeled_streams`` or ``seed`` is out of range.
     """
 
@@ -111,24 +111,24 @@ class LabeledUnlabeledSampler(PositionSampler):
     ) -> None:
         if not hasattr(dataset, 'num_labeled') or not hasattr(dataset, 'num_unlabeled'):
             raise ValueError(
-                f'LabeledUnlabeledSampler needs a LabeledUnlabeledDataset, not {type(dataset).__name__}: '
-                "set train_dataloader.dataset.type='LabeledUnlabeledDataset'."
+                f'LabeledUnlabeledSampler needs a LabeledUnlabeledDataset, not {type(dataset).__name__}. '
+                "Set train_dataloader.dataset.type='LabeledUnlabeledDataset'."
             )
         for name, value in dict(labeled=labeled, unlabeled=unlabeled).items():
             if not isinstance(value, int) or value < 1:
                 raise ValueError(
-                    f'LabeledUnlabeledSampler {name}={value!r} makes batches without {name} samples: '
-                    f'set {name} to at least 1.'
+                    f'LabeledUnlabeledSampler {name}={value!r} makes batches without {name} samples. '
+                    f'Set {name} to at least 1.'
                 )
         if unlabeled_streams not in (1, 2):
             raise ValueError(
-                f'LabeledUnlabeledSampler unlabeled_streams={unlabeled_streams!r} is unknown: choose 1, or 2 '
-                'for pairs of unlabelled images.'
+                f'LabeledUnlabeledSampler unlabeled_streams={unlabeled_streams!r} is unknown. Choose 1, or 2 '
+                'for pairs of unlabeled images.'
             )
         if unlabeled % unlabeled_streams:
             raise ValueError(
                 f'LabeledUnlabeledSampler unlabeled={unlabeled} cannot be shared by unlabeled_streams='
-                f'{unlabeled_streams}: make unlabeled even.'
+                f'{unlabeled_streams}. Make unlabeled even.'
             )
         super().__init__(seed, endless)
         self.dataset = dataset
@@ -137,12 +137,12 @@ class LabeledUnlabeledSampler(PositionSampler):
 
     @property
     def iters_per_epoch(self) -> int:
-        """Iterations of one pass over the unlabelled list; what is left over is not waited for."""
+        """Iterations of one pass over the unlabeled list; what is left over is not waited for."""
         share = self.unlabeled // self.unlabeled_streams
         return max(1, self.dataset.num_unlabeled // (self.world_size * share))
 
     def __len__(self) -> int:
-        """Samples of one epoch on this rank; an endless sampler goes on after them."""
+        """Samples of one epoch on this rank; an endless sampler continues after them."""
         return self.iters_per_epoch * (self.labeled + self.unlabeled)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
@@ -167,7 +167,7 @@ class LabeledUnlabeledSampler(PositionSampler):
         if num_samples % batch_size:
             raise ValueError(
                 f'LabeledUnlabeledSampler cannot skip {num_samples} samples, since a batch has '
-                f'{self.labeled} labelled and {self.unlabeled} unlabelled ones: set '
+                f'{self.labeled} labeled and {self.unlabeled} unlabeled ones. Set '
                 f'train_dataloader.batch_size={batch_size}.'
             )
         super().skip(num_samples)
@@ -194,14 +194,14 @@ class ShuffledSampler(PositionSampler):
     def __init__(self, dataset, seed: int | None = None, endless: bool = False) -> None:
         if not hasattr(dataset, 'num_pseudo_labeled'):
             raise ValueError(
-                f'ShuffledSampler needs a SelfTrainingDataset, not {type(dataset).__name__}: set '
+                f'ShuffledSampler needs a SelfTrainingDataset, not {type(dataset).__name__}. Set '
                 "train_dataloader.dataset.type='SelfTrainingDataset'."
             )
         super().__init__(seed, endless)
         self.dataset = dataset
 
     def __len__(self) -> int:
-        """Samples of one epoch on this rank; an endless sampler goes on after them."""
+        """Samples of one epoch on this rank; an endless sampler continues after them."""
         return len(self.dataset) // self.world_size
 
     def __iter__(self) -> Iterator[tuple[int, int]]:

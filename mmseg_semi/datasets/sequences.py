@@ -1,4 +1,4 @@
-"""Video frames by their names: which images of one list have a neighbour of their sequence in another."""
+"""Video frames by their names: which images of one list have a neighbor of their sequence in another."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def near_frames(names: Iterable[str], others: Iterable[str], within: int) -> lis
 
     Args:
         names: of the images, as ids.
-        others: of the images to look for neighbours among.
+        others: of the images to look for neighbors among.
         within: largest difference of frame numbers that counts; 0 finds none.
 
     Returns:
-        list[Neighbor]: One for each of ``names`` that has a neighbour, in their order.
+        list[Neighbor]: One for each of ``names`` that has a neighbor, in their order.
     """
     if within < 1:
         return []

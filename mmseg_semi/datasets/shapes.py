@@ -4,7 +4,7 @@ Every image is a function of ``(seed, index, image_size)`` alone. A scene is fir
 (:func:`sample_scene`), then painted (:func:`render`) and, only where labels are wanted, annotated
 (:func:`annotate`). Both use nothing but the uniform stream of a PCG64 generator and IEEE additions,
 multiplications and divisions (no sine, no drawing library), so the pixels are the same on every
-machine, in every process and for labelled and unlabelled use alike.
+machine, in every process and for labeled and unlabeled use alike.
 """
 
 import colorsys
@@ -22,7 +22,7 @@ PALETTE = [[0, 0, 0], [220, 60, 60], [230, 190, 60], [70, 180, 90], [60, 120, 22
 IGNORE_INDEX = 255
 
 TEXTURES = ('stripes', 'checks', 'dots', 'grain', 'plain')
-HUE_SPREAD = 0.1  # half-width of a class's hues; the class centres lie 0.2 apart, so they touch
+HUE_SPREAD = 0.1  # half-width of a class's hues; the class centers lie 0.2 apart, so they touch
 OWN_TEXTURE = 0.85  # probability of the class's own texture; else any of the five
 # Radius relative to the disk's, so that the classes cover about the same area.
 RADIUS = dict(disk=1.0, square=1.25, triangle=1.5, star=1.35, ring=1.2)
@@ -35,7 +35,7 @@ _SQRT2_MINUS_1 = 0.41421356237309503
 class Item:
     """One painted thing: a shape (``label`` 1..5) or a distractor (``label`` 0).
 
-    Lengths are in pixels, colours are RGB in 0..255, ``texture`` is an entry of ``TEXTURES``.
+    Lengths are in pixels, colors are RGB in 0..255, ``texture`` is an entry of ``TEXTURES``.
     """
 
     label: int
@@ -203,7 +203,7 @@ def _inside(item, v, u):
 
 
 def _texture(item, v, u, grid):
-    """How much of the second colour each pixel has: (h, w) float32 in [0, 1]."""
+    """How much of the second color each pixel has: (h, w) float32 in [0, 1]."""
     if item.texture == 'plain':
         return np.clip(v / np.float32(2 * item.radius) + np.float32(0.5), 0, 1)
     v, u = v / np.float32(item.period), u / np.float32(item.period)
@@ -252,7 +252,7 @@ def render(scene):
 def annotate(scene):
     """Label the scene.
 
-    A pixel is void (255) where its right or its lower neighbour belongs to another shape or to no
+    A pixel is void (255) where its right or its lower neighbor belongs to another shape or to no
     shape, or the other way round: a border one pixel thin, lying half inside the shape.
 
     Returns:
@@ -277,10 +277,10 @@ def annotate(scene):
 
 @DATASETS.register_module()
 class ShapesDataset(BaseSegDataset):
-    """A stretch of a stream of drawn images, labelled or not.
+    """A stretch of a stream of synthetic images, labeled or not.
 
     Six classes: background and five kinds of shapes, told apart by outline, hue and texture
-    together; distractors share hues and textures with them. Training, validation and unlabelled
+    together; distractors share hues and textures with them. Training, validation and unlabeled
     sets are different stretches (``start``) of the stream of one ``seed``.
 
     Args:
@@ -304,7 +304,7 @@ class ShapesDataset(BaseSegDataset):
         if len(tuple(image_size)) != 2 or min(image_size) < 16:
             raise ValueError(
                 f'ShapesDataset: image_size={image_size!r} is not (height, width) with both at '
-                'least 16; give for example image_size=(64, 64).'
+                'least 16. Give for example image_size=(64, 64).'
             )
         for name, value, least in (
             ('num_images', num_images, 1),
@@ -313,13 +313,13 @@ class ShapesDataset(BaseSegDataset):
         ):
             if int(value) != value or value < least:
                 raise ValueError(
-                    f'ShapesDataset: {name}={value!r} is not a whole number of at least {least}; '
-                    'set it to one.'
+                    f'ShapesDataset: {name}={value!r} is not a whole number of at least {least}. '
+                    'Set it to one.'
                 )
         if kwargs.get('reduce_zero_label'):
             raise ValueError(
                 'ShapesDataset: reduce_zero_label=True would drop the background class, which '
-                'these labels contain; leave it False.'
+                'these labels contain. Leave it False.'
             )
         self.num_images, self.image_size = int(num_images), tuple(map(int, image_size))
         self.seed, self.start, self.labeled = int(seed), int(start), bool(labeled)
@@ -340,12 +340,12 @@ class ShapesDataset(BaseSegDataset):
 
 @TRANSFORMS.register_module()
 class LoadShapes(BaseTransform):
-    """Draw the image, and the labels of a labelled sample, instead of loading them.
+    """Draw the image, and the labels of a labeled sample, instead of loading them.
 
-    Required keys: ``shapes``; ``seg_fields`` for a labelled sample. A ``seg_map_path`` leaves the labels to
+    Required keys: ``shapes``; ``seg_fields`` for a labeled sample. A ``seg_map_path`` leaves the labels to
     ``LoadAnnotations``.
 
-    Added keys: ``img`` ((H, W, 3) uint8, BGR), ``img_shape``, ``ori_shape``, and for a labelled
+    Added keys: ``img`` ((H, W, 3) uint8, BGR), ``img_shape``, ``ori_shape``, and for a labeled
     sample ``gt_seg_map`` ((H, W) uint8, 255 = void), whose name is added to ``seg_fields``.
 
     Args:
@@ -360,7 +360,7 @@ class LoadShapes(BaseTransform):
     def transform(self, results):
         """Draw; the cached arrays themselves are never handed out."""
         shapes = results['shapes']
-        # A pseudo-labelled image has a mask in a file: its true labels are not even drawn.
+        # A pseudo-labeled image has a mask in a file: its true labels are not even drawn.
         labeled = 'seg_fields' in results and 'seg_map_path' not in results
         key = (shapes['seed'], shapes['index'], tuple(shapes['image_size']), labeled)
         drawn = self._drawn.get(key)
@@ -393,7 +393,7 @@ def write_shapes(root, num_images, *, image_size=(64, 64), seed=0, start=0, labe
     """Write a stretch of the stream as ordinary files, for whatever needs real ones.
 
     Args:
-        root (str | Path): Gets ``img_dir/NAME.png`` and, if labelled, ``ann_dir/NAME.png``
+        root (str | Path): Gets ``img_dir/NAME.png`` and, if labeled, ``ann_dir/NAME.png``
             (palette images, 255 = void); made if need be.
         num_images, image_size, seed, start, labeled: As for :class:`ShapesDataset`.
 

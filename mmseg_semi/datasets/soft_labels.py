@@ -1,6 +1,6 @@
 """Files of soft labels: of every pixel the most probable classes and their probabilities, beside its mask.
 
-``<id>.soft`` is a grey 8-bit PNG image of height 2 k H: k maps of classes, then k maps of probabilities in
+``<id>.soft`` is a gray 8-bit PNG image of height 2 k H: k maps of classes, then k maps of probabilities in
 steps of 1/255, one below the other (:func:`mmseg_semi.functional.top_k.compress_probs`).
 """
 

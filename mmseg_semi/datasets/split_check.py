@@ -27,20 +27,20 @@ from .unlabeled import UnlabeledDataset
 from .void_check import masks_of
 from .walk import Leaf, image_files, leaves, loader_configs, sample_infos
 
-TRAINED_ON = ('labelled', 'unlabelled')
+TRAINED_ON = ('labeled', 'unlabeled')
 FRAMES = 60
-"""Frame numbers up to which two images count as neighbours: two seconds of usual video."""
+"""Frame numbers up to which two images count as neighbors: two seconds of usual video."""
 
 
 def build_parts(configs: Mapping[str, Mapping], report: Report) -> dict:
     """Build the datasets of a partition; one that cannot be built is an error of the report.
 
     Args:
-        configs: 'labelled', 'unlabelled', 'validation', 'test' = config of a dataset, as far as there are any.
+        configs: 'labeled', 'unlabeled', 'validation', 'test' = config of a dataset, as far as there are any.
         report: gets the errors.
     """
     parts = {}
-    labeled = configs.get('labelled', {})
+    labeled = configs.get('labeled', {})
     title = str(labeled.get('of') or labeled.get('type'))
     for name, config in configs.items():
         try:
@@ -55,7 +55,7 @@ def build_parts(configs: Mapping[str, Mapping], report: Report) -> dict:
             empty = 'need at least one array' in str(error)
             sentence = str(error)
             if empty:
-                sentence = f'The {name} dataset has no image: correct its list or its folder.'
+                sentence = f'The {name} dataset has no image. Correct its list or its folder.'
             report.add_problem(sentence)  # once, where one folder of all of them is missing
         else:
             parts[name] = dataset
@@ -71,16 +71,16 @@ def parts_of_config(cfg: Mapping) -> dict[str, Mapping]:
     train = (cfg.get('train_dataloader') or {}).get('dataset')
     if not train:
         raise ValueError(
-            'The config has no train_dataloader.dataset: give the config of a training.'
+            'The config has no train_dataloader.dataset. Give the config of a training.'
         )
     train = fill_partition(train)
-    parts = {'labelled': train}
+    parts = {'labeled': train}
     if isinstance(train.get('labeled'), Mapping):
-        parts['labelled'] = train['labeled']
+        parts['labeled'] = train['labeled']
         pseudo_labeled = train.get('pseudo_labeled') or {}
         unlabeled = train.get('unlabeled') or pseudo_labeled.get('images')
         if unlabeled:
-            parts['unlabelled'] = unlabeled
+            parts['unlabeled'] = unlabeled
     for name, stage in (('validation', 'val'), ('test', 'test')):
         for index, (_, loader) in enumerate(loader_configs(cfg, stage)):
             dataset = loader.get('dataset')
@@ -99,16 +99,16 @@ def check_parts(
     """Check the datasets of one partition against each other and their files, each of which is read once.
 
     Errors: an image that is in two parts, as itself or as a copy of the same name; an image or a mask that is
-    not there or cannot be read; a mask of another size than its image, or with a value that is no class.
-    Warnings: an image listed twice, a class without a labelled pixel, neighbouring frames of a video, and an
-    image that is both labelled and unlabelled where the two sets are not called a partition.
+    not there or cannot be read; a mask of another size than its image, or with a value that is not a class.
+    Warnings: an image listed twice, a class without a labeled pixel, neighboring frames of a video, and an
+    image that is both labeled and unlabeled where the two sets are not called a partition.
 
     Args:
         parts: as :func:`build_parts` returns them.
         report: is filled.
         frames: see :func:`~mmseg_semi.datasets.sequences.near_frames`.
         quiet: shows no progress bars.
-        partition: whether the labelled and the unlabelled set are called a partition; None is
+        partition: whether the labeled and the unlabeled set are called a partition; None is
             :func:`is_partition` of them.
 
     Returns:
@@ -122,16 +122,16 @@ def check_parts(
         counts: dict[tuple, list[ClassCount]] = {}
         for leaf in leaves(dataset):
             sizes = _check_images(name, leaf.dataset, report, quiet)
-            if name != 'unlabelled':
+            if name != 'unlabeled':
                 _check_masks(name, leaf.dataset, sizes, report, quiet, counts)
-        if name == 'labelled':
+        if name == 'labeled':
             for classes, found in counts.items():
                 _tell_classes(classes, found, report)
     ids = {
         name: [
             name_
             for leaf in leaves(dataset)
-            if _has_files(leaf.dataset)  # drawn images are numbered, too
+            if _has_files(leaf.dataset)  # synthetic images are numbered, too
             for name_ in relative_ids(leaf.dataset, image_paths(leaf.dataset))
         ]
         for name, dataset in parts.items()
@@ -142,11 +142,11 @@ def check_parts(
 
 
 def is_partition(parts: Mapping) -> bool:
-    """Whether labelled and unlabelled images are the two lists of one folder, as every partition of ours is.
+    """Whether labeled and unlabeled images are the two lists of one folder, as every partition of ours is.
 
     Only then an image in both is a mistake. Elsewhere it is a warning, here, in ``tools/check_data.py`` and in
     training: a folder of all images, or the list of the whole training set, is a usual one (GPS-dagger
-    adds the labelled images to it), and no result is falsified by it.
+    adds the labeled images to it), and no result is falsified by it.
     """
     if not all(name in parts for name in TRAINED_ON):
         return False
@@ -225,21 +225,21 @@ def _check_disjoint(paths: dict[str, list[str]], partition: bool, report: Report
         shared = [path for key, path in real[one].items() if key in real[other]]
         copies = _copies(real[one].keys() - real[other].keys(), real[other])
         why = (
-            'an image is either labelled or unlabelled'
+            'an image is either labeled or unlabeled'
             if other in TRAINED_ON
-            else 'they would falsify the result'
+            else 'they make the result invalid'
         )
         say: Callable[[str], None] = report.add_problem
-        remedy = f'remove them from one of the two lists, since {why}'
+        remedy = f'Remove them from one of the two lists, since {why}'
         if other in TRAINED_ON and not partition:
             say, remedy = (
                 report.warnings.append,
-                'they are trained on with and without their labels',
+                'They are trained on with and without their labels',
             )
         for found, what in ((shared, 'are'), (copies, 'have a copy of the same name')):
             if found:
                 say(
-                    f'{len(found)} {one} images {what} in the {other} set, the first is {min(found)}: {remedy}.'
+                    f'{len(found)} {one} images {what} in the {other} set, the first is {min(found)}. {remedy}.'
                 )
 
 
@@ -274,7 +274,7 @@ def _check_masks(
     if not infos or not classes:
         if not classes:
             report.warnings.append(
-                f'The {name} dataset names no classes, so its masks are not checked: set metainfo.'
+                f'The {name} dataset has no class names, so its masks are not checked. Set metainfo.'
             )
         return
     paths = [info['seg_map_path'] for info in infos]
@@ -292,7 +292,7 @@ def _check_masks(
         first = survey.paths[int(np.argmax(count.beyond > 0))]
         report.add_problem(
             f'{name} masks have values that are none of {len(classes)} classes ({values} masks, the first is '
-            f'{first}): correct the masks, the number of classes, or reduce_zero_label='
+            f'{first}). Correct the masks, the number of classes, or reduce_zero_label='
             f'{masks.reduce_zero_label}.'
         )
     counts.setdefault(tuple(classes), []).append(count)
@@ -314,7 +314,7 @@ def _tell_classes(classes, found: list[ClassCount], report: Report) -> None:
     report.facts.append(
         '\n'.join(
             [
-                f'  {"labelled class":<{width}}   pixels  images',
+                f'  {"labeled class":<{width}}   pixels  images',
                 *lines,
                 f'  void: {void:.2%} of all',
             ]
@@ -325,18 +325,18 @@ def _tell_classes(classes, found: list[ClassCount], report: Report) -> None:
     ]
     if absent:
         report.warnings.append(
-            f'No labelled image shows {", ".join(absent)}: nothing can be learnt of '
-            f'{"it" if len(absent) == 1 else "them"}; draw the partition with --balanced, or label more images.'
+            f'No labeled image shows {", ".join(absent)}: nothing can be learned of '
+            f'{"it" if len(absent) == 1 else "them"}. Draw the partition with --balanced, or label more images.'
         )
 
 
 def _check_neighbors(ids: dict[str, list[str]], frames: int, report: Report) -> None:
     trained_on = [name for part in TRAINED_ON for name in ids.get(part, ())]
     for part in ids:
-        if part == 'labelled':
+        if part == 'labeled':
             continue
         if part in TRAINED_ON:
-            other, among = 'labelled', ids.get('labelled', [])
+            other, among = 'labeled', ids.get('labeled', [])
             consequence = 'the labels then tell more than their share'
         else:
             other, among = 'training', trained_on
@@ -352,12 +352,12 @@ def _check_neighbors(ids: dict[str, list[str]], frames: int, report: Report) -> 
 
 
 def _tell_identity(paths: dict[str, list[str]], report: Report) -> None:
-    if 'labelled' not in paths:
+    if 'labeled' not in paths:
         return
-    identity = identify(paths['labelled'])
-    report.facts.append(f'labelled list: {identity.sentence()}')
+    identity = identify(paths['labeled'])
+    report.facts.append(f'labeled list: {identity.sentence()}')
     report.facts.extend(f'  not to be taken for: {rival}' for rival in identity.rivals)
-    if 'unlabelled' in paths:
-        together = identify([*paths['labelled'], *paths['unlabelled']]).match
+    if 'unlabeled' in paths:
+        together = identify([*paths['labeled'], *paths['unlabeled']]).match
         if together is not None and together.role == 'train':
-            report.facts.append(f'labelled and unlabelled: all of {together}')
+            report.facts.append(f'labeled and unlabeled: all of {together}')

@@ -89,12 +89,12 @@ def read_list(path: str, kind: str = 'auto', images: str | None = None) -> IdLis
 
     Raises:
         FileNotFoundError: there is no such file.
-        ListError: it is no list of images, or not of this kind.
+        ListError: it is not a list of images, or not of this kind.
     """
     try:
         content = read_bytes(path)
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-        raise FileNotFoundError(f'{path} is no file: give a list of images.') from None
+        raise FileNotFoundError(f'{path} is not a file. Give a list of images.') from None
     return parse_list(content, str(path), kind, images)
 
 
@@ -119,7 +119,7 @@ def parse_list(
         ValueError: ``kind`` is unknown.
     """
     if kind not in (*FORMATS, 'auto'):
-        raise ValueError(f"kind='{kind}' is unknown: choose 'auto' or one of {FORMATS}.")
+        raise ValueError(f"kind='{kind}' is unknown. Choose 'auto' or one of {FORMATS}.")
     prefix = None if images is None else _clean(f'{images or "."}/').removeprefix('./')
     first: tuple[int, _Layout] | None = None
     lines: dict[str, int] = {}
@@ -134,14 +134,14 @@ def parse_list(
             first = (number, layout)
         elif layout != first[1]:
             raise wrong(
-                f'{layout}, and line {first[0]} is {first[1]}: write all lines of a list in one way'
+                f'{layout}, and line {first[0]} is {first[1]}. Write all lines of a list in one way'
             )
         if name in lines:
-            raise wrong(f'the image of line {lines[name]} again: list every image once')
+            raise wrong(f'the image of line {lines[name]} again. List every image once')
         lines[name] = number
     if first is None:
         raise ListError(
-            f'{source} has no line with an image (some lists were published empty): take the list from another '
+            f'{source} has no line with an image (some lists were published empty). Take the list from another '
             'source, or leave it out.'
         )
     layout = first[1]
@@ -149,8 +149,8 @@ def parse_list(
     if kind != 'auto' and kind not in formats:
         known = f'that of {" or ".join(formats)}' if formats else 'another one'
         raise ListError(
-            f'{source} line {first[0]} is {layout}, which is not the format {kind} but {known}: give that '
-            'format, or leave it to be told by the lines.'
+            f'{source} line {first[0]} is {layout}, which is not the format {kind} but {known}. Give that '
+            'format, or leave it out.'
         )
     ids = list(lines)
     return IdList(ids, formats, _dataset(layout, ids), layout.split)
@@ -164,8 +164,8 @@ def _lines(content: bytes, source: str) -> Iterator[tuple[int, str]]:
         if not text.isprintable():
             bad = next(c for c in text if not c.isprintable())
             raise ListError(
-                f'{source} line {number} has the character {bad!a}, which no name of an image should have: '
-                'save the list as plain text without it.'
+                f'{source} line {number} has the character {bad!a}, which no name of an image should have. '
+                'Save the list as plain text without it.'
             )
         if line := line.strip(' \t'):
             yield number, line
@@ -177,7 +177,7 @@ def _text(content: bytes, source: str) -> str:
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b'\n') + 1
         raise ListError(
-            f'{source} line {line} is no UTF-8 text: save the list as plain text in UTF-8.'
+            f'{source} line {line} is not UTF-8 text. Save the list as plain text in UTF-8.'
         ) from None
 
 
@@ -196,8 +196,8 @@ def check_list_text(path: str, marked: bool) -> None:
     _text(content, path)
     if not marked and content.startswith(codecs.BOM_UTF8):
         raise ListError(
-            f'{path} begins with a byte order mark, which would be an unseen part of the first name: '
-            'save the list as UTF-8 without it.'
+            f'{path} begins with a byte order mark, which would be an unseen part of the first name. '
+            'Save the list as UTF-8 without it.'
         )
 
 
@@ -221,11 +221,11 @@ def check_writable(ids: Sequence[str]) -> None:
         if read != [name]:
             what = f'would be read as {read[0]!r}' if read else 'could not be read again'
             raise ListError(
-                f'The image {name!r} {what} from a list with one id per line: rename it, in plain letters and '
+                f'The image {name!r} {what} from a list with one id per line. Rename it, in plain letters and '
                 'with one ending.'
             )
     twice = Counter(ids).most_common(1)[0][0]
-    raise ListError(f'The image {twice!r} is listed twice: list every image once.')
+    raise ListError(f'The image {twice!r} is listed twice. List every image once.')
 
 
 def list_bytes(ids: Iterable[str]) -> bytes:
@@ -237,19 +237,20 @@ def _read_line(line: str, kind: str, prefix: str | None, wrong) -> tuple[_Layout
     """Layout of a line and the id that it says."""
     if kind != 'ids' and _FOREIGN.search(line):
         raise wrong(
-            'with a sign that parts columns elsewhere: give one image per line, or an image and its mask with '
-            "a space or a tab between; if the sign is part of a name, say format 'ids'"
+            'with a character that separates columns in other formats. Give one image per line, or an image '
+            'and its mask with '
+            "a space or a tab between; if it is part of a name, give format 'ids'"
         )
     image, separator, mask = _columns(line, kind, wrong)
     path = _clean(image)
     layout, name = _layout(path, prefix, separator, mask, wrong)
     if {'', '.', '..'} & set(name.split('/')) or name != name.strip():
-        raise wrong('which is no id or path of an image below its folder: give one per line')
+        raise wrong('which is not an id or path of an image below its folder. Give one per line')
     if _ENDING.search(name):
-        raise wrong('which has two endings of an image: give the id, without any')
+        raise wrong('which has two endings of an image. Give the id, without any')
     if mask and not _is_mask_of(mask, name):
         raise wrong(
-            f'whose mask {_base(mask)} is not named as its image: correct the line, or list images alone'
+            f'whose mask {_base(mask)} is not named as its image. Correct the line, or list images alone'
         )
     return layout, name
 
@@ -259,7 +260,7 @@ def _columns(line: str, kind: str, wrong) -> tuple[str, str, str]:
     if '\t' in line:
         columns = [column.strip(' ') for column in line.split('\t')]
         if len(columns) != 2 or not all(map(_ENDING.search, columns)):
-            raise wrong('which has tabs but is not an image, a tab and its mask: give one of each')
+            raise wrong('which has tabs but is not an image, a tab and its mask. Give one of each')
         return columns[0], '\t', columns[1]
     if ' ' not in line or kind == 'ids':
         return line, '', ''
@@ -270,8 +271,8 @@ def _columns(line: str, kind: str, wrong) -> tuple[str, str, str]:
     if len(pairs) == 1:
         return pairs[0][0], ' ', pairs[0][1]
     raise wrong(
-        'where it is unclear what a space separates: give an image and its mask, or one image; if the space is '
-        "part of its name, say format 'ids'"
+        'where it is unclear what a space separates. Give an image and its mask, or one image; if the space is '
+        "part of its name, give format 'ids'"
     )
 
 
@@ -290,7 +291,7 @@ def _layout(path: str, prefix: str | None, separator: str, mask: str, wrong) -> 
     bare = _ENDING.sub('', path)
     if prefix is not None:
         if not path.startswith(prefix):
-            raise wrong(f'which is not below {prefix} as --images says: correct one of the two')
+            raise wrong(f'which is not below {prefix} as --images says. Correct one of the two')
         return _Layout('below images', separator), dataset_name(bare[len(prefix) :])
     if found := _VOC_PATH.fullmatch(path):
         return _Layout('voc', separator), found['name']
@@ -300,14 +301,12 @@ def _layout(path: str, prefix: str | None, separator: str, mask: str, wrong) -> 
     if found:
         return _Layout(form, separator, found['split']), f'{found["city"]}/{found["name"]}'
     if path.startswith('/') or re.match('[A-Za-z]:', path):
-        raise wrong(
-            'an absolute path: say with --images which folder of it the ids are relative to'
-        )
+        raise wrong('an absolute path. Give with --images the folder that the ids are relative to')
     if bare == path:
         return _Layout('id', separator), dataset_name(path)
     if '/' in path:
         raise wrong(
-            'a path of no known layout: say with --images which folder of it the ids are relative to'
+            'a path of no known layout. Give with --images the folder that the ids are relative to'
         )
     return _Layout('file', separator), bare
 

@@ -1,6 +1,6 @@
-"""Partitions of a training set into labelled and unlabelled images.
+"""Partitions of a training set into labeled and unlabeled images.
 
-An *order* of all ids comes first; its first so many are labelled. So the labelled lists of all sizes of one
+An *order* of all ids comes first; its first so many are labeled. So the labeled lists of all sizes of one
 order are nested. ``split_lists.py`` reads the lists of the literature, ``fingerprints.py`` tells them apart.
 """
 
@@ -14,20 +14,20 @@ import numpy as np
 
 
 def make_partition(ids, fraction, seed):
-    """Draw a partition: ``random.Random(seed)`` shuffles the sorted ids, the first are labelled.
+    """Draw a partition: ``random.Random(seed)`` shuffles the sorted ids, the first are labeled.
 
-    With one seed the labelled lists of several fractions are nested: that of 1/16 is contained in
+    With one seed the labeled lists of several fractions are nested: that of 1/16 is contained in
     that of 1/8, and so on. Python keeps ``random.Random`` and its ``shuffle`` the same over
     versions, so the lists are the same everywhere.
 
     Args:
         ids (Iterable[str]): Image ids in any order, without duplicates; not changed.
-        fraction (float | fractions.Fraction): Labelled share, in (0, 1);
-            ``round(len(ids) * fraction)`` images are labelled.
+        fraction (float | fractions.Fraction): Labeled share, in (0, 1);
+            ``round(len(ids) * fraction)`` images are labeled.
         seed (int): Of the shuffle.
 
     Returns:
-        tuple[list[str], list[str]]: The labelled and the unlabelled ids, each sorted.
+        tuple[list[str], list[str]]: The labeled and the unlabeled ids, each sorted.
 
     Raises:
         ValueError: If ``fraction`` is out of range, an id occurs twice, or one of the two lists
@@ -35,15 +35,15 @@ def make_partition(ids, fraction, seed):
     """
     if not 0 < fraction < 1:
         raise ValueError(
-            f'make_partition: fraction={fraction} is not between 0 and 1; '
-            'give the labelled share, for example 1 / 16.'
+            f'make_partition: fraction={fraction} is not between 0 and 1. '
+            'Give the labeled share, for example 1 / 16.'
         )
     order = random_order(ids, seed)
     count = round(len(order) * fraction)
     if not 0 < count < len(order):
         raise ValueError(
             f'make_partition: fraction={fraction} of {len(order)} ids leaves one of the two lists '
-            'empty; give another fraction or more images.'
+            'empty. Give another fraction or more images.'
         )
     return cut_order(order, count)
 
@@ -58,7 +58,7 @@ def random_order(ids, seed):
     twice = next((a for a, b in pairwise(ids) if a == b), None)
     if twice is not None:
         raise ValueError(
-            f'make_partition: id {twice!r} occurs twice; list every image once, under a name of its own.'
+            f'make_partition: id {twice!r} occurs twice. List every image once, under a name of its own.'
         )
     random.Random(seed).shuffle(ids)
     return ids
@@ -88,7 +88,7 @@ def balanced_order(ids, pixels, seed, min_pixels=1):
     ids = list(ids)
     if len(pixels) != len(ids):
         raise ValueError(
-            f'balanced_order: pixels has {len(pixels)} rows for {len(ids)} ids; give one row per id.'
+            f'balanced_order: pixels has {len(pixels)} rows for {len(ids)} ids. Give one row per id.'
         )
     row = {name: i for i, name in enumerate(ids)}
     order = random_order(ids, seed)
@@ -127,7 +127,7 @@ def parse_size(text):
     if size is None or size <= 0 or (isinstance(size, Fraction) and size >= 1):
         raise ValueError(
             f'{text!r} is neither a share between 0 and 1, such as 1/8 or 0.125, nor a number of images, such '
-            'as 92: give one of these.'
+            'as 92. Give one of these.'
         )
     return size
 
@@ -138,15 +138,15 @@ def size_name(size):
 
 
 def labeled_count(size, total):
-    """Number of labelled images: a number as it is, a share of ``total`` rounded (half to even).
+    """Number of labeled images: a number as it is, a share of ``total`` rounded (half to even).
 
     Raises:
-        ValueError: none or all of the images would be labelled.
+        ValueError: none or all of the images would be labeled.
     """
     count = round(total * size) if isinstance(size, Fraction) else size
     if not 0 < count < total:
         raise ValueError(
-            f'{size} of {total} images makes {count} labelled and {total - count} unlabelled ones: give a size '
+            f'{size} of {total} images makes {count} labeled and {total - count} unlabeled ones. Give a size '
             'that leaves both lists filled.'
         )
     return count

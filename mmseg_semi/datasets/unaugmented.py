@@ -36,8 +36,8 @@ def _unaugmented(dataset, pipeline: list | None):
     names = [t['type'] if isinstance(t, dict) else type(t).__name__ for t in pipeline]
     if not any(name.startswith('Load') for name in names) or not names[-1].startswith('Pack'):
         raise ValueError(
-            f'the pipeline of the labelled {type(dataset).__name__} leaves {names} without its augmentation, '
-            'which does not load and pack an image: give a `pipeline` that does.'
+            f'the pipeline of the labeled {type(dataset).__name__} leaves {names} without its augmentation, '
+            'which does not load and pack an image. Give a `pipeline` that does.'
         )
     dataset.pipeline = Compose(copy.copy(pipeline))
     return dataset

@@ -1,4 +1,4 @@
-"""Unlabelled images: a folder or a list of them, and nothing else."""
+"""Unlabeled images: a folder or a list of them, and nothing else."""
 
 import logging
 import os.path as osp
@@ -39,14 +39,14 @@ class UnlabeledDataset(BaseDataset):
         data_root: what the other paths are relative to.
         data_prefix: mmseg's way to say ``img_dir``, ``dict(img_path=...)``; give one of the two.
         pipeline: transforms; they must not load annotations.
-        backend_args: mmengine file backend of list and folder, None for local files. Images lie behind that
+        backend_args: mmengine file backend of list and folder, None for local files. Images are read through it
             of the pipeline's ``LoadImageFromFile``, if it names one. A backend that cannot list a folder, such
             as LMDB or HTTP, needs ``ann_file``.
         **kwargs: those of mmengine's ``BaseDataset`` (``metainfo``, ``indices``, ...).
 
     Raises:
         FileNotFoundError: folder, list or a listed image does not exist.
-        ValueError: no image found, a list's line that is no relative path, or a pipeline that needs labels.
+        ValueError: no image found, a list's line that is not a relative path, or a pipeline that needs labels.
     """
 
     ann_file: str
@@ -66,7 +66,7 @@ class UnlabeledDataset(BaseDataset):
         if data_prefix and (img_dir or set(data_prefix) != {'img_path'}):
             raise ValueError(
                 f'UnlabeledDataset img_dir={img_dir!r}, data_prefix={data_prefix!r} is not one folder of '
-                'images: set img_dir, or data_prefix=dict(img_path=...), and nothing else.'
+                'images. Set img_dir, or data_prefix=dict(img_path=...), and nothing else.'
             )
         self.img_suffix = (img_suffix,) if isinstance(img_suffix, str) else tuple(img_suffix)
         if not self.img_suffix or not all(isinstance(s, str) and s for s in self.img_suffix):
@@ -84,7 +84,7 @@ class UnlabeledDataset(BaseDataset):
         for transform in self.pipeline.transforms:
             if isinstance(transform, LoadAnnotations) or getattr(transform, 'cat_max_ratio', 1) < 1:
                 raise ValueError(
-                    f'UnlabeledDataset pipeline has {transform}, which needs labels: leave out LoadAnnotations '
+                    f'UnlabeledDataset pipeline has {transform}, which needs labels. Leave out LoadAnnotations '
                     'and the cat_max_ratio of RandomCrop.'
                 )
 
@@ -105,7 +105,7 @@ class UnlabeledDataset(BaseDataset):
         if not paths:
             where = f'the list {self.ann_file}' if self.ann_file else f'the folder {self._folder}'
             raise ValueError(
-                f'UnlabeledDataset found no image in {where}: set img_dir or ann_file to where the unlabelled '
+                f'UnlabeledDataset found no image in {where}. Set img_dir or ann_file to where the unlabeled '
                 f'images are, and img_suffix={self.img_suffix} to their ending.'
             )
         return [dict(img_path=path, seg_fields=[]) for path in paths]
@@ -113,13 +113,13 @@ class UnlabeledDataset(BaseDataset):
     def _found(self) -> list[str]:
         if not self._folder:
             raise ValueError(
-                'UnlabeledDataset has no img_dir, ann_file or data_root: set img_dir to the folder of images.'
+                'UnlabeledDataset has no img_dir, ann_file or data_root. Set img_dir to the folder of images.'
             )
         backend = backend_of(self._folder, self.backend_args)
         local = is_local(backend)
         if local and not osp.isdir(self._folder):
             raise FileNotFoundError(
-                f'{self._folder} is not a folder: set img_dir (and data_root) of the unlabelled dataset to '
+                f'{self._folder} is not a folder. Set img_dir (and data_root) of the unlabeled dataset to '
                 'where the images are.'
             )
         require_listing(type(backend), self._folder, 'img_dir')
@@ -142,7 +142,7 @@ class UnlabeledDataset(BaseDataset):
             hint = alike(missing[0]) if is_local(backend) else ''
             raise FileNotFoundError(
                 f'{len(missing)} of {asked} images of {self.ann_file} do not exist, the first is '
-                f'{missing[0]}{hint}: correct the list (one id per line), img_dir={self._folder!r} or '
+                f'{missing[0]}{hint}. Correct the list (one id per line), img_dir={self._folder!r} or '
                 f'img_suffix={self.img_suffix}.'
             )
         say_unasked(asked, len(paths), f'images of {self.ann_file}', backend)
@@ -159,14 +159,14 @@ class UnlabeledDataset(BaseDataset):
         backend = backend_of(self.ann_file, self.backend_args)
         if is_local(backend) and not osp.isfile(self.ann_file):
             raise FileNotFoundError(
-                f'{self.ann_file} is not a file: set ann_file (and data_root) of the unlabelled dataset to '
+                f'{self.ann_file} is not a file. Set ann_file (and data_root) of the unlabeled dataset to '
                 'the list of its images, or leave ann_file out to take all images of img_dir.'
             )
         try:
             text = read_bytes(self.ann_file, backend).decode('utf-8-sig')
         except UnicodeDecodeError:
             raise ValueError(
-                f'{self.ann_file} is no UTF-8 text: save the list as plain text in UTF-8.'
+                f'{self.ann_file} is not UTF-8 text. Save the list as plain text in UTF-8.'
             ) from None
         for number, line in enumerate(text.split('\n'), start=1):
             name = line.strip(' \r')
@@ -174,8 +174,8 @@ class UnlabeledDataset(BaseDataset):
                 continue
             if '\t' in name or name.startswith(('/', '\\')):
                 raise ValueError(
-                    f'{self.ann_file} line {number} is {name!r}, which is no id or path relative to img_dir: '
-                    'give one per line, without leading slash and without tabs.'
+                    f'{self.ann_file} line {number} is {name!r}, which is not an id or path relative to '
+                    'img_dir. Give one per line, without leading slash and without tabs.'
                 )
             yield name
 
@@ -189,7 +189,7 @@ class UnlabeledDataset(BaseDataset):
             candidates += [path + suffix.upper() for suffix in self.img_suffix]
         elif len(candidates) > 1:
             raise ValueError(
-                f'{self.ann_file} has the id {name!r}, and img_suffix={self.img_suffix} leaves open which file '
-                'it is: set img_suffix to one ending, since a file backend is not searched.'
+                f'{self.ann_file} has the id {name!r}, and img_suffix={self.img_suffix} does not tell which '
+                'file it is. Set img_suffix to one ending, since a file backend is not searched.'
             )
         return next((c for c in candidates if exists is not None and c in exists), candidates[0])

@@ -27,7 +27,7 @@ KEPT_KEYS = (
     'val_evaluator',
     'test_evaluator',
 )
-#: Where drawn images are found once ``mmseg_semi.datasets.shapes.write_shapes`` has made files of them.
+#: Where synthetic images are found once ``mmseg_semi.datasets.shapes.write_shapes`` has made files of them.
 DRAWN = {
     'data_root': 'data/shapes',
     'data_prefix': {'img_path': 'img_dir', 'seg_map_path': 'ann_dir'},
@@ -72,7 +72,7 @@ def plain_config(cfg: Config, dataset_meta: dict) -> Config:
         MMSegmentation cannot build, it has ``custom_imports`` and needs the package after all.
 
     Raises:
-        ValueError: The test pipeline has a transform of this package, or the checkpoint's classes are no names
+        ValueError: The test pipeline has a transform of this package, or the checkpoint's classes are not names
             or its palette no colors.
     """
     dataset_meta = _plain_meta(dataset_meta)
@@ -107,7 +107,7 @@ def _plain_meta(dataset_meta: dict) -> dict:
         classes = dataset_meta['classes']
         if not isinstance(classes, (list, tuple)) or not all(type(c) is str for c in classes):
             raise ValueError(
-                f"the checkpoint's meta.dataset_meta.classes={classes!r:.80} are no list of names: export a "
+                f"the checkpoint's meta.dataset_meta.classes={classes!r:.80} are not a list of names. Export a "
                 'checkpoint of a training.'
             )
         meta['classes'] = tuple(classes)
@@ -119,8 +119,9 @@ def _plain_meta(dataset_meta: dict) -> dict:
             meta['palette'] = [[]]
         if any(len(color) != 3 for color in meta['palette']):
             raise ValueError(
-                f"the checkpoint's meta.dataset_meta.palette={palette!r:.80} is no list of colors (red, green, "
-                'blue): export a checkpoint of a training.'
+                f"the checkpoint's meta.dataset_meta.palette={palette!r:.80} is not a list of colors (red, "
+                'green, '
+                'blue). Export a checkpoint of a training.'
             )
     return meta
 
@@ -148,7 +149,7 @@ def _plain_model(model: dict) -> dict:
         plain = method.network_config(plain, method.Settings(model.get('semi_train_cfg')))
     preprocessor = copy.deepcopy(model.get('data_preprocessor') or plain['data_preprocessor'])
     preprocessor.pop('non_blocking', None)
-    # One of the two mmsegs normalises images of 1 or 3 channels alone.
+    # One of the two mmsegs normalizes images of 1 or 3 channels alone.
     stock = len(preprocessor.get('mean') or [0]) in (1, 3)
     kind = 'SegDataPreProcessor' if stock else 'MultiBranchDataPreprocessor'
     plain['data_preprocessor'] = dict(preprocessor, type=kind)
@@ -226,7 +227,7 @@ def _plain_pipeline(pipeline: list) -> list:
             plain += [{'type': 'LoadImageFromFile'}, {'type': 'LoadAnnotations'}]
         else:
             raise ValueError(
-                f'the test pipeline has {transform["type"]}, a transform of {PACKAGE}: use stock transforms.'
+                f'the test pipeline has {transform["type"]}, a transform of {PACKAGE}. Use stock transforms.'
             )
     return plain
 

@@ -21,7 +21,7 @@ class NetworkOptimWrapperConstructor:
 
     Constructors such as ``LearningRateDecayOptimizerConstructor`` look for ``model.backbone``, which a
     method does not have. With ``optim_wrapper=dict(constructor='NetworkOptimWrapperConstructor', ...)`` the
-    first network that the method optimises is handed to them as the model. Parameters of others that are
+    first network that the method optimizes is handed to them as the model. Parameters of others that are
     updated with it (GPS: the second student; DeS4: the teacher's decoder) join the groups of those that they
     correspond to; the rest has no gradients and stays out. A method of several updates (GPS: students, teacher)
     gets a wrapper for each, all from the one config, so with its mixed precision, loss scale, clipping and

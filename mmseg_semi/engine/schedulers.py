@@ -48,7 +48,7 @@ class NonzeroPolyLR(PolyLR):
 class FinalPolyLR(_ParamScheduler):
     """The rate of a poly schedule's last step, all the time: ``lr * S^-power`` (GPS, Sec. 3.2).
 
-    GPS trains its teacher by a poly schedule first and goes on at the rate of its last step, s = S - 1 of
+    GPS trains its teacher by a poly schedule first and continues at the rate of its last step, s = S - 1 of
     :class:`NonzeroPolyLR`: 7.3e-7 for ``lr=0.01`` and S = 39,338.
 
     Args:
@@ -72,11 +72,11 @@ class FinalPolyLR(_ParamScheduler):
     ) -> None:
         if by_epoch:
             raise ValueError(
-                'FinalPolyLR has by_epoch=True, but its rate follows from steps: set by_epoch=False.'
+                'FinalPolyLR has by_epoch=True, but its rate follows from steps. Set by_epoch=False.'
             )
         if not end < 1e9:
             raise ValueError(
-                f'FinalPolyLR has end={end}: set it to the number of optimizer steps of the training.'
+                f'FinalPolyLR has end={end}. Set it to the number of optimizer steps of the training.'
             )
         self.power = power
         super().__init__(optimizer, 'lr', end=end, by_epoch=False, **kwargs)

@@ -50,7 +50,7 @@ class WholeStepIterTrainLoop(IterBasedTrainLoop):
         if self.runner.val_loop is not None and self.val_interval % accumulated:
             self.runner.logger.info(
                 f'val_interval={self.val_interval} falls inside optimizer steps of accumulative_counts='
-                f'{accumulated} iterations: each validation is put off to the end of its step.'
+                f'{accumulated} iterations: each validation runs at the end of its step.'
             )
         return super().run()
 
@@ -97,14 +97,14 @@ def epochs_of(epochs: int | Mapping[str, int], partition: str | None) -> int:
     """The number of epochs, which may differ by partition.
 
     Raises:
-        ValueError: None is said of the partition, or it is no positive integer.
+        ValueError: None is said of the partition, or it is not a positive integer.
     """
     found = epochs
     if isinstance(epochs, Mapping):
         found = epochs.get(partition)
         if found is None:
             raise ValueError(
-                f'train_cfg.epochs says nothing of partition={partition}, only of {", ".join(epochs)}: set '
+                f'train_cfg.epochs has no value for partition={partition}, only of {", ".join(epochs)}. Set '
                 'train_cfg.epochs to a number.'
             )
     if not isinstance(found, int) or isinstance(found, bool) or found < 1:
@@ -119,7 +119,7 @@ class UnlabeledEpochTrainLoop(WholeStepIterTrainLoop):
     That is an epoch in the papers: floor(unlabeled images / unlabeled images of an optimizer step) steps, with
     the images of all processes and micro-batches. ``max_iters``, ``val_interval`` and so the ends of schedulers
     follow from it, and so do checkpoints of an ``AtomicCheckpointHook(interval='val')``. A training of labeled
-    images alone counts those of its dataset's ``counted`` instead, with as many of them in a step as labeled
+    images alone counts those of its dataset's ``counted`` instead, with as many of them per step as labeled
     ones, and so is as long as the method that it is compared with.
 
     Args:
@@ -148,7 +148,7 @@ class UnlabeledEpochTrainLoop(WholeStepIterTrainLoop):
         **kwargs,
     ) -> None:
         if epochs is None and max_iters is None:
-            raise ValueError('train_cfg has neither epochs nor max_iters: set one of them.')
+            raise ValueError('train_cfg has neither epochs nor max_iters. Set one of them.')
         if not isinstance(val_every, int) or isinstance(val_every, bool) or val_every < 1:
             raise ValueError(
                 f'train_cfg.val_every must be an integer of at least 1, got {val_every!r}.'
@@ -195,7 +195,7 @@ def _epoch(loader, accumulated: int) -> tuple[int, int]:
     if counted is None:
         raise ValueError(
             f'train_cfg.epochs counts passes over unlabeled images, and {type(loader.dataset).__name__} names '
-            'none: set train_dataloader.dataset.counted to their dataset, or train_cfg.max_iters.'
+            'none. Set train_dataloader.dataset.counted to their dataset, or train_cfg.max_iters.'
         )
     return counted, (loader.batch_size or 1) * times
 
@@ -205,7 +205,7 @@ def _refuse_epoch_schedulers(schedulers) -> None:
     for key, part in parts_of(schedulers):
         if isinstance(part, dict) and part.get('by_epoch', True):
             raise ValueError(
-                f'{key} ({part["type"]}) has by_epoch=True, and UnlabeledEpochTrainLoop counts iterations: set '
+                f'{key} ({part["type"]}) has by_epoch=True, and UnlabeledEpochTrainLoop counts iterations. Set '
                 'by_epoch=False, and leave its end out to end it with the training.'
             )
 
@@ -230,7 +230,7 @@ class WholeStepEpochTrainLoop(EpochBasedTrainLoop):
         if not self._batches:
             raise ValueError(
                 f'An epoch has {len(self.dataloader)} batches, and a step of accumulative_counts='
-                f'{accumulated} needs more: lower optim_wrapper.accumulative_counts or '
+                f'{accumulated} needs more. Lower optim_wrapper.accumulative_counts or '
                 'train_dataloader.batch_size.'
             )
         self._max_iters = self._max_epochs * self._batches

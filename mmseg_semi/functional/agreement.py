@@ -24,7 +24,7 @@ def weighted_iou(
 
     wIoU = Σ_c n_1(c) / (H W) · IoU_c, with n_1(c) the pixels that `first` gives to class c; it is not
     symmetric. A pixel that is 255 in either map is left out of both, and the weights divide by the
-    pixels left. The paper sums over all classes; iMAS's code leaves class 0 out and normalises the
+    pixels left. The paper sums over all classes; iMAS's code leaves class 0 out and normalizes the
     weights over the others, which is `ignore_background=True` (an image whose first map is all
     class 0 then has agreement 0).
 
@@ -227,7 +227,7 @@ def _count_on_host(first: Tensor, second: Tensor, side: int) -> Tensor:
     """Joint histogram by `bincount`, on keys as small as they can be, of so many images as the cache holds.
 
     Most pixels of an image share one key, and an addition waits for the one before it to the same
-    address, so neighbouring pixels count in different lanes.
+    address, so neighboring pixels count in different lanes.
     """
     (num_images, num_pixels), num_keys = first.shape, side * side
     largest = torch.iinfo(torch.int16).max
@@ -247,7 +247,7 @@ def _count_on_host(first: Tensor, second: Tensor, side: int) -> Tensor:
 
 
 def _narrow(label: Tensor, dtype: torch.dtype, side: int) -> Tensor:
-    """A copy of a map in another type, all that is no class in one extra class; the cheaper step first."""
+    """A copy of a map in another type, all that is not a class in one extra class; the cheaper step first."""
     if label.dtype == torch.uint8:
         return label.clamp(max=side - 1).to(dtype)
     return label.to(dtype, copy=True).clamp_(max=side - 1)
@@ -256,7 +256,7 @@ def _narrow(label: Tensor, dtype: torch.dtype, side: int) -> Tensor:
 def _count_on_device(first: Tensor, second: Tensor, side: int) -> Tensor:
     """Joint histogram by integer atomics: on CUDA `bincount` waits for the device.
 
-    Most pixels of an image share one key, and additions to one address queue up, so neighbouring
+    Most pixels of an image share one key, and additions to one address queue up, so neighboring
     pixels count in different lanes.
     """
     num_images, num_pixels = first.shape

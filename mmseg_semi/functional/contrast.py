@@ -48,7 +48,7 @@ def sample_anchors(
     """Draw a share of the pixels of each class, without replacement (ESL, Eq. 9).
 
     A class with n candidates gets ceil(ratio · n) anchors, so at least one, and at most `limit`. The paper
-    says 10 % and names no limit.
+    says 10 % and gives no limit.
 
     Args:
         label: (M,) int64 classes of the candidates; what is outside [0, C), as 255, is none.
@@ -149,7 +149,7 @@ def sample_places(mask: Tensor, num: int, *, generator: torch.Generator | None =
         (R, min(num, P)) int64 places in random order, -1 behind the last one where a row has fewer.
 
     Raises:
-        ValueError: if `mask` is no matrix or `num` below 1.
+        ValueError: if `mask` is not a matrix or `num` below 1.
     """
     if mask.dim() != 2 or mask.dtype != torch.bool:
         raise ValueError(
@@ -201,7 +201,7 @@ def sample_negatives(
         fill: (Q,) int64, entries of each queue.
         capacity: of every queue.
         num: S, negatives of an anchor, at least 1.
-        block: so many neighbouring queues are left out with the anchor's own, from a multiple of
+        block: so many neighboring queues are left out with the anchor's own, from a multiple of
             `block`; 1 leaves out the anchor's alone, so that other parts of its class are negatives.
         generator: source of randomness on the queue's device; by default torch's.
 

@@ -124,8 +124,9 @@ def propagate_labels(
     check_same_shape(allowed, label, 'allowed', 'label')
     sure = confident & (label != VOID)
     counted = confident
+    height, width = label.shape[1:]
     for row in rows.unbind(dim=1):
-        region = correlation_region(row, tuple(label.shape[1:]), threshold, align_corners) & allowed
+        region = correlation_region(row, (height, width), threshold, align_corners) & allowed
         core = region & sure
         counts = label.new_zeros(len(label), num_classes + 1)
         bins = label.clamp(max=num_classes).flatten(1)

@@ -352,7 +352,7 @@ def _pixel_weights(
 
 
 def _pixel_losses(logits: Tensor, label: Tensor, align_corners: bool) -> Tensor:
-    """-log p of each pixel's label, (N, H, W); the backward pass computes each image anew."""
+    """-log p of each pixel's label, (N, H, W); the backward pass computes each image again."""
 
     logits = logits.contiguous()
     parts = image_chunks(len(label), logits.shape[1] * label[:1].numel())

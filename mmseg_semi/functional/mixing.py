@@ -161,7 +161,7 @@ def mix_intensity(strong: Tensor, weak: Tensor, hardness: Tensor) -> Tensor:
     the two weights swapped: it was taken from code whose hardness means easiness.
 
     Args:
-        strong: (N, C, H, W) normalised images.
+        strong: (N, C, H, W) normalized images.
         weak: the same images, undistorted.
         hardness: (N,) γ in [0, 1], 1 = hard.
 
@@ -174,7 +174,7 @@ def mix_intensity(strong: Tensor, weak: Tensor, hardness: Tensor) -> Tensor:
     check_same_shape(weak, strong, 'weak', 'strong')
     if not (strong.is_floating_point() and weak.is_floating_point()):
         raise ValueError(
-            f'strong is {strong.dtype} and weak {weak.dtype}, but both must be normalised images.'
+            f'strong is {strong.dtype} and weak {weak.dtype}, but both must be normalized images.'
         )
     if hardness.shape != strong.shape[:1]:
         raise ValueError(

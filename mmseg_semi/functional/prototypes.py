@@ -16,7 +16,7 @@ def cosine_logits(features: Tensor, prototypes: Tensor, temperature: float = 1.0
 
     DeS4 prints no temperature. With 1 and 21 classes no probability can exceed 0.27, so a smaller one
     is a setting of the method. The lengths are divided out after the product, which spares a
-    normalised copy of the features.
+    normalized copy of the features.
 
     Args:
         features: (N, D, h, w), any floating dtype.
@@ -64,7 +64,7 @@ def update_prototypes(
     prototype: averaging with 0 would shrink it until the next mean outweighs it. The first mean
     of a prototype replaces it.
 
-    Lengths are left as they come out; normalise the means or the result where a method says so. Rows
+    Lengths are left as they come out; normalize the means or the result where a method says so. Rows
     whose means are not finite must be left out of `present`.
 
     Args:
@@ -146,7 +146,7 @@ def mean_similarity(prototypes: Tensor, known: Tensor) -> Tensor:
 
 
 def cluster_centers(features: Tensor, num_clusters: int, *, seed: int = 0) -> Tensor:
-    """Centres of k-means clusters, the first prototypes of a class's parts (ESL, text before Eq. 7).
+    """Centers of k-means clusters, the first prototypes of a class's parts (ESL, text before Eq. 7).
 
     Lloyd's algorithm from k-means++ starts, scikit-learn's. It works with Euclidean distances and the
     assignment of parts with cosines, so features should have unit length where that matters.
@@ -154,7 +154,7 @@ def cluster_centers(features: Tensor, num_clusters: int, *, seed: int = 0) -> Te
     Args:
         features: (M, D) on any device; moved to the host.
         num_clusters: K, at least 1.
-        seed: of the starts; the same features in the same order give the same centres.
+        seed: of the starts; the same features in the same order give the same centers.
 
     Returns:
         (K', D) of the features' device, float32 (float64 for float64 features), where K' is K or, if that

@@ -155,7 +155,7 @@ def class_rank(probs: Tensor) -> Tensor:
 
 
 def labeled_negatives(rank: Tensor, label: Tensor, low_rank: int) -> Tensor:
-    """Classes that a labelled pixel is a negative of: likely, and not its own (U2PL, n^l of Sec. 3.3).
+    """Classes that a labeled pixel is a negative of: likely, and not its own (U2PL, n^l of Sec. 3.3).
 
     1(y ≠ c) · 1(0 ≤ O(c) < r_l).
 

@@ -9,7 +9,7 @@ from ._common import check_map
 
 
 def resize_nearest(maps: Tensor, size: tuple[int, int], align_corners: bool = False) -> Tensor:
-    """Shrink label maps or masks to a feature's grid: each place takes the pixel at its centre (ESL, Sec. 3.2).
+    """Shrink label maps or masks to a feature's grid: each place takes the pixel at its center (ESL, Sec. 3.2).
 
     Args:
         maps: (N, H, W) of any dtype.

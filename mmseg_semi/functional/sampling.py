@@ -67,7 +67,7 @@ def class_ratio(dataset_counts: Tensor) -> Tensor:
     has the inverse, which asks for more pixels than there are.
 
     Args:
-        dataset_counts: (C,) pixels of each class in the labelled set, void left out.
+        dataset_counts: (C,) pixels of each class in the labeled set, void left out.
 
     Returns:
         (C,) float64 in [0, 1]; 0 for classes without pixels, which do not count as the rarest.
@@ -129,7 +129,7 @@ def zone_index(entropy: Tensor, num_zones: int) -> Tensor:
 def zone_ratio(entropy: Tensor, zones: Tensor, num_zones: int, alpha: float) -> Tensor:
     """Raw share of each zone, 1 / (alpha + its mean entropy) (DeS4, Eq. 11).
 
-    As printed this favours low entropy, whatever the text says of difficult samples; a larger
+    As printed this favors low entropy, whatever the text says of difficult samples; a larger
     `alpha` makes the zones more equal.
 
     Args:
@@ -139,7 +139,7 @@ def zone_ratio(entropy: Tensor, zones: Tensor, num_zones: int, alpha: float) -> 
         alpha: above 0; the paper uses 0.1.
 
     Returns:
-        (k,), not normalised, float32 (float64 for float64 entropies); 0 for empty zones. The means
+        (k,), not normalized, float32 (float64 for float64 entropies); 0 for empty zones. The means
         are taken in float64. Nothing waits for the device.
 
     Raises:
@@ -156,11 +156,11 @@ def zone_quota(ratio: Tensor, total: int | Tensor, available: Tensor) -> Tensor:
     """Pixels to draw in each zone (DeS4, after Eq. 11).
 
     The total is shared out by `ratio` with the method of the largest remainder (the lower zone
-    first on equal ones). What a zone lacks is then taken from what its neighbours have to spare, the
+    first on equal ones). What a zone lacks is then taken from what its neighbors have to spare, the
     nearest first and the lower first at equal distance, zone by zone from the lowest.
 
     Args:
-        ratio: (k,) not negative, need not be normalised; all 0 means equal shares.
+        ratio: (k,) not negative, need not be normalized; all 0 means equal shares.
         total: pixels to draw, an int or a tensor of one element.
         available: (k,) pixels that each zone has.
 
@@ -333,7 +333,7 @@ def balanced_mask(
     Args:
         logits: (N, C, h, w), any floating dtype.
         label: (N, h, w) class of each pixel, 255 = void.
-        dataset_counts: (C,) pixels of each class in the labelled set, void left out.
+        dataset_counts: (C,) pixels of each class in the labeled set, void left out.
         style: 'multi_entropy' draws from zones of the entropy (`multi_entropy_mask`), 'quantity' uniformly,
             'confidence' by the largest probability (`confidence_mask`).
         rule: 'inverse' takes the share n_min / n_c of a class's pixels (`class_ratio`); 'literal' the

@@ -62,7 +62,7 @@ def load_data(file: BinaryIO, name: str, map_location=None) -> Any:
     except ForbiddenGlobalError as error:
         if os.environ.get(TRUST) != '1':
             raise UntrustedCheckpointError(
-                f'{name} asks for {error.name}, which is no data and could run code, so it was not loaded: if '
+                f'{name} asks for {error.name}, which is not data and could run code, so it was not loaded: if '
                 f'you trust whoever made it, set the environment variable {TRUST}=1.'
             ) from None
         print_log(
@@ -160,7 +160,7 @@ def _download_and_load(address: str, place: str, map_location, progress: bool) -
         if number in _DISK:
             raise OSError(
                 number,
-                f'{address} could not be saved as {place} ({error.strerror}): free space or get permission to '
+                f'{address} could not be saved as {place} ({error.strerror}). Free space or get permission to '
                 'write there, or let TORCH_HOME name another folder.',
             ) from None
         torn = isinstance(error, RuntimeError) and re.search(
@@ -169,13 +169,13 @@ def _download_and_load(address: str, place: str, map_location, progress: bool) -
         # A connection that ends early leaves a file that looks finished.
         if torn or isinstance(error, _UNREADABLE) or number == errno.EINVAL:
             raise ConnectionError(
-                f'{address} was not downloaded whole ({error!r:.80}): remove {place}, if it is there, and run '
+                f'{address} was not downloaded whole ({error!r:.80}). Remove {place}, if it is there, and run '
                 'the same command again, or save the file there yourself.'
             ) from None
         if isinstance(error, RuntimeError):
             raise
         raise ConnectionError(
-            f'{address} could not be downloaded ({error!r:.100}): fetch it on a machine with a network and '
+            f'{address} could not be downloaded ({error!r:.100}). Fetch it on a machine with a network and '
             f'save it as {place}, where it is looked for first, or name a local file in the config instead '
             '(`checkpoint` of the init_cfg, `pretrained` or `load_from`).'
         ) from None
@@ -243,8 +243,9 @@ def read_checkpoint(path: str) -> dict:
         if isinstance(error, ConnectionError) or getattr(error, 'errno', None) in _DISK:
             raise
         raise ValueError(
-            f'{path} is no checkpoint or only a part of one ({error!r:.80}): give one that the training saved.'
+            f'{path} is not a checkpoint or only a part of one ({error!r:.80}). Give one that the training '
+            'saved.'
         ) from None
     if not isinstance(checkpoint, dict) or 'state_dict' not in checkpoint:
-        raise ValueError(f'{path} has no state_dict: give a checkpoint that the training saved.')
+        raise ValueError(f'{path} has no state_dict. Give a checkpoint that the training saved.')
     return checkpoint

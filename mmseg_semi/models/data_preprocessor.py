@@ -1,4 +1,4 @@
-"""From a collated batch of branches to normalised float batches on the device."""
+"""From a collated batch of branches to normalized float batches on the device."""
 
 from collections.abc import Mapping, Sequence
 
@@ -16,12 +16,12 @@ _LABEL_MAPS = ('gt_sem_seg', 'gt_edge_map', 'gt_depth_map')
 
 @MODELS.register_module()
 class MultiBranchDataPreprocessor(SegDataPreProcessor):
-    """mmseg's ``SegDataPreProcessor`` for every branch of a labelled/unlabelled batch.
+    """mmseg's ``SegDataPreProcessor`` for every branch of a labeled/unlabeled batch.
 
     Images travel to the device as uint8, one stacked copy per branch, and become float there. All
     branches come out at one size, so that they can pass the network together: ``size`` if it is
     set, else the largest image rounded up to ``size_divisor``, padded at the bottom and at the right
-    with ``pad_val`` after the normalisation (0 is the mean colour), label maps with
+    with ``pad_val`` after the normalization (0 is the mean color), label maps with
     ``seg_pad_val``, valid masks with False. A batch without branches (validation, test, supervised
     training) goes to the base class unchanged.
 
@@ -56,11 +56,11 @@ class MultiBranchDataPreprocessor(SegDataPreProcessor):
             raise ValueError(f'data_preprocessor.size={size!r} must be (height, width).')
         if size is not None and size_divisor is not None:
             raise ValueError(
-                f'data_preprocessor has size={size!r} and size_divisor={size_divisor!r}: set one of them.'
+                f'data_preprocessor has size={size!r} and size_divisor={size_divisor!r}. Set one of them.'
             )
         if kwargs.get('batch_augments') is not None:
             raise ValueError(
-                'data_preprocessor.batch_augments is not applied to branches: remove it, and mix in the method '
+                'data_preprocessor.batch_augments is not applied to branches. Remove it, and mix in the method '
                 '(such as with AdaptiveCutMix).'
             )
         mean, std = kwargs.pop('mean', None), kwargs.pop('std', None)
@@ -72,8 +72,8 @@ class MultiBranchDataPreprocessor(SegDataPreProcessor):
         """Mean and std of any number of channels; one of the two mmsegs takes 1 or 3 only."""
         if (mean is None) != (std is None) or (mean is not None and len(mean) != len(std)):
             raise ValueError(
-                f'data_preprocessor.mean={mean!r} and std={std!r} must have one value per channel each: '
-                'set both, or neither.'
+                f'data_preprocessor.mean={mean!r} and std={std!r} must have one value per channel each. '
+                'Set both, or neither.'
             )
         self._enable_normalize = mean is not None
         if mean is not None:
@@ -81,7 +81,7 @@ class MultiBranchDataPreprocessor(SegDataPreProcessor):
                 self.register_buffer(name, torch.tensor(values).view(-1, 1, 1), persistent=False)
 
     def forward(self, data: dict, training: bool = False) -> dict:
-        """Move, normalise, pad and stack a batch.
+        """Move, normalize, pad and stack a batch.
 
         Args:
             data: ``{'inputs': {branch: uint8 (n, C, H, W) or list of (C, H, W)}, 'data_samples': {branch:
@@ -120,7 +120,7 @@ class MultiBranchDataPreprocessor(SegDataPreProcessor):
                     path = _path(data, branch, i)
                     raise ValueError(
                         f'{path} has {image.shape[-3]} channel(s) as loaded, but data_preprocessor.mean and '
-                        f'std have {len(self.mean)} values: give one per channel, in the order of the '
+                        f'std have {len(self.mean)} values. Give one per channel, in the order of the '
                         'channels, '
                         'and the backbone as many in_channels.'
                     )
@@ -136,7 +136,7 @@ class MultiBranchDataPreprocessor(SegDataPreProcessor):
                     if h > self.size[0] or w > self.size[1]:
                         raise ValueError(
                             f'{_path(data, branch, i)} is {h}x{w} (height x width) after the {branch} '
-                            f'pipeline, larger than data_preprocessor.size={tuple(self.size)}: set size '
+                            f'pipeline, larger than data_preprocessor.size={tuple(self.size)}. Set size '
                             'to the crop of the pipelines, or crop to size.'
                         )
             return tuple(self.size)
@@ -152,18 +152,18 @@ class MultiBranchDataPreprocessor(SegDataPreProcessor):
                     raise ValueError(
                         f'{_path(data, branch, i)} is {h}x{w} (height x width) after the {branch} '
                         'pipeline and others of the batch are larger, as when a crop is larger than '
-                        'the image: set data_preprocessor.size to the crop, or add Pad to the pipeline.'
+                        'the image. Set data_preprocessor.size to the crop, or add Pad to the pipeline.'
                     )
         crops = {branch: images[0] for branch, images in sizes.items()}
         if len(set(crops.values())) > 1:
             said = ', '.join(f'{branch} {h}x{w}' for branch, (h, w) in crops.items())
             raise ValueError(
-                f'The branches have different sizes ({said}, height x width): give the labelled and the '
-                'unlabelled pipeline the same crop, or set data_preprocessor.size.'
+                f'The branches have different sizes ({said}, height x width). Give the labeled and the '
+                'unlabeled pipeline the same crop, or set data_preprocessor.size.'
             )
 
     def _batch(self, images: Tensor | list[Tensor], height: int, width: int) -> Tensor:
-        """Normalised (n, C, height, width) of uint8 images on the device."""
+        """Normalized (n, C, height, width) of uint8 images on the device."""
         if not isinstance(images, Tensor):
             if len(set(_sizes(images))) > 1:
                 return torch.cat([self._batch(image[None], height, width) for image in images])

@@ -47,7 +47,7 @@ def channel_widths(features: Sequence) -> list[int]:
         if not maps or len({shape[:2] for shape in shapes}) > 1:
             raise ValueError(
                 f'stage {index} of the features has shapes {shapes or type(stage).__name__}, but channels are '
-                'dropped from maps (N, C, h, w), alone or with a class token (N, C): have the backbone '
+                'dropped from maps (N, C, h, w), alone or with a class token (N, C). Have the backbone '
                 "return maps (mmpretrain: out_type='featmap')."
             )
         widths.append(shapes[0][1])

@@ -1,4 +1,4 @@
-"""The labelled loss as a module that any decode head can name in ``loss_decode``."""
+"""The labeled loss as a module that any decode head can name in ``loss_decode``."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class PixelCrossEntropyLoss(nn.Module):
         class_weight (sequence of float, optional): One factor per class for the pixel's loss; the divisor
             stays the number of pixels.
         ohem (dict, optional): ``dict(threshold=0.7, min_kept=100000)``; excludes ``class_weight``.
-        loss_name (str): Key of the loss; must contain ``loss``, since MMEngine optimises what does.
+        loss_name (str): Key of the loss; must contain ``loss``, since MMEngine optimizes what does.
     """
 
     #: Tells the segmentor that the logits need no upsampling beforehand.
@@ -42,11 +42,11 @@ class PixelCrossEntropyLoss(nn.Module):
     ) -> None:
         super().__init__()
         if loss_weight < 0:
-            raise ValueError(f'loss_weight={loss_weight} is negative: give a factor of at least 0.')
+            raise ValueError(f'loss_weight={loss_weight} is negative. Give a factor of at least 0.')
         if 'loss' not in loss_name:
             raise ValueError(
-                f"loss_name='{loss_name}' does not contain 'loss', so MMEngine would not optimise it: "
-                "rename it, e.g. 'loss_ce'."
+                f"loss_name='{loss_name}' does not contain 'loss', so MMEngine would not optimize it. "
+                "Rename it, e.g. 'loss_ce'."
             )
         if ohem is not None:
             unknown = set(ohem) - {'threshold', 'min_kept'}
@@ -55,7 +55,7 @@ class PixelCrossEntropyLoss(nn.Module):
                     f'ohem has no option {sorted(unknown)}: it takes threshold and min_kept.'
                 )
             if class_weight is not None:
-                raise ValueError('ohem and class_weight exclude each other: drop one of them.')
+                raise ValueError('ohem and class_weight exclude each other. Drop one of them.')
         self.loss_weight = loss_weight
         self.ohem = None if ohem is None else dict(ohem)
         self._loss_name = loss_name
@@ -87,7 +87,7 @@ class PixelCrossEntropyLoss(nn.Module):
         if self.ohem is not None:
             if weight is not None:
                 raise ValueError(
-                    'the head has both a pixel sampler and ohem in loss_decode: drop its `sampler`.'
+                    'the head has both a pixel sampler and ohem in loss_decode. Drop its `sampler`.'
                 )
             loss = ohem_cross_entropy(
                 logits, label, ignore_index=ignore_index, align_corners=align_corners, **self.ohem

@@ -2,7 +2,7 @@
 
 A checkpoint of a method has several networks, ``student.backbone.…`` and ``teacher.backbone.…``, one of a plain
 segmentor has none of these names. Where a model has other networks than a checkpoint, it takes the one that
-predicts; MMEngine alone would match nothing and go on with random weights.
+predicts; MMEngine alone would match nothing and continue with random weights.
 """
 
 from __future__ import annotations
@@ -106,8 +106,8 @@ def predicting_network(checkpoint: dict) -> str | None:
     found = {named} if named else predictors
     if len(found) != 1 or not found <= set(names):
         raise ValueError(
-            f'The checkpoint has the networks {", ".join(names)} and does not say which of them predicts: '
-            'export one, tools/export.py CONFIG CHECKPOINT OUT_DIR --network NAME, and give what that writes.'
+            f'The checkpoint has the networks {", ".join(names)} and does not say which of them predicts. '
+            'Export one, tools/export.py CONFIG CHECKPOINT OUT_DIR --network NAME, and give what that writes.'
         )
     return found.pop()
 
@@ -137,7 +137,7 @@ def plain_state_dict(
     if not weights:
         found = sorted({key.partition('.')[0] for key in state_dict})
         raise ValueError(
-            f"the checkpoint has no network '{network}', its weights belong to {found}: give the checkpoint "
+            f"the checkpoint has no network '{network}', its weights belong to {found}. Give the checkpoint "
             'that this config has trained, or another --network.'
         )
     for place, home in (shared_modules or {}).items():
@@ -212,7 +212,7 @@ def check_weights(
         if key in own and own[key].shape != value.shape and key not in resized:
             raise ValueError(
                 f"the checkpoint's '{key}' has shape {tuple(value.shape)} but the {name} of this config "
-                f'{tuple(own[key].shape)}: load a checkpoint of the same architecture and classes.'
+                f'{tuple(own[key].shape)}. Load a checkpoint of the same architecture and classes.'
             )
     optional = (*OPTIONAL, *training_only)
     unmatched = [key for key in own.keys() ^ weights.keys() if not any(o in key for o in optional)]
@@ -221,7 +221,7 @@ def check_weights(
         where = 'the checkpoint' if key in weights else f'the {name} of this config'
         raise ValueError(
             f"the checkpoint and the {name} differ in {len(unmatched)} weights, e.g. '{key}', which only "
-            f'{where} has: load a checkpoint of the same architecture.'
+            f'{where} has. Load a checkpoint of the same architecture.'
         )
 
 
@@ -270,7 +270,7 @@ class LoadingReport:
         file (str): Of the checkpoint, for the sentences.
         networks (dict[str, str]): Prefixes of the networks' keys by their names.
         misfits (dict): What :func:`take_out_misfits` removed.
-        partly (bool): Whether a training starts from what fits. Otherwise a network is to go on or to be
+        partly (bool): Whether a training starts from what fits. Otherwise a network is resumed or
             scored, and all of it must be loaded.
     """
 
@@ -314,7 +314,7 @@ class LoadingReport:
         bad = [k for k in (*missing, *unexpected) if not self._optional(k)]
         if bad and not self.partly:
             raise ValueError(
-                f'{self.file} does not fit the network of this config, {"; ".join(parts)}: give a checkpoint '
+                f'{self.file} does not fit the network of this config, {"; ".join(parts)}. Give a checkpoint '
                 'that this config has trained, with the same classes.'
             )
         for name, prefix in self.networks.items():
@@ -345,6 +345,6 @@ class LoadingReport:
         if total and loaded < ENCODER_SHARE * total:
             raise ValueError(
                 f'{self.file} brings {loaded / total:.0%} of the encoder of the {name} of this config '
-                f'({"; ".join(parts)}): give a checkpoint of a segmentor with the same backbone, or weights of '
+                f'({"; ".join(parts)}). Give a checkpoint of a segmentor with the same backbone, or weights of '
                 "an encoder alone as backbone.init_cfg=dict(type='Pretrained', checkpoint=...)."
             )

@@ -85,7 +85,7 @@ class OncePerStep(nn.Module, ABC):
 
 
 class _Memory(nn.Module):
-    """Buffers whose shapes a checkpoint must have: MMEngine would log the difference and go on without."""
+    """Buffers whose shapes a checkpoint must have: MMEngine would only log the difference."""
 
     #: The settings that the shapes follow from.
     settings = 'num_parts, queue_size and projector'
@@ -96,7 +96,7 @@ class _Memory(nn.Module):
             if saved is not None and saved.shape != buffer.shape:
                 raise ValueError(
                     f"the checkpoint's '{prefix}{name}' has shape {tuple(saved.shape)} but this config's "
-                    f'{tuple(buffer.shape)}: set {self.settings} as in the training that saved it, or load '
+                    f'{tuple(buffer.shape)}. Set {self.settings} as in the training that saved it, or load '
                     'a plain checkpoint of the network alone.'
                 )
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
@@ -119,7 +119,7 @@ class PartPrototypes(OncePerStep, _Memory):
         self.decay = decay
         self.register_buffer('vectors', torch.zeros(num_classes, num_parts, channels))
         self.register_buffer('valid', torch.zeros(num_classes, num_parts, dtype=torch.bool))
-        # Whether the pass over the labelled images is done; classes that these lack are not valid then.
+        # Whether the pass over the labeled images is done; classes that these lack are not valid then.
         self.register_buffer('ready', torch.zeros((), dtype=torch.bool))
 
     @torch.no_grad()

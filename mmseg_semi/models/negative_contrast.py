@@ -57,7 +57,7 @@ class NegativeContrast(nn.Module):
         channels (int): D of the representations.
 
     Raises:
-        ValueError: ``cfg.low_rank`` is no rank of these classes.
+        ValueError: ``cfg.low_rank`` is not a rank of these classes.
     """
 
     class Settings(MethodSettings):

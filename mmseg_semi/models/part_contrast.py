@@ -110,7 +110,7 @@ class PartContrast(nn.Module):
         )
         exclude_same_class: bool = setting(
             False,
-            'Other parts of its class are no negatives of an anchor.',
+            'Other parts of its class are not negatives of an anchor.',
             reading='no negatives of the own class (Eq. 10)',
         )
         temperature: float = setting(

@@ -51,7 +51,7 @@ class PretrainedInit(StockPretrainedInit):
             start = next(iter(weights), '').rpartition('.')[0]
             raise ValueError(
                 f'No weight of {self.checkpoint} is one of {type(module).__name__} with prefix={self.prefix!r} '
-                f"of its init_cfg: the file's begin with {start!r}; set prefix to what they have before the "
+                f"of its init_cfg: the file's begin with {start!r}. Set prefix to what they have before the "
                 "names of the module's own, such as 'backbone.', or give another file."
             )
         if hasattr(module, '_params_init_info'):

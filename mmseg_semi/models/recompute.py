@@ -31,7 +31,7 @@ def recomputed(function: Callable, modules: Sequence[nn.Module], *inputs):
 
 @contextmanager
 def statistics_kept(modules: Sequence[nn.Module]) -> Iterator[None]:
-    """Let batch normalisation update copies of its running statistics inside the ``with`` block."""
+    """Let batch normalization update copies of its running statistics inside the ``with`` block."""
     layers = [
         layer
         for module in modules

@@ -53,14 +53,14 @@ _BROKEN = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, 
 
 
 class ForbiddenGlobalError(ValueError):
-    """A pickle asks for something that is no data.
+    """A pickle asks for something that is not data.
 
     Args:
         name (str): What it asks for, such as ``posix.system``.
     """
 
     def __init__(self, name: str) -> None:
-        super().__init__(f'The pickle asks for {name}, which is no data.')
+        super().__init__(f'The pickle asks for {name}, which is not data.')
         self.name = name
 
 
@@ -227,7 +227,7 @@ def _check_view(storage: Any, offset: Any, size: Any, stride: Any, item: int | N
 
 
 def _check_metadata(metadata: Any) -> None:
-    _require(metadata is None or type(metadata) is dict, 'a tensor whose metadata is no dict')
+    _require(metadata is None or type(metadata) is dict, 'a tensor whose metadata is not a dict')
 
 
 # Hooks are of a computation and not of the tensor: they are left out.
@@ -408,7 +408,7 @@ class Unpickler(pickle._Unpickler):
     def _check_record(self, said: Any, seen: set) -> None:
         """A storage of an archive is as large as its record; torch reads beyond a smaller one."""
         known = type(said) is tuple and len(said) == 5 and said[0] == 'storage'
-        _require(known, 'an object that is no storage')
+        _require(known, 'an object that is not a storage')
         _, kind, key, _, count = said
         known = kind is UntypedStorage or type(kind) in (type(torch.FloatStorage), StorageType)
         _require(known and type(key) is str, f'a storage of {_said(kind)}')
@@ -465,7 +465,7 @@ class Unpickler(pickle._Unpickler):
         else:
             known = kind in (HistoryBuffer, collections.OrderedDict, argparse.Namespace)
             _require(known, f'a state of {_said(owner)}')
-            _require(type(state) is dict, f'a state of {kind.__name__} that is no dict')
+            _require(type(state) is dict, f'a state of {kind.__name__} that is not a dict')
             if kind is HistoryBuffer:
                 owner.__init__()
                 state = _history(state)

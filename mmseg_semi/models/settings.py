@@ -244,7 +244,7 @@ class MethodSettings:
         if getattr(self, steps) and getattr(self, epochs):
             raise ValueError(
                 f'semi_train_cfg has {steps}={getattr(self, steps)} and {epochs}={getattr(self, epochs)}, '
-                'which say the same in steps and in epochs: set one of them.'
+                'which say the same in steps and in epochs. Set one of them.'
             )
 
     def as_dict(self) -> dict[str, Any]:
@@ -318,8 +318,8 @@ def build_part(given: dict | None, kind: type, where: str) -> Any:
     cls = name if isinstance(name, type) else TRANSFORMS.get(name)
     if not (isinstance(cls, type) and issubclass(cls, kind)):
         raise ValueError(
-            f'semi_train_cfg.{where}.type={name!r} is no {kind.__name__}: take {kind.__name__}, or register a '
-            'class derived from it.'
+            f'semi_train_cfg.{where}.type={name!r} is neither {kind.__name__} nor a class derived from it. '
+            'Use it, or register such a class.'
         )
     signature = inspect.signature(cls)
     try:

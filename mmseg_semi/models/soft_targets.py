@@ -26,13 +26,13 @@ def learn_soft_targets(network: nn.Module) -> None:
         network (nn.Module): A stock segmentor.
 
     Raises:
-        ValueError: A head's loss is no plain ``PixelCrossEntropyLoss``.
+        ValueError: A head's loss is not a plain ``PixelCrossEntropyLoss``.
     """
     heads = {name: m for name, m in network.named_modules() if isinstance(m, BaseDecodeHead)}
     for name, head in heads.items():
         if not is_mean_cross_entropy(head):
             raise ValueError(
-                f'{name}.loss_decode of {type(head).__name__} cannot learn soft labels: set loss_decode=dict('
+                f'{name}.loss_decode of {type(head).__name__} cannot learn soft labels. Set loss_decode=dict('
                 "type='PixelCrossEntropyLoss') without ohem and class_weight, and no sampler, in a head that "
                 'has no loss of its own, or train_dataloader.dataset.pseudo_labeled.soft=False.'
             )

@@ -23,7 +23,7 @@ class SemiDistributedDataParallel(MMDistributedDataParallel):
 
     It differs from MMEngine's in four ways. Without a GPU it drops ``device_ids`` and turns SyncBN, which
     exists on GPUs only, into BN, so that training on CPU with gloo works. Running statistics of plain BN
-    are sent from rank 0 after each step, so that all ranks hold the same networks and a resumed run goes on
+    are sent from rank 0 after each step, so that all ranks hold the same networks and a resumed run continues
     unchanged. Sending them before each forward, as usual, would break steps of several forwards.
     A method's ``train_step`` is handed this wrapper as ``call``: each forward that carries gradients goes
     through it, or they would silently not be averaged.

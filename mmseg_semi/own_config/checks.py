@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ..datasets.collate import collate_branches
 from ..models import SemiSegmentor
 
-#: Side of the images that a network is tried on where the config names no crop.
+#: Side of the images that a network is tried on where the config has no crop.
 _SIDE = 512
 
 

@@ -86,7 +86,7 @@ def make_config(
             many labeled ones as ``cfg`` has, and as many unlabeled ones.
 
     Raises:
-        ValueError: ``cfg`` is no supervised training, or the method cannot train it.
+        ValueError: ``cfg`` is not a supervised training, or the method cannot train it.
     """
     check_training(cfg, name)
     return _Making(cfg, name, Path(out), method, unlabeled, num_unlabeled, suffixes, batch).made()
@@ -170,7 +170,7 @@ class _Making:
             self.say(
                 'advice',
                 f'semi_train_cfg={python(advised)}',
-                'a network from scratch is not as sure as a pretrained one: begin with a lower threshold and '
+                'a network from scratch is not as sure as a pretrained one. Begin with a lower threshold and '
                 'labeled images alone',
             )
 
@@ -225,7 +225,7 @@ class _Making:
             self.say(
                 'please check',
                 ', '.join(pipeline.unknown),
-                'not known here, so unlabeled images pass it, too: take it out of `shared` if it reads labels '
+                'not known here, so unlabeled images pass it, too. Take it out of `shared` if it reads labels '
                 'or changes colors',
             )
         if pipeline.labeled_only:
@@ -427,7 +427,7 @@ class _Making:
         self.say(
             'length',
             f'{train["max_epochs"]} epochs{each}',
-            f'an epoch is one pass over {passes} here: set train_cfg.max_epochs for another length',
+            f'an epoch is one pass over {passes} here. Set train_cfg.max_epochs for another length',
         )
 
     def write_runtime(self) -> None:

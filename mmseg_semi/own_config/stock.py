@@ -70,7 +70,7 @@ class Pipeline:
 
 
 def check_training(cfg: Config, name: str) -> None:
-    """Refuse a config that is no supervised training of MMSegmentation.
+    """Refuse a config that is not a supervised training of MMSegmentation.
 
     Args:
         cfg (Config): Resolved.

@@ -55,12 +55,12 @@ def prediction_pipeline(cfg: Config) -> list[dict]:
     if not ways:
         raise ValueError(
             'The config has no test_dataloader.dataset.pipeline, which says how images are prepared for the '
-            'network: add one.'
+            'network. Add one.'
         )
     if len(ways) > 1:
         raise ValueError(
-            f'{first}.pipeline and {other}.pipeline prepare images in two ways, so that it is open how those '
-            'without labels are prepared: give all test sets one pipeline, or name one set in test_dataloader.'
+            f'{first}.pipeline and {other}.pipeline prepare images in two ways, so it is not clear how those '
+            'without labels are prepared. Give all test sets one pipeline, or name one set in test_dataloader.'
         )
     return ways[0]
 
@@ -102,7 +102,7 @@ class ImagePool:
             if unknown:
                 raise ValueError(
                     f'{len(unknown)} of {len(wanted)} ids of the subset name no image, the first is '
-                    f'{unknown[0]!r}: take the list that was made from the same images.'
+                    f'{unknown[0]!r}. Take the list that was made from the same images.'
                 )
             kept = [i for i, name in enumerate(ids) if name in wanted]
             ids, places = [ids[i] for i in kept], [places[i] for i in kept]
@@ -158,8 +158,8 @@ class ImagePool:
             searched = root and osp.isdir(root) and not getattr(dataset, 'ann_file', '')
             if searched and Path(osp.realpath(folder)).is_relative_to(osp.realpath(root)):
                 raise ValueError(
-                    f'{folder} lies in the folder of images {root}, where results would be taken for images: '
-                    'name a folder outside of it.'
+                    f'{folder} lies in the folder of images {root}, where results would be taken for images. '
+                    'Name a folder outside of it.'
                 )
 
     def fingerprint(self) -> str:
@@ -250,7 +250,7 @@ class _Loading(Dataset):
             return self._pipeline(info)
         except AssertionError:  # mmcv's, when the decoder gives nothing
             return ValueError(
-                f'{info.get("img_path")} cannot be read as an image: replace it, or take it out of the list.'
+                f'{info.get("img_path")} cannot be read as an image. Replace it, or take it out of the list.'
             )
         except (OSError, ValueError) as error:
             return error
@@ -279,7 +279,7 @@ def _of_one_size(batch: list[int], samples: list[dict]) -> Iterator[tuple[list[i
 
 def _build(cfg: Config, drawn: bool) -> list:
     configs = prediction_pipeline(cfg)
-    if not drawn:  # a network that was trained on drawn images can label files
+    if not drawn:  # a network that was trained on synthetic images can label files
         configs = [
             dict(type='LoadImageFromFile') if c['type'] == 'LoadShapes' else c for c in configs
         ]

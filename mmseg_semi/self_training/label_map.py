@@ -43,7 +43,7 @@ class LabelMap(NamedTuple):
         """
         if not isinstance(self.entries, Mapping) or not self.entries:
             raise ValueError(
-                f"teacher.label_map={self.entries!r} maps no class: give a dict of the teacher's classes and "
+                f"teacher.label_map={self.entries!r} maps no class. Give a dict of the teacher's classes and "
                 "the student's, such as dict(car='vehicle', sky=255)."
             )
         found = {}
@@ -51,7 +51,7 @@ class LabelMap(NamedTuple):
             index = _index(value, self.classes)
             if index is None and value != VOID:
                 raise ValueError(
-                    f'teacher.label_map[{key!r}]={value!r} is no class of the student: choose of '
+                    f'teacher.label_map[{key!r}]={value!r} is not a class of the student. Choose one of '
                     f'{_listed(self.classes)}, or {VOID} to ignore the class.'
                 )
             found[key] = VOID if index is None else index
@@ -73,7 +73,7 @@ class LabelMap(NamedTuple):
             index = _index(key, names or (), number)
             if index is None:
                 known = (
-                    f'choose of {_listed(names)}'
+                    f'choose one of {_listed(names)}'
                     if names
                     else f'it names none, so give indices from 0 to {number - 1}'
                 )

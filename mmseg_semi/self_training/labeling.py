@@ -59,7 +59,7 @@ def pseudo_label(
             ``test_dataloader``, whose pipeline prepares the images.
         checkpoint (str): Path of the weights.
         images (dict): Config of an ``UnlabeledDataset``, or of a ``ShapesDataset`` without labels.
-        out_dir (str): A folder that is new, empty, or begun by a call with the same arguments.
+        out_dir (str): A folder that is new, empty, or started by a call with the same arguments.
         subset (Iterable[str], optional): Ids (``image_ids``) of the images to label; None labels all.
         scales (Sequence[float]): Of the views, relative to what the test pipeline makes.
         flip (bool): Whether each view is also seen in the mirror.
@@ -88,7 +88,7 @@ def pseudo_label(
     check_settings(scales=scales, batch_size=batch_size, num_workers=num_workers)
     if not 0 <= threshold < 1:
         raise ValueError(
-            f'threshold={threshold} is no confidence in [0, 1): 0 labels every pixel, ST++ compares with 0.5.'
+            f'threshold={threshold} must be in [0, 1), where 0 labels every pixel, ST++ compares with 0.5.'
         )
     if soft is not None and (not isinstance(soft, int) or soft < 1):
         raise ValueError(
@@ -125,7 +125,7 @@ def pseudo_label(
         )
         if soft is not None and soft > predictor.num_classes:
             raise ValueError(
-                f'soft={soft} classes of each pixel cannot be kept of {predictor.num_classes}: set it to at '
+                f'soft={soft} classes of each pixel cannot be kept of {predictor.num_classes}. Set it to at '
                 f'most {predictor.num_classes}.'
             )
         views = _Views(tuple(scales), flip, threshold, soft)
@@ -191,7 +191,7 @@ def _label(
     kept = [i for i in range(len(paths)) if done[i]]
     for i in kept[rank::world]:
         writer.count(read_mask(paths[i]), paths[i])
-    bar.finish('pseudo-labelled', logger)
+    bar.finish('pseudo-labeled', logger)
     return [int(n) for n in sum(all_gather_object(writer.pixels))]
 
 

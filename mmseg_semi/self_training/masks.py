@@ -1,4 +1,4 @@
-"""Masks as palette PNG files: the class index of every pixel, in colours that a viewer shows."""
+"""Masks as palette PNG files: the class index of every pixel, in colors that a viewer shows."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ Palette = Sequence[Sequence[int]]
 def classes_and_palette(
     palette: Palette | None, dataset_meta: Mapping, cfg: Config, num_classes: int
 ) -> tuple[list[str], Palette]:
-    """Names and colours of the classes.
+    """Names and colors of the classes.
 
     Args:
         palette: RGB per class, 0..255, or None for the checkpoint's, else those of the config's test
-            dataset, else PASCAL VOC's map of colours, which has one for every number.
+            dataset, else PASCAL VOC's map of colors, which has one for every number.
         dataset_meta: of the checkpoint.
         cfg: with ``test_dataloader``.
         num_classes: C.
 
     Raises:
-        ValueError: ``palette`` has fewer colours than there are classes.
+        ValueError: ``palette`` has fewer colors than there are classes.
     """
     if palette is not None and len(palette) < num_classes:
         raise ValueError(
-            f'palette has {len(palette)} colours for {num_classes} classes: give one per class, or none.'
+            f'palette has {len(palette)} colors for {num_classes} classes. Give one per class, or none.'
         )
     sources = [dataset_meta, *_dataset_metas(cfg)]
 
@@ -54,7 +54,7 @@ def classes_and_palette(
 
 
 def voc_colors(number: int) -> list[list[int]]:
-    """PASCAL VOC's colours: bits 0, 3, 6 of the index are red's highest, 1, 4, 7 green's, 2, 5 blue's."""
+    """PASCAL VOC's colors: bits 0, 3, 6 of the index are red's highest, 1, 4, 7 green's, 2, 5 blue's."""
     return [
         [
             sum((c >> (3 * bit + channel) & 1) << (7 - bit) for bit in range(3))
@@ -136,13 +136,13 @@ class MaskWriter:
         """Add a mask to `pixels`.
 
         Raises:
-            ValueError: it has a value that is no class.
+            ValueError: it has a value that is not a class.
         """
         labels = mask[mask != VOID] if self._void else mask.ravel()
         counts = np.bincount(labels, minlength=len(self.pixels))
         if len(counts) > len(self.pixels):
             raise ValueError(
-                f'{self._source} gives numbers that are not finite for {path}: take a checkpoint from before '
+                f'{self._source} predicts values that are not finite for {path}. Take a checkpoint from before '
                 'the training diverged.'
             )
         self.pixels += counts

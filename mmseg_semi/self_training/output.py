@@ -1,6 +1,6 @@
 """Folders of results: begun with their settings, filled file by file, marked when whole.
 
-No file is ever seen half-written: it is written under another name and renamed. A folder is begun by
+No file is ever seen half-written: it is written under another name and renamed. A folder is started by
 `begun.json`, which holds the settings, and finished by a summary of its own name, which is
 written last. What was neither begun nor finished by the same settings is left alone.
 """
@@ -51,7 +51,7 @@ def _sendable(error: Exception) -> Exception:
 
 @contextlib.contextmanager
 def writing(path: str) -> Iterator[None]:
-    """Turn an error of the file system into one sentence that says how to go on.
+    """Turn an error of the file system into one sentence that says what to do.
 
     Raises:
         OSError: naming the path, the reason and the remedy.
@@ -61,7 +61,7 @@ def writing(path: str) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or str(error)
         raise OSError(
-            f'{path} cannot be written ({reason}): free space there or name another folder, and run the same '
+            f'{path} cannot be written ({reason}). Free space there or name another folder, and run the same '
             'command again, which continues where this one ended.'
         ) from None
 
@@ -155,7 +155,7 @@ class OutputFolder:
             names = [name for name in os.listdir(self.path) if not is_hidden(name)]
         if names:
             raise ValueError(
-                f'{self.path} holds something else, such as {min(names)}: name an empty or a new folder.'
+                f'{self.path} has other files, such as {min(names)}. Name an empty or a new folder.'
             )
         self._write(self._begun, self._remarks)
         return None
@@ -180,7 +180,7 @@ class OutputFolder:
                 content = None
         if not isinstance(content, dict) or 'settings' not in content:
             raise ValueError(
-                f'{path} belongs to something else: name an empty or a new folder instead of {self.path}.'
+                f'{path} is not from this tool. Name an empty or a new folder instead of {self.path}.'
             )
         return content
 
@@ -190,8 +190,8 @@ class OutputFolder:
             if before.get(key) != now.get(key):
                 was, wanted = (_short(settings.get(key)) for settings in (before, now))
                 raise ValueError(
-                    f'{self.path} was begun with {key}={was} and not with {wanted}: name another folder, or '
-                    'remove this one to begin anew.'
+                    f'{self.path} was started with {key}={was} and not with {wanted}. Name another folder, or '
+                    'remove this one to start over.'
                 )
 
 

@@ -38,7 +38,7 @@ from mmseg_semi.models.segmentors import SemiSegmentor
 from .images import BATCH_PIXELS, images_per_batch
 from .label_map import LabelMap, merge_classes
 
-#: In the place of VOID for what is no number, where VOID is a label.
+#: In the place of VOID for what is not a number, where VOID is a label.
 NOT_FINITE = 254
 CPU_PIXELS = 1 << 17
 """Pixels that go through the network at once on a CPU: fewer leave it idle, more leave its caches."""
@@ -54,7 +54,7 @@ def checkpoint_digest(path: str) -> str:
         return path
     if not osp.isfile(path):
         raise FileNotFoundError(
-            f'The checkpoint {path} does not exist: give the path of a .pth file.'
+            f'The checkpoint {path} does not exist. Give the path of a .pth file.'
         )
     digest = hashlib.sha256()
     with open(path, 'rb') as file:
@@ -118,7 +118,7 @@ class Predictor:
         in_network (Stopwatch): Time within the network.
 
     Raises:
-        ValueError: the file is no checkpoint, or one of another network or other classes than those of the
+        ValueError: the file is not a checkpoint, or one of another network or other classes than those of the
             config's datasets; or the network has a single channel for two classes.
     """
 
@@ -162,7 +162,7 @@ class Predictor:
         return self._label_map and self._label_map.told(self._indices, self.classes)
 
     def prepare(self, samples: Sequence[dict]) -> Tensor:
-        """Normalise loaded samples of one size; padding, which depends on the scale, comes later.
+        """Normalize loaded samples of one size; padding, which depends on the scale, comes later.
 
         Returns:
             Tensor: (N, 3, h, w) float32 on the device.
@@ -239,7 +239,7 @@ class Predictor:
         best, label = probs.max(dim=1)
         void = (best < threshold) | (label == self.num_classes)
         label = label.to(torch.uint8).masked_fill_(void, VOID)
-        # Told apart: what is not finite is no mask, whatever the threshold.
+        # Told apart: what is not finite is not a mask, whatever the threshold.
         return label.masked_fill_(~best.isfinite(), NOT_FINITE)
 
     @torch.no_grad()
@@ -276,8 +276,8 @@ class Predictor:
         ]
         if not norms:
             raise ValueError(
-                f'the {type(self._network).__name__} has no batch norm whose statistics could be measured: '
-                'leave this out.'
+                f'the {type(self._network).__name__} has no batch norm whose statistics could be measured. '
+                'Leave this out.'
             )
         momenta = [norm.momentum for norm in norms]
         for norm in norms:
@@ -380,12 +380,12 @@ def _label(values: Tensor) -> Tensor:
 def _check_channels(network: nn.Module) -> None:
     if not hasattr(network, 'inference') or not hasattr(network, 'out_channels'):
         raise ValueError(
-            f'{type(network).__name__} has no inference() that gives logits, so nothing can be pseudo-labelled '
-            'with it: use an EncoderDecoder or a network derived from it.'
+            f'{type(network).__name__} has no inference() that gives logits, so nothing can be pseudo-labeled '
+            'with it. Use an EncoderDecoder or a network derived from it.'
         )
     if network.out_channels == 1:
         raise ValueError(
-            'decode_head has out_channels=1, but pseudo-labels need one channel per class: set '
+            'decode_head has out_channels=1, but pseudo-labels need one channel per class. Set '
             'out_channels=num_classes (and num_classes=2 for an object and its background) and train again.'
         )
     if network.out_channels > VOID:
@@ -427,6 +427,6 @@ def _load_weights(network: nn.Module, weights: dict[str, Tensor], path: str) -> 
                 break
     if problem:
         raise ValueError(
-            f'{path} does not fit the network of the config ({problem}): give a checkpoint that this config '
+            f'{path} does not fit the network of the config ({problem}). Give a checkpoint that this config '
             'has trained, with the same classes.'
         )

@@ -49,7 +49,7 @@ class Progress:
         """Log images, images per second and the share of time outside of the network; every rank calls it.
 
         Args:
-            done: what was done to the images, such as 'pseudo-labelled'.
+            done: what was done to the images, such as 'pseudo-labeled'.
             logger: for the line.
 
         Returns:

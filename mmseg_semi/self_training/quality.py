@@ -99,7 +99,7 @@ def measure_quality(
     if network:
         if network not in network_names(cfg):
             raise ValueError(
-                f'network={network!r} is none of {cfg.model.type}: choose one of '
+                f'network={network!r} is none of {cfg.model.type}. Choose one of '
                 f'{", ".join(filter(None, network_names(cfg))) or "none, it has a single one"}.'
             )
         cfg.model.semi_test_cfg = dict(cfg.model.get('semi_test_cfg') or {}, predict_on=network)

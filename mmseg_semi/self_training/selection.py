@@ -62,7 +62,7 @@ def select_reliable(
         checkpoints (Sequence[str]): Paths of K ≥ 2 checkpoints of one training, the last one last. All K
             networks are in memory at once, so that every image is loaded once.
         images (dict): As for `pseudo_label`.
-        out_dir (str): A folder that is new, empty, or begun by a call with the same arguments.
+        out_dir (str): A folder that is new, empty, or started by a call with the same arguments.
         ratio (float): Share of reliable images, in (0, 1).
         batch_size (int): Images of one size that go through a network together, at most.
         num_workers (int): Processes of this rank that load images; 0 loads in this one.
@@ -83,7 +83,7 @@ def select_reliable(
     check_settings(scales=(1.0,), batch_size=batch_size, num_workers=num_workers)
     if not 0 < ratio < 1:
         raise ValueError(
-            f'ratio={ratio} is not between 0 and 1: give the share of reliable images.'
+            f'ratio={ratio} is not between 0 and 1. Give the share of reliable images.'
         )
     pool = ImagePool(cfg, images)
     pool.check_outside(out_dir)
@@ -126,7 +126,7 @@ def select_reliable(
 def _digests(checkpoints: Sequence[str]) -> list[str]:
     if len(checkpoints) < 2:
         raise ValueError(
-            f'{len(checkpoints)} checkpoint(s) give every image a score of 0: give at least two of one '
+            f'{len(checkpoints)} checkpoint(s) give every image a score of 0. Give at least two of one '
             'training, the last one last.'
         )
     digests = [checkpoint_digest(path) for path in checkpoints]
@@ -135,7 +135,7 @@ def _digests(checkpoints: Sequence[str]) -> list[str]:
         if first < i:
             raise ValueError(
                 f'The checkpoints {checkpoints[first]} and {checkpoints[i]} are the same, so their masks agree '
-                'everywhere: give checkpoints of different moments of the training.'
+                'everywhere. Give checkpoints of different moments of the training.'
             )
     return digests
 
@@ -184,8 +184,8 @@ def _stability(predictors: Sequence[Predictor], samples: Sequence[dict]) -> list
         for sample, is_finite in zip(samples, of_images, strict=True):
             if not is_finite:
                 raise ValueError(
-                    f'{predictor.path} gives numbers that are not finite for {sample["data_samples"].img_path}'
-                    ': take checkpoints from before the training diverged.'
+                    f'{predictor.path} predicts values that are not finite for '
+                    f'{sample["data_samples"].img_path}. Take checkpoints from before the training diverged.'
                 )
     return scores
 

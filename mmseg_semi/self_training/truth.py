@@ -124,11 +124,11 @@ def _reliable(out_dir: str, pool: ImagePool) -> list[bool]:
     """Of each image of the pool, as `select_reliable` found it."""
     if not osp.isfile(osp.join(out_dir, SUMMARY)):
         raise ValueError(
-            f'{out_dir} has no {SUMMARY}, so its images are not all scored: run the selection to its end first.'
+            f'{out_dir} has no {SUMMARY}, so its images are not all scored. Run the selection to its end first.'
         )
     ids, _, reliable = read_table(osp.join(out_dir, SCORES))
     if ids != pool.ids:
-        raise ValueError(f'{out_dir} has the scores of other images: name those that were scored.')
+        raise ValueError(f'{out_dir} has the scores of other images. Name those that were scored.')
     return reliable
 
 
@@ -137,7 +137,7 @@ def check_true_masks(paths: list[str]) -> None:
     missing = missing_files(paths)
     if missing:
         raise FileNotFoundError(
-            f'{len(missing)} of {len(paths)} true masks do not exist, the first is {missing[0]}: name the '
+            f'{len(missing)} of {len(paths)} true masks do not exist, the first is {missing[0]}. Name the '
             'folder in which every image has one of its name, and their ending.'
         )
 
@@ -153,7 +153,7 @@ def reduces_zero_label(cfg: Config) -> bool:
         found[leaf.key] = bool(leaf.dataset.get('reduce_zero_label', default))
     if len(set(found.values())) > 1:
         said = ', '.join(f'{key}.reduce_zero_label={value}' for key, value in found.items())
-        raise ValueError(f'{said}: give all test sets the one that the true masks have.')
+        raise ValueError(f'{said}. Give all test sets the one that the true masks have.')
     return any(found.values())
 
 

@@ -37,7 +37,7 @@ def read_distributions(work_dir: str | Path) -> dict[int, dict[str, dict[str, fl
             found[record['step']] = shares
     if not found:
         raise ValueError(
-            f'{work_dir} has no record of pseudo-labels in */vis_data/scalars.json: give the work directory of '
+            f'{work_dir} has no record of pseudo-labels in */vis_data/scalars.json. Give the work directory of '
             'a training with ClassDistributionHook in its custom_hooks.'
         )
     return dict(sorted(found.items()))
@@ -60,7 +60,7 @@ def save_distribution(path: str | Path, series: Mapping[str, Mapping[str, float]
     for name, shares in series.items():
         if shares.keys() != first.keys():
             raise ValueError(
-                f'{name} has other classes than {next(iter(series))}: draw them apart.'
+                f'{name} has other classes than {next(iter(series))}. Draw them apart.'
             )
     classes = sorted(first, key=first.get, reverse=True)
     # Figure, not pyplot: no display, and no state of the process that draws.

@@ -34,7 +34,7 @@ def read_curves(work_dir: str | Path, *names: str) -> dict[str, Curve]:
                 found.setdefault(name, {})[record['step']] = record[name]
     if not found:
         raise ValueError(
-            f'{work_dir} has no record of {" or ".join(names)} in */vis_data/scalars.json: give the work '
+            f'{work_dir} has no record of {" or ".join(names)} in */vis_data/scalars.json. Give the work '
             'directory of a training that logs them (of a staged one, the folder of its stage).'
         )
     return {

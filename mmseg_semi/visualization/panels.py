@@ -16,7 +16,7 @@ _LEAST_SIDE = 160  # smaller pictures are enlarged by a whole factor to about th
 def colorize(
     label: np.ndarray, palette: Sequence[Sequence[int]], ignore_index: int = 255
 ) -> np.ndarray:
-    """Colour a label map.
+    """Color a label map.
 
     Args:
         label: integer (H, W); values outside the palette are drawn like void.
@@ -33,7 +33,7 @@ def colorize(
 
 
 def heatmap(map01: np.ndarray) -> np.ndarray:
-    """Colour a map of values in [0, 1] (viridis, dark = 0); beyond is clipped, NaN is 0.
+    """Color a map of values in [0, 1] (viridis, dark = 0); beyond is clipped, NaN is 0.
 
     Args:
         map01: float (H, W).
@@ -107,8 +107,8 @@ def _check(path, rows, titles, captions) -> None:
     for number, row in enumerate(rows):
         if len(row) != len(titles):
             raise ValueError(
-                f'Row {number} of {path} has {len(row)} pictures for {len(titles)} titles: '
-                'give one per title, or None.'
+                f'Row {number} of {path} has {len(row)} pictures for {len(titles)} titles. '
+                'Give one per title, or None.'
             )
         for title, picture in zip(titles, row, strict=True):
             if picture is None:
@@ -116,11 +116,11 @@ def _check(path, rows, titles, captions) -> None:
             if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
                 raise ValueError(
                     f'Picture {title!r} in row {number} of {path} is {picture.dtype} '
-                    f'{picture.shape}: give uint8 RGB (H, W, 3).'
+                    f'{picture.shape}. Give uint8 RGB (H, W, 3).'
                 )
     if captions is not None and len(captions) != len(rows):
         raise ValueError(
-            f'{path} has {len(captions)} captions for {len(rows)} rows: give one per row.'
+            f'{path} has {len(captions)} captions for {len(rows)} rows. Give one per row.'
         )
 
 

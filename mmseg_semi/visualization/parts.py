@@ -14,7 +14,7 @@ MARKERS = 'osD^vP*X<>'
 
 
 def color_counts(counts: np.ndarray, colors: Sequence[Sequence[int]] | None = None) -> np.ndarray:
-    """Colour a map of small numbers: one, two, and three or more.
+    """Color a map of small numbers: one, two, and three or more.
 
     Args:
         counts: integer (H, W), at least 1.
@@ -30,7 +30,7 @@ def color_counts(counts: np.ndarray, colors: Sequence[Sequence[int]] | None = No
 def color_parts(
     label: np.ndarray, part: np.ndarray, palette: Sequence[Sequence[int]], num_parts: int
 ) -> np.ndarray:
-    """Colour each part of a class by a shade of the class's colour.
+    """Color each part of a class by a shade of the class's color.
 
     Args:
         label: integer (H, W) classes; values outside the palette are drawn like void.
@@ -43,7 +43,7 @@ def color_parts(
     """
     label, part = np.asarray(label, dtype=np.int64), np.asarray(part, dtype=np.int64)
     base = np.asarray(palette, dtype=np.float64)
-    # From half the colour to halfway to white, so that black has shades, too.
+    # From half the color to halfway to white, so that black has shades, too.
     steps = np.linspace(-0.5, 0.5, num_parts) if num_parts > 1 else np.zeros(1)
     shades = np.stack([base + step * (255 - base if step > 0 else base) for step in steps], axis=1)
     known = (label >= 0) & (label < len(base)) & (part >= 0) & (part < num_parts)
@@ -57,9 +57,9 @@ def embed(features: np.ndarray, method: str = 'tsne', seed: int = 0) -> np.ndarr
         ValueError: ``method`` is unknown, or there are too few features.
     """
     if method not in EMBEDDINGS:
-        raise ValueError(f'method={method!r} is unknown: choose one of {EMBEDDINGS}.')
+        raise ValueError(f'method={method!r} is unknown. Choose one of {EMBEDDINGS}.')
     if len(features) < 5:
-        raise ValueError(f'{len(features)} features are too few to be placed: give at least 5.')
+        raise ValueError(f'{len(features)} features are too few to be placed. Give at least 5.')
     lengths = np.linalg.norm(features, axis=1, keepdims=True)
     features = features / np.where(lengths == 0, 1, lengths)
     # Seconds to import, and only needed here.
@@ -81,7 +81,7 @@ def save_scatter(
     classes: Sequence[str],
     title: str = '',
 ) -> None:
-    """Draw points in their class's colour with a marker for each part; missing folders are made.
+    """Draw points in their class's color with a marker for each part; missing folders are made.
 
     Args:
         path: of the picture; its ending chooses the format.

@@ -52,7 +52,7 @@ def test_both_forms_agree_and_a_missed_target_fails_only_when_asked(benchmark, c
     assert [row.name for row in rows] == [
         'metric, masks of 500x375',
         'scoring',
-        'labelling',
+        'labeling',
     ]
     assert [row.target for row in rows] == [3.0, None, 1.1]
     assert all(0 < share < 1 for row in rows[1:] for share in (row.usual_outside, row.ours_outside))
@@ -63,7 +63,7 @@ def test_both_forms_agree_and_a_missed_target_fails_only_when_asked(benchmark, c
     assert benchmark.main([*SMALL, '--check']) == 1
     output = capsys.readouterr().out
     assert '| metric, masks of 500x375 | 2 | 20 | 10.00× | ≥ 3× |' in output
-    assert output.endswith('\nBelow target: labelling.\n')
+    assert output.endswith('\nBelow target: labeling.\n')
 
 
 def test_forms_that_differ_are_not_timed(benchmark):

@@ -70,7 +70,11 @@ def test_the_one_that_fits_is_found(root, method, parts, found):
             {'dataset': 'camvid', 'network': 'r50-d8'},
             r'imas has no config with dataset=camvid, network=r50-d8: it has imas_\w+_r18-d8_1xb16-10k_camvid',
         ),
-        ('cps', {}, r"'cps' is no method of .*choose of imas, imas-official, mean-teacher\."),
+        (
+            'cps',
+            {},
+            r"'cps' is not a method of .*Choose one of imas, imas-official, mean-teacher\.",
+        ),
     ],
 )
 def test_others_are_refused_with_the_candidates(root, method, parts, says):
@@ -191,7 +195,7 @@ def test_a_length_in_epochs_becomes_iterations(tmp_path):
         assert cfg.train_cfg.max_iters == 12  # given now
     cfg.train_cfg = length
     del cfg.train_dataloader.dataset.counted
-    with pytest.raises(ValueError, match='trains for 3 epochs of unlabeled images and names none'):
+    with pytest.raises(ValueError, match='trains for 3 epochs of unlabeled images and has none'):
         set_length(cfg, processes=1)
 
 

@@ -137,7 +137,7 @@ def test_the_gain_over_supervised_training(tmp_path):
     assert found.evidence == (
         'mIoU of the teacher against the supervised training: -10.00 at 10, -2.00 at 20.'
     )
-    assert found.remedy == 'The gain rises: train longer.'
+    assert found.remedy == 'The gain rises. Train longer.'
     assert names(other, mine) == {}
     with pytest.raises(ValueError, match=r'has no mDice: it was not validated'):
         diagnose(mine, other, 'mDice')

@@ -24,13 +24,13 @@ ROOT = Path(__file__).parents[2] / 'configs'
 def test_methods_on_the_same_files_have_the_same_facts(tmp_path):
     images = write_images(tmp_path)
     plain, imas = (facts(tiny_config('work', method, images=images)) for method in (None, 'IMAS'))
-    assert plain['unlabelled images'] is None
-    assert len(imas['unlabelled images']) == 9
-    assert len(plain['labelled images']) == 5
+    assert plain['unlabeled images'] is None
+    assert len(imas['unlabeled images']) == 9
+    assert len(plain['labeled images']) == 5
     # Image and mask.
-    assert plain['labelled images'][0].count(str(tmp_path)) == 2
+    assert plain['labeled images'][0].count(str(tmp_path)) == 2
     reference = common_reference([plain, imas])
-    assert reference['unlabelled images'] == imas['unlabelled images']
+    assert reference['unlabeled images'] == imas['unlabeled images']
     assert differences(plain, reference) == differences(imas, reference) == {}
 
 
@@ -45,7 +45,7 @@ def test_other_lists_and_masks_are_found(tmp_path):
             'work', images=images, train_dataloader__dataset__unlabeled__ann_file='fewer.txt'
         )
     )
-    assert differences(changed, reference) == {'unlabelled images': '8, not 9, 8 of them the same'}
+    assert differences(changed, reference) == {'unlabeled images': '8, not 9, 8 of them the same'}
     prefix = {'img_path': 'img_dir', 'seg_map_path': 'elsewhere'}
     (tmp_path / 'elsewhere').mkdir()
     changed = facts(tiny_config('work', images=images, val_dataloader__dataset__data_prefix=prefix))
@@ -59,7 +59,7 @@ def test_optimizer_and_geometry_are_told():
     pipeline[4]['prob'] = 0.25
     changed = facts(tiny_config('work', optim_wrapper__optimizer__lr=0.5, **{flip: pipeline}))
     assert differences(changed, reference) == {
-        'geometry of unlabelled images': '2.prob: 0.25, not 0.5',
+        'geometry of unlabeled images': '2.prob: 0.25, not 0.5',
         'optimizer': 'optimizer.lr: 0.5, not 0.005',
     }
 
@@ -85,8 +85,8 @@ def test_views_and_evaluation_are_told():
     assert said == {
         'validation pipeline': '1.type: Resize, not PackSegInputs',
         'test_cfg': 'mode: slide, not whole',
-        'unlabelled images per step': '1.0, not 2.0',
-        'photometry of unlabelled images': "strong.1: {'type': 'RandomGray'}, not nothing",
+        'unlabeled images per step': '1.0, not 2.0',
+        'photometry of unlabeled images': "strong.1: {'type': 'RandomGray'}, not nothing",
     }
     assert {'validation pipeline', 'test_cfg'} <= set(DECISIVE)
 
@@ -122,8 +122,8 @@ def test_accumulation_is_told():
     changed = facts(tiny_config('work', optim_wrapper__accumulative_counts=4))
     assert differences(changed, reference) == {
         'steps': '4, not 14',
-        'labelled images per step': '8.0, not 2.0',
-        'unlabelled images per step': '8.0, not 2.0',
+        'labeled images per step': '8.0, not 2.0',
+        'unlabeled images per step': '8.0, not 2.0',
         'optimizer': 'accumulative_counts: 4, not nothing',
     }
     # The recipe of docs/configs.md: half the images in twice the iterations are the same steps.
@@ -196,7 +196,7 @@ def test_gain_is_over_the_baseline_of_the_same_network():
 
 
 def test_views_of_self_training_have_one_name():
-    found = facts(tiny_stages_config('work', 'st'))['photometry of unlabelled images']
+    found = facts(tiny_stages_config('work', 'st'))['photometry of unlabeled images']
     assert [step['type'] for step in found['all views']] == [
         'RandomColorJitter',
         'RandomGray',
@@ -236,9 +236,9 @@ def test_crop_of_one_number_is_a_square():
     assert facts(cfg)['crop'] == [[24, 24]]
 
 
-def test_labelled_share_of_self_training_is_that_of_its_list():
+def test_labeled_share_of_self_training_is_that_of_its_list():
     cfg = tiny_stages_config('work', 'st')
-    # Without pseudo-labels all are labelled; with 9, 5 labelled images are in the list twice.
+    # Without pseudo-labels all are labeled; with 9, 5 labeled images are in the list twice.
     assert images_per_iteration(cfg, 5, 9) == pytest.approx((4 * 10 / 19, 4 * 9 / 19))
     cfg.train_dataloader.dataset.pseudo_labeled = None
     assert images_per_iteration(cfg, 5, 0) == (4.0, 0.0)

@@ -90,7 +90,7 @@ def test_arithmetic_of_the_figures():
         lengths = epoch_lengths(unlabeled, step, 1, row.epochs, 1)
         assert lengths.max_iters == row.epochs * (unlabeled // step)
     by_row = {(row.method, row.partition): row.figure for row in ROWS}
-    # 80 epochs of 10399 images, 16 a step, as docs/configs.md says; differences that the papers print.
+    # 80 epochs of 10399 images, 16 per step, as docs/configs.md says; differences that the papers print.
     assert epoch_lengths(10399, 16, 1, 80, 1).max_iters == 51920
     soft, hard = (
         by_row[f'ESL ablation: {name}', 'classic/1464']
@@ -135,7 +135,7 @@ def test_what_was_measured_stands_beside_it(tmp_path, stage):
     row = next(
         row for row in find_published(words, ROWS) if row.method == ('ST++' if stage else 'DeS4')
     )
-    with pytest.raises(ValueError, match='has no mIoU yet: run the command'):
+    with pytest.raises(ValueError, match=r'has no mIoU yet\. Run the command'):
         row.measured(tmp_path)
     log = tmp_path / stage / '20260101_000000' / 'vis_data'
     log.mkdir(parents=True)

@@ -72,8 +72,8 @@ def test_table_says_what_is_missing():
     assert len({line.count('|') for line in lines[:7]}) == 1
     notes = '\n'.join(lines[7:])
     assert (
-        '- st trains for 600 optimizer steps in all: teacher 300 steps (4800 labelled and 0 unlabelled '
-        'images), student 300 steps (2500 labelled and 2300 unlabelled images).'
+        '- st trains for 600 optimizer steps in all: teacher 300 steps (4800 labeled and 0 unlabeled '
+        'images), student 300 steps (2500 labeled and 2300 unlabeled images).'
     ) in notes
     assert 'imas trains' not in notes
     assert '- st differs in crop: 3, not 4.' in notes
@@ -91,7 +91,7 @@ def test_without_a_baseline_there_is_no_gain():
 
 def test_a_baseline_of_several_networks_is_one_of_them():
     for report in (rows, lambda *args: csv_text(*args, 'mIoU')):
-        with pytest.raises(ValueError, match='name one of imas/student, imas/teacher'):
+        with pytest.raises(ValueError, match='Name one of imas/student, imas/teacher'):
             report(RUNS, 'imas')
     gains = {row.name: row.gain and row.gain.mean for row in rows(RUNS, 'imas/teacher')}
     assert gains['imas, teacher'] == 0
@@ -138,8 +138,8 @@ def test_csv_has_a_line_for_every_run_and_network():
     assert teacher['gain_last'] == '3.0'
     assert teacher['memory_kind'] == 'resident'
     assert [line['trainings'] for line in lines if line['method'] == 'st'] == [
-        'teacher 300 steps (4800 labelled and 0 unlabelled images); '
-        'student 300 steps (2500 labelled and 2300 unlabelled images)',
+        'teacher 300 steps (4800 labeled and 0 unlabeled images); '
+        'student 300 steps (2500 labeled and 2300 unlabeled images)',
         '',
     ]
     states = [line['status'] for line in lines if line['method'] in ('st', 'esl')]

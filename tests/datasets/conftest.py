@@ -26,7 +26,7 @@ def _scope():
 
 @pytest.fixture
 def data_root(tmp_path):
-    """4 labelled images ``l0..l3`` with masks, 6 unlabelled ``u0..u5`` (one in a subfolder)."""
+    """4 labeled images ``l0..l3`` with masks, 6 unlabeled ``u0..u5`` (one in a subfolder)."""
     for folder in ('img_dir/sub', 'ann_dir', 'pool/sub'):
         (tmp_path / folder).mkdir(parents=True)
     for i in range(4):

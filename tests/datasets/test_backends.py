@@ -155,18 +155,19 @@ def test_http_needs_a_list(config, data_root):
         assert set(found[0]['inputs']) == {'weak', 'strong'}
         unlabeled['ann_file'] = ''
         with pytest.raises(
-            ValueError, match=r"^img_dir='http.*/pool' lies behind HTTPBackend, which cannot list"
+            ValueError,
+            match=r"^img_dir='http.*/pool' is read through HTTPBackend, which cannot list",
         ):
             DATASETS.build(unlabeled)
         labeled = {**config['labeled'], 'data_root': root, 'ann_file': ''}
         with pytest.raises(
-            ValueError, match='leave data_root out and write whole addresses in data_prefix'
+            ValueError, match='Leave data_root out and write whole addresses in data_prefix'
         ):
             check_data_paths(labeled)
         prefix = dict(img_path=f'{root}/img_dir', seg_map_path=f'{root}/ann_dir')
         labeled.update(data_root='', data_prefix=prefix)
         with pytest.raises(
-            ValueError, match='cannot list a folder: set ann_file to a list of the images'
+            ValueError, match=r'cannot list a folder\. Set ann_file to a list of the images'
         ):
             check_data_paths(labeled)
         labeled['ann_file'] = str(data_root / 'labeled.txt')
@@ -179,7 +180,7 @@ def test_http_needs_a_list(config, data_root):
 def test_a_stock_dataset_reads_its_list_from_the_local_disk_alone(config):
     labeled = {**config['labeled'], 'data_root': 'mem://', 'ann_file': 'labeled.txt'}
     with pytest.raises(
-        ValueError, match='BaseSegDataset reads lists from the local disk alone: copy the list'
+        ValueError, match=r'BaseSegDataset reads lists from the local disk alone\. Copy the list'
     ):
         check_data_paths(labeled)
 
@@ -250,7 +251,7 @@ def test_pseudo_labels_and_their_images(config, data_root):
         labels='mem://labels',
         pipeline=config['labeled']['pipeline'][:2],
     )
-    with pytest.raises(FileNotFoundError, match=r'mem://labels is no finished folder'):
+    with pytest.raises(FileNotFoundError, match=r'mem://labels is not a finished folder'):
         DATASETS.build(pseudo)
     summary = json.dumps(dict(num_images=2, settings={})).encode()
     MemoryBackend.files['mem://labels/pseudo_labels.json'] = summary

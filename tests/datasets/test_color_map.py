@@ -81,7 +81,7 @@ def test_any_text_is_a_table_of_what_it_says_or_one_sentence(text, is_json):
     assert len({*table.palette, *table.void}) == len(table.palette) + len(table.void)
     for name, color in zip(table.classes, table.palette, strict=True):
         assert all(0 <= value <= 255 for value in color)
-        # Nothing is made up: each line says name and colour, and no line with a class is left out.
+        # Nothing is made up: each line says name and color, and no line with a class is left out.
         assert is_json or all(word in text for word in name.split())
     rows = [row for row in text.replace('\r', '\n').split('\n') if row.strip()]
     rows = [row for row in rows if not row.lstrip().startswith('#')]
@@ -105,13 +105,13 @@ def test_any_json_is_a_table_or_one_sentence(content):
     ('text', 'said'),
     [
         ('', '0 classes'),
-        ('road 128 64', "line 1 is 'road 128 64': write a name and three whole numbers"),
+        ('road 128 64', "line 1 is 'road 128 64'. Write a name and three whole numbers"),
         ('road 128.0 64.0 128.0', 'three whole numbers'),
         ('0 road 128 64 128', 'no other column'),
         ('0 128 64 128', 'no other column'),
         ('road 1 2 3 4 5 6', None),
         ('road 1 2 256', 'from 0 to 255'),
-        ('a 1 2 3\nb 1 2 3', "line 2 gives 'b' the colour 1 2 3, which 'a' has already"),
+        ('a 1 2 3\nb 1 2 3', "line 2 gives 'b' the color 1 2 3, which 'a' has already"),
         ('a 1 2 3\na 1 2 4', "names 'a' a second time"),
         ('void 1 2 3', '0 classes'),
         ('a 1 2 3\nname r g b', 'line 2'),
@@ -141,15 +141,15 @@ def test_void_takes_no_index(tmp_path):
 
 
 def test_files_that_are_no_text(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r'does not exist: give a \.json'):
+    with pytest.raises(FileNotFoundError, match=r'does not exist. Give a \.json'):
         read_color_map(tmp_path / 'no.csv')
     (tmp_path / 'map.csv').write_bytes(b'\xff\xfe\x00')
-    with pytest.raises(ValueError, match='is no text in UTF-8'):
+    with pytest.raises(ValueError, match='is not text in UTF-8'):
         read_color_map(tmp_path / 'map.csv')
     (tmp_path / 'bom.csv').write_bytes('\ufeffroad,1,2,3'.encode())
     assert read_color_map(tmp_path / 'bom.csv').classes == ('road',)
     # Python refuses to read integers of thousands of digits.
-    with pytest.raises(ValueError, match='is no JSON') as caught:
+    with pytest.raises(ValueError, match='is not JSON') as caught:
         parse_color_map('{"a": [' + '9' * 5000 + ', 1, 2]}', 'map.json', is_json=True)
     assert '\n' not in str(caught.value)
     with pytest.raises(ValueError, match='a key twice'):

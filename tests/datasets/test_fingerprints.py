@@ -132,9 +132,9 @@ def test_what_is_no_registry_is_said(tmp_path):
     for text in ('{', '[]', '{"lists": [{"count": 1}]}', '{"lists": 3}'):
         path = tmp_path / f'{len(text)}.json'
         path.write_text(text)
-        with pytest.raises(ValueError, match='is no registry of partitions: make it by'):
+        with pytest.raises(ValueError, match=r'is not a registry of partitions\. Make it by'):
             published(str(path))
-    with pytest.raises(FileNotFoundError, match='does not exist: make it by'):
+    with pytest.raises(FileNotFoundError, match=r'does not exist\. Make it by'):
         published(str(tmp_path / 'gone.json'))
 
 
@@ -182,7 +182,7 @@ def test_entries_are_consistent():
 
 def real(where):
     if not LISTS.is_dir():
-        pytest.skip(f'no published lists at {LISTS}; set SPLITS_ROOT')
+        pytest.skip(f'no published lists at {LISTS}. Set SPLITS_ROOT')
     return read_list(str(LISTS / where)).ids
 
 

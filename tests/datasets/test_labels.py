@@ -23,11 +23,11 @@ def save(path, values, mode=None):
 
 @pytest.fixture
 def masks(tmp_path):
-    """A grey mask, a palette mask, and five files that are no masks."""
-    grey = np.array([[0, 1, 1], [2, 255, 9]], np.uint8)
+    """A gray mask, a palette mask, and five files that are not masks."""
+    gray = np.array([[0, 1, 1], [2, 255, 9]], np.uint8)
     good = [
-        save(tmp_path / 'grey.png', grey),
-        save(tmp_path / 'palette.png', grey.T % 3, 'P'),
+        save(tmp_path / 'gray.png', gray),
+        save(tmp_path / 'palette.png', gray.T % 3, 'P'),
     ]
     color = save(tmp_path / 'color.png', np.zeros((2, 3, 3), np.uint8))
     deep = save(tmp_path / 'deep.png', np.full((2, 3), 300, np.uint16))

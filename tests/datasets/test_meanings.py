@@ -36,33 +36,33 @@ def test_equal_meanings_and_unknown_parts_differ_in_nothing():
             {'classes': ('road', 'sky', 'car')},
             'classes',
             'train_dataloader.dataset.labeled.metainfo.classes and val_dataloader.dataset.metainfo.classes '
-            "differ (index 1 is 'car' in the former and 'sky' in the latter): give both the same classes in "
+            "differ (index 1 is 'car' in the former and 'sky' in the latter). Give both the same classes in "
             'the same order.',
         ),
         (
             {'classes': ('road', 'car')},
             'classes',
             'train_dataloader.dataset.labeled.metainfo.classes names 3 classes but '
-            'val_dataloader.dataset.metainfo.classes names 2: give both the same classes in the same order.',
+            'val_dataloader.dataset.metainfo.classes names 2. Give both the same classes in the same order.',
         ),
         (
             {'reduce_zero_label': True},
             'reduce_zero_label',
             'train_dataloader.dataset.labeled.reduce_zero_label=False but '
-            'val_dataloader.dataset.reduce_zero_label=True: a value of a mask is one class here and another '
-            'there. Set both alike; if the masks are stored in two ways on purpose, set StartupCheckHook '
-            'same_masks=False.',
+            'val_dataloader.dataset.reduce_zero_label=True. A mask value means different classes in '
+            'them. Give both the same one; if the masks are stored in two ways on purpose, set '
+            'StartupCheckHook same_masks=False.',
         ),
         (
             {'label_map': {255: 1}},
             'label_map',
-            'train_dataloader.dataset.labeled.label_map={} but val_dataloader.dataset.label_map={255: 1}: a ',
+            'train_dataloader.dataset.labeled.label_map={} but val_dataloader.dataset.label_map={255: 1}. A ',
         ),
         (
             {'palette': [[9, 9, 9]] * 3},
             'palette',
             'train_dataloader.dataset.labeled.metainfo.palette=[[0, 0, 0], [1, 1, 1], [2, 2, 2]] but '
-            'val_dataloader.dataset.metainfo.palette=[[9, 9, 9], [9, 9, 9], [9, 9, 9]]: the pictures',
+            'val_dataloader.dataset.metainfo.palette=[[9, 9, 9], [9, 9, 9], [9, 9, 9]]. The pictures',
         ),
     ],
 )
@@ -119,7 +119,7 @@ def test_pseudo_labels_mean_what_their_summary_says(tmp_path):
     [difference] = differences(ONE, meaning)
     assert difference.sentence == (
         f'train_dataloader.dataset.labeled.metainfo.classes and classes of {summary} differ (index 1 is '
-        "'car' in the former and 'sky' in the latter): give both the same classes in the same order."
+        "'car' in the former and 'sky' in the latter). Give both the same classes in the same order."
     )
     summary.write_text(json.dumps({'classes': ['class 0', 'class 1', 'class 2']}))
     assert meanings_of(labels, 'x', 'pseudo_labeled') == []

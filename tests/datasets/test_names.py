@@ -123,7 +123,7 @@ def test_labeled_and_validation_images_of_any_name(data_root):
         assert all(dataset[i]['gt_seg_map'].shape == (24, 32) for i in range(len(dataset)))
 
 
-@pytest.mark.parametrize('name', ['labelled', 'validation'])
+@pytest.mark.parametrize('name', ['labeled', 'validation'])
 def test_stock_datasets_would_take_images_of_hidden_folders(data_root, name):
     clutter(data_root / 'img_dir')
     clutter(data_root / 'ann_dir')
@@ -132,7 +132,7 @@ def test_stock_datasets_would_take_images_of_hidden_folders(data_root, name):
     with pytest.raises(
         ValueError,
         match=rf'^1 images of the {name} dataset lie in hidden folders, the first is '
-        r'.*/\.ipynb_checkpoints/u0-.*: remove these folders, or set ann_file of KEY to a list',
+        r'.*/\.ipynb_checkpoints/u0-.*. Remove these folders, or set ann_file of KEY to a list',
     ):
         check_files_exist(dataset, name, 'KEY')
     check_files_exist(DATASETS.build(stock(data_root, ann_file='labeled.txt')), name, 'KEY')

@@ -91,7 +91,7 @@ def test_sizes_tell_the_view_where_height_becomes_width(orientation, is_displaye
     ) as error:
         pair(orientation, (4, 5), is_displayed=is_displayed).view()
     assert str(error.value).endswith(
-        f'(EXIF orientation {orientation}): give every image a mask of its own size.'
+        f'(EXIF orientation {orientation}). Give every image a mask of its own size.'
     )
 
 
@@ -99,7 +99,7 @@ def test_sizes_tell_the_view_where_height_becomes_width(orientation, is_displaye
 def test_where_sizes_do_not_tell_the_user_must(one):
     with pytest.raises(
         ValueError,
-        match=r"do not tell .* set drawn_on='stored' .* or drawn_on='displayed' of LoadAnn",
+        match=r"do not tell .* Set drawn_on='stored' .* or drawn_on='displayed' of LoadAnn",
     ):
         one.view()
     assert one.view('stored') == 'stored'

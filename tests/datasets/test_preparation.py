@@ -33,7 +33,7 @@ def test_equal_pixels_are_an_equal_file(tmp_path):
         write_once(path, png(label))
     write_once(path, png(label), overwrite=True)
     assert path.read_bytes() == png(label)
-    # A colour image is no label map, whatever it looks like.
+    # A color image is not a label map, whatever it looks like.
     with pytest.raises(PreparationError):
         write_once(path, png(np.stack([label] * 3, axis=-1)))
 
@@ -73,7 +73,7 @@ def test_the_first_failure_ends_the_run_and_keeps_what_is_written(tmp_path, npro
         def make():
             started.append(number)
             if number == 2:
-                raise PreparationError('job 2 is broken: mend it.')
+                raise PreparationError('job 2 is broken. Fix it.')
             return b'text'
 
         return tmp_path / f'{number}.txt', make
@@ -91,7 +91,7 @@ def test_counts_and_lists(tmp_path):
     check_counts(tmp_path, dict(train=3, val=2), official, partial=False)
     check_counts(tmp_path, dict(train=1, val=2), official, partial=True)
     with pytest.raises(
-        PreparationError, match=r'train 1 \(not 3\); complete the copy, or give --partial'
+        PreparationError, match=r'train 1 \(not 3\). Complete the copy, or give --partial'
     ):
         check_counts(tmp_path, dict(train=1, val=2), official, partial=False)
     assert lines(['a', 'b']) == b'a\nb\n'
@@ -112,13 +112,13 @@ def test_a_half_written_file_that_is_a_link_is_not_written_through(tmp_path):
     [
         (
             OSError(28, 'No space left', '/a/b'),
-            'tool: /a/b: No space left: free some space, then run',
+            'tool: /a/b: No space left. Free some space, then run',
         ),
         (
             PermissionError(13, 'Permission denied', '/a/b'),
-            '/a/b: Permission denied: get the right',
+            '/a/b: Permission denied. Get the right',
         ),
-        (OSError(5, 'Input/output error', '/a/b'), '/a/b: Input/output error: look after the disk'),
+        (OSError(5, 'Input/output error', '/a/b'), '/a/b: Input/output error. Check the disk'),
         (OSError('a sentence of\nits own.'), 'tool: a sentence of its own.'),
         (ValueError('from deep inside.'), 'tool: from deep inside.'),
     ],

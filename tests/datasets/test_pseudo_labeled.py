@@ -32,7 +32,7 @@ def write_masks(folder, masks, finished=True):
         path = folder / f'{name}.png'
         path.parent.mkdir(parents=True, exist_ok=True)
         image = Image.fromarray(np.full((24, 32), value, dtype=np.uint8), mode='P')
-        # All 256 colours: Pillow cuts values to as many bits as the palette needs.
+        # All 256 colors: Pillow cuts values to as many bits as the palette needs.
         image.putpalette(np.resize(np.array(PALETTE, dtype=np.uint8), 768).tolist())
         image.save(path)
     folder.mkdir(parents=True, exist_ok=True)
@@ -111,9 +111,9 @@ def test_images_with_masks_in_the_order_of_the_list(tmp_path, images):
 
 def test_an_unfinished_folder_is_refused(tmp_path, images):
     folder = write_masks(tmp_path / 'half', {'u0': 1}, finished=False)
-    with pytest.raises(FileNotFoundError, match=r'half is no finished folder of pseudo-labels'):
+    with pytest.raises(FileNotFoundError, match=r'half is not a finished folder of pseudo-labels'):
         PseudoLabeledDataset(images, folder)
-    with pytest.raises(FileNotFoundError, match=r'nothing is no finished folder'):
+    with pytest.raises(FileNotFoundError, match=r'nothing is not a finished folder'):
         PseudoLabeledDataset(images, str(tmp_path / 'nothing'))
 
 
@@ -130,7 +130,7 @@ def test_a_folder_that_lost_a_mask_is_refused(tmp_path, images):
 
 def test_labels_must_be_named(images):
     with pytest.raises(
-        ValueError, match=r'PseudoLabeledDataset has no labels: set them to the folder'
+        ValueError, match=r'PseudoLabeledDataset has no labels. Set them to the folder'
     ):
         PseudoLabeledDataset(images)
 
@@ -168,8 +168,8 @@ def test_true_labels_of_drawn_images_are_not_drawn(tmp_path):
 
 
 @pytest.mark.parametrize(('num_pseudo', 'copies'), [(0, 1), (1, 1), (3, 1), (4, 1), (5, 2), (6, 2)])
-def test_labelled_images_are_repeated(tmp_path, images, labeled, num_pseudo, copies):
-    """ST++ Sec. 2.2 with 4 labelled images: ceil(Nu / 4) copies, at least one."""
+def test_labeled_images_are_repeated(tmp_path, images, labeled, num_pseudo, copies):
+    """ST++ Sec. 2.2 with 4 labeled images: ceil(Nu / 4) copies, at least one."""
     names = ['u0', 'u1', 'u2', 'u3', 'u4', 'sub/u5'][:num_pseudo]
     folder = write_masks(tmp_path / 'masks', dict.fromkeys(names, 1))
     dataset = SelfTrainingDataset(labeled, pseudo(images, folder))
@@ -238,7 +238,7 @@ def test_an_image_with_both_labels_is_reported(tmp_path, data_root, labeled, cap
     images = dict(type='UnlabeledDataset', data_root=str(data_root), img_dir='img_dir')
     folder = write_masks(tmp_path / 'masks', {'l1': 1})
     SelfTrainingDataset(labeled, pseudo(images, folder))
-    assert '1 image(s) are in the labelled' in capsys.readouterr().out
+    assert '1 image(s) are in the labeled' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize('said', [{}, {'drawn_on': 'displayed'}, {'drawn_on': 'stored'}], ids=str)

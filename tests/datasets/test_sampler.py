@@ -72,23 +72,23 @@ def test_ranks_have_disjoint_shares_of_a_pass():
 
 @pytest.mark.parametrize('world_size', [1, 2])
 def test_two_streams_learn_and_paste_each_image_once_in_a_pass(world_size):
-    learnt, pasted = [], []
+    learned, pasted = [], []
     for rank in range(world_size):
         made = make(3, 24, 1, 12 // world_size, rank, world_size, unlabeled_streams=2)
         assert made.iters_per_epoch == 4
         assert len(made) == 4 * (1 + 12 // world_size)
         half = 6 // world_size
         for batch in batches(made, 8):
-            learnt.append([index for index, _ in batch[1 : 1 + half]])
+            learned.append([index for index, _ in batch[1 : 1 + half]])
             pasted.append([index for index, _ in batch[1 + half :]])
-    for of_ranks in (learnt, pasted):
+    for of_ranks in (learned, pasted):
         for first in (0, 4):
             drawn = [
                 batch for rank in range(world_size) for batch in of_ranks[8 * rank + first :][:4]
             ]
             assert sorted(itertools.chain(*drawn)) == list(range(3, 27))
     # In other orders: some 1 image of 24 is its own partner.
-    pairs = zip(itertools.chain(*learnt), itertools.chain(*pasted), strict=True)
+    pairs = zip(itertools.chain(*learned), itertools.chain(*pasted), strict=True)
     assert sum(a == b for a, b in pairs) < 8
 
 
@@ -191,14 +191,14 @@ def test_seed_none_takes_one_from_mmengine(monkeypatch):
 @pytest.mark.parametrize(
     ('settings', 'said'),
     [
-        (dict(labeled=0), 'labeled=0 makes batches without labeled samples: set labeled'),
+        (dict(labeled=0), 'labeled=0 makes batches without labeled samples. Set labeled'),
         (dict(unlabeled=-1), 'unlabeled=-1 makes batches without unlabeled samples'),
         (dict(labeled=2.0), r'labeled=2\.0'),
         (dict(seed=-1), 'seed=-1'),
-        (dict(unlabeled_streams=3), 'unlabeled_streams=3 is unknown: choose 1, or 2'),
+        (dict(unlabeled_streams=3), 'unlabeled_streams=3 is unknown. Choose 1, or 2'),
         (
             dict(unlabeled=3, unlabeled_streams=2),
-            'unlabeled=3 cannot be shared .* make unlabeled even',
+            'unlabeled=3 cannot be shared .* Make unlabeled even',
         ),
     ],
 )
@@ -208,12 +208,12 @@ def test_bad_settings(settings, said):
 
 
 def test_needs_a_labeled_unlabeled_dataset():
-    with pytest.raises(ValueError, match=r"not list: set .*'LabeledUnlabeledDataset'"):
+    with pytest.raises(ValueError, match=r"not list. Set .*'LabeledUnlabeledDataset'"):
         LabeledUnlabeledSampler([1, 2], 1, 1)
 
 
 def test_bad_skips():
-    with pytest.raises(ValueError, match=r'set train_dataloader\.batch_size=5'):
+    with pytest.raises(ValueError, match=r'Set train_dataloader\.batch_size=5'):
         make(5, 7, 2, 3).skip(8)
     with pytest.raises(ValueError, match='endless=True'):
         make(5, 7, 2, 3, endless=False).skip(10)

@@ -31,7 +31,7 @@ def test_frame(name, frame):
     assert frame_of(name) == frame
 
 
-def test_neighbours_by_hand():
+def test_neighbors_by_hand():
     others = ['a_010', 'a_100', 'b_020', 'cat']
     names = ['a_040', 'a_070', 'a_071', 'b_050', 'c_020', 'dog', 'a_100']
     found = near_frames(names, others, within=30)
@@ -45,7 +45,7 @@ def test_neighbours_by_hand():
     assert near_frames(['a_100'], ['a_100', 'a_101'], within=1) == [('a_100', 'a_101', 1)]
 
 
-def test_neighbours_against_all_pairs():
+def test_neighbors_against_all_pairs():
     rng = random.Random(0)
     pool = [f'{s}{i:04d}' for s in 'ab' for i in range(300)]
     names, others = rng.sample(pool, 60), rng.sample(pool, 40)
@@ -60,7 +60,7 @@ def test_neighbours_against_all_pairs():
 
 def test_camvid_val_is_a_clip_of_a_drive_in_train():
     if not (CAMVID / 'splits').is_dir():
-        pytest.skip(f'no CamVid at {CAMVID}; set CAMVID_ROOT')
+        pytest.skip(f'no CamVid at {CAMVID}. Set CAMVID_ROOT')
     train, val = ((CAMVID / f'splits/{part}.txt').read_text().split() for part in ('train', 'val'))
     assert len(near_frames(val, train, within=30)) == 0
     assert len(near_frames(val, train, within=60)) == 26

@@ -72,7 +72,7 @@ def test_streams_of_a_seed_are_disjoint_and_seeds_differ():
 def test_void_is_the_border_between_instances_and_one_pixel_thin():
     scene = sample_scene(3, 1, (64, 64))
     label = annotate(scene)
-    # Independent and slow: which item owns each pixel, then compare with two neighbours.
+    # Independent and slow: which item owns each pixel, then compare with two neighbors.
     owner = np.zeros((64, 64), dtype=int)
     kind = np.zeros((64, 64), dtype=int)
     for number, item in enumerate(scene.items, 1):
@@ -148,7 +148,7 @@ def test_stock_pipeline(labeled):
     assert (before == after).all()
 
 
-def test_unlabelled_never_draws_a_label(monkeypatch):
+def test_unlabeled_never_draws_a_label(monkeypatch):
     def refuse(scene):
         raise AssertionError('a label was drawn')
 
@@ -159,7 +159,7 @@ def test_unlabelled_never_draws_a_label(monkeypatch):
         build(num_images=3)[0]
 
 
-def test_labelled_and_unlabelled_images_are_the_same():
+def test_labeled_and_unlabeled_images_are_the_same():
     labeled, unlabeled = build(num_images=2), build(num_images=2, labeled=False)
     for one, other in zip(labeled, unlabeled, strict=True):
         assert (one['img'] == other['img']).all()

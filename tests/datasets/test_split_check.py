@@ -54,20 +54,20 @@ def test_nothing_wrong(cfg):
     assert report.errors == []
     assert report.warnings == []
     assert report.facts[:3] == [
-        'labelled: 4 images',
-        'unlabelled: 6 images',
+        'labeled: 4 images',
+        'unlabeled: 6 images',
         'validation: 2 images',
     ]
     table = [line.split() for line in report.facts[3].splitlines()]
     # Two rows of 24 are void; of the others the three classes have 6, 8 and 8.
     assert table == [
-        ['labelled', 'class', 'pixels', 'images'],
+        ['labeled', 'class', 'pixels', 'images'],
         ['ground', '27.27%', '4'],
         ['sky', '36.36%', '4'],
         ['tree', '36.36%', '4'],
         ['void:', '8.33%', 'of', 'all'],
     ]
-    assert report.facts[4] == 'labelled list: unknown, no published partition'
+    assert report.facts[4] == 'labeled list: unknown, no published partition'
 
 
 def test_an_image_in_two_parts(cfg, data_root):
@@ -76,8 +76,8 @@ def test_an_image_in_two_parts(cfg, data_root):
     (data_root / 'labeled.txt').write_text('u0\n')
     shutil.copy(data_root / 'ann_dir/l0.png', data_root / 'ann_dir/u0.png')
     assert the_error(cfg) == (
-        f'1 labelled images are in the unlabelled set, the first is {data_root}/pool/u0.jpg: remove them from '
-        'one of the two lists, since an image is either labelled or unlabelled.'
+        f'1 labeled images are in the unlabeled set, the first is {data_root}/pool/u0.jpg. Remove them from '
+        'one of the two lists, since an image is either labeled or unlabeled.'
     )
 
 
@@ -94,7 +94,7 @@ def test_a_validation_image_that_is_trained_on(cfg, data_root, linked):
         shutil.copy(data_root / 'pool/u0.jpg', target)
     what = 'are' if linked else 'have a copy of the same name'
     assert the_error(cfg).startswith(
-        f'1 unlabelled images {what} in the validation set, the first is {data_root}/pool/u0.jpg: '
+        f'1 unlabeled images {what} in the validation set, the first is {data_root}/pool/u0.jpg. '
     )
     target.unlink()
     cv2.imwrite(str(target), np.zeros((24, 32, 3), np.uint8))
@@ -104,8 +104,8 @@ def test_a_validation_image_that_is_trained_on(cfg, data_root, linked):
 @pytest.mark.parametrize(
     ('gone', 'message'),
     [
-        ('img_dir/l1.jpg', r'1 of 4 images of the labelled dataset do not exist'),
-        ('ann_dir/l1.png', r'1 of 4 masks of the labelled dataset do not exist'),
+        ('img_dir/l1.jpg', r'1 of 4 images of the labeled dataset do not exist'),
+        ('ann_dir/l1.png', r'1 of 4 masks of the labeled dataset do not exist'),
         ('pool/u1.jpg', r'1 of 6 images of \S*unlabeled.txt do not exist'),
         ('labeled.txt', r'labeled.txt \(from ann_file\) does not exist'),
         ('val_ann/v1.png', r'1 of 2 masks of the validation dataset do not exist'),
@@ -116,15 +116,15 @@ def test_files_that_are_not_there(cfg, data_root, gone, message):
     assert re.search(message, the_error(cfg))
 
 
-@pytest.mark.parametrize('part', ['labelled', 'validation'])
+@pytest.mark.parametrize('part', ['labeled', 'validation'])
 def test_masks_out_of_range(cfg, data_root, part):
-    path = data_root / ('ann_dir/l2.png' if part == 'labelled' else 'val_ann/v1.png')
+    path = data_root / ('ann_dir/l2.png' if part == 'labeled' else 'val_ann/v1.png')
     mask = np.array(Image.open(path))
     mask[0, :2] = 3, 200
     Image.fromarray(mask).save(path)
     assert the_error(cfg) == (
-        f'{part} masks have values that are none of 3 classes (3 in 1, 200 in 1 masks, the first is {path}): '
-        'correct the masks, the number of classes, or reduce_zero_label=False.'
+        f'{part} masks have values that are none of 3 classes (3 in 1, 200 in 1 masks, the first is {path}). '
+        'Correct the masks, the number of classes, or reduce_zero_label=False.'
     )
 
 
@@ -144,13 +144,13 @@ def test_masks_of_another_size_or_kind(cfg, data_root):
     Image.fromarray(np.zeros((32, 24), np.uint8)).save(data_root / 'ann_dir/l1.png')
     assert the_error(cfg) == (
         f'{data_root}/ann_dir/l1.png is 32x24 (height x width) but its image '
-        f'{data_root}/img_dir/l1.jpg is 24x32: give every image a mask of its own size.'
+        f'{data_root}/img_dir/l1.jpg is 24x32. Give every image a mask of its own size.'
     )
     for i in (2, 3):
         Image.fromarray(np.zeros((24, 32, 3), np.uint8)).save(data_root / f'ann_dir/l{i}.png')
     kinds, size = report_of(cfg).errors
     assert kinds.startswith(
-        f'2 labelled masks cannot be read, the first: {data_root}/ann_dir/l2.png has'
+        f'2 labeled masks cannot be read, the first: {data_root}/ann_dir/l2.png has'
     )
     assert 'l1.png' in size
 
@@ -168,7 +168,7 @@ def test_a_camera_that_was_turned(cfg, data_root):
     image.save(data_root / 'img_dir/l1.jpg', exif=exif)
     assert 'l1.jpg is 24x32 as stored and 24x32 as displayed' in the_error(cfg)
     Image.fromarray(np.zeros((24, 32), np.uint8)).save(data_root / 'ann_dir/l1.png')
-    assert "set drawn_on='stored' of LoadAnnotations or" in the_error(cfg)
+    assert "Set drawn_on='stored' of LoadAnnotations or" in the_error(cfg)
     cfg.train_dataloader.dataset.labeled.pipeline[1].drawn_on = 'stored'
     assert report_of(cfg).errors == []
 
@@ -176,8 +176,8 @@ def test_a_camera_that_was_turned(cfg, data_root):
 @pytest.mark.parametrize(
     ('where', 'part'),
     [
-        ('img_dir/l1.jpg', 'labelled'),
-        ('pool/u1.jpg', 'unlabelled'),
+        ('img_dir/l1.jpg', 'labeled'),
+        ('pool/u1.jpg', 'unlabeled'),
         ('val_img/v1.jpg', 'validation'),
     ],
 )
@@ -213,12 +213,12 @@ def test_warnings(cfg, data_root):
     for i in range(2):
         Image.fromarray(np.zeros((24, 32), np.uint8)).save(data_root / f'ann_dir/l{i}.png')
     twice, absent = report_of(cfg).warnings
-    assert twice.startswith('1 of 3 lines of the labelled list repeat an image')
-    assert absent.startswith('No labelled image shows sky, tree: nothing can be learnt of them;')
+    assert twice.startswith('1 of 3 lines of the labeled list repeat an image')
+    assert absent.startswith('No labeled image shows sky, tree: nothing can be learned of them. ')
 
 
-def test_neighbouring_frames(cfg, data_root):
-    """Of the unlabelled ones with labelled ones, and of validation with all that is trained on."""
+def test_neighboring_frames(cfg, data_root):
+    """Of the unlabeled ones with labeled ones, and of validation with all that is trained on."""
     cfg.train_dataloader.dataset.labeled.data_prefix.img_path = 'pool'
     (data_root / 'labeled.txt').write_text('u0\n')
     (data_root / 'unlabeled.txt').write_text('u2\nu4\nsub/u5\n')
@@ -230,7 +230,7 @@ def test_neighbouring_frames(cfg, data_root):
     assert report.errors == []
     unlabeled, val = report.warnings
     assert unlabeled.startswith(
-        '1 of 3 unlabelled images lie within 2 frames of a labelled image by their names, such as u2 and u0: '
+        '1 of 3 unlabeled images lie within 2 frames of a labeled image by their names, such as u2 and u0: '
     )
     assert val.startswith(
         '1 of 2 validation images lie within 2 frames of a training image by their names, such as u6 and u4: '
@@ -248,31 +248,31 @@ def test_parts_of_other_configs(cfg):
             )
         )
     )
-    assert parts_of_config(staged) == {'labelled': dataset.labeled, 'unlabelled': images}
+    assert parts_of_config(staged) == {'labeled': dataset.labeled, 'unlabeled': images}
     plain = Config(
         dict(train_dataloader=dict(dataset=dataset.labeled), val_dataloader=cfg.val_dataloader)
     )
-    assert list(parts_of_config(plain)) == ['labelled', 'validation']
+    assert list(parts_of_config(plain)) == ['labeled', 'validation']
     cfg.test_dataloader = dict(dataset={**cfg.val_dataloader.dataset, 'ann_file': 'test.txt'})
-    assert list(parts_of_config(cfg)) == ['labelled', 'unlabelled', 'validation', 'test']
+    assert list(parts_of_config(cfg)) == ['labeled', 'unlabeled', 'validation', 'test']
     with pytest.raises(
-        ValueError, match=r'has no train_dataloader.dataset: give the config of a tr'
+        ValueError, match=r'has no train_dataloader.dataset. Give the config of a tr'
     ):
         parts_of_config(Config({'model': {}}))
 
 
-def test_labelled_among_unlabelled_is_an_error_of_a_partition_only(cfg, data_root):
-    """A folder of all images, or a list of all, is a usual unlabelled set."""
+def test_labeled_among_unlabeled_is_an_error_of_a_partition_only(cfg, data_root):
+    """A folder of all images, or a list of all, is a usual unlabeled set."""
     shared = data_root / 'img_dir/l0.jpg'
     shutil.copy(shared, data_root / 'pool/l0.jpg')
     unlabeled = cfg.train_dataloader.dataset.unlabeled
     (data_root / 'unlabeled.txt').write_text('u0\nl0\n')
-    assert 'have a copy of the same name in the unlabelled set' in the_error(cfg)
+    assert 'have a copy of the same name in the unlabeled set' in the_error(cfg)
     (data_root / 'lists').mkdir()
     (data_root / 'lists/all.txt').write_text('u0\nl0\n')
     unlabeled.ann_file = 'lists/all.txt'
     said = (
-        f'1 labelled images have a copy of the same name in the unlabelled set, the first is {shared}: they '
+        f'1 labeled images have a copy of the same name in the unlabeled set, the first is {shared}. They '
         'are trained on with and without their labels.'
     )
     assert (report_of(cfg).errors, report_of(cfg).warnings) == ([], [said])
@@ -295,9 +295,9 @@ def test_the_list_is_text(cfg, data_root, name):
     else:
         assert the_error(cfg).startswith(f'{path} begins with a byte order mark, which would be')
     path.write_bytes(content + 'gr\u00fcn\n'.encode('latin-1'))
-    assert the_error(cfg).startswith(f'{path} line {content.count(10) + 1} is no UTF-8 text: save')
+    assert the_error(cfg).startswith(f'{path} line {content.count(10) + 1} is not UTF-8 text. Save')
 
 
 def test_an_empty_list_is_an_error(cfg, data_root):
     (data_root / 'labeled.txt').write_text('')
-    assert the_error(cfg) == 'The labelled dataset has no image: correct its list or its folder.'
+    assert the_error(cfg) == 'The labeled dataset has no image. Correct its list or its folder.'

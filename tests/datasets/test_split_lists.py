@@ -131,17 +131,17 @@ def test_ids_may_hold_anything_if_said_so():
         ('JPEGImages/a.jpg SegmentationClass/b.png', 'whose mask b.png is not named as its image'),
         ('a\tb', 'which has tabs but is not an image, a tab and its mask'),
         ('a.jpg\ta.png\ta.txt', 'which has tabs but is not an image, a tab and its mask'),
-        ('a.jpg,a.png', 'a sign that parts columns elsewhere'),
-        ('["a",', 'a sign that parts columns elsewhere'),
+        ('a.jpg,a.png', 'a character that separates columns in other formats'),
+        ('["a",', 'a character that separates columns in other formats'),
         ('/a', "line 1 is '/a', an absolute path"),
         (r'D:\a\b.jpg', 'an absolute path'),
         ('img/a.jpg', 'a path of no known layout'),
         ('images/train/my_000000_000001.png', 'a path of no known layout'),
-        ('../a', 'no id or path of an image below its folder'),
-        ('a/../b', 'no id or path of an image below its folder'),
-        ('.jpg', 'no id or path of an image below its folder'),
-        ('a/', 'no id or path of an image below its folder'),
-        ('.', 'no id or path of an image below its folder'),
+        ('../a', 'not an id or path of an image below its folder'),
+        ('a/../b', 'not an id or path of an image below its folder'),
+        ('.jpg', 'not an id or path of an image below its folder'),
+        ('a/', 'not an id or path of an image below its folder'),
+        ('.', 'not an id or path of an image below its folder'),
         ('a.jpg.jpg', 'two endings of an image'),
         ('a\nJPEGImages/b.jpg', r'line 2 is .*, a path with JPEGImages/, and line 1 is a bare id'),
         ('a.jpg\nb', 'a bare id, and line 1 is a file name'),
@@ -157,8 +157,8 @@ def test_ids_may_hold_anything_if_said_so():
         ('a\u00a0b', r"line 1 has the character '\\xa0'"),
         ('a\u2028b', r"line 1 has the character '\\u2028'"),
         ('a\n\ufeffb', r"line 2 has the character '\\ufeff'"),
-        (b'\xff\xfea\x00\n\x00', 'line 1 is no UTF-8 text'),
-        (b'a\nb\n\xe9', 'line 3 is no UTF-8 text'),
+        (b'\xff\xfea\x00\n\x00', 'line 1 is not UTF-8 text'),
+        (b'a\nb\n\xe9', 'line 3 is not UTF-8 text'),
     ],
 )
 def test_what_is_refused_is_said_in_one_sentence(text, message):
@@ -200,7 +200,7 @@ def test_unknown_format_and_missing_file(tmp_path):
     with pytest.raises(ValueError, match="kind='voc' is unknown"):
         parse('a', kind='voc')
     for path in (tmp_path / 'gone.txt', tmp_path):
-        with pytest.raises(FileNotFoundError, match='is no file: give a list of images'):
+        with pytest.raises(FileNotFoundError, match=r'is not a file\. Give a list of images'):
             read_list(str(path))
 
 
@@ -347,7 +347,7 @@ def test_anything_else_is_a_list_of_ids_or_one_sentence(content, kind, images):
 @pytest.fixture(scope='module')
 def real():
     if not LISTS.is_dir():
-        pytest.skip(f'no published lists at {LISTS}; set SPLITS_ROOT')
+        pytest.skip(f'no published lists at {LISTS}. Set SPLITS_ROOT')
     return {path.relative_to(LISTS).as_posix(): path for path in sorted(LISTS.rglob('*.txt'))}
 
 

@@ -48,7 +48,7 @@ def test_partitions_are_disjoint_complete_and_nested():
 @pytest.mark.parametrize('denominator', [16, 8, 4, 2])
 def test_rule_gives_the_published_camvid_lists(denominator):
     if not (CAMVID / 'splits').is_dir():
-        pytest.skip(f'no CamVid at {CAMVID}; set CAMVID_ROOT')
+        pytest.skip(f'no CamVid at {CAMVID}. Set CAMVID_ROOT')
     names = (CAMVID / 'splits' / 'train.txt').read_text().split()
     for seed in range(3):
         folder = CAMVID / 'splits' / f'1_{denominator}' / f'seed{seed}'
@@ -153,7 +153,7 @@ def test_what_is_no_size_is_refused(text):
 
 @pytest.mark.parametrize('size', [8, 9, Fraction(1, 100)])
 def test_both_lists_must_be_filled(size):
-    with pytest.raises(ValueError, match='give a size that leaves both lists filled'):
+    with pytest.raises(ValueError, match='Give a size that leaves both lists filled'):
         labeled_count(size, 8)
 
 

@@ -94,23 +94,23 @@ def test_bad_line(data_root, line, said):
 def test_missing_listed_image(data_root):
     (data_root / 'list.txt').write_text('u0\nu7\nu0 ann/u0.png\n')
     with pytest.raises(
-        FileNotFoundError, match=r'2 of 3 images of .*pool/u7\.jpg: correct the list'
+        FileNotFoundError, match=r'2 of 3 images of .*pool/u7\.jpg. Correct the list'
     ):
         UnlabeledDataset(data_root=str(data_root), img_dir='pool', ann_file='list.txt')
 
 
 def test_empty_list_and_folder(data_root):
     (data_root / 'list.txt').write_text('\n\r\n')
-    with pytest.raises(ValueError, match=r'no image in the list .*list\.txt: set img_dir'):
+    with pytest.raises(ValueError, match=r'no image in the list .*list\.txt. Set img_dir'):
         UnlabeledDataset(data_root=str(data_root), img_dir='pool', ann_file='list.txt')
-    with pytest.raises(ValueError, match=r"no image in the folder .*pool: .*\('\.bmp',\)"):
+    with pytest.raises(ValueError, match=r"no image in the folder .*pool\. .*\('\.bmp',\)"):
         UnlabeledDataset(data_root=str(data_root), img_dir='pool', img_suffix='.bmp')
 
 
 def test_missing_list_and_folder(data_root):
-    with pytest.raises(FileNotFoundError, match=r'nolist\.txt is not a file: set ann_file'):
+    with pytest.raises(FileNotFoundError, match=r'nolist\.txt is not a file. Set ann_file'):
         UnlabeledDataset(data_root=str(data_root), img_dir='pool', ann_file='nolist.txt')
-    with pytest.raises(FileNotFoundError, match='nowhere is not a folder: set img_dir'):
+    with pytest.raises(FileNotFoundError, match=r'nowhere is not a folder\. Set img_dir'):
         UnlabeledDataset(data_root=str(data_root), img_dir='nowhere')
 
 
@@ -142,5 +142,5 @@ def test_remote_images_are_taken_on_trust_and_need_one_suffix(data_root):
     dataset = UnlabeledDataset(img_suffix='.jpg', **remote)
     assert dataset.get_data_info(0)['img_path'] == 'http://host/pool/u0.jpg'
     assert dataset.get_data_info(1)['img_path'] == 'http://host/pool/no/such.jpg'
-    with pytest.raises(ValueError, match='set img_suffix to one ending'):
+    with pytest.raises(ValueError, match='Set img_suffix to one ending'):
         UnlabeledDataset(img_suffix=('.jpg', '.png'), **remote)

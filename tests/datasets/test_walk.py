@@ -160,11 +160,11 @@ def test_each_leaf_is_asked_for_the_files_of_its_own_loaders(config, data_root):
     drawn = shapes(0)  # their paths are names alone
     joined = concat(drawn, repeat(labeled))
     dataset = DATASETS.build({**joined, 'ignore_keys': ['classes', 'palette']})
-    check_files_exist(dataset, 'labelled', 'train_dataloader.dataset.labeled')
+    check_files_exist(dataset, 'labeled', 'train_dataloader.dataset.labeled')
     (data_root / 'ann_dir/l1.png').unlink()
     with pytest.raises(FileNotFoundError) as error:
-        check_files_exist(dataset, 'labelled', 'train_dataloader.dataset.labeled')
-    assert '1 of 4 masks of the labelled dataset do not exist' in str(error.value)
+        check_files_exist(dataset, 'labeled', 'train_dataloader.dataset.labeled')
+    assert '1 of 4 masks of the labeled dataset do not exist' in str(error.value)
     assert 'train_dataloader.dataset.labeled.datasets[1].dataset' in str(error.value)
 
 

@@ -250,11 +250,11 @@ def test_config_survives_its_file(tmp_path):
 @pytest.mark.parametrize(
     ('meta', 'says'),
     [
-        ({'classes': {'a': 1}}, r"dataset_meta\.classes={'a': 1} are no list of names"),
-        ({'classes': ('a', 1)}, 'are no list of names'),
-        ({'palette': {'x': 'y'}}, r"dataset_meta\.palette={'x': 'y'} is no list of colors"),
-        ({'palette': [[0, 0]]}, 'is no list of colors'),
-        ({'palette': 3}, 'is no list of colors'),
+        ({'classes': {'a': 1}}, r"dataset_meta\.classes={'a': 1} are not a list of names"),
+        ({'classes': ('a', 1)}, 'are not a list of names'),
+        ({'palette': {'x': 'y'}}, r"dataset_meta\.palette={'x': 'y'} is not a list of colors"),
+        ({'palette': [[0, 0]]}, 'is not a list of colors'),
+        ({'palette': 3}, 'is not a list of colors'),
     ],
 )
 def test_a_checkpoint_writes_no_program_into_a_config(meta, says):
@@ -262,5 +262,5 @@ def test_a_checkpoint_writes_no_program_into_a_config(meta, says):
     with pytest.raises(ValueError, match=says):
         plain_config(tiny_config('work'), {**META, **meta})
     code = {"x': __import__('os').system('false'), 'y": 1}
-    with pytest.raises(ValueError, match='is no list of colors'):
+    with pytest.raises(ValueError, match='is not a list of colors'):
         plain_config(tiny_config('work'), {**META, 'palette': code})

@@ -22,11 +22,11 @@ def build(method='IMAS', **settings):
     )
 
 
-def test_only_the_student_is_optimised():
+def test_only_the_student_is_optimized():
     model = build()
     wrapper = build_optim_wrapper(model, config())
-    optimised = {id(p) for group in wrapper.optimizer.param_groups for p in group['params']}
-    assert optimised == {id(parameter) for parameter in model.student.parameters()}
+    optimized = {id(p) for group in wrapper.optimizer.param_groups for p in group['params']}
+    assert optimized == {id(parameter) for parameter in model.student.parameters()}
 
 
 def test_paramwise_settings_reach_the_network_inside():
@@ -65,8 +65,8 @@ def test_constructors_that_look_for_a_backbone_work():
 def test_plain_segmentor_is_handed_on():
     model = build_plain()
     wrapper = build_optim_wrapper(model, config())
-    optimised = {id(p) for group in wrapper.optimizer.param_groups for p in group['params']}
-    assert optimised == {id(parameter) for parameter in model.parameters()}
+    optimized = {id(p) for group in wrapper.optimizer.param_groups for p in group['params']}
+    assert optimized == {id(parameter) for parameter in model.parameters()}
 
 
 def test_bfloat16_step_on_cpu():
@@ -90,7 +90,7 @@ def build_gps(**settings):
     return build('GPS', cutmix=None, **settings)
 
 
-def optimised(wrapper):
+def optimized(wrapper):
     return {id(p) for group in wrapper.optimizer.param_groups for p in group['params']}
 
 
@@ -99,10 +99,10 @@ def test_both_students_have_one_wrapper_and_the_teacher_another():
     wrappers = build_optim_wrapper(model, config())
     assert list(wrappers.keys()) == ['students', 'teacher']
     students = [*model.student1.parameters(), *model.student2.parameters()]
-    assert optimised(wrappers['students']) == {id(parameter) for parameter in students}
-    assert optimised(wrappers['teacher']) == {id(p) for p in model.teacher.parameters()}
+    assert optimized(wrappers['students']) == {id(parameter) for parameter in students}
+    assert optimized(wrappers['teacher']) == {id(p) for p in model.teacher.parameters()}
     cps = build('CPS')
-    assert optimised(build_optim_wrapper(cps, config())) == {id(p) for p in cps.parameters()}
+    assert optimized(build_optim_wrapper(cps, config())) == {id(p) for p in cps.parameters()}
 
 
 def test_settings_of_parameters_hold_for_every_network():
@@ -192,7 +192,7 @@ def test_bfloat16_step_of_both_updates():
     log_vars = model.train_step(collated_batch(), wrappers)
     assert set(seen) == {torch.bfloat16}
     assert torch.isfinite(log_vars['loss'])
-    # Labelling without gradients beforehand must not leave weights that were cast without a graph.
+    # Labeling without gradients beforehand must not leave weights that were cast without a graph.
     for name in names:
         for key in ('backbone.stem.0.weight', 'decode_head.convs.0.conv.weight'):
             after = dict(model.named_parameters())[f'{name}.{key}']

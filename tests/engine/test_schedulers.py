@@ -9,7 +9,7 @@ from tiny_run import build_runner, tiny_config
 
 import mmseg_semi.engine  # noqa: F401  registers the schedulers
 
-#: Iterations of VOC 1/8 with 8 unlabeled images a step: 34 passes over 9259 images.
+#: Iterations of VOC 1/8 with 8 unlabeled images per step: 34 passes over 9259 images.
 VOC = 34 * (9259 // 8)
 
 
@@ -187,5 +187,5 @@ def test_state_resumes():
 def test_bad_settings_are_refused():
     with pytest.raises(ValueError, match='by_epoch=True, but its rate follows from steps'):
         build(by_epoch=True, end=20)
-    with pytest.raises(ValueError, match='set it to the number of optimizer steps of the training'):
+    with pytest.raises(ValueError, match='Set it to the number of optimizer steps of the training'):
         build()

@@ -32,7 +32,9 @@ def test_epochs_are_whole_steps(images, per_step, accumulated, expected):
 def test_epochs_may_differ_by_partition():
     assert epochs_of(80, None) == epochs_of(80, 'cps/372') == 80
     assert epochs_of({'cps/186': 128, 'cps/372': 137}, 'cps/372') == 137
-    with pytest.raises(ValueError, match='says nothing of partition=own/5, only of cps/186: set'):
+    with pytest.raises(
+        ValueError, match=r'has no value for partition=own/5, only of cps/186\. Set'
+    ):
         epochs_of({'cps/186': 128}, 'own/5')
     for wrong in (0, -1, 2.5, True, 'many'):
         with pytest.raises(ValueError, match='must be an integer of at least 1, got'):
@@ -58,7 +60,7 @@ class Diary(Hook):
 
 
 def epoch_config(folder, method='IMAS', length=None, schedule=POLY, **changes):
-    """2 + 2 of 9 unlabeled images a step: 4 steps an epoch."""
+    """2 + 2 of 9 unlabeled images per step: 4 steps an epoch."""
     cfg = tiny_config(folder, method, **changes)
     cfg.train_cfg = {'type': 'UnlabeledEpochTrainLoop', **(length or {'epochs': 3, 'val_every': 2})}
     cfg.param_scheduler = [dict(schedule)]
@@ -163,7 +165,7 @@ def test_lengths_that_are_none(tmp_path, length, says):
 
 
 def test_a_resumed_run_has_the_weights_of_an_uninterrupted_one(tmp_path):
-    # A ramp-up in epochs, whose steps are counted anew.
+    # A ramp-up in epochs, whose steps are counted again.
     settings = {'unlabeled_start': 0, 'rampup_steps': 0, 'rampup_epochs': 2}
     cfg = epoch_config(tmp_path / 'whole', 'MeanTeacher')
     cfg.model.semi_train_cfg = settings

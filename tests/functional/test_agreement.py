@@ -334,7 +334,7 @@ def test_hardness_does_not_wait_for_the_device():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
-def test_cuda_gives_the_numbers_of_the_cpu_without_synchronising():
+def test_cuda_gives_the_numbers_of_the_cpu_without_synchronizing():
     label_s, label_t = maps()
     confidence_s, confidence_t = confidences()
     arguments = [label_s, confidence_s, label_t, confidence_t]

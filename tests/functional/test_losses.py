@@ -615,7 +615,7 @@ def test_soft_cross_entropy_image_by_image():
 @pytest.mark.parametrize('small', [(2, 3), (4, 3)])
 def test_soft_cross_entropy_gradcheck(small):
     logits, _ = problem(n=2, c=3, small=small, size=(4, 3))
-    target = torch.rand(2, 3, 4, 3, dtype=torch.float64)  # need not even be normalised
+    target = torch.rand(2, 3, 4, 3, dtype=torch.float64)  # need not even be normalized
     valid = torch.rand(2, 4, 3) < 0.7
     assert torch.autograd.gradcheck(
         lambda x: losses.soft_cross_entropy(x, target, valid_mask=valid), (logits,)
@@ -793,7 +793,7 @@ def test_nothing_waits_for_the_device(meta):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
-def test_cuda_gives_the_numbers_of_the_cpu_without_synchronising():
+def test_cuda_gives_the_numbers_of_the_cpu_without_synchronizing():
     on_cpu = every_argument()
     on_gpu = [x.detach().cuda().requires_grad_(x.requires_grad) for x in on_cpu]
     torch.cuda.synchronize()

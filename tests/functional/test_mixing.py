@@ -71,8 +71,8 @@ def test_imas_boxes_share_one_side_per_batch_and_clip():
             side_w, side_h = int(w[inside_x][0]), int(h[inside_y][0])
             assert abs(side_h / height - side_w / width) <= 2 / width
             shares.append(side_h / height)
-            centres = (boxes[inside_x, 0] + boxes[inside_x, 2]) // 2
-            assert (centres >= width / 16).all()
+            centers = (boxes[inside_x, 0] + boxes[inside_x, 2]) // 2
+            assert (centers >= width / 16).all()
             rows = (boxes[inside_y, 1] + boxes[inside_y, 3]) // 2
             assert (rows >= height / 16).all()
     assert 0.09 <= min(shares) < 0.13
@@ -81,7 +81,7 @@ def test_imas_boxes_share_one_side_per_batch_and_clip():
 
 
 @pytest.mark.parametrize('size', [(50, 90), (513, 769), (15, 33)])
-def test_imas_centres_begin_at_whole_sixteenths(monkeypatch, size):
+def test_imas_centers_begin_at_whole_sixteenths(monkeypatch, size):
     """Whole numbers of [H // 16, H) and [W // 16, W), not from the fractions' ceilings."""
     height, width = size
     # A share of 0.1 has the smallest boxes; the least draw is the first center, the largest the last.
@@ -100,21 +100,21 @@ def test_imas_centres_begin_at_whole_sixteenths(monkeypatch, size):
         assert (x1, x2) == (max(column - reach_x, 0), min(column + reach_x, width))
 
 
-def test_imas_centres_are_uniform():
-    # Small boxes only: their centres can be read off, and cover [H/16, H).
-    centres = []
+def test_imas_centers_are_uniform():
+    # Small boxes only: their centers can be read off, and cover [H/16, H).
+    centers = []
     for seed in range(600):
         boxes = draw('imas', 32, 160, seed)
         w, _ = sides(boxes)
         if w.max() <= 32:  # v < 0.21: at most 16 pixels to either side
             reach = w.max() // 2
-            centre = torch.where(boxes[:, 0] == 0, boxes[:, 2] - reach, boxes[:, 0] + reach)
-            centres.append(centre)
-    centres = torch.cat(centres)
-    assert centres.min() == 10
-    assert centres.max() == 159
-    counts = torch.histc(centres.float(), bins=10, min=10, max=160)
-    torch.testing.assert_close(counts, torch.full((10,), len(centres) / 10), rtol=0.15, atol=0)
+            center = torch.where(boxes[:, 0] == 0, boxes[:, 2] - reach, boxes[:, 0] + reach)
+            centers.append(center)
+    centers = torch.cat(centers)
+    assert centers.min() == 10
+    assert centers.max() == 159
+    counts = torch.histc(centers.float(), bins=10, min=10, max=160)
+    torch.testing.assert_close(counts, torch.full((10,), len(centers) / 10), rtol=0.15, atol=0)
 
 
 def test_unimatch_boxes_have_the_area_and_ratio_of_the_recipe():
@@ -447,7 +447,7 @@ def test_nothing_waits_for_the_device():
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
 @pytest.mark.parametrize('style', STYLES)
-def test_cuda_does_not_synchronise(style):
+def test_cuda_does_not_synchronize(style):
     generator = torch.Generator('cuda').manual_seed(0)
     images = torch.randn(6, 3, 40, 50, device='cuda')
     on_host = draw(style, 6, (40, 50))

@@ -112,7 +112,7 @@ def test_align_corners_moves_the_border():
         (assign_parts(features, label, prototypes, align_corners=align) == 0).sum().item()
         for align in (False, True)
     ]
-    # The border lies at 0.5: at x = 0.5 · 3 + 1 = 2.5 with half-pixel centres, at x = 2 with corners
+    # The border lies at 0.5: at x = 0.5 · 3 + 1 = 2.5 with half-pixel centers, at x = 2 with corners
     # aligned, where the tie goes to the lower part.
     assert counts == [3, 3]
     assert assign_parts(features, label[..., :8], prototypes).eq(0).sum() == 3
@@ -371,7 +371,7 @@ def test_nothing_waits_for_a_device():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
-def test_cuda_gives_the_numbers_of_the_cpu_without_synchronising():
+def test_cuda_gives_the_numbers_of_the_cpu_without_synchronizing():
     arguments = every_argument()
     on_gpu = [x.cuda() for x in arguments]
     torch.cuda.synchronize()

@@ -263,7 +263,7 @@ def test_nothing_waits_for_a_device():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
-def test_cuda_gives_the_numbers_of_the_cpu_without_synchronising():
+def test_cuda_gives_the_numbers_of_the_cpu_without_synchronizing():
     arguments = every_argument()
     on_gpu = [x.cuda() for x in arguments]
     torch.cuda.synchronize()

@@ -6,7 +6,7 @@ import torch
 from mmseg_semi.functional.resizing import resize_nearest
 
 
-def test_grid_takes_the_pixel_at_its_centre():
+def test_grid_takes_the_pixel_at_its_center():
     ramp = torch.arange(12).view(1, 1, 12).expand(2, 9, 12)
     assert resize_nearest(ramp, (3, 3))[0, 0].tolist() == [2, 6, 10]
     assert resize_nearest(ramp, (3, 4), True)[0, 0].tolist() == [0, 4, 7, 11]

@@ -266,7 +266,7 @@ def test_zones_refuse(call, words):
 
 
 def slow_zone_quota(ratio, total, available, number=float):
-    """Largest remainder, then the neighbours, one pixel's worth of rule at a time."""
+    """Largest remainder, then the neighbors, one pixel's worth of rule at a time."""
     zones = range(len(ratio))
     total = min(total, sum(available))
     weight = sum(ratio)
@@ -555,7 +555,7 @@ def test_sample_waits_for_a_device_once(monkeypatch):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
-def test_cuda_gives_the_numbers_of_the_cpu_without_synchronising():
+def test_cuda_gives_the_numbers_of_the_cpu_without_synchronizing():
     confidence, label = torch.rand(2, 8, 8), torch.randint(0, 5, (2, 8, 8))
     arguments = confidence, label, torch.randint(1, 30, (5,))
     on_gpu = [x.cuda() for x in arguments]

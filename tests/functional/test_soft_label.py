@@ -191,7 +191,7 @@ def test_nothing_waits_for_a_device():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
-def test_cuda_gives_the_numbers_of_the_cpu_without_synchronising():
+def test_cuda_gives_the_numbers_of_the_cpu_without_synchronizing():
     probs = softmax_of(3.0)
     on_gpu = probs.cuda()
     torch.cuda.synchronize()

@@ -41,14 +41,14 @@ def unlabeled(height, width, seed=0):
 
 
 def batch(*sizes):
-    """Two labelled images of the first two sizes, unlabelled ones of the others."""
+    """Two labeled images of the first two sizes, unlabeled ones of the others."""
     samples = [labeled(*size, seed=i) for i, size in enumerate(sizes[:2])]
     samples += [unlabeled(*size, seed=i) for i, size in enumerate(sizes[2:])]
     return collate_branches(samples)
 
 
 def plain(data):
-    """The labelled branch as the stock preprocessor gets it."""
+    """The labeled branch as the stock preprocessor gets it."""
     return dict(
         inputs=list(data['inputs']['labeled']),
         data_samples=list(data['data_samples']['labeled']),
@@ -64,10 +64,10 @@ def plain(data):
         dict(size_divisor=8, **NORM),
         dict(size=(9, 12), mean=[1, 2, 3], std=[2, 3, 4]),  # integers, no channel swap
         dict(size=(9, 12), mean=[128.0], std=[64.0], rgb_to_bgr=True),
-        dict(size=(9, 12)),  # no normalisation
+        dict(size=(9, 12)),  # no normalization
     ],
 )
-def test_labelled_branch_equals_the_stock_preprocessor(sizes, settings):
+def test_labeled_branch_equals_the_stock_preprocessor(sizes, settings):
     """To the last bit, stacked or as a list, with maps and meta information."""
     data = batch(*sizes)
     assert isinstance(data['inputs']['labeled'], list) == (sizes[1] != sizes[0])
@@ -80,7 +80,7 @@ def test_labelled_branch_equals_the_stock_preprocessor(sizes, settings):
         assert mine.metainfo == theirs.metainfo
 
 
-def test_all_branches_share_size_and_normalisation():
+def test_all_branches_share_size_and_normalization():
     data = batch((6, 8), (6, 8), (5, 7), (6, 6))
     out = MultiBranchDataPreprocessor(size=(8, 8), **NORM)(data, training=True)
     assert {name: tuple(x.shape) for name, x in out['inputs'].items()} == dict(
@@ -160,7 +160,7 @@ def test_is_registered():
 def test_image_larger_than_size():
     preprocessor = MultiBranchDataPreprocessor(size=(6, 8))
     with pytest.raises(
-        ValueError, match=r'u1\.jpg is 7x8 .* weak pipeline, larger .*size=\(6, 8\): set size'
+        ValueError, match=r'u1\.jpg is 7x8 .* weak pipeline, larger .*size=\(6, 8\). Set size'
     ):
         preprocessor(batch((6, 8), (6, 8), (6, 8), (7, 8)), training=True)
 
@@ -168,7 +168,7 @@ def test_image_larger_than_size():
 def test_crop_larger_than_the_image():
     with pytest.raises(
         ValueError,
-        match=r'^l1\.jpg is 5x8 .* labeled pipeline .*set data_preprocessor\.size to the crop',
+        match=r'^l1\.jpg is 5x8 .* labeled pipeline .*Set data_preprocessor\.size to the crop',
     ):
         MultiBranchDataPreprocessor()(batch((6, 8), (5, 8), (6, 8)), training=True)
 
@@ -184,7 +184,7 @@ def test_branches_of_different_size():
 @pytest.mark.parametrize(
     ('settings', 'said'),
     [
-        (dict(size=(8, 8), size_divisor=8), 'set one of them'),
+        (dict(size=(8, 8), size_divisor=8), 'Set one of them'),
         (dict(size=8), r'size=8 must be \(height, width\)'),
         (dict(batch_augments=[dict(type='Mixup')]), 'batch_augments is not applied'),
     ],

@@ -126,7 +126,7 @@ def test_absent_class_shows_its_first_part_and_later_parts_stay_out():
 
 @pytest.mark.parametrize('other', [PartPrototypes(C, K + 1, D), PartPrototypes(C, K, D + 1)])
 def test_checkpoint_of_another_shape_is_refused(other):
-    with pytest.raises(ValueError, match=r"'vectors' has shape .*: set num_parts, queue_size"):
+    with pytest.raises(ValueError, match=r"'vectors' has shape .*. Set num_parts, queue_size"):
         PartPrototypes(C, K, D).load_state_dict(other.state_dict())
 
 

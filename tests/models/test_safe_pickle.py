@@ -136,7 +136,7 @@ def test_files_that_would_write_a_marker(kind, form, tmp_path):
     with pytest.raises(checkpoints.UntrustedCheckpointError) as error:
         checkpoints.load_data(file, 'a.pth')
     strangers.check_sentence(str(error.value), 'a.pth', strangers.ATTACKS[kind])
-    assert str(error.value).count('. ') == 0
+    assert str(error.value).count('. ') <= 1
     assert '\n' not in str(error.value)
     assert not marker.exists()
 
@@ -196,7 +196,7 @@ MEMORY = {
     'a tensor of texts': strangers.Call(
         torch._utils._rebuild_device_tensor_from_numpy, np.array(['a']), torch.int64, 'cpu', False
     ),
-    'a tensor that is no tensor': strangers.Call(
+    'a tensor that is not a tensor': strangers.Call(
         torch._tensor._rebuild_from_type_v2, HistoryBuffer.current, torch.Tensor, (), {'a': 1}
     ),
     'attributes of another kind': strangers.Call(

@@ -428,8 +428,8 @@ def test_the_table_shows_the_methods_own_defaults_and_hides_no_bar():
 @pytest.mark.parametrize(
     ('given', 'message'),
     [
-        ({'type': 'AdaptivCutMix'}, "cutmix.type='AdaptivCutMix' is no AdaptiveCutMix: take"),
-        ({'type': 'RandomFlip'}, "cutmix.type='RandomFlip' is no AdaptiveCutMix: take"),
+        ({'type': 'AdaptivCutMix'}, "cutmix.type='AdaptivCutMix' is neither AdaptiveCutMix nor"),
+        ({'type': 'RandomFlip'}, "cutmix.type='RandomFlip' is neither AdaptiveCutMix nor"),
         (
             {'type': 'AdaptiveCutMix', 'propb': 0.5},
             "cutmix: AdaptiveCutMix got an unexpected keyword argument 'propb'. It takes adaptive, prob, ",

@@ -67,7 +67,7 @@ def test_methods_stay_within_three_points_of_supervised_training(tmp_path):
         assert process.returncode == 0, f'{method}: {output[-3000:]}'
     logs = {method: scalars(tmp_path / method) for method in CONFIGS}
     supervised = logs['supervised'][-1]['mIoU']
-    # About 30 is normal at 1/16; far below would mean that nothing was learnt.
+    # About 30 is normal at 1/16; far below would mean that nothing was learned.
     assert supervised > 24
     for method, check in CHECKS.items():
         log = logs[method]

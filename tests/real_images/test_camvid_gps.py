@@ -45,8 +45,8 @@ def train(method, work_dir):
 def test_gps_trains_its_teacher_and_then_all_three(tmp_path):
     result = train('gps', tmp_path)
     assert result.code == 0, result.output
-    assert '23 labelled images × 1 and 0 pseudo-labelled ones' in result.output
-    assert 'GPS: 23 labelled and 344 unlabelled images; 2+2 per process' in result.output
+    assert '23 labeled images × 1 and 0 pseudo-labeled ones' in result.output
+    assert 'GPS: 23 labeled and 344 unlabeled images; 2+2 per process' in result.output
     for name in ('student1', 'student2', 'teacher'):
         assert f'{name}/mIoU: ' in result.output
     lines = [line for line in result.output.splitlines() if 'Iter(train)' in line]

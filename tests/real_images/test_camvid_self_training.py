@@ -42,7 +42,7 @@ def test_reliable_masks_are_better_than_unreliable_ones(tmp_path):
         cwd=tmp_path,
     )
     assert trained.code == 0, trained.output[-3000:]
-    assert '46 labelled images × 2 and 0 pseudo-labelled' in trained.output
+    assert '46 labeled images × 2 and 0 pseudo-labeled' in trained.output
     halves = [
         (tmp_path / f'work/select/{name}.txt').read_text().split()
         for name in ('reliable', 'unreliable')

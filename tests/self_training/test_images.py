@@ -148,11 +148,11 @@ def test_a_batch_is_split_where_the_pipeline_makes_it_too_large(pool):
         (lambda p: p.write_bytes(p.read_bytes()[:-40]), 'is truncated'),
         (lambda p: p.write_text('no image'), 'cannot be read as an image'),
         (lambda p: p.unlink(), 'does not exist'),
-        (lambda p: cv2.imwrite(str(p), np.zeros((24, 32), np.uint8)), 'is grey .*8-bit RGB'),
+        (lambda p: cv2.imwrite(str(p), np.zeros((24, 32), np.uint8)), 'is gray .*8-bit RGB'),
         # Header and end are whole; what is between is not, and the decoder gives nothing.
         (lambda p: p.write_bytes(p.read_bytes()[:60] + p.read_bytes()[-12:]), 'cannot be read'),
     ],
-    ids=['truncated', 'text', 'missing', 'grey', 'hollow'],
+    ids=['truncated', 'text', 'missing', 'gray', 'hollow'],
 )
 def test_an_image_that_cannot_be_read(cfg, tmp_path, workers, spoil, words):
     config = trained.write_pool(tmp_path, [(24, 32)] * 2)
@@ -164,7 +164,7 @@ def test_an_image_that_cannot_be_read(cfg, tmp_path, workers, spoil, words):
     assert '\n' not in str(error.value)
 
 
-def test_grey_images_pass_where_the_config_says_so(cfg, tmp_path):
+def test_gray_images_pass_where_the_config_says_so(cfg, tmp_path):
     config = trained.write_pool(tmp_path, [(24, 32)])
     cv2.imwrite(str(tmp_path / 'sub' / 'u0.png'), np.zeros((24, 32), np.uint8))
     cfg = copy.deepcopy(cfg)

@@ -47,7 +47,7 @@ def test_a_line_tells_what_becomes_of_the_classes():
         (
             {'cra': 'vehicle'},
             TEACHER,
-            r"the class 'cra', which x.pth does not have: choose of wall, car, bus",
+            r"the class 'cra', which x.pth does not have. Choose one of wall, car, bus",
         ),
         ({4: 'vehicle'}, TEACHER, r'the class 4, which x.pth does not have'),
         (
@@ -58,12 +58,12 @@ def test_a_line_tells_what_becomes_of_the_classes():
         (
             {'car': 'vehikel'},
             TEACHER,
-            r"label_map\['car'\]='vehikel' is no class of the student: .* or 255",
+            r"label_map\['car'\]='vehikel' is not a class of the student. .* or 255",
         ),
-        ({'car': 3}, TEACHER, r"label_map\['car'\]=3 is no class of the student"),
-        ({'car': True}, TEACHER, r"label_map\['car'\]=True is no class of the student"),
-        ({}, TEACHER, r'maps no class: give a dict'),
-        (['car'], TEACHER, r'maps no class: give a dict'),
+        ({'car': 3}, TEACHER, r"label_map\['car'\]=3 is not a class of the student"),
+        ({'car': True}, TEACHER, r"label_map\['car'\]=True is not a class of the student"),
+        ({}, TEACHER, r'maps no class. Give a dict'),
+        (['car'], TEACHER, r'maps no class. Give a dict'),
     ],
 )
 def test_what_is_no_class(entries, names, sentence):

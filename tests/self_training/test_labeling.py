@@ -249,12 +249,12 @@ def test_what_does_not_belong_to_a_folder_is_refused(cfg, checkpoints, pool, tmp
         ('images="7 from', (cfg, checkpoints[0], pool), dict(subset=['u1'])),
         ('pipeline=', (other, checkpoints[0], pool), {}),
     ):
-        with pytest.raises(ValueError, match=f'was begun with {words}'):
+        with pytest.raises(ValueError, match=f'was started with {words}'):
             pseudo_label(*arguments, str(out), **{**settings, **changed})
     assert files(out) == before
     (tmp_path / 'own').mkdir()
     (tmp_path / 'own' / 'u1.png').write_bytes(b'mine')
-    with pytest.raises(ValueError, match=r'own holds something else, such as u1.png'):
+    with pytest.raises(ValueError, match=r'own has other files, such as u1.png'):
         pseudo_label(cfg, checkpoints[0], pool, str(tmp_path / 'own'), **settings)
     assert files(tmp_path / 'own') == {'u1.png': b'mine'}
 
@@ -265,9 +265,9 @@ def test_what_does_not_belong_to_a_folder_is_refused(cfg, checkpoints, pool, tmp
         (dict(scales=()), r'^scales=\[\] must be'),
         (dict(scales=(1.0, 0.0)), r'^scales=\[1.0, 0.0\] must be'),
         (dict(batch_size=0), '^batch_size=0 must be'),
-        (dict(threshold=1.0), r'^threshold=1.0 is no confidence in \[0, 1\)'),
+        (dict(threshold=1.0), r'^threshold=1.0 must be in \[0, 1\)'),
         (dict(num_workers=-1), '^num_workers=-1 must be'),
-        (dict(palette=[[0, 0, 0]]), '^palette has 1 colours for 4 classes'),
+        (dict(palette=[[0, 0, 0]]), '^palette has 1 colors for 4 classes'),
         (dict(subset=['x']), '^1 of 1 ids of the subset'),
     ],
 )
@@ -281,7 +281,9 @@ def test_a_diverged_network_labels_nothing(cfg, checkpoints, pool, tmp_path):
     state = torch.load(checkpoints[0], weights_only=False)
     state['state_dict']['decode_head.conv_seg.bias'][:] = float('nan')
     torch.save(state, tmp_path / 'nan.pth')
-    with pytest.raises(ValueError, match=r'nan.pth gives numbers that are not finite for .*u0.png'):
+    with pytest.raises(
+        ValueError, match=r'nan.pth predicts values that are not finite for .*u0.png'
+    ):
         pseudo_label(cfg, str(tmp_path / 'nan.pth'), pool, str(tmp_path / 'out'), **NO_WORKERS)
     assert not list((tmp_path / 'out').rglob('*.png'))
 
@@ -318,7 +320,7 @@ def test_what_a_user_sees(cfg, checkpoints, pool, tmp_path, caplog, capsys):
         pseudo_label(cfg, checkpoints[0], pool, str(tmp_path), logger=logger, **NO_WORKERS)
         pseudo_label(cfg, checkpoints[0], pool, str(tmp_path), logger=logger, **NO_WORKERS)
     first, second = [record.getMessage() for record in caplog.records if record.name == 'seen']
-    assert first.startswith('7 images pseudo-labelled in ')
+    assert first.startswith('7 images pseudo-labeled in ')
     assert ' images per second, ' in first
     assert first.endswith('% of the time outside of the network.')
     assert second == f'{tmp_path} has the pseudo-labels of 7 images already.'

@@ -1,4 +1,4 @@
-"""Palette PNG files: any viewer shows colours, mmseg reads class indices."""
+"""Palette PNG files: any viewer shows colors, mmseg reads class indices."""
 
 import numpy as np
 import pytest
@@ -55,7 +55,7 @@ def test_where_names_and_colors_come_from():
     # A palette that is too short for the network is none.
     assert classes_and_palette(None, meta, cfg, 3)[1] == voc_colors(3)
     assert classes_and_palette(None, {}, Config({}), 2)[0] == ['class 0', 'class 1']
-    with pytest.raises(ValueError, match=r'^palette has 3 colours for 4 classes'):
+    with pytest.raises(ValueError, match=r'^palette has 3 colors for 4 classes'):
         classes_and_palette(own, {}, cfg, 4)
 
 
@@ -85,7 +85,7 @@ def test_a_mask_of_a_diverged_network_is_not_written(tmp_path):
     mask = torch.full((1, 2, 2), 255, dtype=torch.uint8)
     path = tmp_path / '0.png'
     with (
-        pytest.raises(ValueError, match=r'^x.pth gives numbers that are not finite for .*0.png'),
+        pytest.raises(ValueError, match=r'^x.pth predicts values that are not finite for .*0.png'),
         MaskWriter(trained.PALETTE, 'x.pth') as writer,
     ):
         writer.write([str(path)], mask)

@@ -57,7 +57,7 @@ def test_other_settings_are_refused_and_nothing_is_touched(tmp_path, finished):
     if finished:
         folder(tmp_path).finish({})
     before = listing(tmp_path)
-    message = r'was begun with scales=\[0.5, 1.0\] and not with \[1.0\]: name another folder'
+    message = r'was started with scales=\[0.5, 1.0\] and not with \[1.0\]. Name another folder'
     with pytest.raises(ValueError, match=message):
         folder(tmp_path, scales=[1.0]).begin()
     with pytest.raises(ValueError, match='begun with flip=null and not with true'):
@@ -68,10 +68,10 @@ def test_other_settings_are_refused_and_nothing_is_touched(tmp_path, finished):
 @pytest.mark.parametrize(
     ('name', 'content', 'message'),
     [
-        ('photo.jpg', b'x', r'holds something else, such as photo.jpg: name an empty'),
-        (BEGUN, b'[]', r'begun.json belongs to something else'),
-        ('summary.json', b'{"a": 1}', r'summary.json belongs to something else'),
-        ('summary.json', b'{"settings"', r'summary.json belongs to something else'),
+        ('photo.jpg', b'x', r'has other files, such as photo.jpg. Name an empty'),
+        (BEGUN, b'[]', r'begun.json is not from this tool'),
+        ('summary.json', b'{"a": 1}', r'summary.json is not from this tool'),
+        ('summary.json', b'{"settings"', r'summary.json is not from this tool'),
     ],
 )
 def test_what_was_there_before_is_left_alone(tmp_path, name, content, message):

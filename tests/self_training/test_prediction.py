@@ -67,7 +67,7 @@ def test_a_plain_prediction_is_mmsegs(tmp_path, pool, change):
 
 
 def slow_scores(model, image, size, scales):
-    """ST++'s loop over views of one normalised image (1, 3, h, w): one pass each."""
+    """ST++'s loop over views of one normalized image (1, 3, h, w): one pass each."""
     total = torch.zeros(1, model.num_classes, *size)
     height, width = image.shape[-2:]
     for scale in scales:
@@ -217,7 +217,7 @@ def test_a_checkpoint_that_does_not_fit(tmp_path, cfg, checkpoints):
     ):
         Predictor(cfg, str(tmp_path / 'deeper.pth'), 'cpu')
     (tmp_path / 'torn.pth').write_bytes(b'PK')
-    with pytest.raises(ValueError, match=r'torn\.pth is no checkpoint or only a part of one'):
+    with pytest.raises(ValueError, match=r'torn\.pth is not a checkpoint or only a part of one'):
         Predictor(cfg, str(tmp_path / 'torn.pth'), 'cpu')
 
 

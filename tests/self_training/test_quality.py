@@ -103,7 +103,7 @@ def test_each_network_of_a_method(method, pool, truth):
     assert shares['teacher'][3] < 100
     assert shares[''] == shares['teacher']  # iMAS predicts with its teacher
     with pytest.raises(
-        ValueError, match=r"^network='pupil' is none of IMAS: choose one of student, teacher"
+        ValueError, match=r"^network='pupil' is none of IMAS. Choose one of student, teacher"
     ):
         measure_quality(cfg, checkpoint, pool, truth[0], network='pupil', **NO_WORKERS)
 

@@ -202,7 +202,9 @@ def test_a_diverged_checkpoint(cfg, checkpoints, pool, tmp_path):
     state['state_dict']['decode_head.conv_seg.bias'][:] = float('nan')
     torch.save(state, tmp_path / 'nan.pth')
     some = [checkpoints[0], str(tmp_path / 'nan.pth'), checkpoints[2]]
-    with pytest.raises(ValueError, match=r'nan.pth gives numbers that are not finite for .*u0.png'):
+    with pytest.raises(
+        ValueError, match=r'nan.pth predicts values that are not finite for .*u0.png'
+    ):
         select_reliable(cfg, some, pool, str(tmp_path / 'out'), **NO_WORKERS)
 
 
@@ -225,7 +227,7 @@ def test_killed_and_continued(cfg, checkpoints, pool, tmp_path, monkeypatch):
     assert sorted(files(out)) == ['begun.json', 'scores_so_far_rank0.csv']
     scored = [name for scores in calls for name in scores]
     assert len(scored) == 4
-    # It was several ranks that had begun, and one died in the middle of a line.
+    # It was several ranks that had started, and one died in the middle of a line.
     path = out / 'scores_so_far_rank0.csv'
     first, *rest = path.read_text().splitlines(keepends=True)
     path.write_text(first + rest[0] + rest[1][:-4])
@@ -265,7 +267,7 @@ def test_a_finished_folder_is_left_as_it_is(cfg, checkpoints, pool, tmp_path, mo
         ('ratio=0.5 and not with 0.25', dict(ratio=0.25)),
         ('checkpoints_sha256=', dict(checkpoints=checkpoints[::-1])),
     ):
-        with pytest.raises(ValueError, match=f'was begun with {words}'):
+        with pytest.raises(ValueError, match=f'was started with {words}'):
             select_reliable(
                 cfg,
                 change.pop('checkpoints', checkpoints),
@@ -290,7 +292,7 @@ def test_ids_with_commas_and_quotes(tmp_path):
 def test_scores_that_cannot_be_written(tmp_path):
     (tmp_path / 'file').write_text('')
     with pytest.raises(
-        OSError, match=r'rank0.csv cannot be written \(Not a directory\): free space'
+        OSError, match=r'rank0.csv cannot be written \(Not a directory\). Free space'
     ):
         ScoreFile(str(tmp_path / 'file')).append({'a': 1.0})
 

@@ -123,7 +123,7 @@ def test_true_masks_by_another_ending(cfg, checkpoints, pool, tmp_path, selected
     [
         (np.zeros((24, 31), np.uint8), r'u1.png is 24x31 .* its image .*u1.png is 24x32'),
         (np.full((24, 32), 4, np.uint8), r'u1.png has the value 4, but the dataset has 4 classes'),
-        (np.zeros((24, 32, 3), np.uint8), r'u1.png is a colour image'),
+        (np.zeros((24, 32, 3), np.uint8), r'u1.png is a color image'),
     ],
 )
 def test_a_true_mask_that_does_not_fit(cfg, checkpoints, pool, tmp_path, selected, mask, message):
@@ -159,7 +159,7 @@ def test_true_masks_of_turned_photographs(tmp_path, view):
     exif[0x0112] = 3
     Image.new('RGB', (32, 24)).save(image, exif=exif)
     Image.fromarray(true).save(mask)
-    with pytest.raises(ValueError, match="set drawn_on='stored' of LoadAnnotations"):
+    with pytest.raises(ValueError, match="Set drawn_on='stored' of LoadAnnotations"):
         read_true_mask(
             str(mask), str(image), true, 4, False, dict(is_displayed=True, drawn_on=None), 255
         )

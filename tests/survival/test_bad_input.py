@@ -112,20 +112,20 @@ def no_padding(job):
 
 # How the training is spoilt, and what its last line must say.
 LISTS = {
-    'empty labelled list': (
+    'empty labeled list': (
         lambda job: job.write('labeled'),
-        r'The labelled dataset has no image \(.*labeled\.txt.*train_dataloader\.dataset\.labeled',
+        r'The labeled dataset has no image \(.*labeled\.txt.*train_dataloader\.dataset\.labeled',
     ),
-    'empty unlabelled list': (
+    'empty unlabeled list': (
         lambda job: job.write('unlabeled'),
-        r'UnlabeledDataset found no image in the list \S*/unlabeled\.txt: set img_dir or ann_file',
+        r'UnlabeledDataset found no image in the list \S*/unlabeled\.txt. Set img_dir or ann_file',
     ),
-    'empty unlabelled folder': (
+    'empty unlabeled folder': (
         lambda job: (
             (job.folder / 'none').mkdir(),
             job.data.unlabeled.update(ann_file='', img_dir=str(job.folder / 'none')),
         ),
-        r'UnlabeledDataset found no image in the folder \S*/none: set img_dir or ann_file',
+        r'UnlabeledDataset found no image in the folder \S*/none. Set img_dir or ann_file',
     ),
     'missing list': (
         lambda job: (job.images / 'labeled.txt').unlink(),
@@ -135,25 +135,25 @@ LISTS = {
         lambda job: job.data.unlabeled.update(img_dir='nowhere'),
         r'\S*/nowhere \(from img_dir\) does not exist',
     ),
-    'labelled image in the validation list': (
+    'labeled image in the validation list': (
         lambda job: job.add('val', job.ids('labeled')[0]),
-        r'1 labelled images are also validation images, e\.g\. \S*/000000\.png: remove them',
+        r'1 labeled images are also validation images, e\.g\. \S*/000000\.png. Remove them',
     ),
-    'unlabelled image in the validation list': (
+    'unlabeled image in the validation list': (
         lambda job: job.add('unlabeled', job.ids('val')[1]),
-        r'1 unlabelled images are also validation images, e\.g\. \S*/000015\.png: remove them',
+        r'1 unlabeled images are also validation images, e\.g\. \S*/000015\.png. Remove them',
     ),
-    'missing labelled image': (
+    'missing labeled image': (
         lambda job: job.image('labeled').unlink(),
-        r'1 of 1 images of the labelled dataset do not exist, the first is \S*/000000\.png',
+        r'1 of 1 images of the labeled dataset do not exist, the first is \S*/000000\.png',
     ),
-    'missing unlabelled image': (
+    'missing unlabeled image': (
         lambda job: job.add('unlabeled', 'nothing'),
         r'1 of 10 images of \S*/unlabeled\.txt do not exist, the first is \S*/nothing\.png',
     ),
     'missing mask': (
         lambda job: job.mask().unlink(),
-        r'1 of 1 masks of the labelled dataset do not exist, the first is \S*/ann_dir/000000\.png',
+        r'1 of 1 masks of the labeled dataset do not exist, the first is \S*/ann_dir/000000\.png',
     ),
     'missing validation image': (
         lambda job: job.add('val', 'nothing'),
@@ -173,33 +173,33 @@ FILES = {
         lambda job: set_value(job.mask(), 6),
         r'\S*/ann_dir/000000\.png has the value 6, but the dataset has 6 classes',
     ),
-    'colour mask': (
+    'color mask': (
         lambda job: change_file(job.mask(), lambda label: np.stack([label] * 3, -1)),
-        r'\S*/ann_dir/000000\.png is a colour image',
+        r'\S*/ann_dir/000000\.png is a color image',
     ),
-    'grey labelled image': (
+    'gray labeled image': (
         lambda job: change_file(job.image('labeled'), lambda image: image[..., 0]),
-        r'\S*/000000\.png is .*grey.* not 8-bit RGB',
+        r'\S*/000000\.png is .*gray.* not 8-bit RGB',
     ),
-    'RGBA unlabelled image': (
+    'RGBA unlabeled image': (
         lambda job: change_file(
             job.image('unlabeled'), lambda image: Image.fromarray(image).convert('RGBA')
         ),
         r'\S*/000005\.png is .*RGBA.* not 8-bit RGB',
     ),
-    '16-bit unlabelled image': (
+    '16-bit unlabeled image': (
         lambda job: change_file(
             job.image('unlabeled'), lambda image: image[..., 0].astype(np.uint16) * 257
         ),
         r'\S*/000005\.png is 16-bit, not 8',
     ),
-    'truncated labelled image': (
+    'truncated labeled image': (
         lambda job: truncate(job.image('labeled')),
-        r'\S*/000000\.png is truncated: copy it again, or take it out of the list',
+        r'\S*/000000\.png is truncated. Copy it again, or take it out of the list',
     ),
-    'truncated unlabelled image': (
+    'truncated unlabeled image': (
         lambda job: truncate(job.image('unlabeled')),
-        r'\S*/000005\.png is truncated: copy it again, or take it out of the list',
+        r'\S*/000005\.png is truncated. Copy it again, or take it out of the list',
     ),
     'text instead of an image': (
         lambda job: job.image('unlabeled').write_text('no image'),
@@ -229,7 +229,7 @@ SETTINGS = {
         lambda job: (other_architecture(job), settings(job, model__segmentor__backbone__depth=34)),
         r'\S*other\.pth brings \d\d% of the encoder of the student of this config \(\d+ are not in it',
     ),
-    'no labelled slot': (
+    'no labeled slot': (
         lambda job: settings(job, train_dataloader__sampler__labeled=0),
         r'LabeledUnlabeledSampler labeled=0 makes batches without labeled samples',
     ),
@@ -249,11 +249,11 @@ SETTINGS = {
         lambda job: settings(
             job, train_cfg={'_delete_': True, 'type': 'EpochBasedTrainLoop', 'max_epochs': 1}
         ),
-        r'the sampler has endless=True under EpochBasedTrainLoop: set endless=False',
+        r'the sampler has endless=True under EpochBasedTrainLoop. Set endless=False',
     ),
     'no teacher hook': (
         lambda job: job.config.custom_hooks.pop(),
-        r"IMAS needs MeanTeacherHook: add dict\(type='MeanTeacherHook'\) to custom_hooks",
+        r"IMAS needs MeanTeacherHook. Add dict\(type='MeanTeacherHook'\) to custom_hooks",
     ),
     'tau': (lambda job: model(job, tau=1.5), r'semi_train_cfg\.tau must be in \[0, 1\], got 1\.5'),
     'weight': (
@@ -268,7 +268,7 @@ SETTINGS = {
         lambda job: model(job, untriggered='other'),
         r"semi_train_cfg\.untriggered must be 'official' or 'literal', got 'other'",
     ),
-    'misspelt setting': (
+    'misspelled setting': (
         lambda job: model(job, taw=0.9),
         r'semi_train_cfg has no setting taw\. Did you mean tau\?',
     ),
@@ -283,7 +283,7 @@ SETTINGS = {
     ),
     'predicting network': (
         lambda job: settings(job, model__semi_test_cfg={'predict_on': 'pupil'}),
-        r"semi_test_cfg\.predict_on='pupil' is no network of IMAS",
+        r"semi_test_cfg\.predict_on='pupil' is not a network of IMAS",
     ),
 }
 CASES = {**LISTS, **FILES, **SETTINGS}
@@ -305,13 +305,13 @@ def test_image_in_both_training_lists_is_warned_about(job):
     result = job.run()
     assert result.code == 0, result.output
     assert re.search(
-        r'WARNING - 1 image\(s\) are in the labelled and in the unlabelled set, the first is \S*000000',
+        r'WARNING - 1 image\(s\) are in the labeled and in the unlabeled set, the first is \S*000000',
         result.output,
     )
 
 
-def test_masks_of_unlabelled_images_are_never_opened(job):
-    """The unlabelled ids have no masks at all; and where they do, they may be broken."""
+def test_masks_of_unlabeled_images_are_never_opened(job):
+    """The unlabeled ids have no masks at all; and where they do, they may be broken."""
     for name in job.ids('unlabeled'):
         (job.images / 'ann_dir' / f'{name}.png').write_text('no mask')
     assert job.run().code == 0

@@ -54,14 +54,14 @@ def whole(tmp_path_factory):
     return folder
 
 
-def test_teacher_is_trained_on_labelled_images_and_handed_on(whole):
+def test_teacher_is_trained_on_labeled_images_and_handed_on(whole):
     output = (whole / 'output.txt').read_text()
-    assert '5 labelled images × 1 and 0 pseudo-labelled ones; 2 per process' in output
+    assert '5 labeled images × 1 and 0 pseudo-labeled ones; 2 per process' in output
     assert '14 in all' in output
     assert 'GPS: 4 epochs of 4 steps, 14 in all' in output
     assert 'starts untrained' not in output
-    before = 'teacher 14 steps (28 labelled and 0 unlabelled images)'
-    assert f'Trained: {before}, joint 14 steps (28 labelled and 28 unlabelled images)' in output
+    before = 'teacher 14 steps (28 labeled and 0 unlabeled images)'
+    assert f'Trained: {before}, joint 14 steps (28 labeled and 28 unlabeled images)' in output
     (log,) = (whole / 'work/joint').glob('*/*.log')
     assert f'Trainings before this one: {before}.' in log.read_text()
     assert f'teacher/{LAST}, after 14 iterations of a training of its own.' in log.read_text()
@@ -167,7 +167,7 @@ def test_supervised_stage_is_the_methods_training_without_what_is_the_methods(tm
     assert stages['joint'].config().train_dataloader.batch_size == 8
 
 
-def test_passes_over_the_unlabelled_images_are_none_over_the_labelled_ones(tmp_path):
+def test_passes_over_the_unlabeled_images_are_none_over_the_labeled_ones(tmp_path):
     by_epoch = {'type': 'EpochBasedTrainLoop', 'max_epochs': 3, '_delete_': True}
     with pytest.raises(
         ValueError, match=r'would take the 3 passes .* stages.teacher.cfg=dict\(train_cfg'
@@ -246,7 +246,7 @@ def test_last_checkpoint_of_a_stage_is_found_when_it_is_there(tmp_path):
     assert joint.resolve('stage://teacher/other.txt') == str(folder / 'other.txt')
 
 
-def test_missing_unlabelled_images_are_told_before_the_teacher_is_trained(tmp_path):
+def test_missing_unlabeled_images_are_told_before_the_teacher_is_trained(tmp_path):
     config = staged(tmp_path)
     unlabeled = {
         'type': 'UnlabeledDataset',

@@ -41,7 +41,7 @@ def test_last_good_checkpoint_stands(iteration, last, tmp_path):
     assert result.code == 1
     sentence = (
         r'FloatingPointError: loss term decode\.loss_ce, loss_unlabeled is NaN or infinite in '
-        rf'iteration {iteration} with the images (shapes/seed0/\d{{6}}\.png(, )?){{2,4}}: lower the '
+        rf'iteration {iteration} with the images (shapes/seed0/\d{{6}}\.png(, )?){{2,4}}. Lower the '
         rf'learning rate or check these images, then resume from \S*/work/{last}\.'
     )
     assert re.fullmatch(sentence, result.last_line)

@@ -89,7 +89,7 @@ def test_batch_statistics_are_equal_on_all_ranks_and_seeds_may_differ(tmp_path):
     for key, value in run.weights[0].items():
         assert torch.equal(run.weights[1][key], value), key
     assert any('running_var' in key for key in run.weights[0])
-    # One pass over the 9 unlabelled images is 2 iterations of 4: no rank sees another's image.
+    # One pass over the 9 unlabeled images is 2 iterations of 4: no rank sees another's image.
     seen = [
         path for index in (0, 1) for branch, path, _ in run.iteration(index) if branch == 'weak'
     ]
@@ -113,11 +113,9 @@ def test_stages_of_gps_agree_on_all_ranks(tmp_path):
         TOOLS / 'train.py', dump(config, tmp_path / 'config.py'), cwd=tmp_path, ranks=2
     )
     assert result.code == 0, result.output
-    # Of 9 unlabelled images, 4 a step.
+    # Of 9 unlabeled images, 4 per step.
     assert 'GPS: 3 epochs of 2 steps, 5 in all' in result.output
-    said = (
-        '2 iterations per pass over the unlabelled list (2 optimizer steps per epoch), 2.5 passes'
-    )
+    said = '2 iterations per pass over the unlabeled list (2 optimizer steps per epoch), 2.5 passes'
     assert said in result.output
     first, second = (torch.load(tmp_path / 'work/joint' / f'rank{rank}.pth') for rank in range(2))
     for key, value in first.items():

@@ -189,7 +189,7 @@ def test_run_without_a_seed_goes_on_with_the_one_it_drew(loop, tmp_path):
 @pytest.mark.parametrize(
     'kill', [{'iteration': 3}, {'iteration': 5, 'stage': 'before_save_checkpoint'}]
 )
-def test_killed_before_the_first_checkpoint_it_starts_anew(kill, tmp_path, whole):
+def test_killed_before_the_first_checkpoint_it_starts_over(kill, tmp_path, whole):
     resumed, output = train_killed_and_resumed(tmp_path / 'killed', kill)
     assert 'resumed epoch' not in output
     assert differences(whole, resumed) == []

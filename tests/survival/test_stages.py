@@ -143,16 +143,16 @@ def test_networks_differ(whole):
 
 def test_log_says_what_is_trained_on_what(whole):
     output = (whole / 'output.txt').read_text()
-    lists = re.findall(r'(\d+) labelled images × (\d+) and (\d+) pseudo-labelled', output)
+    lists = re.findall(r'(\d+) labeled images × (\d+) and (\d+) pseudo-labeled', output)
     assert lists == [('5', '2', '0'), ('5', '1', '4'), ('5', '2', '9')]
     # Batches of 4; 4 of 9 and 9 of 19 images of a list have pseudo-labels.
     assert (
-        'Trained: teacher 14 steps (56 labelled and 0 unlabelled images), student 14 steps (31 labelled and 25 '
-        'unlabelled images), final 14 steps (29 labelled and 27 unlabelled images)'
+        'Trained: teacher 14 steps (56 labeled and 0 unlabeled images), student 14 steps (31 labeled and 25 '
+        'unlabeled images), final 14 steps (29 labeled and 27 unlabeled images)'
     ) in output
     assert f'student: seed {stage_seed(3, "student")}, which decides its initialization' in output
-    assert 'label_reliable: labelling with the last checkpoint of teacher, ' in output
-    assert 'label_unreliable: labelling with the last checkpoint of student, ' in output
+    assert 'label_reliable: labeling with the last checkpoint of teacher, ' in output
+    assert 'label_unreliable: labeling with the last checkpoint of student, ' in output
     assert 'The result is the last checkpoint of stage final' in output
 
 
@@ -161,7 +161,7 @@ def test_st_is_three_stages(tmp_path):
     result = train(folder)
     assert result.code == 0, result.output
     assert len(masks(folder, 'label')) == 9
-    assert '5 labelled images × 2 and 9 pseudo-labelled' in result.output
+    assert '5 labeled images × 2 and 9 pseudo-labeled' in result.output
     assert not (folder / 'work/select').exists()
 
 
@@ -174,15 +174,15 @@ def test_third_retraining_labels_everything_again(tmp_path):
     assert (folder / 'work/last_checkpoint').read_text() == str(tmp_path / 'work/retrain3' / LAST)
 
 
-def test_one_unlabelled_image_leaves_the_reliable_half_empty(tmp_path):
-    """METHODS 2.6: the second training is then on the labelled images alone."""
+def test_one_unlabeled_image_leaves_the_reliable_half_empty(tmp_path):
+    """METHODS 2.6: the second training is then on the labeled images alone."""
     images = write_images(tmp_path / 'data')
     (images / 'unlabeled.txt').write_text('000007\n')
     folder = prepare(tmp_path / 'run', images=images)
     result = train(folder)
     assert result.code == 0, result.output
     assert (folder / 'work/select/reliable.txt').read_text() == ''
-    lists = re.findall(r'(\d+) labelled images × (\d+) and (\d+) pseudo-labelled', result.output)
+    lists = re.findall(r'(\d+) labeled images × (\d+) and (\d+) pseudo-labeled', result.output)
     assert lists == [('5', '2', '0'), ('5', '1', '0'), ('5', '1', '1')]
     assert masks(folder, 'label_reliable') == {}
     assert list(masks(folder, 'label_unreliable')) == ['000007.png']
@@ -197,7 +197,7 @@ def test_best_checkpoint_labels_where_the_config_says_so(tmp_path):
     result = train(folder)
     assert result.code == 0, result.output
     (best,) = (folder / 'work/teacher').glob('best_mIoU_iter_*.pth')
-    assert f'label: labelling with the best checkpoint of teacher, {best.relative_to(folder)}' in (
+    assert f'label: labeling with the best checkpoint of teacher, {best.relative_to(folder)}' in (
         result.output
     )
     summary = json.loads((folder / 'work/label/pseudo_labels.json').read_text())
@@ -324,7 +324,7 @@ def test_disk_full_in_a_training(tmp_path):
     result = run_tool(folder / 'limited.py', cwd=folder)
     assert result.code == 1
     assert re.search(
-        r'error: The checkpoint .*stability.iter_4\.pth cannot be written \(File too large\): free space',
+        r'error: The checkpoint .*stability.iter_4\.pth cannot be written \(File too large\). Free space',
         result.last_line,
     )
     assert 'Traceback' not in result.output
@@ -362,9 +362,9 @@ def test_some_stages(whole, tmp_path):
     [
         (
             ['final'],
-            r'Stage final needs the result of label_reliable, which is not finished: run it first',
+            r'Stage final needs the result of label_reliable, which is not finished. Run it first',
         ),
-        (['selection'], r"There is no stage 'selection': choose of teacher, select, "),
+        (['selection'], r"There is no stage 'selection'. Choose one of teacher, select, "),
     ],
 )
 def test_stages_that_cannot_run(stages, sentence, whole, tmp_path):
@@ -380,8 +380,8 @@ def test_other_settings_are_refused_and_nothing_is_touched(whole, tmp_path):
     result = train(folder, '--cfg-options', 'optim_wrapper.optimizer.lr=0.1')
     assert result.code == 1
     assert re.search(
-        r'Stage teacher was begun with optim_wrapper\.optimizer\.lr=0\.005 and is now to be run with 0\.1: '
-        r'take another --work-dir, or remove work/teacher',
+        r'Stage teacher was started with optim_wrapper\.optimizer\.lr=0\.005 and is now to be run with 0\.1. '
+        r'Take another --work-dir, or remove work/teacher',
         result.last_line,
     )
     assert differences(outcome(whole), outcome(folder)) == []
@@ -393,7 +393,7 @@ def test_other_settings_of_an_earlier_stage_are_refused(whole, tmp_path):
     result = train(folder, '--stages', 'student', '--cfg-options', option)
     assert result.code == 1
     assert re.search(
-        r'Stage teacher was begun with train_dataloader\.dataset\.labeled\.num_images=5',
+        r'Stage teacher was started with train_dataloader\.dataset\.labeled\.num_images=5',
         result.last_line,
     )
     assert not (folder / 'work/student').exists()
@@ -403,14 +403,14 @@ def test_another_test_pipeline_is_refused(whole, tmp_path):
     folder = copy_of(whole, tmp_path / 'run', *STAGES)
     result = train(folder, '--cfg-options', 'test_dataloader.dataset.pipeline.1.cache=False')
     assert result.code == 1
-    assert 'Stage select was begun with pipeline=' in result.last_line
+    assert 'Stage select was started with pipeline=' in result.last_line
 
 
 def test_another_number_of_processes_is_reported(whole, tmp_path):
     folder = copy_of(whole, tmp_path / 'run', *STAGES)
     result = train(folder, ranks=2)
     assert result.code == 0, result.output
-    assert 'Stage teacher was begun on 1 process(es) and this run has 2' in result.output
+    assert 'Stage teacher was started on 1 process(es) and this run has 2' in result.output
 
 
 def test_other_speed_is_accepted(whole, tmp_path):
@@ -428,7 +428,7 @@ def test_results_of_another_run_are_refused(whole, tmp_path):
     shutil.rmtree(folder / 'work/teacher')
     result = train(folder)
     assert result.code == 1
-    assert 'Stage select was begun with an earlier result of teacher' in result.last_line
+    assert 'Stage select was started with an earlier result of teacher' in result.last_line
 
 
 # ------------------------------------------------------------------------------------ ranks and stock tools
@@ -477,7 +477,7 @@ def test_stock_tools(whole, tmp_path):
     [
         (
             ['train_dataloader.dataset.pseudo_labeled.images.ann_file=val.txt'],
-            r'4 unlabelled images are also validation images',
+            r'4 unlabeled images are also validation images',
         ),
         (
             ['train_dataloader.dataset.pseudo_labeled.images.img_dir=nowhere'],
@@ -486,12 +486,12 @@ def test_stock_tools(whole, tmp_path):
         (['stages.select.ratio=1'], r'stages\.select\.ratio=1 leaves one of the two halves empty'),
         (
             ['stages.select.model=student'],
-            r'The stages need each other in a circle, label_reliable → select → student → label_r',
+            r'The stages depend on each other in a cycle, label_reliable → select → student → label_r',
         ),
         (['stages.select.modle=student'], r"stages\.select does not fit SelectStage: .*'modle'"),
         (
             ['stages.select.type=Select'],
-            r"stages\.select\.type='Select' is no stage: use one of Label",
+            r"stages\.select\.type='Select' is not a stage. Use one of Label",
         ),
         (
             ['stages.teacher.extra_hooks=[]'],
@@ -499,16 +499,16 @@ def test_stock_tools(whole, tmp_path):
         ),
         (
             ['stages.label_reliable.checkpoint=best'],
-            r"label_reliable\.checkpoint='best' and no best checkpoint is kept: set default_hooks",
+            r"label_reliable\.checkpoint='best' and no best checkpoint is kept. Set default_hooks",
         ),
         (
             ['stages.label_reliable.subset=stage://choose/x.txt'],
-            r"stages\.label_reliable\.stage='choose' is no Stage of this config: name one that is",
+            r"stages\.label_reliable\.stage='choose' is not a Stage of this config. Name one that is",
         ),
         (['test_dataloader=None'], r'The config has no test_dataloader\.dataset\.pipeline'),
         (
             ['model.decode_head.out_channels=1'],
-            r'stages\.select cannot label with decode_head\.out_channels=1: set out_channels=num_classes',
+            r'stages\.select cannot label with decode_head\.out_channels=1. Set out_channels=num_classes',
         ),
         (
             ['stages.student.cfg.train_dataloader.dataset.pseudo_labeled.labels=None'],
@@ -516,7 +516,7 @@ def test_stock_tools(whole, tmp_path):
         ),
         (
             ['stages.label_reliable.subset=own.txt'],
-            r"subset='own\.txt' does not exist: give a file",
+            r"subset='own\.txt' does not exist. Give a file",
         ),
         (['train_cfg.max_iters=2'], r'A training of 2 iter\(s\) has no 3 different checkpoints'),
     ],
@@ -531,14 +531,14 @@ def test_what_cannot_work_is_said_at_once(options, sentence, tmp_path):
     assert not list(folder.rglob('*.pth'))
 
 
-def test_a_grey_unlabelled_image_is_said_at_once(tmp_path):
+def test_a_gray_unlabeled_image_is_said_at_once(tmp_path):
     images = write_images(tmp_path / 'data')
     folder = prepare(tmp_path / 'run', images=images)
     path = images / 'img_dir/000009.png'
     Image.open(path).convert('L').save(path)
     result = train(folder)
     assert result.code == 1
-    assert re.search(r'000009\.png is grey \(mode L\), not 8-bit RGB', result.last_line)
+    assert re.search(r'000009\.png is gray \(mode L\), not 8-bit RGB', result.last_line)
     assert not list(folder.rglob('*.pth'))
 
 
@@ -546,4 +546,4 @@ def test_stages_of_a_config_without(tmp_path):
     dump(tiny_config(tmp_path / 'work', None), tmp_path / 'config.py')
     result = train(tmp_path, '--stages', 'teacher')
     assert result.code == 1
-    assert 'config.py trains once and has no stages; leave --stages out' in result.last_line
+    assert 'config.py trains once and has no stages. Leave --stages out' in result.last_line

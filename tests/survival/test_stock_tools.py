@@ -108,7 +108,7 @@ def test_amp_without_a_gpu_ends_in_a_clear_error(run, tmp_path):
     ours = run_tool(TOOLS / 'train.py', *arguments, cwd=run)
     assert ours.code == 1
     assert ours.last_line == (
-        'error: --amp: mixed precision needs a GPU and there is none; leave --amp out.'
+        'error: --amp: mixed precision needs a GPU and there is none. Leave --amp out.'
     )
 
 

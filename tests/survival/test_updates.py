@@ -5,7 +5,7 @@ import torch
 from processes import TOOLS, run_tool
 from tiny_run import build_runner, dump, tiny_config
 
-# As in test_ranks.py: nothing that is drawn or normalised per batch, and a constant rate.
+# As in test_ranks.py: nothing that is drawn or normalized per batch, and a constant rate.
 COMPARABLE = {
     'norm': 'GN',
     'model__segmentor__decode_head__dropout_ratio': 0,
@@ -58,7 +58,7 @@ def test_left_over_iterations_of_an_accumulation_are_a_step_too(tmp_path):
     assert runner.model.ema_steps == 3
 
 
-def test_scaled_rate_counts_labelled_and_unlabelled_images(tmp_path):
+def test_scaled_rate_counts_labeled_and_unlabeled_images(tmp_path):
     config = tiny_config(tmp_path / 'work', train_cfg__max_iters=1, param_scheduler=[])
     config.auto_scale_lr = {'enable': False, 'base_batch_size': 16}
     dump(config, tmp_path / 'config.py')

@@ -39,7 +39,7 @@ class Forked:
 
 @pytest.fixture
 def tool(monkeypatch):
-    """The module, whose trainings are forks instead of processes that import everything anew."""
+    """The module, whose trainings are forks instead of processes that import everything again."""
     spec = importlib.util.spec_from_file_location(
         'benchmark_methods', TOOLS / 'benchmark_methods.py'
     )
@@ -145,7 +145,7 @@ def test_table_csv_and_plot_say_what_the_runs_logged(tool, folder, capsys):
         assert row[3] == f'{statistics.fmean(gains):+.2f}'
     # Seeds draw the images too: two seeds of one network never agree to all digits.
     assert last['suponly', '', 0] != last['suponly', '', 1]
-    # 2 labelled images in each of 14 iterations, and 2 without labels.
+    # 2 labeled images in each of 14 iterations, and 2 without labels.
     assert cells(folder, 'suponly')[6:] == ['14', '28', '0', '-']
     assert cells(folder, 'imas, student')[6:] == ['14', '28', '28', '-']
     costs = json.loads((work / 'imas_seed0' / 'costs.json').read_text())
@@ -245,8 +245,8 @@ def test_failing_method_does_not_stop_the_others(tool, folder, capsys):
     assert 'error: 1 of 2 runs are not finished: bad_seed0.' in message
     states = {line['method']: line for line in lines_of(folder)}
     assert states['suponly']['status'] == 'finished'
-    assert 'labeled=2 + unlabeled=2: make them equal' in states['bad']['error']
-    assert 'labeled=2 + unlabeled=2: make them equal' in capsys.readouterr().err
+    assert 'labeled=2 + unlabeled=2. Make them equal' in states['bad']['error']
+    assert 'labeled=2 + unlabeled=2. Make them equal' in capsys.readouterr().err
     assert '- bad, seed 0, failed: exit code 1: ' in (folder / 'work' / 'results.md').read_text()
 
 
@@ -258,14 +258,14 @@ def test_method_in_stages_has_the_row_of_its_last_training(tool, folder):
     last = logged(folder / 'work' / 'st_seed0' / 'student', 'mIoU')
     assert row[1] == f'{last[ITERS]:.2f}'
     assert row[6] == 'teacher 14 + student 14'
-    # 4 images a step: all labelled in the first training; 5 · 2 labelled and 9 others in the second's list.
+    # 4 images per step: all labeled in the first training; 5 · 2 labeled and 9 others in the second's list.
     student = (round(56 * 10 / 19), round(56 * 9 / 19))
     assert row[7:9] == [f'teacher 56 + student {student[0]}', f'teacher 0 + student {student[1]}']
-    assert row[9] == 'trainings beforehand, labelled images per step'
+    assert row[9] == 'trainings beforehand, labeled images per step'
     said = (folder / 'work' / 'results.md').read_text()
     assert 'st differs in trainings beforehand: teacher 14 steps of 4 images, not none; ' in said
-    assert 'labelled images per step: 2.11, not 2.0.' in said
-    assert '- st trains for 28 optimizer steps in all: teacher 14 steps (56 labelled and 0 ' in said
+    assert 'labeled images per step: 2.11, not 2.0.' in said
+    assert '- st trains for 28 optimizer steps in all: teacher 14 steps (56 labeled and 0 ' in said
 
 
 @pytest.mark.parametrize(
@@ -274,7 +274,7 @@ def test_method_in_stages_has_the_row_of_its_last_training(tool, folder):
         ('train_cfg.max_iters=7', r'imas differs .* in steps \(7, not 14\)'),
         (
             'train_dataloader.dataset.labeled.num_images=4',
-            r'in labelled images \(4, not 5, 4 of them the same\)',
+            r'in labeled images \(4, not 5, 4 of them the same\)',
         ),
         (
             'val_dataloader.dataset.start=2',
@@ -321,7 +321,7 @@ def test_other_networks_and_crops_are_told(tool, folder):
     told = (folder / 'work' / 'results.md').read_text()
     assert 'crop: 0.0: 24, not 32' in told
     assert 'network: decode_head.channels: 12, not 8' in told
-    assert 'augmentation of labelled images: 2.crop_size.0: 24, not 32' in told
+    assert 'augmentation of labeled images: 2.crop_size.0: 24, not 32' in told
 
 
 def test_equal_length_reaches_every_config(tool, folder):
@@ -330,7 +330,7 @@ def test_equal_length_reaches_every_config(tool, folder):
         assert job.cfg.train_cfg.max_iters == 8
         assert job.cfg.train_cfg.val_interval == 2
         assert job.cfg.custom_hooks[-1].type == 'CostHook'
-        assert 'data_root' not in str(job.cfg.train_dataloader)  # drawn images have none
+        assert 'data_root' not in str(job.cfg.train_dataloader)  # synthetic images have none
     drawn = [job.cfg.train_dataloader.dataset for job in tool.plan(args)]
     assert (drawn[0].seed, drawn[1].labeled.seed, drawn[1].unlabeled.seed) == (0, 0, 0)
 
@@ -411,14 +411,17 @@ def test_bad_arguments_are_refused(tool, folder, capsys, given, says):
     ('given', 'says'),
     [
         (['--method-options', 'esl', 'a=1'], '--method-options esl: there is no such method'),
-        (['--method-options', 'imas', 'a'], 'give settings as KEY=VALUE'),
-        (['--baseline', 'esl'], '--baseline esl is none of the methods: choose of suponly, imas'),
-        (['--baseline', 'imas'], 'no network of imas: choose of imas/student, imas/teacher.'),
-        (['--baseline', 'imas/other'], '--baseline imas/other names no network of imas'),
-        (['--baseline', 'suponly/student'], 'names no network of suponly: choose of suponly.'),
+        (['--method-options', 'imas', 'a'], 'Give settings as KEY=VALUE'),
+        (
+            ['--baseline', 'esl'],
+            '--baseline esl is not one of the methods. Choose one of suponly, imas',
+        ),
+        (['--baseline', 'imas'], 'no network of imas. Choose one of imas/student, imas/teacher.'),
+        (['--baseline', 'imas/other'], '--baseline imas/other is not a network of imas'),
+        (['--baseline', 'suponly/student'], 'is not a network of suponly. Choose one of suponly.'),
         (
             ['--metric', 'mDice'],
-            'val_evaluator of suponly computes: choose of aAcc, mIoU, mAcc, or',
+            'val_evaluator of suponly computes. Choose one of aAcc, mIoU, mAcc, or',
         ),
         (
             ['--method-options', 'imas', 'model.semi_train_cfg.tau=2.0'],
@@ -426,7 +429,7 @@ def test_bad_arguments_are_refused(tool, folder, capsys, given, says):
         ),
         (
             ['--method-options', 'imas', 'param_scheduler.0.begin=14'],
-            'imas: param_scheduler.0 (NonzeroPolyLR) begins at step 14 of a training of 14: train longer',
+            'imas: param_scheduler.0 (NonzeroPolyLR) begins at step 14 of a training of 14. Train longer',
         ),
     ],
 )
@@ -450,7 +453,7 @@ def test_metrics_of_other_evaluators_are_not_guessed(tool, folder):
     jobs[0].cfg.val_evaluator = [{'type': 'IoUMetric', 'iou_metrics': ['mFscore']}]
     jobs[1].cfg.val_evaluator = {'type': 'CityscapesMetric'}
     tool._check_metric('mPrecision', jobs)
-    with pytest.raises(ValueError, match='choose of aAcc, mFscore, mPrecision, mRecall, or'):
+    with pytest.raises(ValueError, match='Choose one of aAcc, mFscore, mPrecision, mRecall, or'):
         tool._check_metric('mIoU', jobs)
 
 
@@ -475,7 +478,7 @@ def test_runs_at_a_time_have_gpus_of_their_own_where_there_are_enough(tool, monk
 
 
 def test_a_failure_is_told_by_the_line_that_says_most(tool):
-    said = 'ValueError: tau=2 is no confidence: give another.'
+    said = 'ValueError: tau=2 must be in [0, 1]. Give another.'
     ranks = [
         '[rank0]: ' + said,
         'torch.distributed.elastic.multiprocessing.errors.ChildFailedError: ',

@@ -73,7 +73,7 @@ def browse():
 
 @pytest.fixture
 def root(tmp_path):
-    """Orange labelled images with class 0 above class 1, green unlabelled ones, one too short."""
+    """Orange labeled images with class 0 above class 1, green unlabeled ones, one too short."""
     for folder in ('img', 'ann', 'pool'):
         (tmp_path / folder).mkdir()
     mask = np.zeros((HEIGHT, WIDTH), np.uint8)
@@ -110,7 +110,7 @@ def test_semi_supervised(browse, write, root, capsys):
     assert grid.shape == (TOP + 3 * (HEIGHT + GAP + TEXT), GAP + 5 * (WIDTH + GAP), 3)
     rows = [line.split(' | ') for line in printed.splitlines() if '.png' in line and 'pool' in line]
     assert len(rows) == 3
-    # Two unlabelled images per labelled one: the second row has no labelled image.
+    # Two unlabeled images per labeled one: the second row has no labeled image.
     assert [len(row) for row in rows] == [2, 1, 2]
     assert np.abs(cell(grid, 0, 0) - (200, 100, 0)).max() <= 2
     assert len(np.unique(cell(grid, 1, 0))) == 1
@@ -134,7 +134,7 @@ def test_second_strong_view_has_a_column_of_its_own(browse, write, root):
     browse([write(config), '--output-dir', str(root / 'out'), '--num', '2'])
     grid = np.asarray(Image.open(root / 'out/samples_0000.png'))
     assert grid.shape[1] == GAP + 6 * (WIDTH + GAP)
-    # Columns are in the order of the branches: labelled, label, strong2, weak, strong, valid mask.
+    # Columns are in the order of the branches: labeled, label, strong2, weak, strong, valid mask.
     view = cell(grid, 0, 2)[:120]
     assert (view == view[..., :1]).all()
     assert np.abs(view - 108).max() <= 1  # the luma of (60, 150, 20)
@@ -168,7 +168,7 @@ def test_errors_are_one_sentence(browse, write, root, options, said):
 
 
 def test_missing_config(browse):
-    with pytest.raises(SystemExit, match=r'nowhere\.py does not exist: give the path of a config'):
+    with pytest.raises(SystemExit, match=r'nowhere\.py does not exist. Give the path of a config'):
         browse(['nowhere.py'])
 
 

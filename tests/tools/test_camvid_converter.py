@@ -131,11 +131,11 @@ def break_label(source):
     [
         (
             break_count,
-            'train 32 (not 367), val 2 (not 101), test 3 (not 233); complete the copy, or give --partial',
+            'train 32 (not 367), val 2 (not 101), test 3 (not 233). Complete the copy, or give --partial',
         ),
         (break_list, 'val.txt does not exist'),
         (break_image, 's1.png is missing'),
-        (break_bytes, 'train.txt is no text in UTF-8 (byte 10 is 0xe4): give the folder'),
+        (break_bytes, 'train.txt is not text in UTF-8 (byte 10 is 0xe4). Give the folder'),
         (break_image_of_label, 'v0.png cannot be read as an image'),
         (
             leave_four,
@@ -160,7 +160,7 @@ def test_the_former_name_of_partial(source, tmp_path):
 
 def test_partitions_equal_the_published_ones(tmp_path):
     if not (CAMVID / 'splits').is_dir():
-        pytest.skip(f'no CamVid at {CAMVID}; set CAMVID_ROOT')
+        pytest.skip(f'no CamVid at {CAMVID}. Set CAMVID_ROOT')
     names = {
         split: (CAMVID / 'splits' / f'{split}.txt').read_text().split()
         for split in ('train', 'val', 'test')

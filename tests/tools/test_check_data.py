@@ -23,7 +23,7 @@ CAMVID = os.environ.get('CAMVID_ROOT', str(ROOT / '..' / 'shared' / 'data' / 'ca
 
 
 class Data:
-    """A semi-supervised config on small files: 5 labelled, 9 unlabelled and 4 validation images."""
+    """A semi-supervised config on small files: 5 labeled, 9 unlabeled and 4 validation images."""
 
     def __init__(self, folder):
         self.root = write_images(folder / 'images')
@@ -78,19 +78,19 @@ def save(path, array):
 
 def test_what_is_there(drawn):
     report = drawn.report()
-    assert [part.name for part in report.sets] == ['labelled', 'unlabelled', 'validation']
+    assert [part.name for part in report.sets] == ['labeled', 'unlabeled', 'validation']
     text = '\n'.join(report.lines())
     assert report.num_problems == 0
     assert text.endswith('No problem found.')
-    assert 'labelled (train_dataloader.dataset.labeled)\n  5 images, BaseSegDataset' in text
-    assert 'unlabelled (train_dataloader.dataset.unlabeled)\n  9 images, UnlabeledDataset' in text
+    assert 'labeled (train_dataloader.dataset.labeled)\n  5 images, BaseSegDataset' in text
+    assert 'unlabeled (train_dataloader.dataset.unlabeled)\n  9 images, UnlabeledDataset' in text
     assert 'validation (val_dataloader.dataset)\n  4 images' in text
     assert 'sizes (width x height): 32x32 (5)' in text
     assert 'files: PNG RGB, loaded as 3 channel(s) of uint8 (9)' in text
     masks = np.stack([read(drawn.mask('labeled', i)) for i in range(5)])
     assert f'5 masks, void {(masks == 255).mean():.2%} of the pixels' in text
     labels = masks[masks != 255]
-    section = text[: text.index('unlabelled (')]
+    section = text[: text.index('unlabeled (')]
     for index, name in enumerate(CLASSES):
         images = int((masks == index).any(axis=(1, 2)).sum())
         line = next(line for line in section.splitlines() if line.split()[1:2] == [name])
@@ -103,11 +103,11 @@ def test_command_line(data, tmp_path):
     result = run_tool(TOOLS / 'check_data.py', config, '--workers', '2', cwd=tmp_path)
     assert result.code == 0, result.output
     assert result.last_line == 'No problem found.'
-    assert 'labelled masks: 100%' in result.output
+    assert 'labeled masks: 100%' in result.output
     data.mask('val').unlink()
     result = run_tool(TOOLS / 'check_data.py', config, '--quick', cwd=tmp_path)
     assert result.code == 1
-    assert result.last_line == '1 problem(s) to mend.'
+    assert result.last_line == '1 problem(s) to fix.'
     result = run_tool(TOOLS / 'check_data.py', 'nowhere.py', cwd=tmp_path)
     assert result.code == 1
     assert 'The config nowhere.py does not exist' in result.last_line
@@ -116,7 +116,7 @@ def test_command_line(data, tmp_path):
 def truncated(data):
     path = data.image('unlabeled')
     path.write_bytes(path.read_bytes()[:-40])
-    return 'unlabelled', 'images that cannot be read', f'{path} is truncated'
+    return 'unlabeled', 'images that cannot be read', f'{path} is truncated'
 
 
 def damaged(data):
@@ -132,25 +132,25 @@ def damaged(data):
 def no_image(data):
     path = data.image('labeled')
     path.write_text('no image')
-    return 'labelled', 'images that cannot be read', f'{path} cannot be read as an image'
+    return 'labeled', 'images that cannot be read', f'{path} cannot be read as an image'
 
 
 def gone(data):
     path = data.image('labeled')
     path.unlink()
-    return 'labelled', 'images that cannot be read', f'{path} does not exist'
+    return 'labeled', 'images that cannot be read', f'{path} does not exist'
 
 
-def grey(data):
+def gray(data):
     path = data.image('unlabeled')
     Image.open(path).convert('L').save(path)
-    return 'unlabelled', 'images that are not 8-bit RGB', f'{path} is grey (mode L), not 8-bit RGB'
+    return 'unlabeled', 'images that are not 8-bit RGB', f'{path} is gray (mode L), not 8-bit RGB'
 
 
 def deep(data):
     path = data.image('labeled')
     save(path, np.full((32, 32), 3000, np.uint16))
-    return 'labelled', 'images that are not 8-bit RGB', f'{path} is 16-bit'
+    return 'labeled', 'images that are not 8-bit RGB', f'{path} is 16-bit'
 
 
 def other_size(data):
@@ -163,13 +163,13 @@ def other_size(data):
 def no_mask(data):
     path = data.mask('labeled')
     path.unlink()
-    return 'labelled', 'masks that cannot be read', f'{path} does not exist'
+    return 'labeled', 'masks that cannot be read', f'{path} does not exist'
 
 
 def color_mask(data):
     path = data.mask('labeled')
     save(path, np.stack([read(path)] * 3, axis=-1))
-    return 'labelled', 'masks that cannot be read', f'{path} has mode RGB'
+    return 'labeled', 'masks that cannot be read', f'{path} has mode RGB'
 
 
 def value(data):
@@ -177,12 +177,12 @@ def value(data):
     label = read(path)
     label[3, 4] = 6
     save(path, label)
-    said = f'{path} has values that are no class of 6 and not 255; over all masks: 6 (in 1 masks)'
-    return 'labelled', 'masks with values beyond the classes', said
+    said = f'{path} has values that are none of the 6 classes and not 255; over all masks: 6 (in 1 masks)'
+    return 'labeled', 'masks with values beyond the classes', said
 
 
 HARMS = [
-    truncated, damaged, no_image, gone, grey, deep, other_size, no_mask, color_mask, value
+    truncated, damaged, no_image, gone, gray, deep, other_size, no_mask, color_mask, value
 ]  # fmt: skip
 
 
@@ -199,17 +199,17 @@ def test_each_harm_is_one_problem_in_one_sentence(data, harm):
     assert report.num_problems == 1
     text = '\n'.join(report.lines())
     assert f'PROBLEM: {name}: 1 {kind}:\n  {sentence}' in text
-    assert text.endswith('1 problem(s) to mend.')
+    assert text.endswith('1 problem(s) to fix.')
 
 
 def test_many_problems_are_counted_and_the_first_shown(data):
     for index in range(9):
         data.image('unlabeled', index).write_text('no image')
     text = data.text()
-    assert 'PROBLEM: unlabelled: 9 images that cannot be read:' in text
+    assert 'PROBLEM: unlabeled: 9 images that cannot be read:' in text
     assert len(re.findall('cannot be read as an image', text)) == 5
     assert '... and 4 more' in text
-    assert text.endswith('9 problem(s) to mend.')
+    assert text.endswith('9 problem(s) to fix.')
 
 
 def test_an_image_of_two_sets_by_content(data):
@@ -220,9 +220,9 @@ def test_an_image_of_two_sets_by_content(data):
     shutil.copy(shown.parents[1] / 'ann_dir' / shown.name, data.mask('labeled', 2))
     report = data.report()
     assert report.leaks == [
-        f'1 images of the validation set are also in the labelled set, the first is {shown}, which is '
+        f'1 images of the validation set are also in the labeled set, the first is {shown}, which is '
         f'{copied} by '
-        'content: they would falsify the result, take them out of the labelled set.'
+        'content: they would falsify the result, take them out of the labeled set.'
     ]
     assert report.num_problems == 1
     assert data.report(quick=True).num_problems == 0
@@ -238,9 +238,9 @@ def test_an_image_with_and_without_its_label_is_a_warning(data):
     )
     report = data.report()
     assert report.num_problems == 0
-    assert 'warning: 2 images of the unlabelled set are also in the labelled set' in data.text()
+    assert 'warning: 2 images of the unlabeled set are also in the labeled set' in data.text()
     (data.root / 'labeled.txt').write_text('\n'.join(data.ids('labeled') + data.ids('labeled')[:1]))
-    assert 'warning: labelled: 1 images are listed more than once.' in data.text()
+    assert 'warning: labeled: 1 images are listed more than once.' in data.text()
 
 
 def test_masks_that_count_from_1(data):
@@ -253,7 +253,7 @@ def test_masks_that_count_from_1(data):
     data.config.train_dataloader.dataset.labeled.reduce_zero_label = True
     assert (
         'PROBLEM: train_dataloader.dataset.labeled.reduce_zero_label=True but '
-        'val_dataloader.dataset.reduce_zero_label=False: a value of a mask is one class here'
+        'val_dataloader.dataset.reduce_zero_label=False. A mask value means different classes'
     ) in data.text()
     data.config.val_dataloader.dataset.reduce_zero_label = True
     data.config.test_dataloader.dataset.reduce_zero_label = True
@@ -265,7 +265,7 @@ def test_masks_that_count_from_1(data):
     )
 
 
-def test_grey_images_where_they_are_meant(data):
+def test_gray_images_where_they_are_meant(data):
     for name, number in (('labeled', 5), ('unlabeled', 9), ('val', 4)):
         for index in range(number):
             path = data.image(name, index)
@@ -320,7 +320,7 @@ def test_a_mask_that_may_be_turned_is_a_problem(data, name):
     ((kind, (said,)),) = [item for part in report.sets for item in part.problems.items()]
     assert kind == 'masks that may be turned against their image'
     assert f'{data.mask(name)} is 32x32' in said
-    assert "set drawn_on='stored' of LoadAnnotations or drawn_on='displayed'" in said
+    assert "Set drawn_on='stored' of LoadAnnotations or drawn_on='displayed'" in said
     for dataset in (
         data.config.train_dataloader.dataset.labeled,
         data.config.val_dataloader.dataset,
@@ -343,7 +343,7 @@ def test_bands_that_the_loader_drops_are_a_problem(data):
     )
     ((kind, (said,)),) = data.report().sets[1].problems.items()
     assert kind == 'images that are not 8-bit RGB'
-    assert 'is 16-bit with 4 bands, not 8-bit RGB: load all of it by LoadImageFromFile with' in said
+    assert 'is 16-bit with 4 bands, not 8-bit RGB. Load all of it by LoadImageFromFile with' in said
     assert 'check_files' not in said
     data.config.train_dataloader.dataset.check_files = 'complete'
     ((kind, (said,)),) = data.report().sets[1].problems.items()
@@ -361,7 +361,7 @@ def test_flipped_bytes_are_a_problem_and_no_traceback(data):
     report = data.report()
     (said,) = report.sets[1].problems.values()
     assert len(said) == 2
-    assert all('replace it, or take it out of the list.' in sentence for sentence in said)
+    assert all('Replace it, or take it out of the list.' in sentence for sentence in said)
 
 
 def test_an_empty_set_is_called_by_its_own_key(data):
@@ -369,7 +369,7 @@ def test_an_empty_set_is_called_by_its_own_key(data):
     report = data.report()
     (sentence,) = report.sets[2].problems['set that cannot be built']
     assert sentence.startswith('The validation dataset has no image')
-    assert 'correct these settings of val_dataloader.dataset, or put' in sentence
+    assert 'Correct these settings of val_dataloader.dataset, or put' in sentence
 
 
 def test_masks_of_values_beyond_are_not_void(data):
@@ -412,7 +412,7 @@ def test_names_that_are_no_text_are_printed(data, tmp_path, monkeypatch):
     pipe.flush()
     said = pipe.buffer.getvalue().decode()
     assert '\\udcff.png cannot be read as an image' in said
-    assert said.endswith('1 problem(s) to mend.\n')
+    assert said.endswith('1 problem(s) to fix.\n')
 
 
 def test_missing_sets_do_not_hide_the_others(data):
@@ -428,13 +428,13 @@ def test_missing_sets_do_not_hide_the_others(data):
 
 
 def test_absent_classes(data):
-    assert 'warning: labelled: no pixel of: disk.' in data.text()
+    assert 'warning: labeled: no pixel of: disk.' in data.text()
     for index in range(5):
         label = read(data.mask('labeled', index))
         label[label == 2] = 255
         save(data.mask('labeled', index), label)
     text = data.text()
-    assert 'warning: labelled: no pixel of: disk, square.' in text
+    assert 'warning: labeled: no pixel of: disk, square.' in text
     assert re.search(r'2 square +0\.000% of the labels, in 0 images', text)
 
 
@@ -450,24 +450,24 @@ def test_stock_configs_and_self_training(data, tmp_path):
         pseudo_labeled=dict(type='PseudoLabeledDataset', images=parts.unlabeled, labels=None),
     )
     report = check_data(stock, quiet=True)
-    assert [part.name for part in report.sets] == ['labelled', 'unlabelled', 'validation']
+    assert [part.name for part in report.sets] == ['labeled', 'unlabeled', 'validation']
     assert len(report.sets[1].images.paths) == 9
 
 
 def test_drawn_images_have_no_files(tmp_path):
     report = check_data(tiny_config(tmp_path), quiet=True)
     assert report.num_problems == 0
-    assert '5 of them are no local files: not checked' in '\n'.join(report.lines())
+    assert '5 of them are not local files: not checked' in '\n'.join(report.lines())
 
 
 def test_a_config_without_data():
-    with pytest.raises(ValueError, match='has no dataset: give the config of a training'):
+    with pytest.raises(ValueError, match=r'has no dataset\. Give the config of a training'):
         check_data(Config({'model': {}}))
 
 
 def test_camvid():
     if not os.path.isdir(f'{CAMVID}/splits'):
-        pytest.skip(f'no CamVid at {CAMVID}; set CAMVID_ROOT')
+        pytest.skip(f'no CamVid at {CAMVID}. Set CAMVID_ROOT')
     path = ROOT / 'configs/suponly/suponly-all_deeplabv3plus_r18-tiny_600iter_camvid-96x72.py'
     cfg = Config.fromfile(path)
     for stage in ('train', 'val', 'test'):
@@ -505,7 +505,7 @@ def test_masks_of_0_and_255_are_problems_and_their_map_mends_them(data):
             f'PROBLEM: {key}: class crack has no pixel and 255 holds 12 %: are your masks 0/255? Then set '
             "type='MappedSegDataset', label_map={255: 1}"
         ) in text
-    assert text.endswith('2 problem(s) to mend.')
+    assert text.endswith('2 problem(s) to fix.')
     for dataset in (*sets, data.config.test_dataloader.dataset):
         dataset.update(type='MappedSegDataset', label_map={255: 1})
     text = data.text()
@@ -546,7 +546,7 @@ def test_hidden_folders_and_files(data):
     text = data.text()
     assert '1 images of the validation dataset lie in hidden folders, the first is ' in text
     assert (
-        'img_dir/.ipynb_checkpoints/000000-checkpoint.png: remove these folders, or set ann_file of val_'
+        'img_dir/.ipynb_checkpoints/000000-checkpoint.png. Remove these folders, or set ann_file of val_'
         in text
     )
 

@@ -89,7 +89,7 @@ def test_the_stock_converter_draws_polygons_where_it_can(root, scripts, capsys):
 
 def test_polygons_without_the_scripts(root):
     sentence = cityscapes.error(root, '--partial', '--polygons')
-    assert 'run `pip install cityscapesscripts`, or give --ids' in sentence
+    assert 'Run `pip install cityscapesscripts`, or give --ids' in sentence
 
 
 def test_an_interrupted_run_is_completed(root):
@@ -108,5 +108,5 @@ def test_bad_source_is_one_sentence(root):
     ids.write_bytes(b'no image')
     assert 'a_1_gtFine_labelIds.png cannot be read' in cityscapes.error(root, '--partial')
     ids.unlink()
-    assert 'does not exist: unpack leftImg8bit' in cityscapes.error(root, '--partial')
+    assert 'does not exist. Unpack leftImg8bit' in cityscapes.error(root, '--partial')
     assert 'leftImg8bit/train is not a folder' in cityscapes.error(root / 'nowhere')

@@ -72,6 +72,6 @@ def test_command_line_says_one_sentence(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr.strip().endswith(
-        'none.pth does not exist: give the downloaded checkpoint as SRC.'
+        'none.pth does not exist. Give the downloaded checkpoint as SRC.'
     )
     assert 'Traceback' not in done.stderr

@@ -75,7 +75,7 @@ def test_failed_training_says_where_its_output_is(demo, tmp_path):
     (training, _) = demo.plan(demo.parse_args(['--work-dir', str(tmp_path)]))
     training.options.append('train_cfg.max_iters=-1')
     with pytest.raises(
-        RuntimeError, match=r'iMAS, seed 0 stopped with exit code \d+: see \S+output\.txt'
+        RuntimeError, match=r'iMAS, seed 0 stopped with exit code \d+. See \S+output\.txt'
     ):
         demo.run([training], 1)
 

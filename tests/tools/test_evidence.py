@@ -97,7 +97,7 @@ def test_the_hash_is_of_settings_not_of_places(tmp_path, config):
             {'config': 'a.py', 'learning_rate': 1},
             "has the unknown key 'learning_rate': the keys are",
         ),
-        ({'seed': 0}, 'names no method or config'),
+        ({'seed': 0}, 'has no method or config'),
         ({'method': 'imas', 'dataset': 'nosuch'}, 'imas has no config with dataset=nosuch'),
     ],
 )
@@ -124,7 +124,7 @@ def test_a_row_cut_short_is_named(tmp_path):
     evidence.append(rows, {'settings': 'x', 'seed': 0, 'commit': 'a'})
     with rows.open('a') as file:
         file.write('{"settings": "x", "se')
-    with pytest.raises(ValueError, match=r'Line 2 of .*rows\.jsonl is no JSON .*: remove it'):
+    with pytest.raises(ValueError, match=r'Line 2 of .*rows\.jsonl is not JSON .*. Remove it'):
         evidence.finished(rows, 'a')
 
 
@@ -135,7 +135,7 @@ def test_classes_are_measured_by_each_evaluator(tmp_path, config):
 
 
 def test_changed_and_foreign_checkouts_are_refused(tmp_path, monkeypatch):
-    with pytest.raises(ValueError, match=rf'not from {tmp_path}: set PYTHONPATH={tmp_path}'):
+    with pytest.raises(ValueError, match=rf'not from {tmp_path}. Set PYTHONPATH={tmp_path}'):
         evidence.commit_of(tmp_path)
 
     def git(*arguments):

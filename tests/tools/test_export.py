@@ -52,7 +52,7 @@ def logged(work_dir):
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
-    """Trainings of 2 iterations: iMAS and ESL on drawn images, supervised on files; and both as files."""
+    """Trainings of 2 iterations: iMAS and ESL on synthetic images, supervised on files; and both as files."""
     folder = tmp_path_factory.mktemp('export')
     images = write_images(folder / 'images')
     write_shapes(folder / 'drawn', NUMBERS['val'], image_size=SIZE, start=STARTS['val'])
@@ -127,7 +127,7 @@ def test_an_earlier_export_is_not_overwritten_unasked(folder):
     refused = export(folder, 'imas', 'again')
     assert refused.code == 1
     assert refused.last_line == (
-        'export: again/config.py exists already: add --overwrite to replace it.'
+        'export: again/config.py exists already. Add --overwrite to replace it.'
     )
     assert (folder / 'again' / 'teacher.pth').stat().st_mtime_ns == before
     assert export(folder, 'imas', 'again', '--overwrite').code == 0
@@ -159,7 +159,7 @@ def test_network_with_a_module_of_the_package_says_so(folder):
     [
         ('imas', ('x', '--network', 'pupil'), "the checkpoint has no network 'pupil', .*"),
         ('plain', ('x', '--network', 'teacher'), '--network teacher: the model of plain_config.py'),
-        ('none', ('x',), 'none_config.py does not exist: give the path of a file.'),
+        ('none', ('x',), 'none_config.py does not exist. Give the path of a file.'),
     ],
 )
 def test_what_is_wrong_is_said_in_one_sentence(folder, name, arguments, sentence):
@@ -187,7 +187,7 @@ def test_file_that_is_no_checkpoint(folder, kind):
         torch.save({'backbone.weight': torch.ones(1)}, path)
     result = run_tool(TOOLS / 'export.py', 'imas_config.py', path.name, 'x', cwd=folder)
     assert result.code == 1
-    expected = 'has no state_dict' if kind == 'weights' else 'is no checkpoint or only a part'
+    expected = 'has no state_dict' if kind == 'weights' else 'is not a checkpoint or only a part'
     assert result.last_line.startswith(f'export: {kind}.pth {expected}')
     assert 'Traceback' not in result.output
 

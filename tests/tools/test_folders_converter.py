@@ -86,7 +86,7 @@ def test_an_interrupted_run_is_completed_and_nothing_is_overwritten(data):
     assert snapshot(data / 'out') == complete
     save(changed, np.full((4, 6), 1, np.uint8))
     mine = changed.read_bytes()
-    assert 's2.png exists with another content; give --overwrite' in folders.error(*command(data))
+    assert 's2.png exists with another content. Give --overwrite' in folders.error(*command(data))
     assert changed.read_bytes() == mine
     folders(*command(data, '--overwrite', '--nproc', '2'))
     assert snapshot(data / 'out') == complete
@@ -139,11 +139,11 @@ def test_unknown_colors_are_named_with_file_and_count(tmp_path):
     colors.write_text(json.dumps(COLORS))
     sentence = folders.error(*command(tmp_path, '--colors', colors))
     assert (
-        '2 masks have colours that no class has: (7, 7, 7) (4 pixels), (1, 2, 3) (2 pixels)'
+        '2 masks have colors that no class has: (7, 7, 7) (4 pixels), (1, 2, 3) (2 pixels)'
         in sentence
     )
     assert f'{tmp_path}/masks/0.png with (7, 7, 7) (2 pixels), (1, 2, 3) (1 pixels)' in sentence
-    assert 'add them to the colour map' in sentence
+    assert 'Add them to the color map' in sentence
     assert not (tmp_path / 'out').exists()
 
 
@@ -159,7 +159,7 @@ def test_ids_are_mapped(tmp_path):
 
 def test_masks_of_0_and_255_are_asked_about(tmp_path):
     save(tmp_path / 'images/a.png', np.zeros((1, 2, 3), np.uint8))
-    # Grey in three channels is grey.
+    # Gray in three channels is gray.
     save(tmp_path / 'masks/a.png', np.array([[[0] * 3, [255] * 3]], np.uint8))
     assert 'give --ids 0=0 255=1' in folders.error(*command(tmp_path))
     folders(*command(tmp_path, '--ids', '0=0', '255=1'))
@@ -206,13 +206,13 @@ def test_masks_are_written_as_their_image_is_displayed(tmp_path, capsys, view, r
     said = folders.error(*command(tmp_path, *options))
     assert '3.png is 4x6 (height x width) and its image' in said
     assert 'set --drawn-on stored or --drawn-on displayed' in said
-    # The first one is no contradiction: its image has no entry.
+    # The first one is not a contradiction: its image has no entry.
     folders_options = command(tmp_path, *options, '--drawn-on', view)
     folders(*folders_options)
     for orientation in (1, 3, 6):
         written = read(tmp_path / f'out/ann_dir/train/{orientation}.png')
         assert np.array_equal(written, displayed(label, orientation))
-    assert ("set drawn_on='displayed' of LoadAnnotations" in capsys.readouterr().out) != rgb
+    assert ("Set drawn_on='displayed' of LoadAnnotations" in capsys.readouterr().out) != rgb
 
 
 def test_turned_files_of_each_kind(tmp_path):
@@ -258,7 +258,7 @@ def jpeg(root):
 
 
 def truncated_image(root):
-    """An unlabelled one, which would be copied as it is."""
+    """An unlabeled one, which would be copied as it is."""
     path = root / 'images/s4.png'
     path.write_bytes(path.read_bytes()[:-20])
 
@@ -299,13 +299,13 @@ def twice(root):
     [
         (orphan, '1 of 5 masks have no image of their name, the first is'),
         (size, 's0.png is 6x4 (height x width) but'),
-        (color, 's0.png is a colour image: give --colors FILE'),
+        (color, 's0.png is a color image. Give --colors FILE'),
         (value, '1 masks have values that no class has: 2 (24 pixels)'),
         (broken_mask, 'masks/s0.png cannot be read as an image'),
         (broken_image, 'images/s0.png cannot be read as an image'),
         (jpeg, 's0.jpg is a JPEG, whose compression changes labels'),
         (twice, 'have the same name'),
-        (truncated_image, 'images/s4.png is truncated: copy it again'),
+        (truncated_image, 'images/s4.png is truncated. Copy it again'),
         (flipped_image, 'images/s0.png cannot be read as an image'),
         (flipped_mask, 'masks/s0.tif cannot be read as an image'),
         (truncated_bmp, 'images/sub/new.bmp cannot be read as an image'),
@@ -325,7 +325,7 @@ def test_bad_folders_are_one_sentence_before_anything_is_written(data, harm, mes
         (['--ids', '1=256'], 'at most 254'),
         (['--ids', '1=2', '1=3'], 'twice'),
         (['--ids', '1=2', '--classes', 'a'], 'maps to class 2, but --classes names 1'),
-        (['--colors', 'x.json', '--classes', 'a'], 'leave out --ids and --classes'),
+        (['--colors', 'x.json', '--classes', 'a'], 'Leave out --ids and --classes'),
         (['--nproc', '0'], 'must be at least 1'),
         (['--split', 'unlabeled'], '--split unlabeled must be the name of one folder'),
         (['--split', '../../out'], '--split ../../out must be the name of one folder'),
@@ -344,10 +344,10 @@ def test_bad_arguments(data, options, message, capsys):
 def test_results_never_lie_among_the_images(data):
     sentence = folders.error(data / 'images', data / 'masks', data / 'images/out')
     assert 'lies in' in sentence
-    assert 'is not a folder: give the folder of masks as MASKS' in folders.error(
+    assert 'is not a folder. Give the folder of masks as MASKS' in folders.error(
         data / 'images', data / 'nowhere', data / 'out'
     )
-    assert 'does not exist: give a .json' in folders.error(
+    assert 'does not exist. Give a .json' in folders.error(
         *command(data, '--colors', data / 'no.csv')
     )
 
@@ -360,7 +360,7 @@ def test_sources_in_the_layout_itself_are_refused(data):
     (data / 'masks').rename(out / 'ann_dir')
     before = snapshot(data)
     for images in (out / 'img_dir', out / 'img_dir/sub'):
-        assert 'name a target apart from the sources' in folders.error(images, out / 'ann_dir', out)
+        assert 'Name a target apart from the sources' in folders.error(images, out / 'ann_dir', out)
     assert snapshot(data) == before
 
 
@@ -376,7 +376,7 @@ def test_links_of_the_target_never_lead_into_the_sources(data):
         (out / place).parent.mkdir(parents=True)
         (out / place).symlink_to(data / leads_to)
         sentence = folders.error(*command(data, '--rgb', '--overwrite'))
-        assert 'name a target apart from the sources' in sentence
+        assert 'Name a target apart from the sources' in sentence
         shutil.rmtree(out)
     assert snapshot(data / 'images') == before
     # A link in IMAGES to what an earlier run wrote.
@@ -406,9 +406,9 @@ def test_an_image_of_two_splits_is_found_under_any_ending(tmp_path, options):
     for seed in ('1', '0') if options else ('1',):
         sentence = folders.error(*command(tmp_path, '--val', '0.5', '--seed', seed, *options))
         assert 'an earlier run put it at' in sentence
-        assert f'remove img_dir and ann_dir of {tmp_path}/out and run again' in sentence
+        assert f'Remove img_dir and ann_dir of {tmp_path}/out and run again' in sentence
     assert snapshot(tmp_path / 'out') == before
-    # Other images of the same names are no leak.
+    # Other images of the same names are not a leak.
     for i in range(4):
         save(tmp_path / f'images/{i}.jpg', np.full((8, 8, 3), 50 * i, np.uint8))
     folders(*command(tmp_path, '--split', 'test', *options))
@@ -437,7 +437,7 @@ def test_folders_behind_links_are_searched_once_each(data, capsys):
     assert (data / 'out/img_dir/unlabeled/linked/new.png').is_file()
 
 
-def test_whatever_is_laid_out_as_unlabelled_is_trained_on(data, capsys):
+def test_whatever_is_laid_out_as_unlabeled_is_trained_on(data, capsys):
     endings = ('bmp', 'tif', 'TIFF', 'webp', 'jpeg')
     for ending in endings:
         save(data / f'images/new_{ending}.{ending}', np.zeros((4, 6, 3), np.uint8))
@@ -449,12 +449,12 @@ def test_whatever_is_laid_out_as_unlabelled_is_trained_on(data, capsys):
     assert len(UnlabeledDataset(img_dir=str(data / 'out/img_dir/unlabeled'))) == 7
 
 
-def test_smoothed_grey_masks_are_asked_about(tmp_path):
+def test_smoothed_gray_masks_are_asked_about(tmp_path):
     save(tmp_path / 'images/a.png', np.zeros((1, 70, 3), np.uint8))
     save(tmp_path / 'masks/a.png', np.arange(0, 210, 3, dtype=np.uint8)[None])
     sentence = folders.error(*command(tmp_path))
     assert 'hold 70 values of up to 207, which would be 208 classes without a name' in sentence
-    assert 'name them with --classes, map the values with --ids' in sentence
+    assert 'Name them with --classes, map the values with --ids' in sentence
     assert not (tmp_path / 'out').exists()
     folders(*command(tmp_path, '--classes', *(f'c{i}' for i in range(208))))
     assert read(tmp_path / 'out/ann_dir/train/a.png').max() == 207
@@ -479,7 +479,7 @@ def test_a_target_that_cannot_be_a_folder_is_one_sentence(data):
     (data / 'out').write_text('a file')
     sentence = folders.error(*command(data))
     assert f'{data}/out' in sentence
-    assert 'a file stands where a folder is needed, move it or name another target.' in sentence
+    assert 'A file stands where a folder is needed. Move it or name another target.' in sentence
 
 
 def test_images_beyond_the_limit_of_pillow(data, monkeypatch):
@@ -500,7 +500,7 @@ def test_an_object_of_1_on_a_background_of_255(tmp_path):
         save(tmp_path / f'images/{i}.png', np.zeros((4, 4, 3), np.uint8))
         save(tmp_path / f'masks/{i}.png', np.where(np.eye(4), 1, 255).astype(np.uint8))
     classes = '--classes', 'background', 'crack'
-    assert 'nothing but 1 and 255, and 255 is void: give --ids 1=1 255=0 if' in folders.error(
+    assert 'nothing but 1 and 255, and 255 is void. Give --ids 1=1 255=0 if' in folders.error(
         *command(tmp_path, *classes)
     )
     folders(*command(tmp_path, *classes, '--ids', '1=1', '255=0'))

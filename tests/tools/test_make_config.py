@@ -284,7 +284,7 @@ def test_two_steps_of_stock_configs(make, stock):
     assert 'No problem found.' in printed
     assert f'python tools/train.py {out}' in printed
     output = train(out, CONFIGS[stock])
-    assert f'{labeled} labelled and 3 unlabelled images' in output
+    assert f'{labeled} labeled and 3 unlabeled images' in output
     assert re.search(r'teacher/m(IoU|Dice): +\d', output)
     assert re.search(r'Iter\(train\) \[2/2\].*decode.loss_ce', output)
 
@@ -330,7 +330,7 @@ def test_what_is_kept(make, my):
         assert new[key] == old[key]
     assert new.optim_wrapper.optimizer == old.optim_wrapper.optimizer
     assert (new.train_cfg.max_iters, new.train_cfg.val_interval) == (3, 3)
-    # 16 labeled images a step are 32 with the unlabeled ones.
+    # 16 labeled images per step are 32 with the unlabeled ones.
     assert new.auto_scale_lr.base_batch_size == 32
     assert new.default_hooks.checkpoint == dict(
         type='AtomicCheckpointHook', by_epoch=False, interval=3, save_best='teacher/mIoU'
@@ -521,7 +521,7 @@ def test_a_config_of_a_checkout(make, tmp_path):
     out = folder / 'fcn' / f'imas_{Path(name).name}'
     assert f"_base_ = './{Path(name).name}'" in out.read_text()
     network = {**RESNET, 'decode_head': {'in_channels': 64, 'channels': 8}}
-    assert f'{labeled} labelled and 3 unlabelled images' in train(out, network)
+    assert f'{labeled} labeled and 3 unlabeled images' in train(out, network)
 
 
 def test_names_of_the_config(my):
@@ -549,7 +549,7 @@ train_dataloader['dataset'] = dict(
     assert 'RepeatDataset (the sampler repeats the labeled images)' in printed
     result = run_tool(TOOLS / 'train.py', 'imas_my.py', cwd=Path.cwd())
     assert result.code == 0, result.output[-3000:]
-    assert '4 labelled and 3 unlabelled images' in result.output
+    assert '4 labeled and 3 unlabeled images' in result.output
 
 
 def test_data_to_mend(make, my, capsys):
@@ -557,9 +557,9 @@ def test_data_to_mend(make, my, capsys):
     name = my()
     mask = next(Path('data/ann/train').glob('*.png'))
     cv2.imwrite(str(mask), np.full_like(cv2.imread(str(mask), 0), 7))
-    with pytest.raises(SystemExit, match=r'imas_my\.py is written\. Mend the data'):
+    with pytest.raises(SystemExit, match=r'imas_my\.py is written\. Fix the data'):
         make(name)
-    assert 'values that are no class of 2' in capsys.readouterr().out
+    assert 'values that are none of the 2 classes' in capsys.readouterr().out
     assert Path('imas_my.py').is_file()
 
 
@@ -612,7 +612,7 @@ def refused(make, capsys, *arguments, **options):
     return str(error.value)
 
 
-#: Texts that are no supervised training of MMSegmentation, and what is said of each.
+#: Texts that are not a supervised training of MMSegmentation, and what is said of each.
 NO_TRAINING = {
     "not a config of MMSegmentation (default_scope='mmdet')": (
         "default_scope = 'mmdet'\nmodel = dict(type='FasterRCNN')"
@@ -656,7 +656,7 @@ def test_names_that_do_not_exist(make, my, capsys):
     assert said.startswith(
         'error: --method imsa is unknown. Did you mean imas? Choose one of imas,'
     )
-    assert 'did you mean my.py?' in refused(make, capsys, 'mi.py')
+    assert 'Did you mean my.py?' in refused(make, capsys, 'mi.py')
     said = refused(make, capsys, name, unlabeled='nowhere')
     assert said == (
         'error: --unlabeled nowhere is not a folder. Give the folder of the images without masks.'
@@ -678,7 +678,7 @@ def test_files_are_not_overwritten(make, my, capsys):
     assert 'imas_my.py exists. Give --overwrite' in refused(make, capsys, name)
     assert Path('imas_my.py').read_text() == 'mine = 1'
     assert 'is the config that it would inherit' in refused(make, capsys, name, '--out', './my.py')
-    assert 'x.txt is no config' in refused(make, capsys, name, '--out', 'x.txt')
+    assert 'x.txt is not a config' in refused(make, capsys, name, '--out', 'x.txt')
     make(name, '--overwrite')
     assert 'IMAS' in Path('imas_my.py').read_text()
     make(name, '--out', 'deep/er.py')
@@ -721,7 +721,7 @@ def test_networks_that_a_method_refuses(make, my, capsys, method, model, said):
 
 
 def test_ocrnet(make, capsys):
-    """Its cascade of heads is no decode head that methods can read; ST and ST++ train it."""
+    """Its cascade of heads is not a decode head that methods can read; ST and ST++ train it."""
     stock = 'ocrnet/ocrnet_hr18_4xb2-40k_cityscapes-512x1024.py'
     write_data(Config.fromfile(STOCK / stock))
     said = refused(make, capsys, f'mmseg::{stock}')

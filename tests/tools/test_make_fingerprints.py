@@ -67,7 +67,7 @@ def test_no_list_is_dropped_unless_said_so(tmp_path):
         tool.main([str(root), '--out', str(out)])
     assert caught.value.code == (
         f'error: {out} has 1 lists that would be lost, or a name of theirs, the first is Pascal VOC 2012, '
-        'blender-u2pl, 10 images (U2PL 662, UniMatch u2pl_1_16): give a ROOT with all of them, another --out, '
+        'blender-u2pl, 10 images (U2PL 662, UniMatch u2pl_1_16). Give a ROOT with all of them, another --out, '
         'or --drop.'
     )
     (root / 'u2pl/pascal/662/labeled.txt').unlink()
@@ -77,7 +77,7 @@ def test_no_list_is_dropped_unless_said_so(tmp_path):
     tool.main([str(root), '--out', str(out), '--drop'])
     assert out.read_bytes().count(b'"sha256"') == 1
     out.write_text('something else')
-    with pytest.raises(SystemExit, match=r'registry\.json is no registry of partitions'):
+    with pytest.raises(SystemExit, match=r'registry\.json is not a registry of partitions'):
         tool.main([str(root), '--out', str(out)])
     assert out.read_text() == 'something else'
 
@@ -98,13 +98,13 @@ def test_errors_are_one_sentence(tmp_path):
     ):
         tool.main([str(tmp_path)])
     write(tmp_path, 'u2pl/cityscapes/186/labeled.txt', ['2007_000032'])
-    with pytest.raises(SystemExit, match='lists images of voc12 and not of cityscapes: put'):
+    with pytest.raises(SystemExit, match=r'lists images of voc12 and not of cityscapes\. Put'):
         tool.main([str(tmp_path), '--out', str(tmp_path / 'o.json')])
     assert not (tmp_path / 'o.json').exists()
 
 
 def test_the_registry_is_that_of_the_published_lists(tmp_path):
     if not LISTS.is_dir():
-        pytest.skip(f'no published lists at {LISTS}; set SPLITS_ROOT')
+        pytest.skip(f'no published lists at {LISTS}. Set SPLITS_ROOT')
     tool.main([str(LISTS), '--out', str(tmp_path / 'registry.json')])
     assert (tmp_path / 'registry.json').read_bytes() == Path(REGISTRY).read_bytes()

@@ -60,7 +60,7 @@ def test_bad_input_is_said_in_one_sentence(tmp_path):
     write(tmp_path / 'first', (100, 0.5, 0.5))
     result = plot(tmp_path, 'first', '--iteration', '7')
     assert result.code == 1
-    assert 'first has no record of iteration 7: choose one of 100.' in result.last_line
+    assert 'first has no record of iteration 7. Choose one of 100.' in result.last_line
     result = plot(tmp_path, 'nothing')
     assert result.code == 1
     assert 'nothing has no record of pseudo-labels in' in result.last_line

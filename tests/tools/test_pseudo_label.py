@@ -101,7 +101,7 @@ def test_two_processes_write_the_same(folder):
     result = label(folder, 'two', ranks=2)
     assert result.code == 0, result.output
     assert files(folder / 'two') == files(folder / 'whole')
-    assert '7 images pseudo-labelled in ' in result.output
+    assert '7 images pseudo-labeled in ' in result.output
 
 
 def test_two_processes_killed_and_one_continues(folder):
@@ -124,7 +124,7 @@ def test_no_room_for_a_mask(folder):
     assert full.code == 1
     assert full.last_line.startswith('error: full/')
     assert full.last_line.endswith(
-        '.png cannot be written (File too large): free space there or name another folder, and run the same '
+        '.png cannot be written (File too large). Free space there or name another folder, and run the same '
         'command again, which continues where this one ended.'
     )
     assert list(files(folder / 'full')) == ['begun.json']
@@ -150,32 +150,32 @@ def test_a_list_and_a_plain_prediction(folder):
             'gone',
             'o',
             FAST,
-            'IMAGES gone does not exist: give a folder of images, or a list of ids with --img-dir.',
+            'IMAGES gone does not exist. Give a folder of images, or a list of ids with --img-dir.',
         ),
         (
             'config.py',
             'o',
             FAST,
-            'IMAGES config.py is a list: give the folder of its images with --img-dir.',
+            'IMAGES config.py is a list. Give the folder of its images with --img-dir.',
         ),
         (
             'pool',
             'o',
             ('--img-dir', 'pool'),
-            '--img-dir pool: IMAGES is the folder pool itself; leave --img-dir out.',
+            '--img-dir pool: IMAGES is the folder pool itself. Leave --img-dir out.',
         ),
         (
             'pool',
             'pool',
             FAST,
-            'pool lies in the folder of images pool, where results would be taken for images: name a folder '
+            'pool lies in the folder of images pool, where results would be taken for images. Name a folder '
             'outside of it.',
         ),
         (
             'pool',
             'x.pth/out',
             FAST,
-            'x.pth/out cannot be written (Not a directory): free space there or name another folder, and run '
+            'x.pth/out cannot be written (Not a directory). Free space there or name another folder, and run '
             'the same command again, which continues where this one ended.',
         ),
         ('pool', 'o', ('--batch-size', '0'), 'batch_size=0 must be at least 1.'),
@@ -198,7 +198,7 @@ def test_an_unreadable_image_seen_by_a_worker(folder, tmp_path):
     assert result.code == 1
     assert (
         result.last_line
-        == f'error: {path} is truncated: copy it again, or take it out of the list.'
+        == f'error: {path} is truncated. Copy it again, or take it out of the list.'
     )
     assert 'Traceback' not in result.output
 
@@ -206,12 +206,12 @@ def test_an_unreadable_image_seen_by_a_worker(folder, tmp_path):
 def test_scales_without_tta(folder):
     result = label(folder, 'o', '--scales', '1')
     assert result.code == 2
-    assert result.last_line == 'pseudo_label.py: error: --scales are those of --tta: add --tta.'
+    assert result.last_line == 'pseudo_label.py: error: --scales are those of --tta. Add --tta.'
     assert not os.path.exists(folder / 'o')
 
 
 def test_names_with_blanks_and_letters_of_any_script_and_hidden_files(folder, tmp_path):
-    """What editors and systems leave is no image; every other name has its mask."""
+    """What editors and systems leave is not an image; every other name has its mask."""
     pool = tmp_path / 'pool'
     trained.write_pool(pool, [(24, 32)] * 3)
     (pool / 'sub/u0.png').rename(pool / 'sub/a b.png')

@@ -53,7 +53,7 @@ def test_tables_and_numbers(folder):
         cwd=folder,
     )
     assert again.code == 1
-    assert again.last_line == 'error: --out q.json exists: name a new file.'
+    assert again.last_line == 'error: --out q.json exists. Name a new file.'
 
 
 def test_no_truth(folder):

@@ -147,7 +147,9 @@ def test_a_moved_clone_is_installed_again(quickstart, clone, commands, tmp_path)
     assert kinds(commands) == ['venv', 'pip', 'pip']
 
 
-def test_an_interrupted_install_is_begun_anew(quickstart, clone, commands, tmp_path, monkeypatch):
+def test_an_interrupted_install_is_started_again(
+    quickstart, clone, commands, tmp_path, monkeypatch
+):
     environment = quickstart.Environment(tmp_path / 'env', clone)
     call = quickstart.subprocess.call
 
@@ -177,7 +179,7 @@ def test_a_failed_install_goes_on_in_the_same_environment(quickstart, clone, com
     assert kinds(commands) == ['venv', 'pip', 'pip']
 
 
-def test_an_environment_whose_python_is_gone_is_made_anew(quickstart, clone, commands, tmp_path):
+def test_an_environment_whose_python_is_gone_is_made_again(quickstart, clone, commands, tmp_path):
     environment = quickstart.Environment(tmp_path / 'env', clone)
     environment.set_up()
     environment.python.unlink()
@@ -189,7 +191,7 @@ def test_a_folder_of_other_things_is_left_alone(quickstart, clone, commands, tmp
     (tmp_path / 'photos').mkdir()
     (tmp_path / 'photos' / 'cat.jpg').touch()
     environment = quickstart.Environment(tmp_path / 'photos', clone)
-    assert 'is no virtual environment' in error_of(quickstart, environment.set_up)
+    assert 'is not a virtual environment' in error_of(quickstart, environment.set_up)
     assert (tmp_path / 'photos' / 'cat.jpg').exists()
     assert commands == []
 
@@ -227,7 +229,7 @@ def test_an_error_ends_the_program_without_a_traceback(tmp_path):
         [sys.executable, TOOL, 'test', '--venv', tmp_path], capture_output=True, text=True
     )
     assert failed.returncode == 1
-    assert re.fullmatch(r'error: .* is no virtual environment: .*\.\n', failed.stderr)
+    assert re.fullmatch(r'error: .* is not a virtual environment: .*\.\n', failed.stderr)
 
 
 def test_the_readme_begins_with_exactly_two_commands():

@@ -13,7 +13,7 @@ from mmengine.config import Config
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ROOT / 'tools'
 
-# A stock segmentor without any part of the semi-supervised base, with SyncBN, on drawn images.
+# A stock segmentor without any part of the semi-supervised base, with SyncBN, on synthetic images.
 CONFIG = """
 custom_imports = dict(imports=['mmseg_semi'], allow_failed_imports=False)
 default_scope = 'mmseg'
@@ -202,18 +202,18 @@ def test_help(name, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ('name', 'arguments', 'sentence'),
     [
-        ('train', ['tinny.py'], 'The config tinny.py does not exist: did you mean tiny.py?'),
-        ('train', ['no/x.py'], 'The config no/x.py does not exist: give the path of a .py file.'),
-        ('train', ['wrong.py'], 'mmseg::_base_/models/nothing.py names no config below '),
+        ('train', ['tinny.py'], 'The config tinny.py does not exist. Did you mean tiny.py?'),
+        ('train', ['no/x.py'], 'The config no/x.py does not exist. Give the path of a .py file.'),
+        ('train', ['wrong.py'], 'mmseg::_base_/models/nothing.py does not exist below '),
         (
             'test',
             ['tiny.py', 'iter_9.pth'],
-            'The checkpoint iter_9.pth does not exist: did you mean iter_2.pth?',
+            'The checkpoint iter_9.pth does not exist. Did you mean iter_2.pth?',
         ),
         (
             'test',
             ['mmseg::fcn/fcn.py', 'iter_2.pth'],
-            'mmseg::fcn/fcn.py names no config below ',
+            'mmseg::fcn/fcn.py does not exist below ',
         ),
     ],
 )
@@ -338,7 +338,7 @@ def test_several_machines_meet_at_the_given_address(recorder):
 def test_a_number_of_processes_that_is_none(tmp_path):
     failed = run(TOOLS / 'dist_train.sh', 'c.py', '--amp', cwd=tmp_path)
     assert failed.returncode == 2
-    assert failed.stderr.startswith('error: NUM_PROCS=--amp is no number of processes')
+    assert failed.stderr.startswith('error: NUM_PROCS=--amp is not a number of processes')
 
 
 def test_slurm(recorder):

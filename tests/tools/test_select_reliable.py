@@ -130,27 +130,27 @@ def test_true_masks_are_a_report_on_top(folder, ranks):
             'o',
             ('1.pth',),
             (),
-            '1 checkpoint(s) give every image a score of 0: give at least two of one training, the last one '
+            '1 checkpoint(s) give every image a score of 0. Give at least two of one training, the last one '
             'last.',
         ),
-        ('o', ('1.pth', 'gone.pth'), (), 'The checkpoint gone.pth does not exist: did you mean '),
+        ('o', ('1.pth', 'gone.pth'), (), 'The checkpoint gone.pth does not exist. Did you mean '),
         (
             'o',
             CHECKPOINTS,
             ('--ratio', '1'),
-            'ratio=1.0 is not between 0 and 1: give the share of reliable ',
+            'ratio=1.0 is not between 0 and 1. Give the share of reliable ',
         ),
         (
             'whole',
             CHECKPOINTS,
             ('--ratio', '0.25'),
-            'whole was begun with ratio=0.5 and not with 0.25: ',
+            'whole was started with ratio=0.5 and not with 0.25: ',
         ),
         (
             '1.pth/out',
             CHECKPOINTS,
             (),
-            '1.pth/out cannot be written (Not a directory): free space there ',
+            '1.pth/out cannot be written (Not a directory). Free space there ',
         ),
         (
             'whole',

@@ -116,7 +116,7 @@ def test_make_again_says_so_and_never_replaces_silently(run, ids, tmp_path):
     (tmp_path / 'out/1_8/seed0/labeled.txt').unlink()
     before = files('out')
     assert error_of(run('make', 'other.txt', 'out', '--sizes', '1/16', '1/4')) == (
-        'out/1_4/seed0/labeled.txt holds another list: give --force to replace it, or another folder.'
+        'out/1_4/seed0/labeled.txt holds another list. Give --force to replace it, or another folder.'
     )
     assert files('out') == before  # nothing of the others is written either
     succeed(run('make', 'other.txt', 'out', '--sizes', '1/4', '--force'))
@@ -219,13 +219,13 @@ def test_a_manifest_that_says_otherwise_is_never_replaced_silently(run, ids, tmp
     (folder / 'partition.json').write_text('{"mine": 1}')
     arguments = ('make', 'all.txt', 'out', '--sizes', '1/4')
     assert error_of(run(*arguments)).startswith(
-        'out/1_4/seed0/partition.json holds no manifest of a partition: give --force to replace it, '
+        'out/1_4/seed0/partition.json holds no manifest of a partition. Give --force to replace it, '
     )
     assert files('out') == {'1_4/seed0/partition.json': b'{"mine": 1}'}
     succeed(run(*arguments, '--force'))
     before = files('out')
     assert error_of(run('make', 'copy.txt', *arguments[2:])).startswith(
-        "out/1_4/seed0/partition.json holds source='all.txt', and this partition has source='copy.txt': give "
+        "out/1_4/seed0/partition.json holds source='all.txt', and this partition has source='copy.txt'. Give "
     )
     assert files('out') == before
     assert 'the same' not in succeed(run('make', 'copy.txt', *arguments[2:], '--force'))
@@ -242,7 +242,7 @@ def test_a_manifest_that_says_otherwise_is_never_replaced_silently(run, ids, tmp
         ),
         (
             'a.tif.jpg',
-            "The image 'a.tif' would be read as 'a' from a list with one id per line: re",
+            "The image 'a.tif' would be read as 'a' from a list with one id per line. Re",
         ),
         ('a\nb.jpg', "The image 'a\\nb' would"),
         (' a.jpg', "The image ' a' would be read as 'a' from"),
@@ -268,7 +268,7 @@ def test_names_with_blanks_are_read_again(run, tmp_path):
     succeed(run('import', 'out/1/seed0', 'copy'))
     arguments = ('--exclude', 'out/1/seed0/labeled.txt')
     assert '1 of 1 listed' in succeed(run('make', 'images', 'rest', '--sizes', 1, *arguments))
-    assert 'with a sign that parts columns elsewhere' in error_of(
+    assert 'with a character that separates columns in other formats' in error_of(
         run('identify', 'out/1/seed0', '--format', 'auto', '--images', '.')
     )
 
@@ -365,7 +365,7 @@ def test_make_balanced_shows_rare_classes_first(run, tmp_path):
     assert 'm11.png has values that are none of 1 classes' in error_of(
         run(*arguments, '--num-classes', 1)
     )
-    assert 'give --masks, the folder' in error_of(
+    assert 'Give --masks, the folder' in error_of(
         run('make', 'masks', 'o', '--sizes', 1, '--balanced')
     )
     (tmp_path / 'masks/m03.png').write_text('no image')
@@ -375,11 +375,11 @@ def test_make_balanced_shows_rare_classes_first(run, tmp_path):
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        (('gone.txt', 'out', '--sizes', '1/2'), 'gone.txt is no file: give a list of images.'),
+        (('gone.txt', 'out', '--sizes', '1/2'), 'gone.txt is not a file. Give a list of images.'),
         (('all.txt', 'out', '--sizes', '3/2'), "'3/2' is neither a share between 0 and 1,"),
-        (('all.txt', 'out', '--sizes', '32'), '32 of 32 images makes 32 labelled and 0 unlabelled'),
+        (('all.txt', 'out', '--sizes', '32'), '32 of 32 images makes 32 labeled and 0 unlabeled'),
         (('bad.txt', 'out', '--sizes', '1/2'), "bad.txt line 2 is 'a', the image of line 1 again"),
-        (('twins', 'out', '--sizes', 1), "make_partition: id 'a' occurs twice; list every image"),
+        (('twins', 'out', '--sizes', 1), "make_partition: id 'a' occurs twice. List every image"),
         (('empty', 'out', '--sizes', '1/2'), 'UnlabeledDataset found no image in the folder empty'),
         (('all.txt', 'bad.txt/out', '--sizes', '1/2'), 'bad.txt/out/1_2/seed0 cannot be written'),
     ],
@@ -396,7 +396,7 @@ def test_errors_of_make_are_one_sentence(run, ids, tmp_path, arguments, message)
 
 def test_make_gives_the_lists_of_the_camvid_converter(run):
     if not (CAMVID / 'splits').is_dir():
-        pytest.skip(f'no CamVid at {CAMVID}; set CAMVID_ROOT')
+        pytest.skip(f'no CamVid at {CAMVID}. Set CAMVID_ROOT')
     sizes = ('1/16', '1/8', '1/4', '1/2')
     source = CAMVID / 'splits/train.txt'
     succeed(run('make', source, 'out', '--sizes', *sizes, '--seeds', 0, 1, 2))
@@ -425,12 +425,10 @@ def test_import_keeps_the_order_and_makes_plain_lists(run, tmp_path):
     assert 'the same as before' in succeed(run('import', 'theirs', 'ours'))
 
 
-def test_import_finds_the_unlabelled_list(run, tmp_path):
+def test_import_finds_the_unlabeled_list(run, tmp_path):
     (tmp_path / 'x_labeled_1-8.txt').write_text('a\nb')
     message = error_of(run('import', 'x_labeled_1-8.txt', 'out'))
-    assert message.startswith(
-        'x_labeled_1-8.txt has no unlabelled list beside it: give it by --unl'
-    )
+    assert message.startswith('x_labeled_1-8.txt has no unlabeled list beside it. Give it by --unl')
     (tmp_path / 'x_unlabeled_1-8.txt').write_text('c\nd')
     (tmp_path / 'all.txt').write_text('d\nb\na\ne\n')
     for arguments, expected in (
@@ -452,7 +450,7 @@ def test_import_finds_the_unlabelled_list(run, tmp_path):
     assert set(files('out')) == {'labeled.txt', 'partition.json'}
     (tmp_path / 'all.txt').write_text('a\nc\n')
     assert error_of(run('import', 'x_labeled_1-8.txt', 'o', '--rest-of', 'all.txt')).startswith(
-        '1 labelled images are not in all.txt, the first is b:'
+        '1 labeled images are not in all.txt, the first is b:'
     )
 
 
@@ -461,7 +459,7 @@ def test_import_refuses_halves_of_different_folders(run, tmp_path):
     (tmp_path / 'labeled.txt').write_text(line.format('train', 1))
     (tmp_path / 'unlabeled.txt').write_text(line.format('val', 2))
     assert error_of(run('import', '.', 'out')) == (
-        'unlabeled.txt lists cityscapes val images and the labelled list cityscapes train ones: give the two '
+        'unlabeled.txt lists cityscapes val images and the labeled list cityscapes train ones. Give the two '
         'lists of one partition.'
     )
     (tmp_path / 'own.txt').write_text('b')
@@ -471,7 +469,7 @@ def test_import_refuses_halves_of_different_folders(run, tmp_path):
     for labeled in ('2007_000033', 'JPEGImages/2007_000033.jpg'):  # the ids alone name no split
         (tmp_path / 'labeled.txt').write_text(labeled)
         assert error_of(run('import', 'labeled.txt', 'out', '--unlabeled', 'city.txt')) == (
-            'city.txt lists cityscapes train images and the labelled list voc12 ones: give the two lists of '
+            'city.txt lists cityscapes train images and the labeled list voc12 ones. Give the two lists of '
             'one partition.'
         )
         succeed(run('import', 'labeled.txt', 'out', '--unlabeled', 'voc.txt', '--force'))
@@ -485,7 +483,7 @@ def test_import_refuses_halves_of_different_folders(run, tmp_path):
 
 def real(where):
     if not LISTS.is_dir():
-        pytest.skip(f'no published lists at {LISTS}; set SPLITS_ROOT')
+        pytest.skip(f'no published lists at {LISTS}. Set SPLITS_ROOT')
     return LISTS / where
 
 
@@ -517,7 +515,7 @@ def test_import_of_published_partitions(run, where, counts, said):
     assert f', {family}, ' in succeed(run('identify', 'out'))
 
 
-def test_rest_of_is_the_published_unlabelled_list(run):
+def test_rest_of_is_the_published_unlabeled_list(run):
     arguments = ('--rest-of', real('unimatch/pascal/train_aug.txt'))
     succeed(run('import', real('u2pl/pascal/662/labeled.txt'), 'out', *arguments))
     published = read_list(str(real('u2pl/pascal/662/unlabeled.txt'))).ids
@@ -549,7 +547,7 @@ def test_identify_tells_families_apart(run):
 def test_identify_takes_another_registry(run, tmp_path):
     (tmp_path / 'own.txt').write_text('a\nb\n')
     assert 'unknown' in succeed(run('identify', 'own.txt'))
-    assert 'gone.json does not exist: make it by tools/make_fingerprints.py' in error_of(
+    assert 'gone.json does not exist. Make it by tools/make_fingerprints.py' in error_of(
         run('identify', 'own.txt', '--registry', 'gone.json')
     )
 
@@ -559,7 +557,7 @@ def test_identify_takes_another_registry(run, tmp_path):
 
 @pytest.fixture
 def own(tmp_path):
-    """Four labelled images, two more, and a config that names them."""
+    """Four labeled images, two more, and a config that names them."""
     (tmp_path / 'img').mkdir()
     masks(tmp_path / 'ann', 6)
     rng = np.random.default_rng(0)
@@ -605,7 +603,7 @@ def test_check_of_lists_and_of_a_config_agree(run, own):
 
 def test_warnings_are_no_errors(run, own):
     printed = succeed(run('check', '--config', 'config.py', '--frames', 1))
-    assert '\nwarning: 1 of 2 unlabelled images lie within 1 frames of a labelled image' in printed
+    assert '\nwarning: 1 of 2 unlabeled images lie within 1 frames of a labeled image' in printed
     assert printed.endswith('0 errors, 2 warnings.\n')
 
 
@@ -615,7 +613,7 @@ def test_errors_make_the_exit_code(run, own, tmp_path):
     assert code == 1
     assert printed.count('\nerror: ') == 2
     assert (
-        'error: 1 unlabelled images are in the validation set, the first is img/m03.png' in printed
+        'error: 1 unlabeled images are in the validation set, the first is img/m03.png' in printed
     )
     override = ('--cfg-options', 'train_dataloader.dataset.unlabeled.ann_file=gone.txt')
     code, printed = run('check', '--config', 'config.py', *override)
@@ -626,36 +624,36 @@ def test_errors_make_the_exit_code(run, own, tmp_path):
 
 def test_check_of_whole_folders(run, own, tmp_path):
     arguments = own[:-2]
-    assert 'give --num-classes' in error_of(run('check', *arguments))
+    assert 'Give --num-classes' in error_of(run('check', *arguments))
     printed = succeed(run('check', *own, '--frames', 0))
-    assert printed.startswith('labelled: 6 images\n')
+    assert printed.startswith('labeled: 6 images\n')
     code, printed = run('check', *own, '--unlabeled-images', 'img', '--val', 'v.txt')
     assert code == 1
-    assert '6 labelled images are in the unlabelled set' in printed
+    assert '6 labeled images are in the unlabeled set' in printed
     assert 'There is nothing to check' in error_of(run('check'))
-    assert 'conf.py does not exist: did you mean config.py?' in error_of(
+    assert 'conf.py does not exist. Did you mean config.py?' in error_of(
         run('check', '--config', 'conf.py')
     )
 
 
 def test_check_by_lists_or_by_a_config(run, own):
-    """Two lists are called a partition; an unlabelled folder is not."""
+    """Two lists are called a partition; an unlabeled folder is not."""
     arguments = ('check', *own, '--frames', 0, '--labeled', 'l.txt')
     printed = succeed(run(*arguments, '--unlabeled-images', 'img'))
     assert (
-        'warning: 2 labelled images are in the unlabelled set, the first is img/m00.png: they are trained on '
+        'warning: 2 labeled images are in the unlabeled set, the first is img/m00.png: they are trained on '
         'with and without their labels.\n'
     ) in printed
     code, printed = run(*arguments, '--unlabeled', 'l.txt')
     assert code == 1
-    assert 'error: 2 labelled images are in the unlabelled set' in printed
+    assert 'error: 2 labeled images are in the unlabeled set' in printed
 
 
-def test_check_opens_unlabelled_images_too(run, own, tmp_path):
+def test_check_opens_unlabeled_images_too(run, own, tmp_path):
     (tmp_path / 'img/m02.png').write_bytes((tmp_path / 'img/m02.png').read_bytes()[:-30])
     code, printed = run('check', '--config', 'config.py')
     assert code == 1
-    assert 'error: img/m02.png is truncated: copy it again, or take it out of the list.' in printed
+    assert 'error: img/m02.png is truncated. Copy it again, or take it out of the list.' in printed
 
 
 @pytest.mark.parametrize('part', ['labeled', 'unlabeled', 'val'])
@@ -664,7 +662,7 @@ def test_check_names_the_list_that_is_no_text(run, own, tmp_path, part):
     lists = ('--labeled', 'l.txt', '--unlabeled', 'u.txt', '--val', 'v.txt')
     code, printed = run('check', *own, *lists)
     assert code == 1
-    assert f'error: {part[0]}.txt line 1 is no UTF-8 text: save the list' in printed
+    assert f'error: {part[0]}.txt line 1 is not UTF-8 text. Save the list' in printed
     (tmp_path / f'{part[0]}.txt').write_bytes(b'\xef\xbb\xbfm01\n')
     code, printed = run('check', *own, *lists)
     assert ('begins with a byte order mark' in printed) == (part != 'unlabeled')
@@ -675,7 +673,7 @@ def test_check_names_the_list_that_is_no_text(run, own, tmp_path, part):
     [
         (
             ('check', '--config', 'config.py', '--labeled', 'x.txt', '--val', 'nope.txt'),
-            '--labeled, --val would be ignored with --config, which names them itself: leave them',
+            '--labeled, --val would be ignored with --config, which names them itself. Leave them',
         ),
         (
             ('check', '--config', 'config.py', '--num-classes', 3),
@@ -683,7 +681,7 @@ def test_check_names_the_list_that_is_no_text(run, own, tmp_path, part):
         ),
         (
             ('check', '--images', 'img', '--cfg-options', 'a=1'),
-            '--cfg-options would be ignored without --config: give it',
+            '--cfg-options would be ignored without --config. Give it',
         ),
         (
             ('check', '--images', 'img', '--num-classes', 3),
@@ -703,15 +701,15 @@ def test_check_names_the_list_that_is_no_text(run, own, tmp_path, part):
         ),
         (
             ('make', 'img', 'out', '--sizes', 1, '--masks', 'ann', '--num-classes', 2),
-            '--masks, --num-classes would be ignored without --balanced: give it, or leave',
+            '--masks, --num-classes would be ignored without --balanced. Give it, or leave',
         ),
         (
             ('make', 'l.txt', 'out', '--sizes', 1, '--img-suffix', '.png'),
-            '--img-suffix would be ignored since l.txt is no folder: leave it out.',
+            '--img-suffix would be ignored since l.txt is not a folder. Leave it out.',
         ),
         (
             ('make', 'img', 'out', '--sizes', 1, '--format', 'ids'),
-            '--format would be ignored since img is a folder: leave them out.',
+            '--format would be ignored since img is a folder. Leave them out.',
         ),
     ],
 )
@@ -722,7 +720,7 @@ def test_no_argument_is_ignored(run, own, tmp_path, arguments, message):
 
 def test_check_of_camvid(run):
     if not (CAMVID / 'splits').is_dir():
-        pytest.skip(f'no CamVid at {CAMVID}; set CAMVID_ROOT')
+        pytest.skip(f'no CamVid at {CAMVID}. Set CAMVID_ROOT')
     folders = [
         f'{CAMVID}/{kind}_dir/{part}' for part in ('train', 'val') for kind in ('img', 'ann')
     ]
@@ -730,7 +728,7 @@ def test_check_of_camvid(run):
     named = [x for pair in zip(keys, folders, strict=True) for x in pair]
     lists = ('--labeled', CAMVID / 'splits/1_8/seed0/labeled.txt')
     printed = succeed(run('check', *named, *lists, '--num-classes', 11))
-    assert 'labelled: 46 images\nvalidation: 101 images\n' in printed
+    assert 'labeled: 46 images\nvalidation: 101 images\n' in printed
     assert '0 errors, ' in printed
 
 
@@ -745,5 +743,5 @@ def test_help(run, command):
 def test_errors_of_the_program_have_no_traceback(tmp_path):
     result = run_tool(TOOLS / 'splits.py', 'identify', 'gone.txt', cwd=tmp_path)
     assert result.code == 1
-    assert result.last_line == 'error: gone.txt is no file: give a list of images.'
+    assert result.last_line == 'error: gone.txt is not a file. Give a list of images.'
     assert 'Traceback' not in result.output

@@ -9,7 +9,7 @@ MASKS = {
     't0': (0, 8, 15, 255),  # background, cat, person, void
     't1': (0, 0, 15, 15),  # a person without an animal
     't2': (10, 12, 13, 17),  # cow, dog, horse, sheep
-    'v0': (0, 3, 8, 8),  # a bird, which is no class here, and a cat
+    'v0': (0, 3, 8, 8),  # a bird, which is not a class here, and a cat
     's0': (17, 17, 1, 0),
     's1': (1, 1, 1, 1),
 }
@@ -83,7 +83,7 @@ def test_bad_source_is_one_sentence(root):
     assert 'train_voc 2 (not 437)' in sentence
     assert 'give --partial' in sentence
     (root / 'VOC2012/SegmentationClassAug/s0.png').unlink()
-    assert 's0.png does not exist: run tools/dataset_converters/voc_aug.py' in voc_animals.error(
+    assert 's0.png does not exist. Run tools/dataset_converters/voc_aug.py' in voc_animals.error(
         *command(root)
     )
     assert not (root / 'out').exists()

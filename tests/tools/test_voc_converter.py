@@ -80,7 +80,7 @@ def test_what_the_stock_converter_left_is_replaced_on_request(root):
     """It puts SBD's mask where VOC has its own."""
     mask = root / 'VOCdevkit/VOC2012/SegmentationClassAug/v0.png'
     save(mask, np.full((3, 4), 2, np.uint8))
-    assert 'v0.png exists with another content; give --overwrite' in voc_aug.error(*command(root))
+    assert 'v0.png exists with another content. Give --overwrite' in voc_aug.error(*command(root))
     voc_aug(*command(root, '--overwrite'))
     assert read(mask).max() == 255
 
@@ -123,12 +123,12 @@ def other_mat(root):
 @pytest.mark.parametrize(
     ('harm', 'message'),
     [
-        (no_list, 'val.txt does not exist: unpack VOCtrainval'),
-        (list_of_bytes, 'val.txt is no text in UTF-8 (byte 1 is 0xff): unpack VOCtrainval'),
-        (no_sbd, 'is not a folder: unpack benchmark.tgz'),
-        (no_mat, 's1.mat does not exist: unpack benchmark.tgz'),
-        (broken_mat, 's1.mat is no class map of SBD'),
-        (other_mat, 's1.mat is no class map of SBD'),
+        (no_list, 'val.txt does not exist. Unpack VOCtrainval'),
+        (list_of_bytes, 'val.txt is not text in UTF-8 (byte 1 is 0xff). Unpack VOCtrainval'),
+        (no_sbd, 'is not a folder. Unpack benchmark.tgz'),
+        (no_mat, 's1.mat does not exist. Unpack benchmark.tgz'),
+        (broken_mat, 's1.mat is not a class map of SBD'),
+        (other_mat, 's1.mat is not a class map of SBD'),
         (wrong_value, 's1.mat holds other values than 0..20 and 255'),
     ],
 )

@@ -60,7 +60,7 @@ def test_small_pictures_are_enlarged_by_a_whole_factor(tmp_path):
     [
         ([[None]], None, 'Row 0 .* 1 pictures for 2 titles'),
         ([[None, np.zeros((2, 2, 3))]], None, "Picture 'b' in row 0 .* float64"),
-        ([[None, np.zeros((2, 2), np.uint8)]], None, 'give uint8 RGB'),
+        ([[None, np.zeros((2, 2), np.uint8)]], None, 'Give uint8 RGB'),
         ([[None, None]], ['x', 'y'], '2 captions for 1 rows'),
     ],
 )

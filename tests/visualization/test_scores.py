@@ -10,7 +10,7 @@ PALETTE = [[200, 0, 0], [0, 200, 0]]
 
 
 def red_columns(path):
-    """Columns of the picture with the colour of the threshold's line."""
+    """Columns of the picture with the color of the threshold's line."""
     picture = np.array(Image.open(path).convert('RGB')).astype(int)
     red = (picture[..., 0] > 150) & (picture[..., 1] < 80) & (picture[..., 2] < 80)
     return np.flatnonzero(red.sum(axis=0) > 60)

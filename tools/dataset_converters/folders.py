@@ -7,15 +7,15 @@
 Folders are searched with their subfolders, also those that links lead to; hidden files and folders (names with
 a dot at the front) are left out and counted. A mask belongs to the image of
 its name, whatever the endings are (``--mask-ending _mask.png`` for ``street_mask.png`` beside ``street.jpg``).
-Images without a mask are the unlabelled ones. DST gets
+Images without a mask are the unlabeled ones. DST gets
 
     img_dir/{train,val,unlabeled}/NAME.jpg   copies, links (--link) or 8-bit RGB PNG files (--rgb)
     ann_dir/{train,val}/NAME.png             class indices, 255 = void, as the image is displayed
 
-Masks are palette images or grey ones that hold ids (mapped by --ids, else taken as class indices), or
-colour images with a colour map (--colors: JSON, CSV or text with a name and r, g, b per class; name a
+Masks are palette images or gray ones that hold ids (mapped by --ids, else taken as class indices), or
+color images with a color map (--colors: JSON, CSV or text with a name and r, g, b per class; name a
 class "void" for what no class owns). Before the first file is written, images are looked at for being whole
-and all masks are decoded: their sizes, their values, their colours. Running it again completes an interrupted
+and all masks are decoded: their sizes, their values, their colors. Running it again completes an interrupted
 run; a file that would change is an error unless --overwrite is given.
 """
 
@@ -52,8 +52,8 @@ from mmseg_semi.datasets.transforms.checks import CheckImageFile
 from mmseg_semi.datasets.unlabeled import IMAGE_ENDINGS
 
 MAX_UNNAMED = 64
-"""Classes up to which masks may be taken as they are; a smoothed grey mask has more."""
-REPLACE = 'replace it, or take it out of the folder'
+"""Classes up to which masks may be taken as they are; a smoothed gray mask has more."""
+REPLACE = 'Replace it, or take it out of the folder'
 
 
 class Found(NamedTuple):
@@ -95,12 +95,12 @@ def find(folder: Path, ending: str | None) -> Found:
                 found.cased.append(path)
             continue
         if not path.is_file():
-            raise PreparationError(f'{path} is a link to nothing: restore the file, or remove it.')
+            raise PreparationError(f'{path} is a link to nothing. Restore the file, or remove it.')
         relative = path.relative_to(folder).as_posix()
         name = relative[: -len(ending or path.suffix)]
         if name in found.files:
             raise PreparationError(
-                f'{path} and {found.files[name]} have the same name: rename one, or say which ending counts '
+                f'{path} and {found.files[name]} have the same name. Rename one, or say which ending counts '
                 'with --image-ending or --mask-ending.'
             )
         found.files[name] = path
@@ -108,7 +108,7 @@ def find(folder: Path, ending: str | None) -> Found:
 
 
 def read_mask(path: Path, colored: bool) -> np.ndarray:
-    """A mask as integers (H, W), or uint8 (H, W, 3) where it has colours or ``colored`` is asked for.
+    """A mask as integers (H, W), or uint8 (H, W, 3) where it has colors or ``colored`` is asked for.
 
     Raises:
         PreparationError: not readable, or compressed with loss.
@@ -116,11 +116,11 @@ def read_mask(path: Path, colored: bool) -> np.ndarray:
     with decoding(path, REPLACE), open_image(path) as image:
         if image.format in ('JPEG', 'MPO'):
             raise PreparationError(
-                f'{path} is a JPEG, whose compression changes labels: export the masks as PNG.'
+                f'{path} is a JPEG, whose compression changes labels. Export the masks as PNG.'
             )
         if image.mode.startswith('F'):
             raise PreparationError(
-                f'{path} holds numbers with fractions (mode {image.mode}): save ids as an 8-bit PNG.'
+                f'{path} holds numbers with fractions (mode {image.mode}). Save ids as an 8-bit PNG.'
             )
         if colored:
             return np.asarray(image.convert('RGB'))
@@ -162,7 +162,7 @@ class Labels:
     """How masks become class indices.
 
     Args:
-        colors: classes of colour masks.
+        colors: classes of color masks.
         ids: value = class index, 255 for void. None takes values as they are.
         classes: names, where ``colors`` does not give them.
     """
@@ -175,14 +175,14 @@ class Labels:
         self._tables: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
     def __call__(self, path: Path) -> tuple[np.ndarray, dict]:
-        """The class indices of a mask, uint8 (H, W), and what no class has: value or colour = pixels."""
+        """The class indices of a mask, uint8 (H, W), and what no class has: value or color = pixels."""
         mask = read_mask(path, self.colors is not None)
         if self.colors is not None:
             return decode(mask, self.colors)
         if mask.ndim == 3:
             if (mask != mask[..., :1]).any():
                 raise PreparationError(
-                    f'{path} is a colour image: give --colors FILE, which names the class of each colour.'
+                    f'{path} is a color image. Give --colors FILE, which names the class of each color.'
                 )
             mask = mask[..., 0]
         return self._from_ids(mask)
@@ -218,7 +218,7 @@ class Labels:
         return self._tables[size]
 
     def refuse(self, unknown: dict[Path, dict]) -> None:
-        """Raise PreparationError if a mask had values or colours that no class has."""
+        """Raise PreparationError if a mask had values or colors that no class has."""
         if not unknown:
             return
         total: Counter = Counter()
@@ -227,17 +227,17 @@ class Labels:
         path, found = next(iter(unknown.items()))
         kind, remedy = (
             'values',
-            'map them with --ids VALUE=CLASS (255 = void), or name all --classes',
+            'Map them with --ids VALUE=CLASS (255 = void), or name all --classes',
         )
         if self.colors is not None:
-            kind = 'colours'
-            remedy = 'add them to the colour map, under the name "void" where they are no class'
+            kind = 'colors'
+            remedy = 'Add them to the color map, under the name "void" where they are not a class'
         said = ', '.join(f'{value} ({count} pixels)' for value, count in total.most_common(8))
         more = f' and {len(total) - 8} more' if len(total) > 8 else ''
         here = ', '.join(f'{value} ({count} pixels)' for value, count in [*found.items()][:3])
         raise PreparationError(
             f'{len(unknown)} masks have {kind} that no class has: {said}{more}; the first such mask is '
-            f'{path} with {here}: {remedy}.'
+            f'{path} with {here}. {remedy}.'
         )
 
 
@@ -266,7 +266,7 @@ def as_displayed(
     if label.shape != size:
         raise PreparationError(
             f'{mask} is {label.shape[0]}x{label.shape[1]} (height x width) but {image} is '
-            f'{size[0]}x{size[1]}: give every image a mask of its own size.'
+            f'{size[0]}x{size[1]}. Give every image a mask of its own size.'
         )
     return label
 
@@ -293,7 +293,7 @@ def check_masks(
         size = sizes[name]
         if size is None:
             raise PreparationError(
-                f'{images[name]} cannot be read as an image by Pillow: {REPLACE}.'
+                f'{images[name]} cannot be read as an image by Pillow. {REPLACE}.'
             )
         as_displayed(label, images[name], masks[name], size, drawn_on)
         return np.bincount(label.ravel(), minlength=VOID + 1), unknown
@@ -315,14 +315,14 @@ def check_meaning(pixels: Counter, named: bool) -> None:
     if VOID in pixels and len(others) == 1 and others[0] < 2:
         value = others[0]
         raise PreparationError(
-            f'The masks hold nothing but {value} and 255, and 255 is void: give --ids {value}={value} '
+            f'The masks hold nothing but {value} and 255, and 255 is void. Give --ids {value}={value} '
             f'255={1 - value} if 255 is a class, or --ids {value}={value} 255=255 if it is not.'
         )
     last = _last_class(pixels)
     if not named and last >= MAX_UNNAMED:
         raise PreparationError(
             f'The masks hold {len(set(pixels) - {VOID})} values of up to {last}, which would be {last + 1} '
-            'classes without a name: name them with --classes, map the values with --ids VALUE=CLASS, or '
+            'classes without a name. Name them with --classes, map the values with --ids VALUE=CLASS, or '
             'export the masks without smoothed edges where these make the values.'
         )
 
@@ -344,20 +344,20 @@ def check_places(
         source = folder.resolve()
         if options.target.resolve().is_relative_to(source):
             raise PreparationError(
-                f'{options.target} lies in {folder}, where results would be taken for {name}: name a '
+                f'{options.target} lies in {folder}, where results would be taken for {name}. Name a '
                 'folder outside of it.'
             )
         for output, path in real.items():
             if path.is_relative_to(source) or source.is_relative_to(path):
                 raise PreparationError(
                     f'{output}, which results go to, and {folder}, which has the {name}, lie in one another '
-                    f'({path} and {source}): name a target apart from the sources.'
+                    f'({path} and {source}). Name a target apart from the sources.'
                 )
     own = set(real_paths([str(path) for path in sources]))
     for place in places:
         if str(real[place.parent] / place.name) in own:
             raise PreparationError(
-                f'{place} is itself one of the files that are read: name a target apart from the sources.'
+                f'{place} is itself one of the files that are read. Name a target apart from the sources.'
             )
 
 
@@ -381,7 +381,7 @@ def check_leaks(target: Path, splits: dict[str, dict[str, Path]], rgb: bool) -> 
                         again = not same_image(path, twin)
                     if not again:
                         raise PreparationError(
-                            f'{path} is for {split}, but an earlier run put it at {twin}: remove img_dir and '
+                            f'{path} is for {split}, but an earlier run put it at {twin}. Remove img_dir and '
                             f'ann_dir of {target} and run again, or name another target, since other options '
                             'and masks that came since change what goes where.'
                         )
@@ -406,11 +406,11 @@ def _image_bytes(path: Path, rgb: bool) -> bytes:
 
 
 def one_ending(images: dict[str, Path]) -> None:
-    """Raise PreparationError if labelled images end differently: mmseg's datasets have one img_suffix."""
+    """Raise PreparationError if labeled images end differently: mmseg's datasets have one img_suffix."""
     endings = sorted({path.suffix for path in images.values()})
     if len(endings) > 1:
         raise PreparationError(
-            f'The labelled images end in {" and ".join(endings)}, but a dataset has one img_suffix: give '
+            f'The labeled images end in {" and ".join(endings)}, but a dataset has one img_suffix. Give '
             '--rgb, '
             'which writes all of them as .png.'
         )
@@ -443,7 +443,7 @@ def convert(options: argparse.Namespace) -> str:
         PreparationError: If the folders are not what they should be or a file would be overwritten.
     """
     for folder, name in ((options.images, 'IMAGES'), (options.masks, 'MASKS')):
-        require_folder(folder, f'give the folder of {name.lower()} as {name}')
+        require_folder(folder, f'Give the folder of {name.lower()} as {name}')
     check_places(options, (), ())
     colors = read_color_map(options.colors) if options.colors else None
     images, others, cased = find(options.images, options.image_ending)
@@ -451,16 +451,16 @@ def convert(options: argparse.Namespace) -> str:
     for files, name in ((cased, '--image-ending'), (cased_masks, '--mask-ending')):
         if files:
             raise PreparationError(
-                f'{files[0]} and {len(files) - 1} other files end as {name} says but in another case: rename '
+                f'{files[0]} and {len(files) - 1} other files end as {name} says but in another case. Rename '
                 'them alike, or leave the option out where any usual ending will do.'
             )
     if options.images.resolve() == options.masks.resolve() and not options.mask_ending:
         raise PreparationError(
-            'IMAGES and MASKS are one folder: say with --mask-ending which files are masks.'
+            'IMAGES and MASKS are one folder. Say with --mask-ending which files are masks.'
         )
     if not masks:
         raise PreparationError(
-            f'{options.masks} has no mask: give a folder of PNG files, or --mask-ending.'
+            f'{options.masks} has no mask. Give a folder of PNG files, or --mask-ending.'
         )
     mask_files = set(masks.values())
     images = {name: path for name, path in images.items() if path not in mask_files}
@@ -468,7 +468,7 @@ def convert(options: argparse.Namespace) -> str:
     if orphans:
         raise PreparationError(
             f'{len(orphans)} of {len(masks)} masks have no image of their name, the first is '
-            f'{orphans[0]}: restore the images, or say with --mask-ending and --image-ending how names end.'
+            f'{orphans[0]}. Restore the images, or say with --mask-ending and --image-ending how names end.'
         )
     looks = partial(look_at_image, rgb=options.rgb)
     found = run_all(looks, list(images.values()), 'checking images', options.nproc)
@@ -492,7 +492,7 @@ def convert(options: argparse.Namespace) -> str:
     said = report(options.target, splits, sizes, pixels, classes, palette, suffix)
     if not options.rgb and any(orientation_of(path) != 1 for path in labeled.values()):
         said += (
-            "\nof the images with an EXIF orientation the masks are as displayed: set drawn_on='displayed' of "
+            "\nof the images with an EXIF orientation the masks are as displayed. Set drawn_on='displayed' of "
             'LoadAnnotations, or give --rgb.'
         )
     if others and not options.image_ending:
@@ -504,7 +504,7 @@ def convert(options: argparse.Namespace) -> str:
 
 
 def split_up(labeled: dict[str, Path], options) -> dict[str, dict[str, Path]]:
-    """The labelled images by split."""
+    """The labeled images by split."""
     if options.val is None:
         return {options.split: labeled}
     try:
@@ -519,7 +519,7 @@ def split_up(labeled: dict[str, Path], options) -> dict[str, dict[str, Path]]:
 
 
 def default_palette(num_classes: int) -> tuple[tuple[int, int, int], ...]:
-    """Black and then colours that differ: those of Pascal VOC, bit by bit from the index."""
+    """Black and then colors that differ: those of Pascal VOC, bit by bit from the index."""
     return tuple(
         tuple(sum((i >> (3 * bit + c) & 1) << (7 - bit) for bit in range(3)) for c in range(3))
         for i in range(num_classes)
@@ -564,10 +564,10 @@ def ids_of(texts: list[str] | None) -> dict[int, int] | None:
         value, _, index = text.partition('=')
         if not (value.isascii() and value.isdigit() and index.isascii() and index.isdigit()):
             raise PreparationError(
-                f'--ids {text} is not VALUE=CLASS: write whole numbers, such as 255=1.'
+                f'--ids {text} is not VALUE=CLASS. Write whole numbers, such as 255=1.'
             )
         if int(value) in ids:
-            raise PreparationError(f'--ids names the value {int(value)} twice: give it one class.')
+            raise PreparationError(f'--ids names the value {int(value)} twice. Give it one class.')
         if int(index) > VOID:
             raise PreparationError(f'--ids {text}: a class index is at most 254, and 255 is void.')
         ids[int(value)] = int(index)
@@ -581,8 +581,8 @@ def main(arguments=None):
     parser.add_argument('images', type=Path, metavar='IMAGES')
     parser.add_argument('masks', type=Path, metavar='MASKS')
     parser.add_argument('target', type=Path, metavar='DST')
-    parser.add_argument('--colors', type=Path, metavar='FILE', help='colour map of colour masks')
-    parser.add_argument('--ids', nargs='+', metavar='VALUE=CLASS', help='class of each grey value')
+    parser.add_argument('--colors', type=Path, metavar='FILE', help='color map of color masks')
+    parser.add_argument('--ids', nargs='+', metavar='VALUE=CLASS', help='class of each gray value')
     parser.add_argument(
         '--classes', nargs='+', metavar='NAME', help='names, in the order of indices'
     )
@@ -590,9 +590,7 @@ def main(arguments=None):
         '--image-ending', help='how files of images end (default: any usual ending)'
     )
     parser.add_argument('--mask-ending', help='how files of masks end (default: any usual ending)')
-    parser.add_argument(
-        '--split', default='train', help='where labelled images go (default: train)'
-    )
+    parser.add_argument('--split', default='train', help='where labeled images go (default: train)')
     parser.add_argument('--val', type=float, metavar='SHARE', help='share that goes to val instead')
     parser.add_argument('--seed', type=int, default=0, help='of the draw for val (default: 0)')
     parser.add_argument(
@@ -606,7 +604,7 @@ def main(arguments=None):
     add_arguments(parser)
     options = parser.parse_args(arguments)
     if options.colors and (options.ids or options.classes):
-        parser.error('--colors names the classes already: leave out --ids and --classes.')
+        parser.error('--colors names the classes already. Leave out --ids and --classes.')
     if not re.fullmatch(r'\w[\w.-]*', options.split) or options.split == 'unlabeled':
         parser.error(
             f'--split {options.split} must be the name of one folder, such as train, val or test, and '
@@ -616,7 +614,7 @@ def main(arguments=None):
     if twice:
         parser.error(f'--classes names {twice[0]} twice: every class needs a name of its own.')
     if options.val is not None and options.split != 'train':
-        parser.error('--val splits into train and val: leave out --split.')
+        parser.error('--val splits into train and val. Leave out --split.')
     try:
         options.ids = ids_of(options.ids)
         beyond = [
@@ -624,7 +622,7 @@ def main(arguments=None):
         ]
         if beyond and options.classes:
             raise PreparationError(
-                f'--ids maps to class {max(beyond)}, but --classes names {len(options.classes)}: name them all.'
+                f'--ids maps to class {max(beyond)}, but --classes names {len(options.classes)}. Name them all.'
             )
     except PreparationError as error:
         parser.error(str(error))

@@ -50,7 +50,7 @@ QUALITY = 88
 #: VOC's index of each class: background, cat, cow, dog, horse, person, sheep.
 VOC_INDICES = (0, 8, 10, 12, 13, 15, 17)
 ANIMALS = (8, 10, 12, 13, 17)
-REMEDY = 'run tools/dataset_converters/voc_aug.py, and give its folder VOC2012 as SRC'
+REMEDY = 'Run tools/dataset_converters/voc_aug.py, and give its folder VOC2012 as SRC'
 
 TABLE = np.full(256, VOID, np.uint8)
 TABLE[list(VOC_INDICES)] = range(len(VOCAnimalsDataset.METAINFO['classes']))
@@ -72,7 +72,7 @@ def resized(path: Path) -> bytes:
 
 
 def mask(path: Path) -> bytes:
-    """The mask as a small grey PNG file of the seven classes."""
+    """The mask as a small gray PNG file of the seven classes."""
     label = Image.fromarray(TABLE[read_image(path, REMEDY)])
     return png(np.asarray(label.resize(size_of(*label.size), Image.Resampling.NEAREST)))
 
@@ -81,7 +81,7 @@ def shows_animal(path: Path) -> bool:
     """Whether a mask of VOC's classes has a pixel of an animal."""
     label = read_image(path, REMEDY)
     if label.ndim != 2 or label.dtype != np.uint8:
-        raise PreparationError(f'{path} is no map of class indices: {REMEDY}.')
+        raise PreparationError(f'{path} is not a map of class indices. {REMEDY}.')
     return bool(np.isin(label, ANIMALS).any())
 
 

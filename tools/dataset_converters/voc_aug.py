@@ -39,8 +39,8 @@ from mmseg_semi.datasets.preparation import (
 
 OFFICIAL = {'train': 1464, 'val': 1449, 'trainaug': 10582, 'aug': 9118}
 NUM_CLASSES = 21
-VOC_REMEDY = 'unpack VOCtrainval_11-May-2012.tar, and give its folder VOCdevkit as DEVKIT'
-SBD_REMEDY = 'unpack benchmark.tgz of SBD, and give its folder benchmark_RELEASE as SBD'
+VOC_REMEDY = 'Unpack VOCtrainval_11-May-2012.tar, and give its folder VOCdevkit as DEVKIT'
+SBD_REMEDY = 'Unpack benchmark.tgz of SBD, and give its folder benchmark_RELEASE as SBD'
 
 
 def read_list(path: Path, remedy: str) -> list[str]:
@@ -56,7 +56,7 @@ def check_label(label: np.ndarray, path: Path) -> np.ndarray:
         or label[label != VOID].max(initial=0) >= NUM_CLASSES
     ):
         raise PreparationError(
-            f'{path} holds other values than 0..{NUM_CLASSES - 1} and {VOID}: unpack the archive again.'
+            f'{path} holds other values than 0..{NUM_CLASSES - 1} and {VOID}. Unpack the archive again.'
         )
     return label
 
@@ -69,7 +69,7 @@ def decode_mat(converter, path: Path) -> bytes:
         except Exception as error:  # scipy's reader raises whatever the broken bytes lead it to
             reason = ' '.join(str(error).split()).rstrip('.')
             raise PreparationError(
-                f'{path} is no class map of SBD ({reason}): unpack the archive again.'
+                f'{path} is not a class map of SBD ({reason}). Unpack the archive again.'
             ) from None
         with Image.open(Path(folder) / f'{path.stem}.png') as image:
             return png(check_label(np.asarray(image), path))

@@ -37,8 +37,8 @@ def rename(weights):
     widths = [len(weights.get(name, ())) for name in WIDTHS]
     if widths != list(WIDTHS.values()):
         raise ConversionError(
-            f'the stem has convolutions of {widths} channels at {", ".join(WIDTHS)}, not of 64, 64 and 128: '
-            'give the checkpoint of a deep-stem ResNet (v1s); for a v1c one no conversion is needed.'
+            f'the stem has convolutions of {widths} channels at {", ".join(WIDTHS)}, not of 64, 64 and 128. '
+            'Give the checkpoint of a deep-stem ResNet (v1s); for a v1c one no conversion is needed.'
         )
     renamed = {}
     for name, value in weights.items():
@@ -59,7 +59,7 @@ def main(argv=None):
     parser.add_argument('dst', type=Path, help='the file to write')
     args = parser.parse_args(argv)
     if not args.src.is_file():
-        raise ConversionError(f'{args.src} does not exist: give the downloaded checkpoint as SRC.')
+        raise ConversionError(f'{args.src} does not exist. Give the downloaded checkpoint as SRC.')
     weights = load_from_local(args.src, 'cpu')
     renamed = rename(weights.get('state_dict', weights))
     args.dst.parent.mkdir(parents=True, exist_ok=True)

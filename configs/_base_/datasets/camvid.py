@@ -2,9 +2,9 @@
 # list.
 dataset_type = 'CamVidDataset'
 data_root = 'data/camvid'
-# Transforms say (height, width) of a crop and (width, height) of a scale.
+# Transforms take (height, width) for a crop and (width, height) for a scale.
 crop_size = (360, 480)
-# Blue, green, red: the mean that the models' preprocessors subtract, in whole grey levels.
+# Blue, green, red: the mean that the models' preprocessors subtract, rounded to whole gray levels.
 mean_color = (104, 116, 124)
 scale = (480, 360)
 ratio_range = (0.5, 2.0)
@@ -13,7 +13,7 @@ geometry = [
     dict(type='RandomResize', scale=scale, ratio_range=ratio_range, keep_ratio=True),
     dict(type='RandomFlip', prob=0.5),
     dict(type='RandomCrop', crop_size=crop_size),
-    # Below scale 1 the crop is larger than the image: padded before strong views change it.
+    # Below scale 1 the crop is larger than the image, so it is padded before the strong augmentation.
     dict(type='Pad', size=crop_size[::-1], pad_val=dict(img=mean_color, seg=255)),
 ]
 train_pipeline = [
@@ -24,7 +24,7 @@ train_pipeline = [
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
-    # Before the labels are loaded: they are compared at their own size.
+    # Before the labels are loaded: predictions are compared at the labels' own size.
     dict(type='Resize', scale=scale, keep_ratio=True),
     dict(type='LoadAnnotations'),
     dict(type='PackSegInputs'),
@@ -59,7 +59,7 @@ train_dataloader = dict(
         pipeline=train_pipeline,
     ),
 )
-# `val` is one clip between training frames, a check at most: what is reported is `test`.
+# `val` is one clip between training frames and only good as a check. Report results on `test`.
 val_dataloader = dict(
     batch_size=1,
     num_workers=2,

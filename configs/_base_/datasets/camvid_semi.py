@@ -1,4 +1,4 @@
-# CamVid with labelled and unlabelled images. train_dataloader.dataset.partition names
+# CamVid with labeled and unlabeled images. train_dataloader.dataset.partition names
 # the two lists.
 _base_ = './camvid.py'
 
@@ -15,7 +15,7 @@ unlabeled_pipeline = [
 
 train_dataloader = dict(
     _delete_=True,
-    batch_size=16,  # of one process: labeled + unlabeled of the sampler
+    batch_size=16,  # per GPU: labeled + unlabeled of the sampler
     num_workers=4,
     persistent_workers=True,
     pin_memory=True,

@@ -1,4 +1,4 @@
-# CamVid at 128 x 96 with crops of 96 x 72, labelled images only: the check that runs on one core in a minute.
+# CamVid at 128 x 96 with crops of 96 x 72, labeled images only: a check that runs on one core in a minute.
 _base_ = './camvid.py'
 crop_size = (72, 96)
 scale = (128, 96)

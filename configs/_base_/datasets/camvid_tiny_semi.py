@@ -1,4 +1,4 @@
-# CamVid at 128 x 96 with labelled and unlabelled images. train_dataloader.dataset.partition names
+# CamVid at 128 x 96 with labeled and unlabeled images. train_dataloader.dataset.partition names
 # the two lists.
 _base_ = './camvid_tiny.py'
 

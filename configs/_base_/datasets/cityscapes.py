@@ -4,11 +4,11 @@ data_root = 'data/cityscapes'
 img_suffix = '_leftImg8bit.png'
 seg_map_suffix = '_gtFine_labelTrainIds.png'
 crop_size = (769, 769)
-# Blue, green, red: the mean that the models' preprocessors subtract, in whole grey levels.
+# Blue, green, red: the mean that the models' preprocessors subtract, rounded to whole gray levels.
 mean_color = (104, 116, 124)
 
 # Resize, flip, crop, pad, in iMAS's order. At scales below 0.751 the crop is higher than the image, and the
-# mean color and label 255 fill it at the bottom, before strong views change it.
+# mean color and label 255 fill it at the bottom, before the strong augmentation.
 geometry = [
     dict(type='RandomResize', scale=(2048, 1024), ratio_range=(0.5, 2.0), keep_ratio=True),
     dict(type='RandomFlip', prob=0.5),

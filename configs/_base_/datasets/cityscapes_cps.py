@@ -1,6 +1,6 @@
 # Cityscapes as CPS's code sees it: its scales, crop and lists; padded at the bottom and at the right. 2
-# labelled and 4 unlabelled images on each of 4 GPUs, of which the second 2 are pasted into the first: 8 + 8 are
-# learnt in a step. A pass learns each image once, and pastes each once.
+# labeled and 4 unlabeled images on each of 4 GPUs, of which the second 2 are pasted into the first: 8 + 8 are
+# learned in a step. A pass learns each image once, and pastes each once.
 _base_ = ['./cityscapes_semi.py', './cps_augmentation.py']
 crop_size = (800, 800)
 geometry = [*_base_.scale_and_flip, dict(type='RandomCrop', crop_size=crop_size)]

@@ -4,7 +4,7 @@ _base_ = ['./cityscapes.py', './strong_augmentation.py']
 crop_size = (721, 721)
 
 # Resize, pad, crop, flip, in the order of ST++'s code, which pads with black at the bottom and at the right
-# before it normalises; the label there is 255.
+# before it normalizes; the label there is 255.
 geometry = [
     dict(type='RandomResize', scale=(2048, 1024), ratio_range=(0.5, 2.0), keep_ratio=True),
     # (width, height), of a crop that is square.
@@ -26,7 +26,7 @@ pseudo_labeled_pipeline = [
     dict(type='PackSegInputs'),
 ]
 
-# Each stage says which pseudo-labels it trains on: pseudo_labeled=dict(labels=[folders]), or None.
+# Each stage sets the pseudo-labels that it trains on: pseudo_labeled=dict(labels=[folders]), or None.
 train_dataloader = dict(
     _delete_=True,
     batch_size=4,

@@ -1,4 +1,4 @@
-# Cityscapes with labelled and unlabelled images. train_dataloader.dataset.partition names
+# Cityscapes with labeled and unlabeled images. train_dataloader.dataset.partition names
 # the two lists.
 _base_ = './cityscapes.py'
 
@@ -15,7 +15,7 @@ unlabeled_pipeline = [
 
 train_dataloader = dict(
     _delete_=True,
-    batch_size=8,  # of one process: labeled + unlabeled of the sampler
+    batch_size=8,  # per GPU: labeled + unlabeled of the sampler
     num_workers=6,
     persistent_workers=True,
     pin_memory=True,

@@ -15,7 +15,7 @@ unlabeled_pipeline = [
     dict(_base_.unlabeled_pipeline[-1], strong2=_base_.unlabeled_pipeline[-1].strong),
 ]
 train_dataloader = dict(
-    batch_size=4,  # of one process: labeled + unlabeled of the sampler
+    batch_size=4,  # per GPU: labeled + unlabeled of the sampler
     sampler=dict(labeled=2, unlabeled=2),
     dataset=dict(
         labeled=dict(pipeline=train_pipeline), unlabeled=dict(pipeline=unlabeled_pipeline)

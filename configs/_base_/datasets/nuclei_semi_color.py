@@ -1,4 +1,4 @@
-# As nuclei_semi.py, with color jitter, grey and blur in the strong view.
+# As nuclei_semi.py, with color jitter, grayscale and blur in the strong view.
 _base_ = ['./nuclei_semi.py', './strong_augmentation.py']
 unlabeled_pipeline = [
     *_base_.unlabeled_pipeline[:-1],

@@ -1,4 +1,4 @@
-# The labelled images of own_semi.py alone, as many of them a step.
+# The labeled images of own_semi.py only, with the same number of labeled images per step.
 _base_ = './own_semi.py'
 train_dataloader = dict(
     _delete_=True,

@@ -1,4 +1,4 @@
-# The labelled images of own_semi_518.py alone, as many of them a step.
+# The labeled images of own_semi_518.py only, with the same number of labeled images per step.
 _base_ = './own_semi_518.py'
 train_dataloader = dict(
     _delete_=True,

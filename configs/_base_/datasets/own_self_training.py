@@ -1,4 +1,4 @@
-# As own_semi.py, for self-training: labelled images, and a folder of images that a network labels.
+# As own_semi.py, for self-training: a folder of labeled images and a folder of images that get pseudo-labels.
 _base_ = ['./own_semi.py', './strong_augmentation.py']
 
 pseudo_labeled_pipeline = [
@@ -9,7 +9,7 @@ pseudo_labeled_pipeline = [
     dict(type='PackSegInputs'),
 ]
 
-# Each stage says which pseudo-labels it trains on: pseudo_labeled=dict(labels=[folders]), or None.
+# Each stage sets the pseudo-labels that it trains on: pseudo_labeled=dict(labels=[folders]), or None.
 train_dataloader = dict(
     _delete_=True,
     batch_size=8,

@@ -1,17 +1,18 @@
-# A folder of labelled images and one of unlabelled ones, for data of your own: README, "Your own data".
+# Your own data: a folder of labeled images and a folder of unlabeled images (README, "Your own data").
 # Masks hold class indices, 255 = void. Layout below data_root:
-#   img_dir/{train,val,unlabeled}/NAME.jpg   or jpeg, png, bmp, tif, tiff, webp; img_suffix: of labelled ones
+#   img_dir/{train,val,unlabeled}/NAME.jpg   or jpeg, png, bmp, tif, tiff, webp; img_suffix: of labeled ones
 #   ann_dir/{train,val}/NAME.png
 data_root = 'data/own'
 crop_size = (512, 512)
-# Blue, green, red: the mean that the models' preprocessors subtract, in whole grey levels.
+# Blue, green, red: the mean that the models' preprocessors subtract, rounded to whole gray levels.
 mean_color = (104, 116, 124)
 
 geometry = [
     dict(type='RandomResize', scale=(2048, 512), ratio_range=(0.5, 2.0), keep_ratio=True),
     dict(type='RandomFlip', prob=0.5),
     dict(type='RandomCrop', crop_size=crop_size),
-    # Where the crop is larger than the image: padded before strong views change it. Pad says (width, height).
+    # Where the crop is larger than the image, it is padded before the strong augmentation. Pad takes (width,
+    # height).
     dict(type='Pad', size=crop_size[::-1], pad_val=dict(img=mean_color, seg=255)),
 ]
 train_pipeline = [

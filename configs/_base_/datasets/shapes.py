@@ -1,5 +1,6 @@
-# Drawn shapes, 6 classes: no files. Images are stretches of one stream: 40 labelled ones, the next 500
-# without labels, and others for validation. Another `seed` (of all sets alike) is another stream.
+# Synthetic shapes, 6 classes, drawn on the fly: no files. One random stream gives all sets: the first 40 images
+# are labeled, the next 500 are unlabeled, others are for validation. Change `seed` in all sets to get other
+# images.
 dataset_type = 'ShapesDataset'
 image_size = (64, 64)
 crop_size = (64, 64)

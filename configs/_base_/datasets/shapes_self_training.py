@@ -1,4 +1,4 @@
-# Drawn shapes for self-training: 40 with labels, 500 whose labels a network makes.
+# Synthetic shapes for self-training: 40 labeled images and 500 images with pseudo-labels.
 _base_ = ['./shapes.py', './strong_augmentation.py']
 
 pseudo_labeled_pipeline = [
@@ -9,7 +9,7 @@ pseudo_labeled_pipeline = [
     dict(type='PackSegInputs'),
 ]
 
-# Each stage says which pseudo-labels it trains on: pseudo_labeled=dict(labels=[folders]), or None.
+# Each stage sets the pseudo-labels that it trains on: pseudo_labeled=dict(labels=[folders]), or None.
 train_dataloader = dict(
     _delete_=True,
     batch_size=8,

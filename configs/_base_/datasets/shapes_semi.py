@@ -1,4 +1,4 @@
-# Drawn shapes, 40 with labels and 500 without.
+# Synthetic shapes: 40 labeled and 500 unlabeled images.
 _base_ = './shapes.py'
 
 unlabeled_pipeline = [

@@ -1,4 +1,4 @@
-# As shapes_semi.py, with colour jitter, grey and blur in the strong view.
+# As shapes_semi.py, with color jitter, grayscale and blur in the strong view.
 _base_ = ['./shapes_semi.py', './strong_augmentation.py']
 unlabeled_pipeline = [
     *_base_.unlabeled_pipeline[:-1],

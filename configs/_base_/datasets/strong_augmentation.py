@@ -1,6 +1,6 @@
-# ST++'s strong augmentation, with the values of its code. On pseudo-labelled images only, after the geometry
-# that all images share: on labelled images it hurts.
-# Colour and sharpness alone, with the same values, are UniMatch's and so FixMatch's, which mix images besides.
+# ST++'s strong augmentation, with the values of its code. On pseudo-labeled images only, after the geometry
+# that all images share. On labeled images it makes results worse.
+# Color and sharpness alone, with the same values, are UniMatch's and so FixMatch's, which mix images besides.
 color = [
     dict(type='RandomColorJitter'),
     dict(type='RandomGray'),

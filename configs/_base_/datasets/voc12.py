@@ -2,7 +2,7 @@
 dataset_type = 'PascalVOCDataset'
 data_root = 'data/VOCdevkit/VOC2012'
 crop_size = (513, 513)
-# Blue, green, red: the mean that the models' preprocessors subtract, in whole grey levels.
+# Blue, green, red: the mean that the models' preprocessors subtract, rounded to whole gray levels.
 mean_color = (104, 116, 124)
 
 # Resize, flip, crop, pad, in iMAS's order. With a square scale and keep_ratio the longer side becomes

@@ -4,7 +4,7 @@ _base_ = ['./voc12.py', './strong_augmentation.py']
 crop_size = (321, 321)
 
 # Resize, pad, crop, flip, in the order of ST++'s code, which pads with black at the bottom and at the right
-# before it normalises; the label there is 255.
+# before it normalizes; the label there is 255.
 geometry = [
     # The longer side becomes int(400 * r), r uniform in [0.5, 2).
     dict(type='RandomResize', scale=(400, 400), ratio_range=(0.5, 2.0), keep_ratio=True),
@@ -27,7 +27,7 @@ pseudo_labeled_pipeline = [
     dict(type='PackSegInputs'),
 ]
 
-# Each stage says which pseudo-labels it trains on: pseudo_labeled=dict(labels=[folders]), or None.
+# Each stage sets the pseudo-labels that it trains on: pseudo_labeled=dict(labels=[folders]), or None.
 train_dataloader = dict(
     _delete_=True,
     batch_size=8,

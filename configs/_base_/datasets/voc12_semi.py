@@ -1,4 +1,4 @@
-# Pascal VOC 2012 with labelled and unlabelled images. train_dataloader.dataset.partition names
+# Pascal VOC 2012 with labeled and unlabeled images. train_dataloader.dataset.partition names
 # the two lists.
 _base_ = './voc12.py'
 
@@ -15,7 +15,7 @@ unlabeled_pipeline = [
 
 train_dataloader = dict(
     _delete_=True,
-    batch_size=8,  # of one process: labeled + unlabeled of the sampler
+    batch_size=8,  # per GPU: labeled + unlabeled of the sampler
     num_workers=4,
     persistent_workers=True,
     pin_memory=True,

@@ -2,7 +2,7 @@
 _base_ = ['./voc12_semi.py', './strong_augmentation.py']
 crop_size = (321, 321)
 
-# Resize, pad, crop, flip. The code pads with black at the bottom and at the right before it normalises; the
+# Resize, pad, crop, flip. The code pads with black at the bottom and at the right before it normalizes; the
 # label there is 255.
 geometry = [
     dict(type='RandomResize', scale=(500, 500), ratio_range=(0.5, 2.0), keep_ratio=True),
@@ -28,7 +28,7 @@ unlabeled_pipeline = [
     ),
 ]
 train_dataloader = dict(
-    batch_size=4,  # of one process: labeled + unlabeled of the sampler
+    batch_size=4,  # per GPU: labeled + unlabeled of the sampler
     sampler=dict(labeled=2, unlabeled=2),
     dataset=dict(
         labeled=dict(pipeline=train_pipeline), unlabeled=dict(pipeline=unlabeled_pipeline)

@@ -1,9 +1,9 @@
 # VOC animals, 7 classes at 128 pixels on the longer side, labeled images only.
-# train_dataloader.dataset.partition names their list. The data lie in data/voc_animals, or where
-# VOC_ANIMALS_ROOT says.
+# train_dataloader.dataset.partition names their list. The data are in data/voc_animals, or in
+# the folder $VOC_ANIMALS_ROOT.
 dataset_type = 'VOCAnimalsDataset'
 data_root = '{{$VOC_ANIMALS_ROOT:data/voc_animals}}'
-# Transforms say (height, width) of a crop and (width, height) of a scale; a scale is the longer side here.
+# Transforms take (height, width) for a crop and (width, height) for a scale; a scale is the longer side here.
 crop_size = (96, 96)
 mean_color = (104, 116, 124)  # blue, green, red
 scale = (128, 128)
@@ -12,7 +12,7 @@ geometry = [
     dict(type='RandomResize', scale=scale, ratio_range=(0.75, 1.5), keep_ratio=True),
     dict(type='RandomFlip', prob=0.5),
     dict(type='RandomCrop', crop_size=crop_size),
-    # The shorter side can be below the crop: padded before strong views change it.
+    # The shorter side can be below the crop, so it is padded before the strong augmentation.
     dict(type='Pad', size=crop_size[::-1], pad_val=dict(img=mean_color, seg=255)),
 ]
 train_pipeline = [
@@ -23,7 +23,7 @@ train_pipeline = [
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
-    # Before the labels are loaded: they are compared at their own size.
+    # Before the labels are loaded: predictions are compared at the labels' own size.
     dict(type='Resize', scale=scale, keep_ratio=True),
     dict(type='LoadAnnotations'),
     dict(type='PackSegInputs'),

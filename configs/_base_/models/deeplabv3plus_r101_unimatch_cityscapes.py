@@ -4,7 +4,7 @@ model = dict(
     type='SlideScoreEncoderDecoder',
     decode_head=dict(
         num_classes=19,
-        # At least 200000 of a process's labelled pixels, and all whose true class has less than 0.7.
+        # At least 200000 of a process's labeled pixels, and all whose true class has less than 0.7.
         loss_decode=dict(ohem=dict(threshold=0.7, min_kept=200000)),
     ),
     # Windows of 801 that advance by two thirds, softmax scores summed, the last windows cut off at the border.

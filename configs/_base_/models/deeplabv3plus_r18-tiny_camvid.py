@@ -1,4 +1,4 @@
-# As deeplabv3plus_r18_camvid.py, narrow enough to be trained on one core in a minute.
+# As deeplabv3plus_r18_camvid.py, narrow enough to train on one core in a minute.
 _base_ = './deeplabv3plus_r18_camvid.py'
 model = dict(
     backbone=dict(stem_channels=24, base_channels=24),

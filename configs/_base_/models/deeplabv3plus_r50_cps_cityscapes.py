@@ -4,7 +4,7 @@ _base_ = './deeplabv3plus_r50_imas.py'
 model = dict(
     decode_head=dict(
         num_classes=19,
-        # All labelled pixels whose true class has less than 0.7, and at least 50000 for each of the 2 labelled
+        # All labeled pixels whose true class has less than 0.7, and at least 50000 for each of the 2 labeled
         # images of a process.
         loss_decode=dict(ohem=dict(threshold=0.7, min_kept=100000)),
     ),

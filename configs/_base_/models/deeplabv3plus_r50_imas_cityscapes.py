@@ -1,7 +1,7 @@
 # As deeplabv3plus_r50_imas.py, for Cityscapes: hard example mining, an auxiliary head on stage 3,
 # sliding windows.
 _base_ = './deeplabv3plus_r50_imas.py'
-# At least 100000 of a process's labelled pixels, and all whose true class has less than 0.7.
+# At least 100000 of a process's labeled pixels, and all whose true class has less than 0.7.
 ohem = dict(threshold=0.7, min_kept=100000)
 model = dict(
     type='SlideScoreEncoderDecoder',

@@ -2,7 +2,7 @@
 #
 # It has the paper's encoder (torchvision's ResNet with its 7x7 stem, which MMSegmentation calls r50b, and its
 # ImageNet weights), output stride, ASPP rates, channels (256, low-level 48), align_corners, batch
-# normalisation per GPU, plain cross-entropy over the pixels that are not void, and no auxiliary head. It
+# normalization per GPU, plain cross-entropy over the pixels that are not void, and no auxiliary head. It
 # differs in three places:
 #   dropout       0.1 before the classifier, of whole channels instead of single values; none of 0.5 after ASPP;
 #   ASPP          depthwise separable convolutions and a 3x3 instead of a 1x1 convolution after it;

@@ -9,7 +9,7 @@ default_hooks = dict(
     param_scheduler=dict(type='StepSchedulerHook'),
     # The last checkpoint is the result. `save_best='mIoU'` keeps the best on the validation set as well, as the
     # papers' tables have it (in a semi-supervised run of the network that predicts; 'student/mIoU' names
-    # another): choosing on the data that one reports on flatters by 0.3 to 3.4 points.
+    # another): choosing on the data that is reported on raises the result by 0.3 to 3.4 points.
     checkpoint=dict(
         type='AtomicCheckpointHook', by_epoch=False, interval=1000, max_keep_ckpts=2, save_last=True
     ),
@@ -17,7 +17,7 @@ default_hooks = dict(
     visualization=dict(type='SegVisualizationHook'),
 )
 
-# A child's list replaces its parent's: whoever adds a hook writes `[*_base_.custom_hooks, dict(...)]`.
+# A list in a config replaces the list of its base. To add a hook, write `[*_base_.custom_hooks, dict(...)]`.
 custom_hooks = [
     dict(type='ResumableRandomnessHook'),
     dict(type='StartupCheckHook'),
@@ -25,14 +25,14 @@ custom_hooks = [
     dict(type='FiniteLossHook'),
 ]
 
-# Also serves stock models, and runs on CPU with gloo.
+# Also works for stock models, and on CPU with the gloo backend.
 # find_unused_parameters, static_graph and broadcast_buffers may also stand at the top of a config.
 model_wrapper_cfg = dict(type='SemiDistributedDataParallel')
 
 randomness = dict(seed=0)
 
 train_cfg = dict(type='WholeStepIterTrainLoop')
-# Also of plain networks. Images that differ in size are taken apart; metrics carry the names of networks and
-# of validation sets where there are several (docs/your_own_data.md).
+# Also works for plain networks. Images of different sizes are evaluated one by one. Metrics carry the names of
+# networks and of validation sets where there are several (docs/your_own_data.md).
 val_cfg = dict(type='TeacherStudentValLoop')
 test_cfg = dict(type='TeacherStudentTestLoop')

@@ -7,7 +7,7 @@ custom_hooks = [
     dict(type='PrototypeInitHook', max_pixels=10000, seed=0),
 ]
 
-# Seconds that the other processes wait while the first one clusters the labelled images' features.
+# Timeout in seconds: the other processes wait while the first one clusters the features of the labeled images.
 env_cfg = dict(dist_cfg=dict(timeout=7200))
 
 # As semi_runtime.py, with ESL's diagnostics.

@@ -1,4 +1,4 @@
-# As semi_runtime.py, in two stages: the teacher on the labelled images, then GPS. Configs give the teacher its
+# As semi_runtime.py, in two stages: the teacher on the labeled images, then GPS. Configs give the teacher its
 # learning rate.
 _base_ = './semi_runtime.py'
 runner_type = 'StagedRunner'
@@ -6,7 +6,8 @@ stages = dict(
     # Network, list, schedule and length of the config's own training. Another length:
     # cfg=dict(train_cfg=dict(max_iters=...)).
     teacher=dict(type='SupervisedStage'),
-    # With a teacher at hand, no stages: runner_type='Runner', model.semi_train_cfg.teacher_checkpoint=PATH.
+    # With a trained teacher, no stages are needed: runner_type='Runner',
+    # model.semi_train_cfg.teacher_checkpoint=PATH.
     joint=dict(
         type='TrainStage',
         cfg=dict(

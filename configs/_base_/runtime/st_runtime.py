@@ -1,12 +1,13 @@
-# ST (ST++, Algorithm 1): a teacher on the labelled images, its pseudo-labels for all others, a student on both.
+# ST (ST++, Algorithm 1): train a teacher on the labeled images, make pseudo-labels for all others, train a
+# student on both.
 _base_ = './default_runtime.py'
 runner_type = 'StagedRunner'
 stages = dict(
     # `teacher` at the top level of a config makes it another network than the student, and `teacher_checkpoint`
     # one that is trained already: docs/small_network.md.
     teacher=dict(type='TeacherStage'),
-    # checkpoint='best' labels with the best on the validation set, as the paper's code does (it also needs
-    # default_hooks.checkpoint.save_best='mIoU').
+    # checkpoint='best' makes pseudo-labels with the best one on the validation set (the paper's code does so;
+    # it needs default_hooks.checkpoint.save_best='mIoU').
     label=dict(type='LabelStage', model='teacher', checkpoint='last'),
     student=dict(
         type='TrainStage',

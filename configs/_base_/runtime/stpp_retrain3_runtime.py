@@ -1,5 +1,5 @@
-# ST++ with the paper's further iteration ("re-train #3"): the last network labels all unlabelled images once
-# more, and one more training sees these labels.
+# ST++ with the paper's further iteration ("re-train #3"): the last network labels all unlabeled images once
+# more, and one more training uses these labels.
 _base_ = './stpp_runtime.py'
 stages = dict(
     label_all=dict(type='LabelStage', model='final', checkpoint='last'),

@@ -1,5 +1,5 @@
-# ST++ (Algorithm 2): the reliable half is labelled by the teacher and trained on first; its student
-# labels the rest; the last training sees all.
+# ST++ (Algorithm 2): the teacher labels the reliable half, on which a student is trained first. That student
+# labels the rest, and the last training uses all images.
 _base_ = './default_runtime.py'
 runner_type = 'StagedRunner'
 stages = dict(
@@ -11,8 +11,8 @@ stages = dict(
         extra_hooks=[dict(type='ReliableSelectionHook', num_checkpoints=3)],
     ),
     select=dict(type='SelectStage', model='teacher', ratio=0.5),
-    # checkpoint='best' labels with the best on the validation set, as the paper's code does (it also needs
-    # default_hooks.checkpoint.save_best='mIoU').
+    # checkpoint='best' makes pseudo-labels with the best checkpoint on the validation set, as the paper's code
+    # does (needs default_hooks.checkpoint.save_best='mIoU').
     label_reliable=dict(
         type='LabelStage', model='teacher', subset='stage://select/reliable.txt', checkpoint='last'
     ),

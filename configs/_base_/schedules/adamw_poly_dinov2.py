@@ -6,5 +6,5 @@ optim_wrapper = dict(
     paramwise_cfg=dict(custom_keys=dict(head=dict(lr_mult=40.0))),
 )
 
-# For 16 labelled and 16 unlabelled images a step; the base counts both.
+# For 16 labeled and 16 unlabeled images per step; the base counts both.
 auto_scale_lr = dict(base_batch_size=32)

@@ -1,5 +1,5 @@
 # AdamW with warm-up and linear decay, as MMSegmentation trains SegFormer: heads ten times faster, no decay of
-# normalisations and position embeddings.
+# normalizations and position embeddings.
 optim_wrapper = dict(
     type='OptimWrapper',
     constructor='NetworkOptimWrapperConstructor',
@@ -17,5 +17,5 @@ param_scheduler = [
     dict(type='NonzeroPolyLR', power=1.0, eta_min=0.0, begin=1500, by_epoch=False),
 ]
 
-# For 16 labelled and 16 unlabelled images a step; the base counts both.
+# For 16 labeled and 16 unlabeled images per step; the base counts both.
 auto_scale_lr = dict(enable=False, base_batch_size=32)

@@ -7,5 +7,5 @@ optim_wrapper = dict(
 # (1 - s / S)^0.9 at step s = 0, ..., S - 1; `end` is left out, so that S is the length of the training.
 param_scheduler = [dict(type='NonzeroPolyLR', power=0.9, eta_min=0.0, begin=0, by_epoch=False)]
 
-# For 16 labelled and 16 unlabelled images a step; the base counts both, supervised-only configs set 16.
+# For 16 labeled and 16 unlabeled images per step; the base counts both, supervised-only configs set 16.
 auto_scale_lr = dict(enable=False, base_batch_size=32)

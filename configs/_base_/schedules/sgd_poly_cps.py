@@ -1,7 +1,7 @@
 # SGD with poly decay as CPS's code trains: one learning rate for encoder and heads, no weight decay of
 # normalization and biases. Cityscapes sets 0.02.
 #
-# The rates are the printed ones, for 8 labeled and 8 learned unlabeled images a step on any number of GPUs.
+# The rates are the printed ones, for 8 labeled and 8 learned unlabeled images per step on any number of GPUs.
 # CPS's code reaches 0.01 on VOC by multiplying 0.0025 by its 4 GPUs, and takes 0.02 on Cityscapes as it is.
 optim_wrapper = dict(
     type='OptimWrapper',

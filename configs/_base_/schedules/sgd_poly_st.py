@@ -19,5 +19,6 @@ param_scheduler = [
     )
 ]
 
-# For 16 images a step, over all GPUs; `--auto-scale-lr` scales to the batch that is there, as ST++'s code does.
+# For 16 images per step, over all GPUs; `--auto-scale-lr` scales to the batch that is there, as ST++'s code
+# does.
 auto_scale_lr = dict(enable=False, base_batch_size=16)

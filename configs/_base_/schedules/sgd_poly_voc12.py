@@ -1,7 +1,7 @@
 # SGD with poly decay as iMAS's code trains Pascal VOC: the encoder's learning rate is a tenth of the heads'.
 optim_wrapper = dict(
     type='OptimWrapper',
-    # The student alone is optimised, with whatever constructor the network wants; stock models as ever.
+    # The student alone is optimized, with whatever constructor the network wants; stock models as ever.
     constructor='NetworkOptimWrapperConstructor',
     optimizer=dict(type='SGD', lr=0.001, momentum=0.9, weight_decay=1e-4),
     # Matches the auxiliary head's parameters, too.
@@ -11,6 +11,6 @@ optim_wrapper = dict(
 # is the length of the training.
 param_scheduler = [dict(type='NonzeroPolyLR', power=0.9, eta_min=0.0, begin=0, by_epoch=False)]
 
-# These learning rates are for 16 labelled and 16 unlabelled images a step, over all GPUs. The base counts both;
+# These learning rates are for 16 labeled and 16 unlabeled images per step, over all GPUs. The base counts both;
 # supervised-only configs set 16. `--auto-scale-lr` scales to the batch that is there.
 auto_scale_lr = dict(enable=False, base_batch_size=32)

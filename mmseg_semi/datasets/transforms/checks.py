@@ -1,7 +1,7 @@
 """File checks: what the loaders accept silently and training then suffers from, said in one sentence.
 
-mmcv turns grey, palette, RGBA and 16-bit files into something of the right shape, fills what is
-missing of a truncated JPEG with grey, and cuts 16-bit labels to 8 bits. ``LabeledUnlabeledDataset``
+mmcv turns gray, palette, RGBA and 16-bit files into something of the right shape, fills what is
+missing of a truncated JPEG with gray, and cuts 16-bit labels to 8 bits. ``LabeledUnlabeledDataset``
 puts these checks into the pipelines of its children; any other pipeline can name them itself. They
 read a file's header and its last bytes (some 40 µs), not the whole file, and only local files.
 """
@@ -28,8 +28,8 @@ OTHER_CHANNELS = 'docs/your_own_data.md#other-channels'
 _KNOWN = ('.jpg', '.jpeg', '.png')  # whatever they hold, Pillow knows it
 _MODES = {
     '1': 'black and white',
-    'L': 'grey',
-    'LA': 'grey with transparency',
+    'L': 'gray',
+    'LA': 'gray with transparency',
     'P': 'a palette image',
     'RGBA': 'RGB with transparency',
     'CMYK': 'CMYK',
@@ -62,26 +62,26 @@ class CheckImageFile(BaseTransform):
             with open(path, 'rb') as file, open_image(file) as image:
                 if not _is_complete(file, image.format):
                     raise ValueError(
-                        f'{path} is truncated: copy it again, or take it out of the list.'
+                        f'{path} is truncated. Copy it again, or take it out of the list.'
                     )
                 problem = _not_rgb(image) if self.rgb else None
         except FileNotFoundError:
             raise FileNotFoundError(
-                f'{path} does not exist: restore the image, or take it out of the list.'
+                f'{path} does not exist. Restore the image, or take it out of the list.'
             ) from None
         except OSError as error:  # Pillow's UnidentifiedImageError is one
             known = path.lower().endswith(_KNOWN) and layout_of(path) is None
             if not self.rgb and not known:
                 return results  # images of many channels; their loader can tell
             raise ValueError(
-                f'{path} cannot be read as an image ({_one_line(error)}): replace it, or take it out '
+                f'{path} cannot be read as an image ({_one_line(error)}). Replace it, or take it out '
                 'of the list.'
             ) from None
         if problem:
             raise ValueError(
-                f'{path} is {problem}, not 8-bit RGB: convert it to 8-bit RGB, name what it is with the '
+                f'{path} is {problem}, not 8-bit RGB. Convert it to 8-bit RGB, name what it is with the '
                 'color_type of LoadImageFromFile (docs/your_own_data.md), or set '
-                "train_dataloader.dataset.check_files='complete' to train on what mmcv makes of it."
+                "train_dataloader.dataset.check_files='complete' to train on what mmcv converts it to."
             )
         return results
 
@@ -131,11 +131,11 @@ def _check_bands(path: str) -> None:
                 )
     except (OSError, *BROKEN):
         return  # what opens the file next says why
-    many = layout is not None and bands > 1 and (layout.grey or (bands > 3 and not layout.cmyk))
+    many = layout is not None and bands > 1 and (layout.gray or (bands > 3 and not layout.cmyk))
     if bits <= 8 and not many:
         return
     raise ValueError(
-        f'{path} is {bits}-bit{f" with {bands} bands" if layout else ""}, not 8-bit RGB: load all of it by '
+        f'{path} is {bits}-bit{f" with {bands} bands" if layout else ""}, not 8-bit RGB. Load all of it by '
         f'LoadImageFromFile with {remedy} and set one mean and std per band ({OTHER_CHANNELS}), or convert the '
         'files to 8-bit RGB.'
     )
@@ -162,7 +162,7 @@ class CheckLabels(BaseTransform):
         ignore_index: the value of void.
 
     Raises:
-        ValueError: colour or 16-bit mask, mask and image of different size, value out of range.
+        ValueError: color or 16-bit mask, mask and image of different size, value out of range.
     """
 
     def __init__(self, num_classes: int | None = None, ignore_index: int = IGNORE_INDEX) -> None:
@@ -178,12 +178,12 @@ class CheckLabels(BaseTransform):
         label, image = results.get('gt_seg_map'), results['img']
         if label is None:
             raise ValueError(
-                f'{results.get("img_path")} has no label map: load annotations in the labelled '
+                f'{results.get("img_path")} has no label map. Load annotations in the labeled '
                 "pipeline, such as with dict(type='LoadAnnotations')."
             )
         path = results.get('seg_map_path') or f'the label map of {results.get("img_path")}'
         if label.ndim != 2 or _is_deep(results.get('seg_map_path')):
-            kind = '16-bit' if label.ndim == 2 else 'a colour image'
+            kind = '16-bit' if label.ndim == 2 else 'a color image'
             raise ValueError(
                 f'{path} is {kind}: a mask must be an 8-bit image with one channel (or a palette) '
                 f'whose values are class indices or {self.ignore_index}, convert it.'
@@ -191,7 +191,7 @@ class CheckLabels(BaseTransform):
         if label.shape != image.shape[:2]:
             raise ValueError(
                 f'{path} is {label.shape[0]}x{label.shape[1]} (height x width) but its image '
-                f'{results.get("img_path")} is {image.shape[0]}x{image.shape[1]}: give every image a '
+                f'{results.get("img_path")} is {image.shape[0]}x{image.shape[1]}. Give every image a '
                 'mask of its own size.'
             )
         void = self.ignore_index
@@ -200,7 +200,7 @@ class CheckLabels(BaseTransform):
             value = label[wrong].max()
             raise ValueError(
                 f'{path} has the value {value}, but the dataset has {self.num_classes} classes '
-                f'(0 to {self.num_classes - 1}, {void} = void): correct the mask or the '
+                f'(0 to {self.num_classes - 1}, {void} = void). Correct the mask or the '
                 f'classes of metainfo{_counting(results)}.'
             )
         return results
@@ -246,7 +246,7 @@ def with_file_checks(
     the last of the transforms whose class is named ``Load...``. A loader that was told to read
     other than RGB (``color_type``, ``imdecode_backend='tifffile'``) has its wish; one with a file
     backend of its own is left alone, since a check would transfer every file twice. ``modes=False`` lets
-    images pass that are grey, of 16 bits and so on. ``ignore_index`` is the value of void in labels.
+    images pass that are gray, of 16 bits and so on. ``ignore_index`` is the value of void in labels.
 
     Returns:
         A new list, and in words what is not checked and why ('' when all is).
@@ -257,7 +257,7 @@ def with_file_checks(
     if labeled and loaders:
         checked.insert(loaders[-1] + 1, CheckLabels(num_classes, ignore_index))
         if num_classes is None:
-            unchecked.append('label values (the dataset names no classes)')
+            unchecked.append('label values (the dataset has no class names)')
     elif labeled:
         unchecked.append('labels (no transform is named Load...)')
     for i, transform in enumerate(checked):
@@ -270,7 +270,7 @@ def with_file_checks(
             break
         rgb = transform.color_type.startswith('color') and transform.imdecode_backend != 'tifffile'
         if not rgb:
-            unchecked.append('colour modes (the loader asks for others than RGB)')
+            unchecked.append('color modes (the loader asks for others than RGB)')
         checked.insert(i, CheckImageFile(rgb and modes))
         break
     return checked, ' and '.join(unchecked)

@@ -1,4 +1,4 @@
-"""ST++'s strong changes of colour and sharpness, for pseudo-labelled images after the weak geometry."""
+"""ST++'s strong changes of color and sharpness, for pseudo-labeled images after the weak geometry."""
 
 import random
 
@@ -62,7 +62,7 @@ class RandomGray(RandomOperations):
     """Replace an image by its luma, 0.299 R + 0.587 G + 0.114 B, in three equal channels.
 
     ST++, Sec. 3.1. mmcv's ``RandomGrayscale`` weighs the channels equally unless told otherwise, and
-    cuts fractions off, so that its images are half a grey level darker and some grey ones change.
+    cuts fractions off, so that its images are half a gray level darker and some gray ones change.
 
     Args:
         prob: how often an image is changed.
@@ -80,7 +80,7 @@ class RandomGray(RandomOperations):
         return ('grayscale',)
 
     def sample(self) -> tuple[tuple[str, None], ...]:
-        """Draw whether the image becomes grey; empty with 1 - ``prob``."""
+        """Draw whether the image becomes gray; empty with 1 - ``prob``."""
         return (('grayscale', None),) if random.random() < self.prob else ()
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""ST++'s Cutout: a box of noise that nothing is learnt from."""
+"""ST++'s Cutout: a box of noise that nothing is learned from."""
 
 import math
 import random
@@ -19,7 +19,7 @@ class RandomNoiseCutout(BaseTransform):
 
     ST++, Sec. 3.1, with the values of its code. Area S and ratio r are uniform; the box is
     int(sqrt(S r)) high and int(sqrt(S / r)) wide, its upper left pixel uniform in the image. Size,
-    ratio and place are drawn anew together until the box lies inside, which makes small boxes
+    ratio and place are drawn again together until the box lies inside, which makes small boxes
     likelier: with the default settings the mean area is 0.142 of the image. Noise is uniform from 0
     to 255 per pixel and channel. Draws come from Python's ``random``, the noise from NumPy.
 
@@ -64,7 +64,7 @@ class RandomNoiseCutout(BaseTransform):
                 return (x, y, x + w, y + h), noise
         raise ValueError(
             f'RandomNoiseCutout area={self.area}, ratio={self.ratio} gave no box inside an image of '
-            f'{height}x{width} in {_MAX_DRAWS} draws: lower the area, or widen the ratio.'
+            f'{height}x{width} in {_MAX_DRAWS} draws. Lower the area, or widen the ratio.'
         )
 
     def apply(
@@ -87,7 +87,7 @@ class RandomNoiseCutout(BaseTransform):
         if label is None or label.shape != image.shape[:2]:
             raise ValueError(
                 f'{results.get("img_path")} has no label map of the size of its image where '
-                'RandomNoiseCutout runs: load annotations before it, and resize and crop both alike.'
+                'RandomNoiseCutout runs. Load annotations before it, and resize and crop both alike.'
             )
         drawn = self.sample(*label.shape)
         if drawn is None:

@@ -1,4 +1,4 @@
-"""The valid mask of an unlabelled image: made after loading, moved with the image, packed last.
+"""The valid mask of an unlabeled image: made after loading, moved with the image, packed last.
 
 Within the pipeline the mask is a uint8 map under the key ``gt_seg_map``, 0 = real pixel and
 255 = filled in. The name is on purpose: some of the transforms move every map in ``seg_fields``
@@ -26,7 +26,7 @@ class AddValidMask(BaseTransform):
     (H, W), all 0, and lists it in ``seg_fields``.
 
     Raises:
-        ValueError: the image has a ``gt_seg_map`` already, so it is a labelled one.
+        ValueError: the image has a ``gt_seg_map`` already, so it is a labeled one.
     """
 
     def transform(self, results: dict) -> dict:
@@ -34,7 +34,7 @@ class AddValidMask(BaseTransform):
         if results.get('gt_seg_map') is not None:
             raise ValueError(
                 f'{results.get("img_path")} has a label map where AddValidMask runs: '
-                'unlabelled pipelines load no annotations, remove the transform that does.'
+                'unlabeled pipelines load no annotations, remove the transform that does.'
             )
         mask = np.full(results['img'].shape[:2], REAL, dtype=np.uint8)
         return {**results, 'gt_seg_map': mask, 'seg_fields': ['gt_seg_map']}
@@ -45,7 +45,7 @@ class AddValidMask(BaseTransform):
 
 @TRANSFORMS.register_module()
 class PackUnlabeledInputs(PackSegInputs):
-    """Pack an unlabelled view: the image, its meta information and its valid mask.
+    """Pack an unlabeled view: the image, its meta information and its valid mask.
 
     As mmseg's ``PackSegInputs``, but the sample carries ``valid_mask`` (``PixelData`` whose
     ``data`` is bool (1, H, W), True = real pixel) and never a ``gt_sem_seg``.
@@ -77,13 +77,13 @@ class PackUnlabeledInputs(PackSegInputs):
         mask, path = results.get('gt_seg_map'), results.get('img_path')
         if mask is None:
             raise ValueError(
-                f"{path} has no valid mask: add dict(type='AddValidMask') right after the image "
-                'is loaded in the unlabelled pipeline.'
+                f"{path} has no valid mask. Add dict(type='AddValidMask') right after the image "
+                'is loaded in the unlabeled pipeline.'
             )
         if mask.shape != results['img'].shape[:2]:
             raise ValueError(
                 f'{path} is {_size(results["img"])} but its valid mask is {_size(mask)}: a transform '
-                'of the unlabelled pipeline moves images and not label maps, replace it by one '
+                'of the unlabeled pipeline moves images and not label maps, replace it by one '
                 'that moves both.'
             )
         kept = {k: v for k, v in results.items() if k not in ('img', 'gt_seg_map')}

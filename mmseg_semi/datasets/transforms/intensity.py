@@ -1,4 +1,4 @@
-"""iMAS's intensity view: random changes of colour and sharpness that leave the geometry alone."""
+"""iMAS's intensity view: random changes of color and sharpness that leave the geometry alone."""
 
 import random
 from collections.abc import Sequence
@@ -41,7 +41,7 @@ class RandomIntensity(RandomOperations):
     replacement, and so do we. Draws come from Python's ``random``.
 
     Changes ``img``, uint8 (H, W, 3) in BGR order, and nothing else. With ``operations`` that leave out
-    color and hue it also takes grey images (H, W) and images of any number of channels.
+    color and hue it also takes gray images (H, W) and images of any number of channels.
 
     Args:
         num_ops: how many operations are applied, at least 1.
@@ -49,7 +49,7 @@ class RandomIntensity(RandomOperations):
             posterize to 4-7 bits instead of 4-8), or a dict of operation = (low, high) that
             replaces some of the paper's ranges. Units: blur sigma in pixels; contrast, sharpness,
             color and brightness as Pillow's enhancement factors (1 = unchanged); hue as a
-            fraction of the hue circle; posterize in bits; solarize in grey levels.
+            fraction of the hue circle; posterize in bits; solarize in gray levels.
         operations: names of those to draw from. Default: all twelve.
 
     Raises:
@@ -118,8 +118,8 @@ def _checked_ranges(ranges: dict) -> dict:
     for name, ends in ranges.items():
         if name not in limits:
             raise ValueError(
-                f'RandomIntensity ranges has {name!r}, which is not an operation with a strength: '
-                f'use some of {", ".join(_PAPER)}.'
+                f'RandomIntensity ranges has {name!r}, which is not an operation with a strength. '
+                f'Use some of {", ".join(_PAPER)}.'
             )
         least, most = limits[name]
         valid = len(ends) == 2 and least <= ends[0] <= ends[1] <= most

@@ -56,7 +56,7 @@ class LoadImageFromFile(FileLoader):
         super().__init__(*args, **kwargs)
         if self.imdecode_backend == 'tifffile' and importlib.util.find_spec('tifffile') is None:
             raise ImportError(
-                "LoadImageFromFile has imdecode_backend='tifffile' and tifffile is not installed: run "
+                "LoadImageFromFile has imdecode_backend='tifffile' and tifffile is not installed. Run "
                 '`pip install tifffile imagecodecs`.'
             )
 
@@ -127,8 +127,8 @@ class LoadImageFromFile(FileLoader):
                 wanted -= layout.alphas
             lost = (
                 channels < (1 if self.color_type.startswith('gray') and wanted == 3 else wanted)
-                # What is made RGB of a grey file is its first band, three times.
-                or (layout.grey and wanted > 1 and self.color_type != 'unchanged')
+                # What is made RGB of a gray file is its first band, three times.
+                or (layout.gray and wanted > 1 and self.color_type != 'unchanged')
                 # OpenCV mixes up the lines of such bands.
                 or (layout.planar and bands > 1 and bits > 8)
             )
@@ -143,7 +143,7 @@ class LoadImageFromFile(FileLoader):
             raise ValueError(_unreadable(path))
         given = 'nothing' if image is None else f'{channels} of {image.dtype}'
         raise ValueError(
-            f'{path} has {bands} band(s) of {bits} bits and the loader gives {given}: load all of it by '
+            f'{path} has {bands} band(s) of {bits} bits and the loader gives {given}. Load all of it by '
             f'LoadImageFromFile with {remedy} and set one mean and std per band ({OTHER_CHANNELS}), or convert '
             'the files to 8-bit RGB.'
         )
@@ -152,7 +152,7 @@ class LoadImageFromFile(FileLoader):
 def _unreadable(path: str, error: Exception | None = None) -> str:
     said = ' '.join(str(error or '').split()).rstrip('.')
     reason = f' ({said})' if said else ''
-    return f'{path} cannot be read as an image{reason}: replace it, or take it out of the list.'
+    return f'{path} cannot be read as an image{reason}. Replace it, or take it out of the list.'
 
 
 def _read_tiff(content: bytes, path: str) -> np.ndarray:
@@ -166,7 +166,7 @@ def _read_tiff(content: bytes, path: str) -> np.ndarray:
     except (tifffile.TiffFileError, ValueError, IndexError) as error:
         said = ' '.join(str(error).split()).rstrip('.')
         raise ValueError(
-            f'{path} cannot be read by tifffile ({said}): replace it, or load it without '
+            f'{path} cannot be read by tifffile ({said}). Replace it, or load it without '
             "imdecode_backend='tifffile'."
         ) from None
     whole = tuple(
@@ -178,7 +178,7 @@ def _read_tiff(content: bytes, path: str) -> np.ndarray:
     bands = axes.replace('Y', '').replace('X', '')
     if len(bands) > 1 or not {'Y', 'X'} <= set(axes):
         raise ValueError(
-            f'{path} has the axes {axes} of {"x".join(map(str, image.shape))}: save one image per file, with '
+            f'{path} has the axes {axes} of {"x".join(map(str, image.shape))}. Save one image per file, with '
             'height, width and bands.'
         )
     return np.ascontiguousarray(image.transpose([axes.index(axis) for axis in f'YX{bands}']))

@@ -1,4 +1,4 @@
-"""Several views of one unlabelled image that share its geometry."""
+"""Several views of one unlabeled image that share its geometry."""
 
 import copy
 
@@ -32,14 +32,14 @@ class MultiBranch(BaseTransform):
     def __init__(self, **branches) -> None:
         if not branches:
             raise ValueError(
-                'MultiBranch has no branch: give at least one, such as '
+                'MultiBranch has no branch. Give at least one, such as '
                 "weak=[dict(type='PackUnlabeledInputs')]."
             )
         for name, transforms in branches.items():
             if not isinstance(transforms, (list, tuple)) or not transforms:
                 raise ValueError(
-                    f'MultiBranch branch {name}={transforms!r} is not a list of transforms: '
-                    "end it at least in dict(type='PackUnlabeledInputs')."
+                    f'MultiBranch branch {name}={transforms!r} is not a list of transforms. '
+                    "End it at least in dict(type='PackUnlabeledInputs')."
                 )
         self.branches = {
             name: Compose([TRANSFORMS.build(t) if isinstance(t, dict) else t for t in transforms])
@@ -55,8 +55,8 @@ class MultiBranch(BaseTransform):
                 return None
             if 'inputs' not in view or 'data_samples' not in view:
                 raise ValueError(
-                    f'MultiBranch branch {name} does not pack its results: '
-                    "end it in dict(type='PackUnlabeledInputs')."
+                    f'MultiBranch branch {name} does not pack its results. '
+                    "End it in dict(type='PackUnlabeledInputs')."
                 )
             packed['inputs'][name] = view['inputs']
             packed['data_samples'][name] = view['data_samples']

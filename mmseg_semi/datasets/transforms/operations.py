@@ -1,7 +1,7 @@
 """Image operations with Pillow's semantics on uint8 BGR images, shared by the random transforms.
 
 The papers' codes change Pillow images (ImageOps, ImageEnhance, ImageFilter); these functions give
-the same on arrays as mmseg loads them. Those that map each grey level to another are one table
+the same on arrays as mmseg loads them. Those that map each gray level to another are one table
 look-up per channel; mmcv's own autocontrast and equalize give the same numbers 20 times slower, its
 solarize and contrast 8 times.
 """
@@ -75,8 +75,8 @@ def _brightness(image: np.ndarray, factor: float) -> np.ndarray:
 
 def _contrast(image: np.ndarray, factor: float) -> np.ndarray:
     rgb = image.ndim == 3 and image.shape[2] == 3
-    grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY) if rgb else image
-    return _blend_with_level(image, int(grey.mean() + 0.5), factor)
+    gray = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY) if rgb else image
+    return _blend_with_level(image, int(gray.mean() + 0.5), factor)
 
 
 def _color(image: np.ndarray, factor: float) -> np.ndarray:
@@ -126,14 +126,14 @@ OPERATIONS = dict(
 """Name = function of an image (H, W, 3) and a strength, which is None where there is none."""
 
 COLOR_OPERATIONS = ('color', 'hue', 'grayscale')
-"""Those that mix the channels of a BGR image; the others work on grey (H, W) and on any channels."""
+"""Those that mix the channels of a BGR image; the others work on gray (H, W) and on any channels."""
 
 
 class RandomOperations(BaseTransform):
     """Draw operations and apply them to ``img``; a child says in ``sample`` what it draws.
 
     Works on ``img``, uint8 (H, W, 3) in BGR order, and changes nothing else; where none of `possible`
-    needs colours, on uint8 (H, W) and (H, W, C) as well. Draws come from Python's ``random``.
+    needs colors, on uint8 (H, W) and (H, W, C) as well. Draws come from Python's ``random``.
     """
 
     @property
@@ -151,7 +151,7 @@ class RandomOperations(BaseTransform):
 
         Units: ``brightness``, ``contrast``, ``color`` (saturation) and ``sharpness`` as Pillow's
         enhancement factors (1 = unchanged); ``gaussian_blur`` sigma in pixels; ``hue`` as a signed
-        fraction of the hue circle; ``posterize`` in bits; ``solarize`` in grey levels.
+        fraction of the hue circle; ``posterize`` in bits; ``solarize`` in gray levels.
 
         Returns:
             A new image, or ``image`` itself where nothing changes it.
@@ -182,7 +182,7 @@ def checked_image(results: dict, transform: str, colors: Sequence[str] | None = 
         without = f', or set operations without {", ".join(colors)}' if colors else ''
         raise ValueError(
             f'{transform} works on uint8 images (H, W, {3 if colors != [] else "C"}), not on {image.dtype} '
-            f"{image.shape}: load with to_float32=False and color_type='color'{without}, or leave it out."
+            f"{image.shape}. Load with to_float32=False and color_type='color'{without}, or leave it out."
         )
     return np.ascontiguousarray(image)
 

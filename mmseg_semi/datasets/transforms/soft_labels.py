@@ -48,7 +48,7 @@ class AddSoftLabels(BaseTransform):
         maps = self.loader.turned(results, np.ascontiguousarray(maps.transpose(1, 2, 0)))
         if maps.shape[:2] != mask.shape[:2]:
             raise ValueError(
-                f'{wanted["path"]} is of another size than its mask {results["seg_map_path"]}: remove the '
+                f'{wanted["path"]} is of another size than its mask {results["seg_map_path"]}. Remove the '
                 'folder and make the pseudo-labels again.'
             )
         numbers = np.arange(_FIRST, _FIRST + mask.size, dtype=np.int32).reshape(mask.shape)
@@ -101,14 +101,14 @@ def with_soft_labels(transforms: Sequence) -> list:
     if place is None or not isinstance(transforms[-1], PackSegInputs):
         raise ValueError(
             f'{key}.soft=True needs a pipeline with LoadAnnotations that ends in PackSegInputs, and '
-            f'{key}.pipeline has {", ".join(type(t).__name__ for t in transforms)}: use these two, or set '
+            f'{key}.pipeline has {", ".join(type(t).__name__ for t in transforms)}. Use these two, or set '
             'soft=False.'
         )
     for index, transform in enumerate(transforms):
         if getattr(transform, 'cat_max_ratio', 1) < 1:
             raise ValueError(
                 f'{key}.pipeline[{index}].cat_max_ratio={transform.cat_max_ratio} counts hard labels, which '
-                f'soft=True moves by number: set cat_max_ratio=1.0, or {key}.soft=False.'
+                f'soft=True moves by number. Set cat_max_ratio=1.0, or {key}.soft=False.'
             )
     loader, packer = transforms[place], PackSoftLabels(transforms[-1])
     return [

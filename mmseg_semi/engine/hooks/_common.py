@@ -32,8 +32,8 @@ def saving(path: str) -> Iterator[None]:
             raise
         reason = getattr(error, 'strerror', None) or str(error).splitlines()[0]
         raise OSError(
-            f'The checkpoint {path} cannot be written ({reason}): free space there and resume the run '
-            '(--resume; a run of several stages goes on by itself).'
+            f'The checkpoint {path} cannot be written ({reason}). Free space there and resume the run '
+            '(--resume; a run of several stages continues by itself).'
         ) from error
 
 

@@ -21,7 +21,7 @@ class AdaptiveRampUpHook(Hook):
     in which the students' mean cross-entropy of the labeled images is at most the teacher's, it stays at 1.
     An epoch is one pass over the unlabeled images. The sums and the outcome of the comparison are buffers of
     the model (:class:`~mmseg_semi.models.ramp_up.AdaptiveRampUp`), so that a resumed training continues the
-    ramp-up. A training that starts at iteration 0 begins it anew, whatever weights it loads.
+    ramp-up. A training that starts at iteration 0 starts it again, whatever weights it loads.
 
     Epochs, and the losses that are compared, count from the optimizer step at which the unlabeled images enter
     (``unlabeled_start``, which the paper does not have). Before that step there is no feedback, the weight is

@@ -18,7 +18,7 @@ class ClassDistributionHook(Hook):
     ``labeled_share/CLASS`` of the labeled set and ``pseudo_label_share/CLASS`` of all unlabeled pixels since
     the last record (the paper's Fig. 3; ``tools/plot_class_distribution.py`` draws it), and
     ``samples/CLASS/zoneI``, the pixels sampled for its prototype. The counts are the model's; a resumed run
-    begins a record anew.
+    starts a new record.
 
     Args:
         interval (int): Iterations of a record.

@@ -96,7 +96,7 @@ class FiniteLossHook(Hook):
         )
         last = runner.message_hub.runtime_info.get('last_ckpt')
         return (
-            f'{found} is NaN or infinite in iteration {pending.iteration} with the images {images}: lower the '
+            f'{found} is NaN or infinite in iteration {pending.iteration} with the images {images}. Lower the '
             'learning rate or check these images, then resume from '
             f'{last or "the start, since no checkpoint was saved yet"}.'
         )

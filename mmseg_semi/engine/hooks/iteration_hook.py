@@ -15,6 +15,6 @@ class IterationHook(Hook):
 
     def before_train(self, runner) -> None:
         runner.logger.warning(
-            'IterationHook has nothing to do any more and will be removed in the next release: take it out of '
+            'IterationHook does nothing any more and will be removed in the next release. Take it out of '
             'custom_hooks.',
         )

@@ -43,11 +43,11 @@ class MeanTeacherHook(Hook):
         buffers: str = 'average',
     ) -> None:
         if not 0 <= decay <= 1:
-            raise ValueError(f'decay={decay} is out of range: give a number in [0, 1].')
+            raise ValueError(f'decay={decay} is out of range. Give a number in [0, 1].')
         if warmup not in ('ratio', 'none'):
-            raise ValueError(f"warmup='{warmup}' is unknown: choose 'ratio' or 'none'.")
+            raise ValueError(f"warmup='{warmup}' is unknown. Choose 'ratio' or 'none'.")
         if buffers not in ('average', 'copy'):
-            raise ValueError(f"buffers='{buffers}' is unknown: choose 'average' or 'copy'.")
+            raise ValueError(f"buffers='{buffers}' is unknown. Choose 'average' or 'copy'.")
         if copy_epochs < 0 or copy_steps < 0:
             raise ValueError(
                 f'copy_epochs={copy_epochs} and copy_steps={copy_steps} must not be negative.'
@@ -70,7 +70,7 @@ class MeanTeacherHook(Hook):
         model = unwrap(runner.model)
         if not isinstance(model, MeanTeacherSegmentor):
             raise ValueError(
-                f'MeanTeacherHook found a {type(model).__name__}, which has no teacher: remove the hook from '
+                f'MeanTeacherHook found a {type(model).__name__}, which has no teacher. Remove the hook from '
                 'custom_hooks, or train a method with an EMA teacher.'
             )
         model.start_teacher()
@@ -83,7 +83,7 @@ class MeanTeacherHook(Hook):
             if not hasattr(sampler, 'iters_per_epoch'):
                 raise ValueError(
                     f'copy_epochs={self.copy_epochs} needs a LabeledUnlabeledSampler, not '
-                    f'{type(sampler).__name__}: give copy_steps instead.'
+                    f'{type(sampler).__name__}. Give copy_steps instead.'
                 )
             epoch_steps = max(1, sampler.iters_per_epoch // accumulated)
             self._copy_steps = max(self._copy_steps, self.copy_epochs * epoch_steps)
@@ -92,7 +92,7 @@ class MeanTeacherHook(Hook):
             runner.logger.warning(
                 f'The teacher is a copy of the student for {self._copy_steps} optimizer steps '
                 f'(copy_epochs={self.copy_epochs}, copy_steps={self.copy_steps}) and the training has '
-                f'{num_steps}: it will never be an average; lower them.'
+                f'{num_steps}: it will never be an average. Lower them.'
             )
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:

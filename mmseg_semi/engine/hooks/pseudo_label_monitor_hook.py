@@ -1,4 +1,4 @@
-"""Says when the unlabelled images teach nothing."""
+"""Says when the unlabeled images teach nothing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from mmseg.registry import HOOKS
 
 @HOOKS.register_module()
 class PseudoLabelMonitorHook(Hook):
-    """Warn when the confident ratio stays 0: then no unlabelled pixel enters the loss.
+    """Warn when the confident ratio stays 0: then no unlabeled pixel enters the loss.
 
     It reads the values that MMEngine has already brought to the host for the log.
 
@@ -45,7 +45,7 @@ class PseudoLabelMonitorHook(Hook):
         if self._zeros == self.patience:
             self._zeros = 0
             runner.logger.warning(
-                f'{self.key} has been 0 for {self.interval * self.patience} iterations: no unlabelled pixel '
-                'enters the loss; lower semi_train_cfg.tau where the method has it, or let the labelled images '
+                f'{self.key} has been 0 for {self.interval * self.patience} iterations: no unlabeled pixel '
+                'enters the loss. Lower semi_train_cfg.tau where the method has it, or let the labeled images '
                 'settle first (unlabeled_start, pretrained weights).'
             )

@@ -37,7 +37,7 @@ class ReliableSelectionHook(Hook):
 
     Args:
         num_checkpoints (int): K, at least 2; ST++ has 3.
-        images (dict, optional): Config of the unlabelled images to rank, without a pipeline.
+        images (dict, optional): Config of the unlabeled images to rank, without a pipeline.
         ratio (float): Share of the images that is called reliable, in (0, 1).
 
     Raises:
@@ -81,7 +81,7 @@ class ReliableSelectionHook(Hook):
         num_steps = count_steps(length, step)
         if num_steps < count:
             raise ValueError(
-                f'A training of {length} {unit}(s) has no {count} different checkpoints: set train_cfg.max_'
+                f'A training of {length} {unit}(s) has no {count} different checkpoints. Set train_cfg.max_'
                 f'{unit}s to at least {count * step}, or num_checkpoints of ReliableSelectionHook to at most '
                 f'{num_steps}.'
             )
@@ -147,6 +147,6 @@ def kept_checkpoints(work_dir: str) -> list[str]:
     except FileNotFoundError:
         raise FileNotFoundError(
             f'{folder / CHECKPOINT_LIST} does not exist, so the training in {work_dir} has not ended or kept '
-            "no checkpoints for scoring: add dict(type='ReliableSelectionHook') to its custom_hooks."
+            "no checkpoints for scoring. Add dict(type='ReliableSelectionHook') to its custom_hooks."
         ) from None
     return [str(folder / name) for name in names]

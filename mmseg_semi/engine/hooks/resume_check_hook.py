@@ -1,4 +1,4 @@
-"""A resumed run is the run that was begun: the same images, as many of them a step."""
+"""A resumed run is the run that was started: the same images, with the same number of them per step."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _TOLD = {
     'partition': 'partition',
     'labeled': 'labeled images',
     'unlabeled': 'unlabeled images',
-    'labeled_per_step': 'labeled images a step',
-    'unlabeled_per_step': 'unlabeled images a step',
+    'labeled_per_step': 'labeled images per step',
+    'unlabeled_per_step': 'unlabeled images per step',
     'accumulation': 'micro-batches a step (accumulative_counts)',
 }
 #: Settings of a torch optimizer that choose its kernels and not its result.
@@ -25,10 +25,10 @@ _KERNELS = ('fused', 'foreach', 'capturable', 'differentiable')
 
 @HOOKS.register_module()
 class ResumeCheckHook(Hook):
-    """Stop a run that resumes from a checkpoint of other images, or of another number of images a step.
+    """Stop a run that resumes from a checkpoint of other images, or of another number of images per step.
 
     A run in the folder of another partition would else continue with its weights, and so be trained on the
-    labels of both. Another number of images a step makes another schedule of what is left. Several processes
+    labels of both. Another number of images per step makes another schedule of what is left. Several processes
     that make up the same step continue as one does. Another number of micro-batches a step does not, since
     iterations count them. Checkpoints that say nothing are not compared, and neither is a test.
 
@@ -55,7 +55,7 @@ class ResumeCheckHook(Hook):
             if before != now:
                 raise ValueError(
                     f'{runner._load_from or "The checkpoint"} was trained with {before} as its {_TOLD[key]}, '
-                    f'and this run has {now}: set it back, or take another --work-dir. To start from its '
+                    f'and this run has {now}. Set it back, or take another --work-dir. To start from its '
                     'weights, set load_from and leave --resume out.'
                 )
 
@@ -87,7 +87,7 @@ def _keep_kernels(runner, checkpoint: dict) -> None:
                     if shape != (() if name == 'step' else parameter.shape):
                         raise ValueError(
                             f'{runner._load_from or "The checkpoint"} has {name} of shape {shape} in its '
-                            f'optimizer for a parameter of shape {tuple(parameter.shape)}: resume from a '
+                            f'optimizer for a parameter of shape {tuple(parameter.shape)}. Resume from a '
                             'checkpoint of this training, or set load_from and leave --resume out.'
                         )
 

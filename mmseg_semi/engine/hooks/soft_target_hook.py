@@ -20,7 +20,7 @@ class SoftTargetHook(Hook):
     stored in checkpoints. See :func:`~mmseg_semi.models.soft_targets.soft_loss_by_feat`.
 
     Raises:
-        ValueError: The training is no self-training with soft labels, or a head has another loss.
+        ValueError: The training is not a self-training with soft labels, or a head has another loss.
     """
 
     #: For the first lines of the log.
@@ -31,11 +31,11 @@ class SoftTargetHook(Hook):
         if isinstance(model, SemiSegmentor) or not isinstance(dataset, SelfTrainingDataset):
             raise ValueError(
                 f'SoftTargetHook is for a plain network and a SelfTrainingDataset, not for '
-                f'{type(model).__name__} and {type(dataset).__name__}: remove it from custom_hooks.'
+                f'{type(model).__name__} and {type(dataset).__name__}. Remove it from custom_hooks.'
             )
         if not dataset.has_soft_labels:
             raise ValueError(
-                'SoftTargetHook is set and the pseudo-labels have no soft labels: set '
+                'SoftTargetHook is set and the pseudo-labels have no soft labels. Set '
                 'train_dataloader.dataset.pseudo_labeled.soft=True, or remove the hook from custom_hooks.'
             )
         learn_soft_targets(model)

@@ -45,7 +45,7 @@ from ..startup.wrappers import check_wrapper
 from ..train_loops import WholeStepEpochTrainLoop
 from ._common import unwrap
 
-#: Share of the labelled list that a published one must have in common with it to be named at start-up.
+#: Share of the labeled list that a published one must have in common with it to be named at start-up.
 NEAR_SHARE = 0.1
 
 
@@ -53,7 +53,7 @@ NEAR_SHARE = 0.1
 class StartupCheckHook(Hook):
     """Check model, data and loaders against each other, and log what will be trained on what.
 
-    The lines name the numbers of images, the published partition that the labelled list is, iterations per
+    The lines name the numbers of images, the published partition that the labeled list is, iterations per
     pass and the optimizer steps that they make, the effective batch, and which reading of each formula is on
     that its paper leaves open.
 
@@ -67,7 +67,7 @@ class StartupCheckHook(Hook):
         ValueError: In one sentence with the remedy, when the loader's batch does not match the sampler's
             make-up, a hook of the method is missing, the method's networks are not fit to be trained, the class
             counts of head and dataset differ, the partition's name and its list differ in the number of labeled
-            images, two parts take another label for void, the crop is no multiple of
+            images, two parts take another label for void, the crop is not a multiple of
             a vision transformer's patches, a training image is also a validation image, files have more bands
             or bits than are loaded, a mask may be turned against its image, datasets or a tested checkpoint
             differ in what class indices mean, a class has no pixel while the void value holds more than 1 %, or
@@ -149,7 +149,7 @@ class StartupCheckHook(Hook):
                 if classes is not None and len(classes) != head.num_classes:
                     raise ValueError(
                         f'{key}.num_classes={head.num_classes} but the dataset of {name} has {len(classes)} '
-                        f"classes: set num_classes={len(classes)} in every head, or correct the dataset's "
+                        f"classes. Set num_classes={len(classes)} in every head, or correct the dataset's "
                         'metainfo.'
                     )
 
@@ -169,15 +169,16 @@ class StartupCheckHook(Hook):
             if size is None or not whole_patches(size, patch):
                 also = ' and the crop_size of RandomCrop' if 'preprocessor' in key else ''
                 raise ValueError(
-                    f'{key}={size} is no multiple of {patch}, the side of the patches that the backbone cuts '
-                    f'images into: set {key}{also} to multiples of {patch}, such as {nearest(size, patch)}.'
+                    f'{key}={size} is not a multiple of {patch}, the side of the patches that the backbone '
+                    f'cuts images into. Set {key}{also} to multiples of {patch}, such as '
+                    f'{nearest(size, patch)}.'
                 )
         tested = preprocessor.test_cfg or {}
         sizes = [tested[key] for key in ('size', 'size_divisor') if tested.get(key) is not None]
         if runner.val_loop is not None and not any(whole_patches(size, patch) for size in sizes):
             runner.logger.warning(
-                f'Validation images that are no multiples of {patch}, the side of the patches that the '
-                'backbone cuts images into, are stretched by up to a patch: set '
+                f'Validation images that are not multiples of {patch}, the side of the patches that the '
+                'backbone cuts images into, are stretched by up to a patch. Set '
                 f'data_preprocessor.test_cfg=dict(size_divisor={patch}).'
             )
 
@@ -187,11 +188,11 @@ class StartupCheckHook(Hook):
             # Not hours later, when the first validation opens them.
             check_files_exist(validation, 'validation', key)
         if isinstance(dataset, LabeledUnlabeledDataset):
-            parts = {'labelled': dataset.labeled, 'unlabelled': dataset.unlabeled}
+            parts = {'labeled': dataset.labeled, 'unlabeled': dataset.unlabeled}
         elif isinstance(dataset, SelfTrainingDataset):
-            parts = {'labelled': dataset.labeled}
+            parts = {'labeled': dataset.labeled}
             if dataset.pseudo_labeled is not None:
-                parts['pseudo-labelled'] = dataset.pseudo_labeled
+                parts['pseudo-labeled'] = dataset.pseudo_labeled
         else:
             parts = {'training': dataset}
         for validation in sets.values():
@@ -205,7 +206,7 @@ class StartupCheckHook(Hook):
             if type(hook) is CheckpointHook:
                 runner.logger.warning(
                     'CheckpointHook writes in place: killed while saving, the run may have nothing to '
-                    "resume from; use type='AtomicCheckpointHook'."
+                    "resume from. Use type='AtomicCheckpointHook'."
                 )
             if hook.interval <= 0 or accumulated == 1:
                 continue
@@ -213,13 +214,13 @@ class StartupCheckHook(Hook):
                 if len(runner.train_dataloader) % accumulated:
                     runner.logger.warning(
                         f'An epoch of {len(runner.train_dataloader)} iterations ends inside an optimizer step '
-                        f'of accumulative_counts={accumulated}, whose gradients no checkpoint holds: set '
+                        f'of accumulative_counts={accumulated}, whose gradients no checkpoint holds. Set '
                         "train_cfg.type='WholeStepEpochTrainLoop'."
                     )
             elif not hook.by_epoch and hook.interval % accumulated:
                 runner.logger.info(
                     f'A checkpoint every {hook.interval} iterations falls inside optimizer steps of '
-                    f'accumulative_counts={accumulated} iterations: each is put off to the end of its step.'
+                    f'accumulative_counts={accumulated} iterations: each is saved at the end of its step.'
                 )
 
     def _check_hooks(self, runner, model: SemiSegmentor) -> None:
@@ -227,7 +228,7 @@ class StartupCheckHook(Hook):
         for name in model.required_hooks:
             if name not in present:
                 raise ValueError(
-                    f"{type(model).__name__} needs {name}: add dict(type='{name}') to custom_hooks."
+                    f"{type(model).__name__} needs {name}. Add dict(type='{name}') to custom_hooks."
                 )
 
     def _check_loader(self, runner, model: SemiSegmentor, loader) -> None:
@@ -243,19 +244,19 @@ class StartupCheckHook(Hook):
         if loader.batch_size != sampler.labeled + sampler.unlabeled:
             raise ValueError(
                 f'train_dataloader.batch_size={loader.batch_size} but the sampler makes batches of '
-                f'labeled={sampler.labeled} + unlabeled={sampler.unlabeled}: make them equal.'
+                f'labeled={sampler.labeled} + unlabeled={sampler.unlabeled}. Make them equal.'
             )
         if sampler.unlabeled_streams != model.unlabeled_batches:
             raise ValueError(
                 f'the sampler has unlabeled_streams={sampler.unlabeled_streams} but {type(model).__name__} '
-                f'takes {model.unlabeled_batches} unlabelled image(s) for each that it learns (2 with '
-                f"cutmix='pair'): set train_dataloader.sampler.unlabeled_streams={model.unlabeled_batches}."
+                f'takes {model.unlabeled_batches} unlabeled image(s) for each that it trains on (2 with '
+                f"cutmix='pair'). Set train_dataloader.sampler.unlabeled_streams={model.unlabeled_batches}."
             )
         self._check_endless(runner, sampler)
         if sampler.unlabeled == 1 and isinstance(model.cutmix, CutMix):
             runner.logger.warning(
-                "CutMix takes an image's partner from the unlabelled images of its process, of which there is "
-                '1, so that each is pasted into itself: set train_dataloader.sampler.unlabeled to at least 2 '
+                "CutMix takes an image's partner from the unlabeled images of its process, of which there is "
+                '1, so that each is pasted into itself. Set train_dataloader.sampler.unlabeled to at least 2 '
                 'and batch_size with it, or semi_train_cfg.cutmix=None.'
             )
 
@@ -263,7 +264,7 @@ class StartupCheckHook(Hook):
         by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
         if by_epoch == sampler.endless:
             raise ValueError(
-                f'the sampler has endless={sampler.endless} under {type(runner.train_loop).__name__}: set '
+                f'the sampler has endless={sampler.endless} under {type(runner.train_loop).__name__}. Set '
                 f'endless={not by_epoch}.'
             )
 
@@ -271,19 +272,19 @@ class StartupCheckHook(Hook):
         if not isinstance(loader.sampler, ShuffledSampler):
             raise ValueError(
                 f'train_dataloader has a SelfTrainingDataset with a {type(loader.sampler).__name__}, which '
-                "cannot be resumed: set train_dataloader.sampler=dict(type='ShuffledSampler')."
+                "cannot be resumed. Set train_dataloader.sampler=dict(type='ShuffledSampler')."
             )
         self._check_endless(runner, loader.sampler)
         hooks = {type(hook).__name__ for hook in runner.hooks}
         if loader.dataset.has_soft_labels and 'SoftTargetHook' not in hooks:
             raise ValueError(
-                'train_dataloader.dataset.pseudo_labeled.soft=True and nothing learns from soft labels: add '
+                'train_dataloader.dataset.pseudo_labeled.soft=True and nothing learns from soft labels. Add '
                 "dict(type='SoftTargetHook') to custom_hooks, or set soft=False."
             )
         if not loader.sampler.endless and len(loader) == 0:
             raise ValueError(
                 f'an epoch of {len(loader.dataset)} images on {get_world_size()} process(es) has no whole '
-                f'batch of {loader.batch_size}: lower train_dataloader.batch_size.'
+                f'batch of {loader.batch_size}. Lower train_dataloader.batch_size.'
             )
 
     def _report(self, runner, model: SemiSegmentor, loader) -> None:
@@ -293,12 +294,12 @@ class StartupCheckHook(Hook):
         passes = runner.train_loop.max_iters / sampler.iters_per_epoch
         settings = ', '.join(f'{key}={value}' for key, value in model.cfg.as_dict().items())
         runner.logger.info(
-            f'{type(model).__name__}: {dataset.num_labeled} labelled and {dataset.num_unlabeled} unlabelled '
+            f'{type(model).__name__}: {dataset.num_labeled} labeled and {dataset.num_unlabeled} unlabeled '
             f'images; {sampler.labeled}+{sampler.unlabeled} per process, {world} processes, accumulation '
             f'{accumulated}: an effective batch of '
             f'{sampler.labeled * world * accumulated}+{sampler.unlabeled * world * accumulated}'
-            f'{", of which half are learnt and half pasted" * (sampler.unlabeled_streams > 1)}; '
-            f'{_per_pass(sampler.iters_per_epoch, accumulated, "the unlabelled list")}, {passes:.1f} passes.'
+            f'{", of which half are learned and half pasted" * (sampler.unlabeled_streams > 1)}; '
+            f'{_per_pass(sampler.iters_per_epoch, accumulated, "the unlabeled list")}, {passes:.1f} passes.'
         )
         self._report_partition(runner, dataset.labeled)
         runner.logger.info(
@@ -319,14 +320,14 @@ class StartupCheckHook(Hook):
             return
         identity = identify(paths)
         rivals = ''.join(f'; not to be taken for {rival}' for rival in identity.rivals)
-        runner.logger.info(f'Labelled list: {identity.sentence(NEAR_SHARE)}{rivals}.')
+        runner.logger.info(f'Labeled list: {identity.sentence(NEAR_SHARE)}{rivals}.')
 
     def _report_supervised(self, runner, loader) -> None:
         number, world = len(loader.dataset), get_world_size()
         accumulated = accumulation(runner)
         batch_size = loader.batch_size or 1
         runner.logger.info(
-            f'Supervised training: {number} labelled images; {batch_size} per process, {world} processes, '
+            f'Supervised training: {number} labeled images; {batch_size} per process, {world} processes, '
             f'accumulation {accumulated}: an effective batch of {batch_size * world * accumulated}; '
             f'{_per_pass(max(1, number // (world * batch_size)), accumulated)}.'
         )
@@ -338,17 +339,17 @@ class StartupCheckHook(Hook):
         accumulated = accumulation(runner)
         iterations = len(dataset) // (world * loader.batch_size)
         runner.logger.info(
-            f'Self-training: {dataset.num_labeled} labelled images × {dataset.copies} and '
-            f'{dataset.num_pseudo_labeled} pseudo-labelled ones; {loader.batch_size} per process, {world} '
+            f'Self-training: {dataset.num_labeled} labeled images × {dataset.copies} and '
+            f'{dataset.num_pseudo_labeled} pseudo-labeled ones; {loader.batch_size} per process, {world} '
             f'processes, accumulation {accumulated}: an effective batch of '
             f'{loader.batch_size * world * accumulated}; {_per_pass(iterations, accumulated)}, '
             f'{runner.train_loop.max_iters} in all.'
         )
         self._report_partition(runner, dataset.labeled)
         heads = [m for m in unwrap(runner.model).modules() if isinstance(m, BaseDecodeHead)]
-        hard = 'cross-entropy with hard labels: Eq. 2 and 3 and their "entropy minimisation"'
+        hard = 'cross-entropy with hard labels: Eq. 2 and 3 and their "entropy minimization"'
         readings = [
-            f'labelled images × {dataset.copies}: Algorithm 2 shows no oversampling, its text and the code do',
+            f'labeled images × {dataset.copies}: Algorithm 2 shows no oversampling, its text and the code do',
             *([] if dataset.has_soft_labels else [hard]),
             *(
                 f'align_corners={a}: of the logits'
@@ -385,8 +386,8 @@ def check_held_out(parts: dict, validation) -> None:
         shared = [path for path, real in resolved if real in held_out]
         if shared:
             raise ValueError(
-                f'{len(shared)} {name} images are also validation images, e.g. {shared[0]}: remove them '
-                f'from the {name} list, since they would falsify the result.'
+                f'{len(shared)} {name} images are also validation images, e.g. {shared[0]}. Remove them '
+                f'from the {name} list, since they make the result invalid.'
             )
 
 

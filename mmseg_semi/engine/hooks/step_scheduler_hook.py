@@ -70,7 +70,7 @@ def _built_in_steps(runner, cfg, wrapper, accumulated: int) -> list:
         elif one['end'] > num_steps:
             runner.logger.warning(
                 f'{one["type"]} ends at step {one["end"]}, but max_iters={runner.max_iters} in accumulations '
-                f'of {accumulated} are {num_steps} optimizer steps: set its end to at most {num_steps}, or '
+                f'of {accumulated} are {num_steps} optimizer steps. Set its end to at most {num_steps}, or '
                 f'train_cfg.max_iters={one["end"] * accumulated}.'
             )
         defaults = {

@@ -40,7 +40,7 @@ class StagedRunner:
     ``runner_type='StagedRunner'`` makes `tools/train.py`, MMSegmentation's own as well, build this in the
     place of MMEngine's Runner. The top level of the config is the ordinary config of the last training, so
     that the stock test tools read it; a stage says what differs. Run again, with or without
-    ``--resume``, it skips what is finished and goes on where it stopped. A stage that was begun or finished
+    ``--resume``, it skips what is finished and continues where it stopped. A stage that was started or finished
     with other settings, or from other results, is refused, not repeated and not used.
 
     ``WORK_DIR/stages/<name>.json`` holds what a stage was made with and whether it is finished. Who wants a
@@ -51,7 +51,7 @@ class StagedRunner:
 
     Raises:
         ValueError: A stage that does not exist or does not fit, or whose inputs are not finished.
-        FileNotFoundError: The unlabelled images are missing.
+        FileNotFoundError: The unlabeled images are missing.
     """
 
     def __init__(self, cfg: Config) -> None:
@@ -76,7 +76,7 @@ class StagedRunner:
         unknown = [name for name in names or () if name not in self.stages]
         if unknown:
             raise ValueError(
-                f'There is no stage {unknown[0]!r}: choose of {", ".join(self.stages)}.'
+                f'There is no stage {unknown[0]!r}. Choose one of {", ".join(self.stages)}.'
             )
         return [name for name in self.stages if not names or name in names]
 
@@ -129,9 +129,9 @@ class StagedRunner:
         pool = ImagePool(self.cfg, _unlabeled_images(self.cfg))
         on_first_rank(pool.check_files)
         self.logger.info(
-            f'{" → ".join(self._chosen)} with {len(pool)} unlabelled images, in {self.work_dir}'
+            f'{" → ".join(self._chosen)} with {len(pool)} unlabeled images, in {self.work_dir}'
         )
-        parts = {'unlabelled': pool.dataset}
+        parts = {'unlabeled': pool.dataset}
         for stage in self.stages.values():
             # Its validation set is its own, so that its training would not notice.
             if isinstance(stage, TeacherStage) and stage.has_own_data:
@@ -161,14 +161,14 @@ class StagedRunner:
         make_folders([osp.join(stage.folder, '')])
 
     def _begin(self, stage: Stage) -> bool:
-        """Whether the stage is finished; otherwise check that it may begin or go on, and mark it begun."""
+        """Whether the stage is finished; otherwise check that it may begin or continue, and mark it begun."""
         self._check_settings(stage)
         inputs = {}
         for name in sorted(stage.needs()):
             finished = self._read(name).get('finished')
             if not finished:
                 raise ValueError(
-                    f'Stage {stage.name} needs the result of {name}, which is not finished: run it first '
+                    f'Stage {stage.name} needs the result of {name}, which is not finished. Run it first '
                     f'(--stages {name} {stage.name}).'
                 )
             inputs[name] = finished
@@ -176,7 +176,7 @@ class StagedRunner:
         if known and known['inputs'] != inputs:
             changed = [name for name in inputs if known['inputs'].get(name) != inputs[name]]
             raise ValueError(
-                f'Stage {stage.name} was begun with an earlier result of {", ".join(changed)}: '
+                f'Stage {stage.name} was started with an earlier result of {", ".join(changed)}: '
                 f'{_remedy(stage)}'
             )
         if not known:
@@ -190,19 +190,19 @@ class StagedRunner:
         return bool(known.get('finished'))
 
     def _check_settings(self, stage: Stage) -> None:
-        """Raise ValueError if the stage, or one whose result it uses, was begun with other settings."""
+        """Raise ValueError if the stage, or one whose result it uses, was started with other settings."""
         for name in stage.needs():
             self._check_settings(self.stages[name])
         known, settings = self._read(stage.name), _stored(stage.settings())
         if known and known['settings'] != settings:
             key, before, now = first_difference(known['settings'], settings)
             raise ValueError(
-                f'Stage {stage.name} was begun with {key}={before} and is now to be run with {now}: '
+                f'Stage {stage.name} was started with {key}={before} and is now to be run with {now}: '
                 f'{_remedy(stage)}'
             )
         if known and isinstance(stage, TrainStage) and known['processes'] != get_world_size():
             self.logger.warning(
-                f'Stage {stage.name} was begun on {known["processes"]} process(es) and this run has '
+                f'Stage {stage.name} was started on {known["processes"]} process(es) and this run has '
                 f'{get_world_size()}: the effective batch of its training is another one.'
             )
 
@@ -224,12 +224,12 @@ class StagedRunner:
 
 
 def _unlabeled_images(cfg: Config) -> dict:
-    """Config of the unlabelled images, which every stage after the teacher's training looks at."""
+    """Config of the unlabeled images, which every stage after the teacher's training looks at."""
     dataset = fill_partition(cfg.train_dataloader.dataset)
     images = dataset.get('unlabeled') or (dataset.get('pseudo_labeled') or {}).get('images')
     if images is None:
         raise ValueError(
-            'train_dataloader.dataset.pseudo_labeled.images is not set: give the config of the unlabelled '
+            'train_dataloader.dataset.pseudo_labeled.images is not set. Give the config of the unlabeled '
             "images, for example dict(type='UnlabeledDataset', img_dir=...)."
         )
     return copy.deepcopy(images)

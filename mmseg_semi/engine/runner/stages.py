@@ -1,4 +1,4 @@
-"""The stages of a method: trainings, a ranking of images, a labelling; each in a folder of its own."""
+"""The stages of a method: trainings, a ranking of images, a labeling; each in a folder of its own."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class Stage(ABC):
         if not isinstance(self._others.get(name), kind):
             known = [n for n, stage in self._others.items() if isinstance(stage, kind)]
             raise ValueError(
-                f'stages.{self.name}.{key}={name!r} is no {kind.__name__} of this config: name one that is, '
+                f'stages.{self.name}.{key}={name!r} is not a {kind.__name__} of this config. Name one that is, '
                 f'such as {known[0] if known else "stages.teacher=dict(type=" + repr(kind.__name__) + ")"}.'
             )
         return self._others[name]
@@ -139,7 +139,7 @@ class Stage(ABC):
 
     @abstractmethod
     def run(self, logger: MMLogger) -> None:
-        """Make the result; called again after a kill, go on. Every rank calls it."""
+        """Make the result; called again after an interruption, continue. Every rank calls it."""
 
 
 class NetworkStage(Stage):
@@ -246,13 +246,13 @@ class TrainStage(NetworkStage):
         if len(set(kinds.values())) > 1:
             hard = next(name for name, soft in kinds.items() if not soft)
             raise ValueError(
-                f'stages.{self.name} learns from soft and from hard pseudo-labels, {", ".join(kinds)}: set '
+                f'stages.{self.name} learns from soft and from hard pseudo-labels, {", ".join(kinds)}. Set '
                 f'stages.{hard}.soft as well, or none.'
             )
         pseudo = self.config().train_dataloader.dataset.get('pseudo_labeled')
         if pseudo is not None and pseudo.get('labels') is None:
             raise ValueError(
-                f'stages.{self.name} does not say on which pseudo-labels it trains: set '
+                f'stages.{self.name} does not say on which pseudo-labels it trains. Set '
                 f'train_dataloader.dataset.pseudo_labeled in its cfg to dict(labels=["{REFERENCE}NAME"]), or '
                 'to None.'
             )
@@ -268,7 +268,7 @@ class TrainStage(NetworkStage):
             pointer = Path(self.folder, LAST_CHECKPOINT)
             if not pointer.is_file():
                 raise FileNotFoundError(
-                    f'{pointer} does not exist, so stage {self.name} left no checkpoint: set the interval of '
+                    f'{pointer} does not exist, so stage {self.name} left no checkpoint. Set the interval of '
                     'default_hooks.checkpoint to at most the length of the training.'
                 )
             # The pointer has the path as it was when the training was started, perhaps from another folder.
@@ -276,12 +276,12 @@ class TrainStage(NetworkStage):
         found = sorted(Path(self.folder).glob('best_*.pth'))
         if not found:
             raise FileNotFoundError(
-                f"checkpoint='best' and stage {self.name} kept no best checkpoint in {self.folder}: set "
+                f"checkpoint='best' and stage {self.name} kept no best checkpoint in {self.folder}. Set "
                 "default_hooks.checkpoint.save_best='mIoU', or checkpoint='last'."
             )
         if len(found) > 1:
             raise ValueError(
-                f"checkpoint='best' and {self.folder} has {', '.join(path.name for path in found)}: let "
+                f"checkpoint='best' and {self.folder} has {', '.join(path.name for path in found)}. Let "
                 'default_hooks.checkpoint.save_best name one metric.'
             )
         return str(found[0])
@@ -293,8 +293,8 @@ class TrainStage(NetworkStage):
         hooks = [hook['type'] for hook in self.config().get('custom_hooks') or ()]
         if 'ReliableSelectionHook' not in hooks:
             raise ValueError(
-                f'stages.{stage} ranks images by checkpoints of {self.name}, which keeps none: '
-                f"set stages.{self.name}.extra_hooks=[dict(type='ReliableSelectionHook')]."
+                f'stages.{stage} ranks images by checkpoints of {self.name}, which keeps none. '
+                f"Set stages.{self.name}.extra_hooks=[dict(type='ReliableSelectionHook')]."
             )
 
     def trained(self) -> dict[str, int]:
@@ -336,11 +336,11 @@ class TrainStage(NetworkStage):
 
 @STAGES.register_module()
 class SupervisedStage(TrainStage):
-    """A training of the plain network on the labelled images of a config with labelled and unlabelled ones.
+    """A training of the plain network on the labeled images of a config with labeled and unlabeled ones.
 
-    Network, pipeline, labelled list, batch of labelled images, optimizer, schedule and length are those of the
+    Network, pipeline, labeled list, batch of labeled images, optimizer, schedule and length are those of the
     method's own training, which the other configs of the dataset change in one place for both (GPS: its teacher
-    beforehand). The method's hooks are left out, and what counts images counts the labelled ones alone. It does
+    beforehand). The method's hooks are left out, and what counts images counts the labeled ones alone. It does
     not have the method's ``load_from``, which is of all networks.
 
     Args:
@@ -354,14 +354,14 @@ class SupervisedStage(TrainStage):
     def _prepare(self, cfg: Config) -> None:
         if 'segmentor' not in cfg.model or 'labeled' not in cfg.train_dataloader.sampler:
             raise ValueError(
-                f'stages.{self.name} is a SupervisedStage, but the config trains no method with labelled and '
-                'unlabelled images: use a TrainStage.'
+                f'stages.{self.name} is a SupervisedStage, but the config trains no method with labeled and '
+                'unlabeled images. Use a TrainStage.'
             )
         own = self._changes.get('train_cfg') or {}
         if 'max_epochs' in cfg.train_cfg and not {'max_epochs', 'max_iters'} & own.keys():
             raise ValueError(
-                f'stages.{self.name} would take the {cfg.train_cfg.max_epochs} passes over the unlabelled '
-                'images of train_cfg.max_epochs as passes over the labelled ones: say how many it makes of '
+                f'stages.{self.name} would count the {cfg.train_cfg.max_epochs} passes over the unlabeled '
+                'images of train_cfg.max_epochs as passes over the labeled ones. Set the number of passes over '
                 f'these, stages.{self.name}.cfg=dict(train_cfg=dict(max_epochs=...)).'
             )
         cfg.load_from = None
@@ -384,7 +384,7 @@ class SupervisedStage(TrainStage):
             checkpoint.save_best = named if isinstance(named, str) else list(dict.fromkeys(named))
 
     def _use_labeled_images(self, cfg: Config) -> tuple[int, int]:
-        """Leave the labelled half of the loader; returns its images in a batch, and all that there were."""
+        """Leave the labeled half of the loader; returns its images in a batch, and all that there were."""
         loader = cfg.train_dataloader
         labeled, images = loader.sampler.labeled, loader.batch_size
         endless = loader.sampler.get('endless', True)
@@ -412,7 +412,7 @@ def _without(networks: Iterable[str], metric: str) -> str:
 
 
 class _UsesNetwork(Stage):
-    """A stage that predicts the unlabelled images with the network of a training."""
+    """A stage that predicts the unlabeled images with the network of a training."""
 
     def __init__(self, name, folder, top, others, model: str) -> None:
         super().__init__(name, folder, top, others)
@@ -420,7 +420,7 @@ class _UsesNetwork(Stage):
 
     @property
     def images(self) -> dict:
-        """Config of the unlabelled images."""
+        """Config of the unlabeled images."""
         dataset = fill_partition(self.top.train_dataloader.dataset)
         return dataset['pseudo_labeled']['images']
 
@@ -443,14 +443,14 @@ class _UsesNetwork(Stage):
         head = model.get('segmentor', model).get('decode_head') or {}
         if isinstance(head, dict) and head.get('out_channels') == 1:
             raise ValueError(
-                f'stages.{self.name} cannot label with decode_head.out_channels=1: set '
+                f'stages.{self.name} cannot label with decode_head.out_channels=1. Set '
                 'out_channels=num_classes (2 for an object and its background).'
             )
 
 
 @STAGES.register_module()
 class SelectStage(_UsesNetwork):
-    """Rank the unlabelled images by the stability of their masks (ST++, Eq. 4) and split them.
+    """Rank the unlabeled images by the stability of their masks (ST++, Eq. 4) and split them.
 
     Args:
         model (str): The training, which has a ReliableSelectionHook.
@@ -465,7 +465,7 @@ class SelectStage(_UsesNetwork):
         super().__init__(name, folder, top, others, model)
         if not 0 < ratio < 1:
             raise ValueError(
-                f'stages.{name}.ratio={ratio} leaves one of the two halves empty: give a share between 0 and 1.'
+                f'stages.{name}.ratio={ratio} leaves one of the two halves empty. Give a share between 0 and 1.'
             )
         self.ratio, self.batch_size, self.num_workers = ratio, batch_size, num_workers
 
@@ -525,7 +525,7 @@ class LabelStage(_UsesNetwork):
 
     Args:
         model (str): The training, or the given teacher, whose network labels.
-        subset (str, optional): File of ids, one per line; None labels all unlabelled images.
+        subset (str, optional): File of ids, one per line; None labels all unlabeled images.
         checkpoint (str): 'last', or 'best' for the one that ``save_best`` kept, as ST++'s tables have it.
         scales (list[float]): Factors of the image's size.
         flip (bool): Whether each scale is also seen mirrored.
@@ -563,7 +563,7 @@ class LabelStage(_UsesNetwork):
         self.soft = soft
         if not 0 <= threshold < 1:
             raise ValueError(
-                f'stages.{name}.threshold={threshold} is no confidence in [0, 1): 0 labels every pixel.'
+                f'stages.{name}.threshold={threshold} must be in [0, 1), where 0 labels every pixel.'
             )
         self.threshold = threshold
         if checkpoint not in ('last', 'best'):
@@ -597,19 +597,19 @@ class LabelStage(_UsesNetwork):
         own_list = self.subset is not None and not self.subset.startswith(REFERENCE)
         if own_list and not osp.isfile(self.subset):
             raise FileNotFoundError(
-                f'stages.{self.name}.subset={self.subset!r} does not exist: give a file of ids, one per line.'
+                f'stages.{self.name}.subset={self.subset!r} does not exist. Give a file of ids, one per line.'
             )
         saves_best = self.training.config().default_hooks.checkpoint.get('save_best')
         if self.checkpoint == 'best' and not saves_best:
             raise ValueError(
-                f"stages.{self.name}.checkpoint='best' and no best checkpoint is kept: set "
+                f"stages.{self.name}.checkpoint='best' and no best checkpoint is kept. Set "
                 "default_hooks.checkpoint.save_best='mIoU'."
             )
 
     def run(self, logger: MMLogger) -> None:
         path = self.training.checkpoint(self.checkpoint)
         logger.info(
-            f'{self.name}: labelling with the {self.checkpoint} checkpoint of {self.training.name}, {path}'
+            f'{self.name}: labeling with the {self.checkpoint} checkpoint of {self.training.name}, {path}'
         )
         subset = self.resolve(self.subset)
         if subset is not None:
@@ -636,7 +636,7 @@ def told(trainings: Iterable[TrainStage]) -> str:
     """Name the steps and images of finished trainings, each beside the others."""
     counts = {stage.name: stage.trained() for stage in trainings}
     return ', '.join(
-        f'{name} {count["steps"]} steps ({count["labeled"]} labelled and {count["unlabeled"]} unlabelled '
+        f'{name} {count["steps"]} steps ({count["labeled"]} labeled and {count["unlabeled"]} unlabeled '
         'images)'
         for name, count in counts.items()
     )
@@ -645,7 +645,7 @@ def told(trainings: Iterable[TrainStage]) -> str:
 def _count(runner: Runner) -> dict[str, int]:
     """Optimizer steps of a training and the images in them over all processes, with repetitions.
 
-    Of self-training, which mixes labelled and pseudo-labelled images, shares as expected from its list.
+    Of self-training, which mixes labeled and pseudo-labeled images, shares as expected from its list.
     """
     loader, iterations = runner.train_dataloader, runner.iter
     labeled, unlabeled = loader.batch_size or 1, 0.0
@@ -670,7 +670,7 @@ def build_stages(top: Config) -> dict[str, Stage]:
     """
     if not top.get('stages'):
         raise ValueError(
-            f"runner_type='StagedRunner' and {top.filename or 'the config'} has no stages: add "
+            f"runner_type='StagedRunner' and {top.filename or 'the config'} has no stages. Add "
             "stages=dict(teacher=dict(type='TrainStage', ...), ...)."
         )
     stages: dict[str, Stage] = {}
@@ -679,7 +679,7 @@ def build_stages(top: Config) -> dict[str, Stage]:
         if name in waiting:
             circle = ' → '.join([*waiting[waiting.index(name) :], name])
             raise ValueError(
-                f'The stages need each other in a circle, {circle}: correct `model` or the stage:// of one.'
+                f'The stages depend on each other in a cycle, {circle}. Correct `model` or the stage:// of one.'
             )
         if name in stages or name not in top.stages:
             return
@@ -691,7 +691,7 @@ def build_stages(top: Config) -> dict[str, Stage]:
     types = [STAGES.get(stage.get('type', '')) for stage in top.stages.values()]
     if given and not any(kind is not None and kind.teaches for kind in types):
         raise ValueError(
-            f'{given[0]} is set, and no stage of this config is a TeacherStage: set '
+            f'{given[0]} is set, and no stage of this config is a TeacherStage. Set '
             "stages.teacher=dict(type='TeacherStage') as configs/_base_/runtime/st_runtime.py has it, or leave "
             f'{given[0]} out.'
         )
@@ -718,7 +718,7 @@ def _build_stage(name: str, top: Config, others: dict[str, Stage]) -> Stage:
     kind = STAGES.get(settings.pop('type', ''))
     if kind is None:
         raise ValueError(
-            f'stages.{name}.type={top.stages[name].get("type")!r} is no stage: use one of '
+            f'stages.{name}.type={top.stages[name].get("type")!r} is not a stage. Use one of '
             f'{", ".join(sorted(STAGES.module_dict))}.'
         )
     kind = kind.kind_for(top)

@@ -20,7 +20,7 @@ from ...self_training.output import on_first_rank, whole_file
 from ...self_training.prediction import Predictor, checkpoint_digest
 from .stages import STAGES, NetworkStage, Stage, TrainStage, top_level
 
-#: Of `teacher`, what is no part of a training's config.
+#: Of `teacher`, what is not a part of a training's config.
 _OWN = ('config', 'label_map')
 #: Parts that a teacher may have and a staged config need not.
 _PARTS = (
@@ -49,7 +49,7 @@ class _Teacher(NetworkStage):
         given = self.top.get('teacher') or {}
         if not isinstance(given, dict):
             raise ValueError(
-                f"teacher={given!r} must be a dict: give dict(config='FILE'), or what differs from the top "
+                f"teacher={given!r} must be a dict. Give dict(config='FILE'), or what differs from the top "
                 'level, such as dict(model=...).'
             )
         return given.to_dict() if hasattr(given, 'to_dict') else dict(given)
@@ -63,13 +63,13 @@ class _Teacher(NetworkStage):
         path = str(config_path(name)) if '::' in name else name
         if not osp.isfile(path):
             raise FileNotFoundError(
-                f'teacher.config={name!r} does not exist: give the path of a config file, or package::path for '
+                f'teacher.config={name!r} does not exist. Give the path of a config file, or package::path for '
                 'an installed one.'
             )
         cfg = Config.fromfile(path)
         if cfg.get('stages'):
             raise ValueError(
-                f'teacher.config={name!r} trains in stages itself: run it, and give its result as '
+                f'teacher.config={name!r} trains in stages itself. Run it, and give its result as '
                 'teacher_checkpoint with the config of the last training.'
             )
         return cfg
@@ -89,8 +89,8 @@ class _Teacher(NetworkStage):
         for key, value in changes.items():
             if key not in cfg and key not in _PARTS:
                 raise ValueError(
-                    f'teacher.{key} is no setting of a training: give config, label_map, or parts of a config '
-                    'such as model, train_dataloader, optim_wrapper, param_scheduler, train_cfg and '
+                    f'teacher.{key} is not a setting of a training. Give config, label_map, or parts of a '
+                    'config such as model, train_dataloader, optim_wrapper, param_scheduler, train_cfg and '
                     'test_dataloader.'
                 )
             if isinstance(value, dict) and 'type' in value:
@@ -116,7 +116,7 @@ class _Teacher(NetworkStage):
         numbers = _num_classes(cfg), _num_classes(self.top)
         if None not in numbers and numbers[0] != numbers[1]:
             raise ValueError(
-                f'The teacher has num_classes={numbers[0]} and the student num_classes={numbers[1]}: set '
+                f'The teacher has num_classes={numbers[0]} and the student num_classes={numbers[1]}. Set '
                 'num_classes of the teacher (teacher.model) to the number of the student, or '
                 f'{_MAP_REMEDY}.'
             )
@@ -222,7 +222,7 @@ class TeacherCheckpointStage(_Teacher):
         for path in self._paths:
             if '://' not in path and not osp.isfile(path):
                 raise FileNotFoundError(
-                    f'teacher_checkpoint={path!r} does not exist: give the path or the address of a checkpoint.'
+                    f'teacher_checkpoint={path!r} does not exist. Give the path or the address of a checkpoint.'
                 )
         super().check()
 
@@ -234,7 +234,7 @@ class TeacherCheckpointStage(_Teacher):
         """
         if which != 'last':
             raise ValueError(
-                f"checkpoint={which!r} and teacher_checkpoint is given: set checkpoint='last' of the stage "
+                f"checkpoint={which!r} and teacher_checkpoint is given. Set checkpoint='last' of the stage "
                 'that labels, and teacher_checkpoint to the checkpoint that is to label.'
             )
         return self._paths[-1]
@@ -246,7 +246,7 @@ class TeacherCheckpointStage(_Teacher):
         if len(self._paths) < 2:
             raise ValueError(
                 f'stages.{stage} ranks images by several checkpoints of one training, and teacher_checkpoint='
-                f'{self._paths[0]!r} is one: give a list of them, the last one last, set '
+                f'{self._paths[0]!r} is one. Give a list of them, the last one last, set '
                 f"stages.{stage}.type='RandomSelectStage', or use ST, which ranks nothing."
             )
 
@@ -268,7 +268,7 @@ class TeacherCheckpointStage(_Teacher):
             if self._given and self._fits_student(path):
                 raise ValueError(
                     f'teacher_checkpoint={path!r} fits the network of the student (`model`) and not that of '
-                    "`teacher`: give the checkpoint of the teacher, or remove `teacher` where the student's "
+                    "`teacher`. Give the checkpoint of the teacher, or remove `teacher` where the student's "
                     'network is to label.'
                 ) from None
             raise ValueError(f'teacher_checkpoint: {error}') from None

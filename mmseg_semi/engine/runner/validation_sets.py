@@ -81,7 +81,7 @@ def build_sets(
     names = _derived_names(datasets) if names is None else list(names)
     if len(set(names)) < len(names) or len(names) != len(found):
         raise ValueError(
-            f'{stage}_cfg.names={names} does not name {len(found)} sets: give each of '
+            f'{stage}_cfg.names={names} does not name {len(found)} sets. Give each of '
             f'{", ".join(place for place, _ in found)} a name of its own.'
         )
     _check_classes([place for place, _ in found], datasets)
@@ -109,7 +109,7 @@ def _check_classes(keys: Sequence[str], datasets: Sequence) -> None:
     for key, of in zip(keys, classes, strict=True):
         if list(of or ()) != list(classes[0] or ()):
             raise ValueError(
-                f'{key} has the classes {of} and {keys[0]} has {classes[0]}: evaluate sets of one list of '
+                f'{key} has the classes {of} and {keys[0]} has {classes[0]}. Evaluate sets of one list of '
                 'classes together, and others by a test of their own.'
             )
 

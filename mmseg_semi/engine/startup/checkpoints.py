@@ -65,13 +65,13 @@ def match_checkpoint(runner, checkpoint: dict) -> None:
 def _check_same_model(
     model: nn.Module, checkpoint: dict, names: tuple[str, ...], file: str
 ) -> None:
-    """Refuse to go on with the optimizer, the history and the clock of another method."""
+    """Refuse to resume with the optimizer, the history and the iteration count of another method."""
     networks = model.networks if isinstance(model, SemiSegmentor) else ()
     kind = trained_method(checkpoint)[0]
     known = MODELS.get(kind) if kind and names else None
     if set(names) != set(networks) or (known is not None and type(model) is not known):
         trained = kind or (f'a model of {", ".join(names)}' if names else 'a plain network')
         raise ValueError(
-            f'resume=True goes on with a training of {type(model).__name__}, and {file} is of {trained}: set '
+            f'resume=True continues a training of {type(model).__name__}, and {file} is of {trained}. Set '
             'resume=False and load_from to start a new training from its weights.'
         )

@@ -34,7 +34,7 @@ def check_ignore_index(runner) -> None:
     for key, found in _in_unlabeled_pipelines(runner):
         if found != FILLED:
             raise ValueError(
-                f'{key}={found} takes filled pixels of unlabeled images for real ones: set it to {FILLED}, '
+                f'{key}={found} treats filled pixels of unlabeled images as real ones. Set it to {FILLED}, '
                 'which marks them, whatever ignore_index is.'
             )
     if runner.val_loop is not None:
@@ -60,11 +60,11 @@ def _compare(key: str, found: int, place: str, value: int) -> None:
         return
     if key.endswith('reduce_zero_label'):
         raise ValueError(
-            f'{key}=True makes {VOID} of the label 0, but {place}={value}: set {place}={VOID}, or '
+            f'{key}=True maps label 0 to {VOID}, but {place}={value}. Set {place}={VOID}, or '
             f'reduce_zero_label=False.'
         )
     raise ValueError(
-        f'{key} is {found}, but {place}={value}, and void has one label: set both to the one that the masks '
+        f'{key} is {found}, but {place}={value}, and void has one label. Set both to the one that the masks '
         'have.'
     )
 
@@ -119,7 +119,8 @@ def _fills(node: Leaf) -> Iterator[tuple[str, int]]:
         key = f'{node.key}.pipeline: {type(transform).__name__}'
         if isinstance(transform, Pad):
             yield f'{key}.pad_val.seg', transform.pad_val.get('seg', VOID)
-        # CheckLabels is told by the dataset, and RandomCrop without cat_max_ratio looks at no label.
+        # CheckLabels gets ignore_index from the dataset, and RandomCrop without cat_max_ratio looks at no
+        # label.
         unused = isinstance(transform, CheckLabels) or getattr(transform, 'cat_max_ratio', 0) == 1
         for name in _FILLS:
             value = getattr(transform, name, None)

@@ -76,7 +76,7 @@ def _check_pair(info: Mapping, key: str, loader, masks) -> None:
     if not hasattr(loader, 'displays') or not hasattr(masks, 'drawn_on'):
         raise ValueError(
             f'{image} and {mask} have EXIF orientations {pair.orientation} and {pair.mask_orientation}, but '
-            f'{key}.pipeline loads them by {type(loader).__module__} and {type(masks).__module__}: write '
+            f'{key}.pipeline loads them by {type(loader).__module__} and {type(masks).__module__}. Write '
             f"type='LoadImageFromFile' and type='LoadAnnotations', by name ({SECTION})."
         )
     pair.view(info.get('drawn_on', masks.drawn_on))
@@ -99,10 +99,10 @@ def _check_channels(image, path: str, key: str, transforms, channels: int | None
     if wrong:
         raise ValueError(
             f'{key}.pipeline has {wrong[0]}, which works on 8-bit RGB images, and {path} is loaded as {own} '
-            f'channel(s) of {image.dtype}: leave it out ({OTHER_CHANNELS}).'
+            f'channel(s) of {image.dtype}. Leave it out ({OTHER_CHANNELS}).'
         )
     if channels is not None and own != channels:
         raise ValueError(
             f'{path} has {own} channel(s) as loaded, but data_preprocessor.mean and std have {channels} '
-            'values: give one per channel, in the order of the channels, and the backbone as many in_channels.'
+            'values. Give one per channel, in the order of the channels, and the backbone as many in_channels.'
         )

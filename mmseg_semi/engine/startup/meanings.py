@@ -44,7 +44,7 @@ def check_meaning_of_checkpoint(
         runner: that has loaded it.
         checkpoint: as it was loaded.
         stage: 'train', 'val' or 'test'. Where a training begins with the weights of another one, a
-            difference is a warning: the classifier learns anew.
+            difference is a warning: the classifier learns again.
         same_masks: as of :func:`check_meanings`.
 
     Raises:

@@ -81,7 +81,7 @@ def check_metrics(runner) -> None:
             close = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
             hint = f', such as {close[0]!r}' if close else ''
             raise ValueError(
-                f'{monitor.setting}={name!r} is no metric of this run, whose validation reports '
+                f'{monitor.setting}={name!r} is not a metric of this run, whose validation reports '
                 f'{", ".join(known) or "none"}. Set {monitor.setting} to one of them{hint}.'
             )
         if monitor.rule == 'less':

@@ -47,7 +47,7 @@ class ConfiguredSchedule:
     """The schedulers that a config builds, and what a checkpoint says of those that it was saved with.
 
     MMEngine overwrites the settings of schedulers with those of the checkpoint when it resumes: a training that
-    is resumed with a larger ``max_iters`` would go on at the rate of the old one's last step, and another
+    is resumed with a larger ``max_iters`` would continue at the rate of the old one's last step, and another
     schedule in the config would be ignored.
 
     Args:
@@ -143,7 +143,7 @@ class ConfiguredSchedule:
 
 
 def continue_schedule(runner, configured: ConfiguredSchedule | None) -> None:
-    """Let a resumed training follow the schedule of its config, and name what the checkpoint had in its place.
+    """Let a resumed training follow the schedule of its config, and name what the checkpoint had instead.
 
     An unchanged schedule is left exactly as MMEngine has restored it.
 
@@ -214,7 +214,7 @@ def _check_ends(runner, prolonged: bool) -> None:
             continue
         index, one = decays[-1]
         length, done, unit = _clock_of(runner, one)
-        # What goes on behind the decay, such as a constant rate, is meant so.
+        # What continues after the decay, such as a constant rate, is meant so.
         if max(other.end for other in group if other.by_epoch == one.by_epoch) >= length:
             continue
         key = '.'.join(filter(None, ('param_scheduler', name, str(index))))

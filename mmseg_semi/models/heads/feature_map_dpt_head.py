@@ -37,7 +37,7 @@ class FeatureMapDPTHead(DPTHead):
         if readout_type != 'ignore':
             raise ValueError(
                 f"FeatureMapDPTHead has readout_type='{readout_type}', which reads class tokens that a map "
-                "does not have: set readout_type='ignore'."
+                "does not have. Set readout_type='ignore'."
             )
         super().__init__(readout_type=readout_type, **kwargs)
 

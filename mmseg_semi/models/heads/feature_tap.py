@@ -47,7 +47,7 @@ def install_tap(head: BaseDecodeHead, after_dropout: bool = False) -> int:
     if after_dropout and head.classifier_convs is not None:
         raise ValueError(
             'tap_after_dropout=True finds no dropout behind the decoder, since segmentation_head puts it '
-            'behind its convolutions: set tap_after_dropout=False or segmentation_head=None.'
+            'behind its convolutions. Set tap_after_dropout=False or segmentation_head=None.'
         )
     head.tap_after_dropout = after_dropout
     first = head.conv_seg if head.classifier_convs is None else head.classifier_convs[0].conv
@@ -74,12 +74,12 @@ def tapped(output: object, head: BaseDecodeHead) -> TappedLogits:
     if type(output) is tuple and 'forward' in vars(head):
         raise ValueError(
             f'the tapped {type(head).__name__} is under activation checkpointing, which hands on no gradient '
-            'there: take the decode heads out of activation_checkpointing.'
+            'there. Take the decode heads out of activation_checkpointing.'
         )
     if not isinstance(output, TappedLogits):
         raise ValueError(
             f'the forward of {type(head).__name__} does not end in its one cls_seg call, so that its features '
-            'cannot be tapped: choose a decode head such as DepthwiseSeparableASPPHead, PSPHead, UPerHead '
+            'cannot be tapped. Choose a decode head such as DepthwiseSeparableASPPHead, PSPHead, UPerHead '
             'or SegformerHead.'
         )
     return output
@@ -116,7 +116,7 @@ def conv_stack(
     out_channels: int | None = None,
     last_act: bool = True,
 ) -> nn.Sequential:
-    """3x3 Conv-BN-ReLU blocks in the manner of a head: its normalisation, its activation.
+    """3x3 Conv-BN-ReLU blocks in the manner of a head: its normalization, its activation.
 
     Args:
         head (BaseDecodeHead): Gives ``conv_cfg``, ``norm_cfg`` (BN, where it has none) and ``act_cfg``.
@@ -160,13 +160,13 @@ def _split_classifier(head: BaseDecodeHead) -> None:
     if not isinstance(head, BaseDecodeHead) or type(head).cls_seg is not BaseDecodeHead.cls_seg:
         raise ValueError(
             f'{type(head).__name__} has a classifier of its own, so that the features before it cannot be '
-            'tapped: choose a decode head such as DepthwiseSeparableASPPHead, PSPHead, UPerHead or '
+            'tapped. Choose a decode head such as DepthwiseSeparableASPPHead, PSPHead, UPerHead or '
             'SegformerHead.'
         )
     if not isinstance(getattr(head, 'conv_seg', None), nn.Conv2d):
         raise ValueError(
             f'{type(head).__name__} has no convolution conv_seg as its classifier, so that the features '
-            'before it cannot be tapped: choose a decode head such as DepthwiseSeparableASPPHead, PSPHead, '
+            'before it cannot be tapped. Choose a decode head such as DepthwiseSeparableASPPHead, PSPHead, '
             'UPerHead or SegformerHead.'
         )
     head.classifier_convs = None

@@ -35,7 +35,7 @@ class PrototypeClassifier(nn.Module):
         super().__init__()
         if not temperature > 0:
             raise ValueError(
-                f"temperature={temperature} must be above 0: give 0.1, or 1.0 for the paper's letter."
+                f"temperature={temperature} must be above 0. Give 0.1, or 1.0 for the paper's letter."
             )
         self.temperature = temperature
         self.register_buffer('vectors', torch.zeros(num_classes, channels))

@@ -110,7 +110,7 @@ class SemiSegmentor(TrainingSteps, NetworkPasses, CheckpointLoading, StockSegmen
         super().__init_subclass__(**kwargs)
         if list(cls.updates) != list(cls.optimized):
             raise TypeError(
-                f'{cls.__name__} has updates={list(cls.updates)} and optimized={list(cls.optimized)}: give '
+                f'{cls.__name__} has updates={list(cls.updates)} and optimized={list(cls.optimized)}. Give '
                 'both the same names in the same order.'
             )
 
@@ -291,7 +291,7 @@ class SemiSegmentor(TrainingSteps, NetworkPasses, CheckpointLoading, StockSegmen
             return steps
         if self.epoch_steps is None:
             raise ValueError(
-                f'{type(self).__name__} has a setting in epochs and does not know their length: train with '
+                f'{type(self).__name__} has a setting in epochs and does not know their length. Train with '
                 'UnlabeledEpochTrainLoop and LabeledUnlabeledSampler, or use the setting in steps.'
             )
         return epochs * self.epoch_steps

@@ -101,8 +101,9 @@ class DeS4(MeanTeacherSegmentor):
             self.required_hooks = (*self.required_hooks, 'PrototypeMeanHook')
         if cfg.decoupled_training and not any(True for _ in head.parameters()):
             raise ValueError(
-                f'{type(head).__name__} is all classifier, so the teacher has no decoder to train. Set '
-                'semi_train_cfg.decoupled_training=False and pixel_reweighting=False, or choose a deeper head.'
+                f'{type(head).__name__} consists of a classifier only, so the teacher has no decoder to train. '
+                'Set semi_train_cfg.decoupled_training=False and pixel_reweighting=False, or choose a deeper '
+                'head.'
             )
         # Here and for good: DistributedDataParallel sorts out the trained parameters when it is built.
         head.requires_grad_(cfg.decoupled_training)

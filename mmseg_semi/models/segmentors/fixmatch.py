@@ -46,7 +46,7 @@ class FixMatch(SemiSegmentor):
         label_mode: Literal['train', 'eval'] = setting(
             'train',
             'Label the weak view in train mode, in the forward of the labeled images, or in eval mode, in one '
-            'of its own. In train mode the dropout of the heads acts on the labels: set it to 0.',
+            'of its own. In train mode the dropout of the heads acts on the labels. Set it to 0.',
             source='UniMatch code',
             reading='mode of the network that labels',
         )

@@ -216,7 +216,7 @@ class GPS(IndependentSegmentor):
 
         Raises:
             FileNotFoundError: There is no such file.
-            ValueError: The file is no checkpoint of the plain network.
+            ValueError: The file is not a checkpoint of the plain network.
         """
         if self._teacher_loaded:
             return

@@ -42,7 +42,7 @@ class IndependentSegmentor(SemiSegmentor):
         )
         ignore_padding: bool = setting(
             False,
-            'Padding of unlabeled images is not learned from. False labels and learns it like any pixel; take '
+            'Padding of unlabeled images is not learned from. False labels and learns it like any pixel. Take '
             'True for images of your own.',
             source='CPS code',
             reading='padding not learned from',

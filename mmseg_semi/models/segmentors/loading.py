@@ -75,7 +75,7 @@ class CheckpointLoading:
             found = sorted({key.partition('.')[0] for key in below(state_dict, prefix)})
             raise ValueError(
                 f'The checkpoint has no network of {type(self).__name__} and none of a plain segmentor, its '
-                f'weights belong to {found[:8]}: give the checkpoint of a segmentor, or weights of an encoder '
+                f'weights belong to {found[:8]}. Give the checkpoint of a segmentor, or weights of an encoder '
                 "as segmentor.backbone.init_cfg=dict(type='Pretrained', checkpoint=...)."
             )
         for place, home in self.shared_modules.items():

@@ -28,9 +28,9 @@ class MeanTeacherSegmentor(SemiSegmentor):
         self.teacher = copy.deepcopy(self.student)
         self.teacher.requires_grad_(False)
         self.teacher.eval()
-        # Its initialisation is the student's: nothing is drawn or downloaded twice.
+        # Its initialization is the student's: nothing is drawn or downloaded twice.
         self.teacher._is_init = True
-        # Optimizer steps that the average has followed: a buffer, so that a resumed warm-up goes on.
+        # Optimizer steps that the average has followed: a buffer, so that a resumed warm-up continues.
         self.register_buffer('ema_steps', torch.zeros((), dtype=torch.int64))
         self._teacher_loaded = False
         self._ema_tensors: tuple[list[Tensor], ...] | None = None
@@ -41,7 +41,7 @@ class MeanTeacherSegmentor(SemiSegmentor):
         return self
 
     def init_weights(self) -> None:
-        """Initialise the student, then apply ``init_cfg``; the teacher starts as the student's copy."""
+        """Initialize the student, then apply ``init_cfg``; the teacher starts as the student's copy."""
         super().init_weights()
         if not self._teacher_loaded:
             self.copy_student_to_teacher()

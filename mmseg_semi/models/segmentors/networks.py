@@ -176,7 +176,7 @@ def check_network(network: nn.Module) -> None:
     """Refuse a network that no method can wrap.
 
     Raises:
-        ValueError: It is no EncoderDecoder with a decode head of one channel per class.
+        ValueError: It is not an EncoderDecoder with a decode head of one channel per class.
     """
     head = getattr(network, 'decode_head', None)
     if not isinstance(network, EncoderDecoder) or not isinstance(head, BaseDecodeHead):

@@ -48,7 +48,7 @@ class StockSegmentor(BaseSegmentor):
         """
         if name not in self.networks:
             raise ValueError(
-                f"semi_test_cfg.predict_on='{name}' is no network of {type(self).__name__}. Choose one of "
+                f"semi_test_cfg.predict_on='{name}' is not a network of {type(self).__name__}. Choose one of "
                 f'{self.networks}.'
             )
 

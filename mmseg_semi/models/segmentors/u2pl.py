@@ -72,7 +72,7 @@ class U2PL(MeanTeacherSegmentor):
 
     Where the equations leave it open: entropy, ranks and representations are the teacher's of the *mixed*
     images, as in the authors' code (Haochen-Wang409/U2PL), but in eval mode; a pixel at the threshold is
-    reliable; padding that is ignored is no pixel.
+    reliable; padding that is ignored is not a pixel.
 
     Args: see :class:`~mmseg_semi.models.SemiSegmentor`.
     """

@@ -69,7 +69,7 @@ class UniMatch(TwoViewSegmentor):
         label_mode: Literal['train', 'eval'] = setting(
             'train',
             'Label the weak view by the pass that is trained, or by one of its own in eval mode. In train '
-            'mode the dropout of the heads acts on the labels: set it to 0.',
+            'mode the dropout of the heads acts on the labels. Set it to 0.',
             reading='mode of the network that labels',
         )
 

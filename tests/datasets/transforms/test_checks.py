@@ -45,12 +45,12 @@ def test_trailing_data_passes(tmp_path, picture):
 @pytest.mark.parametrize(
     ('mode', 'name', 'said'),
     [
-        ('L', 'a.jpg', 'grey'),
-        ('L', 'a.png', 'grey'),
+        ('L', 'a.jpg', 'gray'),
+        ('L', 'a.png', 'gray'),
         ('1', 'a.png', 'black and white'),
         ('P', 'a.png', 'a palette image'),
         ('RGBA', 'a.png', 'RGB with transparency'),
-        ('LA', 'a.png', 'grey with transparency'),
+        ('LA', 'a.png', 'gray with transparency'),
         ('CMYK', 'a.jpg', 'CMYK'),
     ],
 )
@@ -59,7 +59,7 @@ def test_other_modes(tmp_path, picture, mode, name, said):
     picture.convert(mode).save(path)
     with pytest.raises(
         ValueError,
-        match=rf'{name} is {said} \(mode {mode}\), not 8-bit RGB: convert .*check_files=.complete.',
+        match=rf'{name} is {said} \(mode {mode}\), not 8-bit RGB. Convert .*check_files=.complete.',
     ):
         check(path)
     check(path, rgb=False)
@@ -70,7 +70,7 @@ def test_other_modes(tmp_path, picture, mode, name, said):
     [('a.png', (9, 9)), ('a.png', (9, 9, 3)), ('a.tif', (9, 9)), ('a.tif', (9, 9, 3))],
 )
 def test_sixteen_bits(tmp_path, name, shape):
-    """Pillow calls a 16-bit colour file 'RGB', so its depth must come from the header."""
+    """Pillow calls a 16-bit color file 'RGB', so its depth must come from the header."""
     assert cv2.imwrite(str(tmp_path / name), np.full(shape, 1000, dtype=np.uint16))
     with pytest.raises(ValueError, match='is 16-bit'):
         check(tmp_path / name)
@@ -83,7 +83,7 @@ def test_truncated(tmp_path, picture, name, share):
     picture.save(path)
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
-    with pytest.raises(ValueError, match=rf'{name} is truncated: copy it again'):
+    with pytest.raises(ValueError, match=rf'{name} is truncated. Copy it again'):
         check(path)
 
 
@@ -101,7 +101,7 @@ def test_truncated_with_a_thumbnail(tmp_path, picture):
         check(tmp_path / 'a.jpg')
 
 
-@pytest.mark.parametrize('content', [b'', b'this is no image at all'])
+@pytest.mark.parametrize('content', [b'', b'this is not an image at all'])
 def test_unreadable(tmp_path, content):
     (tmp_path / 'a.jpg').write_bytes(content)
     with pytest.raises(ValueError, match=r'a\.jpg cannot be read as an image'):
@@ -109,7 +109,7 @@ def test_unreadable(tmp_path, content):
 
 
 def test_missing(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r'a\.jpg does not exist: restore'):
+    with pytest.raises(FileNotFoundError, match=r'a\.jpg does not exist. Restore'):
         check(tmp_path / 'a.jpg')
 
 
@@ -153,8 +153,8 @@ def test_size_differs():
         labels(np.zeros((8, 6), np.uint8))
 
 
-def test_colour_mask():
-    with pytest.raises(ValueError, match=r'm\.png is a colour image: a mask must be'):
+def test_color_mask():
+    with pytest.raises(ValueError, match=r'm\.png is a color image: a mask must be'):
         labels(np.zeros((6, 8, 3), np.uint8))
 
 
@@ -213,4 +213,4 @@ def test_what_cannot_be_checked_is_said():
     assert 'labels (no transform is named Load...)' in unchecked
     pipeline = Compose([dict(type='LoadImageFromFile'), dict(type='LoadAnnotations')]).transforms
     _, unchecked = with_file_checks(pipeline, None, labeled=True)
-    assert 'label values (the dataset names no classes)' in unchecked
+    assert 'label values (the dataset has no class names)' in unchecked

@@ -1,4 +1,4 @@
-"""ST++'s colour jitter, grayscale and blur: values by hand, distributions by their statistics."""
+"""ST++'s color jitter, grayscale and blur: values by hand, distributions by their statistics."""
 
 import random
 from collections import Counter
@@ -52,7 +52,7 @@ def test_jitter_by_hand(operation, factor, expected):
 
 def test_a_third_of_the_hue_circle_turns_red_into_green_and_back():
     primary = image((255, 0, 0), (0, 255, 0), (0, 0, 255))
-    # One of 256 steps of the hue circle is up to 6 grey levels.
+    # One of 256 steps of the hue circle is up to 6 gray levels.
     turned = RandomColorJitter.apply(primary, [('hue', 0.334)])
     assert np.abs(np.array(rgb(turned)) - [[0, 255, 0], [0, 0, 255], [255, 0, 0]]).max() <= 6
     back = RandomColorJitter.apply(turned, [('hue', -0.334)])

@@ -68,7 +68,7 @@ def test_rotation_fills_invalid_corners():
     assert not mask[(image == 0).all(dim=0)].any()
 
 
-@pytest.mark.parametrize('view', ['whole', 'cropped', 'flipped', 'float', 'grey'])
+@pytest.mark.parametrize('view', ['whole', 'cropped', 'flipped', 'float', 'gray'])
 def test_image_is_packed_as_mmseg_packs_it(view):
     image = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
     image = dict(
@@ -76,7 +76,7 @@ def test_image_is_packed_as_mmseg_packs_it(view):
         cropped=image[1:5, 2:7],
         flipped=image[:, ::-1],
         float=image.astype(np.float32),
-        grey=image[..., :1],
+        gray=image[..., :1],
     )[view]
     results = dict(img=image, img_path='a.jpg')
     stock = Compose([dict(type='PackSegInputs')])(results)['inputs']
@@ -94,7 +94,7 @@ def test_meta_information():
     assert packed['data_samples'].metainfo == dict(img_path='a.jpg', ori_shape=(4, 6))
 
 
-def test_labelled_results_are_refused():
+def test_labeled_results_are_refused():
     results = dict(img=np.zeros((4, 6, 3)), img_path='a.jpg', gt_seg_map=np.zeros((4, 6)))
     with pytest.raises(ValueError, match=r'a\.jpg has a label map where AddValidMask runs'):
         Compose([dict(type='AddValidMask')])(results)
@@ -103,7 +103,7 @@ def test_labelled_results_are_refused():
 def test_missing_mask():
     results = dict(img=np.zeros((4, 6, 3), np.uint8), img_path='a.jpg')
     with pytest.raises(
-        ValueError, match=r"a\.jpg has no valid mask: add dict\(type='AddValidMask'\)"
+        ValueError, match=r"a\.jpg has no valid mask. Add dict\(type='AddValidMask'\)"
     ):
         Compose([dict(type='PackUnlabeledInputs')])(results)
 

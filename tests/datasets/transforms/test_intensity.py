@@ -50,8 +50,8 @@ def pillow(image, operation, strength):
     return np.asarray(out)[..., ::-1]
 
 
-# Largest and mean difference in grey levels. Table look-ups are exact; contrast depends on the
-# rounding of one grey mean; Pillow blurs with three boxes and its HSV has coarser saturation.
+# Largest and mean difference in gray levels. Table look-ups are exact; contrast depends on the
+# rounding of one gray mean; Pillow blurs with three boxes and its HSV has coarser saturation.
 @pytest.mark.parametrize(
     ('operation', 'strengths', 'largest', 'mean'),
     [
@@ -96,8 +96,8 @@ def test_factors_above_one_clip_as_pillow_does(operation, factor):
 def test_channel_order_is_bgr():
     red = np.zeros((4, 4, 3), np.uint8)
     red[..., 2] = 255
-    grey = RandomIntensity.apply(red, [('color', 0.0)])
-    assert abs(int(grey[0, 0, 0]) - 76) <= 1  # 0.299 * 255; it would be 29 for blue
+    gray = RandomIntensity.apply(red, [('color', 0.0)])
+    assert abs(int(gray[0, 0, 0]) - 76) <= 1  # 0.299 * 255; it would be 29 for blue
     green = RandomIntensity.apply(red, [('hue', 1 / 3)])
     assert green[0, 0, 1] > 250  # blue if the order were wrong
     assert green[0, 0, 0] < 10
@@ -211,25 +211,25 @@ def test_bad_image(image):
         RandomIntensity()(dict(img=image))
 
 
-GREY = tuple(name for name in RandomIntensity().operations if name not in ('color', 'hue'))
+GRAY = tuple(name for name in RandomIntensity().operations if name not in ('color', 'hue'))
 STRENGTHS = dict(
     gaussian_blur=1.5, contrast=0.3, sharpness=0.4, brightness=0.5, posterize=4, solarize=99
 )
 
 
-@pytest.mark.parametrize('name', GREY)
-def test_grey_images_change_as_their_copies_in_three_channels(name):
+@pytest.mark.parametrize('name', GRAY)
+def test_gray_images_change_as_their_copies_in_three_channels(name):
     image = np.random.default_rng(0).integers(0, 256, (9, 7), dtype=np.uint8)
     operations = [(name, STRENGTHS.get(name))]
-    grey = RandomIntensity.apply(image, operations)
+    gray = RandomIntensity.apply(image, operations)
     rgb = RandomIntensity.apply(np.stack([image] * 3, axis=-1), operations)
-    assert grey.shape == image.shape
-    assert grey.dtype == np.uint8
+    assert gray.shape == image.shape
+    assert gray.dtype == np.uint8
     # Pillow's weights of the three channels round the mean that contrast turns around.
-    assert np.abs(grey.astype(int) - rgb[..., 0]).max() <= (name == 'contrast')
+    assert np.abs(gray.astype(int) - rgb[..., 0]).max() <= (name == 'contrast')
 
 
-@pytest.mark.parametrize('name', [name for name in GREY if name != 'contrast'])
+@pytest.mark.parametrize('name', [name for name in GRAY if name != 'contrast'])
 def test_channels_change_as_images_of_one_channel(name):
     image = np.random.default_rng(0).integers(0, 256, (9, 7, 5), dtype=np.uint8)
     operations = [(name, STRENGTHS.get(name))]
@@ -249,7 +249,7 @@ def test_only_the_operations_that_are_named():
     )
 
 
-def test_colours_of_other_images_are_refused_at_once():
+def test_colors_of_other_images_are_refused_at_once():
     with pytest.raises(
         ValueError, match='or set operations without color, hue, or leave it out'
     ) as error:

@@ -139,7 +139,7 @@ def test_inference_sees_what_training_sees(tmp_path, loader):
 
 def test_an_unreadable_image_is_one_sentence(tmp_path):
     (tmp_path / 'a.jpg').write_bytes(b'no image')
-    with pytest.raises(ValueError, match=r'a\.jpg cannot be read as an image: replace it'):
+    with pytest.raises(ValueError, match=r'a\.jpg cannot be read as an image. Replace it'):
         LoadImageFromFile().transform(dict(img_path=str(tmp_path / 'a.jpg')))
     assert (
         LoadImageFromFile(ignore_empty=True).transform(dict(img_path=str(tmp_path / 'a.jpg')))
@@ -176,11 +176,11 @@ TIFF = dict(color_type='unchanged', imdecode_backend='tifffile')
 def test_all_bands_wherever_the_file_has_them(write_tiff, dtype, number):
     bands = np.random.default_rng(1).integers(0, 200, (24, 40, number)).astype(dtype)
     first = np.moveaxis(bands, -1, 0)
-    grey = dict(photometric='minisblack')
+    gray = dict(photometric='minisblack')
     for path in (
-        write_tiff(bands, **grey, planarconfig='contig'),
-        write_tiff(first, **grey, planarconfig='separate'),
-        write_tiff(first, **grey),  # a page per band
+        write_tiff(bands, **gray, planarconfig='contig'),
+        write_tiff(first, **gray, planarconfig='separate'),
+        write_tiff(first, **gray),  # a page per band
         write_tiff(bands, photometric='rgb', bigtiff=True),
     ):
         image = read(path, **TIFF)
@@ -203,7 +203,7 @@ def test_a_turned_tiff_file(write_tiff):
 def test_stacks_of_images_are_refused(write_tiff):
     path = write_tiff(np.zeros((5, 24, 40, 3), np.uint8), photometric='rgb')
     with pytest.raises(
-        ValueError, match=r'a\.tif has the axes QYXS of 5x24x40x3: save one image per file'
+        ValueError, match=r'a\.tif has the axes QYXS of 5x24x40x3. Save one image per file'
     ):
         read(path, **TIFF)
 
@@ -262,7 +262,7 @@ def test_sixteen_bits_are_not_cut_to_eight(tmp_path, kind):
     path = str(tmp_path / f'a.{kind}')
     for loader in ({}, dict(color_type='grayscale'), dict(imdecode_backend='pillow')):
         with pytest.raises(
-            ValueError, match=r"of 16 bits and the loader gives .* of uint8: .*'unchanged'"
+            ValueError, match=r"of 16 bits and the loader gives .* of uint8\. .*'unchanged'"
         ):
             read(path, **loader)
     assert np.array_equal(read(path, color_type='unchanged'), BANDS[..., 0])

@@ -165,7 +165,7 @@ FILES = {
     'another class': (
         lambda f: write(f, np.concatenate([stored()[1][:2] + 3, stored()[1][2:]])),
         ValueError,
-        r'a.soft has the class 6, but the folder is of 4 classes: remove the folder',
+        r'a.soft has the class 6, but the folder is of 4 classes. Remove the folder',
     ),
 }  # fmt: skip
 
@@ -181,7 +181,7 @@ def test_files_that_do_not_fit(folders, kind):
 
 def test_a_folder_without_soft_labels(folders):
     summary(folders, soft=None)
-    with pytest.raises(ValueError, match=r'labels has no soft labels, and .*soft=True: make'):
+    with pytest.raises(ValueError, match=r'labels has no soft labels, and .*soft=True. Make'):
         dataset(folders)
     dataset(folders, soft=False)
 

@@ -133,7 +133,7 @@ def test_latch_holds_when_a_resumed_run_has_longer_epochs():
     assert second.model.ramp_up.latch_epoch == 2
 
 
-def test_run_that_loads_weights_of_another_ramps_up_anew():
+def test_run_that_loads_weights_of_another_ramps_up_again():
     first = make_runner()
     train(first, {2: (0.5, 1.0)}, until=10)
     assert first.model.ramp_up.labeled_sums.any()
@@ -145,7 +145,7 @@ def test_run_that_loads_weights_of_another_ramps_up_anew():
     assert second.model.ramp_up.latch_epoch == 0
 
 
-def test_epochs_count_from_the_start_of_the_unlabelled_images(caplog):
+def test_epochs_count_from_the_start_of_the_unlabeled_images(caplog):
     runner = make_runner(unlabeled_start=6)
     with caplog.at_level(logging.INFO, LOGGER.name):
         # 14 iterations are left: four epochs, the last of two.

@@ -1,4 +1,4 @@
-"""Class counts of the labeled set: right, kept, found again, and counted anew for another list."""
+"""Class counts of the labeled set: right, kept, found again, and counted again for another list."""
 
 import json
 import logging

@@ -128,7 +128,7 @@ class Wrapper(nn.Module):
     def train_step(self): ...
 
 
-def test_wrapped_anew_with_other_batch_norms_and_compiled_again():
+def test_wrapped_again_with_other_batch_norms_and_compiled_again():
     """As Runner.wrap_model does with sync_bn: modules found before are no longer part of the model."""
 
     def wrap(config, model):

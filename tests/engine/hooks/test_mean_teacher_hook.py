@@ -116,7 +116,7 @@ def test_model_without_teacher_is_refused(model):
 def test_copy_epochs_needs_our_sampler(model):
     runner = make_runner(model)
     runner.train_dataloader.sampler = SimpleNamespace()
-    with pytest.raises(ValueError, match='give copy_steps instead'):
+    with pytest.raises(ValueError, match='Give copy_steps instead'):
         MeanTeacherHook(copy_epochs=1).before_train(runner)
 
 

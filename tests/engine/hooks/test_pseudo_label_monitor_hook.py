@@ -25,7 +25,7 @@ def test_warns_when_the_ratio_stays_zero(caplog):
         run([None] * 5 + [0.0] * 6, 'monitor_zero', interval=2, patience=3)
     (record,) = caplog.records
     assert 'confident_ratio has been 0 for 6 iterations' in record.message
-    assert 'lower semi_train_cfg.tau' in record.message
+    assert 'Lower semi_train_cfg.tau' in record.message
 
 
 def test_silent_when_any_interval_has_confident_pixels(caplog):

@@ -1,4 +1,4 @@
-"""A run is resumed on the images that it was begun on, and with as many of them a step."""
+"""A run is resumed on the images that it was started on, and with the same number of them per step."""
 
 from types import SimpleNamespace
 
@@ -51,11 +51,11 @@ def begun(images, tmp_path_factory):
             {'partition': 'lists/seed1'},
             'with lists/5 as its partition, and this run has lists/seed1',
         ),
-        ({'labeled': 3}, 'with 2 as its labeled images a step, and this run has 3'),
-        ({'unlabeled': 4}, 'with 2 as its unlabeled images a step, and this run has 4'),
+        ({'labeled': 3}, 'with 2 as its labeled images per step, and this run has 3'),
+        ({'unlabeled': 4}, 'with 2 as its unlabeled images per step, and this run has 4'),
         (
             {'optim_wrapper__accumulative_counts': 2},
-            'with 2 as its labeled images a step, and this run has 4',
+            'with 2 as its labeled images per step, and this run has 4',
         ),
     ],
 )

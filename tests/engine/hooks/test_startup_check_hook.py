@@ -107,9 +107,9 @@ def test_report_says_what_is_trained_on_what(caplog):
     with caplog.at_level(logging.INFO):
         StartupCheckHook().before_train(make_runner())
     text = caplog.text
-    assert '2 labelled and 3 unlabelled images' in text
+    assert '2 labeled and 3 unlabeled images' in text
     assert 'an effective batch of 4+4' in text
-    assert '1 iterations per pass over the unlabelled list (1 optimizer steps per epoch), ' in text
+    assert '1 iterations per pass over the unlabeled list (1 optimizer steps per epoch), ' in text
     assert 'predicts with the teacher' in text
     assert 'untriggered=official' in text
 
@@ -121,12 +121,12 @@ def test_a_head_of_boundaries_has_classes_of_its_own():
     StartupCheckHook()._check_classes(runner, runner.model, runner.train_dataloader.dataset)
 
 
-def test_pairs_have_two_streams_and_passes_of_what_is_learnt(caplog):
+def test_pairs_have_two_streams_and_passes_of_what_is_learned(caplog):
     runner = make_runner(model='CPS', hooks=[], streams=2)
     with caplog.at_level(logging.INFO, runner.logger.name):
         StartupCheckHook().before_train(runner)
     assert (
-        ', of which half are learnt and half pasted; 3 iterations per pass over the unlabelled list '
+        ', of which half are learned and half pasted; 3 iterations per pass over the unlabeled list '
         '(1 optimizer steps per epoch), 3.3 passes' in caplog.text
     )
 
@@ -139,7 +139,7 @@ def test_streams_that_do_not_fit_the_method_are_refused(model, settings, streams
     hooks = [MeanTeacherHook()]
     runner = make_runner(model=model, settings=settings, hooks=hooks, streams=streams)
     with pytest.raises(
-        ValueError, match=f'set train_dataloader.sampler.unlabeled_streams={remedy}'
+        ValueError, match=f'Set train_dataloader.sampler.unlabeled_streams={remedy}'
     ):
         StartupCheckHook().before_train(runner)
 
@@ -152,14 +152,14 @@ def test_streams_that_do_not_fit_the_method_are_refused(model, settings, streams
             {'batch_size': 8},
             r'batch_size=8 but the sampler makes batches of labeled=2 \+ unlabeled=2',
         ),
-        ({'hooks': []}, r"IMAS needs MeanTeacherHook: add dict\(type='MeanTeacherHook'\)"),
-        ({'loop': EpochBasedTrainLoop}, 'set endless=False'),
-        ({'endless': False}, 'set endless=True'),
+        ({'hooks': []}, r"IMAS needs MeanTeacherHook. Add dict\(type='MeanTeacherHook'\)"),
+        ({'loop': EpochBasedTrainLoop}, 'Set endless=False'),
+        ({'endless': False}, 'Set endless=True'),
         (
             {'val': ('v0.png', 'u1.png')},
-            '1 unlabelled images are also validation images, e.g. u1.png',
+            '1 unlabeled images are also validation images, e.g. u1.png',
         ),
-        ({'val': ('l0.png',)}, '1 labelled images are also validation images'),
+        ({'val': ('l0.png',)}, '1 labeled images are also validation images'),
     ],
 )
 def test_what_does_not_fit_is_refused_in_one_sentence(settings, message):
@@ -212,7 +212,7 @@ def test_stock_checkpoint_hook_is_warned_about(caplog):
     hooks = [MeanTeacherHook(), CheckpointHook()]
     with caplog.at_level(logging.WARNING):
         StartupCheckHook().before_train(make_runner(hooks=hooks))
-    assert "use type='AtomicCheckpointHook'" in caplog.text
+    assert "Use type='AtomicCheckpointHook'" in caplog.text
 
 
 def test_checkpoint_within_an_accumulated_step_is_put_off(caplog):
@@ -221,7 +221,7 @@ def test_checkpoint_within_an_accumulated_step_is_put_off(caplog):
         hooks = [MeanTeacherHook(), AtomicCheckpointHook(interval=interval, by_epoch=False)]
         with caplog.at_level(logging.INFO):
             StartupCheckHook().before_train(make_runner(hooks=hooks))
-        assert ('each is put off to the end of its step' in caplog.text) == told
+        assert ('each is saved at the end of its step' in caplog.text) == told
 
 
 # ------------------------------------------------------------------------------------ patches
@@ -248,7 +248,7 @@ def patched_runner(**preprocessor):
 def test_crop_that_is_no_multiple_of_the_patches_is_refused(preprocessor, said, remedy):
     runner = patched_runner(**preprocessor)
     with pytest.raises(
-        ValueError, match=f'data_preprocessor.{said} is no multiple of 14,.* such as {remedy}'
+        ValueError, match=f'data_preprocessor.{said} is not a multiple of 14,.* such as {remedy}'
     ):
         StartupCheckHook().before_train(runner)
 
@@ -269,7 +269,7 @@ def test_windows_that_cut_patches_are_refused(kind, crop, stride, said):
     runner.model = MODELS.build({'type': 'IMAS', 'segmentor': network})
     if said is None:
         return StartupCheckHook().before_train(runner)
-    with pytest.raises(ValueError, match=f'{said} is no multiple of 14,'):
+    with pytest.raises(ValueError, match=f'{said} is not a multiple of 14,'):
         StartupCheckHook().before_train(runner)
 
 
@@ -324,17 +324,17 @@ def test_a_repeated_labeled_image_counts_once_in_the_partition():
     [
         (
             range(20),
-            'Labelled list: Pascal VOC 2012, one, 20 images (Author 1_16); not to be taken for Pascal VOC '
+            'Labeled list: Pascal VOC 2012, one, 20 images (Author 1_16); not to be taken for Pascal VOC '
             '2012, two, 20 images (Author 1_8), 4 of them in common.',
         ),
         (
             range(1, 20),
-            'Labelled list: unknown, no published partition; nearest: Pascal VOC 2012, one, 20 images (Author '
+            'Labeled list: unknown, no published partition; nearest: Pascal VOC 2012, one, 20 images (Author '
             '1_16), 19 of them in common.',
         ),
         # One image of twelve is chance.
-        ([0, *range(100, 111)], 'Labelled list: unknown, no published partition.'),
-        ([*range(100, 103)], 'Labelled list: unknown, no published partition.'),
+        ([0, *range(100, 111)], 'Labeled list: unknown, no published partition.'),
+        ([*range(100, 103)], 'Labeled list: unknown, no published partition.'),
     ],
 )
 @pytest.mark.parametrize('kind', ['method', 'self-training', 'supervised'])
@@ -357,7 +357,7 @@ def test_city_folders_and_endings_do_not_hide_a_partition(monkeypatch, caplog):
     monkeypatch.setattr(fingerprints, 'published', lambda path=None: (entry,))
     paths = [f'data/leftImg8bit/train/{i}_leftImg8bit.png' for i in ids]
     lines = log_of(make_runner(labeled=paths), caplog)
-    assert 'Labelled list: Cityscapes, u2pl, 4 images (U2PL 4).' in lines
+    assert 'Labeled list: Cityscapes, u2pl, 4 images (U2PL 4).' in lines
 
 
 def test_supervised_training_is_reported(caplog):
@@ -365,7 +365,7 @@ def test_supervised_training_is_reported(caplog):
     runner.train_dataloader.dataset = Data([f'{i}.png' for i in range(9)])
     lines = log_of(runner, caplog)
     assert (
-        'Supervised training: 9 labelled images; 4 per process, 1 processes, accumulation 2: an effective '
+        'Supervised training: 9 labeled images; 4 per process, 1 processes, accumulation 2: an effective '
         'batch of 8; 2 iterations per pass over the list (1 optimizer steps per epoch).'
     ) in lines
 
@@ -405,7 +405,7 @@ def test_what_the_docs_call_readings_is_in_the_log(method):
     keys = [key for row in rows[1:] for key in re.findall(r'`(\w+)', row[3])]
     declared = cls.Settings._settings
     keys = set(keys) & set(declared)
-    # What is printed in the paper is a setting; a network's parts are told by its config.
+    # What is printed in the paper is a setting; a network's parts are in its config.
     keys -= {'soft_weight', 'contrast_weight', 'prototype_decay', 'max_anchors'}
     keys -= {'segmentation_head', 'projector', 'encoder_channels'}
     assert len(keys) >= 4
@@ -471,7 +471,7 @@ def test_rules_of_the_decay():
 
 
 def self_training_runner(sampler=ShuffledSampler, loop=IterBasedTrainLoop, **settings):
-    """A runner with 2 labelled and 3 pseudo-labelled images."""
+    """A runner with 2 labeled and 3 pseudo-labeled images."""
     dataset = SelfTrainingDataset.__new__(SelfTrainingDataset)
     dataset.labeled, dataset.pseudo_labeled = Data(['l0.png', 'l1.png']), Data(['u0', 'u1', 'u2'])
     dataset.num_labeled, dataset.num_pseudo_labeled, dataset.copies = 2, 3, 2
@@ -488,7 +488,7 @@ def test_self_training_is_reported(caplog):
     with caplog.at_level(logging.INFO):
         StartupCheckHook().before_train(runner)
     assert (
-        '2 labelled images × 2 and 3 pseudo-labelled ones; 2 per process, 1 processes, accumulation 2: an '
+        '2 labeled images × 2 and 3 pseudo-labeled ones; 2 per process, 1 processes, accumulation 2: an '
         'effective batch of 4; 3 iterations per pass over the list (1 optimizer steps per epoch), 10 in all.'
     ) in caplog.text
 
@@ -499,9 +499,9 @@ def test_self_training_tells_its_readings(caplog):
     runner.hooks = [hook for hook in hooks if not isinstance(hook, MeanTeacherHook)]
     (line,) = [line for line in log_of(runner, caplog) if line.startswith('Readings of what')]
     assert line == (
-        'Readings of what the papers of ST and ST++ leave open: labelled images × 2: Algorithm 2 shows no '
+        'Readings of what the papers of ST and ST++ leave open: labeled images × 2: Algorithm 2 shows no '
         'oversampling, its text and the code do; cross-entropy with hard labels: Eq. 2 and 3 and their '
-        '"entropy minimisation"; align_corners=False: of the logits; stability of pseudo-masks: the sum of Eq. '
+        '"entropy minimization"; align_corners=False: of the logits; stability of pseudo-masks: the sum of Eq. '
         '4 over the checkpoints after k·E // 3 of E epochs or iterations; reliable: 0.5 of the images.'
     )
 
@@ -517,7 +517,7 @@ def test_self_training_needs_a_sampler_that_resumes():
 def test_self_training_sampler_fits_the_loop():
     runner = self_training_runner(endless=False)
     with pytest.raises(
-        ValueError, match='endless=False under IterBasedTrainLoop: set endless=True'
+        ValueError, match=r'endless=False under IterBasedTrainLoop\. Set endless=True'
     ):
         StartupCheckHook().before_train(runner)
 
@@ -531,10 +531,10 @@ def test_an_epoch_without_a_batch_is_refused(monkeypatch):
         StartupCheckHook().before_train(runner)
 
 
-def test_pseudo_labelled_validation_image_is_refused():
+def test_pseudo_labeled_validation_image_is_refused():
     runner = self_training_runner()
     runner.val_dataloader.dataset = Data(['u1'])
-    with pytest.raises(ValueError, match='1 pseudo-labelled images are also validation images'):
+    with pytest.raises(ValueError, match='1 pseudo-labeled images are also validation images'):
         StartupCheckHook().before_train(runner)
 
 

@@ -95,7 +95,7 @@ def test_a_validation_image_in_a_part_of_the_training_set_is_refused(images, tmp
     config = nested(tiny_config(tmp_path / 'work', images=images))
     inner = config.train_dataloader.dataset.unlabeled.datasets[1].dataset
     inner.ann_file = 'val_a.txt'
-    with pytest.raises(ValueError, match='unlabelled images are also validation images'):
+    with pytest.raises(ValueError, match='unlabeled images are also validation images'):
         build_runner(config).train()
 
 
@@ -114,7 +114,7 @@ def test_check_data_reads_each_dataset(images, tmp_path):
         file = (images / f'{name}_b.txt').read_text().split()[0]
         cv2.imwrite(str(images / 'ann_dir' / f'{file}.png'), np.full((32, 32), 99, np.uint8))
     report = check_data(config, workers=1, quiet=True)
-    assert [part.name for part in report.sets if part.problems] == ['labelled 2', 'validation 2']
+    assert [part.name for part in report.sets if part.problems] == ['labeled 2', 'validation 2']
 
 
 def test_a_partition_of_nested_datasets_is_checked(images, tmp_path):
@@ -123,7 +123,7 @@ def test_a_partition_of_nested_datasets_is_checked(images, tmp_path):
     parts = build_parts(parts_of_config(config), report)
     check_parts(parts, report, quiet=True)
     assert not report.errors
-    table = [fact for fact in report.facts if 'labelled class' in fact]
+    table = [fact for fact in report.facts if 'labeled class' in fact]
     assert len(table) == 1  # over both datasets
     file = (images / 'labeled_b.txt').read_text().split()[0]
     cv2.imwrite(str(images / 'ann_dir' / f'{file}.png'), np.full((32, 32), 99, np.uint8))
@@ -168,8 +168,8 @@ def test_what_a_comparison_reads(images, tmp_path):
     config = nested(tiny_config(tmp_path / 'work', images=images))
     found, expected = facts(config), facts(plain)
     for name in (
-        'labelled images',
-        'unlabelled images',
+        'labeled images',
+        'unlabeled images',
         'validation images',
         'validation pipeline',
     ):

@@ -33,7 +33,7 @@ def trainings(folder, method, **changes):
 
 
 def starts(stages):
-    """Weights of every network of every training as MMEngine initialises them."""
+    """Weights of every network of every training as MMEngine initializes them."""
     found = {}
     for name, stage in stages.items():
         cfg = stage.config()
@@ -91,7 +91,7 @@ def test_each_stage_has_its_own_order_of_images(method, tmp_path):
 
 
 def order(runner):
-    """The first labelled images that a training draws."""
+    """The first labeled images that a training draws."""
     loader = runner.build_dataloader(runner.cfg.train_dataloader, seed=runner.seed)
     drawn = (index for index, _ in itertools.islice(loader.sampler, 40))
     return [index for index in drawn if index < loader.dataset.num_labeled]
@@ -115,7 +115,7 @@ def test_a_seed_in_the_stages_own_config_stays(tmp_path):
 
 
 def test_steps_and_images_of_a_training_are_kept_and_told(tmp_path):
-    """6 iterations of 2 labelled images in steps of 4: the rest of an accumulation is a step, too."""
+    """6 iterations of 2 labeled images in steps of 4: the rest of an accumulation is a step, too."""
     stages = trainings(
         tmp_path,
         'gps',
@@ -127,7 +127,7 @@ def test_steps_and_images_of_a_training_are_kept_and_told(tmp_path):
     with mock.patch('mmengine.runner.runner.collect_env', dict):
         teacher.run(MMLogger.get_instance('stages'))
     assert teacher.trained() == {'steps': 2, 'labeled': 12, 'unlabeled': 0}
-    assert told([teacher]) == 'teacher 2 steps (12 labelled and 0 unlabelled images)'
+    assert told([teacher]) == 'teacher 2 steps (12 labeled and 0 unlabeled images)'
 
 
 def test_random_halves_and_a_threshold_are_stages_settings(tmp_path):
@@ -154,5 +154,5 @@ def test_random_halves_and_a_threshold_are_stages_settings(tmp_path):
     assert stages['label_reliable'].settings()['threshold'] == 0.5
     assert 'threshold' not in stages['label_unreliable'].settings()
     cfg.stages.label_reliable.threshold = 1
-    with pytest.raises(ValueError, match=r'stages.label_reliable.threshold=1 is no confidence in'):
+    with pytest.raises(ValueError, match=r'stages.label_reliable.threshold=1 must be in'):
         build_stages(cfg)

@@ -279,12 +279,12 @@ def test_a_given_teacher_of_other_classes(tmp_path):
     assert (tmp_path / 'work/student/last_checkpoint').stat().st_mtime_ns == before
     other = copy.deepcopy(cfg)
     other.teacher_checkpoint = give(tmp_path, network(4), FOREIGN, seed=1, name='other.pth')
-    with pytest.raises(ValueError, match='Stage teacher was begun with checkpoint_sha256='):
+    with pytest.raises(ValueError, match='Stage teacher was started with checkpoint_sha256='):
         run(other)
     other = copy.deepcopy(cfg)
     other.teacher.label_map.ring = 'star'
     with pytest.raises(
-        ValueError, match=r'Stage label was begun with label_map.entries.ring=ring and'
+        ValueError, match=r'Stage label was started with label_map.entries.ring=ring and'
     ):
         run(other)
 
@@ -368,10 +368,10 @@ def test_soft_labels_from_the_stage_to_the_loss(tmp_path):
     key = 'decode_head.conv_seg.weight'
     assert torch.equal(trained['soft'][key], trained['killed'][key])
     assert not torch.equal(trained['soft'][key], trained['hard'][key])
-    # What was begun with hard labels is not gone on with soft ones.
+    # What was started with hard labels is not gone on with soft ones.
     cfg.stages.label.soft = 3
     with pytest.raises(
-        ValueError, match=r'Stage label was begun with soft=2 and is now to be run with 3'
+        ValueError, match=r'Stage label was started with soft=2 and is now to be run with 3'
     ):
         run(cfg)
 
@@ -403,7 +403,7 @@ def test_soft_labels_that_nothing_learns(tmp_path):
     alone.custom_hooks = [
         hook for hook in hooks if hook.type not in ('SoftTargetHook', 'DieOnceHook')
     ]
-    with pytest.raises(ValueError, match=r'soft=True and nothing learns from soft labels: add'):
+    with pytest.raises(ValueError, match=r'soft=True and nothing learns from soft labels. Add'):
         build_runner(alone).train()
     alone.custom_hooks = hooks
     alone.train_dataloader.dataset.pseudo_labeled.soft = False
@@ -418,30 +418,30 @@ def test_soft_labels_that_nothing_learns(tmp_path):
 MISTAKES = {
     'class counts differ': (
         {'model': network(4)},
-        r'The teacher has num_classes=4 and the student num_classes=6: set .* teacher.label_map=dict\(',
+        r'The teacher has num_classes=4 and the student num_classes=6. Set .* teacher.label_map=dict\(',
     ),
     'an unknown class of the student': (
         {'model': network(4), 'label_map': {'ring': 'rnig'}},
-        r"teacher.label_map\['ring'\]='rnig' is no class of the student: choose of background, disk",
+        r"teacher.label_map\['ring'\]='rnig' is not a class of the student. Choose one of background, disk",
     ),
     'an index beyond the student': (
         {'model': network(4), 'label_map': {'ring': 6}},
-        r"teacher.label_map\['ring'\]=6 is no class of the student",
+        r"teacher.label_map\['ring'\]=6 is not a class of the student",
     ),
     'an empty map': ({'model': network(4), 'label_map': {}}, r'label_map=\{\} maps no class'),
     'an unknown class of the teacher': (
         {'model': network(4), 'label_map': {'rnig': 'ring'}},
-        r"label_map has the class 'rnig', which .*given.pth does not have: choose of thing, ring, blob",
+        r"label_map has the class 'rnig', which .*given.pth does not have. Choose one of thing, ring, blob",
     ),
     'another part': (
         {'modle': network(4)},
-        r'teacher.modle is no setting of a training: give config',
+        r'teacher.modle is not a setting of a training. Give config',
     ),
     'no dict': (
         'segformer.py',
-        r"teacher='segformer.py' must be a dict: give dict\(config='FILE'\)",
+        r"teacher='segformer.py' must be a dict. Give dict\(config='FILE'\)",
     ),
-    'no such file': ({'config': 'nowhere.py'}, r"teacher.config='nowhere.py' does not exist: give"),
+    'no such file': ({'config': 'nowhere.py'}, r"teacher.config='nowhere.py' does not exist. Give"),
 }
 
 
@@ -486,7 +486,7 @@ def test_what_one_given_checkpoint_cannot_do(tmp_path):
     said = {'model': network()}
     cfg = config(tmp_path / 'one', 'stpp', said, teacher_checkpoint=path)
     with pytest.raises(
-        ValueError, match=r'stages.select ranks images by several checkpoints .* is one: give'
+        ValueError, match=r'stages.select ranks images by several checkpoints .* is one. Give'
     ):
         run(cfg)
     cfg.stages.select.type = 'RandomSelectStage'

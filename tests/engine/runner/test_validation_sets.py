@@ -195,7 +195,7 @@ def test_a_training_image_in_the_second_set_is_refused(tmp_path):
     loader = config.val_dataloader.to_dict()
     leak = {**loader, 'dataset': {**loader['dataset'], 'ann_file': 'labeled.txt'}}
     config.val_dataloader = [loader, leak]
-    with pytest.raises(ValueError, match='5 labelled images are also validation images'):
+    with pytest.raises(ValueError, match='5 labeled images are also validation images'):
         build_runner(config).train()
     (images / 'ann_dir' / f'{(images / "val.txt").read_text().split()[0]}.png').unlink()
     with pytest.raises(FileNotFoundError, match=re.escape('val_dataloader[0].dataset')):

@@ -153,7 +153,7 @@ DISAGREEMENTS = {
             'transforms': [{'type': 'RandomRotate', 'prob': 0.5, 'degree': 9}],
         },
     ),
-    'unlabeled.pipeline: Pad.pad_val.seg=200 takes filled pixels': lambda c: add(
+    'unlabeled.pipeline: Pad.pad_val.seg=200 treats filled pixels': lambda c: add(
         c, 'unlabeled', {'type': 'Pad', 'size': (32, 32), 'pad_val': {'img': 0, 'seg': 200}}
     ),
     'val_evaluator.ignore_index of IoUMetric is 255': lambda c: c.val_evaluator.update(

@@ -48,7 +48,7 @@ def test_a_mask_that_may_be_turned_stops_the_training(root, tmp_path, name, meth
     said = start(tiny_config(tmp_path / 'work', method, images=root))
     assert f'image {path} is 32x32 as stored and 32x32 as displayed (EXIF orientation 4)' in said
     assert (
-        "set drawn_on='stored' of LoadAnnotations or drawn_on='displayed' of LoadAnnotations"
+        "Set drawn_on='stored' of LoadAnnotations or drawn_on='displayed' of LoadAnnotations"
         in said
     )
 
@@ -109,9 +109,9 @@ def test_bits_of_a_validation_image(root):
 
 @pytest.mark.parametrize('where', ['train', 'val'])
 def test_channels_that_the_preprocessor_does_not_have(root, where):
-    grey = dataset(root, [dict(type='LoadImageFromFile', color_type='grayscale'), LOAD[1]])
+    gray = dataset(root, [dict(type='LoadImageFromFile', color_type='grayscale'), LOAD[1]])
     color = dataset(root, LOAD)
-    sets = (grey, color) if where == 'train' else (color, grey)
+    sets = (gray, color) if where == 'train' else (color, gray)
     with pytest.raises(ValueError, match=r'has 1 channel\(s\) as loaded, but .* have 3 values'):
         check(sets[0], val=sets[1])
     check(sets[0], mean=(0.0,), val=sets[1])
@@ -140,6 +140,6 @@ def test_transforms_for_colors_on_16_bits(root, transform, refused):
         return
     with pytest.raises(
         ValueError,
-        match=r'which works on 8-bit RGB images, and .* is loaded as 1 channel\(s\) of uint16: leave',
+        match=r'which works on 8-bit RGB images, and .* is loaded as 1 channel\(s\) of uint16. Leave',
     ):
         check(data, mean=(0.0,))

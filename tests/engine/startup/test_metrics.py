@@ -127,18 +127,18 @@ def plateau(**settings):
         (
             'IMAS',
             lambda: CheckpointHook(save_best='teacher/mDice'),
-            r"save_best='teacher/mDice' is no metric of this run, whose validation reports teacher/aAcc, "
+            r"save_best='teacher/mDice' is not a metric of this run, whose validation reports teacher/aAcc, "
             r'teacher/mIoU, teacher/mAcc, student/aAcc, .* such as',
         ),
         (
             'IMAS',
             lambda: CheckpointHook(save_best=['mIoU', 'tutor/mIoU']),
-            "save_best='tutor/mIoU' is no metric",
+            "save_best='tutor/mIoU' is not a metric",
         ),
         (
             'IMAS',
             lambda: EarlyStoppingHook(monitor='mDice'),
-            "EarlyStoppingHook.monitor='mDice' is no metric",
+            "EarlyStoppingHook.monitor='mDice' is not a metric",
         ),
         (
             None,
@@ -154,7 +154,7 @@ def test_what_will_not_be_reported_is_refused(method, hook, message, loops):
 
 def test_schedulers_that_follow_no_metric_are_refused(loops):
     with pytest.raises(
-        ValueError, match=r"param_scheduler\.students\.0\.monitor='loss' is no metric"
+        ValueError, match=r"param_scheduler\.students\.0\.monitor='loss' is not a metric"
     ):
         check(loops['IMAS'], schedulers={'students': [plateau()]})
 

@@ -185,7 +185,7 @@ def test_stack_of_convolutions(last_act):
     assert [block.with_activation for block in stack] == [True, True, last_act]
 
 
-def test_stack_has_batch_normalisation_where_the_head_has_none():
+def test_stack_has_batch_normalization_where_the_head_has_none():
     head = build(dict(ONE, type='FCNHead', num_convs=1, norm_cfg=None))
     assert conv_stack(head, 8, 1, 6)[0].norm_name == 'bn'
     with pytest.raises(ValueError, match='num_convs=0'):

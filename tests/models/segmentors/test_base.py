@@ -51,7 +51,7 @@ def test_predict_equals_the_networks_own_prediction():
     ('settings', 'message'),
     [
         ({'semi_train_cfg': {'taw': 0.9}}, r'semi_train_cfg has no setting taw'),
-        ({'semi_test_cfg': {'predict_on': 'pupil'}}, "predict_on='pupil' is no network of IMAS"),
+        ({'semi_test_cfg': {'predict_on': 'pupil'}}, "predict_on='pupil' is not a network of IMAS"),
         (
             {'segmentor': tiny_segmentor(num_classes=2, out_channels=1, threshold=0.5)},
             'out_channels=1 differs from num_classes=2',
@@ -145,7 +145,7 @@ def test_checkpoint_of_another_architecture_is_refused():
     wider = tiny_segmentor()
     wider['decode_head']['channels'] = 16
     with pytest.raises(
-        ValueError, match=r"'decode_head\S+' has shape .* load a checkpoint of the same"
+        ValueError, match=r"'decode_head\S+' has shape .* Load a checkpoint of the same"
     ):
         _load_checkpoint_to_model(
             build(), {'state_dict': MODELS.build({**wider, 'data_preprocessor': None}).state_dict()}
@@ -171,7 +171,7 @@ def test_clock_defaults_to_the_start():
 
 
 def test_updates_and_optimized_have_the_same_names():
-    message = r"Wrong has updates=\['student'\] and optimized=\['net'\]: give both the same names"
+    message = r"Wrong has updates=\['student'\] and optimized=\['net'\]. Give both the same names"
     with pytest.raises(TypeError, match=message):
 
         class Wrong(SemiSegmentor):

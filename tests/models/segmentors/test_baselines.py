@@ -46,7 +46,7 @@ def test_weight_zero_is_supervised_training(method):
 
 
 @methods
-def test_only_loss_terms_are_optimised(method):
+def test_only_loss_terms_are_optimized(method):
     term, _, settings = METHODS[method]
     model = build(method, auxiliary=True, **settings)
     losses = model.loss(**batch_of(model))
@@ -117,7 +117,7 @@ def test_missing_hook_stops_the_run(tmp_path):
     config = tiny_config(tmp_path, 'UniMatchV2')
     config.custom_hooks.pop()
     with pytest.raises(
-        ValueError, match=r"UniMatchV2 needs MeanTeacherHook: add dict\(type='MeanTeacherHook"
+        ValueError, match=r"UniMatchV2 needs MeanTeacherHook. Add dict\(type='MeanTeacherHook"
     ):
         build_runner(config).train()
 

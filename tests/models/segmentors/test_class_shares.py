@@ -8,7 +8,7 @@ from tiny_run import METHODS
 
 from mmseg_semi.models.clock import Clock
 
-LEARNT = ('loss_unlabeled', 'loss_consistency', 'loss_cps', 'loss_gps', 'loss_strong', 'loss_soft')
+LEARNED = ('loss_unlabeled', 'loss_consistency', 'loss_cps', 'loss_gps', 'loss_strong', 'loss_soft')
 
 
 def batch_of(model):
@@ -44,6 +44,6 @@ def test_padding_has_no_share(method):
     shares = [found[key]['pseudo_label_entropy'].item() for key in (True, False)]
     assert shares[0] == pytest.approx(shares[1], abs=1e-6)
     assert shares[0] > 0.05
-    # The setting acts: what is learnt is not the same.
-    key = next(key for key in found[True] if key in LEARNT)
+    # The setting acts: what is learned is not the same.
+    key = next(key for key in found[True] if key in LEARNED)
     assert found[True][key] != found[False][key]

@@ -97,7 +97,7 @@ class Reference:
                 out.logits[len(labeled) :].double(), (32, 32), mode='bilinear'
             ).softmax(dim=1)
         confidence, label = self.probs.max(dim=1)
-        # The features are 4 x 4: every 8th pixel, at its centre.
+        # The features are 4 x 4: every 8th pixel, at its center.
         self.grid = torch.cat([truth, label])[:, 4::8, 4::8]
         sure = confidence[:, 4::8, 4::8] > self.cfg['anchor_threshold']
         self.parts = self._parts()

@@ -38,7 +38,7 @@ def test_strong_view_learns_the_labels_of_the_weak_one(divisor, ignore_padding, 
     batch = batch_of(model)
     losses = model.loss(**batch)
     paste = mix if cutmix else torch.clone
-    # Group normalisation and no dropout: the two modes agree.
+    # Group normalization and no dropout: the two modes agree.
     confidence, label = probabilities(model.student, batch['inputs']['weak']).max(dim=1)
     valid = valid_of(batch) if ignore_padding else torch.ones(3, 32, 32, dtype=torch.bool)
     ratio = ((confidence >= TAU) & valid).sum() / valid.sum()
@@ -59,7 +59,7 @@ def test_strong_view_learns_the_labels_of_the_weak_one(divisor, ignore_padding, 
 @pytest.mark.parametrize(
     ('settings', 'batches'),
     [
-        # Images of each forward, in its order: labelled 2, weak 3, strong 3.
+        # Images of each forward, in its order: labeled 2, weak 3, strong 3.
         ({}, [5, 3]),
         ({'joint_forward': True}, [8]),
         ({'label_mode': 'eval'}, [3, 2, 3]),

@@ -75,7 +75,7 @@ def ce(network, images, label):
 
 
 def reference_step(model, networks, batch, cutmix, merged, weight=1.0, on=('gps', 'cps', 'fps')):
-    """One iteration in the paper's words: images are labelled apart, then cut and pasted by a mask."""
+    """One iteration in the paper's words: images are labeled apart, then cut and pasted by a mask."""
     cfg = model.cfg
     data = model.data_preprocessor(batch, True)
     x, u = data['inputs']['labeled'], data['inputs']['weak']
@@ -126,7 +126,7 @@ def reference_step(model, networks, batch, cutmix, merged, weight=1.0, on=('gps'
 
 
 def agreements(model, batch, cutmix):
-    """Shares of equal labels of each pair of networks, of the pixels that are learnt."""
+    """Shares of equal labels of each pair of networks, of the pixels that are learned."""
     data = copy.deepcopy(model).data_preprocessor(batch, True)
     weak = data['inputs']['weak']
     valid = torch.cat([sample.valid_mask.data for sample in data['data_samples']['weak']])

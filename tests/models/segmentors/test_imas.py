@@ -132,12 +132,12 @@ def test_unlabeled_loss_equals_the_papers_equations(ignore_background, triggered
     )
 
 
-def test_only_loss_terms_are_optimised():
+def test_only_loss_terms_are_optimized():
     model = build()
     losses = model.loss(**batch_of(model))
-    optimised = {key for key in losses if 'loss' in key}
-    assert optimised == {'decode.loss_ce', 'loss_unlabeled'}
-    diagnostics = losses.keys() - optimised
+    optimized = {key for key in losses if 'loss' in key}
+    assert optimized == {'decode.loss_ce', 'loss_unlabeled'}
+    diagnostics = losses.keys() - optimized
     assert diagnostics == {
         'hardness',
         'hardness_std',

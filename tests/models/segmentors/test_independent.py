@@ -88,7 +88,7 @@ def test_first_student_predicts_unless_told_otherwise(method):
         got = model.test_step(copy.deepcopy(batch))[0].seg_logits.data
         network.data_preprocessor = model.data_preprocessor
         torch.testing.assert_close(got, network.test_step(copy.deepcopy(batch))[0].seg_logits.data)
-    with pytest.raises(ValueError, match="predict_on='student' is no network"):
+    with pytest.raises(ValueError, match="predict_on='student' is not a network"):
         build(method, semi_test_cfg={'predict_on': 'student'})
 
 

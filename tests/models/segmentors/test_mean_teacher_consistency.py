@@ -50,7 +50,7 @@ def test_classes_are_counted_on_the_grid_of_the_logits():
     torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_weight_ramps_up_from_the_start_of_the_unlabelled_images():
+def test_weight_ramps_up_from_the_start_of_the_unlabeled_images():
     model = build('MeanTeacher', unlabeled_start=5, rampup_steps=10, consistency_weight=2.0)
     batch = batch_of(model)
     model.clock = Clock(4)

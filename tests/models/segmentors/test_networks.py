@@ -1,4 +1,4 @@
-"""Every method on every network: it learns, predicts whole images and exports what it has learnt."""
+"""Every method on every network: it learns, predicts whole images and exports what it has learned."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ OWN = {
     'ESL': ['DeepClassifierHead'],
     'DeS4': ['PrototypeHead'],
 }
-#: What a method needs on one network. A linear head is all classifier, and DeS4 has its own.
+#: What a method needs on one network. A linear head consists of a classifier only, and DeS4 has its own.
 SETTINGS = {
     ('DeS4', 'linear_dinov2-s14'): {'decoupled_training': False, 'pixel_reweighting': False}
 }
@@ -156,7 +156,7 @@ def test_method_trains_predicts_and_exports(method, network):
 
 
 def test_des4_refuses_a_head_that_is_all_classifier():
-    with pytest.raises(ValueError, match='FCNHead is all classifier'):
+    with pytest.raises(ValueError, match='FCNHead consists of a classifier only'):
         MODELS.build({'type': 'DeS4', 'segmentor': narrow('linear_dinov2-s14')})
 
 
@@ -176,7 +176,7 @@ def test_bfloat16_step(network):
 
 @pytest.mark.parametrize('network', ['segformer_mit-b1', 'upernet_convnext-t', 'dpt_vit'])
 @pytest.mark.filterwarnings('ignore')
-def test_processes_without_a_gpu_share_a_network_with_plain_normalisation(network):
+def test_processes_without_a_gpu_share_a_network_with_plain_normalization(network):
     """What SemiDistributedDataParallel makes of SyncBN there leaves training and teacher as they were."""
     model, _ = build('IMAS', network)
     assert any(isinstance(module, nn.SyncBatchNorm) for module in model.modules())
@@ -381,7 +381,7 @@ def test_heads_learn_faster(network, schedule, factor):
 
 
 def rates_of(network: nn.Module, wrapper) -> tuple[dict, dict]:
-    """Learning rate and weight decay of each parameter of a network, which are all that is optimised."""
+    """Learning rate and weight decay of each parameter of a network, which are all that is optimized."""
     groups = {id(p): group for group in wrapper.optimizer.param_groups for p in group['params']}
     assert groups.keys() == {id(p) for p in network.parameters()}
     found = {key: groups[id(p)] for key, p in network.named_parameters()}

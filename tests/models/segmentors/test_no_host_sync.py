@@ -9,7 +9,7 @@ from tiny import collated_batch, tiny_segmentor
 from mmseg_semi.models.clock import Clock
 
 needs_gpu = pytest.mark.skipif(
-    not torch.cuda.is_available(), reason='counting host synchronisations needs a GPU'
+    not torch.cuda.is_available(), reason='counting host synchronizations needs a GPU'
 )
 
 

@@ -74,7 +74,7 @@ def fill_with(model, value=1.0):
     model.contrast.bank.fill.copy_(model.contrast.bank.limits)
 
 
-def optimised(losses):
+def optimized(losses):
     return {key for key in losses if 'loss' in key}
 
 
@@ -117,7 +117,7 @@ class Reference:
         if self.cfg['anchor_pixels'] == 'surest':
             candidates = label.clone()
             candidates[self.entropy > np.percentile(self.entropy.numpy(), 100 * alpha)] = 255
-        # The features are 4 x 4: every 8th pixel, at its centre.
+        # The features are 4 x 4: every 8th pixel, at its center.
         self.label = torch.cat([truth, candidates])[:, 4::8, 4::8]
         self.unsure = (self.entropy > self.gamma)[:, 4::8, 4::8]
         self.probs = logits.softmax(dim=1)
@@ -235,11 +235,11 @@ def test_losses_equal_the_papers_equations(settings, seed, monkeypatch):
     assert places == [{True, False}, kinds]
 
 
-def test_only_loss_terms_are_optimised():
+def test_only_loss_terms_are_optimized():
     model = build()
     losses = model.loss(**batch_of(model))
-    assert optimised(losses) == {'decode.loss_ce', 'loss_unlabeled', 'loss_contrast'}
-    diagnostics = losses.keys() - optimised(losses)
+    assert optimized(losses) == {'decode.loss_ce', 'loss_unlabeled', 'loss_contrast'}
+    diagnostics = losses.keys() - optimized(losses)
     assert diagnostics == {
         'reliable_ratio',
         'entropy_threshold',
@@ -292,7 +292,7 @@ def test_weight_zero_is_supervised_training(contrast_weight):
 def test_without_contrast_there_is_neither_head_nor_bank():
     model = build(contrast_weight=0.0)
     assert not any('representation' in key or 'bank' in key for key in model.state_dict())
-    assert optimised(model.loss(**batch_of(model))) == {'decode.loss_ce', 'loss_unlabeled'}
+    assert optimized(model.loss(**batch_of(model))) == {'decode.loss_ce', 'loss_unlabeled'}
 
 
 def test_before_unlabeled_start_only_the_labeled_images_count():
@@ -392,7 +392,7 @@ def test_class_that_is_absent_and_bank_that_is_empty_add_nothing(monkeypatch):
         model.teacher.decode_head.conv_seg.weight.zero_()
         model.teacher.decode_head.conv_seg.bias.copy_(torch.tensor([0.0, 0, 9, 0]))
     losses = model.loss(**batch)
-    # One entropy everywhere: nothing is unreliable, and labelled pixels are of their first class.
+    # One entropy everywhere: nothing is unreliable, and labeled pixels are of their first class.
     assert losses['reliable_ratio'] == 1
     assert model.contrast.bank.fill.sum() == 0
     assert losses['anchor_classes_ratio'] == 1 / NUM_CLASSES
@@ -418,9 +418,9 @@ def test_void_labels_give_zero_with_a_graph():
     assert (
         losses['decode.loss_ce'] == losses['loss_contrast'] == losses['anchor_classes_ratio'] == 0
     )
-    sum(losses[key] for key in optimised(losses)).backward()
+    sum(losses[key] for key in optimized(losses)).backward()
     assert all(torch.isfinite(p.grad).all() for p in model.student.parameters())
-    # The unlabelled images have filled the bank all the same, by ranks 1 and 2.
+    # The unlabeled images have filled the bank all the same, by ranks 1 and 2.
     assert model.contrast.bank.fill.sum() > 0
 
 
@@ -493,7 +493,7 @@ def test_bfloat16_autocast_keeps_targets_and_bank_in_float32(monkeypatch):
     for key in ('loss_unlabeled', 'loss_contrast'):
         assert losses[key].dtype == torch.float32
         torch.testing.assert_close(losses[key], expected[key], rtol=0.1, atol=0)
-    sum(losses[key] for key in optimised(losses)).backward()
+    sum(losses[key] for key in optimized(losses)).backward()
     assert all(torch.isfinite(p.grad).all() for p in rough.student.parameters())
     assert rough.contrast.bank.rows.dtype == torch.float32
 
@@ -534,7 +534,7 @@ def test_checkpoint_with_the_banks_former_name_is_loaded():
     for key, value in resumed.state_dict().items():
         assert torch.equal(value, current[key]), key
     other = build(queue_size=7)
-    with pytest.raises(ValueError, match=r"'contrast\.bank\.rows' has shape .*: set queue_size"):
+    with pytest.raises(ValueError, match=r"'contrast\.bank\.rows' has shape .*. Set queue_size"):
         load_state_dict(other, former)
 
 

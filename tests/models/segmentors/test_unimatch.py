@@ -56,7 +56,7 @@ def test_unlabeled_losses_equal_the_equations(label_mode, joint, monkeypatch):
     label, confidence = labels_of(model.student, inputs['weak'], valid)
     losses = model.loss(**batch)
 
-    # Normalised by groups: images can pass the network one by one.
+    # Normalized by groups: images can pass the network one by one.
     strong = []
     with torch.no_grad():
         for branch, boxes, step in (('strong', BOXES[0], 1), ('strong2', BOXES[1], -1)):
@@ -81,12 +81,12 @@ def test_unlabeled_losses_equal_the_equations(label_mode, joint, monkeypatch):
     torch.testing.assert_close(losses['confident_ratio'], ratio.mean())
 
 
-def test_only_loss_terms_are_optimised():
+def test_only_loss_terms_are_optimized():
     model = build('UniMatch')
     losses = model.loss(**batch_of(model))
-    optimised = {key for key in losses if 'loss' in key}
-    assert optimised == {'decode.loss_ce', 'loss_feature', 'loss_strong'}
-    rest = losses.keys() - optimised
+    optimized = {key for key in losses if 'loss' in key}
+    assert optimized == {'decode.loss_ce', 'loss_feature', 'loss_strong'}
+    rest = losses.keys() - optimized
     assert rest == {'confident_ratio', 'pseudo_label_entropy'}
     assert not any(losses[key].requires_grad for key in rest)
 
@@ -111,7 +111,7 @@ def test_no_gradient_through_the_labels():
         losses = model.loss(**batch_of(model))
         (losses['loss_feature'] + losses['loss_strong']).backward()
         gradients.append([parameter.grad for parameter in model.student.parameters()])
-    # Without dropout or batch normalisation both modes label alike, the second without a graph.
+    # Without dropout or batch normalization both modes label alike, the second without a graph.
     for first, second in zip(*gradients, strict=True):
         torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-6)
 
@@ -129,7 +129,7 @@ def test_dropout_reaches_every_stage(monkeypatch):
     )
     torch.manual_seed(4)
     model.loss(**batch)
-    stages = seen[0]  # labelled, weak, and weak with perturbed features
+    stages = seen[0]  # labeled, weak, and weak with perturbed features
     assert [tuple(stage.shape[:2]) for stage in stages] == [(8, width) for width in WIDTHS]
     for stage in stages:
         clean, perturbed = stage[2:5], stage[5:]
@@ -228,7 +228,7 @@ def test_images_of_padding_alone(ignore_padding):
 
 
 def test_bfloat16_autocast():
-    """Labelled in eval mode without a graph first: its cast weights must not serve the training pass."""
+    """Labeled in eval mode without a graph first: its cast weights must not serve the training pass."""
     model = build('UniMatch', label_mode='eval', tau=0.0)
     batch = batch_of(model)
     torch.manual_seed(3)

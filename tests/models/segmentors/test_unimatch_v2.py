@@ -112,7 +112,7 @@ def test_labeled_images_keep_their_features(monkeypatch):
         torch.testing.assert_close(stage[:2], whole, rtol=1e-4, atol=1e-5)
 
 
-def test_only_loss_terms_are_optimised():
+def test_only_loss_terms_are_optimized():
     model = build('UniMatchV2')
     losses = model.loss(**batch_of(model))
     assert {key for key in losses if 'loss' in key} == {'decode.loss_ce', 'loss_strong'}
