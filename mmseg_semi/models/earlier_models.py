@@ -16,8 +16,8 @@ class EarlierModels(nn.Module):
     """The weights of a network at several moments of its training, the oldest first.
 
     They are neither parameters nor buffers: no optimizer, no DistributedDataParallel and no ``model.to(...)``
-    sees them. A checkpoint has them as ``NUMBER.KEY``, so that a resumed training continues with them. What only
-    auxiliary heads need is left out, since they predict nothing.
+    sees them. A checkpoint has them as ``NUMBER.KEY``, so that a resumed training continues with them. What
+    only auxiliary heads need is left out, since they predict nothing.
 
     In a step nothing waits for the host. From ``'host'``, the weights of a drawn model are copied to the device
     while the device works; in memory that is pinned, which needs CUDA.
