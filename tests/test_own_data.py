@@ -235,18 +235,18 @@ def test_grey_images_as_rgb(tmp_path):
     result = run_tool(TOOLS / 'train.py', small(tmp_path, 'cracks.py'), cwd=tmp_path)
     assert result.code != 0
     assert 'is grey (mode L), not 8-bit RGB: convert it' in result.last_line
-    train(tmp_path, 'grey_as_rgb.py')
+    train(tmp_path, 'gray_as_rgb.py')
 
 
 def test_grey_images_of_one_channel(tmp_path):
     write_data(tmp_path, channels=1)
-    train(tmp_path, 'grey.py')
-    checkpoint = 'work_dirs/small_grey/iter_2.pth'
-    result = run_tool(TOOLS / 'test.py', 'small_grey.py', checkpoint, '--tta', cwd=tmp_path)
+    train(tmp_path, 'gray.py')
+    checkpoint = 'work_dirs/small_gray/iter_2.pth'
+    result = run_tool(TOOLS / 'test.py', 'small_gray.py', checkpoint, '--tta', cwd=tmp_path)
     assert result.code == 0, result.output[-3000:]
     assert 'teacher/mIoU' in result.output
     result = run_tool(
-        TOOLS / 'browse_dataset.py', 'small_grey.py', '--output-dir', 'panels', cwd=tmp_path
+        TOOLS / 'browse_dataset.py', 'small_gray.py', '--output-dir', 'panels', cwd=tmp_path
     )
     assert result.code == 0, result.output
     assert (tmp_path / 'panels/samples_0000.png').is_file()
