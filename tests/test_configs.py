@@ -1394,10 +1394,8 @@ def test_rows_of_gps_ablation_build():
         ('GPS', ['ramp_up_weight', 'epoch_ce_teacher', 'labeled_ce_students', 'loss_fps']),
     ],
 )
-def test_pages_of_gps_and_cps_have_every_setting_and_diagnostic(method, logged):
+def test_pages_of_gps_and_cps_have_every_diagnostic(method, logged):
     text = (ROOT.parent / 'docs' / f'{method.lower()}.md').read_text(encoding='utf-8')
-    table = f'<!-- settings: {method} -->\n{MODELS.get(method).Settings.table()}\n<!-- end of settings -->'
-    assert table in text
     for name in [*logged, 'agreement_students', 'pseudo_label_entropy']:
         assert f'`{name}`' in text, name
 

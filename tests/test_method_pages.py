@@ -1,5 +1,6 @@
-"""Each method has a page in docs with the same headings and its settings as tools/settings.py prints them."""
+"""Each method has a page in docs with the same headings, which the site completes with its settings."""
 
+import importlib.util
 import re
 from pathlib import Path
 
@@ -44,13 +45,62 @@ def test_a_method_has_one_page_with_the_headings_of_all(method):
     assert re.findall(r'^## (.*)$', text, re.MULTILINE) == HEADINGS
 
 
+@pytest.fixture(scope='module')
+def hooks():
+    """docs/site_hooks.py, which makes the site's tables without importing the package."""
+    spec = importlib.util.spec_from_file_location('site_hooks', ROOT / 'docs' / 'site_hooks.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 @pytest.mark.parametrize('method', methods())
-def test_the_page_has_the_settings_as_the_tool_prints_them(method):
+def test_the_site_shows_the_settings_as_the_tool_prints_them(method, hooks):
+    assert hooks.settings_table(method) == methods()[method].Settings.table()
+
+
+@pytest.mark.parametrize('method', methods())
+def test_the_page_leaves_the_settings_to_the_site(method):
     (text,) = pages_of(method).values()
-    _, table = text.split(f'<!-- settings: {method} -->\n')
-    table = table.split('\n<!-- end of settings -->')[0]
-    remedy = f'Paste what `python tools/settings.py {method}` prints.'
-    assert table.splitlines() == methods()[method].Settings.table().splitlines(), remedy
+    remedy = 'Remove the table between the two comments: the site puts it there.'
+    assert f'<!-- settings: {method} -->\n<!-- end of settings -->\n' in text, remedy
+
+
+def test_the_site_refuses_settings_of_no_method(hooks):
+    with pytest.raises(ValueError, match='settings: FxMatch -->: mmseg_semi has no method FxMatch'):
+        hooks.settings_table('FxMatch')
+
+
+def test_the_site_has_the_arguments_of_the_tools(hooks):
+    text = hooks.tools_text()
+    sections = dict(
+        re.findall(r'^## (tools/\S+)\n(.*?)(?=^## |\Z)', text, re.MULTILINE | re.DOTALL)
+    )
+    python = {path.relative_to(ROOT).as_posix() for path in (ROOT / 'tools').rglob('*.py')}
+    assert set(sections) == python
+    # Its own argument, one of a shared function, choices from another file, and an argument that is hidden.
+    assert '| `--amp` | ' in sections['tools/train.py']
+    assert '| `--cfg-options` | ' in sections['tools/train.py']
+    assert 'one of `tsne`, `pca`' in sections['tools/draw_esl.py']
+    assert '`--local_rank`' not in text
+    assert '### splits.py import\n' in sections['tools/splits.py']
+    assert '0.5 0.75 1.0 1.5 2.0' in sections['tools/pseudo_label.py']
+    assert (
+        'accept other counts than 2975 and 500'
+        in sections['tools/dataset_converters/cityscapes.py']
+    )
+
+
+def test_links_of_the_site(hooks):
+    text = '[a](docs/imas.md#idea) [b](configs/imas) [c](LICENSE) `[d](x)` [e](https://x.org)'
+    made = hooks.site_links(text, ROOT / 'README.md', 'https://example.org/us')
+    assert made == (
+        '[a](imas.md#idea) [b](https://example.org/us/tree/main/configs/imas) '
+        '[c](https://example.org/us/blob/main/LICENSE) `[d](x)` [e](https://x.org)'
+    )
+    assert hooks.site_links('[b](configs/imas)', ROOT / 'README.md', None) == 'b'
+    page = ROOT / 'docs' / 'api' / 'models.md'
+    assert hooks.site_links('[r](../../README.md)', page, None) == '[r](../index.md)'
 
 
 @pytest.mark.parametrize('method', methods())
