@@ -9,7 +9,7 @@ _base_ = [
 ]
 model = dict(data_preprocessor=dict(size=_base_.crop_size))
 teacher = dict(config='mmseg_semi::suponly/suponly_dpt_dinov2-s14_1xb4-20k_own-518x518.py')
-# The schedule's learning rates are for 32 images per step; this batch has 8.
+# The learning rates of the schedule are for 32 images per step. This batch has 8 images.
 optim_wrapper = dict(optimizer=dict(lr=1.5e-05))
 auto_scale_lr = dict(base_batch_size=8)
 train_cfg = dict(max_iters=20000, val_interval=2000)

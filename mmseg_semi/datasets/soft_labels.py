@@ -39,12 +39,12 @@ def read_soft_label(path: str, size: tuple[int, int], k: int, num_classes: int) 
         FileNotFoundError: there is no such file.
         ValueError: it cannot be read, is of another size or another k, or has a class beyond ``num_classes``.
     """
-    again = 'remove the folder and make the pseudo-labels again'
+    again = 'Remove the folder and make the pseudo-labels again'
     try:
         content = read_bytes(path)
     except FileNotFoundError:
         raise FileNotFoundError(
-            f'{path} does not exist, the soft labels beside a mask: {again}, or set '
+            f'{path} does not exist, the soft labels beside a mask. {again}, or set '
             'train_dataloader.dataset.pseudo_labeled.soft=False.'
         ) from None
     try:
@@ -52,18 +52,18 @@ def read_soft_label(path: str, size: tuple[int, int], k: int, num_classes: int) 
             stored = np.array(image)
     except (OSError, SyntaxError) as error:  # Pillow's, of broken files
         said = ' '.join(str(error).split()).rstrip('.')
-        raise ValueError(f'{path} cannot be read as soft labels ({said}): {again}.') from None
+        raise ValueError(f'{path} cannot be read as soft labels ({said}). {again}.') from None
     views = {(2 * k * height, width) for height, width in (size, size[::-1])}
     if stored.shape not in views:
         height, width = size
         raise ValueError(
             f'{path} is {"x".join(map(str, stored.shape))} (height x width), but {k} classes of each pixel of '
-            f'its mask of {height}x{width} make {2 * k * height}x{width}: {again}.'
+            f'its mask of {height}x{width} make {2 * k * height}x{width}. {again}.'
         )
     stored = stored.reshape(2 * k, -1, stored.shape[1])
     largest = int(stored[:k].max(initial=0))
     if largest >= num_classes:
         raise ValueError(
-            f'{path} has the class {largest}, but the folder is of {num_classes} classes: {again}.'
+            f'{path} has the class {largest}, but the folder is of {num_classes} classes. {again}.'
         )
     return stored

@@ -73,12 +73,12 @@ class LabelMap(NamedTuple):
             index = _index(key, names or (), number)
             if index is None:
                 known = (
-                    f'choose one of {_listed(names)}'
+                    f'Choose one of {_listed(names)}'
                     if names
-                    else f'it names none, so give indices from 0 to {number - 1}'
+                    else f'It has no class names, so give indices from 0 to {number - 1}'
                 )
                 raise ValueError(
-                    f'teacher.label_map has the class {key!r}, which {source} does not have: {known}.'
+                    f'teacher.label_map has the class {key!r}, which {source} does not have. {known}.'
                 )
             found[index] = target
         return found

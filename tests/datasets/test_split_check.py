@@ -282,7 +282,7 @@ def test_labeled_among_unlabeled_is_an_error_of_a_partition_only(cfg, data_root)
     shutil.copy(data_root / 'pool/u0.jpg', data_root / 'val_img/u0.jpg')
     shutil.copy(data_root / 'ann_dir/l0.png', data_root / 'val_ann/u0.png')
     cfg.test_dataloader = cfg.val_dataloader
-    assert 'would falsify the result' in the_error(cfg)  # whatever the sets are called
+    assert 'make the result invalid' in the_error(cfg)  # whatever the sets are called
 
 
 @pytest.mark.parametrize('name', ['labeled', 'unlabeled'])

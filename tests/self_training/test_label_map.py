@@ -53,7 +53,7 @@ def test_a_line_tells_what_becomes_of_the_classes():
         (
             {'car': 'vehicle'},
             None,
-            r"the class 'car', which .* names none, so give indices from 0 to 3",
+            r"the class 'car', which .* has no class names, so give indices from 0 to 3",
         ),
         (
             {'car': 'vehikel'},
