@@ -11,6 +11,8 @@ DeS4 the teacher's forward of them with the backward of its decoder on the label
 forward and backward of the student (8 forwards of an image pair and 2 of a decoder); for CPS and GPS each
 network's forwards and backwards, those of GPS's teacher after the students' (14 and 23 forwards of an image
 pair with partners in the batch; with ``--no-cutmix`` 12 and 20, where one forward labels and learns an image).
+
+With ``--channels-last`` or ``--compile`` the step with that setting is measured besides, against the step without.
 """
 
 from __future__ import annotations
@@ -54,6 +56,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('--device', default='cpu', help='cpu or cuda')
     parser.add_argument('--amp', action='store_true', help='bfloat16 autocast, in both')
+    parser.add_argument(
+        '--channels-last', action='store_true', help='also measure a step with this setting'
+    )
+    parser.add_argument(
+        '--compile', action='store_true', help='also measure a step with this setting'
+    )
     parser.add_argument('--threads', type=int, default=1, help='of the CPU')
     parser.add_argument('--repeats', type=int, default=9, help='measurements of each, at least 7')
     parser.add_argument('--warmup', type=int, default=2)
@@ -87,8 +95,8 @@ def network_config(depth: int, num_classes: int) -> dict:
     return segmentor
 
 
-def build_model(args: argparse.Namespace) -> torch.nn.Module:
-    """The method over `network_config`, randomly initialised."""
+def build_model(args: argparse.Namespace, **switches: bool) -> torch.nn.Module:
+    """The method over `network_config`, randomly initialised, with settings of speed."""
     segmentor = network_config(args.depth, args.classes)
     # A threshold that random weights pass on some pixels and not on others.
     threshold = {'iMAS': 'tau', 'ESL': 'anchor_threshold'}.get(args.method)
@@ -96,6 +104,7 @@ def build_model(args: argparse.Namespace) -> torch.nn.Module:
     if args.method in ('CPS', 'GPS'):
         train_cfg = {'cutmix': None if args.no_cutmix else 'in_batch'}
     name = {'iMAS': 'IMAS'}.get(args.method, args.method)
+    train_cfg.update(switches)
     model = MODELS.build({'type': name, 'segmentor': segmentor, 'semi_train_cfg': train_cfg})
     model.init_weights()
     if args.method == 'ESL':  # as after a while of training
@@ -137,10 +146,10 @@ def make_batch(args: argparse.Namespace) -> dict:
 class Bench:
     """The two contestants, on one model and one batch."""
 
-    def __init__(self, args: argparse.Namespace) -> None:
+    def __init__(self, args: argparse.Namespace, **switches: bool) -> None:
         torch.manual_seed(0)
         self.args = args
-        self.model = build_model(args)
+        self.model = build_model(args, **switches)
         self.wrapper = build_optim_wrapper(
             self.model,
             {
@@ -255,6 +264,11 @@ def main() -> None:
     init_default_scope('mmseg')
     bench = Bench(args)
     contestants = {'passes': bench.passes, 'step': bench.step}
+    given = {'channels_last': args.channels_last, 'compile': args.compile}
+    switches = {name: True for name, on in given.items() if on}
+    switched = f'step with {" and ".join(switches)}'
+    if switches:
+        contestants[switched] = Bench(args, **switches).step
     seconds = {name: [] for name in contestants}
     for index in range(args.warmup + args.repeats):
         for name, function in contestants.items():
@@ -281,6 +295,8 @@ def main() -> None:
         )
     ratio = medians['step'] / medians['passes']
     print(f'\nstep / passes = {ratio:.3f} (target on CPU: at most {args.target})')
+    if switches:
+        print(f'{switched} / step = {medians[switched] / medians["step"]:.3f}')
     if args.check and ratio > args.target:
         raise SystemExit(1)
 
