@@ -12,7 +12,7 @@ forward and backward of the student (8 forwards of an image pair and 2 of a deco
 network's forwards and backwards, those of GPS's teacher after the students' (14 and 23 forwards of an image
 pair with partners in the batch; with ``--no-cutmix`` 12 and 20, where one forward labels and learns an image).
 
-With ``--channels-last`` or ``--compile`` the step with that setting is measured besides, against the step without.
+With ``--channels-last`` or ``--compile`` a step with that setting is measured besides.
 """
 
 from __future__ import annotations
