@@ -14,6 +14,8 @@ pair with partners in the batch; with ``--no-cutmix`` 12 and 20, where one forwa
 for PrevMatch the forwards of two earlier models on the weak view, and the student's forwards and backwards on
 labeled images and weak view, whose features pass the decoder once more, and on both strong views (14 forwards
 of an image pair and 3 of a decoder).
+
+With ``--channels-last`` or ``--compile`` a step with that setting is measured besides.
 """
 
 from __future__ import annotations
@@ -57,6 +59,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('--device', default='cpu', help='cpu or cuda')
     parser.add_argument('--amp', action='store_true', help='bfloat16 autocast, in both')
+    parser.add_argument(
+        '--channels-last', action='store_true', help='also measure a step with this setting'
+    )
+    parser.add_argument(
+        '--compile', action='store_true', help='also measure a step with this setting'
+    )
     parser.add_argument('--threads', type=int, default=1, help='of the CPU')
     parser.add_argument('--repeats', type=int, default=9, help='measurements of each, at least 7')
     parser.add_argument('--warmup', type=int, default=2)
@@ -90,8 +98,8 @@ def network_config(depth: int, num_classes: int) -> dict:
     return segmentor
 
 
-def build_model(args: argparse.Namespace) -> torch.nn.Module:
-    """The method over `network_config`, randomly initialized."""
+def build_model(args: argparse.Namespace, **switches: bool) -> torch.nn.Module:
+    """The method over `network_config`, randomly initialized, with settings of speed."""
     segmentor = network_config(args.depth, args.classes)
     # A threshold that random weights pass on some pixels and not on others.
     threshold = {'iMAS': 'tau', 'ESL': 'anchor_threshold'}.get(args.method)
@@ -102,6 +110,7 @@ def build_model(args: argparse.Namespace) -> torch.nn.Module:
         labels = {'tau': 2 / args.classes, 'guidance_tau': 2 / args.classes}
         train_cfg = {**labels, 'max_drawn': 2, 'random_number': False}
     name = {'iMAS': 'IMAS'}.get(args.method, args.method)
+    train_cfg.update(switches)
     model = MODELS.build({'type': name, 'segmentor': segmentor, 'semi_train_cfg': train_cfg})
     model.init_weights()
     if args.method == 'ESL':  # as after a while of training
@@ -154,10 +163,10 @@ def make_batch(args: argparse.Namespace) -> dict:
 class Bench:
     """The two contestants, on one model and one batch."""
 
-    def __init__(self, args: argparse.Namespace) -> None:
+    def __init__(self, args: argparse.Namespace, **switches: bool) -> None:
         torch.manual_seed(0)
         self.args = args
-        self.model = build_model(args)
+        self.model = build_model(args, **switches)
         self.wrapper = build_optim_wrapper(
             self.model,
             {
@@ -282,6 +291,11 @@ def main() -> None:
     init_default_scope('mmseg')
     bench = Bench(args)
     contestants = {'passes': bench.passes, 'step': bench.step}
+    given = {'channels_last': args.channels_last, 'compile': args.compile}
+    switches = {name: True for name, on in given.items() if on}
+    switched = f'step with {" and ".join(switches)}'
+    if switches:
+        contestants[switched] = Bench(args, **switches).step
     seconds = {name: [] for name in contestants}
     for index in range(args.warmup + args.repeats):
         for name, function in contestants.items():
@@ -308,6 +322,8 @@ def main() -> None:
         )
     ratio = medians['step'] / medians['passes']
     print(f'\nstep / passes = {ratio:.3f} (target on CPU: at most {args.target})')
+    if switches:
+        print(f'{switched} / step = {medians[switched] / medians["step"]:.3f}')
     if args.check and ratio > args.target:
         raise SystemExit(1)
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import torch
 from mmengine.hooks import Hook
 from mmseg.registry import HOOKS
 
+from ...models.speed import use_channels_last
 from ._common import rewrapped
 
 
 @HOOKS.register_module()
 class MemoryFormatHook(Hook):
-    """Let convolutions compute with channels last (NHWC), in training, validation and test, for any model.
+    """As the setting ``semi_train_cfg.channels_last`` of a method, for any model, such as a plain segmentor.
 
-    The weights alone are converted: a convolution whose weights have this format returns maps that have it. The
-    results are the same to rounding. Checkpoints hold the same values and load with or without this hook.
+    It also converts for validation and test, where no weights are drawn. Checkpoints hold the same values and
+    load with or without this hook.
     """
 
     # Weights are drawn in the order in which they lie in memory, so they are converted when they are drawn or
@@ -28,4 +28,4 @@ class MemoryFormatHook(Hook):
     @staticmethod
     def _convert(runner) -> None:
         with rewrapped(runner) as model:
-            model.to(memory_format=torch.channels_last)
+            use_channels_last(model)

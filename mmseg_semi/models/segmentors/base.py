@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import logging
 
+import torch
 from mmengine.logging import print_log
 from mmseg.registry import MODELS
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from ...functional.pseudo_label import confident_ratio, label_entropy
 from ..batch import Batch, UnlabeledImages
 from ..cutmix import AdaptiveCutMix, CutMix, NoCutMix, ThreeBoxCutMix
 from ..settings import MethodSettings, build_part, setting
+from ..speed import compile_networks, use_channels_last
 from .loading import CheckpointLoading
 from .networks import NetworkOutput, NetworkPasses, check_network, dropout_rates, head_losses
 from .steps import TrainingSteps
@@ -71,6 +73,13 @@ class SemiSegmentor(TrainingSteps, NetworkPasses, CheckpointLoading, StockSegmen
             True,
             'Padding of unlabeled images is not learned from.',
             reading='padding not learned from',
+        )
+        channels_last: bool = setting(
+            False, 'Convolutions compute with channels last (NHWC); same results to rounding.'
+        )
+        compile: bool = setting(
+            False,
+            'Training passes of encoders, necks and heads run through torch.compile; same results to rounding.',
         )
 
         def check(self) -> None:
@@ -153,6 +162,24 @@ class SemiSegmentor(TrainingSteps, NetworkPasses, CheckpointLoading, StockSegmen
         self.semi_test_cfg = {'predict_on': self.default_predictor if named is None else named}
         self.check_network_name(self.semi_test_cfg['predict_on'])
         self.cutmix = self.build_cutmix()
+        if self.cfg.channels_last:
+            # DistributedDataParallel, which is built next, notes down how weights lie in memory.
+            use_channels_last(self)
+
+    def init_weights(self) -> None:
+        """Initialize the networks, then apply ``compile``.
+
+        Raises:
+            ValueError: ``compile`` is set and torch.compile does not work here.
+        """
+        if self.cfg.channels_last:
+            # Weights are drawn in the order in which they lie in memory.
+            self.to(memory_format=torch.contiguous_format)
+        super().init_weights()
+        if self.cfg.channels_last:
+            use_channels_last(self)
+        if self.cfg.compile:
+            compile_networks(getattr(self, name) for name in self.networks)
 
     def check_segmentor(self, segmentor: dict) -> None:
         """Raise ValueError if the config of the network contradicts the settings."""

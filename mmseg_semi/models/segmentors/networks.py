@@ -77,10 +77,10 @@ class NetworkPasses:
         decoder = None
         if tap:
             with tapping(network.decode_head):
-                output = network.decode_head.forward(features)
+                output = network.decode_head(features)
             logits, decoder = tapped(output, network.decode_head)
         else:
-            logits = network.decode_head.forward(features)
+            logits = network.decode_head(features)
         if not isinstance(logits, Tensor):
             raise ValueError(
                 f'{type(network.decode_head).__name__} returns {type(logits).__name__} in training, not one '
@@ -89,7 +89,7 @@ class NetworkPasses:
         auxiliary = []
         if num_auxiliary and network.with_auxiliary_head:
             heads = auxiliary_heads(network).values()
-            auxiliary = [head.forward(features)[:num_auxiliary] for head in heads]
+            auxiliary = [head(features)[:num_auxiliary] for head in heads]
         return NetworkOutput(logits, auxiliary, list(features) if tap else [], decoder)
 
     def forward_views(

@@ -1,0 +1,97 @@
+"""The settings `channels_last` and `compile`: the same numbers, names and checkpoints."""
+
+import copy
+
+import pytest
+import torch
+from mmengine.optim import build_optim_wrapper
+from tiny import tiny_segmentor  # noqa: F401  registers the scope
+from tiny_run import METHODS, build_runner, tiny_config
+from two_views import batch_of, build
+
+from mmseg_semi.models import speed
+
+
+def is_last(tensor):
+    return tensor.is_contiguous(memory_format=torch.channels_last) and not tensor.is_contiguous()
+
+
+def trained(**settings):
+    """A method after two steps, their losses, and the names of its weights before."""
+    model = build('FixMatch', tau=0.0, **settings)
+    names = list(model.state_dict())
+    wrapper = build_optim_wrapper(
+        model,
+        {
+            'constructor': 'NetworkOptimWrapperConstructor',
+            'optimizer': {'type': 'SGD', 'lr': 1e-3},
+        },
+    )
+    losses = []
+    for seed in range(2):
+        torch.manual_seed(seed)
+        loss, _ = model.parse_losses(model.loss(**batch_of(model, seed=seed)))
+        wrapper.update_params(loss)
+        losses.append(loss.detach())
+    return model, torch.stack(losses), names
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_channels_last_draws_the_same_weights(tmp_path, method):
+    models = []
+    for given in (False, True):
+        config = tiny_config(tmp_path / str(given), method, norm='GN')
+        config.model.semi_train_cfg.channels_last = given
+        runner = build_runner(config)
+        runner._init_model_weights()
+        models.append(runner.model)
+    mine, other = (model.state_dict() for model in models)
+    assert mine.keys() == other.keys()
+    for name in mine:
+        torch.testing.assert_close(mine[name], other[name], rtol=0, atol=0)
+    for name in models[1].networks:
+        assert is_last(getattr(models[1], name).backbone.layer2[0].conv1.weight)
+        assert not is_last(getattr(models[0], name).backbone.layer2[0].conv1.weight)
+
+
+def test_channels_last_trains_the_same_to_rounding():
+    plain, expected, names = trained()
+    model, losses, mine = trained(channels_last=True)
+    torch.testing.assert_close(losses, expected, rtol=1e-4, atol=1e-5)
+    assert mine == names == list(model.state_dict())
+    # A plain model takes the checkpoint.
+    plain.load_state_dict(model.state_dict())
+    assert not is_last(plain.student.backbone.layer2[0].conv1.weight)
+
+
+def test_compiled_parts_train_the_same(monkeypatch):
+    """Of the compiler only the backend is another, which needs no C++ compiler."""
+    compiled = torch.compile
+
+    def eager(function, **kwargs):
+        return compiled(function, **{**kwargs, 'backend': 'eager'})
+
+    monkeypatch.setattr(torch, 'compile', eager)
+    monkeypatch.setattr(
+        torch.nn.Module,
+        'compile',
+        lambda self: setattr(self, '_compiled_call_impl', eager(self._call_impl)),
+    )
+    plain, expected, names = trained()
+    model, losses, mine = trained(compile=True)
+    torch.testing.assert_close(losses, expected, rtol=1e-4, atol=1e-5)
+    assert mine == names == list(model.state_dict())
+    for network in (model.student.backbone, model.student.decode_head):
+        assert network._compiled_call_impl is not None
+    assert copy.deepcopy(model.student).backbone._compiled_call_impl is None
+    plain.load_state_dict(model.state_dict())
+
+
+def test_a_machine_that_cannot_compile_says_so(monkeypatch):
+    def fail(function, **kwargs):
+        raise RuntimeError('Failed to find C++ compiler.\nPlease specify one.')
+
+    monkeypatch.setattr(torch, 'compile', fail)
+    message = r'cannot compile on cpu \(Failed to find C\+\+ compiler\)\. Install'
+    with pytest.raises(ValueError, match=message):
+        speed.compile_networks([build('FixMatch').student])
