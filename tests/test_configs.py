@@ -313,8 +313,10 @@ LABELS['stpp-retrain3'] = {**LABELS['stpp'], 'retrain3': ['stage://label_all']}
 
 
 def settings_of(model) -> dict:
-    """All settings of a method, without the class of its CutMix, which none of its configs names."""
+    """All settings of a method, without its switches of speed and the class of its CutMix, which no config names."""
     settings = model.cfg.as_dict()
+    assert not settings.pop('channels_last')
+    assert not settings.pop('compile')
     if isinstance(settings.get('cutmix'), dict):
         assert settings['cutmix'].pop('type') == 'AdaptiveCutMix'
     return settings
