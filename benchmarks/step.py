@@ -10,7 +10,9 @@ student on them, both with segmentation head and projector (8 forwards of an ima
 DeS4 the teacher's forward of them with the backward of its decoder on the labelled images, and the joint
 forward and backward of the student (8 forwards of an image pair and 2 of a decoder); for CPS and GPS each
 network's forwards and backwards, those of GPS's teacher after the students' (14 and 23 forwards of an image
-pair with partners in the batch; with ``--no-cutmix`` 12 and 20, where one forward labels and learns an image).
+pair with partners in the batch; with ``--no-cutmix`` 12 and 20, where one forward labels and learns an image);
+for CorrMatch the forward and backward of labeled images and weak view, whose decoder takes the weak view twice,
+and that of the strong view, both with the correlation maps (9 forwards of an image pair and 3 of a decoder).
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ from mmseg_semi.models.gradients import without_gradients
 from mmseg_semi.models.segmentors.mean_teacher import MeanTeacherSegmentor
 from mmseg_semi.models.segmentors.networks import evaluating
 
-METHODS = ('iMAS', 'ESL', 'DeS4', 'CPS', 'GPS')
+METHODS = ('iMAS', 'ESL', 'DeS4', 'CPS', 'GPS', 'CorrMatch')
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -91,7 +93,9 @@ def build_model(args: argparse.Namespace) -> torch.nn.Module:
     """The method over `network_config`, randomly initialised."""
     segmentor = network_config(args.depth, args.classes)
     # A threshold that random weights pass on some pixels and not on others.
-    threshold = {'iMAS': 'tau', 'ESL': 'anchor_threshold'}.get(args.method)
+    threshold = {'iMAS': 'tau', 'ESL': 'anchor_threshold', 'CorrMatch': 'tau_start'}.get(
+        args.method
+    )
     train_cfg = {threshold: 2 / args.classes} if threshold else {}
     if args.method in ('CPS', 'GPS'):
         train_cfg = {'cutmix': None if args.no_cutmix else 'in_batch'}
@@ -207,6 +211,15 @@ class Bench:
         outputs = [teacher._forward(self.labeled)]
         self._label(*students)
         yield [*outputs, known if self.args.no_cutmix else teacher._forward(self.weak)]
+
+    def corrmatch_passes(self) -> Iterator[list[torch.Tensor]]:
+        student, num = self.model.student, self.args.unlabeled
+        features = student.extract_feat(self.joint)
+        logits = student.decode_head([torch.cat([one, one[-num:]]) for one in features])
+        outputs = [logits, student.decode_head.correlator(features, logits[:-num])[0]]
+        strong = student.extract_feat(self.weak)
+        logits = student.decode_head(strong)
+        yield [*outputs, logits, student.decode_head.correlator(strong, logits)[0]]
 
     @without_gradients()
     def _label(self, *networks: torch.nn.Module) -> None:
