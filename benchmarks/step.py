@@ -13,6 +13,8 @@ network's forwards and backwards, those of GPS's teacher after the students' (14
 pair with partners in the batch; with ``--no-cutmix`` 12 and 20, where one forward labels and learns an image);
 for PrevMatch the forwards of two earlier models on the weak view, and the student's forwards and backwards on
 labeled images and weak view, whose features pass the decoder once more, and on both strong views (14 forwards
+of an image pair and 3 of a decoder); for CorrMatch the forward and backward of labeled images and weak view,
+whose decoder takes the weak view twice, and that of the strong view, both with the correlation maps (9 forwards
 of an image pair and 3 of a decoder).
 
 With ``--channels-last`` or ``--compile`` a step with that setting is measured besides.
@@ -39,7 +41,7 @@ from mmseg_semi.models.gradients import without_gradients
 from mmseg_semi.models.segmentors.mean_teacher import MeanTeacherSegmentor
 from mmseg_semi.models.segmentors.networks import evaluating
 
-METHODS = ('iMAS', 'ESL', 'DeS4', 'CPS', 'GPS', 'PrevMatch')
+METHODS = ('iMAS', 'ESL', 'DeS4', 'CPS', 'GPS', 'PrevMatch', 'CorrMatch')
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -102,7 +104,9 @@ def build_model(args: argparse.Namespace, **switches: bool) -> torch.nn.Module:
     """The method over `network_config`, randomly initialized, with settings of speed."""
     segmentor = network_config(args.depth, args.classes)
     # A threshold that random weights pass on some pixels and not on others.
-    threshold = {'iMAS': 'tau', 'ESL': 'anchor_threshold'}.get(args.method)
+    threshold = {'iMAS': 'tau', 'ESL': 'anchor_threshold', 'CorrMatch': 'tau_start'}.get(
+        args.method
+    )
     train_cfg = {threshold: 2 / args.classes} if threshold else {}
     if args.method in ('CPS', 'GPS'):
         train_cfg = {'cutmix': None if args.no_cutmix else 'in_batch'}
@@ -243,6 +247,15 @@ class Bench:
         features = student.extract_feat(self.joint)
         joint = student.decode_head([torch.cat([one, one[num:]]) for one in features])
         yield [joint, student._forward(self.strong)]
+
+    def corrmatch_passes(self) -> Iterator[list[torch.Tensor]]:
+        student, num = self.model.student, self.args.unlabeled
+        features = student.extract_feat(self.joint)
+        logits = student.decode_head([torch.cat([one, one[-num:]]) for one in features])
+        outputs = [logits, student.decode_head.correlator(features, logits[:-num])[0]]
+        strong = student.extract_feat(self.weak)
+        logits = student.decode_head(strong)
+        yield [*outputs, logits, student.decode_head.correlator(strong, logits)[0]]
 
     @without_gradients()
     def _label(self, *networks: torch.nn.Module) -> None:
