@@ -143,9 +143,11 @@ CASES = {
     'unimatch_v2-padding': Case('UniMatchV2', {**FIX, 'ignore_padding': False}),
     'unimatch_v2-start': Case('UniMatchV2', {**FIX, 'unlabeled_start': 2}),
     'unimatch_v2-accumulate': Case('UniMatchV2', FIX, accumulate=2),
-    'prevmatch': Case('PrevMatch', {**FIX, 'guidance_tau': 0.5}),
+    'prevmatch': Case('PrevMatch', {**FIX, 'guidance_tau': 0.3}),
     'prevmatch-all': Case('PrevMatch', {**FIX, 'guidance_tau': 0.0, 'random_number': False}),
-    'prevmatch-device': Case('PrevMatch', {**FIX, 'num_models': 1, 'place': 'device'}),
+    'prevmatch-device': Case(
+        'PrevMatch', {**FIX, 'num_models': 1, 'place': 'device', 'guidance_tau': 0.3}
+    ),
     'prevmatch-accumulate': Case('PrevMatch', {**FIX, 'guidance_tau': 0.5}, accumulate=2),
     'mean_teacher': Case('MeanTeacher', reduced=True),
     'mean_teacher-weak': Case('MeanTeacher', {'student_view': 'weak', 'class_mean': True}),
