@@ -313,7 +313,7 @@ LABELS['stpp-retrain3'] = {**LABELS['stpp'], 'retrain3': ['stage://label_all']}
 
 
 def settings_of(model) -> dict:
-    """All settings of a method, without its switches of speed and the class of its CutMix, which no config names."""
+    """All settings of a method but its switches of speed and the class of its CutMix, which no config names."""
     settings = model.cfg.as_dict()
     assert not settings.pop('channels_last')
     assert not settings.pop('compile')
