@@ -207,7 +207,7 @@ def test_a_list_that_excludes_nothing_is_refused(run, ids, tmp_path):
     (tmp_path / 'val.txt').write_text('00\n01\n')  # without the folder that the ids have
     arguments = ('make', 'all.txt', 'out', '--sizes', '1/4', '--exclude', 'val.txt')
     assert error_of(run(*arguments)).startswith(
-        'val.txt excludes nothing, since none of its 2 images, such as 00, is one of all.txt, such as a/31: '
+        'val.txt excludes nothing, since none of its 2 images, such as 00, is one of all.txt, such as a/31. '
     )
     assert not (tmp_path / 'out').exists()
 
