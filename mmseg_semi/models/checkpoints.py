@@ -62,7 +62,7 @@ def load_data(file: BinaryIO, name: str, map_location=None) -> Any:
     except ForbiddenGlobalError as error:
         if os.environ.get(TRUST) != '1':
             raise UntrustedCheckpointError(
-                f'{name} asks for {error.name}, which is not data and could run code, so it was not loaded: if '
+                f'{name} asks for {error.name}, which is not data and could run code, so it was not loaded. If '
                 f'you trust whoever made it, set the environment variable {TRUST}=1.'
             ) from None
         print_log(

@@ -166,6 +166,6 @@ def test_negatives_of_another_size_are_refused_by_name():
     saved = NegativeMemoryBank(3, 2, 4, D).state_dict()
     assert saved.keys() == {'rows', 'cursor', 'fill'}
     with pytest.raises(
-        ValueError, match='set queue_size, background_queue_size and representation'
+        ValueError, match='Set queue_size, background_queue_size and representation'
     ):
         NegativeMemoryBank(3, 2, 5, D).load_state_dict(saved)

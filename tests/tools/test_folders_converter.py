@@ -161,7 +161,7 @@ def test_masks_of_0_and_255_are_asked_about(tmp_path):
     save(tmp_path / 'images/a.png', np.zeros((1, 2, 3), np.uint8))
     # Gray in three channels is gray.
     save(tmp_path / 'masks/a.png', np.array([[[0] * 3, [255] * 3]], np.uint8))
-    assert 'give --ids 0=0 255=1' in folders.error(*command(tmp_path))
+    assert 'Give --ids 0=0 255=1' in folders.error(*command(tmp_path))
     folders(*command(tmp_path, '--ids', '0=0', '255=1'))
     assert read(tmp_path / 'out/ann_dir/train/a.png').tolist() == [[0, 1]]
 
@@ -205,7 +205,7 @@ def test_masks_are_written_as_their_image_is_displayed(tmp_path, capsys, view, r
     options = ['--rgb'] * rgb
     said = folders.error(*command(tmp_path, *options))
     assert '3.png is 4x6 (height x width) and its image' in said
-    assert 'set --drawn-on stored or --drawn-on displayed' in said
+    assert 'Set --drawn-on stored or --drawn-on displayed' in said
     # The first one is not a contradiction: its image has no entry.
     folders_options = command(tmp_path, *options, '--drawn-on', view)
     folders(*folders_options)

@@ -207,7 +207,7 @@ def test_a_list_that_excludes_nothing_is_refused(run, ids, tmp_path):
     (tmp_path / 'val.txt').write_text('00\n01\n')  # without the folder that the ids have
     arguments = ('make', 'all.txt', 'out', '--sizes', '1/4', '--exclude', 'val.txt')
     assert error_of(run(*arguments)).startswith(
-        'val.txt excludes nothing, since none of its 2 images, such as 00, is one of all.txt, such as a/31: '
+        'val.txt excludes nothing, since none of its 2 images, such as 00, is one of all.txt, such as a/31. '
     )
     assert not (tmp_path / 'out').exists()
 
@@ -450,7 +450,7 @@ def test_import_finds_the_unlabeled_list(run, tmp_path):
     assert set(files('out')) == {'labeled.txt', 'partition.json'}
     (tmp_path / 'all.txt').write_text('a\nc\n')
     assert error_of(run('import', 'x_labeled_1-8.txt', 'o', '--rest-of', 'all.txt')).startswith(
-        '1 labeled images are not in all.txt, the first is b:'
+        '1 labeled images are not in all.txt, the first is b.'
     )
 
 
@@ -641,7 +641,7 @@ def test_check_by_lists_or_by_a_config(run, own):
     arguments = ('check', *own, '--frames', 0, '--labeled', 'l.txt')
     printed = succeed(run(*arguments, '--unlabeled-images', 'img'))
     assert (
-        'warning: 2 labeled images are in the unlabeled set, the first is img/m00.png: they are trained on '
+        'warning: 2 labeled images are in the unlabeled set, the first is img/m00.png. They are trained on '
         'with and without their labels.\n'
     ) in printed
     code, printed = run(*arguments, '--unlabeled', 'l.txt')

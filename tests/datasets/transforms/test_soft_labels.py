@@ -161,7 +161,7 @@ FILES = {
         ValueError,
         r'a.soft is 44x17 \(height x width\), but 2 classes of each pixel of its mask of 12x17 make 48x17',
     ),
-    'another k': (lambda f: write(f, stored(1)[1]), ValueError, r'a.soft is 24x17 .* make 48x17: remove'),
+    'another k': (lambda f: write(f, stored(1)[1]), ValueError, r'a.soft is 24x17 .* make 48x17. Remove'),
     'another class': (
         lambda f: write(f, np.concatenate([stored()[1][:2] + 3, stored()[1][2:]])),
         ValueError,
