@@ -1,9 +1,9 @@
 """Count what the training of a config keeps in memory all the time, without taking the memory.
 
-The model and its optimizers are built on PyTorch's meta device, which has shapes and no values. Printed, in GB
-(10^9 bytes) by dtype: the parameters of each network, their gradients, the state of the optimizers, and buffers
-such as banks of features. Activations are not counted. They depend on the size and number of the images and take
-most of the memory of many trainings. Hooks do not run: what FreezeHook freezes is counted as trained.
+The model and its optimizers are built on PyTorch's meta device, which has shapes and no values. Printed, in
+GB (10^9 bytes) by dtype: the parameters of each network, their gradients, the state of the optimizers, and
+buffers such as banks of features. Activations are not counted. They depend on the size and number of the images
+and take most of the memory of many trainings. Hooks do not run: what FreezeHook freezes is counted as trained.
 """
 
 from __future__ import annotations
