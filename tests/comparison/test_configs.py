@@ -61,7 +61,7 @@ def test_the_one_that_fits_is_found(root, method, parts, found):
         (
             'imas',
             {'dataset': 'camvid'},
-            r'2 configs of imas have dataset=camvid: .*camvid-480x360.*camvid-96x72',
+            r'2 configs of imas have dataset=camvid\. .*camvid-480x360.*camvid-96x72',
         ),
         ('imas', {}, r'3 configs of imas have no further part'),
         # The nearest first.

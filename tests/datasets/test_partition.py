@@ -41,7 +41,7 @@ def test_what_needs_no_partition_comes_back():
 
 @pytest.mark.parametrize('dataset', [SEMI, SELF, SUPERVISED])
 def test_a_list_that_waits_is_one_sentence(dataset):
-    says = r'dataset.partition is not set, and .*ann_file=splits/\{partition\}/labeled.txt waits for it'
+    says = r'dataset.partition is not set, and .*ann_file=splits/\{partition\}/labeled.txt needs it'
     with pytest.raises(ValueError, match=says):
         fill_partition(dataset)
     with pytest.raises(ValueError, match=says):
