@@ -116,7 +116,13 @@ def our_labeling(work: Work) -> list[np.ndarray]:
     predictor = work.predictors[-1]
     paths = [str(work.folder / f'ours_{i}.png') for i in range(len(work.pool))]
     labeling._label(
-        *(work.pool, predictor, paths, [False] * len(paths), labeling._Views(labeling.SCALES, True, 0.0, None)),
+        *(
+            work.pool,
+            predictor,
+            paths,
+            [False] * len(paths),
+            labeling._Views(labeling.SCALES, True, 0.0, None),
+        ),
         *(work.batch_size, 0, voc_colors(predictor.num_classes), logging.getLogger('unheard')),
     )
     return [read_mask(path) for path in paths]

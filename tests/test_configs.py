@@ -126,6 +126,11 @@ NETWORKS = {
         'mmpretrain.VisionTransformer',
         lambda side: (side // 14, side // 14 * 8),
     ),
+    'dpt_dinov2-b14': (
+        'FeatureMapDPTHead',
+        'mmpretrain.VisionTransformer',
+        lambda side: (side // 14, side // 14 * 8),
+    ),
     'linear_dinov2-s14': (
         'FCNHead',
         'mmpretrain.VisionTransformer',
@@ -1717,25 +1722,36 @@ def test_ten_lines_of_self_training_on_images_of_your_own():
     assert {'teacher', 'select', 'final'} <= build_stages(cfg).keys()
 
 
-def test_dinov2_b_as_the_page_of_unimatch_v2_has_it():
-    """The block of docs/unimatch_v2.md as it stands."""
-    text = (ROOT.parent / 'docs' / 'unimatch_v2.md').read_text(encoding='utf-8')
-    section = text[text.index('### DINOv2-B\n') :]
-    block = re.search(r'```python\n(.*?)```', section, re.DOTALL)[1]
-    cfg = Config.fromstring(block, '.py')
+@pytest.mark.parametrize(
+    ('size', 'width', 'depth', 'layers', 'head'),
+    [
+        ('base', 768, 12, [2, 5, 8, 11], ([96, 192, 384, 768], 128)),
+        ('large', 1024, 24, [4, 11, 17, 23], ([256, 512, 1024, 1024], 256)),
+    ],
+)
+def test_larger_dinov2_as_unimatch_v2_has_it(size, width, depth, layers, head):
+    """The configs of B, and the block of docs/unimatch_v2.md on L as it stands."""
+    if size == 'base':
+        cfg = load(ROOT / 'unimatch_v2/unimatch-v2_dpt_dinov2-b14_4xb8-60e_voc12-518x518.py')
+    else:
+        text = (ROOT.parent / 'docs' / 'unimatch_v2.md').read_text(encoding='utf-8')
+        section = text[text.index('### DINOv2-B and -L\n') :]
+        cfg = Config.fromstring(re.search(r'```python\n(.*?)```', section, re.DOTALL)[1], '.py')
     network = model_of(cfg).student
-    lead = model_of(load(ROOT / 'unimatch_v2' / block.split('/')[1].split("'")[0])).student
-    assert (network.backbone.embed_dims, network.backbone.num_layers) == (768, 12)
-    assert network.neck.weight.shape == (768,)
-    assert network.backbone.out_indices == lead.backbone.out_indices == [2, 5, 8, 11]
-    features, logits = map_sizes(cfg)
-    assert (features, logits) == ((37, 37), (296, 296))
-    for part in (cfg.model.segmentor.backbone, cfg.model.segmentor.neck):
-        assert 'vit-base-p14' in part.init_cfg.checkpoint
+    assert (network.backbone.embed_dims, network.backbone.num_layers) == (width, depth)
+    assert network.backbone.out_indices == layers
+    assert network.neck.weight.shape == (width,)
+    segmentor = cfg.model.segmentor
+    assert (segmentor.decode_head.post_process_channels, segmentor.decode_head.channels) == head
+    assert segmentor.decode_head.num_classes == 21
+    assert map_sizes(cfg) == ((37, 37), (296, 296))
+    for part in (segmentor.backbone, segmentor.neck):
+        assert f'vit-{size}-p14_dinov2' in part.init_cfg.checkpoint
         assert part.init_cfg.type == 'Pretrained'
-    # Every architecture that the page names exists.
-    for arch in re.findall(r"arch='([^']*)'", text):
-        assert arch in type(network.backbone).arch_zoo
+    # A plain base of the same name is the same network.
+    base = Config.fromfile(ROOT / f'_base_/models/dpt_dinov2-{size[0]}14.py').model
+    assert base.backbone == segmentor.backbone
+    assert base.neck == segmentor.neck
 
 
 def test_other_method_on_another_network():
