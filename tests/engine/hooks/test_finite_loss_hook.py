@@ -58,7 +58,7 @@ def test_long_batches_are_cut_and_a_missing_checkpoint_is_said():
     hook, runner = FiniteLossHook(max_images=1), make_runner(interval=1)
     runner.message_hub.runtime_info.clear()
     with pytest.raises(
-        FloatingPointError, match=r'images labeled\.png and 1 more: .* from the start'
+        FloatingPointError, match=r'images labeled\.png and 1 more\. .* from the start'
     ):
         hook.after_train_iter(runner, 0, collated_batch(), losses(loss=float('nan')))
 

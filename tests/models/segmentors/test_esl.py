@@ -697,7 +697,7 @@ def test_checkpoints_from_before_the_contrast_was_a_module(tmp_path, loader):
     for key, value in model.state_dict().items():
         assert torch.equal(value, state[key]), key
     other = build(queue_size=5)
-    message = r"'contrast\.bank\.rows' has shape \(49, 4\).*set num_parts, queue_size and projector"
+    message = r"'contrast\.bank\.rows' has shape \(49, 4\).*Set num_parts, queue_size and projector"
     with pytest.raises(ValueError, match=message):
         other.load_state_dict(old)
 
