@@ -59,6 +59,7 @@ SETTINGS = {
         for joint in (True, False)
     ],
     'PrevMatch': [{}, {'label_mode': 'eval', 'joint_forward': True}],
+    'CorrMatch': [{}, {'cutmix': None}],
     'UniMatchV2': [{'joint_forward': True}, {'joint_forward': False}, {'cutmix': None}],
     'ESL': [
         {},
@@ -97,6 +98,8 @@ SETTINGS = {
         {'cutmix': None, 'recompute': True},
     ],
 }
+#: Parameters whose gradient is 0 but for rounding: a softmax over the keys does not see what all keys share.
+ROUNDING_ALONE = ('student.decode_head.correlator.key.bias',)
 CASES = [(method, settings) for method, several in SETTINGS.items() for settings in several]
 
 
