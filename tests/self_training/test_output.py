@@ -60,7 +60,7 @@ def test_other_settings_are_refused_and_nothing_is_touched(tmp_path, finished):
     message = r'was started with scales=\[0.5, 1.0\] and not with \[1.0\]. Name another folder'
     with pytest.raises(ValueError, match=message):
         folder(tmp_path, scales=[1.0]).begin()
-    with pytest.raises(ValueError, match='begun with flip=null and not with true'):
+    with pytest.raises(ValueError, match='started with flip=null and not with true'):
         folder(tmp_path, flip=True).begin()
     assert listing(tmp_path) == before
 
@@ -90,7 +90,7 @@ def test_a_beginning_that_was_killed_is_no_obstacle(tmp_path):
 def test_a_class_in_a_setting_is_taken_as_a_string(tmp_path):
     assert folder(tmp_path, kind=OutputFolder).begin() is None
     assert folder(tmp_path, kind=OutputFolder).begin() is None
-    with pytest.raises(ValueError, match='begun with kind='):
+    with pytest.raises(ValueError, match='started with kind='):
         folder(tmp_path, kind=dict).begin()
 
 

@@ -175,6 +175,7 @@ def train(name: str, accumulated: int, wrapper_type: str) -> dict:
         max_epochs=1,
         iter=0,
         train_dataloader=Loader(accumulated),
+        val_loop=None,
         logger=logging.getLogger('test_accumulation'),
         message_hub=SimpleNamespace(
             update_scalar=lambda *args: None, update_info=lambda *args: None

@@ -170,7 +170,7 @@ def test_supervised_stage_is_the_methods_training_without_what_is_the_methods(tm
 def test_passes_over_the_unlabeled_images_are_none_over_the_labeled_ones(tmp_path):
     by_epoch = {'type': 'EpochBasedTrainLoop', 'max_epochs': 3, '_delete_': True}
     with pytest.raises(
-        ValueError, match=r'would take the 3 passes .* stages.teacher.cfg=dict\(train_cfg'
+        ValueError, match=r'would count the 3 passes .* stages.teacher.cfg=dict\(train_cfg'
     ):
         stages_of(tmp_path, train_cfg=by_epoch)
     _, stages = stages_of(

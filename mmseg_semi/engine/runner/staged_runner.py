@@ -176,7 +176,7 @@ class StagedRunner:
         if known and known['inputs'] != inputs:
             changed = [name for name in inputs if known['inputs'].get(name) != inputs[name]]
             raise ValueError(
-                f'Stage {stage.name} was started with an earlier result of {", ".join(changed)}: '
+                f'Stage {stage.name} was started with an earlier result of {", ".join(changed)}. '
                 f'{_remedy(stage)}'
             )
         if not known:
@@ -197,7 +197,7 @@ class StagedRunner:
         if known and known['settings'] != settings:
             key, before, now = first_difference(known['settings'], settings)
             raise ValueError(
-                f'Stage {stage.name} was started with {key}={before} and is now to be run with {now}: '
+                f'Stage {stage.name} was started with {key}={before} and is now to be run with {now}. '
                 f'{_remedy(stage)}'
             )
         if known and isinstance(stage, TrainStage) and known['processes'] != get_world_size():
@@ -242,7 +242,7 @@ def _stored(settings: dict) -> dict:
 
 def _remedy(stage: Stage) -> str:
     return (
-        f'take another --work-dir, or remove {stage.folder} and the folders of the stages after it to do '
+        f'Take another --work-dir, or remove {stage.folder} and the folders of the stages after it to do '
         'them again.'
     )
 
