@@ -91,7 +91,7 @@ def main(argv: list[str] | None = None) -> None:
     try:
         splits = {
             part: read_text(
-                args.root / 'splits' / f'{part}.txt', 'prepare the data as docs/datasets.md says'
+                args.root / 'splits' / f'{part}.txt', 'Prepare the data as docs/datasets.md says'
             ).split()
             for part in (*training, validation, *partitions)
         }

@@ -47,7 +47,7 @@ def test_an_old_name_is_answered_with_the_new_command():
     for ask in (bases, lambda name: load_config(arguments(name))):
         with pytest.raises(FileNotFoundError) as error:
             ask(f'mmseg_semi::{OLD}')
-        assert f'now: mmseg_semi::{LEAD}, with {option}.' in str(error.value)
+        assert f'was renamed to mmseg_semi::{LEAD}, with {option}.' in str(error.value)
     # The lead's partition needs no option.
     old = OLD.replace('classic-183', 'classic-1464')
     with pytest.raises(FileNotFoundError, match=r'513x513\.py instead'):

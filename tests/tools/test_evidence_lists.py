@@ -70,5 +70,5 @@ def test_command_writes_all_lists_and_again_the_same(tmp_path, capsys):
     assert not set(unlabeled) & set(tuning)
     assert not set(tuning) & set(images[:34])
     (tmp_path / 'splits/l8_1.txt').unlink()
-    with pytest.raises(SystemExit, match=r'l8_1\.txt does not exist: prepare the data'):
+    with pytest.raises(SystemExit, match=r'l8_1\.txt does not exist\. Prepare the data'):
         tool.main(['nuclei', str(tmp_path)])

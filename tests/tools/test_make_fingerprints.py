@@ -94,7 +94,7 @@ def test_the_packages_own_registry_is_guarded(tmp_path, monkeypatch):
 
 def test_errors_are_one_sentence(tmp_path):
     with pytest.raises(
-        SystemExit, match=r'error: .* holds no list of unimatch, u2pl, cps, stpp: put'
+        SystemExit, match=r'error: .* holds no list of unimatch, u2pl, cps, stpp\. Put'
     ):
         tool.main([str(tmp_path)])
     write(tmp_path, 'u2pl/cityscapes/186/labeled.txt', ['2007_000032'])

