@@ -104,7 +104,7 @@ def test_the_oldest_python_is_that_of_setup_py(quickstart):
 def test_an_old_python_is_refused(quickstart):
     quickstart.check_python((3, 10, 0), 'python3')
     message = error_of(quickstart, quickstart.check_python, (3, 9, 18), '/usr/bin/python3')
-    assert message.startswith('Python 3.10 or newer is needed and /usr/bin/python3 is 3.9: ')
+    assert message.startswith('Python 3.10 or newer is needed and /usr/bin/python3 is 3.9. ')
 
 
 @pytest.mark.parametrize('missing', ['venv', 'ensurepip'])
@@ -229,7 +229,7 @@ def test_an_error_ends_the_program_without_a_traceback(tmp_path):
         [sys.executable, TOOL, 'test', '--venv', tmp_path], capture_output=True, text=True
     )
     assert failed.returncode == 1
-    assert re.fullmatch(r'error: .* is not a virtual environment: .*\.\n', failed.stderr)
+    assert re.fullmatch(r'error: .* is not a virtual environment\. .*\.\n', failed.stderr)
 
 
 def test_the_readme_begins_with_exactly_two_commands():

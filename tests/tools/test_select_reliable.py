@@ -144,7 +144,7 @@ def test_true_masks_are_a_report_on_top(folder, ranks):
             'whole',
             CHECKPOINTS,
             ('--ratio', '0.25'),
-            'whole was started with ratio=0.5 and not with 0.25: ',
+            'whole was started with ratio=0.5 and not with 0.25. ',
         ),
         (
             '1.pth/out',
