@@ -99,7 +99,7 @@ def read_recipe(method: str) -> Recipe:
     return Recipe(
         method,
         path.name,
-        {key: model[key] for key in ('type', 'semi_train_cfg', 'semi_test_cfg')},
+        {key: model[key] for key in ('type', 'semi_train_cfg', 'semi_test_cfg') if key in model},
         pipeline[pad + 1 :],
         no_dropout=model['segmentor']['decode_head'].get('dropout_ratio') == 0,
         runtime=runtime,

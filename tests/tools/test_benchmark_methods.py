@@ -416,7 +416,10 @@ def test_bad_arguments_are_refused(tool, folder, capsys, given, says):
             ['--baseline', 'esl'],
             '--baseline esl is not one of the methods. Choose one of suponly, imas',
         ),
-        (['--baseline', 'imas'], 'is not a network of imas. Choose one of imas/student, imas/teacher.'),
+        (
+            ['--baseline', 'imas'],
+            'is not a network of imas. Choose one of imas/student, imas/teacher.',
+        ),
         (['--baseline', 'imas/other'], '--baseline imas/other is not a network of imas'),
         (['--baseline', 'suponly/student'], 'is not a network of suponly. Choose one of suponly.'),
         (
