@@ -309,7 +309,7 @@ def test_every_method_trains_it(make, my, method):
     assert result.code == 0, result.output[-3000:]
     assert list(Path('work_dirs').glob(f'{method}_my/**/iter_3.pth'))
     predicts = {'st': '', 'stpp': '', 'cps': 'student1/', 'gps': 'student1/'}
-    predicts.update(dict.fromkeys(('fixmatch', 'prevmatch', 'unimatch'), 'student/'))
+    predicts.update(dict.fromkeys(('corrmatch', 'fixmatch', 'prevmatch', 'unimatch'), 'student/'))
     assert re.search(rf' {predicts.get(method, "teacher/")}mIoU: +\d', result.output)
 
 
