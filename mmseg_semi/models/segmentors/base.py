@@ -68,6 +68,9 @@ class SemiSegmentor(TrainingSteps, NetworkPasses, CheckpointLoading, StockSegmen
         unlabeled_start_epochs: int = setting(
             0, 'The same in passes over the unlabeled images.', low=0
         )
+        unlabeled_start_fraction: float = setting(
+            0.0, 'The same as a fraction of the optimizer steps of the training.', low=0, below=1
+        )
         labeled_weight: float = setting(1.0, 'Factor of the loss of labeled images.', low=0)
         ignore_padding: bool = setting(
             True,
@@ -84,7 +87,9 @@ class SemiSegmentor(TrainingSteps, NetworkPasses, CheckpointLoading, StockSegmen
 
         def check(self) -> None:
             super().check()
-            self.refuse_both('unlabeled_start', 'unlabeled_start_epochs')
+            self.refuse_several(
+                'unlabeled_start', 'unlabeled_start_epochs', 'unlabeled_start_fraction'
+            )
 
     #: The settings of this model.
     cfg: Settings
@@ -230,7 +235,7 @@ class SemiSegmentor(TrainingSteps, NetworkPasses, CheckpointLoading, StockSegmen
             unlabeled (int): Unlabeled images, of each view.
         """
         fewest = self.images_of_a_forward(labeled, unlabeled)
-        if self.cfg.unlabeled_start:
+        if self.cfg.unlabeled_start or self.cfg.unlabeled_start_fraction:
             fewest = min(fewest, labeled)
         return {name: fewest for names in self.optimized.values() for name in names}
 
@@ -300,7 +305,19 @@ class SemiSegmentor(TrainingSteps, NetworkPasses, CheckpointLoading, StockSegmen
 
     @property
     def unlabeled_start(self) -> int:
-        """The optimizer step at which the unlabeled images enter."""
+        """The optimizer step at which the unlabeled images enter.
+
+        Raises:
+            ValueError: It depends on the length of the training, which no training loop has told.
+        """
+        fraction = self.cfg.unlabeled_start_fraction
+        if fraction:
+            if self.clock.num_steps is None:
+                raise ValueError(
+                    f'semi_train_cfg.unlabeled_start_fraction={fraction} needs the length of the training. '
+                    'Train with a loop of this package (WholeStepIterTrainLoop), or set unlabeled_start.'
+                )
+            return round(fraction * self.clock.num_steps)
         return self.steps_of(self.cfg.unlabeled_start, self.cfg.unlabeled_start_epochs)
 
     @property

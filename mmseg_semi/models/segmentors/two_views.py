@@ -62,7 +62,9 @@ class TwoViewSegmentor(SemiSegmentor):
 
     def __init__(self, segmentor: dict, **kwargs) -> None:
         super().__init__(segmentor, **kwargs)
-        self.alignment = DistributionAlignment(self.num_classes) if self.cfg.align_distribution else None
+        self.alignment = (
+            DistributionAlignment(self.num_classes) if self.cfg.align_distribution else None
+        )
 
     def check_segmentor(self, segmentor: dict) -> None:
         check_forwards(segmentor, self.cfg.joint_forward)
