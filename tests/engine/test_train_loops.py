@@ -53,9 +53,8 @@ class Diary(Hook):
         self.rates, self.saved, self.validated = [], [], []
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):
-        # All updates have the same rate.
-        (rate, *_) = {tuple(rates) for rates in runner.optim_wrapper.get_lr().values()}
-        self.rates.append(rate[0])
+        first, *_ = runner.optim_wrapper.get_lr().values()
+        self.rates.append(first[0])
 
     def before_save_checkpoint(self, runner, checkpoint):
         self.saved.append(checkpoint['meta']['iter'])
