@@ -318,7 +318,7 @@ def test_what_is_kept(make, my):
     printed = make(my())
     old, new = Config.fromfile('my.py'), Config.fromfile('unimatch_v2_my.py')
     assert Path('unimatch_v2_my.py').read_text().splitlines()[3] == "_base_ = './my.py'"
-    assert len(Path('unimatch_v2_my.py').read_text().splitlines()) < 80
+    assert len(Path('unimatch_v2_my.py').read_text().splitlines()) < 90
     assert new.model.segmentor == old.model
     preprocessor = dict(old.model.data_preprocessor, type='MultiBranchDataPreprocessor')
     assert new.model.data_preprocessor == preprocessor
@@ -362,7 +362,8 @@ def test_geometry_of_unlabeled_images(make, my):
         # Width, height; blue, green, red.
         dict(type='Pad', size=(40, 32), pad_val=dict(img=(104, 116, 124), seg=255)),
     ]
-    assert pipeline[-1].strong[0].type == 'RandomIntensity'
+    assert pipeline[-1].strong == pipeline[-1].strong2
+    assert pipeline[-1].strong[0].type == 'RandomColorJitter'
 
 
 @pytest.mark.parametrize(
@@ -439,7 +440,7 @@ find_unused_parameters = True
     assert 'EMAHook' not in hooks
     assert {'MeanTeacherHook', 'StartupCheckHook', 'ResumableRandomnessHook'} <= hooks.keys()
     assert new.custom_imports.imports == ['os.path', 'mmseg_semi']
-    assert new.work_dir == str(Path('work_dirs/unimatch_v2_my'))
+    assert new.work_dir == str(Path('work_dirs/imas_my'))
     assert new.randomness.seed == 5
     assert new.model_wrapper_cfg.find_unused_parameters is True
     left = next(d for d in made.decisions if d.topic == 'not taken over').what
@@ -732,7 +733,7 @@ def test_ocrnet(make, capsys):
     stock = 'ocrnet/ocrnet_hr18_4xb2-40k_cityscapes-512x1024.py'
     write_data(Config.fromfile(STOCK / stock))
     said = refused(make, capsys, f'mmseg::{stock}')
-    assert 'IMAS cannot train this network: CascadeEncoderDecoder with ModuleList cannot be' in said
+    assert 'UniMatchV2 cannot train this network: CascadeEncoderDecoder with ModuleList cannot be' in said
     assert 'ST and ST++ take any network: --method stpp.' in said
     make(f'mmseg::{stock}', '--method', 'st', '--out', 'st.py')
     heads = [{'in_channels': [4, 8, 16, 32], 'channels': 8}] * 2
