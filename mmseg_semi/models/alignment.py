@@ -6,25 +6,30 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .batch import LabeledImages
 from .memory import OncePerStep
 
+#: Weight of the past in the running shares. ReMixMatch averages over 128 batches.
 DECAY = 0.99
+#: The least share that is divided by or taken the logarithm of.
+SMALLEST = 1e-6
 
 
 class DistributionAlignment(OncePerStep):
-    """Distribution alignment of "ReMixMatch" (ICLR 2020, Sec. 3.1), over the pixels of images.
+    """Distribution alignment of "ReMixMatch" (ICLR 2020, Sec. 3.1), for pixels.
 
-    The probability p of a class is multiplied by the ratio of two running means, and then normalized:
+    The probability p of each class is multiplied by a ratio of two running means, and normalized again:
 
-        p' ~ p * (share of the class among labeled pixels) / (mean of p over unlabeled pixels)
+        p' ∝ p * (share of the class among the labeled pixels) / (mean of p over the unlabeled pixels)
 
-    A class that a network predicts too often becomes less probable, and one that it forgets becomes more
-    probable. The means follow each optimizer step with a decay of 0.99; during the first steps they are plain
-    means. There is no alignment before the first step has ended.
+    A class that the network predicts too often becomes less probable, and one that it forgets becomes more
+    probable. The ratio changes once per optimizer step. It is 1 during the first step.
 
     Args:
         num_classes (int): C.
+
+    Attributes:
+        shares (Tensor): float32 (2, C), the running means of labeled and of unlabeled pixels.
+        steps (Tensor): int64 scalar, the optimizer steps behind them.
     """
 
     def __init__(self, num_classes: int) -> None:
@@ -33,44 +38,42 @@ class DistributionAlignment(OncePerStep):
         self.register_buffer('steps', torch.zeros((), dtype=torch.int64))
 
     @torch.no_grad()
-    def forward(self, logits: Tensor, real: Tensor, labeled: LabeledImages) -> Tensor:
-        """Align small logits of unlabeled images, and collect what both kinds of images show.
+    def forward(self, logits: Tensor, real: Tensor, label: Tensor) -> Tensor:
+        """Align the logits of unlabeled images, and collect the class shares of a micro-batch.
 
         Args:
-            logits (Tensor): (N, C, h, w).
-            real (Tensor): bool (N, H, W), False on padding.
-            labeled (LabeledImages): The labeled images of the batch.
+            logits (Tensor): (N, C, h, w) of the unlabeled images.
+            real (Tensor): bool (N, H, W), False on padding, which is not counted.
+            label (Tensor): int64 (B, H, W) of the labeled images, 255 where there is none.
 
         Returns:
             Tensor: float32 (N, C, h, w).
         """
-        logits = logits.float()
-        num_classes = logits.shape[1]
+        logits, num_classes = logits.float(), logits.shape[1]
         weight = F.adaptive_avg_pool2d(real[:, None].float(), logits.shape[-2:])
         probs = (logits.softmax(dim=1) * weight).sum(dim=(0, 2, 3))
-        pixels = real.sum()
-        share = probs / probs.sum().clamp(min=torch.finfo(probs.dtype).tiny)
         # Void falls into a bin of its own.
-        bins = labeled.label.clamp(max=num_classes).flatten()
+        bins = label.clamp(max=num_classes).flatten()
         counts = bins.new_zeros(num_classes + 1).scatter_add_(0, bins, torch.ones_like(bins))[:-1]
-        known = counts.sum()
-        means = torch.stack([counts / known.clamp(min=1), share])
-        aligned = logits + self.offset()[:, None, None]
-        self.collect(means[None], torch.stack([known, pixels])[None])
-        return aligned
+        means = [one / one.sum().clamp(min=SMALLEST) for one in (counts.float(), probs)]
+        self.collect(torch.stack(means)[None], torch.stack([counts.sum(), real.sum()])[None])
+        return logits + self.offset[:, None, None]
 
+    @property
     def offset(self) -> Tensor:
-        """What is added to the logits of each class: the logarithm of the ratio, float32 (C,)."""
-        smallest = 1e-6
-        labeled, unlabeled = self.shares.clamp(min=smallest).log()
-        return torch.where(self.steps > 0, labeled - unlabeled, torch.zeros_like(labeled))
+        """What is added to the logits of each class, float32 (C,): the logarithm of the ratio."""
+        labeled, unlabeled = self.shares.clamp(min=SMALLEST).log()
+        return labeled - unlabeled
 
     @torch.no_grad()
     def follow(self, means: Tensor, counts: Tensor) -> dict[str, Tensor]:
-        """Move both shares (2, C) towards those of a step."""
-        self.steps += (counts > 0).all()
-        weight = (1 / self.steps.clamp(min=1).float()).clamp(min=1 - DECAY)
-        present = (counts > 0).all() & means.isfinite().all()
-        moved = self.shares + weight * (means - self.shares)
-        self.shares.copy_(torch.where(present, moved, self.shares))
-        return {}
+        """Move both shares (2, C) towards those of a step; the first steps count alike.
+
+        A step without a labeled or without an unlabeled pixel, or with a mean that is not finite, is left out.
+        """
+        counted = (counts > 0).all() & means.isfinite().all()
+        self.steps += counted
+        weight = self.steps.clamp(min=1).float().reciprocal().clamp(min=1 - DECAY)
+        moved = torch.lerp(self.shares, means, weight)
+        self.shares.copy_(torch.where(counted, moved, self.shares))
+        return {'alignment_ratio': self.offset.max().exp()}

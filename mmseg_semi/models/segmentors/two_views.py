@@ -5,7 +5,6 @@ from __future__ import annotations
 from torch import Tensor
 
 from ...functional.losses import confident_cross_entropy
-from ..alignment import DistributionAlignment
 from ..batch import Batch
 from ..cutmix import CutMixPlan
 from ..settings import setting
@@ -33,11 +32,6 @@ class TwoViewSegmentor(SemiSegmentor):
         unlabeled_weight: float = setting(
             0.5, 'Factor of the unlabeled losses.', low=0, reading='factor of the unlabeled losses'
         )
-        align_distribution: bool = setting(
-            False,
-            'Pseudo-labels get the class shares of the labeled images.',
-            source='ReMixMatch',
-        )
         joint_forward: bool = setting(
             False,
             'One forward for labeled images and all views; False: strong views apart.',
@@ -60,12 +54,6 @@ class TwoViewSegmentor(SemiSegmentor):
     cfg: Settings
     unlabeled_branches = ('weak', 'strong', 'strong2')
 
-    def __init__(self, segmentor: dict, **kwargs) -> None:
-        super().__init__(segmentor, **kwargs)
-        self.alignment = (
-            DistributionAlignment(self.num_classes) if self.cfg.align_distribution else None
-        )
-
     def check_segmentor(self, segmentor: dict) -> None:
         check_forwards(segmentor, self.cfg.joint_forward)
 
@@ -86,8 +74,6 @@ class TwoViewSegmentor(SemiSegmentor):
             tuple: int64 labels (N, H, W), 255 where a pixel is not learned from, float32 confidences
             (N, H, W), and the scalars for the log.
         """
-        if self.alignment is not None:
-            logits = self.alignment(logits, batch.weak.real, batch.labeled)
         confidence, label = self.most_probable(logits, batch.size)
         log = self.label_log(label, batch.weak, confidence)
         return label.masked_fill(~batch.weak.valid, 255), confidence, log

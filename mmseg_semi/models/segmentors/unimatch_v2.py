@@ -7,6 +7,7 @@ from mmseg.registry import MODELS
 from torch import Tensor
 
 from ...functional.perturbation import sample_complementary_masks, scale_channels
+from ..alignment import DistributionAlignment
 from ..batch import Batch
 from ..features import channel_widths, map_features
 from ..gradients import without_gradients
@@ -41,8 +42,20 @@ class UniMatchV2(TwoViewSegmentor, MeanTeacherSegmentor):
             high=1,
             reading='share of images with complementary dropout',
         )
+        align_distribution: bool = setting(
+            False,
+            "The teacher's probabilities are scaled so that pseudo-labels have the class shares of the labeled "
+            'pixels.',
+            source='ReMixMatch, Sec. 3.1',
+        )
 
     cfg: Settings
+
+    def __init__(self, segmentor: dict, **kwargs) -> None:
+        super().__init__(segmentor, **kwargs)
+        self.alignment = None
+        if self.cfg.align_distribution:
+            self.alignment = DistributionAlignment(self.num_classes)
 
     def images_of_a_forward(self, labeled: int, unlabeled: int) -> int:
         return labeled + 2 * unlabeled if self.cfg.joint_forward else min(labeled, 2 * unlabeled)
@@ -65,6 +78,12 @@ class UniMatchV2(TwoViewSegmentor, MeanTeacherSegmentor):
             'loss_strong': cfg.unlabeled_weight * strong_loss,
             **log,
         }
+
+    def make_labels(self, logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """As in the base class, from logits with aligned class shares where the setting asks for them."""
+        if self.alignment is not None:
+            logits = self.alignment(logits, batch.weak.real, batch.labeled.label)
+        return super().make_labels(logits, batch)
 
     def forward_complementary(
         self, labeled: Tensor, first: Tensor, second: Tensor
