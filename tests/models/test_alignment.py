@@ -50,10 +50,18 @@ def test_probabilities_are_multiplied_by_the_ratio_of_the_shares():
     log = module.commit()
     labeled, unlabeled = shares_of(first, second)
     torch.testing.assert_close(module.shares, torch.stack([labeled, unlabeled]))
-    torch.testing.assert_close(log['alignment_ratio'], (labeled / unlabeled).max())
+    ratio = labeled / unlabeled
+    torch.testing.assert_close(log['alignment_ratio'], torch.maximum(ratio, 1 / ratio).max())
     third = batch(2)
     expected = aligned_by_hand(third[0], labeled, unlabeled)
     torch.testing.assert_close(module(*third).softmax(dim=1), expected)
+
+
+def test_ratios_within_the_tolerance_are_one():
+    module = DistributionAlignment(4, tolerance=2.0)
+    module.shares.copy_(torch.tensor([[0.1, 0.4, 0.3, 0.2], [0.4, 0.25, 0.3, 0.05]]))
+    # A quarter is doubled, 1.6 and 1 are within the tolerance, 4 is halved.
+    torch.testing.assert_close(module.offset.exp(), torch.tensor([0.5, 1.0, 1.0, 2.0]))
 
 
 def test_first_steps_count_alike_and_later_ones_by_the_decay():

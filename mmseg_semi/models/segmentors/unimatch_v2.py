@@ -42,10 +42,12 @@ class UniMatchV2(TwoViewSegmentor, MeanTeacherSegmentor):
             high=1,
             reading='share of images with complementary dropout',
         )
-        align_distribution: bool = setting(
-            False,
-            "The teacher's probabilities are scaled so that pseudo-labels have the class shares of the labeled "
-            'pixels.',
+        share_tolerance: float | None = setting(
+            None,
+            "Factor by which the class shares of the teacher's predictions may differ from those of the labeled "
+            'pixels; beyond it, its probabilities are scaled (distribution alignment). None aligns nothing, 1 '
+            'aligns in full.',
+            low=1,
             source='ReMixMatch, Sec. 3.1',
         )
 
@@ -54,8 +56,8 @@ class UniMatchV2(TwoViewSegmentor, MeanTeacherSegmentor):
     def __init__(self, segmentor: dict, **kwargs) -> None:
         super().__init__(segmentor, **kwargs)
         self.alignment = None
-        if self.cfg.align_distribution:
-            self.alignment = DistributionAlignment(self.num_classes)
+        if self.cfg.share_tolerance is not None:
+            self.alignment = DistributionAlignment(self.num_classes, self.cfg.share_tolerance)
 
     def images_of_a_forward(self, labeled: int, unlabeled: int) -> int:
         return labeled + 2 * unlabeled if self.cfg.joint_forward else min(labeled, 2 * unlabeled)
