@@ -26,8 +26,8 @@ class DistributionAlignment(OncePerStep):
     A class that the network predicts too often becomes less probable, and one that it forgets becomes more
     probable. The ratio changes once per optimizer step. It is 1 during the first step.
 
-    The shares of a few labeled images are not those of all images. With a tolerance t, which ReMixMatch does not
-    have, a ratio between 1 / t and t is 1, a greater one is divided by t, and a smaller one multiplied by t.
+    The shares of a few labeled images are not those of all images. With a tolerance t, which ReMixMatch does
+    not have, a ratio between 1 / t and t is 1, a greater one is divided by t, and a smaller one multiplied by t.
 
     Args:
         num_classes (int): C.

@@ -44,9 +44,9 @@ class UniMatchV2(TwoViewSegmentor, MeanTeacherSegmentor):
         )
         share_tolerance: float | None = setting(
             None,
-            "Factor by which the class shares of the teacher's predictions may differ from those of the labeled "
-            'pixels; beyond it, its probabilities are scaled (distribution alignment). None aligns nothing, 1 '
-            'aligns in full.',
+            'Factor by which the class shares of the predictions may differ from those of the labeled pixels. '
+            'Beyond it, the probabilities are scaled (distribution alignment). None aligns nothing, 1 aligns in '
+            'full.',
             low=1,
             source='ReMixMatch, Sec. 3.1',
         )
