@@ -246,8 +246,9 @@ class SemiSegmentor(TrainingSteps, NetworkPasses, CheckpointLoading, StockSegmen
 
     def _warn_of_dropout(self) -> None:
         names = self.labeling_in_train_mode
-        # All networks are built alike.
+        # All networks are built alike. What the method has added to them drops as its own settings say.
         rates = dropout_rates(getattr(self, names[0])) if names else {}
+        rates = {key: rate for key, rate in rates.items() if not key.startswith(self.training_only)}
         if not rates:
             return
         name, rate = next(iter(rates.items()))
