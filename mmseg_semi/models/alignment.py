@@ -27,7 +27,7 @@ class DistributionAlignment(OncePerStep):
     probable. The ratio changes once per optimizer step. It is 1 during the first step.
 
     The shares of a few labeled images are not those of all images. With a tolerance t, which ReMixMatch does
-    not have, a ratio between 1 / t and t is 1, a greater one is divided by t, and a smaller one multiplied by t.
+    not have, a ratio from 1 / t to t is 1, a greater one is divided by t, and a smaller one multiplied by t.
 
     Args:
         num_classes (int): C.

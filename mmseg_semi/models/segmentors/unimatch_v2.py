@@ -45,8 +45,7 @@ class UniMatchV2(TwoViewSegmentor, MeanTeacherSegmentor):
         share_tolerance: float | None = setting(
             None,
             'Factor by which the class shares of the predictions may differ from those of the labeled pixels. '
-            'Beyond it, the probabilities are scaled (distribution alignment). None aligns nothing, 1 aligns in '
-            'full.',
+            'Beyond it, the probabilities are scaled (distribution alignment). None: never; 1: always.',
             low=1,
             source='ReMixMatch, Sec. 3.1',
         )
