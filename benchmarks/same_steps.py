@@ -102,6 +102,13 @@ U2PL = {
     'cutmix': MIX,
 }
 DES4 = {'temperature': 0.2, 'num_zones': 3}
+CORR_MATCH = {
+    'channels': 8,
+    'projector_dropout': 0.0,
+    'num_regions': 6,
+    'tau_start': 0.4,
+    'tau_decay': 0.9,
+}
 
 CASES = {
     'fixmatch': Case('FixMatch', FIX, reduced=True),
@@ -143,12 +150,34 @@ CASES = {
     'unimatch_v2-padding': Case('UniMatchV2', {**FIX, 'ignore_padding': False}),
     'unimatch_v2-start': Case('UniMatchV2', {**FIX, 'unlabeled_start': 2}),
     'unimatch_v2-accumulate': Case('UniMatchV2', FIX, accumulate=2),
-    'prevmatch': Case('PrevMatch', {**FIX, 'guidance_tau': 0.3}),
+    'prevmatch': Case('PrevMatch', {**FIX, 'guidance_tau': 0.3}, reduced=True),
     'prevmatch-all': Case('PrevMatch', {**FIX, 'guidance_tau': 0.0, 'random_number': False}),
     'prevmatch-device': Case(
         'PrevMatch', {**FIX, 'num_models': 1, 'place': 'device', 'guidance_tau': 0.3}
     ),
     'prevmatch-accumulate': Case('PrevMatch', {**FIX, 'guidance_tau': 0.5}, accumulate=2),
+    'corrmatch': Case('CorrMatch', CORR_MATCH, reduced=True),
+    'corrmatch-mixed': Case('CorrMatch', {**CORR_MATCH, 'cutmix': {**MIX, 'per_image': False}}),
+    'corrmatch-unmixed': Case('CorrMatch', {**CORR_MATCH, 'cutmix': None}),
+    'corrmatch-dropout': Case(
+        'CorrMatch', {**CORR_MATCH, 'projector_dropout': 0.2, 'dropout_ratio': 0.25}
+    ),
+    'corrmatch-no_regions': Case('CorrMatch', {**CORR_MATCH, 'num_regions': 0}),
+    'corrmatch-weights': Case(
+        'CorrMatch',
+        {
+            **CORR_MATCH,
+            'labeled_correlation_weight': 0.0,
+            'soft_weight': 0.5,
+            'feature_weight': 0.0,
+            'region_threshold': 0.3,
+        },
+    ),
+    'corrmatch-padding': Case('CorrMatch', {**CORR_MATCH, 'ignore_padding': False}),
+    'corrmatch-start': Case(
+        'CorrMatch', {**CORR_MATCH, 'unlabeled_start': 2, 'labeled_weight': 0.5}, reduced=True
+    ),
+    'corrmatch-accumulate': Case('CorrMatch', CORR_MATCH, accumulate=2),
     'mean_teacher': Case('MeanTeacher', reduced=True),
     'mean_teacher-weak': Case('MeanTeacher', {'student_view': 'weak', 'class_mean': True}),
     'mean_teacher-separate': Case('MeanTeacher', {'joint_forward': False}),

@@ -22,6 +22,8 @@ METHODS = (
     'fixmatch',
     'unimatch',
     'unimatch_v2',
+    'prevmatch',
+    'corrmatch',
     'mean_teacher',
     'cutmix_seg',
     'imas',

@@ -1,5 +1,6 @@
 """What all tests share: one thread, a fixed seed, nothing left over from the test before."""
 
+import gc
 import os
 
 # Before torch is imported, and inherited by the processes that tests start: pytest runs on every core as it is,
@@ -51,6 +52,12 @@ def pytest_collection_modifyitems(items):
         place = item.path.relative_to(folder)
         if any(place.is_relative_to(slow) for slow in SLOW):
             item.add_marker(pytest.mark.slow)
+
+
+def pytest_collection_finish():
+    """Take what is imported out of the collections of garbage; each dataset of MMEngine asks for two."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

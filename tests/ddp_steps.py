@@ -13,6 +13,7 @@ from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
 
 from mmseg_semi.engine.hooks import prototype_mean_hook
 from mmseg_semi.models import PartMemoryBank, PartPrototypes
+from mmseg_semi.models.alignment import DistributionAlignment
 
 
 @OPTIM_WRAPPERS.register_module()
@@ -224,3 +225,11 @@ def start_prototypes(rank: int, norm: str, batches: list) -> torch.Tensor:
     model = MODELS.build({'type': 'DeS4', 'segmentor': tiny_segmentor(norm)})
     prototype_mean_hook.start_prototypes(model, batches[rank])
     return model.prototypes.vectors
+
+
+def align_batches(rank: int, batches: list) -> torch.Tensor:
+    """Class shares after a step in which each rank has its own batch."""
+    module = DistributionAlignment(batches[0][0].shape[1])
+    module(*batches[rank])
+    module.commit()
+    return module.shares

@@ -146,6 +146,7 @@ TWO_VIEW_SETTINGS = {
     'unlabeled_weight': 0.5,
     'unlabeled_start': 0,
     'unlabeled_start_epochs': 0,
+    'unlabeled_start_fraction': 0,
     'ignore_padding': True,
     'joint_forward': False,  # code
     'cutmix': {'adaptive': False, 'per_image': True, 'prob': 0.5, 'style': 'unimatch'},
@@ -164,6 +165,7 @@ CONSISTENCY_SETTINGS = {
     'rampup_epochs': 0,
     'unlabeled_start': 0,
     'unlabeled_start_epochs': 0,
+    'unlabeled_start_fraction': 0,
     'class_mean': False,
     'student_view': 'strong',
     'ignore_padding': True,
@@ -184,6 +186,7 @@ PUBLISHED = {
         'unlabeled_weight': 1.0,
         'unlabeled_start': 0,
         'unlabeled_start_epochs': 0,
+        'unlabeled_start_fraction': 0,
         'divisor': 'valid',
         'label_mode': 'train',  # code
         'joint_forward': False,  # code
@@ -200,7 +203,7 @@ PUBLISHED = {
         'guidance_weight': 1.0,
         'place': 'host',  # ours
     },
-    'UniMatchV2': {**TWO_VIEW_SETTINGS, 'dropout_prob': 0.5},
+    'UniMatchV2': {**TWO_VIEW_SETTINGS, 'dropout_prob': 0.5, 'share_tolerance': None},
     'CorrMatch': {  # code
         'labeled_weight': 0.25,
         'labeled_correlation_weight': 0.25,
@@ -211,6 +214,7 @@ PUBLISHED = {
         'correlation_weight': 0.25,
         'unlabeled_start': 0,
         'unlabeled_start_epochs': 0,
+        'unlabeled_start_fraction': 0,
         'ignore_padding': True,
         'dropout_ratio': 0.5,
         'channels': 256,
@@ -227,6 +231,7 @@ PUBLISHED = {
         'contrast_weight': 0.1,
         'unlabeled_start': 0,
         'unlabeled_start_epochs': 0,
+        'unlabeled_start_fraction': 0,
         'unreliable_share': 0.2,
         'ignore_padding': False,
         'cutmix': {'adaptive': False, 'prob': 0.5, 'style': 'u2pl'},  # code
@@ -256,6 +261,7 @@ PUBLISHED = {
         'contrast_weight': 0.1,
         'unlabeled_start': 0,
         'unlabeled_start_epochs': 0,
+        'unlabeled_start_fraction': 0,
         'eta': 0.95,
         'top_classes': None,
         'ignore_padding': True,
@@ -292,6 +298,7 @@ PUBLISHED = {
         'unlabeled_weight': 1.5,
         'unlabeled_start': 0,
         'unlabeled_start_epochs': 0,
+        'unlabeled_start_fraction': 0,
         'decoupled_training': True,
         'shared_head': True,
         'pixel_reweighting': True,

@@ -18,20 +18,13 @@ from __future__ import annotations
 
 import argparse
 import copy
-import fcntl
-import json
 import os
 import re
 import shlex
 import signal
-import subprocess
 import sys
-import time
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
 
-import torch
 from mmengine.config import Config, DictAction
 from mmengine.registry import init_default_scope
 
@@ -41,7 +34,6 @@ from yapf.yapflib import yapf_api  # noqa: F401
 from mmseg_semi.cli import check_file, one_sentence_errors, read_config
 from mmseg_semi.comparison import (
     DECISIVE,
-    Run,
     baselines,
     check_schedule,
     common_reference,
@@ -55,15 +47,13 @@ from mmseg_semi.comparison import (
     markdown,
     metrics_of,
     networks_of,
-    read_cost,
-    read_scores,
     rows,
     set_length,
     set_partition,
     trainings_of,
 )
+from mmseg_semi.comparison.benchmark import Job, run_all
 from mmseg_semi.comparison.configs import NAME
-from mmseg_semi.engine.runner.staged_runner import first_difference
 from mmseg_semi.visualization import Estimate, save_comparison
 
 TRAIN = Path(__file__).resolve().with_name('train.py')
@@ -171,172 +161,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 # ------------------------------------------------------------------ what is to be run
 
 
-@dataclass
-class Job:
-    """One method with one seed: its resolved config, its files and, while it runs, its process."""
-
-    method: str
-    seed: int
-    source: Path
-    cfg: Config
-    nproc: int
-    lock: IO | None = None
-    process: subprocess.Popen | None = None
-    devices: str | None = None
-    started: float = 0.0
-    state: dict = field(default_factory=dict)
-
-    @property
-    def name(self) -> str:
-        return f'{self.method}_seed{self.seed}'
-
-    @property
-    def folder(self) -> Path:
-        return Path(self.cfg.work_dir)
-
-    def file(self, suffix: str) -> Path:
-        return self.folder.with_name(self.name + suffix)
-
-    def settings(self) -> dict:
-        """All that the result depends on, as it comes back from the file of the state."""
-        found = {key: v for key, v in self.cfg.to_dict().items() if key != 'work_dir'}
-        return json.loads(json.dumps({**found, 'nproc': self.nproc}, default=str))
-
-    def read_state(self) -> None:
-        """Find out what was done of it before.
-
-        Raises:
-            ValueError: it was started with other settings.
-        """
-        file = self.file('.json')
-        if not file.is_file():
-            return
-        state = json.loads(file.read_text(encoding='utf-8'))
-        settings = self.settings()
-        if state['settings'] != settings:
-            key, before, now = first_difference(state['settings'], settings)
-            raise ValueError(
-                f'{self.name} was run with {key}={before} and is now to be run with {now}. Take another '
-                f'--work-dir, or remove {self.folder} and {file} to run it again.'
-            )
-        self.state = state
-
-    def write_state(self, **state) -> None:
-        self.state = {**self.state, **state, 'settings': self.settings()}
-        aside = self.file('.json.partial')
-        aside.write_text(json.dumps(self.state, indent=1), encoding='utf-8')
-        aside.replace(self.file('.json'))
-
-    @property
-    def finished(self) -> bool:
-        return bool(self.state.get('finished'))
-
-    def take(self) -> None:
-        """Keep other benchmarks off this run; its process inherits the lock and outlives this one with it.
-
-        Raises:
-            ValueError: somebody else is at it.
-        """
-        self.lock = self.file('.lock').open('w')
-        try:
-            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(
-                f'{self.name} in {self.folder.parent} is being trained by another process. Wait for it or end '
-                'it, then run the same command again.'
-            ) from None
-
-    def command(self) -> list[str]:
-        arguments = [str(TRAIN), str(self.file('.py')), '--work-dir', str(self.folder)]
-        if (self.folder / 'last_checkpoint').is_file():
-            arguments.append('--resume')
-        if self.nproc == 1:
-            return [sys.executable, *arguments]
-        rendezvous = [
-            '--rdzv-backend=c10d',
-            '--rdzv-endpoint=127.0.0.1:0',
-            '--local-addr=127.0.0.1',
-        ]
-        torchrun = ['-m', 'torch.distributed.run', f'--nproc-per-node={self.nproc}', *rendezvous]
-        return [sys.executable, *torchrun, *arguments, '--launcher', 'pytorch']
-
-    def start(self, at_a_time: int) -> None:
-        self.write_state(jobs=at_a_time, error='')
-        self.cfg.dump(str(self.file('.py')))
-        self.started = time.time()
-        environment = dict(os.environ)
-        if self.devices is not None:
-            environment['CUDA_VISIBLE_DEVICES'] = self.devices
-        # Runs at a time share the cores instead of each competing for all of them.
-        threads = max(1, len(os.sched_getaffinity(0)) // (at_a_time * self.nproc))
-        environment.setdefault('OMP_NUM_THREADS', str(threads))
-        with self.file('.txt').open('a') as output:
-            self.process = launch(self.command(), output, environment, self.lock)
-
-    def end(self, code: int, metric: str) -> str:
-        """Note down how it ended, and say so in a line."""
-        took = f'{time.time() - self.started:.0f} s'
-        if code == 0:
-            try:
-                scores = self.scores(metric)
-                read_cost(self.cfg, self.nproc)
-            except (OSError, ValueError) as error:
-                self.write_state(error=str(error))
-            else:
-                self.write_state(finished=True)
-                told = ', '.join(f'{network} {s.last:.2f}'.strip() for network, s in scores.items())
-                return f'{self.name}: finished in {took}, {metric} {told}'
-        else:
-            lines = [line for line in self.output().splitlines() if re.search(r'\w', line)]
-            self.write_state(error=f'{_ended(code)}: {_telling(lines)}')
-            print('\n'.join(lines[-5:]), file=sys.stderr)
-        return f'{self.name}: failed after {took}, {self.state["error"]} See {self.file(".txt")}.'
-
-    def output(self) -> str:
-        return self.file('.txt').read_text(encoding='utf-8', errors='replace')
-
-    def scores(self, metric: str) -> dict:
-        *_, (name, training) = trainings_of(self.cfg).items()
-        return read_scores(self.folder / name, metric, iterations_of(training))
-
-    def result(self, metric: str) -> Run:
-        scores, cost = {}, None
-        if self.finished:
-            scores, cost = self.scores(metric), read_cost(self.cfg, self.nproc)
-        return Run(
-            self.method,
-            self.seed,
-            str(self.source.name),
-            scores,
-            cost,
-            self.state.get('jobs', 1),
-            self.nproc,
-            self.state.get('error', ''),
-        )
-
-
-def launch(command: list[str], output: IO, environment: dict, lock: IO) -> subprocess.Popen:
-    return subprocess.Popen(
-        command,
-        stdout=output,
-        stderr=subprocess.STDOUT,
-        stdin=subprocess.DEVNULL,
-        env=environment,
-        pass_fds=[lock.fileno()],
-    )
-
-
-def _ended(code: int) -> str:
-    return f'exit code {code}' if code > 0 else f'ended by {signal.Signals(-code).name}'
-
-
-def _telling(lines: list[str]) -> str:
-    """The line of a failed run's output that says most: the last error that is not torchrun's own."""
-    errors = [line for line in lines if re.search(r'(Error|error|Exception)\b.*:', line)]
-    errors = [line for line in errors if 'ChildFailedError' not in line and 'elastic' not in line]
-    return (errors or lines or ['it printed nothing.'])[-1].strip()
-
-
 def plan(args: argparse.Namespace) -> list[Job]:
     """The runs, those of the first seed first.
 
@@ -367,7 +191,14 @@ def plan(args: argparse.Namespace) -> list[Job]:
             )
         options[label].update(_parsed(label, values))
     return [
-        Job(label, seed, source, _resolved(args, label, source, seed, options[label]), args.nproc)
+        Job(
+            label,
+            seed,
+            source,
+            _resolved(args, label, source, seed, options[label]),
+            args.nproc,
+            TRAIN,
+        )
         for seed in args.seeds
         for label, source in sources.items()
     ]
@@ -461,48 +292,6 @@ def compare(
 
 
 # ------------------------------------------------------------------ running
-
-
-def run_all(jobs: list[Job], at_a_time: int, metric: str, report) -> None:
-    """Run the jobs that are not finished, and make the report after each; none is left running at the end."""
-    waiting = [job for job in jobs if not job.finished]
-    at_a_time = min(at_a_time, len(waiting))
-    slots = _devices(at_a_time, waiting[0].nproc) if waiting else []
-    running: list[Job] = []
-    try:
-        while waiting or running:
-            while waiting and len(running) < at_a_time:
-                job = waiting.pop(0)
-                taken = {other.devices for other in running}
-                job.devices = next((slot for slot in slots if slot not in taken), None)
-                running.append(job)
-                job.start(at_a_time)
-                resumed = ' again' if '--resume' in job.command() else ''
-                print(f'{job.name}: started{resumed}', flush=True)
-            time.sleep(0.2)
-            for job in list(running):
-                code = job.process.poll()
-                if code is not None:
-                    running.remove(job)
-                    print(job.end(code, metric), flush=True)
-                    job.lock.close()
-                    report()
-    finally:
-        for job in running:
-            if job.process is not None:
-                job.process.terminate()
-        for job in running:
-            if job.process is not None:
-                job.process.wait()
-
-
-def _devices(at_a_time: int, nproc: int) -> list[str]:
-    """GPUs of each of the runs at a time; none where there are not enough, and they share what there is."""
-    named = os.environ.get('CUDA_VISIBLE_DEVICES')
-    known = named.split(',') if named else [str(i) for i in range(torch.cuda.device_count())]
-    if at_a_time == 1 or len(known) < at_a_time * nproc:
-        return []
-    return [','.join(known[i * nproc : (i + 1) * nproc]) for i in range(at_a_time)]
 
 
 def main(argv: list[str] | None = None) -> None:

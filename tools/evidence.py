@@ -31,15 +31,11 @@ import fcntl
 import itertools
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import time
-from dataclasses import dataclass
 from pathlib import Path
 
-from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 import mmseg_semi
@@ -48,15 +44,11 @@ from mmseg_semi.comparison import (
     drawn_seed_keys,
     find_config,
     iterations_of,
-    read_class_ious,
-    read_cost,
-    read_scores,
     set_length,
     set_partition,
     settings_hash,
-    trainings_of,
 )
-from mmseg_semi.comparison.configs import NAME, accumulation_of
+from mmseg_semi.comparison.evidence import Job, finished, run_all
 
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ('dataset', 'network', 'head', 'schedule', 'crop')
@@ -75,7 +67,6 @@ KEYS = (
 )
 #: Keys whose value is a list, or an object, by itself.
 WHOLE = ('hooks', 'options')
-METRIC = 'mIoU'
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -93,103 +84,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     if args.jobs < 1:
         parser.error(f'--jobs {args.jobs} must be at least 1')
     return args
-
-
-@dataclass
-class Job:
-    """One run: what the plan says, its resolved config and, while it runs, its process."""
-
-    said: dict
-    source: Path
-    cfg: Config
-    settings: str
-    process: subprocess.Popen | None = None
-    started: float = 0.0
-
-    @property
-    def seed(self) -> int:
-        return self.cfg.randomness.seed
-
-    @property
-    def name(self) -> str:
-        return f'{self.source.stem}_{self.settings}_seed{self.seed}'
-
-    @property
-    def key(self) -> tuple[str, int]:
-        return self.settings, self.seed
-
-    @property
-    def folder(self) -> Path:
-        return Path(self.cfg.work_dir)
-
-    @property
-    def output(self) -> Path:
-        return self.folder.with_suffix('.txt')
-
-    def start(self) -> None:
-        """Start over: what a stopped run left is removed."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.parent.mkdir(parents=True, exist_ok=True)
-        file = self.folder.with_suffix('.py')
-        self.cfg.dump(str(file))
-        command = [sys.executable, str(ROOT / 'tools/train.py'), str(file), '--work-dir']
-        threads = dict.fromkeys(('OMP_NUM_THREADS', 'MKL_NUM_THREADS'), '1')
-        self.started = time.time()
-        with self.output.open('w') as output:
-            self.process = subprocess.Popen(
-                ['nice', '-n', '19', *command, str(self.folder)],
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-                env={**os.environ, **threads, 'PYTHONPATH': str(ROOT)},
-            )
-
-    def ended(self) -> tuple[int, float] | None:
-        """Exit code and CPU seconds of the process; None while it runs."""
-        pid, status, usage = os.wait4(self.process.pid, os.WNOHANG)
-        if pid == 0:
-            return None
-        self.process.returncode = os.waitstatus_to_exitcode(status)
-        return self.process.returncode, usage.ru_utime + usage.ru_stime
-
-    def row(self, commit: str, cpu_seconds: float) -> dict:
-        """What is known of the finished run.
-
-        Raises:
-            OSError, ValueError: The run has left no result.
-        """
-        *_, (stage, training) = trainings_of(self.cfg).items()
-        iterations = iterations_of(training)
-        folder = self.folder / stage
-        ious = read_class_ious(folder, iterations)
-        cost = read_cost(self.cfg, 1)
-        named = NAME.fullmatch(self.source.name)
-        parts = named.groupdict() if named else {}
-        return {
-            'dataset': parts.get('dataset'),
-            'partition': self.said.get(
-                'partition', self.cfg.train_dataloader.dataset.get('partition')
-            ),
-            'val': self.said.get('val'),
-            'method': parts.get('method', self.source.stem),
-            'network': parts.get('network'),
-            'seed': self.seed,
-            'lr': self.said.get('lr'),
-            'settings': self.settings,
-            'hooks': self.said.get('hooks', []),
-            'options': self.said.get('options', {}),
-            'commit': commit,
-            'scores': {
-                network: {**score._asdict(), 'class_iou': ious.get(network, {})}
-                for network, score in read_scores(folder, METRIC, iterations).items()
-            },
-            'steps': cost.trainings[-1].steps,
-            'labeled_seen': cost.labeled_seen,
-            'unlabeled_seen': cost.unlabeled_seen,
-            'seconds': round(time.time() - self.started, 1),
-            'cpu_seconds': round(cpu_seconds, 1),
-            'seconds_per_step': cost.seconds_per_iteration * accumulation_of(training),
-        }
 
 
 def commit_of(root: Path) -> str:
@@ -277,76 +171,9 @@ def resolve(said: dict, work_dir: Path) -> Job:
             evaluator.type = 'ClassIoUMetric'
     hooks = [dict(type='CostHook'), *said.get('hooks', [])]
     cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), *hooks]
-    job = Job(said, source, cfg, settings_hash(cfg))
+    job = Job(said, source, cfg, settings_hash(cfg), ROOT)
     cfg.work_dir = str(work_dir.resolve() / job.name)
     return job
-
-
-def finished(rows: Path, commit: str) -> set[tuple[str, int]]:
-    """Settings and seeds of the rows of a commit."""
-    if not rows.is_file():
-        return set()
-    found = []
-    for number, line in enumerate(rows.read_text(encoding='utf-8').splitlines(), 1):
-        try:
-            found.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            raise ValueError(
-                f'Line {number} of {rows} is not JSON ({error}). Remove it; its run is started again.'
-            ) from None
-    return {(row['settings'], row['seed']) for row in found if row['commit'] == commit}
-
-
-def append(rows: Path, row: dict) -> None:
-    """Add a line that is on the disk when this returns; several processes may do so at a time."""
-    rows.parent.mkdir(parents=True, exist_ok=True)
-    with rows.open('a', encoding='utf-8') as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        file.write(json.dumps(row, sort_keys=False) + '\n')
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def run(jobs: list[Job], args: argparse.Namespace, commit: str) -> list[Job]:
-    """Run the jobs; returns those that failed. None is left running at the end."""
-    waiting, running, failed = list(jobs), [], []
-    try:
-        while waiting or running:
-            while waiting and len(running) < args.jobs:
-                running.append(waiting.pop(0))
-                running[-1].start()
-                print(f'{running[-1].name}: started', flush=True)
-            time.sleep(0.2)
-            for job in list(running):
-                end = job.ended()
-                if end is None:
-                    continue
-                running.remove(job)
-                if not _finish(job, *end, args, commit):
-                    failed.append(job)
-    finally:
-        for job in running:
-            job.process.terminate()
-        for job in running:
-            job.process.wait()
-    return failed
-
-
-def _finish(job: Job, code: int, cpu_seconds: float, args, commit: str) -> bool:
-    try:
-        if code != 0:
-            raise ValueError(f'exit code {code}')
-        row = job.row(commit, cpu_seconds)
-    except (OSError, ValueError) as error:
-        print(f'{job.name}: failed, {error}. See {job.output}.', flush=True)
-        return False
-    append(args.rows, row)
-    told = ', '.join(f'{net} {s["last"]:.2f}'.strip() for net, s in row['scores'].items())
-    print(f'{job.name}: {METRIC} {told} in {row["seconds"]:.0f} s', flush=True)
-    if not args.keep:
-        for file in job.folder.rglob('*.pth'):
-            file.unlink()
-    return True
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -369,7 +196,7 @@ def main(argv: list[str] | None = None) -> None:
                 ) from None
             todo = [job for job in jobs if job.key not in done]
             print(f'{len(jobs)} jobs, {len(jobs) - len(todo)} of them finished before', flush=True)
-            failed = run(todo, args, commit)
+            failed = run_all(todo, args.jobs, commit, args.rows, args.keep)
     if failed:
         sys.exit(f'error: {len(failed)} of {len(jobs)} runs failed.')
 

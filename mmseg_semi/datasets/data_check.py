@@ -33,14 +33,13 @@ from .labels import MaskSurvey, survey_masks
 from .meanings import READINGS, Meaning, compare_all, meanings_of, meanings_of_labels
 from .names import files_below, is_hidden, left_out
 from .orientation import Pair
-from .partition import fill_partition
 from .preparation import decoding
 from .pseudo_labeled import LABELS_SUMMARY
 from .report import SHOWN, Report
 from .transforms.checks import CheckImageFile, with_file_checks
 from .transforms.loading import LoadImageFromFile as OurLoader
 from .void_check import Masks, annotation_loader, masks_of, missing_class
-from .walk import Leaf, leaves, loader_configs, sample_infos
+from .walk import Leaf, leaves, named_sets, sample_infos
 
 _PATHS = ('img_path', 'seg_map_path')
 _REMEDY = 'Replace it, or take it out of the list'
@@ -167,30 +166,20 @@ def _of_labels(cfg: Config) -> list[Meaning]:
 
 
 def dataset_configs(cfg: Config):
-    """``(name, key, config, check)`` of each set of a config, equal ones once.
+    """``(role, key, config, check)`` of each set of a config, equal validation and test sets once.
 
     ``check`` is the training's own ``check_files``; None where the files are not checked while loading.
     """
-    train = (cfg.get('train_dataloader') or {}).get('dataset')
-    if train is not None:
-        key, train = 'train_dataloader.dataset', fill_partition(train)
-        if any(isinstance(train.get(name), dict) for name in ('labeled', 'pseudo_labeled')):
-            check = train.get('check_files', True)
-            yield 'labeled', f'{key}.labeled', train['labeled'], check
-            if isinstance(train.get('unlabeled'), dict):
-                yield 'unlabeled', f'{key}.unlabeled', train['unlabeled'], check
-            images = (train.get('pseudo_labeled') or {}).get('images')
-            if images is not None:
-                yield 'unlabeled', f'{key}.pseudo_labeled.images', images, check
-        else:
-            yield 'training', key, train, None
     seen = []
-    for role, stage in (('validation', 'val'), ('test', 'test')):
-        for key, loader in loader_configs(cfg, stage):
-            dataset = loader.get('dataset')
-            if dataset is not None and dataset not in seen:
-                seen.append(dataset)
-                yield role, f'{key}.dataset', dataset, None
+    for role, _, key, config in named_sets(cfg):
+        check = None
+        if role in ('labeled', 'unlabeled'):
+            check = cfg['train_dataloader']['dataset'].get('check_files', True)
+        elif role in ('validation', 'test'):
+            if config in seen:
+                continue
+            seen.append(config)
+        yield role, key, config, check
 
 
 def _check_set(role, key, config, check, *, workers, quick, quiet) -> list[SetReport]:

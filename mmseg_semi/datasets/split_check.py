@@ -19,13 +19,12 @@ from .data_check import survey_images, unmatched
 from .files import real_paths
 from .fingerprints import identify
 from .labels import ClassCount, survey_masks
-from .partition import fill_partition
 from .paths import check_data_paths
 from .report import Report
 from .sequences import near_frames
 from .unlabeled import UnlabeledDataset
 from .void_check import masks_of
-from .walk import Leaf, image_files, leaves, loader_configs, sample_infos
+from .walk import Leaf, image_files, leaves, named_sets, sample_infos
 
 TRAINED_ON = ('labeled', 'unlabeled')
 FRAMES = 60
@@ -68,24 +67,17 @@ def parts_of_config(cfg: Mapping) -> dict[str, Mapping]:
     Raises:
         ValueError: it has no ``train_dataloader.dataset``.
     """
-    train = (cfg.get('train_dataloader') or {}).get('dataset')
-    if not train:
+    if not (cfg.get('train_dataloader') or {}).get('dataset'):
         raise ValueError(
             'The config has no train_dataloader.dataset. Give the config of a training.'
         )
-    train = fill_partition(train)
-    parts = {'labeled': train}
-    if isinstance(train.get('labeled'), Mapping):
-        parts['labeled'] = train['labeled']
-        pseudo_labeled = train.get('pseudo_labeled') or {}
-        unlabeled = train.get('unlabeled') or pseudo_labeled.get('images')
-        if unlabeled:
-            parts['unlabeled'] = unlabeled
-    for name, stage in (('validation', 'val'), ('test', 'test')):
-        for index, (_, loader) in enumerate(loader_configs(cfg, stage)):
-            dataset = loader.get('dataset')
-            if dataset and dataset not in parts.values():
-                parts[f'{name} {index + 1}' if index else name] = dataset
+    parts: dict[str, Mapping] = {}
+    for role, index, _, config in named_sets(cfg):
+        if role in ('validation', 'test'):
+            if config and config not in parts.values():
+                parts[f'{role} {index + 1}' if index else role] = config
+        else:
+            parts.setdefault('labeled' if role == 'training' else role, config)
     return parts
 
 

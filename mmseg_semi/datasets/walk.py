@@ -139,6 +139,53 @@ def map_leaf_configs(config: Mapping, change: Callable[[Leaf], Mapping], key: st
     return _map(Leaf(config, key, None), change, _held_configs, put)
 
 
+class NamedSet(NamedTuple):
+    """A set that a whole config names, which may be made of others.
+
+    Attributes:
+        role (str): 'labeled', 'unlabeled', 'training' (all that is trained on, where it has no such children),
+            'validation' or 'test'.
+        index (int): of the loader among those of its stage.
+        key (str): where the config has it, such as ``train_dataloader.dataset.labeled``.
+        config: of the dataset.
+    """
+
+    role: str
+    index: int
+    key: str
+    config: Any
+
+
+def named_sets(cfg: Mapping) -> list[NamedSet]:
+    """The sets that a config trains on, validates on and tests on; one that it names twice is there twice.
+
+    The images of pseudo-labels are an unlabeled set. Lists are those of the ``partition``.
+
+    Raises:
+        ValueError: See :func:`~mmseg_semi.datasets.partition.fill_partition`.
+    """
+    found = []
+    train = (cfg.get('train_dataloader') or {}).get('dataset')
+    if train is not None:
+        train = fill_partition(train)
+        labeled, unlabeled = train.get('labeled'), train.get('unlabeled')
+        images = (train.get('pseudo_labeled') or {}).get('images')
+        if isinstance(labeled, Mapping):
+            found.append(NamedSet('labeled', 0, f'{TRAINING}.labeled', labeled))
+            if isinstance(unlabeled, Mapping):
+                found.append(NamedSet('unlabeled', 0, f'{TRAINING}.unlabeled', unlabeled))
+            if images:
+                place = f'{TRAINING}.pseudo_labeled.images'
+                found.append(NamedSet('unlabeled', 0, place, images))
+        else:
+            found.append(NamedSet('training', 0, TRAINING, train))
+    for role, stage in (('validation', 'val'), ('test', 'test')):
+        for index, (key, loader) in enumerate(loader_configs(cfg, stage)):
+            if loader.get('dataset') is not None:
+                found.append(NamedSet(role, index, f'{key}.dataset', loader['dataset']))
+    return found
+
+
 def loader_configs(cfg: Mapping, stage: str) -> list[tuple[str, Mapping]]:
     """Key and config of each loader of a whole config; a stage may have a list of loaders.
 

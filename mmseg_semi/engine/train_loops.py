@@ -11,17 +11,20 @@ from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from mmseg.registry import LOOPS
 
 from ..datasets.children import num_counted
-from ..models.clock import count_steps
+from ..models.clock import Clock, count_steps
 from ..models.segmentors import SemiSegmentor
 from .accumulation import accumulation, due_at
 from .hooks._common import unwrap
 from .startup.lengths import check_lengths, parts_of
 
 
-def _tell_epoch(runner, sampler) -> None:
-    """Set the number of steps per epoch over the unlabeled images in a method, before hooks use it."""
+def _tell_lengths(runner, sampler) -> None:
+    """Set the number of steps of the training and of an epoch in a method, before hooks use them."""
     model = unwrap(runner.model)
-    if isinstance(model, SemiSegmentor) and hasattr(sampler, 'iters_per_epoch'):
+    if not isinstance(model, SemiSegmentor):
+        return
+    model.clock = Clock.of(runner.optim_wrapper)
+    if hasattr(sampler, 'iters_per_epoch'):
         model.epoch_steps = max(1, sampler.iters_per_epoch // accumulation(runner))
 
 
@@ -46,7 +49,7 @@ class WholeStepIterTrainLoop(IterBasedTrainLoop):
 
     def run(self) -> None:
         accumulated = accumulation(self.runner)
-        _tell_epoch(self.runner, self.dataloader.sampler)
+        _tell_lengths(self.runner, self.dataloader.sampler)
         if self.runner.val_loop is not None and self.val_interval % accumulated:
             self.runner.logger.info(
                 f'val_interval={self.val_interval} falls inside optimizer steps of accumulative_counts='
@@ -238,7 +241,7 @@ class WholeStepEpochTrainLoop(EpochBasedTrainLoop):
         check_lengths(runner.param_schedulers, max_epochs, num_steps, accumulated)
 
     def run(self) -> None:
-        _tell_epoch(self.runner, self.dataloader.sampler)
+        _tell_lengths(self.runner, self.dataloader.sampler)
         return super().run()
 
     def run_epoch(self) -> None:

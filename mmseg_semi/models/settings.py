@@ -239,12 +239,12 @@ class MethodSettings:
     def check(self) -> None:
         """Raise ValueError if settings contradict each other. Overrides must call ``super().check()``."""
 
-    def refuse_both(self, steps: str, epochs: str) -> None:
-        """Raise ValueError if a length is set both in steps and in epochs."""
-        if getattr(self, steps) and getattr(self, epochs):
+    def refuse_several(self, *names: str) -> None:
+        """Raise ValueError if more than one setting for the same length in different units is set."""
+        given = [f'{name}={getattr(self, name)}' for name in names if getattr(self, name)]
+        if len(given) > 1:
             raise ValueError(
-                f'semi_train_cfg has {steps}={getattr(self, steps)} and {epochs}={getattr(self, epochs)}, '
-                'which define the same length in steps and in epochs. Set one of them.'
+                f'semi_train_cfg has {" and ".join(given)}, which set the same length. Set one of them.'
             )
 
     def as_dict(self) -> dict[str, Any]:

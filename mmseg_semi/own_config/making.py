@@ -163,8 +163,9 @@ class _Making:
         weights = pretrained(self.cfg)
         tells = 'load_from, into every network' if self.cfg.get('load_from') else 'as before'
         self.say('weights', weights or 'none, from scratch', tells if weights else '')
-        if weights is None and 'tau' in (settings or {}):
-            advised = {'tau': 0.5, 'unlabeled_start': 2000}
+        settings = settings or {}
+        if weights is None and settings.get('tau', 0) > 0.6:
+            advised = {'tau': 0.5, 'unlabeled_start_fraction': 0.33}
             if settings.get('unlabeled_weight', 1) > 1:
                 advised['unlabeled_weight'] = 1.0
             self.say(

@@ -63,6 +63,7 @@ def forwards(bench, function):
         ('CPS', [], 14),
         ('CPS', ['--no-cutmix'], 12),
         ('PrevMatch', [], 14),
+        ('CorrMatch', [], 9),
     ],
 )
 def test_a_step_makes_the_passes_and_no_more(benchmarks, method, flags, cost):

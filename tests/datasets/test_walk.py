@@ -18,6 +18,7 @@ from mmseg_semi.datasets.walk import (
     loader_configs,
     map_leaf_configs,
     map_leaves,
+    named_sets,
     stage_leaves,
     transforms_within,
 )
@@ -219,3 +220,29 @@ def test_transforms_within_others_are_found_in_their_order():
         'RandomCrop',
         'PackSegInputs',
     ]
+
+
+def test_the_sets_of_a_config_have_roles(config):
+    """Children of our datasets by their kind, anything else as one; all loaders of a stage."""
+    loaders = [dict(dataset=shapes(30)), dict(dataset=None), dict(dataset=shapes(30))]
+    cfg = dict(
+        train_dataloader=dict(dataset=config),
+        val_dataloader=loaders,
+        test_dataloader=loaders[0],
+    )
+    train = 'train_dataloader.dataset'
+    labeled = ('labeled', 0, f'{train}.labeled', config['labeled'])
+    evaluated = [
+        ('validation', 0, 'val_dataloader[0].dataset', shapes(30)),
+        ('validation', 2, 'val_dataloader[2].dataset', shapes(30)),
+        ('test', 0, 'test_dataloader.dataset', shapes(30)),
+    ]
+    unlabeled = ('unlabeled', 0, f'{train}.unlabeled', config['unlabeled'])
+    assert named_sets(cfg) == [labeled, unlabeled, *evaluated]
+    staged = dict(labeled=config['labeled'], pseudo_labeled=dict(images=shapes(40)))
+    cfg['train_dataloader'] = dict(dataset=staged)
+    images = ('unlabeled', 0, f'{train}.pseudo_labeled.images', shapes(40))
+    assert named_sets(cfg) == [labeled, images, *evaluated]
+    cfg['train_dataloader'] = dict(dataset=NESTED)
+    assert named_sets(cfg) == [('training', 0, train, NESTED), *evaluated]
+    assert named_sets(dict(model={})) == []

@@ -6,10 +6,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 from mmengine.hooks import Hook
+from mmseg.registry import MODELS
+from tiny import tiny_segmentor
 from tiny_run import NUM_UNLABELED, build_runner, tiny_config
 
 from mmseg_semi.datasets.children import num_counted
 from mmseg_semi.engine.train_loops import epoch_lengths, epochs_of
+from mmseg_semi.models.clock import Clock
 
 POLY = {'type': 'NonzeroPolyLR', 'eta_min': 0, 'power': 0.9, 'by_epoch': False}
 
@@ -50,7 +53,8 @@ class Diary(Hook):
         self.rates, self.saved, self.validated = [], [], []
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):
-        self.rates.append(runner.optim_wrapper.param_groups[0]['lr'])
+        first, *_ = runner.optim_wrapper.get_lr().values()
+        self.rates.append(first[0])
 
     def before_save_checkpoint(self, runner, checkpoint):
         self.saved.append(checkpoint['meta']['iter'])
@@ -187,9 +191,12 @@ def test_a_resumed_run_has_the_weights_of_an_uninterrupted_one(tmp_path):
         ('U2PL', {'unlabeled_start_epochs': 1}, {'unlabeled_start': 4}),
         ('DeS4', {'unlabeled_start_epochs': 1}, {'unlabeled_start': 4}),
         ('ESL', {'unlabeled_start_epochs': 1}, {'unlabeled_start': 4}),
+        ('ESL', {'unlabeled_start_fraction': 2 / 3}, {'unlabeled_start': 4}),
+        ('GPS', {'unlabeled_start_fraction': 1 / 3}, {'unlabeled_start': 2}),
+        ('UniMatchV2', {'unlabeled_start_fraction': 0.5}, {'unlabeled_start': 3}),
     ],
 )
-def test_settings_in_epochs_are_those_in_steps(tmp_path, method, settings, steps):
+def test_settings_in_other_units_are_those_in_steps(tmp_path, method, settings, steps):
     found = []
     for name, chosen in {'epochs': settings, 'steps': steps}.items():
         cfg = epoch_config(tmp_path / name, method, length={'max_iters': 6, 'val_interval': 6})
@@ -202,10 +209,20 @@ def test_settings_in_epochs_are_those_in_steps(tmp_path, method, settings, steps
         torch.testing.assert_close(value, found[1][key], rtol=0, atol=0, msg=key)
 
 
-def test_a_setting_in_steps_and_in_epochs_is_refused(tmp_path):
-    settings = {'unlabeled_start': 3, 'unlabeled_start_epochs': 1}
+def test_a_setting_in_two_units_is_refused(tmp_path):
+    settings = {'unlabeled_start': 3, 'unlabeled_start_fraction': 0.5}
     cfg = tiny_config(tmp_path, 'FixMatch', model__semi_train_cfg=settings)
-    with pytest.raises(
-        ValueError, match='unlabeled_start=3 and unlabeled_start_epochs=1, which say'
-    ):
+    said = 'unlabeled_start=3 and unlabeled_start_fraction=0.5, which set the same length'
+    with pytest.raises(ValueError, match=said):
         build_runner(cfg)
+
+
+def test_a_fraction_needs_the_length_of_the_training():
+    settings = {'unlabeled_start_fraction': 0.5}
+    model = MODELS.build(
+        {'type': 'FixMatch', 'segmentor': tiny_segmentor(), 'semi_train_cfg': settings}
+    )
+    with pytest.raises(ValueError, match='needs the length of the training'):
+        _ = model.started
+    model.clock = Clock(step=2, num_steps=5)
+    assert (model.unlabeled_start, model.started) == (2, True)

@@ -41,6 +41,17 @@ METHODS = {
     'UniMatch': dict(tau=0.2, cutmix=None, dropout_ratio=0.0),
     # One earlier model, so that its draw and its weight are certain.
     'PrevMatch': dict(tau=0.2, guidance_tau=0.2, cutmix=None, dropout_ratio=0.0, num_models=1),
+    # Rows of the map are drawn in each micro-batch, so none are.
+    'CorrMatch': dict(
+        tau_start=0.2,
+        tau_decay=0.7,
+        cutmix=None,
+        dropout_ratio=0.0,
+        channels=8,
+        projector_dropout=0.0,
+        num_regions=0,
+        unlabeled_start=1,
+    ),
     'UniMatchV2': dict(tau=0.2, cutmix=None, dropout_prob=0.0),
     'MeanTeacher': dict(consistency_weight=3.0, rampup_steps=2),
     'CutMixSeg': dict(

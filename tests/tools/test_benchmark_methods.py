@@ -17,6 +17,8 @@ from PIL import Image
 from processes import TOOLS
 from tiny_run import dump, tiny_config, tiny_stages_config
 
+from mmseg_semi.comparison import benchmark, jobs
+
 ITERS = 14
 
 
@@ -57,7 +59,7 @@ def tool(monkeypatch):
         assert command[0] == sys.executable
         return Forked(command[1], command[2:], output)
 
-    monkeypatch.setattr(module, 'launch', launch)
+    monkeypatch.setattr(benchmark, 'launch', launch)
     return module
 
 
@@ -387,7 +389,7 @@ def test_interrupted_benchmark_leaves_no_process(tool, folder, monkeypatch):
     def interrupt(seconds):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(tool.time, 'sleep', interrupt)
+    monkeypatch.setattr(jobs.time, 'sleep', interrupt)
     with pytest.raises(KeyboardInterrupt):
         run(tool, folder, '--jobs', '2')
     assert len(started) == 2
@@ -474,10 +476,10 @@ def test_it_is_not_started_by_torchrun(tool, folder, monkeypatch, capsys):
 
 def test_runs_at_a_time_have_gpus_of_their_own_where_there_are_enough(tool, monkeypatch):
     monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '4,5,6,7')
-    assert tool._devices(2, 2) == ['4,5', '6,7']
-    assert tool._devices(4, 1) == ['4', '5', '6', '7']
-    assert tool._devices(3, 2) == []
-    assert tool._devices(1, 2) == []
+    assert benchmark.devices_of(2, 2) == ['4,5', '6,7']
+    assert benchmark.devices_of(4, 1) == ['4', '5', '6', '7']
+    assert benchmark.devices_of(3, 2) == []
+    assert benchmark.devices_of(1, 2) == []
 
 
 def test_a_failure_is_told_by_the_line_that_says_most(tool):
@@ -486,13 +488,13 @@ def test_a_failure_is_told_by_the_line_that_says_most(tool):
         '[rank0]: ' + said,
         'torch.distributed.elastic.multiprocessing.errors.ChildFailedError: ',
     ]
-    assert tool._telling(['Iter 1', said, 'Exit']) == said
-    assert tool._telling([*ranks, 'error_file: <N/A>']) == ranks[0]
+    assert benchmark._telling(['Iter 1', said, 'Exit']) == said
+    assert benchmark._telling([*ranks, 'error_file: <N/A>']) == ranks[0]
     aborted = ['error_file: <N/A>', 'traceback : Signal 6 (SIGABRT) received by PID 7']
-    assert tool._telling(aborted) == aborted[-1]
-    assert tool._telling([]) == 'it printed nothing.'
-    assert tool._ended(3) == 'exit code 3'
-    assert tool._ended(-15) == 'ended by SIGTERM'
+    assert benchmark._telling(aborted) == aborted[-1]
+    assert benchmark._telling([]) == 'it printed nothing.'
+    assert benchmark._ended(3) == 'exit code 3'
+    assert benchmark._ended(-15) == 'ended by SIGTERM'
 
 
 @pytest.mark.slow

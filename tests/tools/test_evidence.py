@@ -10,6 +10,8 @@ from types import SimpleNamespace
 import pytest
 from tiny_run import dump, tiny_config, write_images
 
+from mmseg_semi.comparison import evidence as runs
+
 TOOL = Path(__file__).resolve().parents[2] / 'tools/evidence.py'
 spec = importlib.util.spec_from_file_location('evidence', TOOL)
 evidence = importlib.util.module_from_spec(spec)
@@ -113,19 +115,19 @@ def test_a_plan_that_asks_twice_is_refused(tmp_path, config):
 
 def test_rows_of_another_commit_do_not_count(tmp_path):
     rows = tmp_path / 'rows.jsonl'
-    assert evidence.finished(rows, 'a') == set()
+    assert runs.finished(rows, 'a') == set()
     for seed, commit in ((0, 'a'), (1, 'a'), (2, 'b')):
-        evidence.append(rows, {'settings': 'x', 'seed': seed, 'commit': commit})
-    assert evidence.finished(rows, 'a') == {('x', 0), ('x', 1)}
+        runs.append(rows, {'settings': 'x', 'seed': seed, 'commit': commit})
+    assert runs.finished(rows, 'a') == {('x', 0), ('x', 1)}
 
 
 def test_a_row_cut_short_is_named(tmp_path):
     rows = tmp_path / 'rows.jsonl'
-    evidence.append(rows, {'settings': 'x', 'seed': 0, 'commit': 'a'})
+    runs.append(rows, {'settings': 'x', 'seed': 0, 'commit': 'a'})
     with rows.open('a') as file:
         file.write('{"settings": "x", "se')
     with pytest.raises(ValueError, match=r'Line 2 of .*rows\.jsonl is not JSON .*. Remove it'):
-        evidence.finished(rows, 'a')
+        runs.finished(rows, 'a')
 
 
 def test_classes_are_measured_by_each_evaluator(tmp_path, config):

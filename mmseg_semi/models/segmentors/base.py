@@ -68,6 +68,9 @@ class SemiSegmentor(TrainingSteps, NetworkPasses, CheckpointLoading, StockSegmen
         unlabeled_start_epochs: int = setting(
             0, 'Same as unlabeled_start, in epochs over the unlabeled images.', low=0
         )
+        unlabeled_start_fraction: float = setting(
+            0.0, 'Same as unlabeled_start, as a fraction of the training.', low=0, below=1
+        )
         labeled_weight: float = setting(1.0, 'Weight of the labeled loss.', low=0)
         ignore_padding: bool = setting(
             True,
@@ -85,7 +88,9 @@ class SemiSegmentor(TrainingSteps, NetworkPasses, CheckpointLoading, StockSegmen
 
         def check(self) -> None:
             super().check()
-            self.refuse_both('unlabeled_start', 'unlabeled_start_epochs')
+            self.refuse_several(
+                'unlabeled_start', 'unlabeled_start_epochs', 'unlabeled_start_fraction'
+            )
 
     #: Settings of this model.
     cfg: Settings
@@ -236,7 +241,7 @@ class SemiSegmentor(TrainingSteps, NetworkPasses, CheckpointLoading, StockSegmen
             unlabeled (int): Unlabeled images per view, process and iteration.
         """
         fewest = self.images_of_a_forward(labeled, unlabeled)
-        if self.cfg.unlabeled_start:
+        if self.cfg.unlabeled_start or self.cfg.unlabeled_start_fraction:
             fewest = min(fewest, labeled)
         return {name: fewest for names in self.optimized.values() for name in names}
 
@@ -247,8 +252,9 @@ class SemiSegmentor(TrainingSteps, NetworkPasses, CheckpointLoading, StockSegmen
 
     def _warn_of_dropout(self) -> None:
         names = self.labeling_in_train_mode
-        # All networks have the same architecture.
+        # All networks have the same architecture. Modules added by the method have their own dropout settings.
         rates = dropout_rates(getattr(self, names[0])) if names else {}
+        rates = {key: rate for key, rate in rates.items() if not key.startswith(self.training_only)}
         if not rates:
             return
         name, rate = next(iter(rates.items()))
@@ -308,7 +314,19 @@ class SemiSegmentor(TrainingSteps, NetworkPasses, CheckpointLoading, StockSegmen
 
     @property
     def unlabeled_start(self) -> int:
-        """Optimizer step at which the unlabeled loss starts."""
+        """Optimizer step at which the unlabeled loss starts.
+
+        Raises:
+            ValueError: It depends on the length of the training, which is unknown.
+        """
+        fraction = self.cfg.unlabeled_start_fraction
+        if fraction:
+            if self.clock.num_steps is None:
+                raise ValueError(
+                    f'semi_train_cfg.unlabeled_start_fraction={fraction} needs the length of the training. '
+                    'Train with a loop of this package (WholeStepIterTrainLoop), or set unlabeled_start.'
+                )
+            return round(fraction * self.clock.num_steps)
         return self.steps_of(self.cfg.unlabeled_start, self.cfg.unlabeled_start_epochs)
 
     @property

@@ -68,7 +68,7 @@ class MeanTeacher(MeanTeacherSegmentor):
 
         def check(self) -> None:
             super().check()
-            self.refuse_both('rampup_steps', 'rampup_epochs')
+            self.refuse_several('rampup_steps', 'rampup_epochs')
 
     cfg: Settings
 

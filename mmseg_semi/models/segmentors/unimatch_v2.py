@@ -7,6 +7,7 @@ from mmseg.registry import MODELS
 from torch import Tensor
 
 from ...functional.perturbation import sample_complementary_masks, scale_channels
+from ..alignment import DistributionAlignment
 from ..batch import Batch
 from ..features import channel_widths, map_features
 from ..gradients import without_gradients
@@ -41,8 +42,21 @@ class UniMatchV2(TwoViewSegmentor, MeanTeacherSegmentor):
             high=1,
             reading='share of images with complementary dropout',
         )
+        share_tolerance: float | None = setting(
+            None,
+            'Factor by which the class shares of the predictions may differ from those of the labeled pixels. '
+            'Beyond it, the probabilities are scaled (distribution alignment). None: never; 1: always.',
+            low=1,
+            source='ReMixMatch, Sec. 3.1',
+        )
 
     cfg: Settings
+
+    def __init__(self, segmentor: dict, **kwargs) -> None:
+        super().__init__(segmentor, **kwargs)
+        self.alignment = None
+        if self.cfg.share_tolerance is not None:
+            self.alignment = DistributionAlignment(self.num_classes, self.cfg.share_tolerance)
 
     def images_of_a_forward(self, labeled: int, unlabeled: int) -> int:
         return labeled + 2 * unlabeled if self.cfg.joint_forward else min(labeled, 2 * unlabeled)
@@ -65,6 +79,12 @@ class UniMatchV2(TwoViewSegmentor, MeanTeacherSegmentor):
             'loss_strong': cfg.unlabeled_weight * strong_loss,
             **log,
         }
+
+    def make_labels(self, logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """As in the base class, from logits with aligned class shares where the setting asks for them."""
+        if self.alignment is not None:
+            logits = self.alignment(logits, batch.weak.real, batch.labeled.label)
+        return super().make_labels(logits, batch)
 
     def forward_complementary(
         self, labeled: Tensor, first: Tensor, second: Tensor

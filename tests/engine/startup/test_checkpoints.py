@@ -106,11 +106,14 @@ MATCHES = [
     ('IMAS', 'FixMatch', {'student': 'teacher'}),
     ('PrevMatch', 'IMAS', {'student': 'student', 'teacher': 'student'}),
     ('UniMatch', 'IMAS', {'student': 'student', 'teacher': 'student'}),
+    ('CorrMatch', 'IMAS', {'student': 'student', 'teacher': 'student'}),
+    ('IMAS', 'CorrMatch', {'student': 'teacher'}),
     ('IMAS', 'MeanTeacher', {'student': 'student', 'teacher': 'teacher'}),
     ('U2PL', 'IMAS', {'student': 'student', 'teacher': 'teacher'}),
     ('IMAS', None, {'': 'teacher'}),
     ('CPS', None, {'': 'student1'}),
     ('GPS', None, {'': 'student1'}),
+    ('CorrMatch', None, {'': 'student'}),
     ('U2PL', None, {'': 'teacher'}),
 ]
 
@@ -130,8 +133,10 @@ def test_networks_of_another_method_are_matched(trained, method, taken, train, t
     if single:
         (source,) = set(taken.values())
         assert f'loads the {source}, which predicts.' in told[0]
-    # Of what is loaded by name, the rest has no place: the teacher of GPS, the memory of U2PL.
-    check_one_line(tmp_path, int(train and trained in ('GPS', 'U2PL') and not single))
+    # Of what is loaded by name, the rest does not fit: the teacher of GPS, the memory of U2PL. The correlator
+    # of CorrMatch is in no other checkpoint.
+    rest = trained in ('GPS', 'U2PL') and not single
+    check_one_line(tmp_path, int(train and (rest or method == 'CorrMatch')))
 
 
 def test_network_that_predicts_is_the_one_of_the_checkpoints_config(tmp_path):
@@ -169,7 +174,13 @@ def test_checkpoint_that_matches_nothing_stops_the_run(method, train, tmp_path):
 
 @pytest.mark.parametrize(
     ('trained', 'method'),
-    [('CPS', 'IMAS'), ('IMAS', None), (None, 'IMAS'), ('UniMatch', 'PrevMatch')],
+    [
+        ('CPS', 'IMAS'),
+        ('IMAS', None),
+        (None, 'IMAS'),
+        ('UniMatch', 'PrevMatch'),
+        ('FixMatch', 'CorrMatch'),
+    ],
 )
 def test_training_of_another_method_is_not_resumed(trained, method, tmp_path):
     path, _ = save(tmp_path, trained)

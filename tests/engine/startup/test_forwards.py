@@ -30,6 +30,8 @@ RUNS = [
     ('UniMatch', {}, 1, 1, False),
     ('UniMatch', EVAL, 1, 1, False),
     ('PrevMatch', {}, 1, 1, False),
+    ('CorrMatch', {}, 2, 1, True),
+    ('CorrMatch', {}, 1, 2, False),
     ('UniMatchV2', {}, 1, 1, True),
     ('UniMatchV2', {}, 2, 1, False),
     ('UniMatchV2', {'joint_forward': True}, 1, 1, False),
@@ -142,6 +144,7 @@ def test_plain_networks_are_checked_too(batch_size):
         ('UniMatch', {}, 'student'),
         ('UniMatch', EVAL, None),
         ('PrevMatch', {}, 'student'),
+        ('CorrMatch', {}, 'student'),
         ('UniMatchV2', {}, None),
         ('IMAS', {}, None),
         ('DeS4', {}, None),
@@ -158,6 +161,13 @@ def test_dropout_of_networks_that_label_in_train_mode_is_named(method, settings,
     assert ("semi_train_cfg.label_mode='eval'" in said) == (
         method in ('FixMatch', 'PrevMatch', 'UniMatch')
     )
+
+
+def test_dropout_of_what_a_method_adds_is_not_named(capsys):
+    model = build('CorrMatch', {'projector_dropout': 0.1}, tiny_segmentor())
+    assert model.student.decode_head.correlator.dropout.p == 0.1
+    model.check_start()
+    assert 'label in train mode' not in capsys.readouterr().out
 
 
 def test_dropped_paths_of_encoders_count_as_dropout():

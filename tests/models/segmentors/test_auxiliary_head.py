@@ -22,6 +22,7 @@ JOINT = {
     'UniMatch, weak view': ('UniMatch', {'tau': 0.28}, 2 + 3 + 3),
     'UniMatch, all': ('UniMatch', {'tau': 0.28, 'joint_forward': True}, 2 + 3 * 3 + 3),
     'PrevMatch': ('PrevMatch', {'tau': 0.28}, 2 + 3 + 3),
+    'CorrMatch': ('CorrMatch', {'tau_start': 0.28, 'channels': 8}, 2 + 3 + 3),
     'UniMatch V2': ('UniMatchV2', {'tau': 0.28, 'joint_forward': True}, 2 + 3 + 3),
     'U2PL': ('U2PL', {'representation': HEADS, 'queue_size': 20, 'background_queue_size': 30}, 2 + 3),
     'ESL': ('ESL', {'num_parts': 2, 'queue_size': 3, 'projector': HEADS}, 2 + 3),

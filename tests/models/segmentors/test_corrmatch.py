@@ -4,7 +4,9 @@ import pytest
 import torch
 from baselines import batch_of, mix, plan_of, valid_of
 from baselines import build as build_method
+from ddp_steps import train_each, train_method
 from mmseg.models.utils import resize
+from ranks import run_on_ranks
 from tiny import FixedCutMix
 
 from mmseg_semi.functional.correlation import propagate_labels
@@ -160,3 +162,26 @@ def test_nobody_confident_gives_zero_with_a_graph():
     total = sum(losses[f'loss_{term}'] for term in ('hard', 'soft', 'feature', 'correlation'))
     assert total == 0
     total.backward()
+
+
+@pytest.mark.slow
+def test_two_ranks_with_half_the_batch_train_like_one(tmp_path):
+    # Without boxes, dropped channels and rows of the map, which each rank draws; with them, ranks only agree.
+    same = {'cutmix': None, 'dropout_ratio': 0.0, 'num_regions': 0, 'projector_dropout': 0.0}
+    comparable = {**same, 'channels': 8, 'tau_start': 0.0, 'tau_decay': 0.9}
+    drawn = {'channels': 8, 'num_regions': 8, 'tau_start': 0.25, 'tau_decay': 0.9}
+    runs = [('CorrMatch', comparable), ('CorrMatch', drawn)]
+    first, second = run_on_ranks(train_each, 2, tmp_path, 2, 3, *runs)
+    for one, two in zip(first, second, strict=True):
+        for key, value in one['state_dict'].items():
+            assert torch.equal(two['state_dict'][key], value), key
+    alone = train_method(0, 1, 3, *runs[0])
+    for key, value in alone['state_dict'].items():
+        torch.testing.assert_close(first[0]['state_dict'][key], value, rtol=1e-4, atol=1e-5)
+    assert first[0]['state_dict']['threshold.value'] > 0
+    terms = [key for key in alone['logs'][0] if 'loss' in key]
+    assert {'loss_labeled_correlation', 'loss_hard', 'loss_correlation'} < set(terms)
+    for log, log1, log2 in zip(alone['logs'], first[0]['logs'], second[0]['logs'], strict=True):
+        assert log1['threshold'] == log2['threshold']
+        for key in (*terms, 'threshold'):
+            torch.testing.assert_close((log1[key] + log2[key]) / 2, log[key], rtol=1e-4, atol=1e-6)

@@ -219,3 +219,21 @@ def test_auxiliary_head_learns_from_labeled_images_only():
     losses['loss_strong'].backward()
     gradients = [p.grad for p in model.student.auxiliary_head.parameters()]
     assert all(grad is None or (grad == 0).all() for grad in gradients)
+
+
+def test_aligned_labels_are_those_of_a_teacher_with_other_biases():
+    model = build('UniMatchV2', share_tolerance=1.0, dropout_prob=0.0, cutmix=None)
+    batch = batch_of(model)
+    pad(batch, 12)
+    # The first step has no shares yet.
+    model.loss(**batch)
+    assert not model.alignment.offset.any()
+    assert 'alignment_ratio' in model.alignment.commit()
+    offset = model.alignment.offset.clone()
+    assert offset.abs().max() > 0.1
+    aligned = model.loss(**batch)['loss_strong']
+    plain = build('UniMatchV2', dropout_prob=0.0, cutmix=None)
+    plain.load_state_dict(model.state_dict(), strict=False)
+    assert abs(plain.loss(**batch)['loss_strong'] - aligned) > 1e-3
+    plain.teacher.decode_head.conv_seg.bias.data += offset
+    torch.testing.assert_close(plain.loss(**batch)['loss_strong'], aligned)

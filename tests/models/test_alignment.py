@@ -1,0 +1,123 @@
+"""Distribution alignment against probabilities that are counted pixel by pixel."""
+
+import torch
+from ddp_steps import align_batches
+from ranks import run_on_ranks
+
+from mmseg_semi.models.alignment import DECAY, DistributionAlignment
+
+C = 3
+
+
+def batch(seed, images=2):
+    """Logits of unlabeled images, of which each is padded differently, and labels with void pixels."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = 3 * torch.randn(images, C, 4, 6, generator=generator)
+    real = torch.ones(images, 8, 12, dtype=torch.bool)
+    real[0, 4:] = False
+    real[1, :, 8:] = False
+    label = torch.randint(0, C, (3, 5, 7), generator=generator)
+    label[0, 0] = 255
+    return logits, real, label
+
+
+def shares_of(*batches):
+    """Class shares of the labeled and of the unlabeled pixels, one pixel at a time."""
+    counts, probs, pixels = torch.zeros(C), torch.zeros(C), 0
+    for logits, real, label in batches:
+        for value in label.flatten().tolist():
+            if value != 255:
+                counts[value] += 1
+        for image, mask in zip(logits, real, strict=True):
+            for y in range(8):
+                for x in range(12):
+                    if mask[y, x]:
+                        probs += image[:, y // 2, x // 2].softmax(dim=0)
+                        pixels += 1
+    return counts / counts.sum(), probs / pixels
+
+
+def aligned_by_hand(logits, labeled, unlabeled):
+    p = logits.softmax(dim=1) * (labeled / unlabeled)[:, None, None]
+    return p / p.sum(dim=1, keepdim=True)
+
+
+def test_probabilities_are_multiplied_by_the_ratio_of_the_shares():
+    module, first, second = DistributionAlignment(C), batch(0), batch(1)
+    # Nothing is known in the first step, of two micro-batches.
+    for one in (first, second):
+        torch.testing.assert_close(module(*one).softmax(dim=1), one[0].softmax(dim=1))
+    log = module.commit()
+    labeled, unlabeled = shares_of(first, second)
+    torch.testing.assert_close(module.shares, torch.stack([labeled, unlabeled]))
+    ratio = labeled / unlabeled
+    torch.testing.assert_close(log['alignment_ratio'], torch.maximum(ratio, 1 / ratio).max())
+    third = batch(2)
+    expected = aligned_by_hand(third[0], labeled, unlabeled)
+    torch.testing.assert_close(module(*third).softmax(dim=1), expected)
+
+
+def test_ratios_within_the_tolerance_are_one():
+    module = DistributionAlignment(4, tolerance=2.0)
+    module.shares.copy_(torch.tensor([[0.1, 0.4, 0.3, 0.2], [0.4, 0.25, 0.3, 0.05]]))
+    # A quarter is doubled, 1.6 and 1 are within the tolerance, 4 is halved.
+    torch.testing.assert_close(module.offset.exp(), torch.tensor([0.5, 1.0, 1.0, 2.0]))
+
+
+def test_first_steps_count_alike_and_later_ones_by_the_decay():
+    module, steps = DistributionAlignment(C), [batch(seed) for seed in range(3)]
+    for one in steps:
+        module(*one)
+        module.commit()
+    mean = torch.stack([torch.stack(shares_of(one)) for one in steps]).mean(dim=0)
+    torch.testing.assert_close(module.shares, mean)
+    module.steps.fill_(1000)
+    module(*batch(3))
+    module.commit()
+    expected = DECAY * mean + (1 - DECAY) * torch.stack(shares_of(batch(3)))
+    torch.testing.assert_close(module.shares, expected)
+
+
+def test_steps_that_show_nothing_are_left_out():
+    module = DistributionAlignment(C)
+    module(*batch(0))
+    module.commit()
+    before = module.shares.clone()
+    logits, real, label = batch(1)
+    for wrong in (
+        (logits, real, torch.full_like(label, 255)),
+        (logits, torch.zeros_like(real), label),
+        (logits * float('nan'), real, label),
+    ):
+        module(*wrong)
+        module.commit()
+        torch.testing.assert_close(module.shares, before)
+    assert module.steps == 1
+
+
+def test_a_class_without_a_label_is_no_pseudo_label():
+    module = DistributionAlignment(C)
+    logits, real, label = batch(0)
+    label[label == 1] = 0
+    module(logits, real, label)
+    module.commit()
+    aligned = module(logits, real, label)
+    assert aligned.isfinite().all()
+    assert not (aligned.argmax(dim=1) == 1).any()
+
+
+def test_checkpoints_continue_the_means():
+    module = DistributionAlignment(C)
+    module(*batch(0))
+    module.commit()
+    other = DistributionAlignment(C)
+    other.load_state_dict(module.state_dict())
+    torch.testing.assert_close(other(*batch(1)), module(*batch(1)), rtol=0, atol=0)
+    assert set(module.state_dict()) == {'shares', 'steps'}
+
+
+def test_ranks_align_by_the_same_shares(tmp_path):
+    batches = [batch(0), batch(1)]
+    expected = torch.stack(shares_of(*batches))
+    for shares in run_on_ranks(align_batches, 2, tmp_path, batches):
+        torch.testing.assert_close(shares, expected)
