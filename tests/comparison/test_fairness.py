@@ -225,7 +225,7 @@ def test_repeated_and_joined_datasets_are_what_is_in_them(times, tmp_path):
     halves[1]['pipeline'] = halves[1]['pipeline'][:-2]
     plain.train_dataloader.dataset = {'type': 'ConcatDataset', 'datasets': halves}
     with pytest.raises(
-        ValueError, match=r'dataset.datasets\[0\] and train_\S+ have no common pipeline'
+        ValueError, match=r'dataset.datasets\[0\] and train_\S+ have different pipelines'
     ):
         facts(plain)
 
