@@ -203,7 +203,7 @@ PUBLISHED = {
         'guidance_weight': 1.0,
         'place': 'host',  # ours
     },
-    'UniMatchV2': {**TWO_VIEW_SETTINGS, 'dropout_prob': 0.5, 'share_tolerance': None},
+    'UniMatchV2': {**TWO_VIEW_SETTINGS, 'dropout_prob': 0.5, 'align_distribution': False},
     'CorrMatch': {  # code
         'labeled_weight': 0.25,
         'labeled_correlation_weight': 0.25,
