@@ -83,8 +83,8 @@ def test_example_trains(folder):
         "cutmix={'type': 'AdaptiveCutMix', 'adaptive': False, 'prob': 0.5}."
     ) in output
     assert (
-        'Readings of what the paper of ConfidentTeacher leaves open: ignore_padding=True: padding not '
-        "learned from; cutmix={'type': 'AdaptiveCutMix', 'adaptive': False, 'prob': 0.5}: probability and "
+        'Readings of what the paper of ConfidentTeacher leaves open: ignore_padding=True: padding excluded '
+        "from the loss; cutmix={'type': 'AdaptiveCutMix', 'adaptive': False, 'prob': 0.5}: probability and "
         'box of CutMix'
     ) in output
 

@@ -189,7 +189,7 @@ def test_one_channel_for_two_classes_is_refused(tmp_path):
     )  # fmt: skip
     assert result.code != 0
     assert (
-        'decode_head.out_channels=1 differs from num_classes=2, and pseudo-labels need one channel per '
+        'decode_head.out_channels=1 differs from num_classes=2, but pseudo-labels need one channel per '
         'class' in (result.last_line)
     )
 
@@ -315,8 +315,8 @@ def test_transforms_for_colors_on_bands_are_refused(tmp_path):
     (tmp_path / 'colors.py').write_text(text)
     result = run_tool(TOOLS / 'train.py', 'colors.py', cwd=tmp_path)
     assert result.code != 0
-    assert 'has PhotoMetricDistortion, which works on 8-bit RGB images' in result.last_line
-    assert 'is loaded as 4 channel(s) of uint16. Leave it out' in result.last_line
+    assert 'has PhotoMetricDistortion, which needs 8-bit RGB images' in result.last_line
+    assert 'is loaded with 4 channel(s) of uint16. Remove' in result.last_line
 
 
 def test_photographs_with_an_orientation(tmp_path):

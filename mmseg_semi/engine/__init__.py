@@ -1,4 +1,4 @@
-"""When things happen in a training: hooks, loops, optimizer wrappers."""
+"""Hooks, training loops, optimizer wrappers and schedulers."""
 
 from .class_iou import ClassIoUMetric
 from .hooks import (

@@ -1,10 +1,10 @@
-"""What hooks and loops ask about gradient accumulation, which makes an optimizer step of several iterations."""
+"""Gradient accumulation, with several iterations per optimizer step, for hooks and loops."""
 
 from __future__ import annotations
 
 
 def accumulation(runner) -> int:
-    """Iterations of one optimizer step; also before the Runner has built the wrapper from its config."""
+    """Return the iterations per optimizer step. The wrapper may still be a config."""
     wrapper = runner.optim_wrapper
     if isinstance(wrapper, dict):
         return wrapper.get('accumulative_counts', 1)
@@ -13,16 +13,16 @@ def accumulation(runner) -> int:
 
 
 def due_at(iteration: int, interval: int, accumulated: int, length: int, begin: int = 0) -> bool:
-    """Whether what is due every ``interval`` iterations is done at the end of this one.
+    """Whether an action with an ``interval`` in iterations runs at the end of this iteration.
 
-    What falls inside an accumulation is put off to the end of its optimizer step.
+    An action inside an accumulation is delayed to the end of its optimizer step.
 
     Args:
-        iteration (int): Its number, from 1.
-        interval (int): In iterations; at most 0 is never.
-        accumulated (int): Iterations of a step.
-        length (int): Iterations of the training, with which the last step ends.
-        begin (int): The iteration at which it is due for the first time; 0 is at the first interval.
+        iteration (int): 1-based number of the iteration.
+        interval (int): Interval in iterations; 0 or less means never.
+        accumulated (int): Iterations per optimizer step.
+        length (int): Iterations of the training. The last optimizer step ends with it.
+        begin (int): Iteration of the first action; 0 means the first interval.
     """
     if interval <= 0 or (iteration % accumulated and iteration != length):
         return False

@@ -1,4 +1,4 @@
-"""The IoU of every class among the metrics of a validation."""
+"""IoU of every class as a metric of the validation."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from mmseg.registry import METRICS
 
 @METRICS.register_module()
 class ClassIoUMetric(IoUMetric):
-    """MMSegmentation's ``IoUMetric`` that also returns ``IoU.CLASS`` in percent, which that only prints.
+    """MMSegmentation's ``IoUMetric`` that also returns ``IoU.CLASS`` in percent. The stock one only prints it.
 
-    A class that neither labels nor predictions show is NaN.
+    A class that is in neither the ground truth nor the predictions has NaN.
     """
 
     def compute_metrics(self, results: list) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""From a method's config and checkpoint to those of the plain MMSegmentation network inside."""
+"""Export a method's config and checkpoint to those of a plain MMSegmentation network."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mmseg_semi.models.matching import plain_state_dict as plain_state_dict
 from ..datasets.walk import loader_configs, map_leaf_configs
 
 PACKAGE = __name__.partition('.')[0]
-#: What a config needs beside the model to test and to draw.
+#: Keys besides the model that a config needs for testing and visualization.
 KEPT_KEYS = (
     'env_cfg',
     'log_level',
@@ -27,15 +27,15 @@ KEPT_KEYS = (
     'val_evaluator',
     'test_evaluator',
 )
-#: Where synthetic images are found once ``mmseg_semi.datasets.shapes.write_shapes`` has made files of them.
+#: Folders of synthetic images after ``mmseg_semi.datasets.shapes.write_shapes`` has written them to files.
 DRAWN = {
     'data_root': 'data/shapes',
     'data_prefix': {'img_path': 'img_dir', 'seg_map_path': 'ann_dir'},
     'img_suffix': '.png',
 }
-#: Loaders that take the place of the stock ones under their names.
+#: Loaders of this package that extend the stock ones under the same names.
 STOCK_LOADERS = ('LoadImageFromFile', 'LoadAnnotations')
-#: Arguments of MMSegmentation's BaseSegDataset that a dataset of ours may share.
+#: Arguments of MMSegmentation's BaseSegDataset that a dataset of this package may have, too.
 BASE_DATASET_KEYS = (
     'ann_file',
     'data_prefix',
@@ -50,7 +50,7 @@ BASE_DATASET_KEYS = (
 
 
 def plain_values(value: Any) -> Any:
-    """What a checkpoint knows of its data set, of Python's own types: ``weights_only=True`` loads no others."""
+    """Return the ``dataset_meta`` of a checkpoint as plain types, which ``weights_only=True`` can load."""
     if isinstance(value, (np.ndarray, np.generic)):
         return plain_values(value.tolist())
     if isinstance(value, Mapping):
@@ -61,19 +61,19 @@ def plain_values(value: Any) -> Any:
 
 
 def plain_config(cfg: Config, dataset_meta: dict) -> Config:
-    """Return a config that the stock tools run without this package installed.
+    """Return a config for the stock tools, which does not need this package.
 
     Args:
-        cfg (Config): Of a training with this package.
+        cfg (Config): Config of a training with this package.
         dataset_meta (dict): ``classes`` and ``palette`` of the training set, from its checkpoint.
 
     Returns:
-        Config: Of the network alone. Where the network itself has a module of this package, which stock
-        MMSegmentation cannot build, it has ``custom_imports`` and needs the package after all.
+        Config: Config of the network. If the network has a module of this package, the config contains
+        ``custom_imports`` and needs this package.
 
     Raises:
-        ValueError: The test pipeline has a transform of this package, or the checkpoint's classes are not names
-            or its palette no colors.
+        ValueError: The test pipeline has a transform of this package, or ``classes`` are not names, or
+            ``palette`` is not a list of colors.
     """
     dataset_meta = _plain_meta(dataset_meta)
     plain = {'default_scope': 'mmseg', 'load_from': None, 'resume': False}
@@ -101,7 +101,7 @@ def plain_config(cfg: Config, dataset_meta: dict) -> Config:
 
 
 def _plain_meta(dataset_meta: dict) -> dict:
-    """Classes and palette as plain types: a config is a program, and a checkpoint may be anyone's."""
+    """Convert classes and palette to plain types, since a config is a program and may run them."""
     meta = {}
     if 'classes' in dataset_meta:
         classes = dataset_meta['classes']
@@ -120,14 +120,13 @@ def _plain_meta(dataset_meta: dict) -> dict:
         if any(len(color) != 3 for color in meta['palette']):
             raise ValueError(
                 f"the checkpoint's meta.dataset_meta.palette={palette!r:.80} is not a list of colors (red, "
-                'green, '
-                'blue). Export a checkpoint of a training.'
+                'green, blue). Export a checkpoint of a training.'
             )
     return meta
 
 
 def _imports(cfg: Config, keep_own: bool) -> list[str]:
-    """What the config imports, such as ``mmpretrain.models`` for a backbone; this package only if need be."""
+    """Return the imports of the config, such as ``mmpretrain.models``, and this package only if needed."""
     imports = cfg.get('custom_imports', {}).get('imports', [])
     imports = [imports] if isinstance(imports, str) else list(imports)
     if keep_own and PACKAGE not in imports:
@@ -136,7 +135,7 @@ def _imports(cfg: Config, keep_own: bool) -> list[str]:
 
 
 def own_modules(model: dict) -> list[str]:
-    """Types in a model's config that stock MMSegmentation cannot build."""
+    """Return the types in a model's config that stock MMSegmentation cannot build."""
     types = {part['type'] for part in _configs_in(model) if _is_ours(MODELS, part['type'])}
     return sorted(types)
 
@@ -149,11 +148,11 @@ def _plain_model(model: dict) -> dict:
         plain = method.network_config(plain, method.Settings(model.get('semi_train_cfg')))
     preprocessor = copy.deepcopy(model.get('data_preprocessor') or plain['data_preprocessor'])
     preprocessor.pop('non_blocking', None)
-    # One of the two mmsegs normalizes images of 1 or 3 channels alone.
+    # One of the supported versions of mmseg only normalizes images with 1 or 3 channels.
     stock = len(preprocessor.get('mean') or [0]) in (1, 3)
     kind = 'SegDataPreProcessor' if stock else 'MultiBranchDataPreprocessor'
     plain['data_preprocessor'] = dict(preprocessor, type=kind)
-    # The weights come from the checkpoint: nothing is to be downloaded first.
+    # The weights come from the checkpoint, so pre-trained weights need not be downloaded.
     plain['pretrained'] = None
     plain['backbone']['init_cfg'] = None
     if plain.get('neck'):
@@ -169,7 +168,7 @@ def _plain_model(model: dict) -> dict:
 
 
 def _plain_loss(loss: dict | list) -> dict | list:
-    """Prediction computes no loss, but the stock head builds one."""
+    """Replace the losses by a stock one: prediction does not need a loss, but the stock head builds it."""
     if isinstance(loss, (list, tuple)):
         return [_plain_loss(item) for item in loss]
     if not _is_ours(MODELS, loss['type']):
@@ -178,7 +177,7 @@ def _plain_loss(loss: dict | list) -> dict | list:
 
 
 def _plain_loader(loaders: list, dataset_meta: dict) -> dict:
-    """The loader; MMEngine's own loops take one, so that the datasets of several are joined in it."""
+    """Return one loader. MMEngine's loops accept only one, so several datasets are concatenated."""
     datasets = [
         map_leaf_configs(
             copy.deepcopy(loader['dataset']),
@@ -194,7 +193,7 @@ def _plain_loader(loaders: list, dataset_meta: dict) -> dict:
 
 
 def _plain_dataset(dataset: dict, dataset_meta: dict) -> dict:
-    if 'of' in dataset:  # CheckedDataset names the class that it builds
+    if 'of' in dataset:  # the class that CheckedDataset builds
         dataset = {**dataset, 'type': dataset['of']}
         del dataset['of']
     if not _is_ours(DATASETS, dataset['type']):
@@ -223,7 +222,7 @@ def _plain_pipeline(pipeline: list) -> list:
         elif not _is_ours(TRANSFORMS, transform['type']):
             plain.append(transform)
         elif _draws(transform):
-            # Images that were drawn become images that are read.
+            # Synthetic images are read from files.
             plain += [{'type': 'LoadImageFromFile'}, {'type': 'LoadAnnotations'}]
         else:
             raise ValueError(
@@ -238,7 +237,7 @@ def _draws(transform: dict) -> bool:
 
 
 def _configs_in(value) -> list[dict]:
-    """All dicts with a ``type`` inside a config value."""
+    """Yield all dicts with a ``type`` inside a config value."""
     if isinstance(value, dict):
         inside = [part for item in value.values() for part in _configs_in(item)]
         return [value, *inside] if isinstance(value.get('type'), str) else inside

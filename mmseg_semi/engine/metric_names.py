@@ -1,4 +1,4 @@
-"""Which metrics a validation will report, before it has seen an image."""
+"""Names of the metrics of a validation, known before it runs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from mmseg.evaluation import IoUMetric
 
 from .class_iou import ClassIoUMetric
 
-#: What each of ``iou_metrics`` adds to the accuracy of all pixels, ``aAcc``.
+#: Metrics that each of ``iou_metrics`` adds to the pixel accuracy ``aAcc``.
 IOU_METRICS = {
     'mIoU': ('mIoU', 'mAcc'),
     'mDice': ('mDice', 'mAcc'),
@@ -16,14 +16,14 @@ IOU_METRICS = {
 
 
 def metric_names(evaluator: Evaluator) -> list[str] | None:
-    """Names of what an evaluator will report of one network.
+    """Return the names of the metrics that an evaluator reports for one network.
 
     Args:
-        evaluator (Evaluator): Of a loop.
+        evaluator (Evaluator): Evaluator of a loop.
 
     Returns:
-        list[str], optional: With repetitions where several metrics share a name; None where a metric is not
-        MMSegmentation's ``IoUMetric`` or ours, whose names are not known beforehand.
+        list[str], optional: Names, with duplicates if several metrics have the same name. None if the names are
+        unknown, since a metric is neither MMSegmentation's ``IoUMetric`` nor one of this package.
     """
     names = []
     for metric in evaluator.metrics:

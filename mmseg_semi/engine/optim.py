@@ -17,20 +17,21 @@ from ..models.segmentors.base import SemiSegmentor
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class NetworkOptimWrapperConstructor:
-    """Apply any constructor of the OpenMMLab stack to the networks inside a method.
+    """Apply any optimizer constructor of OpenMMLab to the networks inside a method.
 
-    Constructors such as ``LearningRateDecayOptimizerConstructor`` look for ``model.backbone``, which a
-    method does not have. With ``optim_wrapper=dict(constructor='NetworkOptimWrapperConstructor', ...)`` the
-    first network that the method optimizes is handed to them as the model. Parameters of others that are
-    updated with it (GPS: the second student; DeS4: the teacher's decoder) join the groups of those that they
-    correspond to; the rest has no gradients and stays out. A method of several updates (GPS: students, teacher)
-    gets a wrapper for each, all from the one config, so with its mixed precision, loss scale, clipping and
-    accumulation. A model that is not a method is handed on as it is, so that one schedule serves both.
+    Constructors such as ``LearningRateDecayOptimizerConstructor`` expect ``model.backbone``, which a method
+    does not have. With ``optim_wrapper=dict(constructor='NetworkOptimWrapperConstructor', ...)`` the
+    constructor gets the first optimized network as the model. The parameters of other networks that are updated
+    with it (GPS: the second student; DeS4: the teacher's decoder) are added to the groups of the corresponding
+    parameters. The remaining parameters have no gradients and are left out. A method with several updates (GPS:
+    students and teacher) gets one wrapper per update with the same settings, such as mixed precision, loss
+    scale, clipping and accumulation. A model that is not a method is passed unchanged, so that both can use the
+    same config.
 
     Args:
-        optim_wrapper_cfg (dict): Of the optimizer wrapper; ``network_constructor`` (default
-            ``DefaultOptimWrapperConstructor``) names the constructor to apply.
-        paramwise_cfg (dict, optional): Handed on to it.
+        optim_wrapper_cfg (dict): Config of the optimizer wrapper. ``network_constructor`` selects the
+            constructor. Default: ``DefaultOptimWrapperConstructor``.
+        paramwise_cfg (dict, optional): Passed to the constructor.
     """
 
     def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None) -> None:
@@ -65,14 +66,14 @@ class NetworkOptimWrapperConstructor:
         return constructor(network)
 
     def _build_for(self, model: SemiSegmentor, name: str) -> OptimWrapper:
-        """The wrapper of the networks that are updated under this name."""
+        """Build the wrapper of the networks of this update."""
         first, *others = (getattr(model, network) for network in model.optimized[name])
         wrapper = self._build(first)
         alike = [model.optimized_alike()]
         alike += [dict(zip(first.parameters(), o.parameters(), strict=True)) for o in others]
         for group in wrapper.optimizer.param_groups:
             group['params'] += [pairs[p] for pairs in alike for p in group['params'] if p in pairs]
-        # MMEngine logs one group more, which has no parameters.
+        # An additional group without parameters, which MMEngine logs.
         for group in wrapper.param_groups:
             group['lr'] *= model.lr_scale(name)
         return wrapper
@@ -80,13 +81,13 @@ class NetworkOptimWrapperConstructor:
 
 @OPTIM_WRAPPERS.register_module()
 class NetworkOptimWrapperDict(OptimWrapperDict):
-    """MMEngine's OptimWrapperDict of wrappers that all take part in every iteration.
+    """MMEngine's OptimWrapperDict for wrappers that all step in every iteration.
 
-    It hands on how many iterations are done, without which a resumed accumulation would miscount, answers
-    for all wrappers when an accumulation is complete, and keeps their gradients' norms apart in the log.
+    It passes the number of iterations to the wrappers, which a resumed accumulation needs. It reports for all
+    wrappers whether an accumulation is complete, and logs their gradient norms separately.
 
     Args:
-        **wrappers (OptimWrapper): By name; built from one config.
+        **wrappers (OptimWrapper): Wrappers by name, built from the same config.
     """
 
     def __init__(self, **wrappers: OptimWrapper) -> None:
@@ -112,12 +113,12 @@ class NetworkOptimWrapperDict(OptimWrapperDict):
 
 @OPTIM_WRAPPERS.register_module()
 class AutocastOptimWrapper(OptimWrapper):
-    """Mixed precision in bfloat16, which needs no loss scaling, on GPU and on CPU.
+    """Mixed precision in bfloat16 without loss scaling, on GPU and CPU.
 
-    MMEngine's ``AmpOptimWrapper`` (the ``--amp`` flag) refuses to run on a CPU.
+    MMEngine's ``AmpOptimWrapper`` (the ``--amp`` flag) does not support the CPU.
 
     Args:
-        **kwargs: Of :class:`mmengine.optim.OptimWrapper`.
+        **kwargs: Arguments of :class:`mmengine.optim.OptimWrapper`.
     """
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""Schedules of the learning rate that MMEngine lacks."""
+"""Learning rate schedulers that MMEngine lacks."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from mmseg.registry import PARAM_SCHEDULERS
 
 @PARAM_SCHEDULERS.register_module()
 class NonzeroPolyLR(PolyLR):
-    """Poly decay as the papers print it: ``lr * (1 - s / S)^power`` at step s = 0, ..., S - 1.
+    """Poly decay as in the papers: ``lr * (1 - s / S)^power`` at step s = 0, ..., S - 1.
 
-    The last step has ``lr * S^-power``. MMEngine's ``PolyLR`` divides by S - 1, so that its last step has the
-    rate ``eta_min`` and changes nothing where that is 0.
+    The last step has the learning rate ``lr * S^-power``. MMEngine's ``PolyLR`` divides by S - 1, so that its
+    last step has the learning rate ``eta_min`` and, if that is 0, no effect.
 
-    S is ``end - begin``, and s counts from ``begin``. Behind a warm-up of W steps that ends at the full rate
-    (``begin=W``) the decay therefore starts from the full rate, as with MMEngine's ``PolyLR``. Like that class,
-    each step multiplies the rate that is there, so that an overlapping warm-up or another scheduler's change
-    stays in force; a rate computed from the first one alone would erase it.
+    S is ``end - begin``, and s counts from ``begin``. After a warm-up of W steps that ends at the full learning
+    rate (``begin=W``), the decay therefore starts from the full rate, as with MMEngine's ``PolyLR``. Like
+    ``PolyLR``, each step multiplies the current learning rate. This keeps the effect of an overlapping warm-up
+    or another scheduler.
 
     Args:
-        optimizer (OptimWrapper): Its rates are set.
-        eta_min (float): The rate that would be reached at step S, which is one after the last.
-        power (float): Exponent of the decay; the papers have 0.9.
+        optimizer (OptimWrapper): Optimizer whose learning rates are set.
+        eta_min (float): Learning rate at step S, one step after the last.
+        power (float): Exponent of the decay. The papers use 0.9.
         begin (int): First step.
-        end (int): First step after the decay; by default a Runner sets it to the length of the training.
-        last_step (int): Of MMEngine's schedulers.
-        by_epoch (bool): Whether a step is an epoch. ``convert_to_iter_based=True`` beside it in a config turns
-            epochs into iterations, and with gradient accumulation into optimizer steps.
-        verbose (bool): Of MMEngine's schedulers.
+        end (int): First step after the decay. Default: a Runner sets it to the length of the training.
+        last_step (int): Same as in MMEngine's schedulers.
+        by_epoch (bool): Whether a step is an epoch. With ``convert_to_iter_based=True`` in the config, epochs
+            are converted to iterations, and with gradient accumulation to optimizer steps.
+        verbose (bool): Same as in MMEngine's schedulers.
 
     Raises:
         ValueError: ``end`` is not larger than ``begin``.
@@ -46,20 +46,20 @@ class NonzeroPolyLR(PolyLR):
 
 @PARAM_SCHEDULERS.register_module()
 class FinalPolyLR(_ParamScheduler):
-    """The rate of a poly schedule's last step, all the time: ``lr * S^-power`` (GPS, Sec. 3.2).
+    """Constant learning rate of the last step of a poly schedule: ``lr * S^-power`` (GPS, Sec. 3.2).
 
-    GPS trains its teacher by a poly schedule first and continues at the rate of its last step, s = S - 1 of
-    :class:`NonzeroPolyLR`: 7.3e-7 for ``lr=0.01`` and S = 39,338.
+    GPS pre-trains its teacher with a poly schedule and continues at the learning rate of its last step,
+    s = S - 1 of :class:`NonzeroPolyLR`. For ``lr=0.01`` and S = 39,338 this is 7.3e-7.
 
     Args:
-        optimizer (OptimWrapper): Whose rates are set.
-        power (float): Of the poly schedule.
-        end (int): S, in optimizer steps; a Runner sets it to those of the training.
-        by_epoch (bool): Must be False, which a Runner reads as well.
+        optimizer (OptimWrapper): Optimizer whose learning rates are set.
+        power (float): Exponent of the poly schedule.
+        end (int): S, in optimizer steps. A Runner sets it to the length of the training.
+        by_epoch (bool): Must be False. A Runner also reads it.
         **kwargs: ``last_step`` and ``verbose`` of MMEngine's schedulers.
 
     Raises:
-        ValueError: It counts epochs, or does not know how many steps there are.
+        ValueError: ``by_epoch`` is True, or ``end`` is not set.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class FinalPolyLR(_ParamScheduler):
     ) -> None:
         if by_epoch:
             raise ValueError(
-                'FinalPolyLR has by_epoch=True, but its rate follows from steps. Set by_epoch=False.'
+                'FinalPolyLR has by_epoch=True, but its rate depends on steps. Set by_epoch=False.'
             )
         if not end < 1e9:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""Training loops that never stop inside an optimizer step, and that count epochs over unlabeled images."""
+"""Training loops with whole optimizer steps, and with epochs over the unlabeled images."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .startup.lengths import check_lengths, parts_of
 
 
 def _tell_lengths(runner, sampler) -> None:
-    """Tell a method how many steps its training and a pass over its unlabeled images have, before hooks ask."""
+    """Set the number of steps of the training and of an epoch in a method, before hooks use them."""
     model = unwrap(runner.model)
     if not isinstance(model, SemiSegmentor):
         return
@@ -30,7 +30,7 @@ def _tell_lengths(runner, sampler) -> None:
 
 @LOOPS.register_module()
 class WholeStepIterTrainLoop(IterBasedTrainLoop):
-    """``IterBasedTrainLoop`` that puts a validation inside an accumulation off to the end of its step.
+    """``IterBasedTrainLoop`` that delays a validation inside an accumulation to the end of its step.
 
     With ``accumulative_counts=k`` an optimizer step has k iterations. ``max_iters``, ``val_begin`` and
     ``val_interval`` are iterations, as in MMEngine.
@@ -38,13 +38,13 @@ class WholeStepIterTrainLoop(IterBasedTrainLoop):
     Args: see :class:`mmengine.runner.IterBasedTrainLoop`.
 
     Raises:
-        ValueError: A scheduler begins when the training is over.
+        ValueError: A scheduler begins after the end of the training.
     """
 
     def __init__(self, runner, dataloader, max_iters: int, **kwargs) -> None:
         super().__init__(runner, dataloader, max_iters, **kwargs)
         accumulated = accumulation(runner)
-        # Here, because the Runner builds the schedulers right after this loop, before any hook is called.
+        # Checked here, because the Runner builds the schedulers right after this loop and before calling hooks.
         check_lengths(runner.param_schedulers, 1, count_steps(max_iters, accumulated), accumulated)
 
     def run(self) -> None:
@@ -61,18 +61,18 @@ class WholeStepIterTrainLoop(IterBasedTrainLoop):
         super()._decide_current_val_interval()
         accumulated = accumulation(self.runner)
         if accumulated > 1:
-            # What the inherited loop asks of the interval is whether it divides the current iteration.
+            # The base class validates if the interval divides the current iteration.
             due = due_at(self._iter, self.val_interval, accumulated, self._max_iters)
             self.val_interval = self._iter if due else self._iter + 1
 
 
 class EpochLengths(NamedTuple):
-    """A training of several epochs in iterations.
+    """Length of a training with several epochs, in iterations.
 
     Attributes:
-        steps (int): Optimizer steps of an epoch.
+        steps (int): Optimizer steps per epoch.
         max_iters (int): Iterations of the training.
-        val_interval (int): Iterations from one validation to the next.
+        val_interval (int): Iterations between validations.
     """
 
     steps: int
@@ -83,31 +83,31 @@ class EpochLengths(NamedTuple):
 def epoch_lengths(
     images: int, per_step: int, accumulated: int, epochs: int, every: int
 ) -> EpochLengths:
-    """Steps and iterations of epochs that drop what is left over of a step.
+    """Return steps and iterations of epochs that drop the last incomplete step.
 
     Args:
-        images (int): Of an epoch.
-        per_step (int): Images of an optimizer step, over all processes and micro-batches.
-        accumulated (int): Micro-batches of a step.
-        epochs (int): Of the training.
-        every (int): Epochs from one validation to the next.
+        images (int): Images per epoch.
+        per_step (int): Images per optimizer step, over all processes and micro-batches.
+        accumulated (int): Micro-batches per step.
+        epochs (int): Epochs of the training.
+        every (int): Epochs between validations.
     """
     steps = max(1, images // per_step)
     return EpochLengths(steps, epochs * steps * accumulated, every * steps * accumulated)
 
 
 def epochs_of(epochs: int | Mapping[str, int], partition: str | None) -> int:
-    """The number of epochs, which may differ by partition.
+    """Return the number of epochs, which may depend on the partition.
 
     Raises:
-        ValueError: None is said of the partition, or it is not a positive integer.
+        ValueError: The partition has no number of epochs, or it is not a positive integer.
     """
     found = epochs
     if isinstance(epochs, Mapping):
         found = epochs.get(partition)
         if found is None:
             raise ValueError(
-                f'train_cfg.epochs has no value for partition={partition}, only of {", ".join(epochs)}. Set '
+                f'train_cfg.epochs has no value for partition={partition}, only for {", ".join(epochs)}. Set '
                 'train_cfg.epochs to a number.'
             )
     if not isinstance(found, int) or isinstance(found, bool) or found < 1:
@@ -117,26 +117,26 @@ def epochs_of(epochs: int | Mapping[str, int], partition: str | None) -> int:
 
 @LOOPS.register_module()
 class UnlabeledEpochTrainLoop(WholeStepIterTrainLoop):
-    """A training by iterations whose length is a number of passes over the unlabeled images.
+    """Iteration-based training whose length is a number of epochs over the unlabeled images.
 
-    That is an epoch in the papers: floor(unlabeled images / unlabeled images of an optimizer step) steps, with
-    the images of all processes and micro-batches. ``max_iters``, ``val_interval`` and so the ends of schedulers
-    follow from it, and so do checkpoints of an ``AtomicCheckpointHook(interval='val')``. A training of labeled
-    images alone counts those of its dataset's ``counted`` instead, with as many of them per step as labeled
-    ones, and so is as long as the method that it is compared with.
+    An epoch of the papers has floor(unlabeled images / unlabeled images per optimizer step) steps, with the
+    images of all processes and micro-batches. ``max_iters``, ``val_interval``, the ends of schedulers and the
+    checkpoints of an ``AtomicCheckpointHook(interval='val')`` are computed from it. A supervised training
+    counts the images of its dataset's ``counted`` instead, with the number of labeled images per step. It is
+    therefore as long as the training of the method that it is compared with.
 
     Args:
-        runner (Runner): As MMEngine's.
-        dataloader (DataLoader | dict): As MMEngine's.
-        epochs (int | dict[str, int], optional): Passes over the unlabeled images; a dict has the number for
-            each partition, where a paper trains its partitions for different numbers.
-        val_every (int): Epochs from one validation to the next.
+        runner (Runner): Same as in MMEngine.
+        dataloader (DataLoader | dict): Same as in MMEngine.
+        epochs (int | dict[str, int], optional): Epochs over the unlabeled images. A dict has the number for
+            each partition, for papers in which it differs.
+        val_every (int): Epochs between validations.
         max_iters (int, optional): Iterations, instead of ``epochs``.
         val_interval (int, optional): Iterations, instead of ``val_every``.
-        **kwargs: Of :class:`mmengine.runner.IterBasedTrainLoop`.
+        **kwargs: Arguments of :class:`mmengine.runner.IterBasedTrainLoop`.
 
     Raises:
-        ValueError: There is no length, the dataset has no unlabeled images to count, or a scheduler counts
+        ValueError: The length is missing, the dataset has no unlabeled images to count, or a scheduler counts
             MMEngine's epochs.
     """
 
@@ -157,7 +157,7 @@ class UnlabeledEpochTrainLoop(WholeStepIterTrainLoop):
                 f'train_cfg.val_every must be an integer of at least 1, got {val_every!r}.'
             )
         _refuse_epoch_schedulers(runner.param_schedulers)
-        if isinstance(dataloader, Mapping):  # built as MMEngine does, to count its images
+        if isinstance(dataloader, Mapping):  # built as in MMEngine, to count its images
             diff_rank_seed = runner._randomness_cfg.get('diff_rank_seed', False)
             dataloader = runner.build_dataloader(
                 dataloader, seed=runner.seed, diff_rank_seed=diff_rank_seed
@@ -172,7 +172,7 @@ class UnlabeledEpochTrainLoop(WholeStepIterTrainLoop):
             if max_iters is None:
                 max_iters = lengths.max_iters
                 self._said = (
-                    f'{number} epochs of {images} unlabeled images, {per_step} of them a step: '
+                    f'{number} epochs of {images} unlabeled images, {per_step} of them per step: '
                     f'{lengths.steps} optimizer steps each'
                 )
             val_interval = val_interval or lengths.val_interval
@@ -189,7 +189,7 @@ class UnlabeledEpochTrainLoop(WholeStepIterTrainLoop):
 
 
 def _epoch(loader, accumulated: int) -> tuple[int, int]:
-    """Images of an epoch, and of an optimizer step over all processes."""
+    """Return the images per epoch, and per optimizer step over all processes."""
     sampler, times = loader.sampler, get_world_size() * accumulated
     if hasattr(sampler, 'unlabeled'):
         share = sampler.unlabeled // getattr(sampler, 'unlabeled_streams', 1)
@@ -197,33 +197,33 @@ def _epoch(loader, accumulated: int) -> tuple[int, int]:
     counted = num_counted(loader.dataset)
     if counted is None:
         raise ValueError(
-            f'train_cfg.epochs counts passes over unlabeled images, and {type(loader.dataset).__name__} names '
-            'none. Set train_dataloader.dataset.counted to their dataset, or train_cfg.max_iters.'
+            f'train_cfg.epochs counts epochs over unlabeled images, but {type(loader.dataset).__name__} has '
+            'none. Set train_dataloader.dataset.counted to their dataset, or set train_cfg.max_iters.'
         )
     return counted, (loader.batch_size or 1) * times
 
 
 def _refuse_epoch_schedulers(schedulers) -> None:
-    """Raise ValueError if a scheduler, still a config, counts MMEngine's epochs, of which there is only one."""
+    """Raise ValueError if a scheduler config counts MMEngine's epochs, since there is only one of these."""
     for key, part in parts_of(schedulers):
         if isinstance(part, dict) and part.get('by_epoch', True):
             raise ValueError(
-                f'{key} ({part["type"]}) has by_epoch=True, and UnlabeledEpochTrainLoop counts iterations. Set '
-                'by_epoch=False, and leave its end out to end it with the training.'
+                f'{key} ({part["type"]}) has by_epoch=True, but UnlabeledEpochTrainLoop counts iterations. Set '
+                'by_epoch=False, and remove its end to end it with the training.'
             )
 
 
 @LOOPS.register_module()
 class WholeStepEpochTrainLoop(EpochBasedTrainLoop):
-    """``EpochBasedTrainLoop`` whose epochs are whole optimizer steps.
+    """``EpochBasedTrainLoop`` whose epochs have whole optimizer steps.
 
-    With ``accumulative_counts=k`` an epoch has ``batches // k`` steps, and the batches that are left over are
-    not used, as with ``drop_last``. So checkpoints and validations of epochs fall between two steps.
+    With ``accumulative_counts=k`` an epoch has ``batches // k`` steps. The remaining batches are not used, as
+    with ``drop_last``. Checkpoints and validations after an epoch are therefore between two steps.
 
     Args: see :class:`mmengine.runner.EpochBasedTrainLoop`.
 
     Raises:
-        ValueError: An epoch has fewer batches than a step, or a scheduler begins when the training is over.
+        ValueError: An epoch has fewer batches than a step, or a scheduler begins after the end of the training.
     """
 
     def __init__(self, runner, dataloader, max_epochs: int, **kwargs) -> None:
@@ -232,7 +232,7 @@ class WholeStepEpochTrainLoop(EpochBasedTrainLoop):
         self._batches = len(self.dataloader) // accumulated * accumulated
         if not self._batches:
             raise ValueError(
-                f'An epoch has {len(self.dataloader)} batches, and a step of accumulative_counts='
+                f'An epoch has {len(self.dataloader)} batches, but a step with accumulative_counts='
                 f'{accumulated} needs more. Lower optim_wrapper.accumulative_counts or '
                 'train_dataloader.batch_size.'
             )

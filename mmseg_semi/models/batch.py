@@ -1,4 +1,4 @@
-"""The images, labels and valid masks of one iteration, by branch, as methods read them."""
+"""Images, labels and valid masks of one iteration, by branch."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 VOID = 255
-"""What the methods and :mod:`mmseg_semi.functional` have for a pixel without a label."""
+"""Label of void pixels in the methods and in :mod:`mmseg_semi.functional`."""
 
 
 def with_void(label: Tensor, ignore_index: int) -> Tensor:
-    """Labels in which the pixels of ``ignore_index`` are 255."""
+    """Replace ``ignore_index`` in labels by 255."""
     return label if ignore_index == VOID else label.masked_fill(label == ignore_index, VOID)
 
 
@@ -25,8 +25,8 @@ class LabeledImages:
 
     Attributes:
         images (Tensor): (B, 3, H, W), normalized.
-        samples (Sequence[SegDataSample]): Their labels, as the heads of MMSegmentation take them.
-        ignore_index (int): The label of void pixels in them.
+        samples (Sequence[SegDataSample]): Their labels, in the format of MMSegmentation's heads.
+        ignore_index (int): The label of void pixels in ``samples``.
     """
 
     images: Tensor
@@ -35,7 +35,7 @@ class LabeledImages:
 
     @cached_property
     def label(self) -> Tensor:
-        """int64 (B, H, W), 255 where there is none, whatever the ignore index is."""
+        """int64 (B, H, W). Void pixels are 255 for any ``ignore_index``."""
         label = torch.cat([sample.gt_sem_seg.data for sample in self.samples]).long()
         return with_void(label, self.ignore_index)
 
@@ -50,7 +50,7 @@ class UnlabeledImages:
     Attributes:
         images (Tensor): (N, 3, H, W), normalized.
         samples (Sequence[SegDataSample]): Their valid masks.
-        ignore_padding (bool): False counts padding as image.
+        ignore_padding (bool): False treats padding as a part of the image.
     """
 
     images: Tensor
@@ -59,12 +59,12 @@ class UnlabeledImages:
 
     @cached_property
     def real(self) -> Tensor:
-        """bool (N, H, W), False where a pixel is padding, for the statistics of what images show."""
+        """bool (N, H, W), False for padding. Use it for statistics of the images."""
         return torch.cat([sample.valid_mask.data for sample in self.samples]).bool()
 
     @cached_property
     def valid(self) -> Tensor:
-        """bool (N, H, W), True where a pixel is learned from: not on padding, or everywhere."""
+        """bool (N, H, W), True for pixels in the loss: all, or all but padding with ``ignore_padding``."""
         return self.real if self.ignore_padding else torch.ones_like(self.real)
 
     def __len__(self) -> int:
@@ -73,14 +73,14 @@ class UnlabeledImages:
 
 @dataclass(frozen=True)
 class Batch:
-    """One iteration's preprocessed batch; a branch that it lacks is None.
+    """Preprocessed batch of one iteration. A missing branch is None.
 
     Attributes:
         labeled (LabeledImages): The labeled images.
         weak (UnlabeledImages, optional): The weak views of the unlabeled images.
         strong (UnlabeledImages, optional): Strong views of the same images.
-        strong2 (UnlabeledImages, optional): Further strong views of them.
-        left (dict): What one update of a method leaves for the next one on the same batch (GPS).
+        strong2 (UnlabeledImages, optional): Second strong views of the same images.
+        left (dict): Values that one update of a method keeps for the next one on the same batch (GPS).
     """
 
     labeled: LabeledImages
@@ -105,28 +105,28 @@ class Batch:
         ignore_index: int = VOID,
         method: str = 'the method',
     ) -> Batch:
-        """Sort what the data preprocessor returns into branches.
+        """Group the output of the data preprocessor into branches.
 
         Args:
             inputs (dict[str, Tensor]): Images (n, 3, H, W) by branch.
             data_samples (dict[str, list[SegDataSample]]): Labels or valid masks by branch.
-            unlabeled (Sequence[str]): Unlabeled branches that the method needs; others are left out.
-            ignore_padding (bool): False counts padding as image.
+            unlabeled (Sequence[str]): Unlabeled branches that the method needs; others are ignored.
+            ignore_padding (bool): False treats padding as a part of the image.
             ignore_index (int): The label of void pixels in the samples.
-            method (str): Its name, for errors.
+            method (str): Name of the method in errors.
 
         Raises:
-            ValueError: The batch has no branches, or lacks one that is needed.
+            ValueError: The batch has no branches, or a required branch is missing.
         """
         if not isinstance(inputs, dict):
             raise ValueError(
-                f'{method} needs a batch of named branches, got a {type(inputs).__name__}. Use '
+                f'{method} needs a batch with named branches, got a {type(inputs).__name__}. Use '
                 'LabeledUnlabeledDataset and collate_branches in train_dataloader.'
             )
         for branch in ('labeled', *unlabeled):
             if branch not in inputs:
                 raise ValueError(
-                    f'{method} needs the branch {branch!r}, and the batch has {", ".join(sorted(inputs))}. '
+                    f'{method} needs the branch {branch!r}, but the batch has {", ".join(sorted(inputs))}. '
                     'Check the sampler (labeled, unlabeled) and MultiBranch in train_dataloader.'
                 )
         return cls(

@@ -1,7 +1,7 @@
-"""Reading checkpoints: as data, from wherever MMEngine reads them, and in one sentence when it cannot be.
+"""Safe loading of checkpoints, with one-sentence errors.
 
-MMEngine's loaders hand every file to Python's unpickler in the end, which runs what the file says. The loaders
-here take their place when the package is imported: for local files, addresses and all other schemes, and so for
+MMEngine's loaders pass every file to Python's unpickler, which runs the code in it. The loaders here replace
+them when the package is imported, for local files, URLs and all other schemes. They therefore apply to
 ``load_from``, ``resume``, ``init_cfg``, ``pretrained`` and every tool.
 """
 
@@ -34,28 +34,29 @@ from torch.serialization import _is_torchscript_zip, _is_zipfile, _open_zipfile_
 from . import safe_pickle
 from .safe_pickle import ForbiddenGlobalError
 
-#: Environment variable by which someone who trusts all checkpoints that a command reads says so.
+#: Environment variable that allows a command to load checkpoints that may run code.
 TRUST = 'MMSEG_SEMI_TRUST_CHECKPOINTS'
-#: Errors that no network is to blame for.
+#: Errors of the disk, not of the internet connection.
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
-#: What reading a part of a checkpoint ends in, beside RuntimeErrors.
+#: Errors of reading an incomplete checkpoint, in addition to RuntimeError.
 _UNREADABLE = (EOFError, pickle.UnpicklingError)
 
 
 class UntrustedCheckpointError(ValueError):
-    """A checkpoint asks for more than data."""
+    """A checkpoint contains more than data."""
 
 
 def load_data(file: BinaryIO, name: str, map_location=None) -> Any:
-    """What ``torch.load`` reads of a file that holds data, see :mod:`~mmseg_semi.models.safe_pickle`.
+    """Load a file as ``torch.load`` does, but only data, see :mod:`~mmseg_semi.models.safe_pickle`.
 
     Args:
-        file (BinaryIO): Open for reading, at its beginning.
-        name (str): Of the file, for the sentence.
-        map_location: As of ``torch.load``.
+        file (BinaryIO): File that is open for reading, at its beginning.
+        name (str): Name of the file in errors.
+        map_location: Same as in ``torch.load``.
 
     Raises:
-        UntrustedCheckpointError: It asks for more than data, and ``MMSEG_SEMI_TRUST_CHECKPOINTS`` is not 1.
+        UntrustedCheckpointError: The file contains more than data, and ``MMSEG_SEMI_TRUST_CHECKPOINTS`` is not
+            1.
     """
     try:
         return _without_config(_load_checked(file, map_location))
@@ -66,7 +67,7 @@ def load_data(file: BinaryIO, name: str, map_location=None) -> Any:
                 f'you trust whoever made it, set the environment variable {TRUST}=1.'
             ) from None
         print_log(
-            f'{name} asks for {error.name}, which may run code: loaded because of {TRUST}=1.',
+            f'{name} asks for {error.name}, which may run code. It is loaded because {TRUST}=1.',
             logger='current',
             level=logging.WARNING,
         )
@@ -75,9 +76,10 @@ def load_data(file: BinaryIO, name: str, map_location=None) -> Any:
 
 
 def _load_checked(file: BinaryIO, map_location) -> Any:
-    """``torch.load`` with our unpickler; ForbiddenGlobalError for what it would do more than read data.
+    """``torch.load`` with our unpickler. Raises ForbiddenGlobalError for anything but data.
 
-    It runs the archives of TorchScript, and unpacks the files of the tar archives of its first versions.
+    Archives of TorchScript and tar archives of torch's first versions are rejected, too: torch would run or
+    unpack them.
     """
     load = functools.partial(torch.load, file, map_location=map_location)
     if _is_zipfile(file):
@@ -95,9 +97,9 @@ def _load_checked(file: BinaryIO, map_location) -> Any:
 
 
 def _without_config(checkpoint: Any) -> Any:
-    """A checkpoint without ``meta['config']``, whose text Runner.resume runs to look for its GPUs.
+    """Remove ``meta['config']`` from a checkpoint, since Runner.resume would run its text.
 
-    Old versions of MMEngine's predecessors wrote it; MMEngine writes ``meta['cfg']``, which nothing runs.
+    Only predecessors of MMEngine wrote this key. MMEngine writes ``meta['cfg']``, which nothing runs.
     """
     meta = checkpoint.get('meta') if isinstance(checkpoint, dict) else None
     if isinstance(meta, dict):
@@ -110,36 +112,36 @@ def _load_file(path: str, map_location=None, name: str | None = None) -> Any:
         return load_data(file, path if name is None else name, map_location)
 
 
-# Named as MMEngine's, which takes what it logs from their names.
+# Same names as in MMEngine, which logs them.
 def load_from_local(filename, map_location=None) -> Any:
-    """MMEngine's loader of local files, for data alone.
+    """MMEngine's loader of local files, restricted to data.
 
     Raises:
-        FileNotFoundError: There is no such file.
+        FileNotFoundError: The file does not exist.
         UntrustedCheckpointError: See :func:`load_data`.
     """
     filename = osp.expanduser(filename)
     if not osp.isfile(filename):
-        raise FileNotFoundError(f'{filename} can not be found.')
+        raise FileNotFoundError(f'{filename} can not be found. Give the path of a checkpoint.')
     return _load_file(filename, map_location)
 
 
 def load_from_http(filename, map_location=None, model_dir=None, progress=None) -> Any:
-    """MMEngine's loader of ``http(s)://``, for data alone, which says what to do where there is no network.
+    """MMEngine's loader of ``http(s)://``, restricted to data, with a remedy if there is no connection.
 
-    MMEngine calls it for whatever is downloaded: pre-trained weights of an ``init_cfg``, of ``pretrained``,
-    of names such as ``open-mmlab://resnet50_v1c``, and ``load_from``.
+    MMEngine calls it for every download: pre-trained weights of an ``init_cfg``, of ``pretrained``, of names
+    such as ``open-mmlab://resnet50_v1c``, and ``load_from``.
 
     Raises:
-        ConnectionError: The address cannot be reached, or not be read to its end.
-        OSError: The disk does not take the file.
+        ConnectionError: The URL cannot be reached, or the download is incomplete.
+        OSError: The file cannot be saved.
         UntrustedCheckpointError: See :func:`load_data`.
     """
     folder = model_dir or osp.join(torch.hub.get_dir(), 'checkpoints')
     place = osp.join(folder, osp.basename(urlparse(filename).path))
     progress = os.isatty(0) if progress is None else progress
     rank, processes = get_dist_info()
-    # The others wait for the first, and take its file where the disk is the same.
+    # The other processes wait for the first one. They use its file if they share its disk.
     if rank == 0:
         checkpoint = _download_and_load(filename, place, map_location, progress)
     if processes > 1:
@@ -161,34 +163,34 @@ def _download_and_load(address: str, place: str, map_location, progress: bool) -
             raise OSError(
                 number,
                 f'{address} could not be saved as {place} ({error.strerror}). Free space or get permission to '
-                'write there, or let TORCH_HOME name another folder.',
+                'write there, or set TORCH_HOME to another folder.',
             ) from None
         torn = isinstance(error, RuntimeError) and re.search(
             'invalid hash|PytorchStream', str(error)
         )
-        # A connection that ends early leaves a file that looks finished.
+        # An interrupted download leaves a file that looks complete.
         if torn or isinstance(error, _UNREADABLE) or number == errno.EINVAL:
             raise ConnectionError(
-                f'{address} was not downloaded whole ({error!r:.80}). Remove {place}, if it is there, and run '
+                f'{address} was downloaded incompletely ({error!r:.80}). Remove {place} if it exists and run '
                 'the same command again, or save the file there yourself.'
             ) from None
         if isinstance(error, RuntimeError):
             raise
         raise ConnectionError(
-            f'{address} could not be downloaded ({error!r:.100}). Fetch it on a machine with a network and '
-            f'save it as {place}, where it is looked for first, or name a local file in the config instead '
-            '(`checkpoint` of the init_cfg, `pretrained` or `load_from`).'
+            f'{address} could not be downloaded ({error!r:.100}). Download it on another machine and save '
+            f'it as {place}, or set a local file in the config (`checkpoint` of the init_cfg, `pretrained` or '
+            '`load_from`).'
         ) from None
 
 
 def load_from_ceph(filename, map_location=None, backend='petrel') -> Any:
-    """MMEngine's loader of ``s3://`` and ``petrel://``, for data alone."""
+    """MMEngine's loader of ``s3://`` and ``petrel://``, restricted to data."""
     storage = get_file_backend(filename, backend_args={'backend': backend})
     return load_data(io.BytesIO(storage.get(filename)), filename, map_location)
 
 
 def load_from_pavi(filename, map_location=None) -> Any:
-    """MMEngine's loader of ``pavi://``, for data alone."""
+    """MMEngine's loader of ``pavi://``, restricted to data."""
     from pavi import modelcloud
 
     model = modelcloud.get(filename.removeprefix('pavi://'))
@@ -199,10 +201,10 @@ def load_from_pavi(filename, map_location=None) -> Any:
 
 
 def load_from_openmmlab(filename, map_location=None) -> Any:
-    """MMEngine's loader of ``open-mmlab://NAME``, for data alone.
+    """MMEngine's loader of ``open-mmlab://NAME``, restricted to data.
 
     Raises:
-        FileNotFoundError: The name leads to a file of ``MMENGINE_HOME`` that is not there.
+        FileNotFoundError: The name refers to a file in ``MMENGINE_HOME`` that does not exist.
     """
     name = re.sub(r'^open-?mmlab://', '', filename)
     name = mmengine_checkpoint.get_deprecated_model_names().get(name, name)
@@ -214,7 +216,7 @@ def load_from_openmmlab(filename, map_location=None) -> Any:
     )
 
 
-# MMEngine's loaders of `torchvision://` and `mmcls://` look for it in their own module.
+# MMEngine's loaders of `torchvision://` and `mmcls://` look it up in their own module.
 mmengine_checkpoint.load_from_http = load_from_http
 for _prefixes, _loader in (
     ('', load_from_local),
@@ -227,15 +229,15 @@ for _prefixes, _loader in (
 
 
 def read_checkpoint(path: str) -> dict:
-    """The checkpoint at a path or address, its tensors on the CPU.
+    """Load the checkpoint at a path or URL to the CPU.
 
     Returns:
-        dict: With ``state_dict`` and whatever else the training saved.
+        dict: ``state_dict`` and the other entries that the training saved.
 
     Raises:
-        ConnectionError: the address cannot be reached.
-        OSError: the disk does not take the file.
-        ValueError: the file is none of MMEngine's, or broken, or asks for more than data.
+        ConnectionError: The URL cannot be reached.
+        OSError: The download cannot be saved.
+        ValueError: The file is not a checkpoint of MMEngine, is broken, or contains more than data.
     """
     try:
         checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu')

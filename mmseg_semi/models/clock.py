@@ -1,4 +1,4 @@
-"""The time of a training, in the unit of the papers: optimizer steps."""
+"""The time of a training in optimizer steps, the unit of the papers."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from mmengine.optim import OptimWrapper, OptimWrapperDict
 
 
 class Clock(NamedTuple):
-    """Which optimizer step a training is in.
+    """Current optimizer step of a training.
 
-    With ``accumulative_counts=k`` an optimizer step has k micro-batches, each of which is an iteration of the
-    Runner. The clock stands still during the k of them.
+    With ``accumulative_counts=k`` an optimizer step has k micro-batches. Each of them is one iteration of the
+    Runner, and the clock shows the same step for all of them.
 
     Attributes:
-        step (int): Optimizer steps done before the running one, so its 0-based number.
-        num_steps (int, optional): Optimizer steps of the whole training; None where no Runner has told.
-        accumulation (int): Micro-batches of a step.
-        begins_step (bool): Whether the coming micro-batch is the first of its step.
+        step (int): 0-based number of the current optimizer step.
+        num_steps (int, optional): Optimizer steps of the whole training; None without a Runner.
+        accumulation (int): Micro-batches per optimizer step.
+        begins_step (bool): Whether the next micro-batch is the first of its step.
     """
 
     step: int = 0
@@ -29,8 +29,8 @@ class Clock(NamedTuple):
     def of(cls, optim_wrapper: OptimWrapper | OptimWrapperDict) -> Clock:
         """Read the clock from an optimizer wrapper, before the update of a micro-batch.
 
-        The Runner tells the wrapper where a resumed training is, before its first iteration. Several
-        wrappers begin a step together, so the first one answers for all.
+        The Runner sets the counters of the wrapper, also when it resumes a training. Several wrappers start a
+        step together, so one of them is enough.
         """
         if isinstance(optim_wrapper, OptimWrapperDict):
             optim_wrapper = next(iter(optim_wrapper.values()))
@@ -45,5 +45,5 @@ class Clock(NamedTuple):
 
 
 def count_steps(iterations: int, accumulation: int) -> int:
-    """Optimizer steps of a training of so many iterations; the last one may have fewer micro-batches."""
+    """Return the optimizer steps in a number of iterations. The last one may have fewer micro-batches."""
     return -(-iterations // accumulation)

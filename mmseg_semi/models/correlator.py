@@ -1,4 +1,4 @@
-"""What CorrMatch adds to a network in training: correlation maps of its features, and a threshold."""
+"""Modules of CorrMatch for training: correlation maps of features, and an adaptive threshold."""
 
 from __future__ import annotations
 
@@ -16,33 +16,37 @@ from .settings import MethodSettings, setting
 
 
 class Correlator(nn.Module):
-    """Correlates projected features of the last encoder stage that a head reads, and propagates its logits.
+    """Correlate projected features of the last encoder stage of a head, and propagate the head's logits.
 
     Args:
-        head (BaseDecodeHead): Gives the stage, the normalization and the number of classes.
-        cfg (Correlator.Settings): Of the method.
+        head (BaseDecodeHead): Defines the stage, the normalization and the number of classes.
+        cfg (Correlator.Settings): Settings of the method.
     """
 
     class Settings(MethodSettings):
-        channels: int = setting(256, 'Channels that are correlated.', low=1, source='code')
+        channels: int = setting(256, 'Channels of the correlated features.', low=1, source='code')
         projector_dropout: float = setting(
-            0.1, 'Share of these channels dropped.', low=0, below=1, source='code'
+            0.1, 'Fraction of these channels that is dropped.', low=0, below=1, source='code'
         )
         num_regions: int = setting(
-            128, 'Pixels of an image whose regions are labeled.', low=0, source='code'
+            128, 'Sampled pixels per image for label propagation.', low=0, source='code'
         )
         region_threshold: float = setting(
             0.5,
-            'Scaled correlation that a pixel of a region exceeds.',
+            'Threshold of the scaled correlation for pixels of a region.',
             low=0,
             below=1,
             source='code',
         )
         tau_start: float = setting(
-            0.85, 'Threshold of confidence before the first step.', low=0, high=1, source='code'
+            0.85, 'Initial confidence threshold.', low=0, high=1, source='code'
         )
         tau_decay: float = setting(
-            0.999, 'Weight of the old threshold in the new one.', low=0, high=1, source='code'
+            0.999,
+            'Weight of the old threshold in its moving average.',
+            low=0,
+            high=1,
+            source='code',
         )
 
     def __init__(self, head: BaseDecodeHead, cfg: Settings) -> None:
@@ -60,11 +64,11 @@ class Correlator(nn.Module):
 
         Args:
             features (list[Tensor]): Stages of the encoder.
-            logits (Tensor): (N, C, h', w') of the head; no gradient flows into them.
+            logits (Tensor): (N, C, h', w') of the head; detached.
 
         Returns:
-            tuple[Tensor, Tensor]: Propagated logits (N, C, h, w) on the stage's grid, and the correlation
-            maps (N, hw, hw).
+            tuple[Tensor, Tensor]: Propagated logits (N, C, h, w) at the resolution of the stage, and the
+            correlation maps (N, hw, hw).
         """
         stage = stage_map(features, self.index, self.in_channels)
         projected = self.dropout(self.projector(stage))
@@ -74,18 +78,23 @@ class Correlator(nn.Module):
 
     @torch.no_grad()
     def sample_rows(self, correlation: Tensor, features: list[Tensor]) -> Tensor:
-        """Rows (N, M, h, w) of correlation maps (N, hw, hw), of M pixels drawn on the host for all images."""
+        """Sample M pixels on the host, the same in all images, and return their rows (N, M, h, w) of the maps.
+
+        The correlation maps are (N, hw, hw).
+        """
         grid = stage_map(features, self.index, self.in_channels).shape[-2:]
         places = torch.randint(grid.numel(), (self.num_regions,))
         return correlation[:, places.to(correlation.device, non_blocking=True)].unflatten(2, grid)
 
 
 class AdaptiveThreshold(OncePerStep):
-    """A confidence that follows the mean over classes of their largest confidence, once per optimizer step.
+    """Confidence threshold: a moving average of the mean over classes of their largest confidence.
+
+    It is updated once per optimizer step.
 
     Args:
         num_classes (int): C.
-        cfg (Correlator.Settings): Gives the first value and the weight of the old one.
+        cfg (Correlator.Settings): Defines the initial value and the weight of the old value.
     """
 
     def __init__(self, num_classes: int, cfg: Correlator.Settings) -> None:
@@ -100,7 +109,7 @@ class AdaptiveThreshold(OncePerStep):
 
     @torch.no_grad()
     def collect(self, means: Tensor, counts: Tensor) -> None:
-        """Keep the larger ones of the classes' maxima (N, C, 1); ``counts`` (N, C) is 0 for absent classes."""
+        """Update the maxima of the classes by (N, C, 1); ``counts`` (N, C) is 0 for absent classes."""
         self.pending_sums.copy_(torch.maximum(self.pending_sums, means.amax(dim=0)))
         self.pending_counts += counts.sum(dim=0)
 

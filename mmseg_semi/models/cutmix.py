@@ -1,4 +1,4 @@
-"""CutMix for all methods: a plan is drawn once for a batch and mixes any maps of it alike.
+"""CutMix for all methods. A random plan is created once per batch and mixes all its maps in the same way.
 
 mix = cutmix.plan(len(weak), batch.size, weak.device)
 images = mix(images)
@@ -18,24 +18,25 @@ from torch import Tensor
 from ..functional.mixing import hard_easy_partners, paste, sample_boxes
 from ..functional.resizing import resize_nearest
 
-#: Recipes of :func:`mmseg_semi.functional.mixing.sample_boxes` that draw one box for each image.
+#: Styles of :func:`mmseg_semi.functional.mixing.sample_boxes` with one box per image.
 BOX_STYLES = ('imas', 'unimatch', 'u2pl', 'cutmix_seg')
 
 
 @dataclasses.dataclass(frozen=True)
 class CutMixPlan:
-    """What is pasted where in a batch of M images, of which the first N come out; nothing by default.
+    """Boxes and partners that mix M images into N images. The default plan mixes nothing.
 
-    N is M, or half of it where the second half is there to be pasted from.
+    N is M, or M / 2 if the second half of the batch is only the source of pasted boxes.
 
     Attributes:
-        partner (Tensor, optional): int64 (N,), the image that is pasted into image i. None: nothing is mixed.
-        boxes (Tensor, optional): int64 (N, 4) or (N, K, 4), half-open x1, y1, x2, y2 in pixels; empty boxes
-            where an image is not mixed.
-        size (tuple[int, int], optional): (H, W) that the boxes are meant for.
-        triggered (Tensor, optional): bool scalar, or (N,) where each image is drawn by itself; None where all
-            images are mixed, always.
-        inside (Tensor, optional): bool (N, h, w), the boxes on another grid, see :meth:`on`.
+        partner (Tensor, optional): int64 (N,), index of the image that is pasted into image i. None mixes
+            nothing.
+        boxes (Tensor, optional): int64 (N, 4) or (N, K, 4), half-open x1, y1, x2, y2 in pixels. The boxes of
+            unmixed images are empty.
+        size (tuple[int, int], optional): (H, W) of the images that the boxes belong to.
+        triggered (Tensor, optional): bool scalar, or (N,) with one random choice per image. None if all images
+            are always mixed.
+        inside (Tensor, optional): bool (N, h, w), the boxes at another resolution, see :meth:`on`.
     """
 
     partner: Tensor | None = None
@@ -45,11 +46,11 @@ class CutMixPlan:
     inside: Tensor | None = None
 
     def __call__(self, *maps: Tensor) -> Any:
-        """Mix images (M, C, H, W) or maps (M, H, W), all read unmixed.
+        """Mix images (M, C, H, W) or maps (M, H, W).
 
         Returns:
-            Tensor | tuple[Tensor, ...]: (N, ...), one for each argument; the arguments themselves if nothing
-            is mixed. One argument comes back without a tuple.
+            Tensor | tuple[Tensor, ...]: (N, ...), one per argument, or the arguments themselves if nothing is
+            mixed. A single argument gives a single tensor.
         """
         mixed = tuple(map(self._mixed, maps))
         return mixed[0] if len(mixed) == 1 else mixed
@@ -64,11 +65,11 @@ class CutMixPlan:
         return torch.where(inside, patch, base)
 
     def on(self, grid: tuple[int, int], align_corners: bool = False) -> CutMixPlan:
-        """The plan for maps of another size (h, w), by the nearest pixel.
+        """Return the plan for maps of another size (h, w), by nearest-neighbor interpolation.
 
         Args:
             grid (tuple[int, int]): (h, w).
-            align_corners (bool): How the network aligns its grids.
+            align_corners (bool): ``align_corners`` of the network.
         """
         if self.partner is None:
             return self
@@ -79,19 +80,19 @@ class CutMixPlan:
         return dataclasses.replace(self, inside=inside)
 
     def reverse(self) -> CutMixPlan:
-        """The plan in which an image is pasted into the one that was its partner (UniMatch's second view)."""
+        """Return the plan that pastes each image into its former partner (second view of UniMatch)."""
         if self.partner is None:
             return self
         return dataclasses.replace(self, partner=self.partner.argsort())
 
     @property
     def log(self) -> dict[str, Tensor]:
-        """Share of the batch that is mixed, where chance decides."""
+        """Fraction of mixed images for the log, if the plan is random."""
         return {} if self.triggered is None else {'cutmix_rate': self.triggered.float().mean()}
 
 
 class NoCutMix:
-    """Mixes nothing, and draws nothing."""
+    """Mixing that does nothing and uses no random numbers."""
 
     def plan(
         self,
@@ -108,8 +109,8 @@ class CutMix:
 
     Args:
         prob (float): Probability that a batch is mixed.
-        style (str): How boxes are drawn, see :func:`mmseg_semi.functional.mixing.sample_boxes`.
-        per_image (bool): Draw for each image whether it is mixed, not once for the batch (FixMatch, UniMatch).
+        style (str): How boxes are sampled, see :func:`mmseg_semi.functional.mixing.sample_boxes`.
+        per_image (bool): Decide randomly for each image instead of once per batch (FixMatch, UniMatch).
 
     Raises:
         ValueError: An argument is out of range or unknown.
@@ -127,13 +128,13 @@ class CutMix:
         self.per_image = per_image
 
     def plan(self, num: int, size: tuple[int, int], device: torch.device) -> CutMixPlan:
-        """Draw boxes and what is mixed, on the host, for ``num`` images of ``size`` (H, W)."""
+        """Sample a plan on the host for ``num`` images of ``size`` (H, W)."""
         boxes, uniform = self._draw(num, size, device)
         partner = torch.arange(num, device=device).roll(-1)
         return _triggered(partner, boxes, size, uniform < self.prob)
 
     def _draw(self, num: int, size: tuple[int, int], device: torch.device) -> tuple[Tensor, Tensor]:
-        """Boxes (num, 4), then uniform numbers: a scalar, or (num,) with ``per_image``."""
+        """Sample boxes (num, 4), then uniform numbers: a scalar, or (num,) with ``per_image``."""
         boxes = sample_boxes(num, size, style=self.style)
         uniform = torch.rand((num,) if self.per_image else ())
         return boxes.to(device, non_blocking=True), uniform.to(device, non_blocking=True)
@@ -141,22 +142,22 @@ class CutMix:
 
 @TRANSFORMS.register_module()
 class AdaptiveCutMix(CutMix, BaseTransform):
-    """CutMix of hard-easy pairs, triggered more often the easier the batch is (iMAS, Eq. 8-9).
+    """CutMix of hard and easy images, more often for easy batches (iMAS, Eq. 8-9).
 
-    The k-th easiest image exchanges a box with the k-th hardest. The whole batch is mixed when a uniform
-    number exceeds its mean hardness, so with probability ``1 - mean(hardness)`` (the paper's text and code; its
-    Eq. 9 prints the complement). An untriggered batch gets empty boxes instead of a branch, so that the step
-    neither waits for the device nor differs between ranks.
+    The k-th easiest image exchanges a box with the k-th hardest. The whole batch is mixed if a uniform random
+    number exceeds its mean hardness, that is with probability ``1 - mean(hardness)``, as in the text and code
+    of the paper; its Eq. 9 prints the complement. An unmixed batch has empty boxes and takes the same code
+    path, so that the step neither waits for the device nor differs between ranks.
 
     As a transform it works on a dict of tensors. Required keys: ``img`` (N, C, H, W), ``label`` and
     ``confidence`` (N, H, W), ``hardness`` (N,) in [0, 1]. Modified: ``img``, ``label``, ``confidence``. Added:
     ``triggered``, bool scalar or (N,).
 
     Args:
-        adaptive (bool): False ignores the hardness: the next image is the partner, and ``prob`` is fixed.
-        prob (float): Probability that a batch is mixed when not adaptive.
-        style (str): As of :class:`CutMix`.
-        per_image (bool): As of :class:`CutMix`, when not adaptive.
+        adaptive (bool): False ignores the hardness. The partner is then the next image, and ``prob`` is fixed.
+        prob (float): Probability that a batch is mixed, without ``adaptive``.
+        style (str): Same as in :class:`CutMix`.
+        per_image (bool): Same as in :class:`CutMix`, without ``adaptive``.
 
     Raises:
         ValueError: An argument is out of range or unknown, or ``adaptive`` and ``per_image`` are both True.
@@ -186,17 +187,17 @@ class AdaptiveCutMix(CutMix, BaseTransform):
         device: torch.device,
         hardness: Tensor | None = None,
     ) -> CutMixPlan:
-        """As :meth:`CutMix.plan`; with ``adaptive``, by the hardness (num,) of the images.
+        """Same as :meth:`CutMix.plan`. With ``adaptive``, it depends on the hardness (num,) of the images.
 
         Raises:
-            ValueError: ``adaptive`` is True and there is no hardness.
+            ValueError: ``adaptive`` is True and ``hardness`` is missing.
         """
         if not self.adaptive:
             return super().plan(num, size, device)
         if hardness is None:
             raise ValueError(
                 'cutmix.adaptive=True needs the hardness of the images, which this method does not measure. '
-                'Set adaptive=False with a prob.'
+                'Set adaptive=False and a prob.'
             )
         boxes, uniform = self._draw(num, size, device)
         return _triggered(hard_easy_partners(hardness), boxes, size, uniform > hardness.mean())
@@ -217,21 +218,21 @@ class AdaptiveCutMix(CutMix, BaseTransform):
 
 
 class ThreeBoxCutMix:
-    """CutMix with three boxes in every iteration, as CPS's code has it.
+    """CutMix with three boxes in every iteration, as in the code of CPS.
 
     Args:
-        pairs (bool): The unlabeled batch is two: its second half is pasted into its first, which comes out.
-            False pastes the next image of the batch into each.
+        pairs (bool): Paste the second half of the batch into the first half, and return the first half.
+            False pastes the next image of the batch into each image.
     """
 
     def __init__(self, pairs: bool) -> None:
         self.pairs = pairs
 
     def plan(self, num: int, size: tuple[int, int], device: torch.device) -> CutMixPlan:
-        """Draw the boxes, on the host, for ``num`` images of ``size`` (H, W), pasted ones included.
+        """Sample the boxes on the host for ``num`` images of ``size`` (H, W), including pasted images.
 
         Raises:
-            ValueError: There is no image to paste from.
+            ValueError: ``num`` is odd with ``pairs``, or 1 without.
         """
         if self.pairs and num % 2:
             raise ValueError(
@@ -252,5 +253,5 @@ class ThreeBoxCutMix:
 def _triggered(
     partner: Tensor, boxes: Tensor, size: tuple[int, int], triggered: Tensor
 ) -> CutMixPlan:
-    """A plan whose boxes are empty where the mixing is not triggered."""
+    """Return a plan with empty boxes for images that are not mixed."""
     return CutMixPlan(partner, boxes * triggered.view(-1, 1), size, triggered)

@@ -1,4 +1,4 @@
-"""From a collated batch of branches to normalized float batches on the device."""
+"""Preprocessing of a collated batch: copy it to the device, normalize and pad."""
 
 from collections.abc import Mapping, Sequence
 
@@ -16,32 +16,31 @@ _LABEL_MAPS = ('gt_sem_seg', 'gt_edge_map', 'gt_depth_map')
 
 @MODELS.register_module()
 class MultiBranchDataPreprocessor(SegDataPreProcessor):
-    """mmseg's ``SegDataPreProcessor`` for every branch of a labeled/unlabeled batch.
+    """MMSegmentation's ``SegDataPreProcessor`` for every branch of a labeled/unlabeled batch.
 
-    Images travel to the device as uint8, one stacked copy per branch, and become float there. All
-    branches come out at one size, so that they can pass the network together: ``size`` if it is
-    set, else the largest image rounded up to ``size_divisor``, padded at the bottom and at the right
-    with ``pad_val`` after the normalization (0 is the mean color), label maps with
-    ``seg_pad_val``, valid masks with False. A batch without branches (validation, test, supervised
-    training) goes to the base class unchanged.
+    Images are copied to the device as uint8, one stacked copy per branch, and converted to float there. All
+    branches get the same size, so that one forward pass can process them together: ``size`` if it is set, else
+    the size of the largest image rounded up to ``size_divisor``. Padding is added at the bottom and at the
+    right after the normalization: ``pad_val`` in images (0 is the mean color), ``seg_pad_val`` in label maps,
+    False in valid masks. The base class handles batches without branches (validation, test, supervised
+    training).
 
-    Where a strong view changes colors, pad in the pipeline before ``MultiBranch``: in the papers' codes the
-    operations see the padding, on which autocontrast and equalize depend.
+    If a strong view changes colors, pad in the pipeline before ``MultiBranch``, as in the papers' code. The
+    results of autocontrast and equalize depend on the padding.
 
     Args:
-        size: (height, width) that all images are padded to. None: see ``size_divisor``.
-        size_divisor: pad the largest image of the batch to a multiple of this, the others to the same.
-            None with ``size=None``: all images must have one size already.
-        non_blocking: whether copies to the device run beside the host (they do only from pinned
-            memory: set ``pin_memory=True`` in the loader).
-        **kwargs: as for ``SegDataPreProcessor``: ``mean``, ``std``, ``pad_val``, ``seg_pad_val``,
-            ``bgr_to_rgb``, ``rgb_to_bgr``, ``test_cfg``. ``mean`` and ``std`` may have any number of
-            channels; where it is not three, channels stay in their order.
+        size: (height, width) of all images after padding. None: see ``size_divisor``.
+        size_divisor: Pad all images to the size of the largest one, rounded up to a multiple of this. If both
+            this and ``size`` are None, all images must have the same size.
+        non_blocking: Whether copies to the device are asynchronous. This needs pinned memory: set
+            ``pin_memory=True`` in the loader.
+        **kwargs: Arguments of ``SegDataPreProcessor``: ``mean``, ``std``, ``pad_val``, ``seg_pad_val``,
+            ``bgr_to_rgb``, ``rgb_to_bgr``, ``test_cfg``. ``mean`` and ``std`` may have any number of channels.
+            The order of channels only changes if there are three.
 
     Raises:
-        ValueError: at once for settings that exclude each other; in a call for an image that is
-            larger than ``size`` or has other channels than ``mean``, or images of different sizes that
-            nothing pads.
+        ValueError: Settings contradict each other. In a call: an image is larger than ``size`` or has a
+            different number of channels than ``mean``, or images have different sizes and are not padded.
     """
 
     def __init__(
@@ -60,8 +59,8 @@ class MultiBranchDataPreprocessor(SegDataPreProcessor):
             )
         if kwargs.get('batch_augments') is not None:
             raise ValueError(
-                'data_preprocessor.batch_augments is not applied to branches. Remove it, and mix in the method '
-                '(such as with AdaptiveCutMix).'
+                'data_preprocessor.batch_augments is not applied to branches. Remove it, and use the setting '
+                'cutmix of the method instead.'
             )
         mean, std = kwargs.pop('mean', None), kwargs.pop('std', None)
         super().__init__(size=size, size_divisor=size_divisor, **kwargs)
@@ -69,7 +68,7 @@ class MultiBranchDataPreprocessor(SegDataPreProcessor):
         self._normalize_by(mean, std)
 
     def _normalize_by(self, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
-        """Mean and std of any number of channels; one of the two mmsegs takes 1 or 3 only."""
+        """Register mean and std for any number of channels. One version of mmseg only accepts 1 or 3."""
         if (mean is None) != (std is None) or (mean is not None and len(mean) != len(std)):
             raise ValueError(
                 f'data_preprocessor.mean={mean!r} and std={std!r} must have one value per channel each. '
@@ -85,12 +84,12 @@ class MultiBranchDataPreprocessor(SegDataPreProcessor):
 
         Args:
             data: ``{'inputs': {branch: uint8 (n, C, H, W) or list of (C, H, W)}, 'data_samples': {branch:
-                [SegDataSample]}}``, or a batch of the base class. It is not changed. Images of 16 bits or
-                floating point stay in the units of their files.
-            training: for the base class.
+                [SegDataSample]}}``, or a batch of the base class. It is not changed. 16-bit and floating-point
+                images keep the units of their files.
+            training: Passed to the base class.
 
         Returns:
-            The same two dicts: float32 (n, C, H, W), and samples whose maps have that H and W.
+            The same two dicts, with float32 images (n, C, H, W) and samples with maps of that H and W.
         """
         self._check_channels(data)
         data = {**data, 'inputs': _known_to_torch(data['inputs'])}
@@ -108,7 +107,7 @@ class MultiBranchDataPreprocessor(SegDataPreProcessor):
         return dict(inputs=inputs, data_samples=data_samples)
 
     def _check_channels(self, data: dict) -> None:
-        """Raise ValueError where mean and std would be spread over other channels than their own."""
+        """Raise ValueError if the number of channels differs from that of mean and std."""
         if not self._enable_normalize or len(self.mean) == 1:
             return
         inputs = data['inputs']
@@ -121,12 +120,11 @@ class MultiBranchDataPreprocessor(SegDataPreProcessor):
                     raise ValueError(
                         f'{path} has {image.shape[-3]} channel(s) as loaded, but data_preprocessor.mean and '
                         f'std have {len(self.mean)} values. Give one per channel, in the order of the '
-                        'channels, '
-                        'and the backbone as many in_channels.'
+                        'channels, and set in_channels of the backbone to their number.'
                     )
 
     def _common_size(self, data: dict) -> tuple[int, int]:
-        """Height and width of all branches after padding; ValueError when they cannot agree."""
+        """Return height and width of all branches after padding. ValueError if their sizes contradict."""
         sizes = {branch: _sizes(images) for branch, images in data['inputs'].items()}
         height = max(h for branch in sizes.values() for h, _ in branch)
         width = max(w for branch in sizes.values() for _, w in branch)
@@ -151,8 +149,8 @@ class MultiBranchDataPreprocessor(SegDataPreProcessor):
                 if len(set(images)) > 1 and (h, w) != largest:
                     raise ValueError(
                         f'{_path(data, branch, i)} is {h}x{w} (height x width) after the {branch} '
-                        'pipeline and others of the batch are larger, as when a crop is larger than '
-                        'the image. Set data_preprocessor.size to the crop, or add Pad to the pipeline.'
+                        'pipeline, but others of the batch are larger. This happens if the crop is larger than '
+                        'an image. Set data_preprocessor.size to the crop, or add Pad to the pipeline.'
                     )
         crops = {branch: images[0] for branch, images in sizes.items()}
         if len(set(crops.values())) > 1:
@@ -163,14 +161,14 @@ class MultiBranchDataPreprocessor(SegDataPreProcessor):
             )
 
     def _batch(self, images: Tensor | list[Tensor], height: int, width: int) -> Tensor:
-        """Normalized (n, C, height, width) of uint8 images on the device."""
+        """Return normalized images (n, C, height, width) from uint8 images on the device."""
         if not isinstance(images, Tensor):
             if len(set(_sizes(images))) > 1:
                 return torch.cat([self._batch(image[None], height, width) for image in images])
             images = torch.stack(images)
         if swaps_channels(self) and images.size(1) == 3:
             images = images.flip(1)
-        # Not multiplied by the reciprocal: the results are those of SegDataPreProcessor to the last bit.
+        # Divide instead of multiplying by the reciprocal, for bitwise the same results as SegDataPreProcessor.
         images = (
             (images.float() - self.mean).div_(self.std)
             if self._enable_normalize
@@ -184,7 +182,7 @@ class MultiBranchDataPreprocessor(SegDataPreProcessor):
     def _pad_maps(
         self, sample: SegDataSample, size: tuple[int, int], height: int, width: int
     ) -> SegDataSample:
-        """Pad the maps of a sample and note the sizes; ``cast_data`` has made the sample our own."""
+        """Pad the maps of a sample in place and store the sizes. ``cast_data`` has copied the sample."""
         padding = (0, width - size[1], 0, height - size[0])
         if any(padding):
             for name in (*_LABEL_MAPS, 'valid_mask'):
@@ -192,16 +190,16 @@ class MultiBranchDataPreprocessor(SegDataPreProcessor):
                     fill = False if name == 'valid_mask' else self.seg_pad_val
                     pixels = sample.get(name)
                     padded = F.pad(pixels.data, padding, value=fill)
-                    del pixels.data  # PixelData refuses a second size beside the first
+                    del pixels.data  # PixelData does not accept a different size
                     pixels.data = padded
         sample.set_metainfo(dict(img_shape=size, pad_shape=(height, width), padding_size=padding))
         return sample
 
 
 def _known_to_torch(images):
-    """Images, lists or branches of them, with integers of other than 8 bits as float32.
+    """Convert integer images of more than 8 bits to float32, in tensors, lists or branches.
 
-    torch has few operations on uint16, and not the same ones in its versions and on all devices.
+    torch supports few operations on uint16, and these depend on its version and the device.
     """
     if isinstance(images, Mapping):
         return {branch: _known_to_torch(of) for branch, of in images.items()}

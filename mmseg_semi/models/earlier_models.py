@@ -1,4 +1,4 @@
-"""Copies of a network from earlier in its training, which label images together (PrevMatch)."""
+"""Copies of a network from earlier in its training, as an ensemble for pseudo-labels (PrevMatch)."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from .matching import below
 
 
 class EarlierModels(nn.Module):
-    """The weights of a network at several moments of its training, the oldest first.
+    """Weights of a network at several times of its training, the oldest first.
 
-    They are neither parameters nor buffers: no optimizer, no DistributedDataParallel and no ``model.to(...)``
-    sees them. A checkpoint has them as ``NUMBER.KEY``, so that a resumed training continues with them. What
-    only auxiliary heads need is left out, since they predict nothing.
+    They are neither parameters nor buffers, so the optimizer, DistributedDataParallel and ``model.to(...)``
+    ignore them. Checkpoints store them as ``NUMBER.KEY``, so that a resumed training continues with them.
+    Weights of auxiliary heads are left out, since they do not predict.
 
-    In a step nothing waits for the host. From ``'host'``, the weights of a drawn model are copied to the device
-    while the device works; in memory that is pinned, which needs CUDA.
+    A step never waits for the device. With ``'host'``, the weights of a sampled model are copied from pinned
+    memory to a CUDA device asynchronously.
 
     Args:
-        capacity (int): Most copies. One more takes the place of the oldest.
+        capacity (int): Maximum number of copies. A further copy replaces the oldest.
         place (str): ``'host'``, or ``'device'`` for copies in the device's memory.
     """
 
@@ -35,37 +35,37 @@ class EarlierModels(nn.Module):
 
     @torch.no_grad()
     def keep(self, network: nn.Module) -> None:
-        """Copy the weights and buffers of a network; this waits for the device, once."""
+        """Copy the weights and buffers of a network. This waits for the device once."""
         weights = {key: self._copy(value) for key, value in predicting(network).items()}
         self.models = [*self.models, weights][-self.capacity :]
 
     def draw(self, most: int, random_number: bool = True) -> list[tuple[int, float]]:
-        """Draw models without repetition, and weights from a flat Dirichlet distribution (PrevMatch's code).
+        """Sample models without replacement, and weights from a flat Dirichlet distribution (PrevMatch's code).
 
-        The draws come from torch's generator on the host, which each rank has for itself.
+        The random numbers come from torch's generator on the host, which differs between ranks.
 
         Args:
-            most (int): K, of which as many are drawn as there are.
-            random_number (bool): Draw 1 to K models, each number as often as the others; else K.
+            most (int): K, the largest number of models, limited to the available ones.
+            random_number (bool): Sample the number of models uniformly from 1 to K; else use K.
 
         Returns:
-            list[tuple[int, float]]: The models' places in :attr:`models`, and their weights, whose sum is 1.
+            list[tuple[int, float]]: Indices into :attr:`models` and weights with sum 1.
         """
         host = torch.device('cpu')
         number = int(torch.randint(1, most + 1, (), device=host)) if random_number else most
         chosen = torch.randperm(len(self.models), device=host)[:number].tolist()
-        # Exponential variables over their sum are uniform on the simplex.
+        # Exponential variables divided by their sum are uniform on the simplex.
         weights = torch.empty(len(chosen), dtype=torch.float64, device=host).exponential_()
         return list(zip(chosen, (weights / weights.sum()).tolist(), strict=True))
 
     @without_gradients()
     def logits(self, network: nn.Module, images: Tensor, drawn: list[tuple[int, float]]) -> Tensor:
-        """Weighted sum of the drawn models' logits.
+        """Return the weighted sum of the logits of sampled models.
 
         Args:
-            network (nn.Module): That was copied, in eval mode. It lends its structure; its weights stay.
+            network (nn.Module): The network that was copied, in eval mode. Its weights do not change.
             images (Tensor): (N, 3, H, W).
-            drawn (list[tuple[int, float]]): As of :meth:`draw`.
+            drawn (list[tuple[int, float]]): Result of :meth:`draw`.
 
         Returns:
             Tensor: float32 (N, C, h, w), or float64.
@@ -80,7 +80,7 @@ class EarlierModels(nn.Module):
         weights = {
             key: value.to(device, non_blocking=True) for key, value in self.models[place].items()
         }
-        if self.place == 'device':  # a checkpoint may have been read to the host
+        if self.place == 'device':  # a loaded checkpoint may be on the host
             self.models[place] = weights
         return weights
 
@@ -94,8 +94,8 @@ class EarlierModels(nn.Module):
         saved = dict(saved_models(state_dict, prefix))
         if len(saved) > self.capacity:
             raise ValueError(
-                f'The checkpoint has {len(saved)} earlier models and semi_train_cfg.num_models='
-                f'{self.capacity}. Set num_models as in the training that saved it.'
+                f'The checkpoint has {len(saved)} earlier models, but semi_train_cfg.num_models='
+                f'{self.capacity}. Set num_models to {len(saved)}, as in the training that saved it.'
             )
         self.models = [
             {key: self._copy(value) for key, value in saved[number].items()}
@@ -104,7 +104,7 @@ class EarlierModels(nn.Module):
 
 
 def predicting(network: nn.Module) -> dict[str, Tensor]:
-    """The weights and buffers of a network without its auxiliary heads."""
+    """Return the weights and buffers of a network without its auxiliary heads."""
     values = network.state_dict()
     return {key: value for key, value in values.items() if not key.startswith('auxiliary_head.')}
 
@@ -112,13 +112,13 @@ def predicting(network: nn.Module) -> dict[str, Tensor]:
 def saved_models(
     state_dict: dict[str, Tensor], prefix: str
 ) -> Iterator[tuple[int, dict[str, Tensor]]]:
-    """The models of a checkpoint, whose keys begin with ``prefix`` and a number."""
+    """Return the models of a checkpoint. Their keys start with ``prefix`` and a number."""
     keys = below(state_dict, prefix)
     for number in sorted({int(key.partition('.')[0]) for key in keys}):
         yield number, below(keys, f'{number}.')
 
 
 def _write_models(module: EarlierModels, state_dict: dict, prefix: str, *_) -> None:
-    """Hook of ``state_dict``: MMEngine saves parameters, buffers and what such hooks add."""
+    """Hook of ``state_dict`` that adds the models. MMEngine saves parameters, buffers and results of hooks."""
     for number, weights in enumerate(module.models):
         state_dict.update({f'{prefix}{number}.{key}': value for key, value in weights.items()})

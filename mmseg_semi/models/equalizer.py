@@ -1,4 +1,4 @@
-"""DeS4's entropy-based equalization: which pixels the prototypes follow, and the class counts behind it."""
+"""Entropy-based equalization of DeS4: sampling of the pixels that update the prototypes."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 
 class EqualizerSettings(MethodSettings):
-    """The settings of DeS4 on prototypes and their samples."""
+    """Settings of DeS4 for prototypes and sampling."""
 
     normalize: bool = setting(
         True,
-        'Features, their means and the prototypes have unit length in the update of the prototypes.',
+        'Normalize features, their means and the prototypes to unit length when updating prototypes.',
         source='Eq. 12',
         reading='unit length in Eq. 12',
     )
@@ -35,32 +35,33 @@ class EqualizerSettings(MethodSettings):
     )
     prototype_init: Literal['first_batch', 'labeled_set'] = setting(
         'first_batch',
-        "A class's first prototype: its mean over the first batch that shows it, before the losses, or over "
-        'the centers of all labeled images, before training.',
-        reading='the first prototypes',
+        "Initial prototype of a class: 'first_batch' is its mean over the first batch with this class, before "
+        "the losses; 'labeled_set' is the mean over the centers of all labeled images, before training.",
+        reading='initial prototypes',
     )
     sampling: Literal[STYLES] = setting(
         'multi_entropy',
-        "How a class's pixels are drawn: across zones of entropy, uniformly, or by confidence.",
+        'Sampling of the pixels of a class: across zones of entropy, uniformly, or by confidence.',
         source='Table 4',
-        reading='how pixels are drawn (Table 4)',
+        reading='sampling of pixels (Table 4)',
     )
     class_ratio: Literal[RULES] = setting(
         'inverse',
-        'n_min / n_c, which thins frequent classes, or to the letter n_c / n_min, which takes every pixel.',
+        'Fraction of sampled pixels per class: n_min / n_c, which subsamples frequent classes, or literally '
+        'n_c / n_min, which keeps every pixel.',
         source='Sec. 3.3',
-        reading="the class's share of pixels (n_min / n_c or the letter)",
+        reading='fraction of sampled pixels per class (n_min / n_c, or n_c / n_min as printed)',
     )
     num_zones: int = setting(
         5,
-        'k, zones of entropy.',
+        'k, number of zones of entropy.',
         low=1,
         source='Eq. 10',
         reading='zones of entropy, the last closed (Eq. 10)',
     )
     alpha: float = setting(
         0.1,
-        'alpha; a larger one evens the zones out.',
+        'alpha. A larger value makes the sampling across zones more uniform.',
         above=0,
         source='Eq. 11',
         reading='of the zones of entropy (Eq. 11)',
@@ -68,12 +69,13 @@ class EqualizerSettings(MethodSettings):
 
 
 class Equalizer(nn.Module):
-    """Lets prototypes follow features of labeled images, sampled evenly over classes and entropies (Eq. 9-12).
+    """Update prototypes from features of labeled images, sampled evenly over classes and entropies (Eq. 9-12).
 
     Args:
-        classifiers (dict[str, PrototypeClassifier]): By the name of the network whose features they follow.
-        cfg (EqualizerSettings): Of the method.
-        align_corners (bool): How the networks align their grids.
+        classifiers (dict[str, PrototypeClassifier]): Classifiers by network. Their prototypes follow the
+            features of this network.
+        cfg (EqualizerSettings): Settings of the method.
+        align_corners (bool): ``align_corners`` of the networks.
     """
 
     def __init__(
@@ -88,34 +90,34 @@ class Equalizer(nn.Module):
             {name: PrototypeUpdate(one, cfg) for name, one in classifiers.items()}
         )
         num_classes = len(next(iter(classifiers.values())).seen)
-        # Pixels of each class in the labeled set, void left out; ClassCountHook counts them.
+        # Pixels of each class in the labeled set, without void. ClassCountHook sets them.
         self.register_buffer('class_counts', torch.zeros(num_classes, dtype=torch.int64))
-        # For the log: pseudo-labels, and samples by zone, since ClassDistributionHook has last read them.
+        # For the log: pseudo-labels, and samples by zone, since ClassDistributionHook last read them.
         zones = cfg.num_zones if cfg.sampling == 'multi_entropy' else 1
         for name, shape in {'pseudo_label_counts': (), 'sample_counts': (zones,)}.items():
             counts = torch.zeros(num_classes, *shape, dtype=torch.int64)
             self.register_buffer(name, counts, persistent=False)
 
     def start(self, name: str, features: Tensor, label: Tensor) -> None:
-        """Set the prototypes of the classes that are new in the labeled images of all ranks.
+        """Initialize the prototypes of new classes from the labeled images of all ranks.
 
         Args:
-            name (str): Of the network.
+            name (str): Name of the network.
             features (Tensor): (N, D, h, w), the labeled images first.
-            label (Tensor): int64 (B, H, W) of these.
+            label (Tensor): int64 (B, H, W) of the labeled images.
         """
         label = self.to_grid(label, features)
         means, counts = mean_over_ranks(*self.pool(features[: len(label)], label))
         self.updates[name].classifier.start(means, counts > 0, self.cfg.normalize)
 
     def start_all(self, batches: Iterable[tuple[Tensor, Tensor]]) -> int:
-        """Set all prototypes to the mean features of labeled images, this rank's share of all.
+        """Set all prototypes to the mean features of the labeled images of all ranks.
 
         Args:
-            batches (iterable): Features (B, D, h, w) and int64 labels (B, H, W).
+            batches (iterable): Features (B, D, h, w) and int64 labels (B, H, W) of this rank.
 
         Returns:
-            int: How many classes have a prototype now.
+            int: Number of classes with a prototype.
         """
         classifiers = [update.classifier for update in self.updates.values()]
         shape = classifiers[0].vectors.shape
@@ -132,14 +134,14 @@ class Equalizer(nn.Module):
 
     @torch.no_grad()
     def collect(self, outputs: dict[str, NetworkOutput], label: Tensor) -> dict[str, Tensor]:
-        """Sample features of the labeled images, whose mean the prototypes follow after the step (Eq. 9-12).
+        """Sample features of the labeled images. Their means update the prototypes after the step (Eq. 9-12).
 
         Args:
-            outputs (dict[str, NetworkOutput]): Tapped, by network, the labeled images first.
-            label (Tensor): int64 (B, H, W) of these.
+            outputs (dict[str, NetworkOutput]): Outputs by network, with ``tap=True``, the labeled images first.
+            label (Tensor): int64 (B, H, W) of the labeled images.
 
         Returns:
-            dict[str, Tensor]: Scalars for the log, as the counts of samples those of the last network.
+            dict[str, Tensor]: Scalars for the log, of the last network. So are the counts of samples.
         """
         cfg, num = self.cfg, len(label)
         for name, update in self.updates.items():
@@ -163,9 +165,12 @@ class Equalizer(nn.Module):
         }
 
     def count_labels(self, label: Tensor, real: Tensor) -> Tensor:
-        """Count pseudo-labels (N, H, W) where a pixel is real; returns their distance to the labels' shares."""
+        """Count pseudo-labels (N, H, W) of valid pixels.
+
+        Returns the distance of their class distribution to that of the ground truth.
+        """
         number = len(self.class_counts)
-        counts = label.new_zeros(number + 1)  # void falls into the last bin
+        counts = label.new_zeros(number + 1)  # the last bin counts void pixels
         bins = label.clamp(max=number).flatten()
         counts.scatter_add_(0, bins, real.flatten().to(counts.dtype))
         counts = counts[:-1]
@@ -175,7 +180,10 @@ class Equalizer(nn.Module):
 
     @torch.no_grad()
     def pool(self, features: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean feature (B, C, D) and pixels (B, C) of each class in each image, the labels on the same grid."""
+        """Return mean features (B, C, D) and pixel counts (B, C) of each class in each image.
+
+        Features and labels have the same resolution.
+        """
         features = at_least_float(features.detach())
         if self.cfg.normalize:
             features = nn.functional.normalize(features, dim=1)
@@ -185,29 +193,29 @@ class Equalizer(nn.Module):
         return means[:, :, 0], counts[:, :, 0]
 
     def to_grid(self, label: Tensor, features: Tensor) -> Tensor:
-        """Labels (B, H, W) on the grid of features (N, D, h, w), by the nearest pixel."""
+        """Resize labels (B, H, W) to the resolution of features (N, D, h, w) by nearest neighbor."""
         return resize_nearest(label, features.shape[-2:], self.align_corners)
 
 
 class PrototypeUpdate(OncePerStep):
-    """Let a classifier's prototypes follow the features of a whole optimizer step (DeS4, Eq. 12).
+    """Update a classifier's prototypes by the features of a whole optimizer step (DeS4, Eq. 12).
 
-    It is a module of the method and not of the classifier, which is exported.
+    This is a submodule of the method and not of the classifier, since the classifier is exported.
 
     Args:
-        classifier (PrototypeClassifier): Whose prototypes follow.
-        cfg (EqualizerSettings): With the decay, and whether means and prototypes have unit length.
+        classifier (PrototypeClassifier): Classifier whose prototypes are updated.
+        cfg (EqualizerSettings): Decay, and whether means and prototypes are normalized.
     """
 
     def __init__(self, classifier: PrototypeClassifier, cfg: EqualizerSettings) -> None:
         super().__init__(*classifier.vectors.shape)
-        # In a tuple, for a submodule would be a part of the method a second time.
+        # In a tuple, since as a submodule it would be registered twice in the method.
         self._classifier = (classifier,)
         self.cfg = cfg
 
     @property
     def classifier(self) -> PrototypeClassifier:
-        """Whose prototypes follow."""
+        """Classifier whose prototypes are updated."""
         return self._classifier[0]
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""The encoder's features of a batch, and how to do one thing to all of them."""
+"""Operations on the features of an encoder."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from ..functional.perturbation import sample_channel_masks, scale_channels
 
 
 def map_features(function: Callable, features: Tensor | Sequence, *others: Sequence) -> list:
-    """Apply a function to every tensor of the stages, some of which may be pairs (map, class token).
+    """Apply a function to every tensor of the stages. A stage may be a pair (map, class token).
 
     Args:
-        function: of one tensor of each of the arguments that follow.
-        features: stages; a stage is a tensor or a sequence of tensors.
-        *others: likewise, or one thing for all the tensors of a stage.
+        function: Called with one tensor of ``features`` and one of each of ``others``.
+        features: Stages; a stage is a tensor or a sequence of tensors.
+        *others: Values with the same structure, or one value for all tensors of a stage.
     """
     return [
         function(stage, *rest)
@@ -28,16 +28,16 @@ def map_features(function: Callable, features: Tensor | Sequence, *others: Seque
 
 
 def split_features(features: Sequence, number: int) -> tuple[list, list]:
-    """The stages of the first ``number`` images of a batch, and those of the others."""
+    """Split the stages into the first ``number`` images of a batch and the others."""
     first = map_features(lambda one: one[:number], features)
     return first, map_features(lambda one: one[number:], features)
 
 
 def channel_widths(features: Sequence) -> list[int]:
-    """Channels of each stage (N, C, h, w); of a pair (map, class token), those of both.
+    """Return the channels of each stage (N, C, h, w), or of both parts of a pair (map, class token).
 
     Raises:
-        ValueError: a stage is something else, such as tokens (N, L, C).
+        ValueError: A stage has another format, such as tokens (N, L, C).
     """
     widths = []
     for index, stage in enumerate(features):
@@ -46,8 +46,8 @@ def channel_widths(features: Sequence) -> list[int]:
         maps = [len(shape) for shape in shapes] in ([4], [4, 2])
         if not maps or len({shape[:2] for shape in shapes}) > 1:
             raise ValueError(
-                f'stage {index} of the features has shapes {shapes or type(stage).__name__}, but channels are '
-                'dropped from maps (N, C, h, w), alone or with a class token (N, C). Have the backbone '
+                f'stage {index} of the features has shapes {shapes or type(stage).__name__}, but channels can '
+                'only be dropped from maps (N, C, h, w), alone or with a class token (N, C). Let the backbone '
                 "return maps (mmpretrain: out_type='featmap')."
             )
         widths.append(shapes[0][1])
@@ -55,7 +55,7 @@ def channel_widths(features: Sequence) -> list[int]:
 
 
 def append_dropped(features: Sequence, number: int, ratio: float) -> list:
-    """The stages of a batch, and behind them its last ``number`` images with channels dropped."""
+    """Append copies of the last ``number`` images with dropped channels to the stages of a batch."""
     stage = features[0]
     device = (stage if isinstance(stage, Tensor) else stage[0]).device
     masks = sample_channel_masks(number, channel_widths(features), ratio, device=device)
@@ -65,10 +65,10 @@ def append_dropped(features: Sequence, number: int, ratio: float) -> list:
 
 
 def last_decoded_stage(head: BaseDecodeHead) -> tuple[int, int]:
-    """Index and channels of the last encoder stage that a decode head reads.
+    """Return index and channels of the last encoder stage that a decode head reads.
 
     Raises:
-        ValueError: It reads several stages as one.
+        ValueError: The head concatenates several stages.
     """
     if head.input_transform == 'resize_concat':
         raise ValueError(
@@ -81,15 +81,15 @@ def last_decoded_stage(head: BaseDecodeHead) -> tuple[int, int]:
 
 
 def stage_map(encoded: Sequence, index: int, channels: int) -> Tensor:
-    """The map (N, D, h, w) of one encoder stage, without the class token that it may come with.
+    """Return the map (N, D, h, w) of one encoder stage, without a class token.
 
     Args:
         encoded (Sequence): The stages.
-        index (int): Of the stage.
-        channels (int): D that the stage must have.
+        index (int): Index of the stage.
+        channels (int): Expected number of channels D.
 
     Raises:
-        ValueError: There is no such stage, or it has other channels.
+        ValueError: The stage does not exist or has another number of channels.
     """
     if not -len(encoded) <= index < len(encoded):
         raise ValueError(
@@ -108,5 +108,5 @@ def stage_map(encoded: Sequence, index: int, channels: int) -> Tensor:
 
 
 def at_least_float(x: Tensor) -> Tensor:
-    """Half precision as float32, which norms, sums and softmaxes need; float32 and float64 as they are."""
+    """Convert half precision to float32 for norms, sums and softmax; keep float32 and float64."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

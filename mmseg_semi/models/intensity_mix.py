@@ -1,7 +1,7 @@
-"""iMAS's blending of the intensity view with the weak one, which needs predictions.
+"""Blending of the intensity view with the weak view in iMAS.
 
-A transform of MMSegmentation's registry, so that any code base can name it in a config. It works on a batch of
-tensors, on its device, within the training step, and edits neither the tensors nor the dict that it is given.
+It is registered as a transform of MMSegmentation. It depends on predictions and therefore runs in the training
+step on a batch of tensors. It does not edit its arguments.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from ..functional.mixing import mix_intensity
 
 @TRANSFORMS.register_module()
 class IntensityMix(BaseTransform):
-    """Blend the intensity view with the weak one by hardness (iMAS, Eq. 7).
+    """Blend the intensity view with the weak view by hardness (iMAS, Eq. 7).
 
-    The text of the paper rules over its printed formula: the harder an instance, the less it is distorted,
-    ``(1 - hardness) * strong + hardness * weak``.
+    Text and printed formula of the paper contradict each other. This follows the text, in which harder images
+    are distorted less: ``(1 - hardness) * strong + hardness * weak``.
 
     Required keys: ``strong`` and ``weak`` (N, C, H, W), ``hardness`` (N,) in [0, 1]. Modified: ``strong``.
 
     Args:
-        adaptive (bool): False keeps the intensity view as it is (the paper's standard augmentation).
+        adaptive (bool): False keeps the intensity view unchanged (the paper's standard augmentation).
 
     Raises:
         ValueError: ``adaptive`` is neither True nor False.

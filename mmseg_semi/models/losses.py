@@ -1,4 +1,4 @@
-"""The labeled loss as a module that any decode head can name in ``loss_decode``."""
+"""The labeled loss, a module for ``loss_decode`` of any decode head."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from ..functional.losses import cross_entropy, ohem_cross_entropy
 class PixelCrossEntropyLoss(nn.Module):
     """Cross-entropy over the non-void pixels of the batch, plain or with online hard example mining.
 
-    The mean runs over the pixels that are not void, is 0 with a graph when there
-    are none, and OHEM follows the rule of the segmentation literature (threshold on the probability of the
-    target class, at least ``min_kept`` pixels per batch). Two things distinguish it from MMSegmentation's
-    ``CrossEntropyLoss`` and ``OhemCrossEntropy``: it takes the head's small logits and upsamples image by
-    image, which holds a fraction of the memory, and it never waits for the device.
+    The loss is the mean over the non-void pixels, or 0 with a graph if there are none. OHEM is the usual one in
+    segmentation: a threshold on the probability of the target class, and at least ``min_kept`` pixels per
+    batch. There are two differences to MMSegmentation's ``CrossEntropyLoss`` and ``OhemCrossEntropy``: this
+    loss takes the small logits of the head and upsamples them image by image, which saves memory, and it never
+    waits for the device.
 
     Args:
-        loss_weight (float): Factor of the loss.
-        class_weight (sequence of float, optional): One factor per class for the pixel's loss; the divisor
-            stays the number of pixels.
+        loss_weight (float): Weight of the loss.
+        class_weight (sequence of float, optional): Weight of each class. The loss is still divided by the
+            number of pixels.
         ohem (dict, optional): ``dict(threshold=0.7, min_kept=100000)``; excludes ``class_weight``.
-        loss_name (str): Key of the loss; must contain ``loss``, since MMEngine optimizes what does.
+        loss_name (str): Key of the loss. It must contain ``loss``, or MMEngine does not optimize it.
     """
 
-    #: Tells the segmentor that the logits need no upsampling beforehand.
+    #: Tells the segmentor not to upsample the logits before the loss.
     accepts_small_logits = True
 
     def __init__(
@@ -52,7 +52,7 @@ class PixelCrossEntropyLoss(nn.Module):
             unknown = set(ohem) - {'threshold', 'min_kept'}
             if unknown:
                 raise ValueError(
-                    f'ohem has no option {sorted(unknown)}: it takes threshold and min_kept.'
+                    f'ohem has no option {sorted(unknown)}. Set threshold or min_kept.'
                 )
             if class_weight is not None:
                 raise ValueError('ohem and class_weight exclude each other. Drop one of them.')
@@ -78,11 +78,11 @@ class PixelCrossEntropyLoss(nn.Module):
         """Return the scalar loss.
 
         Args:
-            logits (Tensor): (N, C, h, w), of the label's size or smaller.
-            label (Tensor): int64 (N, H, W), ``ignore_index`` is void.
-            weight (Tensor, optional): (N, H, W) factor per pixel, from a pixel sampler of the head.
+            logits (Tensor): (N, C, h, w), with h <= H and w <= W.
+            label (Tensor): int64 (N, H, W); ``ignore_index`` is void.
+            weight (Tensor, optional): (N, H, W), weight per pixel, from a pixel sampler of the head.
             ignore_index (int): The void label.
-            align_corners (bool): Of the bilinear upsampling.
+            align_corners (bool): ``align_corners`` of the bilinear upsampling.
         """
         if self.ohem is not None:
             if weight is not None:
@@ -105,7 +105,7 @@ class PixelCrossEntropyLoss(nn.Module):
 
 
 def is_mean_cross_entropy(head: BaseDecodeHead) -> bool:
-    """Whether the one loss of a head is a multiple of the mean cross-entropy of the pixels with a label."""
+    """Whether the only loss of a head is proportional to the mean cross-entropy of the labeled pixels."""
     loss = head.loss_decode
     return (
         type(loss) is PixelCrossEntropyLoss
@@ -117,5 +117,5 @@ def is_mean_cross_entropy(head: BaseDecodeHead) -> bool:
 
 
 def is_plain_cross_entropy(head: BaseDecodeHead) -> bool:
-    """Whether it is that mean itself."""
+    """Whether the only loss of a head is the mean cross-entropy of the labeled pixels."""
     return is_mean_cross_entropy(head) and head.loss_decode.loss_weight == 1

@@ -1,8 +1,8 @@
-"""Which networks a checkpoint holds, and what of it a model takes.
+"""Match the networks of a checkpoint with those of a model.
 
-A checkpoint of a method has several networks, ``student.backbone.…`` and ``teacher.backbone.…``, one of a plain
-segmentor has none of these names. Where a model has other networks than a checkpoint, it takes the one that
-predicts; MMEngine alone would match nothing and continue with random weights.
+A checkpoint of a method has several networks, such as ``student.backbone.…`` and ``teacher.backbone.…``. A
+checkpoint of a plain segmentor does not have these prefixes. If the networks of model and checkpoint differ,
+the model loads the network that predicts. MMEngine alone would load nothing and continue with random weights.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from mmengine.logging import print_log
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
-#: Weights that come and go between trained and published checkpoints: counters, auxiliary heads, units.
+#: Weights that may be missing or additional in published checkpoints: counters, auxiliary heads, units.
 OPTIONAL = ('num_batches_tracked', 'auxiliary_head', 'data_preprocessor')
-#: Share of an encoder's values that a checkpoint must bring to a training; adapters such as LoRA's add few.
+#: Fraction of an encoder's values that a checkpoint must contain. Adapters such as LoRA add only a few.
 ENCODER_SHARE = 0.8
-#: Weights that a sentence names.
+#: Maximum number of weights listed in a message.
 NAMED = 3
 
 
 # ------------------------------------------------------------------ networks of a checkpoint
 def below(state_dict: Mapping[str, Tensor], start: str) -> dict[str, Tensor]:
-    """The values whose keys begin with ``start``, by the rest of their keys."""
+    """Select the values with prefix ``start`` and remove the prefix from their keys."""
     return {key[len(start) :]: v for key, v in state_dict.items() if key.startswith(start)}
 
 
 def own_state_dict(checkpoint: dict) -> dict[str, Tensor]:
-    """The weights of a checkpoint, or of a file of nothing else, without DistributedDataParallel's prefix."""
+    """Return the weights of a checkpoint or state dict, without the prefix of DistributedDataParallel."""
     weights = checkpoint.get('state_dict', checkpoint)
     if not any(key.startswith('module.') for key in weights):
         return weights
@@ -38,20 +38,20 @@ def own_state_dict(checkpoint: dict) -> dict[str, Tensor]:
 
 
 def networks_in(state_dict: Iterable[str]) -> tuple[str, ...]:
-    """Names of a method's networks in its weights; none of a plain segmentor's."""
+    """Return the names of the networks in the weights of a method; empty for a plain segmentor."""
     starts = (key.partition('.backbone.') for key in state_dict)
     return tuple(dict.fromkeys(name for name, dot, _ in starts if dot and '.' not in name))
 
 
 def same_networks(networks: Sequence[str], names: Sequence[str]) -> bool:
-    """Whether a method with ``networks`` takes each from a checkpoint with ``names`` by its name."""
+    """Whether a method with ``networks`` loads each network from a checkpoint with ``names`` by name."""
     return set(networks) <= set(names) and (len(networks) > 1 or len(names) == 1)
 
 
 def trained_method(checkpoint: dict) -> tuple[str | None, str | None]:
-    """Type of the model and the network that predicts, as far as the config in a checkpoint says so.
+    """Return model type and predicting network from the config in a checkpoint, if it defines them.
 
-    The config is a program and is only looked at, not run.
+    The config is a program. It is parsed, but never run.
     """
     text = (checkpoint.get('meta') or {}).get('cfg')
     try:
@@ -67,7 +67,7 @@ def trained_method(checkpoint: dict) -> tuple[str | None, str | None]:
 
 
 def _entries(node: ast.expr | None) -> dict[str, ast.expr]:
-    """The entries of ``dict(a=...)`` or ``{'a': ...}``."""
+    """Return the entries of ``dict(a=...)`` or ``{'a': ...}``."""
     if isinstance(node, ast.Call):
         return {entry.arg: entry.value for entry in node.keywords if entry.arg}
     if isinstance(node, ast.Dict):
@@ -84,17 +84,18 @@ def _methods() -> list[type]:
 
 
 def training_only() -> tuple[str, ...]:
-    """Prefixes of weights that a network of any method has for training alone."""
+    """Return the prefixes of weights that networks of any method need only in training."""
     return tuple(sorted({prefix for method in _methods() for prefix in method.training_only}))
 
 
 def predicting_network(checkpoint: dict) -> str | None:
-    """Name of the network of a method's checkpoint that predicts; None of a plain one.
+    """Return the name of the predicting network in a checkpoint; None for a plain segmentor.
 
-    Its config says so; in a file without one, the methods that have these networks do.
+    The name comes from the config in the checkpoint. Without one, it comes from the methods with the same
+    networks.
 
     Raises:
-        ValueError: Neither says so.
+        ValueError: The predicting network is unknown.
     """
     names = networks_in(own_state_dict(checkpoint))
     if len(names) <= 1:
@@ -106,8 +107,8 @@ def predicting_network(checkpoint: dict) -> str | None:
     found = {named} if named else predictors
     if len(found) != 1 or not found <= set(names):
         raise ValueError(
-            f'The checkpoint has the networks {", ".join(names)} and does not say which of them predicts. '
-            'Export one, tools/export.py CONFIG CHECKPOINT OUT_DIR --network NAME, and give what that writes.'
+            f'The checkpoint has the networks {", ".join(names)} but does not say which of them predicts. '
+            'Export one with tools/export.py CONFIG CHECKPOINT OUT_DIR --network NAME, and use the result.'
         )
     return found.pop()
 
@@ -121,15 +122,14 @@ def plain_state_dict(
     """Return the weights of one network under the keys of the stock segmentor.
 
     Args:
-        state_dict (dict): Of a method, or of a stock segmentor with ``network=None``.
+        state_dict (dict): Weights of a method, or of a stock segmentor with ``network=None``.
         network (str, optional): Name of the network, e.g. ``teacher``.
-        training_only (sequence of str): Prefixes of weights that are left out, the method's
-            ``training_only``.
-        shared_modules (mapping, optional): Where a network has what a checkpoint has elsewhere, for all
-            networks; the method's ``shared_modules``.
+        training_only (sequence of str): Prefixes of weights to leave out, see the method's ``training_only``.
+        shared_modules (mapping, optional): Modules that all networks share, see the method's
+            ``shared_modules``.
 
     Raises:
-        ValueError: The checkpoint has no such network.
+        ValueError: The checkpoint does not contain the network.
     """
     if network is None:
         return dict(state_dict)
@@ -137,11 +137,11 @@ def plain_state_dict(
     if not weights:
         found = sorted({key.partition('.')[0] for key in state_dict})
         raise ValueError(
-            f"the checkpoint has no network '{network}', its weights belong to {found}. Give the checkpoint "
-            'that this config has trained, or another --network.'
+            f"the checkpoint has no network '{network}', its weights belong to {found}. Give a checkpoint of "
+            'this config, or another --network.'
         )
     for place, home in (shared_modules or {}).items():
-        # A network that has values there has not shared them.
+        # If a network has its own values there, the module is not shared.
         if not any(key.startswith(f'{place}.') for key in weights):
             weights |= {f'{place}.{key}': v for key, v in below(state_dict, f'{home}.').items()}
     dropped = tuple(training_only)
@@ -149,22 +149,22 @@ def plain_state_dict(
 
 
 def network_weights(checkpoint: dict, network: str | None = None) -> tuple[dict, str | None]:
-    """The weights of one network of any checkpoint, under the keys of the stock segmentor.
+    """Return the weights of one network of any checkpoint, under the keys of the stock segmentor.
 
     Args:
-        checkpoint (dict): Of any method, or of a plain segmentor.
-        network (str, optional): Name of the network; by default the one that predicts.
+        checkpoint (dict): Checkpoint of a method or of a plain segmentor.
+        network (str, optional): Name of the network. Default: the one that predicts.
 
     Returns:
-        tuple: The weights, without what training alone needs, and the network's name, None of a plain one.
+        tuple: The weights, without those for training only, and the network's name, None for a plain segmentor.
 
     Raises:
-        ValueError: There is no such network, or the checkpoint does not say which predicts.
+        ValueError: The network does not exist, or the predicting network is unknown.
     """
     weights = own_state_dict(checkpoint)
     network = network or predicting_network(checkpoint)
     if network is None:
-        # What the EMAHook of mmcv 1 left beside the weights, `ema_backbone_conv1_weight`.
+        # The EMAHook of mmcv 1 added weights such as `ema_backbone_conv1_weight`.
         stray = {key for key in weights if key.startswith('ema_') and '.' not in key}
         kept = {k: v for k, v in weights.items() if k not in stray} if stray else weights
         return kept, None
@@ -173,18 +173,18 @@ def network_weights(checkpoint: dict, network: str | None = None) -> tuple[dict,
 
 
 def told_network(checkpoint: dict, network: str, taker: str) -> str:
-    """One line for the log on the network that is taken of a checkpoint."""
+    """Return a line for the log on the network that is loaded from a checkpoint."""
     names = ', '.join(networks_in(own_state_dict(checkpoint)))
     kind = trained_method(checkpoint)[0]
     of = f' of {kind}' if kind else ''
     return (
-        f'The checkpoint{of} has the networks {names}: {taker} takes the {network}, which predicts.'
+        f'The checkpoint{of} has the networks {names}: {taker} loads the {network}, which predicts.'
     )
 
 
-# ------------------------------------------------------------------ what of it fits
+# ------------------------------------------------------------------ matching weights
 def resized_at_loading(network: nn.Module) -> set[str]:
-    """Position embeddings that their module interpolates to its own grid when it loads them."""
+    """Return the keys of position embeddings that their module resizes when it loads them."""
     return {
         f'{name}.pos_embed'
         for name, module in network.named_modules()
@@ -195,16 +195,16 @@ def resized_at_loading(network: nn.Module) -> set[str]:
 def check_weights(
     network: nn.Module, weights: dict[str, Tensor], name: str, training_only: Sequence[str] = ()
 ) -> None:
-    """Refuse weights that do not fit a network.
+    """Reject weights that do not match a network.
 
     Args:
         network (nn.Module): The network.
-        weights (dict[str, Tensor]): By its keys.
-        name (str): Of the network, for the sentence.
-        training_only (sequence of str): Prefixes of weights that may be missing or left over.
+        weights (dict[str, Tensor]): Weights by the keys of the network.
+        name (str): Name of the network in errors.
+        training_only (sequence of str): Prefixes of weights that may be missing or unexpected.
 
     Raises:
-        ValueError: A weight has another shape, is missing or is left over.
+        ValueError: A weight has another shape, is missing or is unexpected.
     """
     own = network.state_dict()
     resized = resized_at_loading(network)
@@ -212,7 +212,7 @@ def check_weights(
         if key in own and own[key].shape != value.shape and key not in resized:
             raise ValueError(
                 f"the checkpoint's '{key}' has shape {tuple(value.shape)} but the {name} of this config "
-                f'{tuple(own[key].shape)}. Load a checkpoint of the same architecture and classes.'
+                f'needs {tuple(own[key].shape)}. Load a checkpoint of the same architecture and classes.'
             )
     optional = (*OPTIONAL, *training_only)
     unmatched = [key for key in own.keys() ^ weights.keys() if not any(o in key for o in optional)]
@@ -220,26 +220,26 @@ def check_weights(
         key = sorted(unmatched)[0]
         where = 'the checkpoint' if key in weights else f'the {name} of this config'
         raise ValueError(
-            f"the checkpoint and the {name} differ in {len(unmatched)} weights, e.g. '{key}', which only "
-            f'{where} has. Load a checkpoint of the same architecture.'
+            f'the checkpoint and the {name} differ in {len(unmatched)} weights. For example, only {where} has '
+            f"'{key}'. Load a checkpoint of the same architecture."
         )
 
 
 def take_out_misfits(
     module: nn.Module, state_dict: dict[str, Tensor], prefix: str = ''
 ) -> dict[str, tuple[tuple, tuple]]:
-    """Remove from weights what has another shape than in a module.
+    """Remove weights with another shape than in a module.
 
-    Modules without parameters, such as memories and prototypes, are states whose buffers belong together: one
-    that does not fit takes the others along.
+    The buffers of modules without parameters, such as memories and prototypes, belong together. If one of them
+    has another shape, all are removed.
 
     Args:
-        module (nn.Module): That is about to load them.
-        state_dict (dict[str, Tensor]): Edited in place.
-        prefix (str): Of the module's keys.
+        module (nn.Module): The module that will load the weights.
+        state_dict (dict[str, Tensor]): Weights, edited in place.
+        prefix (str): Prefix of the module's keys.
 
     Returns:
-        dict: Shapes in the checkpoint and in the module by key, of what was removed.
+        dict: Shapes of the removed weights in the checkpoint and in the module, by key.
     """
     resized, misfits = resized_at_loading(module), {}
     for path, part in module.named_modules(remove_duplicate=False):
@@ -261,17 +261,17 @@ def take_out_misfits(
 
 
 class LoadingReport:
-    """Judges once what MMEngine's loader could not load: a hook of ``register_load_state_dict_post_hook``.
+    """Check once what MMEngine's loader could not load; a hook of ``register_load_state_dict_post_hook``.
 
-    A module may rename or resize weights while it loads them, as LoRA's layers do, so that only the loader
-    knows what is missing in the end.
+    A module may rename or resize weights while it loads them, as the layers of LoRA do. Therefore only the
+    loader knows which weights are missing.
 
     Args:
-        file (str): Of the checkpoint, for the sentences.
-        networks (dict[str, str]): Prefixes of the networks' keys by their names.
-        misfits (dict): What :func:`take_out_misfits` removed.
-        partly (bool): Whether a training starts from what fits. Otherwise a network is resumed or
-            scored, and all of it must be loaded.
+        file (str): Path of the checkpoint in messages.
+        networks (dict[str, str]): Prefixes of the networks' keys by network.
+        misfits (dict): Result of :func:`take_out_misfits`.
+        partly (bool): Whether a training starts from the matching weights. Otherwise a network is resumed or
+            evaluated, and all weights must match.
     """
 
     def __init__(self, file: str, networks: dict[str, str], misfits: dict, partly: bool) -> None:
@@ -279,17 +279,17 @@ class LoadingReport:
         self._done = False
 
     def __call__(self, model: nn.Module, incompatible) -> None:
-        """Log what did not fit in one line, which stands for MMEngine's list of all keys.
+        """Log the weights that do not match in one line, instead of MMEngine's list of all keys.
 
         Raises:
-            ValueError: Too little fits.
+            ValueError: Too few weights match.
         """
         if self._done:
             return
         self._done = True
         own = model.state_dict()
-        # What a module leaves out of its own checkpoints is not missed, frozen weights, say; nor are the
-        # counters and memories of a method, which begin with the training.
+        # Weights that a module does not save, such as frozen ones, are not missing. Neither are the counters
+        # and memories of a method, which start with the training.
         starts = tuple(self.networks.values())
         missing = [
             key
@@ -307,22 +307,22 @@ class LoadingReport:
             for what, keys in (
                 ('have another shape', unfit),
                 ('are not in it', absent),
-                ('have no place in the model', unexpected),
+                ('are not in the model', unexpected),
             )
             if keys
         ]
         bad = [k for k in (*missing, *unexpected) if not self._optional(k)]
         if bad and not self.partly:
             raise ValueError(
-                f'{self.file} does not fit the network of this config, {"; ".join(parts)}. Give a checkpoint '
-                'that this config has trained, with the same classes.'
+                f'{self.file} does not fit the network of this config ({"; ".join(parts)}). Give a checkpoint '
+                'of this config with the same classes.'
             )
         for name, prefix in self.networks.items():
             self._check(name, prefix, own, missing, parts)
         if parts:
-            kept = 'the model keeps its own where it has one'
+            kept = 'The model keeps its initial values of these'
             print_log(
-                f'Of {self.file} the weights that fit are loaded; {"; ".join(parts)}: {kept}.',
+                f'Only the matching weights of {self.file} are loaded ({"; ".join(parts)}). {kept}.',
                 logger='current',
                 level=logging.WARNING,
             )
@@ -337,14 +337,14 @@ class LoadingReport:
     def _check(
         self, name: str, prefix: str, own: dict, missing: list[str], parts: list[str]
     ) -> None:
-        """Refuse a checkpoint that brings less than the encoder of a network."""
+        """Reject a checkpoint without the complete encoder of a network."""
         lost = set(missing)
         encoder = [key for key in own if key.startswith(f'{prefix}backbone.')]
         total = sum(own[key].numel() for key in encoder)
         loaded = sum(own[key].numel() for key in encoder if key not in lost)
         if total and loaded < ENCODER_SHARE * total:
             raise ValueError(
-                f'{self.file} brings {loaded / total:.0%} of the encoder of the {name} of this config '
-                f'({"; ".join(parts)}). Give a checkpoint of a segmentor with the same backbone, or weights of '
-                "an encoder alone as backbone.init_cfg=dict(type='Pretrained', checkpoint=...)."
+                f'{self.file} has {loaded / total:.0%} of the encoder of the {name} of this config '
+                f'({"; ".join(parts)}). Give a checkpoint of a segmentor with the same backbone, or set weights'
+                " of an encoder by backbone.init_cfg=dict(type='Pretrained', checkpoint=...)."
             )

@@ -1,7 +1,7 @@
-"""What a method remembers of classes, or of their parts, from step to step: prototypes and banks of features.
+"""Prototypes and memory banks of features of classes or of their parts.
 
-All of it is buffers, so that checkpoints hold it, and all of it is the same on every rank: what the ranks
-see is gathered in their order. Nothing here waits for the device.
+They are buffers, so that checkpoints contain them. Values of all ranks are gathered in the order of the ranks,
+so that the buffers are equal on every rank. Nothing here waits for the device.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ from ..functional.prototypes import update_prototypes
 
 
 def mean_over_ranks(means: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
-    """Means (..., D) and counts (...) over the images of all ranks.
+    """Return means (..., D) and counts (...) over the images of all ranks.
 
     Args:
-        means (Tensor): (N, ..., D) of each image of this rank.
-        counts (Tensor): int64 (N, ...), the pixels behind them.
+        means (Tensor): (N, ..., D), mean of each image of this rank.
+        counts (Tensor): int64 (N, ...), number of pixels of each mean.
     """
     return _divided_over_ranks((means * counts[..., None]).sum(dim=0), counts.sum(dim=0))
 
 
 def _divided_over_ranks(sums: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
-    """Means (..., D) and counts (...) of all ranks, from the sums and counts of this one."""
-    # Summed in the ranks' order, so that all of them have the same digits.
+    """Return means (..., D) and counts (...) of all ranks from the sums and counts of this rank."""
+    # Summed in the order of the ranks, so that all ranks get bitwise the same result.
     sums = torch.stack(all_gather(sums)).sum(dim=0)
     counts = torch.stack(all_gather(counts)).sum(dim=0)
     return sums / counts.clamp(min=1)[..., None], counts
 
 
 class OncePerStep(nn.Module, ABC):
-    """Base of what changes once per optimizer step, by means over all micro-batches of the step.
+    """Base class of modules that are updated once per optimizer step, by means over all its micro-batches.
 
-    A method calls :meth:`collect` in each micro-batch. The frame calls :meth:`commit` when the optimizer has
-    stepped, and :meth:`discard` when a step begins, which drops what a skipped step left. No checkpoint holds
-    the sums, because a checkpoint is saved between two steps.
+    A method calls :meth:`collect` in each micro-batch. The base class of the methods calls :meth:`commit` after
+    the optimizer step, and :meth:`discard` at the start of a step, to remove values of a skipped step.
+    Checkpoints do not contain the sums, because they are saved between two steps.
 
     Args:
         *shape (int): Shape (..., D) of the means.
@@ -57,27 +57,27 @@ class OncePerStep(nn.Module, ABC):
         """Add the images of a micro-batch.
 
         Args:
-            means (Tensor): (N, ..., D) of each image of this rank.
-            counts (Tensor): int64 (N, ...), the pixels behind them.
+            means (Tensor): (N, ..., D), mean of each image of this rank.
+            counts (Tensor): int64 (N, ...), number of pixels of each mean.
         """
         self.pending_sums += (means * counts[..., None]).sum(dim=0)
         self.pending_counts += counts.sum(dim=0)
 
     @torch.no_grad()
     def commit(self) -> dict[str, Tensor]:
-        """Follow the mean over the step's images of all ranks; returns scalars for the log."""
+        """Update by the mean over the step's images of all ranks. Returns scalars for the log."""
         means, counts = _divided_over_ranks(self.pending_sums, self.pending_counts)
         self.discard()
         return self.follow(means, counts)
 
     def discard(self) -> None:
-        """Forget what has been collected."""
+        """Discard the collected values."""
         self.pending_sums.zero_()
         self.pending_counts.zero_()
 
     @abstractmethod
     def follow(self, means: Tensor, counts: Tensor) -> dict[str, Tensor]:
-        """Change by the means (..., D) and counts (...) of a step, the same on all ranks.
+        """Update by the means (..., D) and counts (...) of a step, which are equal on all ranks.
 
         Returns:
             dict[str, Tensor]: Scalars for the log.
@@ -85,9 +85,9 @@ class OncePerStep(nn.Module, ABC):
 
 
 class _Memory(nn.Module):
-    """Buffers whose shapes a checkpoint must have: MMEngine would only log the difference."""
+    """Buffers that must have the same shape in a checkpoint. MMEngine would only log a difference."""
 
-    #: The settings that the shapes follow from.
+    #: Settings that define the shapes, for errors.
     settings = 'num_parts, queue_size and projector'
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:
@@ -95,15 +95,15 @@ class _Memory(nn.Module):
             saved = state_dict.get(prefix + name)
             if saved is not None and saved.shape != buffer.shape:
                 raise ValueError(
-                    f"the checkpoint's '{prefix}{name}' has shape {tuple(saved.shape)} but this config's "
+                    f"the checkpoint's '{prefix}{name}' has shape {tuple(saved.shape)} but this config needs "
                     f'{tuple(buffer.shape)}. Set {self.settings} as in the training that saved it, or load '
-                    'a plain checkpoint of the network alone.'
+                    'a plain checkpoint of the network.'
                 )
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
 class PartPrototypes(OncePerStep, _Memory):
-    """One direction in the encoder's feature space for each part of each class (ESL, Eq. 7 and 12).
+    """A unit vector in the encoder's feature space for each part of each class (ESL, Eq. 7 and 12).
 
     Args:
         num_classes (int): C.
@@ -119,17 +119,17 @@ class PartPrototypes(OncePerStep, _Memory):
         self.decay = decay
         self.register_buffer('vectors', torch.zeros(num_classes, num_parts, channels))
         self.register_buffer('valid', torch.zeros(num_classes, num_parts, dtype=torch.bool))
-        # Whether the pass over the labeled images is done; classes that these lack are not valid then.
+        # Whether the prototypes are initialized from the labeled images. Classes without pixels stay invalid.
         self.register_buffer('ready', torch.zeros((), dtype=torch.bool))
 
     @torch.no_grad()
     def start(self, label: int, centers: Tensor) -> None:
-        """Set the first parts of one class, (K', D) with K' of at most K."""
+        """Set the first K' <= K parts of one class, (K', D)."""
         self.vectors[label, : len(centers)] = centers.to(self.vectors)
         self.valid[label, : len(centers)] = True
 
     def assign(self, features: Tensor, label: Tensor, align_corners: bool = False) -> Tensor:
-        """Part (N, H, W) of each pixel of a label map, see :func:`assign_parts`."""
+        """Return the part (N, H, W) of each pixel of a label map, see :func:`assign_parts`."""
         return assign_parts(
             features, label, self.vectors, valid=self.valid, align_corners=align_corners
         )
@@ -138,12 +138,12 @@ class PartPrototypes(OncePerStep, _Memory):
     def follow(self, means: Tensor, counts: Tensor) -> dict[str, Tensor]:
         """Move towards the mean of each part (Eq. 12).
 
-        A part that no image shows stays, one without a value yet is set, and means that are not finite
-        are left out.
+        Parts without pixels do not change. Parts without a value are set to the mean. Means that are not finite
+        are ignored.
 
         Args:
             means (Tensor): (C, K, D) of the step.
-            counts (Tensor): int64 (C, K), the pixels behind them.
+            counts (Tensor): int64 (C, K), number of pixels of each mean.
         """
         present = (counts > 0) & means.isfinite().all(dim=-1)
         moved = update_prototypes(self.vectors, means, present, self.decay, initialised=self.valid)
@@ -153,28 +153,28 @@ class PartPrototypes(OncePerStep, _Memory):
 
 
 class FeatureQueues(_Memory):
-    """First-in-first-out queues of features, side by side.
+    """First-in-first-out queues of features, stored in one buffer.
 
     Args:
-        capacities (Sequence[int]): Entries of each of the Q queues.
+        capacities (Sequence[int]): Maximum entries of each of the Q queues.
         channels (int): D of the features.
     """
 
     def __init__(self, capacities: Sequence[int], channels: int) -> None:
         super().__init__()
         limits = torch.tensor(capacities, dtype=torch.int64)
-        # Of each queue, the entries that it may hold and the row that it begins at.
+        # Capacity and first row of each queue.
         self.register_buffer('limits', limits, persistent=False)
         self.register_buffer('starts', limits.cumsum(0) - limits, persistent=False)
-        # The last row takes what is not to be stored: choosing what is would wait for the device.
+        # Values that are not stored go to the last row. Boolean indexing would wait for the device.
         self.register_buffer('rows', torch.zeros(sum(capacities) + 1, channels))
-        # Of each queue, where the next entry goes and how many there are.
+        # Position of the next entry and number of entries of each queue.
         self.register_buffer('cursor', torch.zeros(len(limits), dtype=torch.int64))
         self.register_buffer('fill', torch.zeros(len(limits), dtype=torch.int64))
 
     @property
     def entries(self) -> Tensor:
-        """The stored features, one row each; of a queue the first ``fill`` rows are taken."""
+        """The stored features, one per row. The first ``fill`` rows of a queue are in use."""
         return self.rows[:-1]
 
     @torch.no_grad()
@@ -182,14 +182,14 @@ class FeatureQueues(_Memory):
         """Append the features of all ranks, rank by rank and row by row.
 
         Args:
-            features (Tensor): (N, Q, D), the same N on all ranks.
-            present (Tensor): bool (N, Q). Features that are not finite count as absent.
+            features (Tensor): (N, Q, D), with the same N on all ranks.
+            present (Tensor): bool (N, Q), False for features to skip. Non-finite features are also skipped.
         """
         features = torch.cat(all_gather(features.to(self.rows)))
         present = torch.cat(all_gather(present)) & features.isfinite().all(dim=-1)
         place = present.cumsum(dim=0) - 1
         number = present.sum(dim=0)
-        # Where more come than a queue holds, the last ones stay.
+        # If there are more features than the queue can hold, keep the last ones.
         stored = present & (place >= number - self.limits)
         row = self.starts + (self.cursor + place) % self.limits
         row = row.masked_fill(~stored, len(self.rows) - 1)
@@ -202,12 +202,12 @@ class FeatureQueues(_Memory):
 class PartMemoryBank(FeatureQueues):
     """A first-in-first-out queue of features for each part of each class (ESL, Sec. 3.3).
 
-    Queue ``class * K + part`` takes rows from its number times the capacity on.
+    The rows of queue ``class * K + part`` start at this number times the capacity.
 
     Args:
         num_classes (int): C.
         num_parts (int): K.
-        capacity (int): q, entries of a queue.
+        capacity (int): q, maximum entries of a queue.
         channels (int): D of the features.
     """
 
@@ -216,11 +216,11 @@ class PartMemoryBank(FeatureQueues):
         self.capacity = capacity
 
     def push(self, means: Tensor, present: Tensor) -> None:
-        """Append the parts that the images of all ranks show, rank by rank and image by image (Eq. 8).
+        """Append the means of parts in the images of all ranks, rank by rank and image by image (Eq. 8).
 
         Args:
-            means (Tensor): (N, C, K, D), the same N on all ranks.
-            present (Tensor): bool (N, C, K). Means that are not finite count as absent.
+            means (Tensor): (N, C, K, D), with the same N on all ranks.
+            present (Tensor): bool (N, C, K), False for means to skip. Non-finite means are also skipped.
         """
         self.append(means.flatten(1, 2), present.flatten(1))
 
@@ -230,8 +230,8 @@ class NegativeMemoryBank(FeatureQueues):
 
     Args:
         num_classes (int): C.
-        capacity (int): Entries of a queue.
-        background_capacity (int): Entries of the queue of class 0.
+        capacity (int): Maximum entries of a queue.
+        background_capacity (int): Maximum entries of the queue of class 0.
         channels (int): D of the features.
     """
 

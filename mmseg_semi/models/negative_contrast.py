@@ -1,4 +1,4 @@
-"""U2PL's contrast: representations of a class against those that a teacher holds for other classes."""
+"""Contrastive loss of U2PL with unreliable pixels as negative samples."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from .settings import MethodSettings, setting
 
 
 class ContrastPixels(NamedTuple):
-    """What is known of the B labeled and the N mixed images, on the grid of the features.
+    """Labels and masks of B labeled and N mixed images, at the resolution of the features.
 
     Attributes:
-        truth (Tensor): int64 (B, h, w), labels, 255 where there is none.
+        truth (Tensor): int64 (B, h, w), ground truth, 255 for void.
         pseudo (Tensor): int64 (N, h, w), pseudo-labels of all pixels that count, 255 elsewhere.
-        candidates (Tensor): int64 (N, h, w), the pseudo-labels of those that may be anchors, 255 elsewhere.
-        unreliable (Tensor): bool (N, h, w), True where a pixel may be a negative.
+        candidates (Tensor): int64 (N, h, w), pseudo-labels of pixels that may be anchors, 255 elsewhere.
+        unreliable (Tensor): bool (N, h, w), True for pixels that may be negatives.
     """
 
     truth: Tensor
@@ -38,21 +38,21 @@ class ContrastPixels(NamedTuple):
 
 
 class NegativeContrast(nn.Module):
-    """The contrast of U2PL (Sec. 3.3, Eq. 4) and its memory bank.
+    """The contrastive loss of U2PL (Sec. 3.3, Eq. 4) and its memory bank.
 
-    Anchors of class c are the student's representations of labeled pixels of the class, and of candidates with
-    its pseudo-label, where the teacher gives c more than delta_p. They are drawn to z_c+, the mean of the
-    teacher's representations of these pixels, and away from negatives out of the bank of c,
+    Anchors of class c are the student's representations of labeled pixels of c and of candidates with the
+    pseudo-label c, if the teacher's probability of c exceeds delta_p. The loss pulls them towards z_c+, the
+    mean of the teacher's representations of these pixels, and away from negatives in the bank of c,
 
         L_c = 1/C Σ_c mean over anchors z of
               -log(e^{cos(z, z_c+)/tau} / (e^{cos(z, z_c+)/tau} + Σ_n e^{cos(z, n)/tau})).
 
-    The bank holds the teacher's representations of unreliable pixels that rank c from r_l to r_h, and of
-    labeled pixels of another class that rank c below r_l. Ranks count from 0, the most probable class.
-    A class without anchors or with an empty bank gives 0.
+    The bank of c stores the teacher's representations of two kinds of pixels: unreliable pixels in which c has
+    a rank from r_l to r_h, and labeled pixels of another class in which c has a rank below r_l. The most
+    probable class has rank 0. A class without anchors or with an empty bank contributes 0.
 
     Args:
-        cfg (Settings): Its settings.
+        cfg (Settings): Settings of the loss.
         num_classes (int): C.
         channels (int): D of the representations.
 
@@ -63,16 +63,17 @@ class NegativeContrast(nn.Module):
     class Settings(MethodSettings):
         negatives: Literal['paper', 'code'] = setting(
             'paper',
-            'Stored for a class: unreliable and labeled pixels, or unreliable ones labeled so (code).',
+            'Pixels in the bank of a class: unreliable and labeled ones, or unreliable ones with its '
+            'pseudo-label (code).',
             source='Sec. 3.3',
-            reading='what enters the memory bank',
+            reading='pixels that enter the memory bank',
         )
         anchor_threshold: float = setting(
-            0.3, "delta_p, exceeded by an anchor's probability.", low=0, high=1, source='paper'
+            0.3, 'delta_p, probability threshold of anchors.', low=0, high=1, source='paper'
         )
         center_pixels: Literal['anchors', 'all'] = setting(
             'anchors',
-            'Pixels whose mean is z_c+: what may be an anchor, or also pixels at or below delta_p (code).',
+            'Pixels whose mean is z_c+: possible anchors, or also pixels at or below delta_p (code).',
             source='paper',
             reading='pixels whose mean is z_c+',
         )
@@ -87,21 +88,23 @@ class NegativeContrast(nn.Module):
         )
         class_average: Literal['all', 'present'] = setting(
             'all',
-            'Divisor of the sum over classes: C, or the number of those that have an anchor (code).',
+            'Divisor of the sum over classes: C, or the number of classes with an anchor (code).',
             source='Eq. 4',
-            reading='classes that L_c is divided by',
+            reading='divisor of L_c',
         )
         low_rank: int = setting(
-            3, 'r_l: unreliable pixels are negatives from this rank on.', low=0, source='paper'
+            3, 'r_l, first rank at which unreliable pixels are negatives.', low=0, source='paper'
         )
-        high_rank: int = setting(20, 'r_h, exclusive end of these ranks.', low=1, source='paper')
-        queue_size: int = setting(30000, 'Entries of the queue of a class.', low=1, source='code')
+        high_rank: int = setting(20, 'r_h, end of these ranks, exclusive.', low=1, source='paper')
+        queue_size: int = setting(
+            30000, 'Entries of the queue of each class.', low=1, source='code'
+        )
         background_queue_size: int = setting(
             50000, 'Entries of the queue of class 0.', low=1, source='code'
         )
         keys_per_step: int = setting(
             1024,
-            'New negatives of a class that a process draws and stores in a micro-batch. Code: all.',
+            'New negatives of a class that each process samples and stores per micro-batch. Code: all.',
             low=1,
             reading='negatives of a class stored in a micro-batch',
         )
@@ -129,15 +132,15 @@ class NegativeContrast(nn.Module):
     def remember(
         self, features: Tensor, logits: Tensor, pixels: ContrastPixels
     ) -> tuple[Tensor, Tensor]:
-        """Choose what may be an anchor, average it by class, and store new negatives (Sec. 3.3).
+        """Select possible anchors, average them by class, and store new negatives (Sec. 3.3).
 
         Args:
             features (Tensor): (B + N, D, h, w), the teacher's representations.
             logits (Tensor): (B + N, C, h, w) of the teacher.
-            pixels (ContrastPixels): Of these images.
+            pixels (ContrastPixels): Labels and masks of these images.
 
         Returns:
-            tuple: int64 (B + N, h, w), the classes of what may be an anchor, 255 elsewhere; and z_c+ (C, D).
+            tuple: int64 (B + N, h, w), the classes of possible anchors, 255 elsewhere; and z_c+ (C, D).
         """
         probs = at_least_float(logits).softmax(dim=1)
         label = torch.cat([pixels.truth, pixels.candidates])
@@ -147,12 +150,12 @@ class NegativeContrast(nn.Module):
         return anchors, self.centers(features, averaged)
 
     def anchors(self, probs: Tensor, label: Tensor) -> Tensor:
-        """The label map with 255 where the probability of the label does not exceed delta_p."""
+        """Return the label map, with 255 where the probability of the label does not exceed delta_p."""
         own = probs.gather(1, label.masked_fill(label == 255, 0)[:, None])[:, 0]
         return label.masked_fill(own <= self.cfg.anchor_threshold, 255)
 
     def negatives(self, probs: Tensor, pixels: ContrastPixels) -> Tensor:
-        """Bool (B + N, C, h, w), the classes that a pixel is a negative of."""
+        """Return bool (B + N, C, h, w), the classes for which a pixel is a negative."""
         cfg = self.cfg
         ranks = class_rank(probs).split([len(pixels.truth), len(pixels.pseudo)])
         labeled = labeled_negatives(ranks[0], pixels.truth, cfg.low_rank)
@@ -164,20 +167,20 @@ class NegativeContrast(nn.Module):
         return torch.cat([labeled, unlabeled])
 
     def store(self, features: Tensor, negatives: Tensor) -> None:
-        """Push some of the negatives of each class into its queue, as many places on every rank."""
+        """Push a sample of the negatives of each class into its queue, with the same size on every rank."""
         place = sample_places(negatives.transpose(0, 1).flatten(1), self.cfg.keys_per_step).t()
         keys = pixels_at(features, place.flatten()).unflatten(0, place.shape)
         self.bank.append(keys, place >= 0)
 
     def centers(self, features: Tensor, label: Tensor) -> Tensor:
-        """(C, D), the mean of the features (M, D, h, w) of each class in a label map (M, h, w)."""
+        """Return the mean (C, D) of the features (M, D, h, w) of each class in a label map (M, h, w)."""
         one_part = torch.zeros_like(label)
         means, counts = masked_average_pool(features, label, one_part, self.num_classes, 1)
         sums = (means * counts[..., None]).sum(dim=0)[:, 0]
         return sums / counts.sum(dim=0).clamp(min=1)
 
     def loss(self, features: Tensor, anchors: Tensor, centers: Tensor) -> tuple[Tensor, dict]:
-        """Eq. 4, and scalars for the log.
+        """Return Eq. 4, and scalars for the log.
 
         Args:
             features (Tensor): (B + N, D, h, w), the student's representations.
@@ -206,11 +209,12 @@ class NegativeContrast(nn.Module):
         }
 
     def similarities(self, anchors: Tensor, centers: Tensor, rows: Tensor) -> Tensor:
-        """(C · M, 1 + N), cosines over tau of anchors (C, M, D) with their centers (C, D), then with negatives.
+        """Return cosine / tau of anchors (C, M, D) with centers (C, D) and with negatives, (C · M, 1 + N).
 
-        ``rows`` (C, M, N), int64, are those of the negatives in the bank; -1 is none and gives -inf.
+        ``rows`` (C, M, N), int64, are the rows of the negatives in the bank. -1 means no negative and gives
+        -inf.
         """
-        # Class by class, so that what a product needs besides its arguments exists for one class at a time.
+        # Class by class, so that only one class needs temporary memory.
         terms = [
             drawn_contrast_logits(
                 anchors[c],

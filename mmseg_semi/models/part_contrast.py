@@ -27,42 +27,48 @@ from .settings import MethodSettings, setting
 
 
 class ProjectorSettings(MethodSettings):
-    """Of the 3x3 Conv-BN-ReLU blocks between the decoder and the contrast."""
+    """Settings of the 3x3 Conv-BN-ReLU blocks between the decoder and the contrastive loss."""
 
     num_convs: int = setting(3, 'Convolutions of the projector.', low=1)
-    channels: int = setting(512, 'Channels of all but the last.', low=1)
-    out_channels: int = setting(512, 'Channels of the last.', low=1)
+    channels: int = setting(512, 'Channels of all convolutions but the last.', low=1)
+    out_channels: int = setting(512, 'Output channels of the last convolution.', low=1)
 
 
 class PartContrast(nn.Module):
-    """Pull confident pixels towards features of their own part and push them from all others (Eq. 7-10, 12).
+    """Pull confident pixels towards features of their own part and push them from others (Eq. 7-10, 12).
 
     A *part* is a cluster of a class in the encoder's feature space, represented by a prototype. A memory bank
-    holds the mean projected features of each part. The projector itself belongs to each network, see
+    stores the mean projected features of each part. Each network has its own projector, see
     :meth:`add_projector`.
 
     Args:
-        head (BaseDecodeHead): Of a network with a projector.
+        head (BaseDecodeHead): Decode head of a network with a projector.
         num_classes (int): C.
-        cfg (PartContrast.Settings): With ``num_parts`` of at least 1.
+        cfg (PartContrast.Settings): Settings, with ``num_parts`` of at least 1.
 
     Raises:
-        ValueError: The head reads several stages of the encoder as one, and no setting chooses a stage.
+        ValueError: The head concatenates several encoder stages, and no setting selects a stage.
     """
 
     class Settings(MethodSettings):
-        contrast_weight: float = setting(0.1, 'Factor of the contrast.', low=0, source='Eq. 10')
-        num_parts: int = setting(5, 'K, parts of a class; 0 leaves out the contrast.', low=0)
+        contrast_weight: float = setting(
+            0.1, 'Weight of the contrastive loss.', low=0, source='Eq. 10'
+        )
+        num_parts: int = setting(
+            5, 'K, number of parts per class; 0 disables the contrastive loss.', low=0
+        )
         projector: ProjectorSettings = setting(
-            ProjectorSettings(), 'Convolutions between the decoder and the contrast.'
+            ProjectorSettings(), 'Convolutions between the decoder and the contrastive loss.'
         )
         projector_last_act: bool = setting(
-            True, 'False ends the projector in a linear layer.', reading='projector ends in a ReLU'
+            True,
+            'End the projector with a ReLU. False: with a linear layer.',
+            reading='projector ends with a ReLU',
         )
         tap_after_dropout: bool = setting(
             False,
-            "The projector reads the stock head's feature after its dropout.",
-            reading='projector reads after dropout',
+            "Apply the projector to the stock head's features after dropout.",
+            reading='projector after dropout',
         )
         encoder_index: int | None = setting(
             None,
@@ -73,48 +79,51 @@ class PartContrast(nn.Module):
         encoder_channels: int | None = setting(None, 'Channels of that stage.', low=1)
         normalize_encoder: bool = setting(
             True,
-            'Encoder features get unit length before they are averaged.',
+            'Normalize encoder features to unit length before averaging.',
             reading='unit length in k-means, Eq. 7 and Eq. 12',
         )
         prototype_decay: float = setting(
-            0.99, 'theta, the weight of the old prototype.', low=0, high=1, source='Eq. 12'
+            0.99, 'theta, weight of the old prototype.', low=0, high=1, source='Eq. 12'
         )
         min_conf_for_parts: float = setting(
             0.0,
-            'Confidence from which unlabeled pixels enter bank and prototypes.',
+            'Confidence threshold for unlabeled pixels in the bank and the prototypes.',
             low=0,
             high=1,
-            reading='confidence from which pixels enter bank and prototypes',
+            reading='confidence threshold for the bank and the prototypes',
         )
         queue_size: int = setting(
-            200, 'q, stored features of a part.', low=1, reading='stored features of a part'
+            200, 'q, stored features per part.', low=1, reading='stored features per part'
         )
         anchor_threshold: float = setting(
             0.95,
-            'zeta, which the confidence of unlabeled anchors exceeds.',
+            'zeta, confidence threshold of unlabeled anchors.',
             low=0,
             high=1,
             source='Eq. 9',
-            reading='confidence that unlabeled anchors exceed, strictly',
+            reading='confidence threshold of unlabeled anchors, exclusive',
         )
         anchor_ratio: float = setting(
             0.1,
-            'Share of the pixels of a class that are anchors.',
+            'Fraction of the pixels of a class that are anchors.',
             above=0,
             high=1,
-            reading='share of pixels that are anchors (Eq. 9)',
+            reading='fraction of pixels that are anchors (Eq. 9)',
         )
-        max_anchors: int = setting(1000, 'Most anchors of a class.', low=1)
+        max_anchors: int = setting(1000, 'Maximum anchors per class.', low=1)
         num_negatives: int = setting(
-            255, 'Negatives of an anchor.', low=1, reading='fewer where the bank has fewer (Eq. 10)'
+            255,
+            'Negatives per anchor.',
+            low=1,
+            reading='negatives per anchor, fewer if the bank has fewer (Eq. 10)',
         )
         exclude_same_class: bool = setting(
             False,
-            'Other parts of its class are not negatives of an anchor.',
-            reading='no negatives of the own class (Eq. 10)',
+            'Exclude other parts of the same class from the negatives of an anchor.',
+            reading='no negatives of the same class (Eq. 10)',
         )
         temperature: float = setting(
-            0.5, 'sigma, the temperature.', above=0, source='Eq. 10', hint='The paper takes 0.5.'
+            0.5, 'sigma, temperature.', above=0, source='Eq. 10', hint='The paper uses 0.5.'
         )
 
         def check(self) -> None:
@@ -122,7 +131,7 @@ class PartContrast(nn.Module):
             if (self.encoder_index is None) != (self.encoder_channels is None):
                 raise ValueError(
                     f'semi_train_cfg.encoder_index={self.encoder_index} and encoder_channels='
-                    f'{self.encoder_channels} belong together. Set both or none.'
+                    f'{self.encoder_channels} belong together. Set both or neither.'
                 )
 
     def __init__(self, head: BaseDecodeHead, num_classes: int, cfg: Settings) -> None:
@@ -137,29 +146,29 @@ class PartContrast(nn.Module):
 
     @staticmethod
     def add_projector(head: BaseDecodeHead, cfg: Settings) -> None:
-        """Let a head hand out its features, and give it a projector of them as ``head.projector``."""
+        """Let a head return its features, and add a projector of them as ``head.projector``."""
         channels = install_tap(head, cfg.tap_after_dropout)
         shape = cfg.projector.as_dict()
         head.projector = conv_stack(head, channels, last_act=cfg.projector_last_act, **shape)
 
     def stage_of(self, encoded: Sequence) -> Tensor:
-        """The encoder stage that assigns pixels to parts, see :func:`stage_map`."""
+        """Return the encoder stage that assigns pixels to parts, see :func:`stage_map`."""
         return stage_map(encoded, self.encoder_index, self.prototypes.vectors.shape[2])
 
     @without_gradients()
     def remember(
         self, encoded: Tensor, decoded: Tensor, label: Tensor, projector: nn.Module
     ) -> Tensor:
-        """Assign pixels to parts, and store what unmixed images show of the parts (Eq. 7, 8, 12).
+        """Assign pixels to parts, and store the mean features of the parts of unmixed images (Eq. 7, 8, 12).
 
         Args:
             encoded (Tensor): (N, D, h', w'), :meth:`stage_of` the teacher's encoder.
-            decoded (Tensor): (N, D', h, w), the features of the teacher's decoder.
-            label (Tensor): int64 (N, h, w), 255 where there is none.
-            projector (nn.Module): The teacher's.
+            decoded (Tensor): (N, D', h, w), features of the teacher's decoder.
+            label (Tensor): int64 (N, h, w), 255 for pixels without a label.
+            projector (nn.Module): The teacher's projector.
 
         Returns:
-            Tensor: int64 (N, h, w), the part of each pixel, -1 where there is no label.
+            Tensor: int64 (N, h, w), the part of each pixel, -1 for pixels without a label.
         """
         parts = self.prototypes.assign(encoded, label, self.align_corners)
         small = [
@@ -167,7 +176,7 @@ class PartContrast(nn.Module):
         ]
         sizes, stored, followed = (self.num_classes, self.cfg.num_parts), [], []
         for i in range(len(label)):
-            # One by one: the projector's output of all images would be the largest tensor of the step.
+            # Image by image, since the projections of all images would be the largest tensor of the step.
             one = slice(i, i + 1)
             projected = projector(decoded[one])
             stored.append(masked_average_pool(projected, label[one], parts[one], *sizes))
@@ -182,11 +191,11 @@ class PartContrast(nn.Module):
         return parts
 
     def loss(self, features: Tensor, label: Tensor, parts: Tensor) -> dict[str, Tensor]:
-        """The weighted contrast of anchors with stored features (Eq. 9-10), and scalars for the log.
+        """Return the weighted contrastive loss of anchors with stored features (Eq. 9-10), and scalars to log.
 
         Args:
-            features (Tensor): (N, L, h, w) of the student's projector.
-            label (Tensor): int64 (N, h, w), the class of each pixel that may be an anchor, 255 elsewhere.
+            features (Tensor): (N, L, h, w), output of the student's projector.
+            label (Tensor): int64 (N, h, w), the classes of possible anchors, 255 elsewhere.
             parts (Tensor): int64 (N, h, w), the parts of these pixels.
         """
         cfg, bank = self.cfg, self.bank

@@ -1,4 +1,4 @@
-"""Which image sizes a vision transformer reads without stretching them."""
+"""Image sizes that fit the patches of a vision transformer."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from mmcv.cnn.bricks.transformer import PatchEmbed
 from mmseg.models.utils.embed import PatchEmbed as SegPatchEmbed
 from torch import nn
 
-#: Hierarchical encoders embed patches of 4 pixels or less and round up as convolutions do.
+#: Hierarchical encoders have patches of at most 4 pixels and round up sizes like convolutions.
 SMALLEST = 8
 
 
 def patch_size(network: nn.Module) -> int | None:
-    """Side of the patches in pixels that a plain vision transformer cuts images into; None for other encoders.
+    """Return the patch size of a plain vision transformer in pixels; None for other encoders.
 
-    Such an encoder pads images to whole patches and does not report it: its map has the padded size, and the
-    logits are then resized to the size of the image.
+    Such an encoder silently pads images to whole patches. Its features then have the padded size, and the
+    logits are distorted when they are resized to the size of the image.
     """
     for module in network.modules():
         if isinstance(module, (PatchEmbed, SegPatchEmbed)):
@@ -33,7 +33,7 @@ def whole_patches(size: int | Sequence[int], patch: int) -> bool:
 
 
 def nearest(size: int | Sequence[int] | None, patch: int) -> tuple[int, int]:
-    """The (height, width) of whole patches that is nearest to a size; around 512 x 512 for None."""
+    """Return the (height, width) of whole patches nearest to a size. None means 512 x 512."""
     height, width = (
         size if isinstance(size, Sequence) else (512, 512) if size is None else (size, size)
     )

@@ -1,4 +1,4 @@
-"""``init_cfg=dict(type='Pretrained')`` matches networks, and does not pass over a file that matches nothing."""
+"""``init_cfg=dict(type='Pretrained')`` for checkpoints of methods, with an error if nothing matches."""
 
 from __future__ import annotations
 
@@ -12,25 +12,24 @@ from torch import nn
 from .matching import below, network_weights, networks_in, own_state_dict, told_network
 from .segmentors.base import SemiSegmentor
 
-#: Which older checkpoints of batch normalization lack, and torch adds.
+#: Buffer of batch normalization that older checkpoints lack. torch adds it.
 COUNTER = 'num_batches_tracked'
 
 
 @WEIGHT_INITIALIZERS.register_module(name='Pretrained', force=True)
 class PretrainedInit(StockPretrainedInit):
-    """MMEngine's initialization by a checkpoint, with that of a method as well.
+    """MMEngine's initialization from a checkpoint, extended to checkpoints of methods.
 
-    A checkpoint of a method is taken for one of its network that predicts, unless ``prefix`` names another,
-    such as ``student.backbone.``.
+    It loads the network that predicts, unless ``prefix`` selects another one, such as ``student.backbone.``.
 
     Args: see :class:`mmengine.model.PretrainedInit`.
 
     Raises:
-        ValueError: No weight of the file is one of the module.
+        ValueError: No weight of the file matches the module.
     """
 
     def __call__(self, module: nn.Module) -> None:
-        if isinstance(module, SemiSegmentor):  # which finds its networks itself
+        if isinstance(module, SemiSegmentor):  # it matches its networks itself
             return super().__call__(module)
         what = 'model' if self.prefix is None else f'{self.prefix} in model'
         print_log(f'load {what} from: {self.checkpoint}', logger='current')
@@ -50,16 +49,16 @@ class PretrainedInit(StockPretrainedInit):
         if counted.number >= len(own):
             start = next(iter(weights), '').rpartition('.')[0]
             raise ValueError(
-                f'No weight of {self.checkpoint} is one of {type(module).__name__} with prefix={self.prefix!r} '
-                f"of its init_cfg: the file's begin with {start!r}. Set prefix to what they have before the "
-                "names of the module's own, such as 'backbone.', or give another file."
+                f'No weight of {self.checkpoint} matches {type(module).__name__} with prefix={self.prefix!r} '
+                f'in its init_cfg. The weights of the file begin with {start!r}. Set prefix to the part before '
+                "the names of the module's weights, such as 'backbone.', or give another file."
             )
         if hasattr(module, '_params_init_info'):
             update_init_info(module, init_info=self._get_init_info())
 
 
 class _CountMissing:
-    """How many weights a module misses in the end, after its layers have renamed theirs."""
+    """Count the weights that are missing after the layers of a module have renamed theirs."""
 
     number = 0
 

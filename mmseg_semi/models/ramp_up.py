@@ -1,4 +1,4 @@
-"""When the students of GPS are good enough that their teacher learns from them in full."""
+"""The adaptive ramp-up of GPS, which ends when the students have caught up with the teacher."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from torch import Tensor, nn
 
 
 class AdaptiveRampUp(nn.Module):
-    """The weight of GPS's feedback, and the comparison that ends its growth (Eq. 9).
+    """The weight of the feedback in GPS, and the comparison that ends its growth (Eq. 9).
 
-    :class:`~mmseg_semi.engine.AdaptiveRampUpHook` sets the weight and tells when an epoch ends. The comparison
-    is in buffers, so that a resumed training continues it.
+    :class:`~mmseg_semi.engine.AdaptiveRampUpHook` sets the weight and reports the end of an epoch. The
+    comparison is stored in buffers, so that a resumed training continues it.
 
     Attributes:
-        weight (float): w(e) of Eq. 9 in the running epoch.
-        labeled_sums (Tensor): float64 (3,), over all ranks in the running epoch: the cross-entropy of labeled
-            images of the students (their mean), that of the teacher, and the number of batches with labels.
-        latch_epoch (Tensor): int64 scalar, the epoch that ended the ramp-up; 0 before.
+        weight (float): w(e) of Eq. 9 in the current epoch.
+        labeled_sums (Tensor): float64 (3,), sums over all ranks in the current epoch: the mean cross-entropy of
+            the students on labeled images, that of the teacher, and the number of batches with labels.
+        latch_epoch (Tensor): int64 scalar, the epoch in which the ramp-up ended; 0 before.
     """
 
     def __init__(self) -> None:
@@ -27,40 +27,40 @@ class AdaptiveRampUp(nn.Module):
         self.register_buffer('latch_epoch', torch.zeros((), dtype=torch.int64))
 
     def begin(self) -> None:
-        """Forget the ramp-up of the training that loaded weights come from."""
+        """Reset the ramp-up, which may come from the training of a loaded checkpoint."""
         self.labeled_sums.zero_()
         self.latch_epoch.zero_()
 
     @torch.no_grad()
     def observe(self, students: Tensor, teacher: Tensor, has_label: Tensor) -> None:
-        """Add a labeled batch to the means of the epoch, the same on all ranks.
+        """Add a labeled batch to the means of the epoch, which are equal on all ranks.
 
         Args:
-            students (Tensor): Scalar, mean cross-entropy of the students. A batch where this or the
-                teacher's is not finite is left out.
+            students (Tensor): Scalar, mean cross-entropy of the students. The batch is ignored if this or
+                ``teacher`` is not finite.
             teacher (Tensor): Scalar, cross-entropy of the teacher.
-            has_label (Tensor): bool scalar. A batch without a label is left out, since its loss of 0 would
-                end the ramp-up.
+            has_label (Tensor): bool scalar. A batch without labels is ignored, since its loss of 0 would end
+                the ramp-up.
         """
         values = torch.stack([students, teacher, torch.ones_like(teacher)]).to(self.labeled_sums)
         counts = has_label & values.isfinite().all()
         values = torch.where(counts, values, torch.zeros_like(values))
-        # In each step instead of at the end of the epoch, so that a checkpoint holds the sums of all ranks.
+        # Reduced in each step and not at the end of the epoch: checkpoints need the sums of all ranks.
         all_reduce(values)
         self.labeled_sums += values
 
     def end_epoch(self, epoch: int, adaptive: bool = True) -> tuple[float, float] | None:
-        """End the ramp-up if the students have caught up with the teacher, and begin new means.
+        """End the ramp-up if the students have caught up with the teacher, and reset the means.
 
-        Means over an epoch are compared, because a single batch would decide by chance. The mean of both
-        students takes part, which is half of the paper's sum.
+        Means over an epoch are compared, because a single batch is noisy. The value of the students is their
+        mean, which is half of the paper's sum.
 
         Args:
-            epoch (int): From 1.
-            adaptive (bool): False compares nothing.
+            epoch (int): Number of the epoch, starting at 1.
+            adaptive (bool): False disables the comparison.
 
         Returns:
-            tuple[float, float], optional: Means of students and teacher; None without a labeled pixel.
+            tuple[float, float], optional: Means of students and teacher; None without labeled pixels.
         """
         students, teacher, number = self.labeled_sums.tolist()
         self.labeled_sums.zero_()

@@ -1,4 +1,4 @@
-"""Forwards whose activations are not kept but computed again in the backward pass."""
+"""Forward passes that recompute their activations in the backward pass."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ from torch.utils.checkpoint import checkpoint
 
 
 def recomputed(function: Callable, modules: Sequence[nn.Module], *inputs):
-    """Call ``function`` without keeping activations: its backward pass computes them again.
+    """Call ``function`` without storing activations. The backward pass recomputes them.
 
-    Gradients and running statistics are those of an ordinary call. The checkpointing is torch's
-    non-reentrant one, which serves several forwards under DistributedDataParallel.
+    Gradients and running statistics are the same as those of an ordinary call. This uses torch's non-reentrant
+    checkpointing, which supports several forward passes under DistributedDataParallel.
 
     Args:
-        function (callable): Of these modules alone.
-        modules (sequence[nn.Module]): Whose running statistics the second forward leaves as the first one left
-            them.
-        *inputs: Of the function.
+        function (callable): Function that only uses ``modules``.
+        modules (sequence[nn.Module]): Modules whose running statistics the recomputation must not change.
+        *inputs: Arguments of the function.
     """
 
     def contexts():
@@ -39,7 +38,7 @@ def statistics_kept(modules: Sequence[nn.Module]) -> Iterator[None]:
         if isinstance(layer, _BatchNorm) and layer.training and layer.track_running_stats
     ]
     kept = [dict(layer._buffers) for layer in layers]
-    # Copies, not none at all: the second forward must save as many tensors as the first.
+    # Copies instead of None, since both forward passes must save the same number of tensors.
     for layer in layers:
         layer._buffers.update({name: b.clone() for name, b in layer._buffers.items()})
     try:

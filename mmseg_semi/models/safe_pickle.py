@@ -1,17 +1,17 @@
-"""A pickle module for ``torch.load`` that builds data and calls nothing else.
+"""A pickle module for ``torch.load`` that loads data and never calls other code.
 
-A pickle names functions and classes, its globals, and has them called. Python's unpickler calls whatever a file
-names, ``os.system`` as well; ``weights_only=True`` of torch calls too little for MMEngine's checkpoints, whose
-history of the log names methods of :class:`mmengine.logging.HistoryBuffer` by ``getattr``. This module admits
+A pickle refers to functions and classes, its globals, and the unpickler calls them. Python's unpickler calls
+any function, even ``os.system``. torch's ``weights_only=True`` rejects MMEngine's checkpoints, since their log
+history refers to methods of :class:`mmengine.logging.HistoryBuffer` by ``getattr``. This module accepts
 tensors, numpy arrays and scalars, numbers, strings, containers and that history.
 
-What a file may name is not what it may call: a name stands for a function of this module that checks its
-arguments, or for nothing that can be called. Arrays are copies of numbers and strings, tensors stay within
-their storages, and storages within their file, so that nothing lies over the memory of another object. State is
-set and items are added by kinds that are listed here.
+Each accepted name is replaced by a function of this module that checks its arguments, or by an object that
+cannot be called. Arrays are copies of numbers and strings. Tensors must lie within their storages, and storages
+within their file, so that no object overlaps the memory of another one. Only the types listed here may have
+state or items.
 
-``torch.load(file, pickle_module=safe_pickle)`` reads both formats of torch, zip archives and the older one; of
-an archive, `for_archive` gives the module.
+``torch.load(file, pickle_module=safe_pickle)`` reads both formats of torch, zip archives and the older one. For
+an archive, use the module that `for_archive` returns.
 """
 
 from __future__ import annotations
@@ -34,29 +34,29 @@ from torch import Tensor, nn
 from torch.serialization import StorageType
 from torch.storage import TypedStorage, UntypedStorage
 
-#: Methods of HistoryBuffer that its buffers name in a checkpoint.
+#: Methods of HistoryBuffer that checkpoints refer to.
 STATISTICS = ('current', 'max', 'mean', 'min')
-#: Attributes of a HistoryBuffer that are its data.
+#: Data attributes of a HistoryBuffer.
 HISTORY = ('_count_history', '_log_history', 'max_length')
 #: Kinds of torch's own values, such as ``torch.float32``.
 TORCH_VALUES = (torch.dtype, torch.layout, torch.memory_format, torch.qscheme)
 #: Kinds of numpy's values: numbers and strings, which hold no addresses.
 NUMBERS, STRINGS = 'biufc', 'SU'
-#: Plain types, which a pickle calls with what they hold.
+#: Plain types that a pickle calls with their content.
 PLAIN = (bool, bytearray, complex, dict, float, frozenset, int, list, range, set, slice, tuple)
-#: Types that a pickle adds items to by key, and types that it appends to.
+#: Types to which a pickle adds items by key, and types to which it appends.
 BY_KEY = (dict, collections.OrderedDict, collections.defaultdict, collections.Counter)
 APPENDED = (list, collections.deque)
 
-#: What reading a broken pickle ends in, besides what the unpickler calls so itself.
+#: Errors of reading a broken pickle, in addition to UnpicklingError.
 _BROKEN = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, struct.error)
 
 
 class ForbiddenGlobalError(ValueError):
-    """A pickle asks for something that is not data.
+    """A pickle refers to something that is not data.
 
     Args:
-        name (str): What it asks for, such as ``posix.system``.
+        name (str): The name in the pickle, such as ``posix.system``.
     """
 
     def __init__(self, name: str) -> None:
@@ -65,12 +65,12 @@ class ForbiddenGlobalError(ValueError):
 
 
 class Name:
-    """What a pickle has named; it cannot be called, and has no state.
+    """A name in a pickle. It cannot be called and has no state.
 
     Args:
-        name (str): As a sentence says it.
-        call (Callable, optional): What builds data of the pickle's arguments.
-        new (type, optional): The type whose empty instances the pickle may make.
+        name (str): The name in errors.
+        call (Callable, optional): Function that builds data from the arguments in the pickle.
+        new (type, optional): Type of which the pickle may create empty instances.
     """
 
     __slots__ = ('call', 'name', 'new')

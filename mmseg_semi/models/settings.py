@@ -1,12 +1,12 @@
-"""The settings of a method, declared once: checks, errors, start-up log and documentation come from there.
+"""Declarations of a method's settings. Checks, errors, start-up log and documentation use them.
 
-A method declares them in a class of its own and reads them as attributes::
+A method declares its settings in a nested class and reads them as attributes::
 
     class FixMatch(SemiSegmentor):
         class Settings(MethodSettings):
-            tau: float = setting(0.95, 'Confidence from which a pixel counts.', low=0, high=1, source='Eq. 4')
-            divisor: Literal['valid', 'area'] = setting('valid', 'Pixels that the loss is divided by.')
-            cutmix: dict | None = setting({'prob': 0.5}, 'CutMix of strong views; None leaves it out.')
+            tau: float = setting(0.95, 'Confidence threshold.', low=0, high=1, source='Eq. 4')
+            divisor: Literal['valid', 'area'] = setting('valid', 'Divisor of the loss.')
+            cutmix: dict | None = setting({'prob': 0.5}, 'CutMix of strong views; None disables it.')
 
         cfg: Settings  # Settings(semi_train_cfg), e.g. Settings({'tau': 0.5, 'cutmix': {'prob': 1.0}})
 """
@@ -38,32 +38,32 @@ def setting(
     reading: str = '',
     hint: str = '',
 ) -> Any:
-    """Declare a setting of a :class:`MethodSettings`, whose annotation is its type.
+    """Declare a setting of a :class:`MethodSettings`. Its annotation is the type of the setting.
 
     Types are ``bool``, ``int``, ``float`` (which accepts an int), ``str``, ``Literal[...]``, ``dict``, and a
-    :class:`MethodSettings` for a dict whose keys are known; with ``| None``, None is allowed.
+    :class:`MethodSettings` for a dict with fixed keys. ``| None`` also allows None.
 
-    A dict that the user gives is merged over the default, so that one option can be changed alone. A dict whose
-    ``type`` is not the default's replaces it, since options of another class need not fit.
+    A dict from the user is merged into the default, so that users can change single options. A dict with
+    another ``type`` replaces the default, since another class may have other options.
 
     Args:
-        default: A value that fits the annotation and the bounds.
-        meaning (str): One phrase, for the documentation.
-        low (float, optional): The least allowed value.
-        high (float, optional): The greatest allowed value.
-        above (float, optional): What the value must exceed, instead of ``low``.
-        below (float, optional): What the value must not reach, instead of ``high``.
-        source (str): Equation, section or code that the setting comes from.
-        reading (str): What the setting decides, in a phrase for the start-up log, where the paper leaves it
-            open or contradicts itself.
-        hint (str): A sentence that ends the errors of this setting, such as 'The paper takes 0.5.'.
+        default: A value that satisfies the annotation and the bounds.
+        meaning (str): A short description for the documentation.
+        low (float, optional): Minimum value.
+        high (float, optional): Maximum value.
+        above (float, optional): Exclusive minimum, instead of ``low``.
+        below (float, optional): Exclusive maximum, instead of ``high``.
+        source (str): Equation, section or code that defines the setting.
+        reading (str): A phrase for the start-up log that names the decision, if the paper leaves it open or
+            contradicts itself.
+        hint (str): Last sentence of the errors of this setting, such as 'The paper uses 0.5.'.
     """
     return _Setting(default, meaning, low, high, above, below, source, reading, hint)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Setting:
-    """What :func:`setting` was given and, once it stands in a class, its type."""
+    """Arguments of :func:`setting` and, after the class is created, the type of the setting."""
 
     default: Any
     meaning: str
@@ -90,10 +90,10 @@ class _Setting:
         return f'in {start}, ' + (f'{self.below})' if self.high is None else f'{self.high}]')
 
     def value_of(self, given: Any, where: str) -> Any:
-        """The value that a user's choice makes, a copy.
+        """Check a user's value and return a copy, merged into the default.
 
         Raises:
-            ValueError: It does not fit; ``where`` is its name.
+            ValueError: The value is not allowed. ``where`` is its name in the error.
         """
         wanted = self._unmet(given)
         if wanted:
@@ -113,7 +113,7 @@ class _Setting:
         return float(given) if self.type.kind is float else given
 
     def _unmet(self, given: Any) -> str:
-        """What a value must be and is not, in words; empty where it fits."""
+        """Return the violated requirement in words; empty if the value is allowed."""
         if not self.type.accepts(given):
             return self.type.words
         if given is None or self.type.kind not in (int, float):
@@ -130,10 +130,10 @@ class _Setting:
 
 
 class _Type:
-    """An annotation, as a check and in words.
+    """The type of a setting, as a check and in words.
 
     Raises:
-        TypeError: It is none of those that :func:`setting` names.
+        TypeError: :func:`setting` does not support the annotation.
     """
 
     _WORDS: typing.ClassVar = {
@@ -154,7 +154,7 @@ class _Type:
         self.is_nested = isinstance(self.kind, type) and issubclass(self.kind, MethodSettings)
         if others or not (is_choice or self.is_nested or self.kind in self._WORDS):
             raise TypeError(
-                f'{hint} cannot be the type of a setting. Use a type that setting() names.'
+                f'{hint} cannot be the type of a setting. Use a type that setting() supports.'
             )
 
     @property
@@ -181,19 +181,19 @@ class _Type:
 
 @dataclasses.dataclass(init=False, frozen=True)
 class MethodSettings:
-    """Base of the settings of a method; each subclass is a frozen dataclass.
+    """Base class of the settings of a method. Each subclass is a frozen dataclass.
 
-    A subclass inherits the settings of all its bases, which may be those of part modules. A plain assignment
-    (``tau = 0.5``) gives an inherited setting another default; a new declaration replaces it.
-    A setting cannot be assigned in an object; do not edit the dicts in it, either.
+    A subclass inherits the settings of all its bases, such as those of submodules. A plain assignment
+    (``tau = 0.5``) changes the default of an inherited setting. A new declaration replaces the setting.
+    Objects are read-only; do not edit their dicts, either.
 
     Args:
-        given (dict, optional): What the user chooses; never edited. Default: nothing.
-        where (str): What errors call ``given``.
+        given (dict, optional): Values from the user; never edited. Default: no values.
+        where (str): Name of ``given`` in errors.
 
     Raises:
         ValueError: A setting is unknown, has a wrong type, is out of bounds or contradicts another.
-        TypeError: A subclass declares a setting without :func:`setting`, or of a type that it cannot check.
+        TypeError: A subclass declares a setting without :func:`setting`, or with an unsupported type.
     """
 
     _own: typing.ClassVar[dict[str, _Setting]] = {}
@@ -229,7 +229,7 @@ class MethodSettings:
             )
             own[name] = dataclasses.replace(declared, default=default)
         cls._own, cls._settings = own, {**inherited, **own}
-        # All of them: dataclasses would take an inherited one from another base than attributes are taken from.
+        # All of them, since dataclasses and attribute lookup order the bases of inherited settings differently.
         cls.__annotations__ = dict.fromkeys(cls._settings, Any)
         for name in cls._settings:
             setattr(cls, name, dataclasses.field())
@@ -237,10 +237,10 @@ class MethodSettings:
         cls()  # the defaults must not contradict each other
 
     def check(self) -> None:
-        """Raise ValueError where settings contradict each other; an override calls ``super().check()``."""
+        """Raise ValueError if settings contradict each other. Overrides must call ``super().check()``."""
 
     def refuse_several(self, *names: str) -> None:
-        """Raise ValueError if more than one of the settings that say the same in other units is set."""
+        """Raise ValueError if more than one setting for the same length in different units is set."""
         given = [f'{name}={getattr(self, name)}' for name in names if getattr(self, name)]
         if len(given) > 1:
             raise ValueError(
@@ -248,7 +248,7 @@ class MethodSettings:
             )
 
     def as_dict(self) -> dict[str, Any]:
-        """The settings by name, nested ones too, as a dict that may be edited."""
+        """Return the settings by name, including nested ones, as a dict that may be edited."""
         values = {name: getattr(self, name) for name in self._settings}
         return {
             name: value.as_dict() if isinstance(value, MethodSettings) else copy.deepcopy(value)
@@ -256,7 +256,7 @@ class MethodSettings:
         }
 
     def readings(self) -> list[str]:
-        """A line for the log on each setting that decides what the paper leaves open."""
+        """Return a line for the log for each setting that the paper leaves open."""
         return [
             f'{name}={value}{"" if value == default else " (not the default)"}: {declared.reading}'
             for name, declared, default, value in self._walk(type(self)())
@@ -265,7 +265,7 @@ class MethodSettings:
 
     @classmethod
     def table(cls) -> str:
-        """A Markdown table of the settings, for the documentation."""
+        """Return a Markdown table of the settings for the documentation."""
         rows = [('Setting', 'Type', 'Default', 'Meaning', 'Source'), ('---',) * 5]
         for name, declared, default, _ in cls()._walk(cls()):
             kind = ', '.join(filter(None, [declared.type.words, declared.interval]))
@@ -291,7 +291,7 @@ class MethodSettings:
     def _walk(
         self, defaults: MethodSettings, prefix: str = ''
     ) -> Iterator[tuple[str, _Setting, Any, Any]]:
-        """Name, declaration, default and value of each setting, nested ones behind the one they are in."""
+        """Yield name, declaration, default and value of each setting. Nested ones follow their parent."""
         for name, declared in self._settings.items():
             default, value = getattr(defaults, name), getattr(self, name)
             yield prefix + name, declared, default, value
@@ -301,15 +301,15 @@ class MethodSettings:
 
 
 def build_part(given: dict | None, kind: type, where: str) -> Any:
-    """Build the transform that a setting of ``semi_train_cfg`` describes.
+    """Build the transform defined by a setting of ``semi_train_cfg``.
 
     Args:
-        given (dict, optional): Its registered ``type`` and arguments; None makes None.
-        kind (type): What it must be.
+        given (dict, optional): Registered ``type`` and arguments; None returns None.
+        kind (type): Required base class.
         where (str): Name of the setting.
 
     Raises:
-        ValueError: The type is unknown or of another kind, or it does not take these arguments.
+        ValueError: The type is unknown or not a subclass of ``kind``, or the arguments are invalid.
     """
     if given is None:
         return None
@@ -319,7 +319,7 @@ def build_part(given: dict | None, kind: type, where: str) -> Any:
     if not (isinstance(cls, type) and issubclass(cls, kind)):
         raise ValueError(
             f'semi_train_cfg.{where}.type={name!r} is neither {kind.__name__} nor a class derived from it. '
-            'Use it, or register such a class.'
+            f'Set {kind.__name__}, or register a class derived from it.'
         )
     signature = inspect.signature(cls)
     try:
@@ -332,7 +332,7 @@ def build_part(given: dict | None, kind: type, where: str) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """A copy in which every dict is a plain one."""
+    """Return a copy with plain dicts."""
     if isinstance(value, dict):
         return {key: _plain(value[key]) for key in value}
     if type(value) in (list, tuple):
@@ -341,7 +341,7 @@ def _plain(value: Any) -> Any:
 
 
 def _as_code(value: Any) -> str:
-    """As a config would say it."""
+    """Return a value as it is written in a config."""
     if isinstance(value, dict):
         return f'dict({", ".join(f"{key}={_as_code(one)}" for key, one in value.items())})'
     return repr(value)

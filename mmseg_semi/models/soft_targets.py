@@ -1,4 +1,4 @@
-"""Learning from class distributions in the place of labels, in any plain segmentor."""
+"""Training of plain segmentors with soft labels."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from .losses import is_mean_cross_entropy
 
 
 def learn_soft_targets(network: nn.Module) -> None:
-    """Let every head of a segmentor learn from ``gt_soft_seg`` of the samples that have it.
+    """Let every head of a segmentor use ``gt_soft_seg`` of the samples that have it.
 
-    ``loss_by_feat`` is replaced on the instances, so that weights and checkpoints stay as they are. Called
-    again, it changes nothing.
+    This replaces ``loss_by_feat`` of the instances, so that weights and checkpoints do not change. Further
+    calls have no effect.
 
     Args:
         network (nn.Module): A stock segmentor.
@@ -32,9 +32,9 @@ def learn_soft_targets(network: nn.Module) -> None:
     for name, head in heads.items():
         if not is_mean_cross_entropy(head):
             raise ValueError(
-                f'{name}.loss_decode of {type(head).__name__} cannot learn soft labels. Set loss_decode=dict('
-                "type='PixelCrossEntropyLoss') without ohem and class_weight, and no sampler, in a head that "
-                'has no loss of its own, or train_dataloader.dataset.pseudo_labeled.soft=False.'
+                f'{name}.loss_decode of {type(head).__name__} cannot use soft labels. Set loss_decode=dict('
+                "type='PixelCrossEntropyLoss') without ohem, class_weight and sampler, in a head that does not "
+                'override the loss, or set train_dataloader.dataset.pseudo_labeled.soft=False.'
             )
     for head in heads.values():
         head.loss_by_feat = MethodType(soft_loss_by_feat, head)
@@ -43,17 +43,17 @@ def learn_soft_targets(network: nn.Module) -> None:
 def soft_loss_by_feat(
     head: BaseDecodeHead, seg_logits: Tensor, batch_data_samples: Sequence[SegDataSample]
 ) -> dict[str, Tensor]:
-    """The mean cross-entropy of a batch in which some images have soft labels (ST++, Eq. 2 and 3).
+    """Return the mean cross-entropy of a batch in which some images have soft labels (ST++, Eq. 2 and 3).
 
-    A labeled image's target is the one-hot distribution of its labels, a pseudo-labeled image's the
-    distribution that its teacher gave; the mean is over all pixels of the batch that are not void. With one-hot
-    distributions this is ``PixelCrossEntropyLoss``. The accuracy that stock heads log is left out.
+    The target of a labeled image is the one-hot distribution of its labels. The target of a pseudo-labeled
+    image is the distribution predicted by the teacher. The mean is over all non-void pixels of the batch. With
+    one-hot distributions this equals ``PixelCrossEntropyLoss``. The accuracy that stock heads log is left out.
 
     Args:
         head (BaseDecodeHead): See :func:`learn_soft_targets`.
-        seg_logits (Tensor): (N, C, h, w), of the labels' size or smaller.
-        batch_data_samples (Sequence[SegDataSample]): Each with ``gt_sem_seg`` (1, H, W) and perhaps
-            ``gt_soft_seg``, uint8 (2 k, H', W') with H' ≤ H and W' ≤ W, as ``compress_probs`` makes it.
+        seg_logits (Tensor): (N, C, h, w), with h <= H and w <= W.
+        batch_data_samples (Sequence[SegDataSample]): Samples with ``gt_sem_seg`` (1, H, W) and optionally
+            ``gt_soft_seg``, uint8 (2 k, H', W') with H' ≤ H and W' ≤ W, the format of ``compress_probs``.
 
     Returns:
         dict[str, Tensor]: The loss by its name.
@@ -84,7 +84,7 @@ def soft_loss_by_feat(
 
 
 def _padded(stored: Tensor, mask: Tensor) -> Tensor:
-    """Stored soft labels (1, 2 k, H, W), with zeros where the preprocessor has padded the labels."""
+    """Return stored soft labels (1, 2 k, H, W), with zeros in the padding of the preprocessor."""
     height, width = (
         side - own for side, own in zip(mask.shape[-2:], stored.shape[-2:], strict=True)
     )

@@ -1,4 +1,4 @@
-"""How networks compute faster with the same results to rounding."""
+"""Faster networks with the same results up to rounding."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch import nn
 
 
 def use_channels_last(model: nn.Module) -> None:
-    """Let convolutions compute with channels last (NHWC).
+    """Let convolutions use the channels-last (NHWC) memory format.
 
-    The weights alone are converted: a convolution whose weights have this format returns maps that have it.
-    Names and values stay.
+    Only the weights are converted. A convolution with weights in this format also returns its output in this
+    format. Names and values do not change.
     """
     model.to(memory_format=torch.channels_last)
 
@@ -20,11 +20,11 @@ def use_channels_last(model: nn.Module) -> None:
 def compile_networks(networks: Iterable[nn.Module]) -> None:
     """Let torch.compile run the parts of networks: encoder, neck, decode head and auxiliary heads.
 
-    Each part is compiled in place when it is first called, so the names of the weights stay. Copies of a
+    Each part is compiled in place at its first call, so the names of the weights do not change. Copies of a
     network and exports are not compiled.
 
     Args:
-        networks (Iterable[nn.Module]): Segmentors, on the device on which they will run.
+        networks (Iterable[nn.Module]): Segmentors, on the device for training.
 
     Raises:
         ValueError: torch.compile does not work on this machine.
@@ -43,10 +43,10 @@ def _parts(network: nn.Module) -> list[nn.Module]:
 
 
 def _check_compiler(device: torch.device) -> None:
-    """Compile and run the smallest function, since torch.compile itself fails in the first iteration only."""
+    """Compile and run a tiny function. torch.compile alone only fails in the first iteration."""
     try:
         torch.compile(_double)(torch.ones(2, device=device))
-    except Exception as error:  # of Dynamo, of Inductor or of the compiler of the system
+    except Exception as error:  # from Dynamo, Inductor or the compiler of the system
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip('.')
         raise ValueError(
             f'semi_train_cfg.compile=True cannot compile on {device.type} ({reason}). Install a C++ compiler '

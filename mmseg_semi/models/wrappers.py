@@ -1,4 +1,4 @@
-"""DistributedDataParallel that also runs on CPU, and lets a method make several updates per step."""
+"""DistributedDataParallel that also runs on CPU and supports several updates per step."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from .segmentors.base import SemiSegmentor
 
 
-# In MMEngine's registry, because the Runner looks there alone and not in that of the default scope.
+# In MMEngine's registry, because the Runner does not search the registry of the default scope.
 @MODEL_WRAPPERS.register_module()
 class SemiDistributedDataParallel(MMDistributedDataParallel):
     """The wrapper of all configs: ``model_wrapper_cfg=dict(type='SemiDistributedDataParallel')``.
 
-    It differs from MMEngine's in four ways. Without a GPU it drops ``device_ids`` and turns SyncBN, which
-    exists on GPUs only, into BN, so that training on CPU with gloo works. Running statistics of plain BN
-    are sent from rank 0 after each step, so that all ranks hold the same networks and a resumed run continues
-    unchanged. Sending them before each forward, as usual, would break steps of several forwards.
-    A method's ``train_step`` is handed this wrapper as ``call``: each forward that carries gradients goes
-    through it, or they would silently not be averaged.
+    It differs from MMEngine's wrapper in four ways. (1) Without a GPU it ignores ``device_ids`` and replaces
+    SyncBN, which needs GPUs, by BN, so that training works on CPU with the gloo backend. (2) Rank 0 broadcasts
+    the running statistics of plain BN after each step, so that all ranks have the same networks and a resumed
+    run continues unchanged. The usual broadcast before each forward pass would break steps with several forward
+    passes. (3) A method's ``train_step`` gets this wrapper as ``call``. Each forward pass with gradients must
+    go through it; otherwise its gradients would silently not be averaged.
 
-    A method that makes several updates per step has a reducer of gradients for each, of the parameters of its
-    networks alone: one for all would average the networks that an update leaves out as well, and look for
-    them in each step's graph. This wrapper is that of the first update and of what belongs to none;
-    :meth:`of_update` gives the others.
+    (4) A method with several updates per step has one gradient reducer for each update. It only handles the
+    parameters of the networks of this update. A common reducer would also average the other networks and search
+    for them in the graph. This wrapper is the reducer of the first update and of parameters without an update.
+    :meth:`of_update` returns the others.
 
     Args:
         module (nn.Module): The model.
         device_ids (list[int], optional): MMEngine passes the local rank; ignored without a GPU.
-        broadcast_buffers (bool): Also broadcast rank 0's buffers before each forward.
-        find_unused_parameters (bool): For networks with parameters that their loss does not reach.
-        **kwargs: Of :class:`torch.nn.parallel.DistributedDataParallel`.
+        broadcast_buffers (bool): Also broadcast the buffers of rank 0 before each forward pass.
+        find_unused_parameters (bool): Set it for networks with parameters that do not affect the loss.
+        **kwargs: Arguments of :class:`torch.nn.parallel.DistributedDataParallel`.
     """
 
     def __init__(
@@ -63,14 +63,14 @@ class SemiDistributedDataParallel(MMDistributedDataParallel):
         later = set().union(*shares.values())
         with _ignoring(module, later):
             super().__init__(module=module, **options)
-        # In a dict, for a submodule would have the weights once more in every checkpoint.
+        # In a dict, since a submodule would duplicate the weights in every checkpoint.
         self._later_updates = {}
         for name, share in shares.items():
             with _ignoring(module, everything - share):
                 self._later_updates[name] = MMDistributedDataParallel(module=module, **options)
 
     def of_update(self, name: str) -> MMDistributedDataParallel:
-        """What the forwards of an update, a key of the method's ``optimized``, go through."""
+        """Return the wrapper for the forward passes of an update, a key of the method's ``optimized``."""
         return self._later_updates.get(name, self)
 
     def train_step(self, data: dict, optim_wrapper: OptimWrapper | OptimWrapperDict) -> dict:
@@ -83,11 +83,11 @@ class SemiDistributedDataParallel(MMDistributedDataParallel):
 
     @torch.no_grad()
     def _share_statistics(self) -> None:
-        """Set the running statistics that differ between ranks to those of rank 0."""
+        """Copy the running statistics of rank 0 to all ranks, if they can differ."""
         statistics = [
             tensor
             for module in self.module.modules()
-            # SyncBN computes the same statistics everywhere.
+            # SyncBN has the same statistics on all ranks.
             if isinstance(module, _BatchNorm) and not isinstance(module, nn.SyncBatchNorm)
             if module.training and module.track_running_stats
             for tensor in (module.running_mean, module.running_var)
@@ -103,7 +103,7 @@ class SemiDistributedDataParallel(MMDistributedDataParallel):
 
 
 def _shares_of_updates(module: nn.Module) -> dict[str, set[str]]:
-    """Names of the parameters of each update of a method but the first."""
+    """Return the names of the parameters of each update of a method except the first."""
     if not isinstance(module, SemiSegmentor):
         return {}
     return {
@@ -118,7 +118,7 @@ def _shares_of_updates(module: nn.Module) -> dict[str, set[str]]:
 
 @contextmanager
 def _ignoring(module: nn.Module, names: set[str]) -> Iterator[None]:
-    """Let a DistributedDataParallel that is built inside the ``with`` block leave these parameters out."""
+    """Let a DistributedDataParallel that is built inside the ``with`` block ignore these parameters."""
     if not names:
         yield
         return

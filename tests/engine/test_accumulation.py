@@ -101,7 +101,7 @@ def test_epochs_are_whole_steps(tmp_path):
     assert runner.train_loop.max_iters == runner.iter == 3 * accumulated
     assert runner.model.ema_steps == 3
     assert diary.saved == [accumulated * epoch for epoch in (1, 2, 3)]
-    with pytest.raises(ValueError, match=f'An epoch has {batches} batches, and a step of accum'):
+    with pytest.raises(ValueError, match=f'An epoch has {batches} batches, but a step with accum'):
         train(tmp_path / 'short', epochs=3, optim_wrapper__accumulative_counts=batches + 1)
 
 

@@ -185,7 +185,7 @@ def test_state_resumes():
 
 
 def test_bad_settings_are_refused():
-    with pytest.raises(ValueError, match='by_epoch=True, but its rate follows from steps'):
+    with pytest.raises(ValueError, match='by_epoch=True, but its rate depends on steps'):
         build(by_epoch=True, end=20)
     with pytest.raises(ValueError, match='Set it to the number of optimizer steps of the training'):
         build()

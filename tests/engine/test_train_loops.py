@@ -90,7 +90,7 @@ def test_everything_follows_from_epochs(tmp_path):
     assert diary.saved == [8, 12]
     poly = [0.005 * (1 - step / 12) ** 0.9 for step in range(12)]
     torch.testing.assert_close(diary.rates, poly)
-    said = '3 epochs of 9 unlabeled images, 2 of them a step: 4 optimizer steps each, 12 iterations in all'
+    said = '3 epochs of 9 unlabeled images, 2 of them per step: 4 optimizer steps each, 12 iterations in all'
     assert log_of(runner).count(said) == 1
 
 
@@ -118,7 +118,7 @@ def test_labeled_images_alone_are_trained_on_for_as_long(tmp_path):
     counted = tiny_config(tmp_path).train_dataloader.dataset.unlabeled
     cfg = epoch_config(tmp_path / 'supervised', None)
     with pytest.raises(
-        ValueError, match='counts passes over unlabeled images, and ShapesDataset names'
+        ValueError, match='counts epochs over unlabeled images, but ShapesDataset has'
     ):
         train(cfg)
     dataset = cfg.train_dataloader.dataset

@@ -63,7 +63,7 @@ def test_a_branch_that_the_method_does_not_need_is_none():
 def test_a_missing_branch_is_named():
     inputs, samples, _, _ = parts()
     with pytest.raises(
-        ValueError, match="ESL needs the branch 'strong2', and the batch has labeled, strong"
+        ValueError, match="ESL needs the branch 'strong2', but the batch has labeled, strong"
     ):
         Batch.of(inputs, samples, ('weak', 'strong2'), method='ESL')
     del inputs['labeled']
@@ -73,6 +73,6 @@ def test_a_missing_branch_is_named():
 
 def test_a_batch_without_branches_is_refused():
     with pytest.raises(
-        ValueError, match=r'ESL needs a batch of named branches, got a Tensor\. Use '
+        ValueError, match=r'ESL needs a batch with named branches, got a Tensor\. Use '
     ):
         Batch.of(torch.zeros(2, 3, 4, 4), [], ('weak',), method='ESL')

@@ -79,8 +79,8 @@ def test_a_disk_that_does_not_take_the_file_is_not_called_a_network(
 
 
 def check_half(error, cache):
-    assert 'was not downloaded whole' in str(error.value)
-    assert f'Remove {cache / "vit.pth"}, if it is there' in str(error.value)
+    assert 'was downloaded incompletely' in str(error.value)
+    assert f'Remove {cache / "vit.pth"} if it exists' in str(error.value)
     assert '\n' not in str(error.value)
 
 

@@ -76,7 +76,7 @@ def test_file_that_matches_nothing(prefix, semi, tmp_path):
         path = str(tmp_path / 'plain.pth')
         torch.save({'state_dict': build_plain().state_dict()}, path)
     message = (
-        rf"No weight of {path} is one of ResNetV1c with prefix={prefix!r} .*such as 'backbone\.'"
+        rf"No weight of {path} matches ResNetV1c with prefix={prefix!r} .*such as 'backbone\.'"
     )
     with pytest.raises(ValueError, match=message):
         built(path, prefix=prefix)

@@ -144,6 +144,6 @@ def test_nothing_valid_is_zero_with_a_graph():
 def test_other_losses_are_refused(loss):
     network = build_plain(loss_decode=loss)
     with pytest.raises(
-        ValueError, match=r'decode_head.loss_decode of FCNHead cannot learn soft labels'
+        ValueError, match=r'decode_head.loss_decode of FCNHead cannot use soft labels'
     ):
         learn_soft_targets(network)

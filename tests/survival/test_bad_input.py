@@ -207,7 +207,7 @@ FILES = {
     ),
     'crop larger than the image': (
         no_padding,
-        r'.*000\d{3}\.png is \d+x\d+ \(height x width\) .*crop is larger than the image',
+        r'.*000\d{3}\.png is \d+x\d+ \(height x width\) .*crop is larger than an image',
     ),
 }
 SETTINGS = {
@@ -227,7 +227,7 @@ SETTINGS = {
     ),
     'checkpoint of another backbone': (
         lambda job: (other_architecture(job), settings(job, model__segmentor__backbone__depth=34)),
-        r'\S*other\.pth brings \d\d% of the encoder of the student of this config \(\d+ are not in it',
+        r'\S*other\.pth has \d\d% of the encoder of the student of this config \(\d+ are not in it',
     ),
     'no labeled slot': (
         lambda job: settings(job, train_dataloader__sampler__labeled=0),
@@ -239,11 +239,11 @@ SETTINGS = {
     ),
     'no strong branch': (
         without_strong_branch,
-        r"IMAS needs the branch 'strong', and the batch has labeled, weak",
+        r"IMAS needs the branch 'strong', but the batch has labeled, weak",
     ),
     'plain dataset': (
         plain_dataset,
-        r'train_dataloader has a BaseSegDataset with a InfiniteSampler: semi-supervised training needs',
+        r'train_dataloader has a BaseSegDataset with a InfiniteSampler\. For semi-supervised',
     ),
     'endless under epochs': (
         lambda job: settings(
@@ -276,7 +276,7 @@ SETTINGS = {
         lambda job: model(job, cutmix={'type': 'AdaptiveCutMix', 'prob': 2}),
         r'cutmix\.prob must be in \[0, 1\], got 2',
     ),
-    'decay': (lambda job: hook(job, decay=1.2), r'decay=1\.2 is out of range'),
+    'decay': (lambda job: hook(job, decay=1.2), r'decay must be in \[0, 1\], got 1\.2'),
     'loss weight': (
         lambda job: settings(job, model__segmentor__decode_head__loss_decode__loss_weight=-1),
         r'loss_weight=-1 is negative',

@@ -64,7 +64,7 @@ def test_teacher_is_trained_on_labeled_images_and_handed_on(whole):
     assert f'Trained: {before}, joint 14 steps (28 labeled and 28 unlabeled images)' in output
     (log,) = (whole / 'work/joint').glob('*/*.log')
     assert f'Trainings before this one: {before}.' in log.read_text()
-    assert f'teacher/{LAST}, after 14 iterations of a training of its own.' in log.read_text()
+    assert f'teacher/{LAST}, which was trained for 14 iterations.' in log.read_text()
     teacher, joint = weights(whole, 'teacher'), weights(whole, 'joint')
     assert not any(key.startswith(('student', 'teacher')) for key in teacher)
     parameters = [key for key in teacher if 'running' not in key and 'num_batches' not in key]
@@ -170,7 +170,8 @@ def test_supervised_stage_is_the_methods_training_without_what_is_the_methods(tm
 def test_passes_over_the_unlabeled_images_are_none_over_the_labeled_ones(tmp_path):
     by_epoch = {'type': 'EpochBasedTrainLoop', 'max_epochs': 3, '_delete_': True}
     with pytest.raises(
-        ValueError, match=r'would count the 3 passes .* stages.teacher.cfg=dict\(train_cfg'
+        ValueError,
+        match=r'would train train_cfg.max_epochs=3 .* stages.teacher.cfg=dict\(train_cfg',
     ):
         stages_of(tmp_path, train_cfg=by_epoch)
     _, stages = stages_of(
@@ -226,7 +227,7 @@ def test_supervised_stage_needs_a_method(tmp_path):
     config = tiny_config(tmp_path, None)
     config.stages = {'teacher': {'type': 'SupervisedStage'}}
     with pytest.raises(
-        ValueError, match=r'stages.teacher is a SupervisedStage, but the config trains'
+        ValueError, match=r'stages.teacher is a SupervisedStage, but the config does'
     ):
         build_stages(config)
 
@@ -236,7 +237,7 @@ def test_last_checkpoint_of_a_stage_is_found_when_it_is_there(tmp_path):
     joint, reference = stages['joint'], 'stage://teacher/last_checkpoint'
     joint.check()
     assert joint.needs() == {'teacher'}
-    with pytest.raises(FileNotFoundError, match='stage teacher left no checkpoint'):
+    with pytest.raises(FileNotFoundError, match='stage teacher saved no checkpoint'):
         joint.resolve(reference)
     folder = tmp_path / 'work' / 'teacher'
     folder.mkdir(parents=True)
@@ -277,4 +278,4 @@ def test_reference_outside_of_stages_is_told(tmp_path):
     dump(config, tmp_path / 'config.py')
     result = train(tmp_path)
     assert result.code == 1
-    assert "names a stage's result. Train with runner_type='StagedRunner'" in result.output
+    assert "refers to the result of a stage. Train with runner_type='StagedRunner'" in result.output

@@ -380,8 +380,8 @@ def test_other_settings_are_refused_and_nothing_is_touched(whole, tmp_path):
     result = train(folder, '--cfg-options', 'optim_wrapper.optimizer.lr=0.1')
     assert result.code == 1
     assert re.search(
-        r'Stage teacher was started with optim_wrapper\.optimizer\.lr=0\.005 and is now to be run with 0\.1. '
-        r'Take another --work-dir, or remove work/teacher',
+        r'Stage teacher was started with optim_wrapper\.optimizer\.lr=0\.005, but this run has 0\.1. '
+        r'Use another --work-dir, or remove work/teacher',
         result.last_line,
     )
     assert differences(outcome(whole), outcome(folder)) == []
@@ -410,7 +410,7 @@ def test_another_number_of_processes_is_reported(whole, tmp_path):
     folder = copy_of(whole, tmp_path / 'run', *STAGES)
     result = train(folder, ranks=2)
     assert result.code == 0, result.output
-    assert 'Stage teacher was started on 1 process(es) and this run has 2' in result.output
+    assert 'Stage teacher was started on 1 process(es), but this run has 2' in result.output
 
 
 def test_other_speed_is_accepted(whole, tmp_path):
@@ -488,22 +488,25 @@ def test_stock_tools(whole, tmp_path):
             ['stages.select.model=student'],
             r'The stages depend on each other in a cycle, label_reliable → select → student → label_r',
         ),
-        (['stages.select.modle=student'], r"stages\.select does not fit SelectStage: .*'modle'"),
+        (
+            ['stages.select.modle=student'],
+            r"stages\.select has wrong settings for SelectStage .*'modle'",
+        ),
         (
             ['stages.select.type=Select'],
             r"stages\.select\.type='Select' is not a stage. Use one of Label",
         ),
         (
             ['stages.teacher.extra_hooks=[]'],
-            r'ranks images by checkpoints of teacher, which keeps none',
+            r'ranks images by checkpoints of teacher, which saves none',
         ),
         (
             ['stages.label_reliable.checkpoint=best'],
-            r"label_reliable\.checkpoint='best' and no best checkpoint is kept. Set default_hooks",
+            r"label_reliable\.checkpoint='best', but no best checkpoint is saved. Set default_hooks",
         ),
         (
             ['stages.label_reliable.subset=stage://choose/x.txt'],
-            r"stages\.label_reliable\.stage='choose' is not a Stage of this config. Name one that is",
+            r"stages\.label_reliable\.stage='choose' is not a Stage of this config. Set it to one",
         ),
         (['test_dataloader=None'], r'The config has no test_dataloader\.dataset\.pipeline'),
         (
@@ -512,7 +515,7 @@ def test_stock_tools(whole, tmp_path):
         ),
         (
             ['stages.student.cfg.train_dataloader.dataset.pseudo_labeled.labels=None'],
-            r'stages\.student does not say on which pseudo-labels it trains',
+            r'stages\.student has no pseudo-labels to train on',
         ),
         (
             ['stages.label_reliable.subset=own.txt'],

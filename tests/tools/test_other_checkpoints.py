@@ -52,7 +52,7 @@ def test_scores_are_those_of_the_network_that_predicts(folder, arguments):
     expected = scores(folder, 'cps', 'cps', *arguments)[0]['student1/mIoU']
     plain, output = scores(folder, 'plain', 'cps', *arguments)
     assert plain['mIoU'] == expected
-    assert len(re.findall('takes the student1, which predicts', output)) == 1
+    assert len(re.findall('loads the student1, which predicts', output)) == 1
     assert scores(folder, 'imas', 'cps', *arguments)[0]['teacher/mIoU'] == expected
 
 

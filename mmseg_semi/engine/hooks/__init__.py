@@ -1,4 +1,4 @@
-"""One hook per file: a hook decides when, the model what."""
+"""Hooks, one per file. A hook decides when something happens, the model what happens."""
 
 from .adaptive_ramp_up_hook import AdaptiveRampUpHook
 from .atomic_checkpoint_hook import AtomicCheckpointHook

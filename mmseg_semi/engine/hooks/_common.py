@@ -1,4 +1,4 @@
-"""What several hooks ask of a runner."""
+"""Functions that several hooks share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import nn
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """The model itself, without DistributedDataParallel or test-time augmentation around it."""
+    """Return the model without a wrapper for DistributedDataParallel or test-time augmentation."""
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.module
     return model
@@ -20,10 +20,10 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 @contextmanager
 def saving(path: str) -> Iterator[None]:
-    """Turn the errors of a disk that takes no checkpoint into one sentence.
+    """Turn errors of writing a checkpoint into one sentence.
 
     Raises:
-        OSError: naming the path, the reason and the remedy.
+        OSError: The checkpoint cannot be written. The message has the path, the reason and the remedy.
     """
     try:
         yield
@@ -38,7 +38,7 @@ def saving(path: str) -> Iterator[None]:
 
 
 def save_due(runner) -> bool:
-    """Whether a CheckpointHook will save at the end of the running iteration."""
+    """Whether a CheckpointHook saves at the end of the current iteration."""
     return any(
         not hook.by_epoch
         and (
@@ -52,10 +52,10 @@ def save_due(runner) -> bool:
 
 @contextmanager
 def rewrapped(runner) -> Iterator[nn.Module]:
-    """Hand out the model itself to be changed, and build its DistributedDataParallel again afterwards.
+    """Return the unwrapped model for changes, and rebuild its DistributedDataParallel afterwards.
 
-    DistributedDataParallel notes down when it is built which parameters have gradients, and how they lie in
-    memory. With ``sync_bn`` the new one has other BN modules of the same weights. A compiled step is compiled
+    DistributedDataParallel stores at construction which parameters have gradients, and their memory format.
+    With ``sync_bn`` the new wrapper has new BN modules with the same weights. A compiled step is compiled
     again.
     """
     model, wrapped = unwrap(runner.model), is_model_wrapper(runner.model)
@@ -69,5 +69,5 @@ def rewrapped(runner) -> Iterator[nn.Module]:
 
 
 def is_training(runner) -> bool:
-    """Whether the run trains: of a test, MMEngine leaves the training loop a config, if there is one."""
+    """Whether the run is a training. In a test, MMEngine does not build the training loop from its config."""
     return isinstance(runner._train_loop, BaseLoop)

@@ -1,4 +1,4 @@
-"""Passes over all labeled images before training, nothing of them random, shared over the ranks."""
+"""Deterministic passes over all labeled images before training, distributed over the ranks."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from ...models.batch import VOID, with_void
 
 
 def labeled_images(runner, owner, pipeline: list | None = None) -> Dataset:
-    """The labeled images of a training without resize, crop and flip.
+    """Return the labeled images of a training without resize, crop and flip.
 
     Args:
-        runner: Whose ``train_dataloader`` is read.
-        owner: The hook that asks, for the message.
-        pipeline (list, optional): Transforms that load and pack an image. Default: those of the labeled
-            pipeline that load, check and pack.
+        runner: Runner with the ``train_dataloader``.
+        owner: The calling hook, for the message.
+        pipeline (list, optional): Transforms that load and pack an image. Default: the transforms of the
+            labeled pipeline that load, check and pack.
 
     Raises:
-        ValueError: The training set is not labeled and unlabeled, or the pipeline does not load and pack.
+        ValueError: The training set is not a LabeledUnlabeledDataset, or the pipeline does not load and pack.
     """
     dataset = runner.train_dataloader.dataset
     if not isinstance(dataset, LabeledUnlabeledDataset):
         raise ValueError(
-            f'{type(owner).__name__} found a {type(dataset).__name__} and needs the labeled images of a '
-            'LabeledUnlabeledDataset. Set train_dataloader.dataset to one.'
+            f'{type(owner).__name__} needs the labeled images of a LabeledUnlabeledDataset, got a '
+            f'{type(dataset).__name__}. Set train_dataloader.dataset to a LabeledUnlabeledDataset.'
         )
     return unaugmented(dataset.labeled, pipeline)
 
@@ -39,13 +39,13 @@ def labeled_images(runner, owner, pipeline: list | None = None) -> Dataset:
 def own_share(
     runner, dataset: Dataset, num_workers: int | None = None, collate_fn=pseudo_collate
 ) -> DataLoader:
-    """A loader of this rank's share of the images, one by one, that draws no random number of the training."""
+    """Build a loader of this rank's part of the images, one by one, without global random numbers."""
     workers = runner.train_dataloader.num_workers if num_workers is None else num_workers
     return DataLoader(
         Subset(dataset, range(get_rank(), len(dataset), get_world_size())),
         num_workers=workers,
         collate_fn=collate_fn,
-        # Its own, or the loader would draw from the training's random numbers.
+        # Its own generator, so that the loader does not change the random state of the training.
         generator=torch.Generator(),
     )
 
@@ -53,16 +53,17 @@ def own_share(
 def own_batches(
     runner, dataset: Dataset, batch_size: int, num_workers: int | None = None
 ) -> DataLoader:
-    """A loader of this rank's share of the images in batches, each image once and all ranks equally often.
+    """Build a loader of this rank's part of the images in batches.
 
-    No batch is smaller than 2, for the statistics of batch normalization, and SyncBN's need every rank in each
-    of them: the images of a last batch that would be too small are one more in each of the others.
+    Each image is used once, and all ranks have the same number of batches, as SyncBN needs. Each batch has at
+    least 2 images, for the statistics of batch normalization. If the last batch would be smaller, its images
+    are distributed to the other batches.
 
     Args:
-        runner: Whose ``train_dataloader`` says the default of ``num_workers``.
-        dataset: Of labeled images.
-        batch_size: Images of a batch.
-        num_workers: Of the loader; it draws no random number of the training.
+        runner: Runner whose ``train_dataloader`` has the default of ``num_workers``.
+        dataset: Labeled images.
+        batch_size: Images per batch.
+        num_workers: Workers of the loader. It does not change the random state of the training.
 
     Raises:
         ValueError: A rank has fewer than 2 images.
@@ -71,7 +72,7 @@ def own_batches(
     fewest = len(dataset) // ranks
     if fewest < 2:
         raise ValueError(
-            f'{len(dataset)} labeled images over {ranks} process(es) leave one with {fewest}, and batch '
+            f'{len(dataset)} labeled images over {ranks} process(es) leave one with {fewest}, but batch '
             "statistics need 2. Set semi_train_cfg.prototype_init='first_batch', or train with "
             f'{len(dataset) // 2 or "no"} process(es) at most.'
         )
@@ -88,7 +89,7 @@ def own_batches(
 
 
 class CenterCrop(Dataset):
-    """The centers of a dataset's images and labels, at most ``size`` = (height, width); None: all of them."""
+    """Center crops of images and labels, at most ``size`` = (height, width); None keeps the whole images."""
 
     def __init__(self, dataset: Dataset, size: tuple[int, int] | None) -> None:
         self.dataset = dataset
@@ -115,15 +116,15 @@ class CenterCrop(Dataset):
 def training_batch(
     model, batch: dict, size: tuple[int, int] | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Normalized images (B, 3, H, W) of such a loader and labels (B, H, W), padded as those of the training.
+    """Return normalized images (B, 3, H, W) and labels (B, H, W) of a batch, padded as in training.
 
     Args:
-        model: Whose preprocessor pads each image as it does in training.
-        batch: Of :func:`own_batches`.
-        size: (height, width) that smaller images are padded to besides, with the preprocessor's value.
+        model: Model whose preprocessor pads each image as in training.
+        batch: Batch of :func:`own_batches`.
+        size: (height, width) to which smaller images are padded first, with the value of the preprocessor.
 
     Returns:
-        tuple: The images and labels, 255 where an image is padded.
+        tuple: The images and the labels. Labels are 255 in the padding.
     """
     images, labels = [], []
     for image, sample in zip(batch['inputs'], batch['data_samples'], strict=True):
@@ -148,9 +149,10 @@ def training_batch(
 
 
 def image_and_label(model, batch: dict) -> tuple[Tensor, Tensor]:
-    """A normalized image (1, 3, H, W) of such a loader and its label (1, H, W), void where the image is padded.
+    """Return a normalized image (1, 3, H, W) and its label (1, H, W), which is void in the padding.
 
-    The preprocessor pads images as for a test, to whole patches if ``test_cfg`` says so, and no labels.
+    The preprocessor pads the image as in a test, to whole patches if ``test_cfg`` requires it. It does not pad
+    labels.
     """
     data = model.data_preprocessor(batch, False)
     image, label = data['inputs'], data['data_samples'][0].gt_sem_seg.data

@@ -1,4 +1,4 @@
-"""When GPS's students are good enough that their teacher learns from them in full."""
+"""The adaptive ramp-up of GPS, which ends when the students have caught up with the teacher."""
 
 from __future__ import annotations
 
@@ -17,26 +17,25 @@ from ._common import unwrap
 class AdaptiveRampUpHook(Hook):
     """Set the weight of GPS's feedback, and end its ramp-up when the students have caught up (Eq. 9).
 
-    In epoch e of E (from 1) the weight is ``exp(-(1 - e/E)^2)``, so it starts near 0.37. After the first epoch
-    in which the students' mean cross-entropy of the labeled images is at most the teacher's, it stays at 1.
-    An epoch is one pass over the unlabeled images. The sums and the outcome of the comparison are buffers of
-    the model (:class:`~mmseg_semi.models.ramp_up.AdaptiveRampUp`), so that a resumed training continues the
-    ramp-up. A training that starts at iteration 0 starts it again, whatever weights it loads.
+    In epoch e of E (from 1) the weight is ``exp(-(1 - e/E)^2)``, so it starts near 0.37. It is 1 after the
+    first epoch in which the students' mean cross-entropy on the labeled images is at most the teacher's. An
+    epoch is one pass over the unlabeled images. The sums and the result of the comparison are buffers of the
+    model (:class:`~mmseg_semi.models.ramp_up.AdaptiveRampUp`), so that a resumed training continues the
+    ramp-up. A training that starts at iteration 0 restarts it, even if it loads a checkpoint.
 
-    Epochs, and the losses that are compared, count from the optimizer step at which the unlabeled images enter
-    (``unlabeled_start``, which the paper does not have). Before that step there is no feedback, the weight is
-    0, and the losses say nothing about the students' pseudo-labels.
+    Epochs and the compared losses start at the optimizer step ``unlabeled_start``, which the paper does not
+    have. Before this step there is no feedback and the weight is 0.
 
-    The hook also gives the teacher its weights.
+    The hook also loads the initial weights of the teacher.
 
     Args:
-        adaptive (bool): False leaves the ramp-up to end with the training.
+        adaptive (bool): False disables the comparison. The ramp-up then ends with the training.
 
     Raises:
-        ValueError: The model is not GPS, or nothing tells how long an epoch is.
+        ValueError: The model is not GPS, or the length of an epoch is unknown.
     """
 
-    # Before the hooks that save and log, which run at lower priorities.
+    # Before the hooks that save and log, which have lower priorities.
     priority = 'NORMAL'
 
     def __init__(self, adaptive: bool = True) -> None:
@@ -46,13 +45,13 @@ class AdaptiveRampUpHook(Hook):
         model, sampler = unwrap(runner.model), runner.train_dataloader.sampler
         if not isinstance(model, GPS):
             raise ValueError(
-                f'AdaptiveRampUpHook found a {type(model).__name__}, which has no ramp-up. Remove the hook '
-                'from custom_hooks, or train GPS.'
+                f'AdaptiveRampUpHook does not support {type(model).__name__}, which has no ramp-up. Remove the '
+                'hook from custom_hooks, or train GPS.'
             )
         if not hasattr(sampler, 'iters_per_epoch'):
             raise ValueError(
-                f'AdaptiveRampUpHook found a {type(sampler).__name__}, which has no length of an epoch. Use '
-                'LabeledUnlabeledSampler.'
+                f'AdaptiveRampUpHook does not support {type(sampler).__name__}, which has no length of an '
+                'epoch. Use LabeledUnlabeledSampler.'
             )
         model.start_teacher()
         if runner.iter == 0:
@@ -62,7 +61,7 @@ class AdaptiveRampUpHook(Hook):
         num_steps = count_steps(runner.max_iters, accumulated)
         self._length = max(1, sampler.iters_per_epoch // accumulated)
         self._epochs = max(1, -(-(num_steps - self._start) // self._length))
-        # Read once: a step that asked the device for its number would wait for it.
+        # Read once, since reading the buffer in a step would wait for the device.
         latch_epoch = int(model.ramp_up.latch_epoch)
         self._latched = latch_epoch > 0
         if self._latched:
@@ -71,9 +70,7 @@ class AdaptiveRampUpHook(Hook):
             outcome = f'the weight of the feedback reaches 1 in epoch {self._epochs}'
             outcome += ' or once the students have caught up' if self.adaptive else ''
         if self._start:
-            outcome += (
-                f'; epochs count from step {self._start}, at which the unlabeled images enter'
-            )
+            outcome += f'; epochs count from step {self._start}, the start of the unlabeled loss'
         runner.logger.info(
             f'GPS: {self._epochs} epochs of {self._length} steps, {num_steps} in all; {outcome}.'
         )
@@ -83,7 +80,7 @@ class AdaptiveRampUpHook(Hook):
         unwrap(runner.model).ramp_up.weight = self._weight(step)
 
     def _weight(self, step: int) -> float:
-        """That of an optimizer step, which counts from the start of the first epoch."""
+        """Return the epoch of an optimizer step, counted from the start of the first epoch."""
         if step < 0:
             return 0.0
         if self._latched:
@@ -109,5 +106,5 @@ class AdaptiveRampUpHook(Hook):
             self._latched = True
             runner.logger.info(
                 f'In epoch {epoch} the cross-entropy of the labeled images was {students:.4f} (students) and '
-                f'{teacher:.4f} (teacher): the ramp-up ends, and the weight of the feedback is 1 from now on.'
+                f'{teacher:.4f} (teacher). The ramp-up ends, and the weight of the feedback is now 1.'
             )

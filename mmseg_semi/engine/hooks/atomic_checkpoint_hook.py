@@ -1,4 +1,4 @@
-"""Checkpoints that a kill at any moment leaves whole."""
+"""Checkpoints that stay complete if a run is killed at any time."""
 
 from __future__ import annotations
 
@@ -20,42 +20,40 @@ from ._common import saving
 class AtomicCheckpointHook(CheckpointHook):
     """MMEngine's CheckpointHook with a safe order of its file operations.
 
-    MMEngine removes the oldest checkpoint, writes the new one in place and then updates
-    ``last_checkpoint``; killed in between, a run may find nothing to resume from. Here the new file is
-    written aside and renamed, ``last_checkpoint`` follows in the same way, and only then is the oldest
-    removed. On remote storage, where a put is atomic, only the order changes.
+    MMEngine removes the oldest checkpoint, writes the new one in place and then updates ``last_checkpoint``. A
+    run that is killed in between may have no complete checkpoint. This hook writes the new file under a
+    temporary name and renames it, does the same with ``last_checkpoint``, and then removes the oldest file. On
+    remote storage with atomic writes, only the order changes.
 
-    With gradient accumulation, a checkpoint that is due inside an optimizer step is written at its end: no
-    checkpoint holds gradients in the making.
+    With gradient accumulation, a checkpoint that is due inside an optimizer step is written at the end of the
+    step, since checkpoints do not contain gradients.
 
-    A checkpoint is written before its iteration is validated. When a run that was killed in between is
-    resumed, that validation is made first: the last one would else be missing for ever, and an earlier one in
-    the search for the best. Whether it was made is read from the scalars that LocalVisBackend writes to the
-    working folder; without any, it is made again. It always is where a hook learns from it what the checkpoint
-    cannot know (``validates_again``).
+    MMEngine writes a checkpoint before it validates the same iteration. If a run is killed in between, the
+    resumed run validates first, so that no validation is missing in the log and in the search for the best
+    checkpoint. It reads from the scalars of LocalVisBackend in the work folder whether the validation was done.
+    Without these scalars, or if a hook has ``validates_again``, it validates again.
 
-    Args: see :class:`mmengine.hooks.CheckpointHook`. With ``interval='val'`` a checkpoint is written at each
-        validation, however long the training is.
+    Args: see :class:`mmengine.hooks.CheckpointHook`. ``interval='val'`` writes a checkpoint at each validation.
     """
 
     _looked = False
 
     def before_run(self, runner) -> None:
-        # Before a validation or a test alone there is no training loop.
+        # A validation or a test has no training loop.
         if self.interval == 'val' and isinstance(runner._train_loop, BaseLoop):
             self.interval = runner._train_loop.val_interval
 
     def before_train_epoch(self, runner) -> None:
-        # Not in before_train: the validation is to find what all hooks have prepared there.
+        # Not in before_train, since the validation needs the preparations of all hooks in it.
         if not self._looked and runner._resume and _lacks_validation(runner):
             runner.logger.info(
-                'Validating the resumed checkpoint, whose run did not keep the outcome.'
+                'Validating the resumed checkpoint, since the result of its validation was not saved.'
             )
             runner.val_loop.run()
         self._looked = True
 
     def every_n_train_iters(self, runner, n: int, start: int = 0) -> bool:
-        # A checkpoint inside an accumulation would lack the gradients in the making.
+        # A checkpoint inside an accumulation would lack the accumulated gradients.
         return due_at(runner.iter + 1, n, accumulation(runner), runner.max_iters, start)
 
     def _save_checkpoint_with_step(self, runner, step: int, meta: dict) -> None:
@@ -97,7 +95,7 @@ class AtomicCheckpointHook(CheckpointHook):
 
 
 def _lacks_validation(runner) -> bool:
-    """Whether the iteration or epoch that is resumed is to be validated first; alike on all ranks."""
+    """Whether to validate the resumed iteration or epoch first. The result is the same on all ranks."""
     loop = runner.train_loop
     by_epoch = isinstance(loop, EpochBasedTrainLoop)
     done, last = (loop.epoch, loop.max_epochs) if by_epoch else (loop.iter, loop.max_iters)
@@ -114,7 +112,7 @@ def _lacks_validation(runner) -> bool:
     found = [None]
     if is_main_process():
         records = read_scalars(runner.work_dir)
-        # Those of training have an `iter`.
+        # Scalars of training have an `iter`.
         found = [any(record['step'] == step and 'iter' not in record for record in records)]
     broadcast_object_list(found)
     return not found[0]

@@ -1,4 +1,4 @@
-"""How many pixels of each class the labeled set has, from one pass over its masks."""
+"""Count the pixels of each class in the labeled masks."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ from ._labeled_images import labeled_images, own_share
 
 @HOOKS.register_module()
 class ClassCountHook(Hook):
-    """Give the model the pixels of each class in the labeled set, void left out (DeS4, Sec. 3.3).
+    """Set the number of pixels of each class in the labeled set, without void, in the model (DeS4, Sec. 3.3).
 
-    Before training, each labeled mask is read once at its own size, shared over the ranks. The result is kept
-    in ``class_counts_FINGERPRINT.json`` beside the work directory, where later runs with the same list find
-    it; the fingerprint is of the list, of sizes and times of the mask files, and of how they are loaded, so
-    that with another list it is another file. No random number of the training is drawn.
+    Before training, each labeled mask is read once at its original size, distributed over the ranks. The result
+    is cached in ``class_counts_FINGERPRINT.json`` next to the work folder and used by later runs. The
+    fingerprint depends on the list of images, on size and time of the mask files, and on the loading
+    transforms. The pass does not change the random state of the training.
 
     Args:
-        cache_dir (str, optional): Folder of the file. Default: the one that the work directory lies in.
-        pipeline (list, optional): Transforms that load and pack a labeled image. Default: those of the
-            labeled pipeline that load, check and pack, so without resize, crop and flip.
-        num_workers (int, optional): Of the pass's loader. Default: as many as the training's.
+        cache_dir (str, optional): Folder of the file. Default: the parent of the work folder.
+        pipeline (list, optional): Transforms that load and pack a labeled image. Default: the transforms of the
+            labeled pipeline that load, check and pack, without resize, crop and flip.
+        num_workers (int, optional): Workers of the loader. Default: same as in training.
 
     Raises:
-        ValueError: The model or its data do not fit, or no pixel of the labeled set has a class.
+        ValueError: The model does not count classes, the data are not labeled, or no labeled pixel has a class.
     """
 
     def __init__(
@@ -57,8 +57,8 @@ class ClassCountHook(Hook):
         model = unwrap(runner.model)
         if not hasattr(model, 'equalizer'):
             raise ValueError(
-                f'ClassCountHook found a {type(model).__name__}, which needs no class counts. Remove '
-                'the hook from custom_hooks.'
+                f'ClassCountHook does not support {type(model).__name__}, which does not use class counts. '
+                'Remove the hook from custom_hooks.'
             )
         dataset = labeled_images(runner, self, self.pipeline)
         found = model.equalizer.class_counts
@@ -73,7 +73,7 @@ class ClassCountHook(Hook):
 
     def _counts(self, runner, dataset: Dataset, num_classes: int) -> list[int]:
         folder = Path(self.cache_dir or os.path.dirname(os.path.abspath(runner.work_dir)))
-        # One process asks the file system, where others may see another one, or files that are in the making.
+        # Only one process reads the file, since others may have another file system or see incomplete files.
         found = [None]
         if is_main_process():
             print_ = fingerprint(dataset, num_classes)
@@ -82,7 +82,7 @@ class ClassCountHook(Hook):
         broadcast_object_list(found)
         if found[0] is not None:
             return found[0]
-        runner.logger.info(f'The masks of {len(dataset)} labeled images are counted once.')
+        runner.logger.info(f'Counting the classes in the masks of {len(dataset)} labeled images.')
         total = torch.zeros(num_classes, dtype=torch.int64)
         counted = _Counted(dataset, num_classes, unwrap(runner.model).ignore_index)
         for counts in own_share(runner, counted, self.num_workers, collate_fn=_only):
@@ -97,17 +97,17 @@ class ClassCountHook(Hook):
             content = {'fingerprint': print_, 'images': len(dataset), 'counts': total.tolist()}
             try:
                 _write(file, content)
-                runner.logger.info(f'The class counts are kept in {file}.')
+                runner.logger.info(f'The class counts are saved in {file}.')
             except OSError as error:
                 runner.logger.warning(
-                    f'The class counts cannot be kept in {file} ({error.strerror}) and the next run counts '
-                    'again. Set cache_dir of ClassCountHook to a folder that can be written.'
+                    f'The class counts cannot be saved in {file} ({error.strerror}), so the next run counts '
+                    'again. Set cache_dir of ClassCountHook to a writable folder.'
                 )
         return total.tolist()
 
 
 class _Counted(Dataset):
-    """The pixels (C,) of each class in each image of a dataset; the loader's workers count them."""
+    """Dataset of the pixel counts (C,) of each class per image. The loader's workers count."""
 
     def __init__(self, dataset: Dataset, num_classes: int, ignore_index: int) -> None:
         self.dataset = dataset
@@ -129,7 +129,7 @@ def _only(samples: list[torch.Tensor]) -> torch.Tensor:
 
 
 def fingerprint(dataset: Dataset, num_classes: int) -> str:
-    """What tells one set of labels from another: the entries of the list, the mask files, the loading."""
+    """Fingerprint of a set of labels: entries of the list, mask files, and loading transforms."""
     digest = hashlib.sha256(f'{num_classes} {"; ".join(_loading(dataset))}'.encode())
     loader = next((t for t in file_loaders(dataset) if isinstance(t, LoadAnnotations)), None)
     for index in range(len(dataset)):
@@ -143,35 +143,37 @@ def fingerprint(dataset: Dataset, num_classes: int) -> str:
 
 
 def _loading(dataset) -> Iterator[str]:
-    """The transforms of a dataset, or of those that it wraps, with their settings."""
+    """Yield the transforms of a dataset, or of the datasets that it wraps, with their settings."""
     for leaf in leaves(dataset):
         for transform in pipeline_transforms(leaf.dataset):
             settings = sorted((k, v) for k, v in vars(transform).items() if not k.startswith('_'))
-            # Without the addresses of objects that do not say what they are.
+            # Remove memory addresses of objects with the default repr.
             yield re.sub(r' at 0x\w+', '', f'{type(transform).__name__} {settings}')
 
 
 def _read(file: Path, print_: str, logger) -> list[int] | None:
-    """The counts of a file; None where there is none yet, or none that was completed."""
+    """Return the counts in a file; None if it does not exist or is incomplete."""
     if not file.is_file():
         return None
     try:
         kept = json.loads(file.read_text())
         if kept['fingerprint'] == print_:
-            logger.info(f'The class counts of {kept["images"]} labeled images are those of {file}.')
+            logger.info(
+                f'The class counts of {kept["images"]} labeled images are read from {file}.'
+            )
             return kept['counts']
     except (ValueError, KeyError, TypeError):
         pass
     logger.warning(
-        f'{file} does not hold the class counts of this labeled set: they are counted again.'
+        f'{file} does not contain the class counts of this labeled set. They are counted again.'
     )
     return None
 
 
 def _write(file: Path, content: dict) -> None:
-    """Complete or not at all; several runs may do so at a time."""
+    """Write the file atomically, since several runs may write it at the same time."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    # A name that no other run has, on whatever machine it is.
+    # A name that is unique among runs on all machines.
     with tempfile.NamedTemporaryFile(
         'w', dir=file.parent, prefix=f'{file.stem}.', suffix='.partial', delete=False
     ) as partial:

@@ -1,4 +1,4 @@
-"""Records which classes the pseudo-labels and the samples of the prototypes are of."""
+"""Record the class distribution of pseudo-labels and of samples for prototypes."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from ._common import unwrap
 
 @HOOKS.register_module()
 class ClassDistributionHook(Hook):
-    """Write the classes' shares of pseudo-labels and labels, and the sampled pixels, to log and visualizer.
+    """Write the class distributions of pseudo-labels and labels, and the sampled pixels, to log and visualizer.
 
-    Scalars, so in ``vis_data/scalars.json`` and wherever else the visualizer writes: for each class
-    ``labeled_share/CLASS`` of the labeled set and ``pseudo_label_share/CLASS`` of all unlabeled pixels since
-    the last record (the paper's Fig. 3; ``tools/plot_class_distribution.py`` draws it), and
-    ``samples/CLASS/zoneI``, the pixels sampled for its prototype. The counts are the model's; a resumed run
-    starts a new record.
+    The visualizer writes scalars, for example to ``vis_data/scalars.json``. For each class they are
+    ``labeled_share/CLASS`` of the labeled set, ``pseudo_label_share/CLASS`` of all unlabeled pixels since the
+    last record, and ``samples/CLASS/zoneI``, the pixels sampled for its prototype. The first two are Fig. 3 of
+    the paper; ``tools/plot_class_distribution.py`` plots them. The model counts. A resumed run starts a new
+    record.
 
     Args:
-        interval (int): Iterations of a record.
+        interval (int): Iterations per record.
 
     Raises:
-        ValueError: The model counts no classes, or the interval is below 1.
+        ValueError: The model does not count classes, or the interval is below 1.
     """
 
     priority = 'LOW'
@@ -38,8 +38,8 @@ class ClassDistributionHook(Hook):
         model = unwrap(runner.model)
         if not hasattr(model, 'equalizer'):
             raise ValueError(
-                f'ClassDistributionHook found a {type(model).__name__}, which counts no classes. Remove the '
-                'hook from custom_hooks.'
+                f'ClassDistributionHook does not support {type(model).__name__}, which does not count classes. '
+                'Remove the hook from custom_hooks.'
             )
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:

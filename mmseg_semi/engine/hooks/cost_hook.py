@@ -1,4 +1,4 @@
-"""Records what a training costs: time per iteration and memory."""
+"""Record the cost of a training: time per iteration and memory."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ from ...self_training.output import write_bytes
 COSTS = 'costs.json'
 _PEAK = 'cost_hook/peak_memory'
 _STATUS = Path('/proc/self/status')
-_BYTES = sys.platform == 'darwin'  # counts ru_maxrss in bytes, others in KiB
-_FIRST = 10  # iterations that warm up caches, at most a tenth of all
+_BYTES = sys.platform == 'darwin'  # ru_maxrss is in bytes there, elsewhere in KiB
+_FIRST = 10  # excluded warm-up iterations, at most a tenth of all
 
 
 @HOOKS.register_module()
 class CostHook(Hook):
-    """Write ``WORK_DIR/costs.json`` at the end of a training, also of one that was killed and resumed.
+    """Write ``WORK_DIR/costs.json`` at the end of a training, even if it was killed and resumed.
 
-    It has ``seconds_per_iteration``, the median of what IterTimerHook measured (loading included, without the
-    first ten iterations), ``timed_iterations``, ``peak_memory_mib`` of the process that needs most,
-    ``memory_kind``, ``device`` and ``processes``. On a GPU the memory is ``'allocated'``, PyTorch's peak in
-    the training iterations; without one it is ``'resident'``, the peak of the whole process: Python, PyTorch
-    and the validations in it. Where a system has no /proc it is ``'inherited'``, of which the process that
-    started this one is a lower bound.
+    The file has ``seconds_per_iteration``, the median of the times of IterTimerHook (including data loading,
+    without the first ten iterations), ``timed_iterations``, ``peak_memory_mib`` of the process with the highest
+    memory, ``memory_kind``, ``device`` and ``processes``. On a GPU the memory is ``'allocated'``, PyTorch's
+    peak in training iterations. On a CPU it is ``'resident'``, the peak of the whole process with Python,
+    PyTorch and validations. On a system without /proc it is ``'inherited'``, which is at least the memory of
+    the parent process.
     """
 
     priority = 'NORMAL'  # before LoggerHook, which resets PyTorch's peak
 
     def before_train(self, runner) -> None:
-        # A resumed run's history knows the peak of its predecessors.
+        # The history of a resumed run has the peak of the earlier runs.
         self._peak = float(runner.message_hub.runtime_info.get(_PEAK, 0.0))
         _reset_peak()
 
@@ -69,11 +69,11 @@ class CostHook(Hook):
 
 
 def _peak_memory() -> float:
-    """MiB; asks neither the device nor the host to wait."""
+    """Return the memory in MiB without waiting for the device."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
     if _STATUS.is_file():
-        # ru_maxrss outlives fork and exec, so that it would be at least what the benchmark tool itself needs.
+        # ru_maxrss is inherited through fork and exec, and would include the memory of the benchmark tool.
         return int(re.search(r'^VmHWM:\s*(\d+) kB', _STATUS.read_text(), re.MULTILINE)[1]) / 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if _BYTES else 2**10)
 

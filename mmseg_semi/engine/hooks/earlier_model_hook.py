@@ -1,4 +1,4 @@
-"""When the student of PrevMatch becomes one of the earlier models that label."""
+"""Decide when PrevMatch stores the student as an earlier model."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from ...models.segmentors.prevmatch import PrevMatch
 from ..accumulation import accumulation, due_at
 from ._common import is_training, unwrap
 
-#: In the Runner's MessageHub, which a checkpoint has and a resumed run restores.
+#: Key in the Runner's MessageHub, which checkpoints contain and resumed runs restore.
 BEST = 'best_score_of_earlier_models'
 
 
 @HOOKS.register_module()
 class EarlierModelHook(Hook):
-    """Keep the student after each validation that is the best so far, or every so many iterations.
+    """Store the student after each validation with a new best score, or at a fixed interval.
 
-    The first is the rule of PrevMatch's code. It chooses by the labels of the validation set, and needs
-    validations that are frequent. The second needs none.
+    The first is the rule of PrevMatch's code. It uses the labels of the validation set and needs frequent
+    validations. The second does not validate.
 
-    All ranks keep the same models. A checkpoint holds them, and the best score. A validation follows its
-    checkpoint, so that a run that resumes from an iteration that is validated makes this validation again. A
-    training that starts from weights (``load_from``) starts without earlier models.
+    All ranks store the same models. Checkpoints contain them and the best score. MMEngine writes a checkpoint
+    before it validates, so a resumed run repeats the validation of its first iteration. A training that starts
+    from weights (``load_from``) starts without earlier models.
 
     Args:
-        interval (int, optional): Iterations from one model to the next. What falls inside an accumulated step
-            is put off to its end. Default None: after validations.
-        metric (str): Of the validation, of the network that predicts; larger is better.
-        begin (int): Iteration before which none is kept, and with an interval that of the first
+        interval (int, optional): Iterations between models. A model that is due inside an accumulated step is
+            stored at its end. Default None: after validations.
+        metric (str): Metric of the predicting network in the validation; larger is better.
+        begin (int): Iteration before which no model is stored. With an interval, iteration of the first model
             (``base_only_epoch`` of the code, in epochs).
 
     Raises:
-        ValueError: An argument is out of range, the model has no earlier models, or nothing validates.
+        ValueError: An argument is out of range, the model has no earlier models, or the run has no validation.
     """
 
-    # Before the hooks that save, which run at lower priorities.
+    # Before the hooks that save, which have lower priorities.
     priority = 'NORMAL'
 
     def __init__(self, interval: int | None = None, metric: str = 'mIoU', begin: int = 0) -> None:
@@ -70,17 +70,17 @@ class EarlierModelHook(Hook):
         model = unwrap(runner.model)
         if not isinstance(model, PrevMatch):
             raise ValueError(
-                f'EarlierModelHook found a {type(model).__name__}, which has no earlier models. Remove the '
-                'hook from custom_hooks, or train PrevMatch.'
+                f'EarlierModelHook does not support {type(model).__name__}, which has no earlier models. '
+                'Remove the hook from custom_hooks, or train PrevMatch.'
             )
         if self.interval is None and runner.val_loop is None:
             raise ValueError(
-                'EarlierModelHook keeps a model after a validation, and this run has none. Set its interval, '
-                'in iterations.'
+                'EarlierModelHook.interval=None stores a model after a validation, but this run has none. Set '
+                'its interval in iterations.'
             )
         reported = getattr(runner.val_loop, 'reported_names', lambda: None)()
         if self.interval is None and reported is not None:
-            # Not after the first epoch, when there is a score to look for.
+            # Checked now, since the first score is only available after the first validation.
             self._score(dict.fromkeys(reported, 0.0), model.semi_test_cfg['predict_on'])
         if runner.iter == 0:
             runner.message_hub.update_info(BEST, -math.inf)
@@ -103,7 +103,7 @@ class EarlierModelHook(Hook):
         if runner.iter >= self.begin:
             model.keep_student()
             runner.logger.info(
-                f'{self.metric} {score:g} is the best so far: the student is one of '
+                f'{self.metric} {score:g} is the best so far. The student is now one of '
                 f'{len(model.earlier.models)} earlier models.'
             )
 
@@ -112,6 +112,6 @@ class EarlierModelHook(Hook):
             if name in metrics:
                 return float(metrics[name])
         raise ValueError(
-            f"EarlierModelHook.metric='{self.metric}' is none of what the validation reports "
+            f"EarlierModelHook.metric='{self.metric}' is not a metric of the validation "
             f'({", ".join(metrics)}). Set it to one of these, without the name of the network.'
         )

@@ -1,4 +1,4 @@
-"""A NaN or infinite loss stops the run before it reaches a checkpoint."""
+"""Stop the run at a NaN or infinite loss before a checkpoint is saved."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ class _Pending(NamedTuple):
 
 @HOOKS.register_module()
 class FiniteLossHook(Hook):
-    """Raise when a loss term is not finite, naming the iteration, the term and the images.
+    """Raise an error with the iteration, the term and the images if a loss term is not finite.
 
-    The flags are copied to the host without blocking and read one iteration later, so that the step does
-    not wait for the device. Where a checkpoint is due they are read at once, the weights are looked at as
-    well, since a finite loss may have infinite gradients, and the ranks agree, since one rank's NaN is in
-    the averaged gradients of all: so no spoilt weights are saved and the last good checkpoint stands.
+    The flags are copied to the host without blocking and read one iteration later, so that the step does not
+    wait for the device. Before a checkpoint they are read immediately, and the weights are checked, too, since
+    a finite loss may have infinite gradients. All ranks then share the result, since the averaged gradients of
+    all contain the NaN of one rank. The hook thus prevents checkpoints with NaN weights.
 
     Args:
-        max_images (int): How many image names the message lists.
+        max_images (int): Maximum number of image names in the message.
 
     Raises:
-        FloatingPointError: A loss is NaN or infinite, or where a checkpoint is due, a weight.
+        FloatingPointError: A loss is NaN or infinite, or, before a checkpoint, a weight.
     """
 
     # Before the teacher follows the student and before anything is saved.
@@ -69,7 +69,7 @@ class FiniteLossHook(Hook):
         self._check_before_save(runner)
 
     def before_val(self, runner) -> None:
-        # The best checkpoint is saved after it.
+        # The best checkpoint is saved after the validation.
         self._check_before_save(runner)
 
     def _check(self, runner) -> None:
@@ -86,7 +86,7 @@ class FiniteLossHook(Hook):
             sentence = None if found is None else self._sentence(runner, pending, found)
         sentences = [sentence for sentence in all_gather_object(sentence) if sentence is not None]
         if sentences:
-            # The rank whose loss it was knows the images; the others only find their weights spoilt.
+            # Only the rank with the NaN loss knows the images. The others only see NaN weights.
             raise FloatingPointError(min(sentences, key=lambda text: not text.startswith('loss')))
 
     def _sentence(self, runner, pending: _Pending, found: str) -> str:
@@ -103,20 +103,20 @@ class FiniteLossHook(Hook):
 
 
 def _loss_terms(pending: _Pending) -> str | None:
-    """The terms that are not finite."""
+    """Return the loss terms that are not finite."""
     if pending.copied is not None:
         pending.copied.synchronize()
     if pending.finite.all():
         return None
     pairs = zip(pending.names, pending.finite.tolist(), strict=True)
-    # The sum is not finite either: name the terms that made it so.
+    # The total loss is not finite, either. Report the terms that cause it.
     terms = [name for name, fine in pairs if not fine and name != 'loss'] or ['loss']
     return f'loss term {", ".join(terms)}'
 
 
 def _weight(model: nn.Module) -> str | None:
-    """The first weight that is not finite."""
-    # Not the buffers: a constant mask of a network may well be infinite.
+    """Return the first weight that is not finite."""
+    # Buffers are not checked, since constant masks of a network may be infinite.
     names, weights = zip(*model.named_parameters(), strict=True)
     finite = torch.stack([torch.isfinite(weight).all() for weight in weights]).tolist()
     return next(
@@ -128,5 +128,5 @@ def _image_names(data_batch) -> list[str]:
     samples = (data_batch or {}).get('data_samples', [])
     if isinstance(samples, dict):
         samples = [sample for branch in samples.values() for sample in branch]
-    # A dict keeps the order and drops the second view of the same image.
+    # A dict keeps the order and removes duplicates of the second view.
     return list(dict.fromkeys(sample.metainfo.get('img_path', '?') for sample in samples))

@@ -1,4 +1,4 @@
-"""Parts of the networks that are not trained."""
+"""Freeze parts of the networks."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from ._common import rewrapped, unwrap
 
 @HOOKS.register_module()
 class FreezeHook(Hook):
-    """Keep modules as they were loaded: no gradient, no update, and no batch statistics.
+    """Freeze modules: no gradients, no updates, and no batch statistics.
 
-    Their parameters get no gradient, so an optimizer leaves them alone, weight decay included, and the backward
-    pass ends at the last of them. They stay in eval mode, so that batch normalization uses and keeps the
-    running statistics of the checkpoint, and dropout is off. In a semi-supervised method all networks are
-    treated alike; an EMA teacher then keeps the same values. Nothing is stored: a resumed run is frozen by its
-    config.
+    Their parameters have no gradients, so the optimizer does not change them, not even by weight decay, and the
+    backward pass stops there. They stay in eval mode, so that batch normalization uses and keeps the running
+    statistics of the checkpoint, and dropout is disabled. In a semi-supervised method the hook freezes the
+    modules of all networks; an EMA teacher then keeps the same values. Checkpoints do not store the frozen
+    state. A resumed run reads it from its config.
 
-    To save time, name the first modules of the encoder without a gap::
+    To save time, list the first modules of the encoder without a gap::
 
         # EfficientNet in TIMMBackbone, up to stride 4
         modules = [f'backbone.timm_model.{m}' for m in ('conv_stem', 'bn1', 'blocks.0', 'blocks.1')]
@@ -29,10 +29,10 @@ class FreezeHook(Hook):
         modules = ['backbone.stem', 'backbone.layer1']
 
     Args:
-        modules (Sequence[str]): Names of modules below a network, which is an MMSegmentation segmentor.
+        modules (Sequence[str]): Names of modules in a network, which is an MMSegmentation segmentor.
 
     Raises:
-        ValueError: No module is named, or a network has none of that name.
+        ValueError: The list is empty, or a network does not have a module of this name.
     """
 
     def __init__(self, modules: Sequence[str]) -> None:
@@ -65,8 +65,8 @@ class FreezeHook(Hook):
                     near = name.rpartition('.')[0]
                     children = [key for key, _ in modules.get(near, network).named_children()]
                     raise ValueError(
-                        f'FreezeHook.modules names {name!r}, which {start or "the model"} does not have: '
-                        f'{near or "it"} has {", ".join(children)}.'
+                        f'FreezeHook.modules={name!r} is not a module of {start or "the model"}. '
+                        f'Choose from those of {near or "the model"}: {", ".join(children)}.'
                     )
                 found.append(modules[name])
         return found

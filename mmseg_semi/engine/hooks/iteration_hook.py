@@ -1,4 +1,4 @@
-"""A hook of earlier configs that has nothing left to do."""
+"""A hook without effect, for old configs."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from mmseg.registry import HOOKS
 
 @HOOKS.register_module()
 class IterationHook(Hook):
-    """Does nothing: methods read the time from the optimizer wrapper.
+    """Hook without effect, since methods read the time from the optimizer wrapper.
 
-    The name stays registered for one release, so that configs with this hook still train.
+    It stays registered for one release, so that old configs still work.
     """
 
     def before_train(self, runner) -> None:
         runner.logger.warning(
-            'IterationHook does nothing any more and will be removed in the next release. Take it out of '
+            'IterationHook has no effect and will be removed in the next release. Remove it from '
             'custom_hooks.',
         )

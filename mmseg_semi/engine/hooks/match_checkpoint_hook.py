@@ -1,4 +1,4 @@
-"""A checkpoint is matched to the model that is about to load it."""
+"""Match a checkpoint to the model that will load it."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from ..startup.checkpoints import match_checkpoint
 
 @HOOKS.register_module()
 class MatchCheckpointHook(Hook):
-    """Match what a run loads to its model, see :func:`~mmseg_semi.engine.startup.checkpoints.match_checkpoint`.
+    """Match a checkpoint to the model, see :func:`~mmseg_semi.engine.startup.checkpoints.match_checkpoint`.
 
-    :class:`StartupCheckHook` does so too; the tools add this hook to configs without that one.
+    :class:`StartupCheckHook` does the same. The tools add this hook to configs without it.
 
     Raises:
-        ValueError: A checkpoint does not fit.
+        ValueError: A checkpoint does not match the model.
     """
 
     priority = 'VERY_HIGH'

@@ -1,4 +1,4 @@
-"""When the EMA teacher follows the student."""
+"""Update the EMA teacher."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ class MeanTeacherHook(Hook):
     """Average the student into the teacher after every optimizer step.
 
     The decay of 0-based step i is 0 while i < copy_steps (the teacher is a copy), then
-    ``min(1 - 1 / (i + 1), decay)`` with ``warmup='ratio'``, or ``decay`` without warm-up. Steps are
-    counted in a buffer of the model, over the whole training, and resume with it; the micro-iterations
-    of an accumulated step count once.
+    ``min(1 - 1 / (i + 1), decay)`` with ``warmup='ratio'``, or ``decay`` without warm-up. A buffer of the model
+    counts the steps of the whole training, so that a resumed training continues. The micro-batches of an
+    accumulated step count once.
 
     Args:
-        decay (float): Weight of the teacher's own past, in [0, 1]. iMAS: 0.996.
+        decay (float): Weight of the teacher's current value, in [0, 1]. iMAS: 0.996.
         warmup (str): ``'ratio'`` or ``'none'``.
-        copy_epochs (int): Passes over the unlabeled list, from the start of the training, during which the
-            teacher is a copy. iMAS's official code: 1. U2PL's: 2 on VOC (a supervised epoch and the first
-            semi-supervised one, in which both networks share their storage), 1 on Cityscapes.
-        copy_steps (int): The same in optimizer steps; the larger of the two rules.
+        copy_epochs (int): Number of first epochs over the unlabeled images in which the teacher is a copy. Code
+            of iMAS: 1. Code of U2PL: 2 on VOC (one supervised epoch, and the first semi-supervised epoch, in
+            which both networks share their storage), 1 on Cityscapes.
+        copy_steps (int): Same in optimizer steps. The larger of both applies.
         buffers (str): ``'average'`` floating-point buffers like weights, or ``'copy'`` them.
     """
 
-    # Before the hooks that save and log, which run at lower priorities.
+    # Before the hooks that save and log, which have lower priorities.
     priority = 'NORMAL'
 
     def __init__(
@@ -43,14 +43,14 @@ class MeanTeacherHook(Hook):
         buffers: str = 'average',
     ) -> None:
         if not 0 <= decay <= 1:
-            raise ValueError(f'decay={decay} is out of range. Give a number in [0, 1].')
+            raise ValueError(f'decay must be in [0, 1], got {decay}.')
         if warmup not in ('ratio', 'none'):
             raise ValueError(f"warmup='{warmup}' is unknown. Choose 'ratio' or 'none'.")
         if buffers not in ('average', 'copy'):
             raise ValueError(f"buffers='{buffers}' is unknown. Choose 'average' or 'copy'.")
         if copy_epochs < 0 or copy_steps < 0:
             raise ValueError(
-                f'copy_epochs={copy_epochs} and copy_steps={copy_steps} must not be negative.'
+                f'copy_epochs={copy_epochs} and copy_steps={copy_steps} must be at least 0.'
             )
         self.decay = decay
         self.warmup = warmup
@@ -60,7 +60,7 @@ class MeanTeacherHook(Hook):
 
     @property
     def reading(self) -> str:
-        """The rule of the decay, for the first lines of the log."""
+        """Rule of the decay, for the first lines of the log."""
         rule = f'min(1 - 1 / (i + 1), {self.decay})' if self.warmup == 'ratio' else f'{self.decay}'
         copied = max((self.copy_epochs, 'passes'), (self.copy_steps, 'steps'))
         start = f', 0 during the first {copied[0]} {copied[1]}' if copied[0] else ''
@@ -70,11 +70,11 @@ class MeanTeacherHook(Hook):
         model = unwrap(runner.model)
         if not isinstance(model, MeanTeacherSegmentor):
             raise ValueError(
-                f'MeanTeacherHook found a {type(model).__name__}, which has no teacher. Remove the hook from '
-                'custom_hooks, or train a method with an EMA teacher.'
+                f'MeanTeacherHook does not support {type(model).__name__}, which has no EMA teacher. Remove '
+                'the hook from custom_hooks, or train a method with an EMA teacher.'
             )
         model.start_teacher()
-        # Read once: a step that asked the device for its number would wait for it.
+        # Read once, since reading the buffer in a step would wait for the device.
         self._step = int(model.ema_steps)
         self._copy_steps = self.copy_steps
         accumulated = accumulation(runner)
@@ -91,8 +91,8 @@ class MeanTeacherHook(Hook):
         if 0 < num_steps <= self._copy_steps:
             runner.logger.warning(
                 f'The teacher is a copy of the student for {self._copy_steps} optimizer steps '
-                f'(copy_epochs={self.copy_epochs}, copy_steps={self.copy_steps}) and the training has '
-                f'{num_steps}: it will never be an average. Lower them.'
+                f'(copy_epochs={self.copy_epochs}, copy_steps={self.copy_steps}), but the training has only '
+                f'{num_steps}. The teacher never becomes an average. Lower copy_epochs and copy_steps.'
             )
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:

@@ -1,4 +1,4 @@
-"""How feature maps lie in memory."""
+"""Set the memory format of feature maps."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from ._common import rewrapped
 
 @HOOKS.register_module()
 class MemoryFormatHook(Hook):
-    """As the setting ``semi_train_cfg.channels_last`` of a method, for any model, such as a plain segmentor.
+    """Same as the setting ``semi_train_cfg.channels_last`` of a method, for any model.
 
-    It also converts for validation and test, where no weights are drawn. Checkpoints hold the same values and
-    load with or without this hook.
+    It also applies to validation and test. Checkpoints have the same values and can be loaded with or without
+    this hook.
     """
 
-    # Weights are drawn in the order in which they lie in memory, so they are converted when they are drawn or
-    # loaded, and not in before_run.
+    # Random initialization fills weights in memory order. They are therefore converted after they have been
+    # initialized or loaded, and not in before_run.
     def before_train(self, runner) -> None:
         self._convert(runner)
 

@@ -1,4 +1,4 @@
-"""The first prototypes of all parts, from one pass over the labeled images."""
+"""Initialize the prototypes of all parts from the labeled images."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ from ._labeled_images import image_and_label, labeled_images, own_share
 class PrototypeInitHook(Hook):
     """Cluster the teacher encoder's features of each class into its parts (ESL, text before Eq. 7).
 
-    It runs before the first iteration that needs prototypes, with ``unlabeled_start=0`` before training. The
-    labeled images are read once, as they are and shared over the ranks. Each class is clustered on
-    rank 0 from a sample of its pixels that depends on the seed and the images alone, not on the ranks. Give
-    the collectives time for it (``env_cfg.dist_cfg.timeout`` in seconds). The result is in the model's buffers:
-    a resumed run, or one that loads a checkpoint of the method, finds it there and skips the pass. No
-    random number of the training is drawn.
+    It runs before the first iteration that needs prototypes, which is the start of the training with
+    ``unlabeled_start=0``. The labeled images are read once without augmentation, distributed over the ranks.
+    Rank 0 clusters each class from a sample of its pixels. The sample depends on the seed and the images, but
+    not on the number of ranks. The other ranks wait, so ``env_cfg.dist_cfg.timeout`` (in seconds) must be long
+    enough. The result is stored in buffers of the model. A resumed run, or one that loads a checkpoint of the
+    method, skips the pass. The pass does not change the random state of the training.
 
     Args:
-        max_pixels (int): Most pixels of a class that are clustered, on the encoder's grid.
-        seed (int): Of the choice of pixels and of the clustering.
-        pipeline (list, optional): Transforms that load and pack a labeled image. Default: those of the
-            labeled pipeline that load, check, resize to a fixed size and pack: no random resize, crop or
-            flip. Where the training's scale is far from the images' own, name one with a ``Resize``.
-        num_workers (int, optional): Of the pass's loader. Default: as many as the training's.
+        max_pixels (int): Maximum pixels per class in the clustering, at the resolution of the encoder.
+        seed (int): Seed of the sampling of pixels and of the clustering.
+        pipeline (list, optional): Transforms that load and pack a labeled image. Default: the transforms of the
+            labeled pipeline that load, check, resize to a fixed size and pack, without random resize, crop or
+            flip. If the scale in training differs much from that of the images, set a pipeline with ``Resize``.
+        num_workers (int, optional): Workers of the loader. Default: same as in training.
 
     Raises:
-        ValueError: The model or its data do not fit.
+        ValueError: The model has no parts, or the data are not labeled.
     """
 
-    # After MeanTeacherHook, which gives the teacher its weights.
+    # After MeanTeacherHook, which sets the teacher's weights.
     priority = 'BELOW_NORMAL'
 
     def __init__(
@@ -63,18 +63,18 @@ class PrototypeInitHook(Hook):
 
     @property
     def reading(self) -> str:
-        """What is clustered, for the first lines of the log."""
-        return f'k-means of at most {self.max_pixels} places of a class, seed {self.seed}'
+        """The clustering, for the first lines of the log."""
+        return f'k-means of at most {self.max_pixels} pixels per class, seed {self.seed}'
 
     def before_train(self, runner) -> None:
         model = unwrap(runner.model)
         if not isinstance(model, ESL):
             raise ValueError(
-                f'PrototypeInitHook found a {type(model).__name__}, which has no parts. Remove the hook from '
-                'custom_hooks.'
+                f'PrototypeInitHook does not support {type(model).__name__}, which has no parts. Remove the '
+                'hook from custom_hooks.'
             )
         self._dataset = labeled_images(runner, self, self.pipeline)
-        # Read once: a step that asked the device would wait for it.
+        # Read once, since reading the buffer in a step would wait for the device.
         self._done = not model.contrasts or bool(model.contrast.prototypes.ready)
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
@@ -85,7 +85,7 @@ class PrototypeInitHook(Hook):
         self._done = True
         dataset = self._dataset
         runner.logger.info(
-            f'{len(dataset)} labeled images are read once to find the parts of their classes.'
+            f'Reading {len(dataset)} labeled images once to initialize the parts of the classes.'
         )
         samples = self._collect(runner, model, dataset)
         found = []
@@ -103,7 +103,7 @@ class PrototypeInitHook(Hook):
 
     @torch.no_grad()
     def _collect(self, runner, model: ESL, dataset) -> list[_Sample]:
-        """A sample of each class's features from this rank's share of the images."""
+        """Sample features of each class from this rank's part of the images."""
         batches = own_share(runner, dataset, self.num_workers)
         samples = [_Sample(self.max_pixels) for _ in range(model.num_classes)]
         for index, batch in zip(batches.dataset.indices, batches, strict=True):
@@ -111,7 +111,7 @@ class PrototypeInitHook(Hook):
             features = model.encode(image)
             label = resize_nearest(label, features.shape[-2:], model.align_corners)[0].flatten()
             features = features[0].flatten(1).t().float()
-            # Of the image alone, so that the ranks' number does not change the choice.
+            # The keys only depend on the image, so the sample does not depend on the number of ranks.
             keys = torch.from_numpy(np.random.default_rng([self.seed, index]).random(len(label)))
             for number in label.unique().tolist():
                 if number < model.num_classes:
@@ -120,11 +120,11 @@ class PrototypeInitHook(Hook):
         return samples
 
     def _cluster(self, model: ESL, sample: _Sample) -> Tensor:
-        """The centers of one class, found on rank 0 from all ranks' samples."""
+        """Compute the centers of one class on rank 0 from the samples of all ranks."""
         gathered = _Sample(self.max_pixels)
         for keys, features in all_gather_object(sample.content()):
             gathered.add(keys, features)
-        # An error on rank 0, such as for features that are not finite, is one of all ranks.
+        # An error on rank 0, such as non-finite features, must be raised on all ranks.
         return on_first_rank(self._centers, model, gathered).to(model.contrast.prototypes.vectors)
 
     def _centers(self, model: ESL, gathered: _Sample) -> Tensor:
@@ -138,7 +138,7 @@ class PrototypeInitHook(Hook):
 
 
 class _Sample:
-    """Those features of a class that have the smallest random keys, at most ``size``."""
+    """Sample of at most ``size`` features of a class: those with the smallest random keys."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -146,15 +146,15 @@ class _Sample:
         self._limit = float('inf')
 
     def add(self, keys: Tensor, features: Tensor) -> None:
-        """Take float64 keys (M,) of the host and features (M, D) of any device into account."""
+        """Add features (M, D) on any device with float64 keys (M,) on the host."""
         near = (keys < self._limit).nonzero().squeeze(1)
         self._chunks.append((keys[near], features[near.to(features.device)].cpu()))
-        # Not each time: that would copy all features for every image.
+        # Not at each call, which would copy all features for every image.
         if sum(len(chunk) for chunk, _ in self._chunks) > 2 * self.size:
             self.content()
 
     def content(self) -> tuple[Tensor, Tensor]:
-        """Keys and features by rising key."""
+        """Return keys and features sorted by key."""
         if not self._chunks:
             return torch.empty(0, dtype=torch.float64), torch.empty(0, 0)
         keys, features = (

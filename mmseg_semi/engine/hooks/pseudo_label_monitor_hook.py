@@ -1,4 +1,4 @@
-"""Says when the unlabeled images teach nothing."""
+"""Warn if no unlabeled pixel is used."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from mmseg.registry import HOOKS
 
 @HOOKS.register_module()
 class PseudoLabelMonitorHook(Hook):
-    """Warn when the confident ratio stays 0: then no unlabeled pixel enters the loss.
+    """Warn if the confident ratio stays 0, so that no unlabeled pixel enters the loss.
 
-    It reads the values that MMEngine has already brought to the host for the log.
+    It reads values that MMEngine has already copied to the host for the log.
 
     Args:
         interval (int): Iterations over which the ratio is averaged.
-        patience (int): Intervals in a row that must be 0 before it warns, and warns again.
-        key (str): Scalar to watch: the share of pixels that the method learns from.
+        patience (int): Number of consecutive intervals with ratio 0 before each warning.
+        key (str): Scalar to monitor: the fraction of unlabeled pixels in the loss.
     """
 
     priority = 'LOW'
@@ -46,6 +46,6 @@ class PseudoLabelMonitorHook(Hook):
             self._zeros = 0
             runner.logger.warning(
                 f'{self.key} has been 0 for {self.interval * self.patience} iterations: no unlabeled pixel '
-                'enters the loss. Lower semi_train_cfg.tau where the method has it, or let the labeled images '
-                'settle first (unlabeled_start, pretrained weights).'
+                'enters the loss. Lower semi_train_cfg.tau if the method has it, start later '
+                '(semi_train_cfg.unlabeled_start), or use pre-trained weights.'
             )

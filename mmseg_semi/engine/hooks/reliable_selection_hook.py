@@ -1,4 +1,4 @@
-"""What ST++ needs of the teacher's training: evenly spaced checkpoints, and the ranking that they give."""
+"""Save evenly spaced checkpoints of the teacher for the ranking of images in ST++."""
 
 from __future__ import annotations
 
@@ -18,34 +18,34 @@ from ...self_training.output import on_first_rank, write_lines
 from ..accumulation import accumulation
 from ._common import saving
 
-#: Folder of the checkpoints inside the work folder, and the list of their names, which is written last.
+#: Folder of the checkpoints in the work folder, and the list of their names, which is written last.
 CHECKPOINTS = 'stability'
 CHECKPOINT_LIST = 'checkpoints.txt'
 
 
 @HOOKS.register_module()
 class ReliableSelectionHook(Hook):
-    """Keep K evenly spaced checkpoints of a training, and rank images by their stability over them.
+    """Save K evenly spaced checkpoints of a training, and rank images by the stability of their predictions.
 
-    The checkpoints are those after k·E // K epochs, k = 1 .. K, so 26, 53 and 80 of 80 (ST++, Sec. 3.3 and its
-    code), or as many optimizer steps under ``IterBasedTrainLoop``. They are plain MMSegmentation checkpoints
-    without optimizer state, in ``WORK_DIR/stability/``; whatever CheckpointHook removes, they stay.
+    The checkpoints are those after k·E // K epochs, k = 1 .. K: 26, 53 and 80 of 80 epochs (ST++, Sec. 3.3 and
+    its code), or the same numbers of iterations under ``IterBasedTrainLoop``. They are plain MMSegmentation
+    checkpoints without optimizer state in ``WORK_DIR/stability/``. CheckpointHook does not remove them.
 
-    In a staged config the stage after the training ranks the images. In any other training,
-    ``images`` makes this hook do it when the training ends (see
-    :func:`mmseg_semi.self_training.select_reliable`), with the result in ``WORK_DIR/selection/``.
+    In a staged config, the stage after the training ranks the images. In any other training, set ``images``,
+    and this hook ranks them after the training (see :func:`mmseg_semi.self_training.select_reliable`) and
+    writes the result to ``WORK_DIR/selection/``.
 
     Args:
-        num_checkpoints (int): K, at least 2; ST++ has 3.
+        num_checkpoints (int): K, at least 2. ST++ uses 3.
         images (dict, optional): Config of the unlabeled images to rank, without a pipeline.
-        ratio (float): Share of the images that is called reliable, in (0, 1).
+        ratio (float): Fraction of reliable images, in (0, 1).
 
     Raises:
         ValueError: ``num_checkpoints`` is below 2, or the training is shorter than that.
     """
 
-    # After the hooks that update weights, before CheckpointHook: a run that resumes from its checkpoint of an
-    # epoch must find that the one of this hook has been written.
+    # After the hooks that update weights and before CheckpointHook: a run that resumes after an epoch needs the
+    # checkpoint of this hook for this epoch.
     priority = 'LOW'
 
     def __init__(
@@ -53,30 +53,30 @@ class ReliableSelectionHook(Hook):
     ) -> None:
         if not isinstance(num_checkpoints, int) or num_checkpoints < 2:
             raise ValueError(
-                f'ReliableSelectionHook num_checkpoints={num_checkpoints!r}: stability compares at least 2 '
-                'checkpoints of a training (ST++ has 3).'
+                f'ReliableSelectionHook.num_checkpoints must be at least 2, got {num_checkpoints!r}. ST++ uses '
+                '3.'
             )
         if not 0 < ratio < 1:
             raise ValueError(
-                f'ReliableSelectionHook ratio={ratio} must be the share of reliable images, between 0 and 1.'
+                f'ReliableSelectionHook.ratio, the fraction of reliable images, must be in (0, 1), got {ratio}.'
             )
         self.num_checkpoints, self.images, self.ratio = num_checkpoints, images, ratio
 
     @property
     def reading(self) -> str:
-        """When checkpoints are taken and how they are compared, for the first lines of the log."""
+        """Checkpoints and their comparison, for the first lines of the log."""
         return (
             'stability of pseudo-masks: the sum of Eq. 4 over the checkpoints after k·E // '
             f'{self.num_checkpoints} of E epochs or iterations; reliable: {self.ratio:g} of the images'
         )
 
     def _moments(self, runner) -> tuple[str, list[int]]:
-        """The unit of time, and when to save."""
+        """Return the unit of time, and the times to save at."""
         loop = runner.train_loop
         by_epoch = isinstance(loop, EpochBasedTrainLoop)
         unit, length = ('epoch', loop.max_epochs) if by_epoch else ('iter', loop.max_iters)
         count = self.num_checkpoints
-        # Iterations of an optimizer step, inside which nothing is saved.
+        # Iterations per optimizer step. Checkpoints are only saved at its end.
         step = 1 if by_epoch else accumulation(runner)
         num_steps = count_steps(length, step)
         if num_steps < count:
@@ -89,7 +89,7 @@ class ReliableSelectionHook(Hook):
 
     def before_train(self, runner) -> None:
         self._moments(runner)
-        if self.images is not None:  # not after the training
+        if self.images is not None:  # fail before the training, not after it
             on_first_rank(ImagePool(runner.cfg, self.images).check_files)
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
@@ -136,17 +136,17 @@ def _name(unit: str, moment: int) -> str:
 
 
 def kept_checkpoints(work_dir: str) -> list[str]:
-    """Paths of the checkpoints that ReliableSelectionHook kept of the training in ``work_dir``, in order.
+    """Return the paths of the checkpoints of ReliableSelectionHook in ``work_dir``, in order.
 
     Raises:
-        FileNotFoundError: the training did not have the hook, or has not ended.
+        FileNotFoundError: The training did not have the hook, or is not finished.
     """
     folder = Path(work_dir, CHECKPOINTS)
     try:
         names = (folder / CHECKPOINT_LIST).read_text().split()
     except FileNotFoundError:
         raise FileNotFoundError(
-            f'{folder / CHECKPOINT_LIST} does not exist, so the training in {work_dir} has not ended or kept '
-            "no checkpoints for scoring. Add dict(type='ReliableSelectionHook') to its custom_hooks."
+            f'{folder / CHECKPOINT_LIST} does not exist. The training in {work_dir} is not finished, or did '
+            "not save checkpoints for scoring. Add dict(type='ReliableSelectionHook') to its custom_hooks."
         ) from None
     return [str(folder / name) for name in names]

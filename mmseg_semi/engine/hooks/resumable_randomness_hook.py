@@ -1,4 +1,4 @@
-"""A killed and resumed run draws the random numbers of the run that was not killed."""
+"""Let a resumed run use the same random numbers as an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -14,25 +14,23 @@ from mmseg.registry import HOOKS
 from ...datasets import PositionSampler
 from ._common import is_training, save_due
 
-#: Words of the Mersenne Twister, which numpy draws one after the other.
+#: Number of words in the state of numpy's Mersenne Twister.
 _NUMPY_WORDS = 624
 
 
 @HOOKS.register_module()
 class ResumableRandomnessHook(Hook):
-    """Give every rank its own random stream, and save it with each checkpoint.
+    """Seed every rank differently, and save the random states with each checkpoint.
 
-    The stream is that of Python, numpy and torch in the training process: dropout, boxes, triggers. It
-    starts from (seed, rank), whatever was drawn while building. Validation and the making of the loader's
-    iterators are kept apart from it, since a resumed run does not repeat the validation of the iteration
-    that it resumes from and makes an iterator where the other one has one. The states of all ranks are
-    gathered before a save is due, because MMEngine saves on rank 0 alone.
+    The states are those of Python, numpy and torch in the training process, which dropout and CutMix use. They
+    are seeded with (seed, rank) before the training. Validation and the creation of the loader's iterators do
+    not change them, since an uninterrupted run validates and creates iterators at other times than a resumed
+    run. The states of all ranks are gathered before a checkpoint, because MMEngine only saves on rank 0.
 
-    The data's randomness is addressed by position and needs no state but the seed, see
-    PositionSampler.
+    The random numbers of the data only depend on the seed and the position, see PositionSampler.
     """
 
-    # Before the hooks that save, after those that update weights.
+    # Before the hooks that save and after those that update weights.
     priority = 'BELOW_NORMAL'
 
     def __init__(self) -> None:
@@ -51,20 +49,21 @@ class ResumableRandomnessHook(Hook):
         if states is None or len(states) != get_world_size():
             found = 'none' if states is None else f'those of {len(states)} processes'
             runner.logger.warning(
-                f'The checkpoint has the random states of {get_world_size()} processes: found {found}, so '
-                'the resumed run will draw other random numbers than an uninterrupted one.'
+                f'The resumed run needs the random states of {get_world_size()} processes, but the checkpoint '
+                f'has {found}. The random numbers will differ from those of an uninterrupted run. Resume with '
+                'the same number of processes to avoid this.'
             )
             return
         self._restored = states[get_rank()]
 
     def _reseed(self, runner, sampler: PositionSampler, seed: int) -> None:
-        # A config without a seed draws another one each time, and the sampler was built with that.
+        # Without a seed in the config, the sampler was built with a new random seed.
         if sampler.seed == seed:
             return
         sampler.seed = seed
         loop = runner.train_loop
         if isinstance(loop, IterBasedTrainLoop):
-            # Upstream MMEngine has made it already, and its workers have loaded what the other seed chose.
+            # Upstream MMEngine has already created it, and its workers have loaded images by the other seed.
             loop.dataloader_iterator = type(loop.dataloader_iterator)(loop.dataloader)
 
     def before_train(self, runner) -> None:
@@ -75,7 +74,7 @@ class ResumableRandomnessHook(Hook):
             self._kept = _random_state()
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
-        # Not in before_train: making the loader's iterator, which follows it, draws a number.
+        # Not in before_train, since the loader's iterator is created after it and uses a random number.
         if not self._started:
             self._started = True
             if self._restored is not None:
@@ -85,7 +84,7 @@ class ResumableRandomnessHook(Hook):
                 _seed_everything(runner.seed, get_rank(), runner.iter)
         else:
             self._put_back()
-        # Whoever saves at a moment that is not foreseen here must not save the states of an earlier one.
+        # Remove the states, so that a checkpoint at an unexpected time does not save old ones.
         self._gathered = None
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
@@ -100,7 +99,7 @@ class ResumableRandomnessHook(Hook):
             self._kept = _random_state()
             self._gathered = _gather_states()
         elif self._restored is not None:
-            # Of the iteration that is resumed, whose checkpoint is saved again where it is the best.
+            # States of the resumed iteration. Its checkpoint is saved again if it is the best.
             self._gathered = all_gather_object(self._restored)
 
     def after_val(self, runner) -> None:
@@ -120,7 +119,7 @@ class ResumableRandomnessHook(Hook):
 
 
 def _seed_everything(seed: int, rank: int, iteration: int) -> None:
-    # 0 for a fresh run; a run that could not restore its states starts a stream of its own.
+    # 0 in a new run. A run without restored states gets another seed.
     words = np.random.SeedSequence([seed, rank, iteration]).generate_state(2, np.uint32)
     random.seed(int(words[0]))
     np.random.seed(int(words[0]))
@@ -141,13 +140,13 @@ def _random_state() -> dict:
 def _set_random_state(state: dict) -> None:
     random.setstate(state['python'])
     position = state['numpy'][2]
-    if not 0 <= position <= _NUMPY_WORDS:  # numpy would read beyond them
+    if not 0 <= position <= _NUMPY_WORDS:  # numpy would read outside the state
         raise ValueError(
-            f'The checkpoint has {position} as the position in the random state of numpy, which has '
-            f'{_NUMPY_WORDS} words: it is broken. Resume from another checkpoint.'
+            f'The checkpoint is broken: its position in the random state of numpy is {position}, but the state '
+            f'has {_NUMPY_WORDS} words. Resume from another checkpoint.'
         )
     np.random.set_state(state['numpy'])
-    # Checkpoints are loaded onto the device; generator states live on the host.
+    # Checkpoints are loaded to the device, but states of generators must be on the host.
     torch.set_rng_state(state['torch'].cpu())
     if 'cuda' in state and torch.cuda.is_available():
         torch.cuda.set_rng_state(state['cuda'].cpu())

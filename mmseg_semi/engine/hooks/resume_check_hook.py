@@ -1,4 +1,4 @@
-"""A resumed run is the run that was started: the same images, with the same number of them per step."""
+"""Check that a resumed run has the same images and the same number of images per step as before."""
 
 from __future__ import annotations
 
@@ -10,33 +10,34 @@ from mmseg.registry import HOOKS
 from ..accumulation import accumulation
 from ._common import is_training
 
-#: What a checkpoint says of its training: key of the sentence, by what a checkpoint of ours keeps.
+#: Properties of a training that checkpoints store: key = words in messages.
 _TOLD = {
     'partition': 'partition',
     'labeled': 'labeled images',
     'unlabeled': 'unlabeled images',
     'labeled_per_step': 'labeled images per step',
     'unlabeled_per_step': 'unlabeled images per step',
-    'accumulation': 'micro-batches a step (accumulative_counts)',
+    'accumulation': 'micro-batches per step (accumulative_counts)',
 }
-#: Settings of a torch optimizer that choose its kernels and not its result.
+#: Settings of a torch optimizer that select its kernels but do not change its result.
 _KERNELS = ('fused', 'foreach', 'capturable', 'differentiable')
 
 
 @HOOKS.register_module()
 class ResumeCheckHook(Hook):
-    """Stop a run that resumes from a checkpoint of other images, or of another number of images per step.
+    """Stop a run that resumes from a checkpoint with other images or another number of images per step.
 
-    A run in the folder of another partition would else continue with its weights, and so be trained on the
-    labels of both. Another number of images per step makes another schedule of what is left. Several processes
-    that make up the same step continue as one does. Another number of micro-batches a step does not, since
-    iterations count them. Checkpoints that say nothing are not compared, and neither is a test.
+    Otherwise, a run in the folder of another partition would continue with its weights, and would be trained on
+    the labels of both. Another number of images per step would change the remaining schedule. The number of
+    processes may change if the number of images per step stays the same. The number of micro-batches per step
+    must not change, since iterations count them. Tests, and checkpoints without this information, are not
+    checked.
 
-    How the optimizer computes, and the text of the config, stay those of this run: the checkpoint may be a
-    stranger's.
+    The kernels of the optimizer and the text of the config stay those of this run, since a checkpoint may be
+    unsafe.
 
     Raises:
-        ValueError: The checkpoint and the run differ; the sentence says in what.
+        ValueError: The checkpoint and the run differ. The message shows the difference.
     """
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
@@ -55,13 +56,15 @@ class ResumeCheckHook(Hook):
             if before != now:
                 raise ValueError(
                     f'{runner._load_from or "The checkpoint"} was trained with {before} as its {_TOLD[key]}, '
-                    f'and this run has {now}. Set it back, or take another --work-dir. To start from its '
-                    'weights, set load_from and leave --resume out.'
+                    f'but this run has {now}. Restore the old value, or use another --work-dir. To start from '
+                    'its weights, set load_from and remove --resume.'
                 )
 
 
 def _keep_kernels(runner, checkpoint: dict) -> None:
-    """Leave the choice of kernels to the config; fused ones read memory by the shape of the parameter alone.
+    """Select the kernels of the optimizer by the config, and check the shapes of its state.
+
+    Fused kernels read the state with the shape of the parameter and would read outside a smaller one.
 
     Raises:
         ValueError: The state of a parameter has another shape and the config has ``fused=True``.
@@ -88,12 +91,12 @@ def _keep_kernels(runner, checkpoint: dict) -> None:
                         raise ValueError(
                             f'{runner._load_from or "The checkpoint"} has {name} of shape {shape} in its '
                             f'optimizer for a parameter of shape {tuple(parameter.shape)}. Resume from a '
-                            'checkpoint of this training, or set load_from and leave --resume out.'
+                            'checkpoint of this training, or set load_from and remove --resume.'
                         )
 
 
 def trained_on(runner) -> dict[str, str | int | None]:
-    """Images of a training, and of an optimizer step over all processes; None where there are none."""
+    """Return the images of a training and per optimizer step over all processes; None if there are none."""
     loader = runner.train_dataloader
     dataset, sampler = loader.dataset, loader.sampler
     times = get_world_size() * accumulation(runner)

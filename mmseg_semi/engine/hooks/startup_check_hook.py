@@ -1,4 +1,4 @@
-"""What can be wrong with a config is said before the first iteration, in one sentence."""
+"""Check a config before the first iteration and raise one-sentence errors."""
 
 from __future__ import annotations
 
@@ -45,34 +45,33 @@ from ..startup.wrappers import check_wrapper
 from ..train_loops import WholeStepEpochTrainLoop
 from ._common import unwrap
 
-#: Share of the labeled list that a published one must have in common with it to be named at start-up.
+#: Minimum fraction of the labeled list in common with a published list, for a mention in the log.
 NEAR_SHARE = 0.1
 
 
 @HOOKS.register_module()
 class StartupCheckHook(Hook):
-    """Check model, data and loaders against each other, and log what will be trained on what.
+    """Check that model, data and loaders match, and log a summary of the training.
 
-    The lines name the numbers of images, the published partition that the labeled list is, iterations per
-    pass and the optimizer steps that they make, the effective batch, and which reading of each formula is on
-    that its paper leaves open.
+    The summary has the numbers of images, the published partition of the labeled list, iterations and optimizer
+    steps per epoch, the effective batch size, and the settings for details that the paper leaves open.
 
     Args:
-        same_masks: whether the masks of all sets must be stored alike; False lets ``reduce_zero_label`` and
-            ``label_map`` differ.
-        check_masks: whether at most 200 labeled masks, and as many of a validation set, are read to see that
+        same_masks: Whether the masks of all sets must have the same format. False allows different
+            ``reduce_zero_label`` and ``label_map``.
+        check_masks: Whether to read at most 200 labeled masks and 200 masks of a validation set, to check that
             the void value is not a class.
 
     Raises:
-        ValueError: In one sentence with the remedy, when the loader's batch does not match the sampler's
-            make-up, a hook of the method is missing, the method's networks are not fit to be trained, the class
-            counts of head and dataset differ, the partition's name and its list differ in the number of labeled
-            images, two parts take another label for void, the crop is not a multiple of
-            a vision transformer's patches, a training image is also a validation image, files have more bands
-            or bits than are loaded, a mask may be turned against its image, datasets or a tested checkpoint
-            differ in what class indices mean, a class has no pixel while the void value holds more than 1 %, or
-            a checkpoint to load does not fit the model.
-        FileNotFoundError: A file of the validation set is not there.
+        ValueError: One sentence with a remedy, for one of these problems: The batch size does not match the
+            sampler. A hook of the method is missing. The networks of the method cannot be trained. Head and
+            dataset have different numbers of classes. Name and list of the partition have different numbers of
+            labeled images. The void value is not the same everywhere. The crop is not a multiple of the patches
+            of a vision transformer. A training image is also a validation image. Files have more bands or bits
+            than are loaded. A mask may be rotated against its image. Class indices have different meanings in
+            datasets or in a tested checkpoint. A class has no pixels while more than 1 % of the pixels have the
+            void value. A checkpoint does not match the model.
+        FileNotFoundError: A file of the validation set does not exist.
     """
 
     priority = 'VERY_HIGH'
@@ -86,7 +85,7 @@ class StartupCheckHook(Hook):
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         self._loaded = {'meta': checkpoint.get('meta')}  # not the weights
         match_checkpoint(runner, checkpoint)
-        # The schedulers are as the config built them; resuming will overwrite their settings.
+        # The schedulers still have the settings of the config. Resuming overwrites them.
         training = isinstance(runner.optim_wrapper, (OptimWrapper, OptimWrapperDict))
         if training and self._configured is None:
             self._configured = ConfiguredSchedule(runner, checkpoint)
@@ -111,7 +110,7 @@ class StartupCheckHook(Hook):
         self._check_classes(runner, model, loader.dataset)
         self._check_patches(runner, model)
         for leaf in leaves(loader.dataset):
-            if leaf.kind is None:  # our own datasets have looked while they were built
+            if leaf.kind is None:  # datasets of this package have checked it already
                 check_names(leaf, 'training')
         check_ignore_index(runner)
         check_meanings(runner, self.same_masks)
@@ -144,7 +143,9 @@ class StartupCheckHook(Hook):
         for name, data in datasets.items():
             classes = (getattr(data, 'metainfo', None) or {}).get('classes')
             for key, head in heads.items():
-                if isinstance(head, STDCHead):  # finds boundaries, whatever the classes are
+                if isinstance(
+                    head, STDCHead
+                ):  # predicts boundaries and does not depend on the classes
                     continue
                 if classes is not None and len(classes) != head.num_classes:
                     raise ValueError(
@@ -163,29 +164,29 @@ class StartupCheckHook(Hook):
         sizes = {f'data_preprocessor.{key}': getattr(preprocessor, key)}
         if (network.test_cfg or {}).get('mode') == 'slide':
             sizes['test_cfg.crop_size'] = network.test_cfg['crop_size']
-            if isinstance(network, SlideScoreEncoderDecoder):  # its last windows end at the border
+            if isinstance(
+                network, SlideScoreEncoderDecoder
+            ):  # clips its last windows at the border
                 sizes['test_cfg.stride'] = network.test_cfg['stride']
         for key, size in sizes.items():
             if size is None or not whole_patches(size, patch):
                 also = ' and the crop_size of RandomCrop' if 'preprocessor' in key else ''
                 raise ValueError(
-                    f'{key}={size} is not a multiple of {patch}, the side of the patches that the backbone '
-                    f'cuts images into. Set {key}{also} to multiples of {patch}, such as '
-                    f'{nearest(size, patch)}.'
+                    f'{key}={size} is not a multiple of {patch}, the patch size of the backbone. Set '
+                    f'{key}{also} to multiples of {patch}, such as {nearest(size, patch)}.'
                 )
         tested = preprocessor.test_cfg or {}
         sizes = [tested[key] for key in ('size', 'size_divisor') if tested.get(key) is not None]
         if runner.val_loop is not None and not any(whole_patches(size, patch) for size in sizes):
             runner.logger.warning(
-                f'Validation images that are not multiples of {patch}, the side of the patches that the '
-                'backbone cuts images into, are stretched by up to a patch. Set '
-                f'data_preprocessor.test_cfg=dict(size_divisor={patch}).'
+                f'Validation images whose size is not a multiple of {patch}, the patch size of the backbone, '
+                f'are stretched by up to a patch. Set data_preprocessor.test_cfg=dict(size_divisor={patch}).'
             )
 
     def _check_validation(self, runner, dataset) -> None:
         sets = evaluated_sets(runner.val_loop, 'val')
         for key, validation in sets.items():
-            # Not hours later, when the first validation opens them.
+            # Checked now, not in the first validation after hours.
             check_files_exist(validation, 'validation', key)
         if isinstance(dataset, LabeledUnlabeledDataset):
             parts = {'labeled': dataset.labeled, 'unlabeled': dataset.unlabeled}
@@ -205,8 +206,8 @@ class StartupCheckHook(Hook):
                 continue
             if type(hook) is CheckpointHook:
                 runner.logger.warning(
-                    'CheckpointHook writes in place: killed while saving, the run may have nothing to '
-                    "resume from. Use type='AtomicCheckpointHook'."
+                    'CheckpointHook writes files in place. If the run is killed while it saves, it may have no '
+                    "complete checkpoint. Use type='AtomicCheckpointHook'."
                 )
             if hook.interval <= 0 or accumulated == 1:
                 continue
@@ -214,8 +215,8 @@ class StartupCheckHook(Hook):
                 if len(runner.train_dataloader) % accumulated:
                     runner.logger.warning(
                         f'An epoch of {len(runner.train_dataloader)} iterations ends inside an optimizer step '
-                        f'of accumulative_counts={accumulated}, whose gradients no checkpoint holds. Set '
-                        "train_cfg.type='WholeStepEpochTrainLoop'."
+                        f'of accumulative_counts={accumulated}, and checkpoints do not contain its gradients. '
+                        "Set train_cfg.type='WholeStepEpochTrainLoop'."
                     )
             elif not hook.by_epoch and hook.interval % accumulated:
                 runner.logger.info(
@@ -237,27 +238,28 @@ class StartupCheckHook(Hook):
             sampler, LabeledUnlabeledSampler
         ):
             raise ValueError(
-                f'train_dataloader has a {type(dataset).__name__} with a {type(sampler).__name__}: '
-                'semi-supervised training needs LabeledUnlabeledDataset with LabeledUnlabeledSampler as '
-                '`sampler`.'
+                f'train_dataloader has a {type(dataset).__name__} with a {type(sampler).__name__}. For '
+                'semi-supervised training, set train_dataloader.dataset to a LabeledUnlabeledDataset and '
+                'train_dataloader.sampler to a LabeledUnlabeledSampler.'
             )
         if loader.batch_size != sampler.labeled + sampler.unlabeled:
             raise ValueError(
                 f'train_dataloader.batch_size={loader.batch_size} but the sampler makes batches of '
-                f'labeled={sampler.labeled} + unlabeled={sampler.unlabeled}. Make them equal.'
+                f'labeled={sampler.labeled} + unlabeled={sampler.unlabeled}. Set batch_size to '
+                f'{sampler.labeled + sampler.unlabeled}.'
             )
         if sampler.unlabeled_streams != model.unlabeled_batches:
             raise ValueError(
                 f'the sampler has unlabeled_streams={sampler.unlabeled_streams} but {type(model).__name__} '
-                f'takes {model.unlabeled_batches} unlabeled image(s) for each that it trains on (2 with '
+                f'needs {model.unlabeled_batches} unlabeled image(s) for each that it trains on (2 with '
                 f"cutmix='pair'). Set train_dataloader.sampler.unlabeled_streams={model.unlabeled_batches}."
             )
         self._check_endless(runner, sampler)
         if sampler.unlabeled == 1 and isinstance(model.cutmix, CutMix):
             runner.logger.warning(
-                "CutMix takes an image's partner from the unlabeled images of its process, of which there is "
-                '1, so that each is pasted into itself. Set train_dataloader.sampler.unlabeled to at least 2 '
-                'and batch_size with it, or semi_train_cfg.cutmix=None.'
+                'CutMix pastes images of the same process, but train_dataloader.sampler.unlabeled=1, so that '
+                'each image is pasted into itself. Set sampler.unlabeled to at least 2 and adapt batch_size, '
+                'or set semi_train_cfg.cutmix=None.'
             )
 
     def _check_endless(self, runner, sampler: PositionSampler) -> None:
@@ -278,7 +280,7 @@ class StartupCheckHook(Hook):
         hooks = {type(hook).__name__ for hook in runner.hooks}
         if loader.dataset.has_soft_labels and 'SoftTargetHook' not in hooks:
             raise ValueError(
-                'train_dataloader.dataset.pseudo_labeled.soft=True and nothing learns from soft labels. Add '
+                'train_dataloader.dataset.pseudo_labeled.soft=True, but no hook uses the soft labels. Add '
                 "dict(type='SoftTargetHook') to custom_hooks, or set soft=False."
             )
         if not loader.sampler.endless and len(loader) == 0:
@@ -367,17 +369,17 @@ class StartupCheckHook(Hook):
 
 
 def _per_pass(iterations: int, accumulated: int, of: str = 'the list') -> str:
-    # As many as a batch of all its micro-batches would make, with what is left over dropped.
+    # Incomplete optimizer steps are dropped.
     steps = max(1, iterations // accumulated)
     return f'{iterations} iterations per pass over {of} ({steps} optimizer steps per epoch)'
 
 
 def check_held_out(parts: dict, validation) -> None:
-    """Raise ValueError if an image that is trained on is also a validation image.
+    """Raise ValueError if a training image is also a validation image.
 
     Args:
-        parts: what is trained on: a word for each dataset = the dataset.
-        validation: the validation set.
+        parts: Training sets: a word for each dataset = the dataset.
+        validation: The validation set.
     """
     held_out = set(real_paths(image_files(validation)))
     for name, dataset in parts.items():
@@ -392,5 +394,5 @@ def check_held_out(parts: dict, validation) -> None:
 
 
 def _labeled_images(dataset) -> int:
-    """Number of labeled images of a train dataset; one that a wrapper repeats counts once."""
+    """Return the number of labeled images of a training set. Repeated images count once."""
     return sum(len(leaf.dataset) for leaf in leaves(dataset) if leaf.kind in (None, 'labeled'))

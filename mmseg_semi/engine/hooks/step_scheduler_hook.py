@@ -1,4 +1,4 @@
-"""Schedules count optimizer steps."""
+"""Count optimizer steps in schedulers."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from ..accumulation import accumulation
 class StepSchedulerHook(ParamSchedulerHook):
     """MMEngine's ParamSchedulerHook in optimizer steps: all micro-batches of a step have one learning rate.
 
-    MMEngine counts iterations, and with gradient accumulation a step has several. Here ``begin`` and ``end`` of
-    schedulers with ``by_epoch=False`` are optimizer steps. A missing ``end``, or one of ``max_iters``, is the
-    end of the training. Schedulers with ``convert_to_iter_based=True`` convert epochs into steps, and those
-    that count epochs stay as they are. Without accumulation nothing differs from MMEngine.
+    MMEngine counts iterations. With gradient accumulation, a step has several of them. Here ``begin`` and
+    ``end`` of schedulers with ``by_epoch=False`` are optimizer steps. If ``end`` is missing or ``max_iters``,
+    it is the end of the training. Schedulers with ``convert_to_iter_based=True`` convert epochs into steps.
+    Schedulers that count epochs do not change. Without accumulation this is the same as in MMEngine.
 
     Raises:
-        ValueError: The Runner got schedulers that are built already, whose ends cannot be converted.
+        ValueError: The Runner got schedulers instead of configs. Their ends cannot be converted.
     """
 
     def before_run(self, runner) -> None:
-        # Before a validation or a test nothing is built.
+        # A validation or a test has no schedulers.
         training = isinstance(runner.optim_wrapper, (OptimWrapper, OptimWrapperDict))
         accumulated = accumulation(runner)
         if not training or accumulated == 1 or not runner.param_schedulers:
@@ -35,8 +35,8 @@ class StepSchedulerHook(ParamSchedulerHook):
         cfg = runner.cfg.get('param_scheduler')
         if cfg is None:
             raise ValueError(
-                f'accumulative_counts={accumulated} and schedulers that are built already: their ends are '
-                'iterations and not optimizer steps. Give param_scheduler as a config.'
+                f'accumulative_counts={accumulated} does not work with schedulers that are already built, '
+                'since they count iterations and not optimizer steps. Give param_scheduler as a config.'
             )
         wrapper = runner.optim_wrapper
         if not isinstance(wrapper, OptimWrapperDict):
@@ -54,10 +54,10 @@ class StepSchedulerHook(ParamSchedulerHook):
 
 
 def _built_in_steps(runner, cfg, wrapper, accumulated: int) -> list:
-    """The schedulers of one optimizer wrapper, built again with ends in steps."""
+    """Rebuild the schedulers of one optimizer wrapper with ends in steps."""
     num_steps = count_steps(runner.max_iters, accumulated)
     for group in wrapper.optimizer.param_groups:
-        # The schedulers in iterations have set their first values.
+        # Reset the learning rates that the schedulers in iterations have set.
         for key in [key for key in group if key.startswith('initial_')]:
             group[key.removeprefix('initial_')] = group.pop(key)
     schedulers = []

@@ -1,4 +1,4 @@
-"""Loops that evaluate every network of a method, and the runner of methods in stages."""
+"""Loops that evaluate every network of a method, and the runner of methods with several stages."""
 
 from .staged_runner import StagedRunner
 from .stages import LabelStage, SelectStage, Stage, SupervisedStage, TrainStage

@@ -1,4 +1,4 @@
-"""Methods that train several times, one after the other, as one run: ST, ST++, GPS."""
+"""Run methods with several trainings in stages: ST, ST++, GPS."""
 
 from __future__ import annotations
 
@@ -35,29 +35,29 @@ from .teacher_stage import TeacherStage
 
 @RUNNERS.register_module()
 class StagedRunner:
-    """Run the ``stages`` of a config, each in ``WORK_DIR/<name>/`` and after those that it needs.
+    """Run the ``stages`` of a config in ``WORK_DIR/<name>/``, each one after the stages that it needs.
 
-    ``runner_type='StagedRunner'`` makes `tools/train.py`, MMSegmentation's own as well, build this in the
-    place of MMEngine's Runner. The top level of the config is the ordinary config of the last training, so
-    that the stock test tools read it; a stage says what differs. Run again, with or without
-    ``--resume``, it skips what is finished and continues where it stopped. A stage that was started or finished
-    with other settings, or from other results, is refused, not repeated and not used.
+    With ``runner_type='StagedRunner'``, `tools/train.py` (also that of MMSegmentation) builds this class
+    instead of MMEngine's Runner. The top level of the config is an ordinary config of the last training, which
+    the stock test tools can read. A stage defines the differences to it. A restarted run, with or without
+    ``--resume``, skips finished stages and continues where it stopped. A stage that was started with other
+    settings or other results raises an error.
 
-    ``WORK_DIR/stages/<name>.json`` holds what a stage was made with and whether it is finished. Who wants a
-    stage done again removes its folder and those of the stages after it.
+    ``WORK_DIR/stages/<name>.json`` stores the settings of a stage and whether it is finished. To repeat a
+    stage, remove its folder and the folders of the stages after it.
 
     Args:
-        cfg (Config): With ``stages``, and ``run_stages`` (list of names, or None for all).
+        cfg (Config): Config with ``stages`` and ``run_stages`` (list of names, or None for all).
 
     Raises:
-        ValueError: A stage that does not exist or does not fit, or whose inputs are not finished.
+        ValueError: A stage does not exist, was started with other settings, or needs an unfinished stage.
         FileNotFoundError: The unlabeled images are missing.
     """
 
     def __init__(self, cfg: Config) -> None:
         self.cfg = copy.deepcopy(cfg)
         self.work_dir = self.cfg.work_dir
-        # Classes are looked up by name before the first Runner sets the scope.
+        # Set the scope now, since classes are looked up by name before the first Runner sets it.
         DefaultScope.get_instance(
             f'staged_{uuid.uuid4().hex}', scope_name=self.cfg.get('default_scope', 'mmseg')
         )
@@ -68,7 +68,7 @@ class StagedRunner:
 
     @classmethod
     def from_cfg(cls, cfg: Config) -> StagedRunner:
-        """What MMEngine's registry calls."""
+        """Build the runner. MMEngine's registry calls this method."""
         return cls(cfg)
 
     def _choose(self, names: list[str] | str | None) -> list[str]:
@@ -93,7 +93,7 @@ class StagedRunner:
         )
 
     def train(self) -> None:
-        """Run what is not finished of the chosen stages, and say where the result is."""
+        """Run the unfinished stages among the selected ones, and log the path of the result."""
         self._check()
         on_first_rank(self._dump_config)
         for name in self._chosen:
@@ -109,7 +109,7 @@ class StagedRunner:
         try:
             stage.run(self.logger)
         except (OSError, ValueError):
-            # The tools end with the sentence alone; where it came from stays in the log.
+            # The tools only print the message. The traceback is in the log.
             with open(self._log_file, 'a', encoding='utf-8') as file:
                 traceback.print_exc(file=file)
             raise
@@ -123,7 +123,7 @@ class StagedRunner:
             self.cfg.dump(path)
 
     def _check(self) -> None:
-        """Say now what would otherwise fail hours later."""
+        """Raise errors now that would otherwise occur after hours."""
         for stage in self.stages.values():
             stage.check()
         pool = ImagePool(self.cfg, _unlabeled_images(self.cfg))
@@ -133,7 +133,7 @@ class StagedRunner:
         )
         parts = {'unlabeled': pool.dataset}
         for stage in self.stages.values():
-            # Its validation set is its own, so that its training would not notice.
+            # The teacher has its own validation set, so its own check would not find these images.
             if isinstance(stage, TeacherStage) and stage.has_own_data:
                 dataset = stage.config().train_dataloader.dataset
                 parts["teacher's training"] = DATASETS.build(dataset)
@@ -146,7 +146,7 @@ class StagedRunner:
         return osp.join(self.work_dir, 'stages', f'{name}.json')
 
     def _read(self, name: str) -> dict[str, Any]:
-        """What is known of a stage; nothing when its folder was removed."""
+        """Return the stored information on a stage; empty if its folder was removed."""
         mark = self._mark(name)
         if not osp.isfile(mark) or not osp.isdir(self.stages[name].folder):
             return {}
@@ -157,11 +157,11 @@ class StagedRunner:
         mark = self._mark(stage.name)
         make_folders([mark])
         write_bytes(mark, json.dumps(state, indent=1, default=str).encode())
-        # After the mark: beside the one of a stage whose folder was removed, it would count as finished.
+        # Create the folder after the mark: with an old mark, a new folder would count as finished.
         make_folders([osp.join(stage.folder, '')])
 
     def _begin(self, stage: Stage) -> bool:
-        """Whether the stage is finished; otherwise check that it may begin or continue, and mark it begun."""
+        """Whether the stage is finished. If not, check that it can start or continue, and mark it."""
         self._check_settings(stage)
         inputs = {}
         for name in sorted(stage.needs()):
@@ -197,18 +197,18 @@ class StagedRunner:
         if known and known['settings'] != settings:
             key, before, now = first_difference(known['settings'], settings)
             raise ValueError(
-                f'Stage {stage.name} was started with {key}={before} and is now to be run with {now}. '
+                f'Stage {stage.name} was started with {key}={before}, but this run has {now}. '
                 f'{_remedy(stage)}'
             )
         if known and isinstance(stage, TrainStage) and known['processes'] != get_world_size():
             self.logger.warning(
-                f'Stage {stage.name} was started on {known["processes"]} process(es) and this run has '
-                f'{get_world_size()}: the effective batch of its training is another one.'
+                f'Stage {stage.name} was started on {known["processes"]} process(es), but this run has '
+                f'{get_world_size()}, which changes its effective batch size.'
             )
 
     def _finish(self, stage: Stage) -> None:
         known = self._read(stage.name)
-        # A name for this very result, by which the stages after it know it again.
+        # An identifier of this result, which later stages compare.
         self._write(stage, **{**known, 'finished': uuid.uuid4().hex})
 
     def _report(self) -> None:
@@ -217,14 +217,14 @@ class StagedRunner:
         if not on_first_rank(self._read, last.name).get('finished'):
             return
         path = osp.abspath(last.checkpoint())
-        # As MMEngine's own pointers, without a line end.
+        # Without a line end, like the pointers of MMEngine.
         on_first_rank(write_bytes, osp.join(self.work_dir, 'last_checkpoint'), path.encode())
         self.logger.info(f'Trained: {told(stage for stage in trainings if stage.trained())}')
         self.logger.info(f'The result is the last checkpoint of stage {last.name}: {path}')
 
 
 def _unlabeled_images(cfg: Config) -> dict:
-    """Config of the unlabeled images, which every stage after the teacher's training looks at."""
+    """Return the config of the unlabeled images, which all stages after the teacher use."""
     dataset = fill_partition(cfg.train_dataloader.dataset)
     images = dataset.get('unlabeled') or (dataset.get('pseudo_labeled') or {}).get('images')
     if images is None:
@@ -236,19 +236,19 @@ def _unlabeled_images(cfg: Config) -> dict:
 
 
 def _stored(settings: dict) -> dict:
-    """Settings as they come back from a mark."""
+    """Convert settings to the form in which a mark stores them."""
     return json.loads(json.dumps(settings, default=str))
 
 
 def _remedy(stage: Stage) -> str:
     return (
-        f'Take another --work-dir, or remove {stage.folder} and the folders of the stages after it to do '
-        'them again.'
+        f'Use another --work-dir, or remove {stage.folder} and the folders of the stages after it to repeat '
+        'them.'
     )
 
 
 def first_difference(before, now, key: str = '') -> tuple[str, Any, Any]:
-    """Dotted key and both values of the first place where two settings differ."""
+    """Return dotted key and both values of the first difference between two settings."""
     if isinstance(before, dict) and isinstance(now, dict):
         for name in [*before, *now]:
             if before.get(name) != now.get(name):

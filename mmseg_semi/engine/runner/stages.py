@@ -1,4 +1,4 @@
-"""The stages of a method: trainings, a ranking of images, a labeling; each in a folder of its own."""
+"""The stages of a method: training, ranking of images, and labeling. Each stage has its own folder."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ from ..accumulation import accumulation
 from ..hooks.reliable_selection_hook import kept_checkpoints
 from ..startup.lengths import check_config
 
-#: In a stage's settings, ``stage://NAME/file`` is a file in the folder of stage NAME, and
-#: ``stage://NAME/last_checkpoint`` the last checkpoint of training NAME.
+#: In the settings of a stage, ``stage://NAME/file`` is a file in the folder of stage NAME, and
+#: ``stage://NAME/last_checkpoint`` is the last checkpoint of training NAME.
 REFERENCE = 'stage://'
 LAST_CHECKPOINT = 'last_checkpoint'
 #: Top-level settings of a teacher that differs from the student.
 TEACHER = ('teacher', 'teacher_checkpoint')
-#: In the folder of a finished training: its optimizer steps and the images that it learned from.
+#: File in the folder of a finished training with its numbers of optimizer steps and images.
 TRAINED = 'trained.json'
 STAGES = Registry('stage', scope='mmseg_semi', locations=['mmseg_semi.engine.runner'])
 
@@ -58,33 +58,33 @@ _DECISIVE = (
     'auto_scale_lr',
     'sync_bn',
 )
-#: Settings of the loader that change its speed alone.
+#: Settings of the loader that only change its speed.
 _SPEED_ONLY = ('num_workers', 'persistent_workers', 'pin_memory', 'prefetch_factor')
 
 
 def stage_seed(seed: int, name: str) -> int:
-    """Seed of a stage: different for each stage of a run, and the same each time that the stage is run.
+    """Return the seed of a stage. It differs between stages and is reproducible.
 
     Args:
-        seed (int): Of the staged config, at least 0.
-        name (str): Of the stage.
+        seed (int): Seed of the staged config, at least 0.
+        name (str): Name of the stage.
     """
     word = np.random.SeedSequence([seed, *name.encode()]).generate_state(1)[0]
-    # numpy takes seeds below 2**32, and mmengine may add the rank.
+    # numpy needs seeds below 2**32, and mmengine may add the rank.
     return int(word >> 1)
 
 
 class Stage(ABC):
-    """One step of a staged method. Its result is what is in its folder.
+    """One stage of a method. Its result is the content of its folder.
 
     Args:
-        name (str): Its key in ``stages``.
-        folder (str): Where it writes, and nobody else.
+        name (str): Key in ``stages``.
+        folder (str): Folder that only this stage writes to.
         top (Config): The staged config.
-        others (dict[str, Stage]): The stages that are built already, among them all that it names.
+        others (dict[str, Stage]): The stages built so far, including all that this stage needs.
     """
 
-    #: Whether the top-level settings of the teacher are its.
+    #: Whether the stage uses the teacher's settings at the top level.
     teaches = False
 
     def __init__(self, name: str, folder: str, top: Config, others: dict[str, Stage]) -> None:
@@ -93,25 +93,26 @@ class Stage(ABC):
 
     @classmethod
     def kind_for(cls, top: Config) -> type[Stage]:
-        """The type that stands for this one in a staged config."""
+        """Return the type that replaces this one for a staged config."""
         return cls
 
     def _other(self, key: str, name: str, kind: type[Stage]) -> Stage:
-        """The stage that a setting names."""
+        """Return the stage that a setting refers to."""
         if not isinstance(self._others.get(name), kind):
             known = [n for n, stage in self._others.items() if isinstance(stage, kind)]
             raise ValueError(
-                f'stages.{self.name}.{key}={name!r} is not a {kind.__name__} of this config. Name one that is, '
+                f'stages.{self.name}.{key}={name!r} is not a {kind.__name__} of this config. Set it to one, '
                 f'such as {known[0] if known else "stages.teacher=dict(type=" + repr(kind.__name__) + ")"}.'
             )
         return self._others[name]
 
     def resolve(self, value, finished: bool = True):
-        """``value`` with every ``stage://NAME/file`` replaced by the path, in copies of dicts and lists.
+        """Replace every ``stage://NAME/file`` in a copy of ``value`` by the path.
 
         Args:
-            value: Of a config.
-            finished (bool): Whether the stages that it refers to are; before, no checkpoint has a name.
+            value: Value of a config.
+            finished (bool): Whether the stages in ``value`` are finished. Before that, the names of checkpoints
+                are unknown.
         """
 
         def path(text: str) -> str:
@@ -126,56 +127,56 @@ class Stage(ABC):
         return _mapped(value, lambda text: path(text) if text.startswith(REFERENCE) else text)
 
     def needs(self) -> set[str]:
-        """Names of the stages whose results it uses."""
+        """Names of the stages whose results this stage uses."""
         return {_name_of(reference) for reference in _references(self.settings())}
 
     def check(self) -> None:
-        """Raise ValueError or FileNotFoundError, before any stage runs, if this one could not."""
+        """Raise ValueError or FileNotFoundError before any stage runs, if this one cannot run."""
         self.resolve(self.settings(), finished=False)
 
     @abstractmethod
     def settings(self) -> dict:
-        """All that the result depends on, before references are resolved."""
+        """Settings that the result depends on, with unresolved references."""
 
     @abstractmethod
     def run(self, logger: MMLogger) -> None:
-        """Make the result; called again after an interruption, continue. Every rank calls it."""
+        """Compute the result, or continue after an interruption. Every rank calls it."""
 
 
 class NetworkStage(Stage):
-    """A stage that gives later ones a trained network."""
+    """A stage that provides a trained network."""
 
-    #: Classes of the student, where the network has others.
+    #: Mapping to the student's classes, if the network has other classes.
     label_map: LabelMap | None = None
 
     @abstractmethod
     def config(self) -> Config:
-        """The config of the network and of the pipeline that prepares images for it."""
+        """Return the config of the network and of its test pipeline."""
 
     @abstractmethod
     def checkpoint(self, which: str = 'last') -> str:
-        """The 'last' checkpoint, or the 'best' one."""
+        """Return the 'last' or the 'best' checkpoint."""
 
     @abstractmethod
     def scoring_checkpoints(self) -> list[str]:
-        """Checkpoints of one training in their order, which `SelectStage` compares."""
+        """Return the checkpoints of one training, in order, that `SelectStage` compares."""
 
     @abstractmethod
     def check_scoring(self, stage: str) -> None:
-        """Raise ValueError if there will be no such checkpoints for a stage."""
+        """Raise ValueError if a stage will not have these checkpoints."""
 
 
 @STAGES.register_module()
 class TrainStage(NetworkStage):
-    """An ordinary training by MMEngine's Runner, of the staged config's top level with changes.
+    """An ordinary training by MMEngine's Runner, with the top level of the staged config and changes.
 
-    Its ``randomness.seed`` is :func:`stage_seed` of the config's, so that each training draws its own
-    initialization and order of images: ST++ re-initializes each network, since networks that start alike
-    repeat each other's mistakes. A seed in ``cfg`` stays as it is.
+    ``randomness.seed`` is :func:`stage_seed` of the config's seed, so that each training has another
+    initialization and another order of images: ST++ re-initializes each network, since networks with the same
+    initialization repeat each other's mistakes. A seed in ``cfg`` does not change.
 
     Args:
-        cfg (dict, optional): What differs from the top level, merged as a config is into its base.
-        extra_hooks (list[dict], optional): Hooks of this training besides its ``custom_hooks``.
+        cfg (dict, optional): Changes to the top level, merged like a config into its base.
+        extra_hooks (list[dict], optional): Additional ``custom_hooks`` of this training.
     """
 
     def __init__(
@@ -191,7 +192,7 @@ class TrainStage(NetworkStage):
         self._changes, self._extra_hooks = cfg or {}, extra_hooks or []
 
     def config(self) -> Config:
-        """The config of this training, with references as they are."""
+        """Return the config of this training, with unresolved references."""
         cfg = self._base()
         self._prepare(cfg)
         seed = (cfg.get('randomness') or {}).get('seed')
@@ -204,14 +205,14 @@ class TrainStage(NetworkStage):
         return cfg
 
     def _labels(self, cfg: Config) -> list[LabelStage]:
-        """The stages whose pseudo-labels a config of this training names, as far as they are built."""
+        """Return the built stages whose pseudo-labels a config of this training uses."""
         dataset = (cfg.get('train_dataloader') or {}).get('dataset') or {}
         labels = (dataset.get('pseudo_labeled') or {}).get('labels') or ()
         stages = [self._others.get(_name_of(reference)) for reference in _references(labels)]
         return [stage for stage in stages if isinstance(stage, LabelStage)]
 
     def _learn_soft_labels(self, cfg: Config) -> None:
-        """Learn from soft labels where the stages that make the pseudo-labels store them."""
+        """Train on soft labels if the labeling stages store them."""
         stages = self._labels(cfg)
         if not stages or not all(stage.soft for stage in stages):
             return
@@ -221,11 +222,11 @@ class TrainStage(NetworkStage):
                 cfg.custom_hooks = [*hooks, dict(type='SoftTargetHook')]
 
     def _base(self) -> Config:
-        """The config that the stage's settings are merged into."""
+        """Return the config into which the stage's settings are merged."""
         return top_level(self.top)
 
     def _prepare(self, cfg: Config) -> None:
-        """Change a copy of the staged config before what differs is merged into it."""
+        """Change a copy of the staged config before ``cfg`` is merged into it."""
 
     def settings(self) -> dict:
         cfg = self.config().to_dict()
@@ -246,43 +247,43 @@ class TrainStage(NetworkStage):
         if len(set(kinds.values())) > 1:
             hard = next(name for name, soft in kinds.items() if not soft)
             raise ValueError(
-                f'stages.{self.name} learns from soft and from hard pseudo-labels, {", ".join(kinds)}. Set '
-                f'stages.{hard}.soft as well, or none.'
+                f'stages.{self.name} trains on soft and on hard pseudo-labels ({", ".join(kinds)}). Set '
+                f'stages.{hard}.soft, too, or remove soft from all stages.'
             )
         pseudo = self.config().train_dataloader.dataset.get('pseudo_labeled')
         if pseudo is not None and pseudo.get('labels') is None:
             raise ValueError(
-                f'stages.{self.name} does not say on which pseudo-labels it trains. Set '
+                f'stages.{self.name} has no pseudo-labels to train on. Set '
                 f'train_dataloader.dataset.pseudo_labeled in its cfg to dict(labels=["{REFERENCE}NAME"]), or '
                 'to None.'
             )
 
     def checkpoint(self, which: str = 'last') -> str:
-        """The last checkpoint, or the one that ``save_best`` kept.
+        """Return the last checkpoint, or the best one of ``save_best``.
 
         Raises:
-            FileNotFoundError: there is no such checkpoint.
-            ValueError: several metrics have a best checkpoint.
+            FileNotFoundError: The checkpoint does not exist.
+            ValueError: Several metrics have a best checkpoint.
         """
         if which == 'last':
             pointer = Path(self.folder, LAST_CHECKPOINT)
             if not pointer.is_file():
                 raise FileNotFoundError(
-                    f'{pointer} does not exist, so stage {self.name} left no checkpoint. Set the interval of '
+                    f'{pointer} does not exist, so stage {self.name} saved no checkpoint. Set the interval of '
                     'default_hooks.checkpoint to at most the length of the training.'
                 )
-            # The pointer has the path as it was when the training was started, perhaps from another folder.
+            # The path in the pointer may be relative to another folder, in which the training was started.
             return osp.join(self.folder, osp.basename(pointer.read_text().strip()))
         found = sorted(Path(self.folder).glob('best_*.pth'))
         if not found:
             raise FileNotFoundError(
-                f"checkpoint='best' and stage {self.name} kept no best checkpoint in {self.folder}. Set "
+                f"checkpoint='best', but stage {self.name} saved no best checkpoint in {self.folder}. Set "
                 "default_hooks.checkpoint.save_best='mIoU', or checkpoint='last'."
             )
         if len(found) > 1:
             raise ValueError(
-                f"checkpoint='best' and {self.folder} has {', '.join(path.name for path in found)}. Let "
-                'default_hooks.checkpoint.save_best name one metric.'
+                f"checkpoint='best' is ambiguous: {self.folder} has {', '.join(path.name for path in found)}. "
+                'Set default_hooks.checkpoint.save_best to one metric.'
             )
         return str(found[0])
 
@@ -293,12 +294,12 @@ class TrainStage(NetworkStage):
         hooks = [hook['type'] for hook in self.config().get('custom_hooks') or ()]
         if 'ReliableSelectionHook' not in hooks:
             raise ValueError(
-                f'stages.{stage} ranks images by checkpoints of {self.name}, which keeps none. '
+                f'stages.{stage} ranks images by checkpoints of {self.name}, which saves none. '
                 f"Set stages.{self.name}.extra_hooks=[dict(type='ReliableSelectionHook')]."
             )
 
     def trained(self) -> dict[str, int]:
-        """Optimizer ``steps``, and ``labeled`` and ``unlabeled`` images in them; empty until finished."""
+        """Return the numbers of ``steps``, ``labeled`` and ``unlabeled`` images; empty if unfinished."""
         file = Path(self.folder, TRAINED)
         return json.loads(file.read_text(encoding='utf-8')) if file.is_file() else {}
 
@@ -307,11 +308,11 @@ class TrainStage(NetworkStage):
         resolved = Config(
             self.resolve(cfg.to_dict()), cfg_text=self.top.text, filename=self.top.filename
         )
-        # Laying out the dumped config costs seconds, which whoever switched it off does not want.
+        # Formatting the dumped config takes seconds and is skipped if the setting disables it.
         resolved._format_python_code = self.top._format_python_code
         resolved.resume = Path(self.folder, LAST_CHECKPOINT).is_file()
         if resolved.resume:
-            # Named, because MMEngine's pointer holds the folder's place at the time, which may have moved.
+            # Explicit, because the folder may have been moved since MMEngine wrote its pointer.
             resolved.load_from = osp.abspath(self.checkpoint())
         stem = Path(self.top.filename or 'config').stem
         resolved.experiment_name = f'{self.top.get("experiment_name") or stem}_{self.name}'
@@ -336,33 +337,33 @@ class TrainStage(NetworkStage):
 
 @STAGES.register_module()
 class SupervisedStage(TrainStage):
-    """A training of the plain network on the labeled images of a config with labeled and unlabeled ones.
+    """A supervised training of the plain network on the labeled images of a method's config.
 
-    Network, pipeline, labeled list, batch of labeled images, optimizer, schedule and length are those of the
-    method's own training, which the other configs of the dataset change in one place for both (GPS: its teacher
-    beforehand). The method's hooks are left out, and what counts images counts the labeled ones alone. It does
-    not have the method's ``load_from``, which is of all networks.
+    Network, pipeline, labeled list, number of labeled images per batch, optimizer, schedule and length are
+    those of the method's training, so that a config defines them once for both (GPS: pre-training of the
+    teacher). It does not have the method's hooks, unlabeled images and ``load_from``, which is for all
+    networks.
 
     Args:
-        cfg (dict, optional): What differs from that, such as ``train_cfg=dict(max_iters=...)``.
-        extra_hooks (list[dict], optional): Hooks besides the ``custom_hooks``.
+        cfg (dict, optional): Changes to this config, such as ``train_cfg=dict(max_iters=...)``.
+        extra_hooks (list[dict], optional): Additional ``custom_hooks``.
 
     Raises:
-        ValueError: The config trains no method, or by epochs, and ``cfg`` does not say how many.
+        ValueError: The config does not train a method, or counts epochs and ``cfg`` does not set their number.
     """
 
     def _prepare(self, cfg: Config) -> None:
         if 'segmentor' not in cfg.model or 'labeled' not in cfg.train_dataloader.sampler:
             raise ValueError(
-                f'stages.{self.name} is a SupervisedStage, but the config trains no method with labeled and '
-                'unlabeled images. Use a TrainStage.'
+                f'stages.{self.name} is a SupervisedStage, but the config does not train a method with labeled '
+                'and unlabeled images. Use a TrainStage.'
             )
         own = self._changes.get('train_cfg') or {}
         if 'max_epochs' in cfg.train_cfg and not {'max_epochs', 'max_iters'} & own.keys():
             raise ValueError(
-                f'stages.{self.name} would count the {cfg.train_cfg.max_epochs} passes over the unlabeled '
-                'images of train_cfg.max_epochs as passes over the labeled ones. Set the number of passes over '
-                f'these, stages.{self.name}.cfg=dict(train_cfg=dict(max_epochs=...)).'
+                f'stages.{self.name} would train train_cfg.max_epochs={cfg.train_cfg.max_epochs} epochs over '
+                'the labeled images, but they are meant over the unlabeled images. Set '
+                f'stages.{self.name}.cfg=dict(train_cfg=dict(max_epochs=...)).'
             )
         cfg.load_from = None
         method, network = MODELS.get(cfg.model.type), copy.deepcopy(cfg.model.segmentor)
@@ -379,12 +380,12 @@ class SupervisedStage(TrainStage):
             cfg.auto_scale_lr.base_batch_size = base * labeled // images
         checkpoint = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
         if checkpoint.get('save_best'):
-            # Its metrics carry no network's name; those of two networks become one.
+            # Metrics of a plain network have no network name. Metrics of two networks become one.
             named = _mapped(checkpoint.save_best, lambda name: _without(method.networks, name))
             checkpoint.save_best = named if isinstance(named, str) else list(dict.fromkeys(named))
 
     def _use_labeled_images(self, cfg: Config) -> tuple[int, int]:
-        """Leave the labeled half of the loader; returns its images in a batch, and all that there were."""
+        """Keep only labeled images in the loader. Returns the labeled images and all images per batch."""
         loader = cfg.train_dataloader
         labeled, images = loader.sampler.labeled, loader.batch_size
         endless = loader.sampler.get('endless', True)
@@ -397,11 +398,11 @@ class SupervisedStage(TrainStage):
             double_below=0,
         )
         if 'epochs' in cfg.train_cfg:
-            # Which are passes over these: the training is as long as the method's own.
+            # Count epochs over the unlabeled images, so that the training is as long as the method's.
             counted = loader.dataset.unlabeled.items()
             dataset['counted'] = {key: value for key, value in counted if key != 'pipeline'}
         loader.pop('collate_fn', None)
-        # One by one: a config's `update` would merge them into what is there.
+        # Key by key, since `update` of a config would merge them into the existing values.
         loader.batch_size, loader.dataset = labeled, dataset
         loader.sampler = dict(type='ShuffledSampler', endless=endless)
         return labeled, images
@@ -412,7 +413,7 @@ def _without(networks: Iterable[str], metric: str) -> str:
 
 
 class _UsesNetwork(Stage):
-    """A stage that predicts the unlabeled images with the network of a training."""
+    """A stage that predicts unlabeled images with the network of a training."""
 
     def __init__(self, name, folder, top, others, model: str) -> None:
         super().__init__(name, folder, top, others)
@@ -453,9 +454,9 @@ class SelectStage(_UsesNetwork):
     """Rank the unlabeled images by the stability of their masks (ST++, Eq. 4) and split them.
 
     Args:
-        model (str): The training, which has a ReliableSelectionHook.
-        ratio (float): Share of reliable images, in (0, 1).
-        batch_size (int): Images per forward, where their sizes are equal.
+        model (str): Name of the training. It must have a ReliableSelectionHook.
+        ratio (float): Fraction of reliable images, in (0, 1).
+        batch_size (int): Images of equal size per forward pass.
         num_workers (int): Processes that load images.
     """
 
@@ -465,7 +466,7 @@ class SelectStage(_UsesNetwork):
         super().__init__(name, folder, top, others, model)
         if not 0 < ratio < 1:
             raise ValueError(
-                f'stages.{name}.ratio={ratio} leaves one of the two halves empty. Give a share between 0 and 1.'
+                f'stages.{name}.ratio={ratio} leaves one of the two halves empty. Set it between 0 and 1.'
             )
         self.ratio, self.batch_size, self.num_workers = ratio, batch_size, num_workers
 
@@ -492,12 +493,12 @@ class SelectStage(_UsesNetwork):
 
 @STAGES.register_module()
 class RandomSelectStage(SelectStage):
-    """Split the unlabeled images by chance instead of by stability, which ST++ compares with ("random").
+    """Split the unlabeled images at random instead of by stability, the baseline "random" of ST++.
 
     Args:
-        ratio (float): Share of the first half, in (0, 1).
-        seed (int): Of the draw.
-        **kwargs: As of :class:`SelectStage`.
+        ratio (float): Fraction of images in the first part, in (0, 1).
+        seed (int): Random seed.
+        **kwargs: Same as in :class:`SelectStage`.
     """
 
     def __init__(self, name, folder, top, others, model, seed=0, **kwargs) -> None:
@@ -524,17 +525,17 @@ class LabelStage(_UsesNetwork):
     """Write pseudo-labels by test-time augmentation (ST++, Algorithm 1 and its code).
 
     Args:
-        model (str): The training, or the given teacher, whose network labels.
+        model (str): Name of the training or given teacher whose network labels.
         subset (str, optional): File of ids, one per line; None labels all unlabeled images.
-        checkpoint (str): 'last', or 'best' for the one that ``save_best`` kept, as ST++'s tables have it.
-        scales (list[float]): Factors of the image's size.
-        flip (bool): Whether each scale is also seen mirrored.
-        threshold (float): Mean softmax below which a pixel is void, in [0, 1). ST++ labels every pixel (0) and
-            compares with 0.5.
-        soft (int, optional): Store the mean softmax of the ``soft`` most probable classes of each pixel beside
-            the masks. The trainings on these labels then learn it by soft cross-entropy, see
+        checkpoint (str): 'last', or 'best' for the one of ``save_best``, as in the tables of ST++.
+        scales (list[float]): Scale factors of the image.
+        flip (bool): Whether to flip the image at each scale, too.
+        threshold (float): Pixels with a lower mean softmax score are void, in [0, 1). ST++ labels every pixel
+            (0) and compares with 0.5.
+        soft (int, optional): Also store the mean softmax scores of the ``soft`` most probable classes per
+            pixel. Trainings on these labels then use soft cross-entropy, see
             :class:`~mmseg_semi.engine.hooks.SoftTargetHook`. ST++ has hard labels.
-        batch_size (int): Images per forward, where their sizes are equal.
+        batch_size (int): Images of equal size per forward pass.
         num_workers (int): Processes that load images.
     """
 
@@ -557,18 +558,19 @@ class LabelStage(_UsesNetwork):
         super().__init__(name, folder, top, others, model)
         if soft is not None and (not isinstance(soft, int) or soft < 1):
             raise ValueError(
-                f'stages.{name}.soft={soft!r} must be the number of classes that are kept of each pixel, at '
-                'least 1, or None for hard labels.'
+                f'stages.{name}.soft, the number of stored classes per pixel, must be at least 1, or None for '
+                f'hard labels, got {soft!r}.'
             )
         self.soft = soft
         if not 0 <= threshold < 1:
             raise ValueError(
-                f'stages.{name}.threshold={threshold} must be in [0, 1), where 0 labels every pixel.'
+                f'stages.{name}.threshold must be in [0, 1), got {threshold}. Set it to 0 to label every pixel.'
             )
         self.threshold = threshold
         if checkpoint not in ('last', 'best'):
             raise ValueError(
-                f"stages.{name}.checkpoint={checkpoint!r} must be 'last' or 'best' (on the validation set)."
+                f"stages.{name}.checkpoint must be 'last' or 'best' (on the validation set), got "
+                f'{checkpoint!r}.'
             )
         self.subset, self.checkpoint = subset, checkpoint
         self.scales, self.flip = tuple(scales), flip
@@ -602,7 +604,7 @@ class LabelStage(_UsesNetwork):
         saves_best = self.training.config().default_hooks.checkpoint.get('save_best')
         if self.checkpoint == 'best' and not saves_best:
             raise ValueError(
-                f"stages.{self.name}.checkpoint='best' and no best checkpoint is kept. Set "
+                f"stages.{self.name}.checkpoint='best', but no best checkpoint is saved. Set "
                 "default_hooks.checkpoint.save_best='mIoU'."
             )
 
@@ -633,7 +635,7 @@ class LabelStage(_UsesNetwork):
 
 
 def told(trainings: Iterable[TrainStage]) -> str:
-    """Name the steps and images of finished trainings, each beside the others."""
+    """Return a phrase with the steps and images of each finished training."""
     counts = {stage.name: stage.trained() for stage in trainings}
     return ', '.join(
         f'{name} {count["steps"]} steps ({count["labeled"]} labeled and {count["unlabeled"]} unlabeled '
@@ -643,9 +645,9 @@ def told(trainings: Iterable[TrainStage]) -> str:
 
 
 def _count(runner: Runner) -> dict[str, int]:
-    """Optimizer steps of a training and the images in them over all processes, with repetitions.
+    """Return the optimizer steps and the images of a training over all processes, with repetitions.
 
-    Of self-training, which mixes labeled and pseudo-labeled images, shares as expected from its list.
+    For self-training, which mixes labeled and pseudo-labeled images, the numbers are expected values.
     """
     loader, iterations = runner.train_dataloader, runner.iter
     labeled, unlabeled = loader.batch_size or 1, 0.0
@@ -663,14 +665,14 @@ def _count(runner: Runner) -> dict[str, int]:
 
 
 def build_stages(top: Config) -> dict[str, Stage]:
-    """The stages of a config by name, each after those that it needs.
+    """Return the stages of a config by name, each one after the stages that it needs.
 
     Raises:
-        ValueError: none, an unknown type or setting, or a reference to no stage or in a circle.
+        ValueError: There are no stages, a type or setting is unknown, or a reference is unknown or cyclic.
     """
     if not top.get('stages'):
         raise ValueError(
-            f"runner_type='StagedRunner' and {top.filename or 'the config'} has no stages. Add "
+            f"runner_type='StagedRunner', but {top.filename or 'the config'} has no stages. Add "
             "stages=dict(teacher=dict(type='TrainStage', ...), ...)."
         )
     stages: dict[str, Stage] = {}
@@ -691,18 +693,18 @@ def build_stages(top: Config) -> dict[str, Stage]:
     types = [STAGES.get(stage.get('type', '')) for stage in top.stages.values()]
     if given and not any(kind is not None and kind.teaches for kind in types):
         raise ValueError(
-            f'{given[0]} is set, and no stage of this config is a TeacherStage. Set '
-            "stages.teacher=dict(type='TeacherStage') as configs/_base_/runtime/st_runtime.py has it, or leave "
-            f'{given[0]} out.'
+            f'{given[0]} is set, but this config has no TeacherStage. Set '
+            "stages.teacher=dict(type='TeacherStage') as in configs/_base_/runtime/st_runtime.py, or remove "
+            f'{given[0]}.'
         )
-    # By what they need, not by their place: MMEngine sorts the keys of a config that it writes.
+    # Sorted by dependencies and not by position, since MMEngine sorts the keys of a config that it writes.
     for name in top.stages:
         build(name)
     return stages
 
 
 def _needed(name: str, top: Config) -> Iterator[str]:
-    """Names of the stages that a stage's config names, or what it takes of the top level."""
+    """Return the names of the stages to which a stage's config and its top-level settings refer."""
     config = top.stages[name]
     if 'model' in config:
         yield config['model']
@@ -725,11 +727,13 @@ def _build_stage(name: str, top: Config, others: dict[str, Stage]) -> Stage:
     try:
         return kind(name, osp.join(top.work_dir, name), top, others, **settings)
     except TypeError as error:
-        raise ValueError(f'stages.{name} does not fit {kind.__name__}: {error}.') from None
+        raise ValueError(
+            f'stages.{name} has wrong settings for {kind.__name__} ({error}). Correct them.'
+        ) from None
 
 
 def top_level(top: Config) -> Config:
-    """A copy of the top level of a staged config: an ordinary config, without what stages alone read."""
+    """Return a copy of the top level of a staged config without settings for stages: an ordinary config."""
     cfg = copy.deepcopy(top)
     for key in ('runner_type', 'stages', 'run_stages', *TEACHER):
         cfg.pop(key, None)
@@ -737,7 +741,7 @@ def top_level(top: Config) -> Config:
 
 
 def _mapped(value, change: Callable[[str], str]):
-    """``value`` with ``change`` applied to every string in it."""
+    """Apply ``change`` to every string in ``value``."""
     if isinstance(value, str):
         return change(value)
     if isinstance(value, dict):
@@ -748,7 +752,7 @@ def _mapped(value, change: Callable[[str], str]):
 
 
 def _references(value) -> Iterator[str]:
-    """Every string in ``value`` that refers to a stage."""
+    """Yield every string in ``value`` that refers to a stage."""
     if isinstance(value, str) and value.startswith(REFERENCE):
         yield value
     elif isinstance(value, (dict, list, tuple)):
@@ -757,7 +761,7 @@ def _references(value) -> Iterator[str]:
 
 
 def _name_of(reference: str) -> str:
-    """The stage that `stage://NAME/file` refers to."""
+    """Return the stage to which `stage://NAME/file` refers."""
     return reference.removeprefix(REFERENCE).partition('/')[0]
 
 
@@ -766,9 +770,9 @@ def _plain(config) -> dict:
 
 
 def _forget(runner: Runner) -> None:
-    """Close the logs of a finished Runner and let go what MMEngine keeps of it under global names.
+    """Close the logs of a finished Runner and remove its global instances from MMEngine.
 
-    The next stage's visualizer has the same name and would otherwise be this one, writing to its folder.
+    Otherwise the next stage would reuse the visualizer of the same name and write to this folder.
     """
     runner.visualizer.close()
     for handler in runner.logger.handlers:

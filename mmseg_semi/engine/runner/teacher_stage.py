@@ -1,4 +1,4 @@
-"""The teacher of self-training where it is another network than the student: trained first, or given."""
+"""A separate teacher for self-training, which is trained first or given as a checkpoint."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from ...self_training.output import on_first_rank, whole_file
 from ...self_training.prediction import Predictor, checkpoint_digest
 from .stages import STAGES, NetworkStage, Stage, TrainStage, top_level
 
-#: Of `teacher`, what is not a part of a training's config.
+#: Keys of `teacher` that are not parts of a training config.
 _OWN = ('config', 'label_map')
-#: Parts that a teacher may have and a staged config need not.
+#: Parts that a teacher may have even if the staged config does not.
 _PARTS = (
     'model',
     'optim_wrapper',
@@ -35,7 +35,7 @@ _PARTS = (
     *(f'{stage}_{part}' for stage in ('train', 'val', 'test') for part in ('cfg', 'dataloader')),
     *(f'{stage}_evaluator' for stage in ('val', 'test')),
 )
-#: What a teacher with a config of its own takes from the run, and what only where it says nothing.
+#: Settings of the run that override those of a teacher's own config, and those that are only defaults.
 _OF_RUN, _DEFAULTS = ('launcher', 'randomness'), ('log_level', 'default_scope')
 
 
@@ -49,14 +49,14 @@ class _Teacher(NetworkStage):
         given = self.top.get('teacher') or {}
         if not isinstance(given, dict):
             raise ValueError(
-                f"teacher={given!r} must be a dict. Give dict(config='FILE'), or what differs from the top "
+                f"teacher={given!r} must be a dict. Give dict(config='FILE'), or changes to the top "
                 'level, such as dict(model=...).'
             )
         return given.to_dict() if hasattr(given, 'to_dict') else dict(given)
 
     @functools.cached_property
     def _file(self) -> Config | None:
-        """The teacher's own config, if it has one."""
+        """Return the teacher's own config, if it has one."""
         name = self._given.get('config')
         if name is None:
             return None
@@ -69,13 +69,13 @@ class _Teacher(NetworkStage):
         cfg = Config.fromfile(path)
         if cfg.get('stages'):
             raise ValueError(
-                f'teacher.config={name!r} trains in stages itself. Run it, and give its result as '
-                'teacher_checkpoint with the config of the last training.'
+                f'teacher.config={name!r} is a staged config itself. Run it, and set teacher_checkpoint to its '
+                'result and teacher.config to the config of its last training.'
             )
         return cfg
 
     def _teacher_config(self) -> Config:
-        """The config of the teacher: its file or the top level, and what `teacher` says over it."""
+        """Return the config of the teacher: its file or the top level, with the changes in `teacher`."""
         cfg = top_level(self.top)
         if self._file is not None:
             run, cfg = cfg, copy.deepcopy(self._file)
@@ -94,7 +94,7 @@ class _Teacher(NetworkStage):
                     'test_dataloader.'
                 )
             if isinstance(value, dict) and 'type' in value:
-                cfg.pop(key, None)  # a whole part, not what differs in it
+                cfg.pop(key, None)  # replace the whole part instead of merging
         cfg.merge_from_dict(changes)
         return cfg
 
@@ -116,38 +116,38 @@ class _Teacher(NetworkStage):
         numbers = _num_classes(cfg), _num_classes(self.top)
         if None not in numbers and numbers[0] != numbers[1]:
             raise ValueError(
-                f'The teacher has num_classes={numbers[0]} and the student num_classes={numbers[1]}. Set '
+                f'The teacher has num_classes={numbers[0]}, but the student num_classes={numbers[1]}. Set '
                 'num_classes of the teacher (teacher.model) to the number of the student, or '
                 f'{_MAP_REMEDY}.'
             )
 
     def _check_names(self, names, source: str) -> None:
-        """Raise ValueError if classes of the teacher are not the student's and nothing maps them."""
+        """Raise ValueError if teacher and student have different classes and there is no label_map."""
         student = _student_classes(self.top)[0]
         if self.label_map is not None or not names or not student or tuple(names) == student:
             return
         raise ValueError(
-            f'{source} has the {len(names)} classes {_listed(names)}, and the student the {len(student)} '
-            f'classes {_listed(student)}: {_MAP_REMEDY}, or give both the same classes.'
+            f'{source} has the {len(names)} classes {_listed(names)}, but the student the {len(student)} '
+            f'classes {_listed(student)}. Give both the same classes, or {_MAP_REMEDY}.'
         )
 
 
 @STAGES.register_module()
 class TeacherStage(_Teacher, TrainStage):
-    """The training of the teacher on the labeled images, before any pseudo-label.
+    """The training of the teacher on the labeled images.
 
-    Without ``teacher`` at the top level it trains the student's network as the student is trained, which is ST
-    and ST++. With ``teacher_checkpoint`` nothing is trained, see :class:`TeacherCheckpointStage`.
+    Without ``teacher`` at the top level, the teacher has the network and the settings of the student, as in ST
+    and ST++. With ``teacher_checkpoint`` there is no training, see :class:`TeacherCheckpointStage`.
 
-    ``teacher=dict(...)`` says what the teacher is: parts of a config (``model``, ``train_dataloader``,
-    ``optim_wrapper``, ``param_scheduler``, ``train_cfg``, ``test_dataloader``, ...) that are merged into the
-    top level for this training alone. A part that names its ``type`` replaces the one there. ``config`` is a
-    config file whose training takes the place of the top level; the parts are then merged into it.
-    ``label_map`` says which class of the student each class of the teacher is.
+    ``teacher=dict(...)`` defines the teacher by parts of a config (``model``, ``train_dataloader``,
+    ``optim_wrapper``, ``param_scheduler``, ``train_cfg``, ``test_dataloader``, ...). They are merged into the
+    top level for this training. A part with a ``type`` replaces the one at the top level. ``config`` is a
+    config file that replaces the top level; the parts are then merged into it. ``label_map`` maps classes of
+    the teacher to classes of the student.
 
     Args:
-        cfg (dict, optional): As of :class:`TrainStage`, merged last.
-        extra_hooks (list[dict], optional): Likewise.
+        cfg (dict, optional): Same as in :class:`TrainStage`, merged last.
+        extra_hooks (list[dict], optional): Same as in :class:`TrainStage`.
     """
 
     @classmethod
@@ -156,7 +156,7 @@ class TeacherStage(_Teacher, TrainStage):
 
     @property
     def has_own_data(self) -> bool:
-        """Whether its images are those of a config of its own."""
+        """Whether the teacher's own config defines its images."""
         return self._file is not None
 
     def _base(self) -> Config:
@@ -179,19 +179,19 @@ class TeacherStage(_Teacher, TrainStage):
 
 
 class TeacherCheckpointStage(_Teacher):
-    """A teacher that is given, ``teacher_checkpoint``, in the place of its training.
+    """A teacher from a checkpoint, ``teacher_checkpoint``, instead of a training.
 
-    ``teacher`` says its network and its test pipeline, as for :class:`TeacherStage`; without it they are the
-    top level's. The stage loads the checkpoint once, so that what does not fit is said before
-    anything is labeled, and writes the config that the labels are made with to its folder.
+    ``teacher`` defines its network and test pipeline, as in :class:`TeacherStage`. Without it they are those of
+    the top level. The stage loads the checkpoint once, to raise errors before the labeling, and writes the
+    config for the labeling to its folder.
 
     Args:
         cfg (dict, optional): Merged into the teacher's config.
-        extra_hooks (list[dict], optional): Of a training; not used.
+        extra_hooks (list[dict], optional): Not used.
 
     Raises:
-        FileNotFoundError: There is no such checkpoint.
-        ValueError: It does not fit the teacher's network, or its classes are not the student's.
+        FileNotFoundError: The checkpoint does not exist.
+        ValueError: The checkpoint does not match the teacher's network, or the student has other classes.
     """
 
     def __init__(
@@ -222,20 +222,20 @@ class TeacherCheckpointStage(_Teacher):
         for path in self._paths:
             if '://' not in path and not osp.isfile(path):
                 raise FileNotFoundError(
-                    f'teacher_checkpoint={path!r} does not exist. Give the path or the address of a checkpoint.'
+                    f'teacher_checkpoint={path!r} does not exist. Give the path or the URL of a checkpoint.'
                 )
         super().check()
 
     def checkpoint(self, which: str = 'last') -> str:
-        """The checkpoint that is given, of several the last one.
+        """Return the given checkpoint, or the last one of several.
 
         Raises:
-            ValueError: The best one is asked for.
+            ValueError: ``which`` is 'best'.
         """
         if which != 'last':
             raise ValueError(
-                f"checkpoint={which!r} and teacher_checkpoint is given. Set checkpoint='last' of the stage "
-                'that labels, and teacher_checkpoint to the checkpoint that is to label.'
+                f'checkpoint={which!r} does not work with teacher_checkpoint. Set '
+                "checkpoint='last' in the labeling stage, and teacher_checkpoint to the checkpoint to use."
             )
         return self._paths[-1]
 
@@ -245,9 +245,9 @@ class TeacherCheckpointStage(_Teacher):
     def check_scoring(self, stage: str) -> None:
         if len(self._paths) < 2:
             raise ValueError(
-                f'stages.{stage} ranks images by several checkpoints of one training, and teacher_checkpoint='
-                f'{self._paths[0]!r} is one. Give a list of them, the last one last, set '
-                f"stages.{stage}.type='RandomSelectStage', or use ST, which ranks nothing."
+                f'stages.{stage} ranks images by several checkpoints of one training, but teacher_checkpoint='
+                f'{self._paths[0]!r} is only one. Give a list of them in order, set '
+                f"stages.{stage}.type='RandomSelectStage', or use ST, which does not rank images."
             )
 
     def run(self, logger: MMLogger) -> None:
@@ -268,8 +268,8 @@ class TeacherCheckpointStage(_Teacher):
             if self._given and self._fits_student(path):
                 raise ValueError(
                     f'teacher_checkpoint={path!r} fits the network of the student (`model`) and not that of '
-                    "`teacher`. Give the checkpoint of the teacher, or remove `teacher` where the student's "
-                    'network is to label.'
+                    '`teacher`. Give the checkpoint of the teacher, or remove `teacher` to label with the '
+                    "student's network."
                 ) from None
             raise ValueError(f'teacher_checkpoint: {error}') from None
 
@@ -292,7 +292,7 @@ _MAP_REMEDY = (
 
 
 def _student_classes(top: Config) -> tuple[tuple[str, ...] | None, list | None]:
-    """Names and palette of the classes of the labeled images; None where the config does not say them."""
+    """Return names and palette of the classes of the labeled images; None if the config does not set them."""
     found = meanings_of_config(top, 'train')
     if not found:
         return None, None
@@ -307,7 +307,7 @@ def _student_classes(top: Config) -> tuple[tuple[str, ...] | None, list | None]:
 
 
 def _num_classes(cfg: Config) -> int | None:
-    """Classes of the decode head of a config; of a cascade those of the last one."""
+    """Return the number of classes of the decode head of a config; of the last one in a cascade."""
     head = cfg.model.get('segmentor', cfg.model).get('decode_head') or {}
     head = head[-1] if isinstance(head, (list, tuple)) and head else head
     return head.get('num_classes')

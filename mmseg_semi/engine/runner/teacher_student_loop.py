@@ -19,7 +19,7 @@ from .validation_sets import Collected, JoinedLoader, build_sets
 
 
 def _of_one_size(data_batch: dict) -> Iterator[dict]:
-    """Cut a batch where the size of the images changes, since a network takes images of one size only."""
+    """Split a batch where the image size changes, since a forward pass needs images of the same size."""
     images = data_batch['inputs']
     if isinstance(images, (Tensor, Mapping)) or not all(isinstance(one, Tensor) for one in images):
         yield data_batch
@@ -30,30 +30,32 @@ def _of_one_size(data_batch: dict) -> Iterator[dict]:
 
 
 class _EveryNetwork:
-    """Evaluate each network of the model on each set with the same evaluator, names before the metrics.
+    """Evaluate each network of the model on each dataset with the same evaluator.
 
-    Only the network that ``semi_test_cfg.predict_on`` names writes files (predictions, pictures), since
-    all would use the same names. A model that is not a method is one network without a name. Images of a batch
-    that differ in size pass the network one after the other: padding would change what it predicts.
+    Metrics have the name of the network as a prefix. Only the network ``semi_test_cfg.predict_on`` writes files
+    (predictions, images), since all would use the same file names. A model that is not a method is a network
+    without a name. Images of different sizes in a batch are processed one after the other, since padding would
+    change their predictions.
 
-    Several sets are a list of loaders, or a ``ConcatDataset``. Each is evaluated alone, as ``SET/teacher/mIoU``
-    or ``SET/mIoU``, and ``teacher/mIoU`` or ``mIoU`` is over the images of all. Without ``names`` sets have
-    that of the first of these by which all differ: the stem of ``ann_file``, ``data_root``, the folder of
-    images; else they are ``set1``, ``set2``, ... Files that metrics write lie in a folder of the set's name.
+    For several datasets, give a list of loaders or a ``ConcatDataset``. The metrics of each are
+    ``SET/teacher/mIoU`` or ``SET/mIoU``, and ``teacher/mIoU`` or ``mIoU`` is computed over the images of all.
+    Without ``names``, the name is the first of these that differs between all datasets: the stem of
+    ``ann_file``, ``data_root``, the folder of images. Otherwise the names are ``set1``, ``set2``, ... Metrics
+    write files to a folder with the name of the dataset.
 
     Args:
-        runner (Runner): Of the run.
-        dataloader (DataLoader or dict or list): One, or a list of them.
-        evaluator (Evaluator or dict or list): Of all sets.
-        names (list[str], optional): Of the sets, in their order.
-        **kwargs: As of MMEngine's loops.
+        runner (Runner): The runner.
+        dataloader (DataLoader or dict or list): One loader, or a list of loaders.
+        evaluator (Evaluator or dict or list): Evaluator of all datasets.
+        names (list[str], optional): Names of the datasets, in order.
+        **kwargs: Arguments of MMEngine's loops.
 
     Attributes:
-        sets (list[EvaluationSet]): With their loaders.
-        prefixes (list[str]): What stands before the names of metrics, such as ``'night/teacher/'``.
+        sets (list[EvaluationSet]): Datasets with their loaders.
+        prefixes (list[str]): Prefixes of the metrics, such as ``'night/teacher/'``.
 
     Raises:
-        ValueError: Two sets have one name or other classes, or there are more or fewer names.
+        ValueError: Two datasets have the same name or different classes, or the number of names is wrong.
     """
 
     def __init__(self, runner, dataloader, evaluator, names=None, **kwargs) -> None:
@@ -71,10 +73,10 @@ class _EveryNetwork:
         return [f'{name}{network}/' for name in names for network in model.networks]
 
     def reported_names(self) -> list[str] | None:
-        """Names of what the loop will report: first those of the network that predicts, over all sets.
+        """Names of all metrics of the loop. Those of the predicting network over all datasets come first.
 
-        Each network's names are in the order of :func:`~mmseg_semi.engine.metric_names.metric_names`, which
-        also says when they are not known.
+        The names of each network have the order of :func:`~mmseg_semi.engine.metric_names.metric_names`. None
+        if they are unknown.
         """
         names, model = metric_names(self.evaluator), unwrap(self.runner.model)
         if names is None:
@@ -85,7 +87,7 @@ class _EveryNetwork:
         return [f'{prefix}{name}' for prefix in prefixes for name in names]
 
     def run_iter(self, idx: int, data_batch: dict) -> None:
-        """Evaluate a batch, whose images may differ in size."""
+        """Evaluate a batch. Its images may have different sizes."""
         for part in _of_one_size(data_batch):
             super().run_iter(idx, part)
 
@@ -113,7 +115,7 @@ class _EveryNetwork:
         return metrics
 
     def _evaluate(self, network: str) -> dict:
-        """Metrics of the network that predicts now, on each set and over all."""
+        """Return the metrics of the currently predicting network, on each dataset and over all."""
         if len(self.sets) == 1:
             results = self._evaluate_set(self.sets[0].loader, 0)
             return {f'{network}{key}': value for key, value in results.items()}
@@ -135,7 +137,7 @@ class _EveryNetwork:
 
     @contextmanager
     def _files_only_if(self, primary: bool) -> Iterator[bool]:
-        """Silence whatever writes files; yields False when nothing else is left to do."""
+        """Disable metrics and hooks that write files. Yields False if nothing else remains."""
         if primary:
             yield True
             return

@@ -1,4 +1,4 @@
-"""Several validation or test sets in one run: a loader and a name for each, and metrics over all of them."""
+"""Several validation or test sets in one run: loaders, names, and metrics over all of them."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from ...datasets.walk import concatenated, leaves
 
 
 class EvaluationSet(NamedTuple):
-    """One of the sets that a loop evaluates.
+    """One of the datasets that a loop evaluates.
 
     Attributes:
-        name (str): before the names of its metrics; '' for the only one.
-        key (str): of its dataset in the config.
-        loader (DataLoader): of it alone.
+        name (str): Prefix of its metrics; '' for a single dataset.
+        key (str): Key of the dataset in the config.
+        loader (DataLoader): Loader of the dataset.
     """
 
     name: str
@@ -31,7 +31,7 @@ class EvaluationSet(NamedTuple):
 
 
 class JoinedLoader:
-    """The loaders of several sets, one after the other, as hooks ask for one."""
+    """The loaders of several datasets as one loader, for hooks."""
 
     def __init__(self, loaders: Sequence[DataLoader]) -> None:
         self.loaders = list(loaders)
@@ -51,17 +51,17 @@ class JoinedLoader:
 def build_sets(
     runner: Runner, loaders, stage: str, names: Sequence[str] | None = None
 ) -> list[EvaluationSet]:
-    """Build the loader of each set.
+    """Build the loader of each dataset.
 
     Args:
-        runner: builds them.
-        loaders: a loader or the config of one, or a list of them. The config of a ``ConcatDataset`` becomes a
-            loader for each dataset in it, with the other settings of its own; a built loader is of one set.
+        runner: Runner that builds them.
+        loaders: A loader, its config, or a list of these. The config of a ``ConcatDataset`` becomes one loader
+            per dataset with the same settings. A built loader has one dataset.
         stage: 'val' or 'test'.
-        names: of the sets, in their order; None names them by what tells them apart.
+        names: Names of the datasets, in order. None derives them from their settings.
 
     Raises:
-        ValueError: two sets have one name or other classes, or there are more or fewer names.
+        ValueError: Two datasets have the same name or different classes, or the number of names is wrong.
     """
     key = f'{stage}_dataloader'
     several = isinstance(loaders, (list, tuple))
@@ -81,15 +81,15 @@ def build_sets(
     names = _derived_names(datasets) if names is None else list(names)
     if len(set(names)) < len(names) or len(names) != len(found):
         raise ValueError(
-            f'{stage}_cfg.names={names} does not name {len(found)} sets. Give each of '
-            f'{", ".join(place for place, _ in found)} a name of its own.'
+            f'{stage}_cfg.names={names} must have {len(found)} different names. Give one for each of '
+            f'{", ".join(place for place, _ in found)}.'
         )
     _check_classes([place for place, _ in found], datasets)
     return [EvaluationSet(name, *entry) for name, entry in zip(names, found, strict=True)]
 
 
 def _derived_names(datasets: Sequence) -> list[str]:
-    """The first setting by which all datasets differ, or numbers."""
+    """Return names from the first setting that differs between all datasets, or numbers."""
     first = [leaves(dataset)[0].dataset for dataset in datasets]
     candidates = (
         [osp.splitext(osp.basename(getattr(d, 'ann_file', '') or ''))[0] for d in first],
@@ -109,20 +109,20 @@ def _check_classes(keys: Sequence[str], datasets: Sequence) -> None:
     for key, of in zip(keys, classes, strict=True):
         if list(of or ()) != list(classes[0] or ()):
             raise ValueError(
-                f'{key} has the classes {of} and {keys[0]} has {classes[0]}. Evaluate sets of one list of '
-                'classes together, and others by a test of their own.'
+                f'{key} has the classes {of}, but {keys[0]} has {classes[0]}. Evaluate datasets with different '
+                'classes in separate tests.'
             )
 
 
 class Collected:
-    """The results of a metric over several sets, as ``compute_metrics`` gets them, for a value over all."""
+    """Collect the results of a metric over several datasets, to compute it over all of them."""
 
     def __init__(self, evaluator: Evaluator) -> None:
         self._results = [(metric, []) for metric in evaluator.metrics]
 
     @contextmanager
     def of(self, name: str) -> Iterator[None]:
-        """While a set is evaluated: keep its results, and let files go to a folder of its name."""
+        """Collect the results of a dataset, and write files to a folder with its name."""
         outputs = [getattr(metric, 'output_dir', None) for metric, _ in self._results]
         try:
             for (metric, kept), output in zip(self._results, outputs, strict=True):
@@ -134,14 +134,14 @@ class Collected:
             yield
         finally:
             for (metric, _), output in zip(self._results, outputs, strict=True):
-                del metric.compute_metrics  # the class's own is found again
+                del metric.compute_metrics  # restores the method of the class
                 if output is not None:
                     metric.output_dir = output
 
     def evaluate(self) -> dict:
-        """Metrics over the images of all sets, the same on every rank."""
+        """Return the metrics over the images of all datasets, the same on every rank."""
         found = {}
-        if is_main_process():  # alone has the results of all ranks
+        if is_main_process():  # only it has the results of all ranks
             for metric, results in self._results:
                 prefix = f'{metric.prefix}/' if metric.prefix else ''
                 values = metric.compute_metrics(results)

@@ -1,1 +1,1 @@
-"""What is checked before the first iteration, a function for each kind of mistake."""
+"""Checks before the first iteration, one function per kind of mistake."""

@@ -1,4 +1,4 @@
-"""What a run loads is matched to its model, and a network that was not loaded is never scored."""
+"""Match loaded checkpoints to the model, so that a network without loaded weights is never evaluated."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from ..hooks._common import is_training, unwrap
 
 
 def match_checkpoint(runner, checkpoint: dict) -> None:
-    """Make of a checkpoint that a Runner is about to load one of the networks of its model.
+    """Adapt a checkpoint that a Runner will load to the networks of its model.
 
-    A checkpoint of a method brings a plain model, or a method with other networks, the network that predicts. A
-    training that starts from a checkpoint (``load_from``) takes what fits and lists the rest in one line. To be
-    tested or resumed, all networks must be loaded.
+    A plain model, or a method with other networks, loads the predicting network of a method's checkpoint. A
+    training that starts from a checkpoint (``load_from``) loads the matching weights and logs the others in one
+    line. A test or a resumed training needs the weights of all networks.
 
     Args:
-        runner (Runner): With its model.
-        checkpoint (dict): Edited in place.
+        runner (Runner): Runner with its model.
+        checkpoint (dict): Checkpoint, edited in place.
 
     Raises:
-        ValueError: It does not fit, or one to resume from is another model's.
+        ValueError: The checkpoint does not match the model, or a resumed one belongs to another model.
     """
     model = unwrap(runner.model)
     file = runner._load_from or 'the checkpoint'
@@ -65,13 +65,13 @@ def match_checkpoint(runner, checkpoint: dict) -> None:
 def _check_same_model(
     model: nn.Module, checkpoint: dict, names: tuple[str, ...], file: str
 ) -> None:
-    """Refuse to resume with the optimizer, the history and the iteration count of another method."""
+    """Raise ValueError for resuming from the optimizer, history and iteration of another method."""
     networks = model.networks if isinstance(model, SemiSegmentor) else ()
     kind = trained_method(checkpoint)[0]
     known = MODELS.get(kind) if kind and names else None
     if set(names) != set(networks) or (known is not None and type(model) is not known):
         trained = kind or (f'a model of {", ".join(names)}' if names else 'a plain network')
         raise ValueError(
-            f'resume=True continues a training of {type(model).__name__}, and {file} is of {trained}. Set '
+            f'resume=True continues a training of {type(model).__name__}, but {file} is from {trained}. Set '
             'resume=False and load_from to start a new training from its weights.'
         )

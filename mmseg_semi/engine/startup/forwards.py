@@ -1,4 +1,4 @@
-"""How many images pass a network together, which batch normalization of single pixels depends on."""
+"""Check the number of images per forward pass, for batch normalization of single pixels."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from ..hooks._common import unwrap
 
 
 def check_single_images(runner) -> None:
-    """Refuse single images where batch normalization sees maps of one pixel, as behind a global pooling.
+    """Reject single images if batch normalization has inputs of one pixel, as after global pooling.
 
     Args:
-        runner (Runner): Before its first iteration.
+        runner (Runner): Runner before its first iteration.
 
     Raises:
-        ValueError: A network in train mode sees one image at a time, and normalizes one value per channel.
+        ValueError: A network in train mode processes single images and normalizes one value per channel.
     """
     model, loader = unwrap(runner.model), runner.train_dataloader
     if isinstance(model, SemiSegmentor):
@@ -44,19 +44,19 @@ def check_single_images(runner) -> None:
             continue
         network = getattr(model, name) if name else model
         if not isinstance(getattr(network, 'decode_head', None), BaseDecodeHead):
-            continue  # cascades, whose heads need the output of others
+            continue  # heads of cascades need the output of other heads
         layer = _normalizes_single_pixels(model, network, model.data_preprocessor.size)
         if layer is not None:
             where = f'{name}.{layer}' if name else layer
             raise ValueError(
-                f'A process has {batch}, of which one alone passes {where}, a batch normalization of maps of '
-                f'one pixel, which needs two. {remedy}'
+                f'A process has {batch}, so that {where}, a batch normalization with inputs of one pixel, '
+                f'gets one image but needs two. {remedy}'
             )
 
 
 @torch.no_grad()
 def _normalizes_single_pixels(model: nn.Module, network: nn.Module, size) -> str | None:
-    """Name of the first batch normalization in train mode that sees one pixel of an image of this size."""
+    """Return the name of the first batch normalization in train mode with an input of one pixel per image."""
     before = model.training
     model.train()
     layers = {
@@ -89,5 +89,5 @@ def _normalizes_single_pixels(model: nn.Module, network: nn.Module, size) -> str
 
 
 def _is_shared(layer: nn.Module) -> bool:
-    """Whether a layer has the statistics of several processes, whose images count together."""
+    """Whether a layer shares its statistics over several processes."""
     return isinstance(layer, nn.SyncBatchNorm) and get_world_size() > 1

@@ -1,4 +1,4 @@
-"""One label for void: what the heads ignore is what pads, what masks hold and what metrics leave out."""
+"""Check that heads, padding, masks and metrics use the same label for void."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from ...datasets.walk import Leaf, nodes, transforms_within
 from ..hooks._common import unwrap
 from .sets import evaluated_sets
 
-#: Names under which transforms keep what they fill label maps with.
+#: Attributes of transforms for the fill value of label maps.
 _FILLS = ('seg_pad_val', 'ignore_index')
 
 
 def check_ignore_index(runner) -> None:
-    """Check that every part of a training takes one label for void, the ``ignore_index`` of the decode head.
+    """Check that every part of a training uses the ``ignore_index`` of the decode head for void.
 
     Raises:
-        ValueError: A part takes another one; the sentence names its key, its value and the remedy.
+        ValueError: A part uses another label. The message has its key, its value and the remedy.
     """
     place, value = _of_decode_head(unwrap(runner.model))
     if place is None:
@@ -35,14 +35,14 @@ def check_ignore_index(runner) -> None:
         if found != FILLED:
             raise ValueError(
                 f'{key}={found} treats filled pixels of unlabeled images as real ones. Set it to {FILLED}, '
-                'which marks them, whatever ignore_index is.'
+                'which marks them for any ignore_index.'
             )
     if runner.val_loop is not None:
         check_evaluation(runner, runner.val_loop, 'val')
 
 
 def check_evaluation(runner, loop, stage: str) -> None:
-    """As :func:`check_ignore_index`, of the metrics and sets of a loop; ``stage`` is 'val' or 'test'."""
+    """Same as :func:`check_ignore_index` for metrics and datasets of a loop; ``stage`` is 'val' or 'test'."""
     place, value = _of_decode_head(unwrap(runner.model))
     if place is None:
         return
@@ -64,13 +64,13 @@ def _compare(key: str, found: int, place: str, value: int) -> None:
             f'reduce_zero_label=False.'
         )
     raise ValueError(
-        f'{key} is {found}, but {place}={value}, and void has one label. Set both to the one that the masks '
+        f'{key} is {found}, but {place}={value}. Void must have one label. Set both to the one that the masks '
         'have.'
     )
 
 
 def _of_decode_head(model: nn.Module) -> tuple[str | None, int]:
-    """Key and value of the first decode head; (None, 255) for a model without any of MMSegmentation's."""
+    """Return key and value of the first decode head; (None, 255) without a head of MMSegmentation."""
     for name, module in model.named_modules():
         if isinstance(module, BaseDecodeHead):
             return f'{name}.ignore_index', module.ignore_index
@@ -95,7 +95,7 @@ def _in_training(runner) -> Iterator[tuple[str, int]]:
 
 
 def _in_datasets(dataset: Any, key: str) -> Iterator[tuple[str, int]]:
-    """Labels of void in labeled datasets and in what fills their label maps."""
+    """Yield the void labels of labeled datasets and of transforms that fill label maps."""
     for node in nodes(dataset, key):
         if node.kind == 'unlabeled':
             continue
@@ -119,8 +119,7 @@ def _fills(node: Leaf) -> Iterator[tuple[str, int]]:
         key = f'{node.key}.pipeline: {type(transform).__name__}'
         if isinstance(transform, Pad):
             yield f'{key}.pad_val.seg', transform.pad_val.get('seg', VOID)
-        # CheckLabels gets ignore_index from the dataset, and RandomCrop without cat_max_ratio looks at no
-        # label.
+        # CheckLabels gets ignore_index from the dataset. RandomCrop without cat_max_ratio does not read labels.
         unused = isinstance(transform, CheckLabels) or getattr(transform, 'cat_max_ratio', 0) == 1
         for name in _FILLS:
             value = getattr(transform, name, None)

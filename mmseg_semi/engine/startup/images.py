@@ -1,4 +1,4 @@
-"""A look at the images before training: what their loaders leave out of them, and how masks lie on them."""
+"""Check before training that loaders read whole images and that masks match their orientation."""
 
 from __future__ import annotations
 
@@ -17,24 +17,23 @@ from ...self_training.output import on_first_rank
 from ..hooks._common import unwrap
 
 MOST = 2000
-"""Pairs of image and mask of a set whose headers are read, evenly over its list; loading checks every pair."""
+"""Number of image-mask pairs per set whose headers are read, evenly spaced. Loading checks every pair."""
 EIGHT_BITS = ('PhotoMetricDistortion', 'CLAHE', 'AdjustGamma', 'RandomGrayscale')
-"""Transforms of mmseg and mmcv that cut other images to 8 bits, without a word."""
+"""Transforms of mmseg and mmcv that silently convert images to 8 bits."""
 THREE_CHANNELS = ('PhotoMetricDistortion', 'RGB2Gray', 'RandomGrayscale')
-"""Those that need colors."""
+"""Transforms that need RGB images."""
 
 
 def check_images(runner, validation: Mapping) -> None:
     """Load the first image of each set, and compare orientations of images and masks by their headers.
 
     Args:
-        runner: of a training.
-        validation: key in the config = validation set.
+        runner: Runner of a training.
+        validation: Key in the config = validation set.
 
     Raises:
-        ValueError: a file has more bands or bits than its loader gives, other channels than the preprocessor
-            normalizes, or a transform that cannot work on them; or a mask does not tell which view of its
-            image it was drawn on.
+        ValueError: A loader drops bands or bits of a file, the preprocessor has another number of channels, a
+            transform does not support the image, or the orientation of a mask is ambiguous.
     """
     mean = getattr(unwrap(runner.model).data_preprocessor, 'mean', None)
     channels = None if mean is None or len(mean) == 1 else len(mean)
@@ -58,7 +57,7 @@ def _check_set(leaf: Leaf, channels: int | None) -> None:
             _check_pair(info, leaf.key, loader, masks)
     path = infos[0]['img_path']
     check = first_of(transforms, CheckImageFile)
-    if check is not None:  # it says more than a loader can
+    if check is not None:  # its message is more helpful than that of a loader
         check.transform(dict(img_path=path))
     _check_channels(
         loader.transform(dict(img_path=path))['img'], path, leaf.key, transforms, channels
@@ -69,7 +68,7 @@ def _check_pair(info: Mapping, key: str, loader, masks) -> None:
     image, mask = info['img_path'], info['seg_map_path']
     size, mask_size = image_size(image), _size(mask)
     if size is None or mask_size is None:
-        return  # loading says what is wrong
+        return  # loading raises the error
     pair = Pair.of_files(image, mask, size, mask_size, True)
     if pair is None:
         return
@@ -83,7 +82,7 @@ def _check_pair(info: Mapping, key: str, loader, masks) -> None:
 
 
 def _size(path: str) -> tuple[int, int] | None:
-    """(height, width) of a mask as it is decoded."""
+    """Return the (height, width) of a decoded mask."""
     try:
         with open_image(path) as image:
             return image.height, image.width
@@ -98,11 +97,11 @@ def _check_channels(image, path: str, key: str, transforms, channels: int | None
     wrong += [name for name in THREE_CHANNELS if name in names and own != 3]
     if wrong:
         raise ValueError(
-            f'{key}.pipeline has {wrong[0]}, which works on 8-bit RGB images, and {path} is loaded as {own} '
-            f'channel(s) of {image.dtype}. Leave it out ({OTHER_CHANNELS}).'
+            f'{key}.pipeline has {wrong[0]}, which needs 8-bit RGB images, but {path} is loaded with {own} '
+            f'channel(s) of {image.dtype}. Remove {wrong[0]} ({OTHER_CHANNELS}).'
         )
     if channels is not None and own != channels:
         raise ValueError(
             f'{path} has {own} channel(s) as loaded, but data_preprocessor.mean and std have {channels} '
-            'values. Give one per channel, in the order of the channels, and the backbone as many in_channels.'
+            'values. Give one per channel, in the order of the channels, and set in_channels of the backbone.'
         )

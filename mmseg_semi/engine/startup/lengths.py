@@ -1,4 +1,4 @@
-"""Schedules that begin when a training is over, checked before MMEngine builds them."""
+"""Check for schedulers that begin after the end of a training, before MMEngine builds them."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from ...models.clock import count_steps
 def check_lengths(
     param_scheduler, num_epochs: int, num_steps: int | None = None, accumulated: int = 1
 ) -> None:
-    """Refuse schedulers that begin when the training is over, which the schedulers say in other words.
+    """Reject schedulers that begin after the end of the training, with a clearer message than theirs.
 
     Args:
-        param_scheduler: Of a config, a dict, a list of dicts, or one of these for each optimizer wrapper.
-            Schedulers that are built already are left out.
-        num_epochs (int): Of the training; MMEngine counts 1 where a training has a number of iterations.
-        num_steps (int, optional): Its optimizer steps, where they are known.
-        accumulated (int): Iterations of a step.
+        param_scheduler: Config of schedulers: a dict, a list of dicts, or one of these for each optimizer
+            wrapper. Built schedulers are not checked.
+        num_epochs (int): Epochs of the training. Iteration-based trainings have 1 in MMEngine.
+        num_steps (int, optional): Optimizer steps of the training, if known.
+        accumulated (int): Iterations per optimizer step.
 
     Raises:
-        ValueError: Naming the scheduler, the lengths and the remedy.
+        ValueError: A scheduler begins after the end of the training.
     """
     for key, part in parts_of(param_scheduler):
         if not isinstance(part, dict):
@@ -37,22 +37,22 @@ def check_lengths(
             continue
         if by_epoch and num_epochs == 1 and num_steps is not None:
             raise ValueError(
-                f'{key} ({kind}) begins at epoch {begin}, and a training of max_iters has a single epoch. Set '
-                f'{key}.by_epoch=False, with begin and end in optimizer steps.'
+                f'{key} ({kind}) begins at epoch {begin}, but a training with max_iters has a single epoch. '
+                f'Set {key}.by_epoch=False, with begin and end in optimizer steps.'
             )
         setting = 'max_epochs' if by_epoch else 'max_iters'
         raise ValueError(
-            f'train_cfg gives the training {length} {unit}(s), and {key} ({kind}) begins at {unit} {begin}. '
-            f'Set train_cfg.{setting} above {begin * (1 if by_epoch else accumulated)}, or an earlier '
-            f'{key}.begin, with the end of the scheduler before it.'
+            f'The training has {length} {unit}(s), but {key} ({kind}) begins at {unit} {begin}. '
+            f'Set train_cfg.{setting} above {begin * (1 if by_epoch else accumulated)}, or lower {key}.begin '
+            'and the end of the scheduler before it.'
         )
 
 
 def check_config(cfg) -> None:
-    """As :func:`check_lengths`, for a config whose data is not loaded yet.
+    """Same as :func:`check_lengths`, for a config whose data is not loaded yet.
 
     Args:
-        cfg (Config): Of one training.
+        cfg (Config): Config of one training.
 
     Raises:
         ValueError: See :func:`check_lengths`.
@@ -68,7 +68,7 @@ def check_config(cfg) -> None:
 
 
 def parts_of(schedulers) -> Iterator[tuple[str, Any]]:
-    """The schedulers of a config or a Runner, each under its dotted key."""
+    """Yield the schedulers of a config or a Runner with their dotted keys."""
     if schedulers is None:
         return
     several = isinstance(schedulers, dict) and 'type' not in schedulers

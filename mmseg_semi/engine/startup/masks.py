@@ -1,4 +1,4 @@
-"""A look at some masks before training: 0/255 masks would train on the background alone."""
+"""Check some masks before training, since 0/255 masks would only train the background."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from .sets import evaluated_sets
 
 
 def check_masks(runner) -> None:
-    """Read at most 200 labeled masks and as many of each validation set; every process stops where one would.
+    """Read at most 200 labeled masks and 200 masks of each validation set. All processes raise the same error.
 
     Raises:
-        ValueError: a class has no pixel in them and the void value holds more than 1 %.
+        ValueError: A class has no pixels in them, and more than 1 % of the pixels have the void value.
     """
     trained_on = [
         leaf for leaf in leaves(runner.train_dataloader.dataset) if leaf.kind in (None, 'labeled')

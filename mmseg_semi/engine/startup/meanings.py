@@ -1,4 +1,4 @@
-"""Do all datasets of a run, and the checkpoint that is loaded, mean the same by a class index?"""
+"""Check that class indices have the same meaning in all datasets of a run and in a loaded checkpoint."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from .sets import evaluated_sets
 def check_meanings(runner, same_masks: bool = True) -> None:
     """Compare labeled images, pseudo-labels, validation and test sets: classes, how masks are read, palettes.
 
-    The test set is compared by its config, since it may not be there while training. A palette that differs is
-    a warning: it changes pictures and no index.
+    The test set is compared by its config, since its files may not exist in training. A different palette only
+    causes a warning, because it changes images but no class index.
 
     Args:
-        runner: of a training.
-        same_masks: False lets ``reduce_zero_label`` and ``label_map`` differ.
+        runner: Runner of a training.
+        same_masks: False allows different ``reduce_zero_label`` and ``label_map``.
 
     Raises:
-        ValueError: two sets differ.
+        ValueError: Two sets differ.
     """
     found = meanings_of(runner.train_dataloader.dataset, 'train_dataloader.dataset')
     for key, dataset in evaluated_sets(runner.val_loop, 'val').items():
@@ -38,17 +38,17 @@ def check_meanings(runner, same_masks: bool = True) -> None:
 def check_meaning_of_checkpoint(
     runner, checkpoint: Mapping, stage: str, same_masks: bool = True
 ) -> None:
-    """Compare the sets of a stage with what the network of a loaded checkpoint has learned.
+    """Compare the datasets of a stage with the classes of a loaded checkpoint.
 
     Args:
-        runner: that has loaded it.
-        checkpoint: as it was loaded.
-        stage: 'train', 'val' or 'test'. Where a training begins with the weights of another one, a
-            difference is a warning: the classifier learns again.
-        same_masks: as of :func:`check_meanings`.
+        runner: Runner that has loaded it.
+        checkpoint: The loaded checkpoint.
+        stage: 'train', 'val' or 'test'. If a training starts from the weights of another one, a difference only
+            causes a warning, since the classifier is trained again.
+        same_masks: Same as in :func:`check_meanings`.
 
     Raises:
-        ValueError: the set differs.
+        ValueError: A dataset differs from the checkpoint.
     """
     saved = meaning_of_checkpoint(checkpoint, str(runner._load_from))
     if saved is None:
@@ -62,7 +62,7 @@ def check_meaning_of_checkpoint(
     if stage == 'train' and not runner._resume:
         for difference in apart[:1]:
             runner.logger.warning(
-                f'The weights were learned for other classes: {difference.sentence}'
+                f'The loaded weights were trained for other classes: {difference.sentence}'
             )
         return
     _judge(runner, apart, same_masks)

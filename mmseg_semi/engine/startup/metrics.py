@@ -1,4 +1,4 @@
-"""Metrics that a run chooses by, against those that its validation will report."""
+"""Check that the validation reports the metrics by which a run selects."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _LOOKED_AT = 8
 
 
 class _Monitor(NamedTuple):
-    """What chooses by a metric.
+    """A hook or scheduler that monitors a metric.
 
     Attributes:
-        setting (str): Its setting, as a user finds it in the config.
+        setting (str): Key of its setting in the config.
         name (str): The metric.
-        rename (Callable): Lets it look for the metric of another name.
+        rename (Callable): Sets another name of the metric.
         rule (str, optional): 'greater' or 'less', whichever is better.
     """
 
@@ -33,19 +33,19 @@ class _Monitor(NamedTuple):
 
 
 def check_metrics(runner) -> None:
-    """Let metrics that are named without a network be those of the network that predicts, and refuse others.
+    """Resolve metrics without a network to those of the network that predicts, and reject unknown ones.
 
     Args:
-        runner (Runner): Before its first iteration.
+        runner (Runner): Runner before its first iteration.
 
     Raises:
-        ValueError: A metric will not be reported, two metrics will have one name, or nothing is validated.
+        ValueError: A metric is not reported, two metrics have the same name, or there is no validation.
     """
     monitors = list(_monitors(runner))
     if runner.val_loop is None:
         if monitors:
             raise ValueError(
-                f'{monitors[0].setting}={monitors[0].name!r} and nothing is validated. Set val_dataloader, '
+                f'{monitors[0].setting}={monitors[0].name!r} needs a validation. Set val_dataloader, '
                 f'val_evaluator and val_cfg, or remove {monitors[0].setting}.'
             )
         return
@@ -55,8 +55,8 @@ def check_metrics(runner) -> None:
         if monitors:
             kinds = ', '.join(type(one).__name__ for one in loop.evaluator.metrics)
             runner.logger.info(
-                f'{monitors[0].setting}={monitors[0].name!r} is not checked: the names of {kinds} are not '
-                'known before the first validation.'
+                f'{monitors[0].setting}={monitors[0].name!r} is not checked, since the names of {kinds} are '
+                'not known before the first validation.'
             )
         return
     twice = [name for name in own if own.count(name) > 1]
@@ -86,7 +86,7 @@ def check_metrics(runner) -> None:
             )
         if monitor.rule == 'less':
             runner.logger.warning(
-                f"{monitor.setting}={monitor.name!r} has rule='less', and larger values of IoUMetric are "
+                f"{monitor.setting}={monitor.name!r} has rule='less', but larger values of IoUMetric are "
                 "better. Set rule='greater'."
             )
 
@@ -119,15 +119,15 @@ def _renaming_best(hook: CheckpointHook, index: int) -> Callable[[str], None]:
 
 
 def check_image_sizes(runner) -> None:
-    """Refuse validation batches of images of several sizes where the loop does not take them apart.
+    """Reject validation batches with images of different sizes if the loop does not split them.
 
-    Only the first images are looked at.
+    Only the first images are checked.
 
     Args:
-        runner (Runner): Before its first iteration.
+        runner (Runner): Runner before its first iteration.
 
     Raises:
-        ValueError: Their sizes differ.
+        ValueError: The sizes of the images differ.
     """
     loop = runner.val_loop
     batch_size = getattr(getattr(loop, 'dataloader', None), 'batch_size', 1) or 1
@@ -140,7 +140,7 @@ def check_image_sizes(runner) -> None:
     if len(sizes) > 1:
         said = ' and '.join(f'{height}x{width}' for height, width in sorted(sizes)[:2])
         raise ValueError(
-            f'val_dataloader.batch_size={batch_size}, and validation images differ in size, such as {said} '
-            "(height x width). Set val_cfg.type='TeacherStudentValLoop', which takes such batches apart, or "
+            f'val_dataloader.batch_size={batch_size}, but validation images differ in size, such as {said} '
+            "(height x width). Set val_cfg.type='TeacherStudentValLoop', which splits such batches, or "
             'val_dataloader.batch_size=1.'
         )

@@ -1,4 +1,4 @@
-"""Schedules that fit the length of a training, also of one that is resumed with another length or schedule."""
+"""Check that schedulers match the length of a training, also if it is resumed with another length."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from ..accumulation import accumulation
 from ..hooks.step_scheduler_hook import StepSchedulerHook
 from .lengths import parts_of
 
-#: In the information that MMEngine's message hub keeps in checkpoints: the types of the schedulers.
+#: Key of the types of the schedulers in MMEngine's message hub, which checkpoints contain.
 TYPES = 'param_scheduler_types'
-#: Attributes of schedulers that a training moves; the others are settings, or follow from them.
+#: Attributes of schedulers that change in training. The others are settings or depend on them.
 _PROGRESS = {
-    'monitor',  # of a plateau; the start-up check lets it name the network that predicts
+    'monitor',  # of a plateau scheduler; the start-up check may add the name of the network
     '_global_step',
     'last_step',
     '_last_value',
@@ -36,7 +36,7 @@ _PROGRESS = {
 
 
 class _Start(NamedTuple):
-    """A scheduler as the config builds it."""
+    """A scheduler built from the config."""
 
     key: str
     scheduler: Any
@@ -44,15 +44,15 @@ class _Start(NamedTuple):
 
 
 class ConfiguredSchedule:
-    """The schedulers that a config builds, and what a checkpoint says of those that it was saved with.
+    """The schedulers of a config and those of a checkpoint.
 
-    MMEngine overwrites the settings of schedulers with those of the checkpoint when it resumes: a training that
-    is resumed with a larger ``max_iters`` would continue at the rate of the old one's last step, and another
-    schedule in the config would be ignored.
+    MMEngine overwrites the settings of schedulers by those of the checkpoint when it resumes. A training that
+    is resumed with a larger ``max_iters`` would continue at the last learning rate of the old schedule, and
+    another schedule in the config would be ignored.
 
     Args:
-        runner (Runner): Before the checkpoint is loaded.
-        checkpoint (dict): That will be loaded.
+        runner (Runner): Runner before it loads the checkpoint.
+        checkpoint (dict): Checkpoint that will be loaded.
 
     Raises:
         ValueError: A resumed checkpoint has schedules of other optimizer wrappers.
@@ -76,11 +76,11 @@ class ConfiguredSchedule:
         self._saved_length = info.get('max_iters')
 
     def has_another_length(self, runner) -> bool:
-        """Whether the checkpoint's training was of another number of iterations, or does not say."""
+        """Whether the checkpoint's training had another, or an unknown, number of iterations."""
         return self._saved_length != runner.max_iters
 
     def differences(self) -> list[str]:
-        """What differs between the checkpoint and the config, a phrase each; nothing for an equal schedule."""
+        """Return the differences between checkpoint and config, one phrase each; empty if they are equal."""
         if self._saved is None:
             return ['it has none'] if self._starts else []
         found = []
@@ -94,16 +94,16 @@ class ConfiguredSchedule:
             else:
                 found += _different_settings(key, saved, state)
         gone = self._saved.keys() - {start.key for start in self._starts}
-        return found + [f'{key} ({types.get(key, "unknown")}) is gone' for key in sorted(gone)]
+        return found + [f'{key} ({types.get(key, "unknown")}) is missing' for key in sorted(gone)]
 
     def resume(self, runner, differences: list[str]) -> None:
-        """Set schedulers and rates to where the config's schedule is at the iteration that was reached.
+        """Set schedulers and learning rates to the state of the config's schedule at the resumed iteration.
 
-        The schedulers start again from the config's values and are stepped, because MMEngine's are recursive:
-        what a step gives depends on the steps before it.
+        The schedulers restart from the values of the config and repeat all steps, because MMEngine's schedulers
+        are recursive: a step depends on the previous ones.
 
         Raises:
-            ValueError: A scheduler follows the metrics of earlier validations, which are gone.
+            ValueError: A scheduler depends on metrics of earlier validations, which are not available.
         """
         plateaus = [s for s in self._starts if getattr(s.scheduler, 'need_val_args', False)]
         if plateaus:
@@ -134,25 +134,25 @@ class ConfiguredSchedule:
         if others:
             kind = type(plateaus[0].scheduler).__name__
             raise ValueError(
-                f'The checkpoint was saved with another schedule ({"; ".join(others)}), and {kind} beside it '
-                'follows metrics of earlier validations, so that the rates cannot be computed again. Resume '
-                'with the schedule of the checkpoint, or start a new training with load_from and no --resume.'
+                f'The checkpoint was saved with another schedule ({"; ".join(others)}), but {kind} depends on '
+                'metrics of earlier validations, so that the rates cannot be computed again. Resume with the '
+                'schedule of the checkpoint, or start a new training with load_from and no --resume.'
             )
         for _, scheduler, state in plateaus:
             scheduler.load_state_dict(copy.deepcopy(_settings(state)))
 
 
 def continue_schedule(runner, configured: ConfiguredSchedule | None) -> None:
-    """Let a resumed training follow the schedule of its config, and name what the checkpoint had instead.
+    """Let a resumed training follow the schedule of its config, and log differences to the checkpoint.
 
-    An unchanged schedule is left exactly as MMEngine has restored it.
+    If the schedules are equal, the state that MMEngine restored does not change.
 
     Args:
-        runner (Runner): Before its first iteration, after a checkpoint was resumed or not.
-        configured (ConfiguredSchedule, optional): Of the checkpoint that was loaded.
+        runner (Runner): Runner before its first iteration, in a new or resumed training.
+        configured (ConfiguredSchedule, optional): Schedules of config and loaded checkpoint.
 
     Raises:
-        ValueError: The training is longer than the config says, or its schedule is over.
+        ValueError: The checkpoint is at or after the end of the training, or its schedule has ended.
     """
     resumed = runner.iter > 0 and configured is not None
     if resumed:
@@ -167,13 +167,13 @@ def continue_schedule(runner, configured: ConfiguredSchedule | None) -> None:
                 f'config: the learning rate is {_rates(runner)} (in the checkpoint {before}).'
             )
     _check_ends(runner, resumed and configured.has_another_length(runner))
-    # Kept in each checkpoint that is saved from now on; the state of schedulers does not say their types.
+    # Saved in all further checkpoints, since the state of schedulers does not contain their types.
     types = {key: type(part).__name__ for key, part in parts_of(runner.param_schedulers)}
     runner.message_hub.update_info(TYPES, types)
 
 
 def steps_done(runner) -> int:
-    """How often schedulers that do not count epochs have been stepped: optimizer steps, or iterations."""
+    """Return how often iteration-based schedulers have been stepped, in optimizer steps or iterations."""
     return runner.iter // accumulation(runner) if _in_steps(runner) else runner.iter
 
 
@@ -190,16 +190,16 @@ def _check_not_over(runner) -> None:
     )
     if done > most:
         raise ValueError(
-            f'The checkpoint is of {name} {done}, and train_cfg.max_{name}s={most}: nothing is left to train. '
-            f'Set train_cfg.max_{name}s above {done}, or resume an earlier checkpoint (by load_from).'
+            f'The checkpoint is from {name} {done}, and train_cfg.max_{name}s={most}, so the training is '
+            f'finished. Set train_cfg.max_{name}s above {done}, or resume an earlier checkpoint (by load_from).'
         )
 
 
 def _check_ends(runner, prolonged: bool) -> None:
-    """Name decays of the learning rate that end before the training does.
+    """Warn about decays of the learning rate that end before the training.
 
     Raises:
-        ValueError: The training is resumed with another length, at the end of such a decay.
+        ValueError: The training is resumed with another length at the end of such a decay.
     """
     schedulers = runner.param_schedulers
     several = isinstance(schedulers, dict)
@@ -214,22 +214,22 @@ def _check_ends(runner, prolonged: bool) -> None:
             continue
         index, one = decays[-1]
         length, done, unit = _clock_of(runner, one)
-        # What continues after the decay, such as a constant rate, is meant so.
+        # A schedule that continues after the decay, such as a constant rate, is intended.
         if max(other.end for other in group if other.by_epoch == one.by_epoch) >= length:
             continue
         key = '.'.join(filter(None, ('param_scheduler', name, str(index))))
-        remedy = f'Set {key}.end={length}, or leave it out, which is the length of the training.'
+        remedy = f'Set {key}.end={length}, or remove it to use the length of the training.'
         said = f'{key} ({type(one).__name__}) ends at {unit} {one.end} of {length}'
         if prolonged and done >= one.end:
             raise ValueError(
-                f'{said}, and the resumed training is at {unit} {done}: its learning rate would stay at '
-                f'{_rates(runner, name)}. {remedy}'
+                f'{said}, but the resumed training is at {unit} {done}, so that its learning rate would stay '
+                f'at {_rates(runner, name)}. {remedy}'
             )
-        runner.logger.warning(f'{said}, after which the learning rate stays as it is. {remedy}')
+        runner.logger.warning(f'{said}. The learning rate is constant after it. {remedy}')
 
 
 def _clock_of(runner, scheduler) -> tuple[int, int, str]:
-    """Length of the training and what is done of it, in the unit that a scheduler counts."""
+    """Return length and progress of the training in the unit that a scheduler counts."""
     if scheduler.by_epoch:
         return runner.max_epochs, runner.epoch, 'epoch'
     length = (
@@ -246,8 +246,8 @@ def _check_wrappers(saved: dict | list, current: dict) -> None:
     if found != current.keys():
         names = [', '.join(sorted(one)) or 'a single one' for one in (found, current)]
         raise ValueError(
-            f'The checkpoint has schedules of the optimizer wrappers {names[0]}, and the config has '
-            f'{names[1]}, as of another method. Resume with the config of the checkpoint, or start a new '
+            f'The checkpoint has schedules of the optimizer wrappers {names[0]}, but the config has '
+            f'{names[1]}, as for another method. Resume with the config of the checkpoint, or start a new '
             'training with load_from and no --resume.'
         )
 
@@ -267,7 +267,7 @@ def _rates(runner, wrapper: str | None = None) -> str:
 
 
 def _scheduled_values(group: dict, starts: list[_Start]) -> dict:
-    """What schedulers change in a group of parameters, and what they start from."""
+    """Return the values of a parameter group that schedulers change, and their initial values."""
     names = {start.scheduler.param_name for start in starts}
     keys = {*names, *(f'initial_{name}' for name in names)}
     if 'momentum' in names and 'betas' in group:

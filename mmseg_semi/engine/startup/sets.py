@@ -1,16 +1,16 @@
-"""The sets that a validation or test evaluates, whatever its loop."""
+"""The datasets that a validation or test evaluates, for any loop."""
 
 
 def evaluated_sets(loop, stage: str) -> dict:
-    """Built datasets by their keys in the config; none without a loop.
+    """Return the built datasets by their keys in the config; empty without a loop.
 
     Args:
-        loop: built, or None.
+        loop: The built loop, or None.
         stage (str): 'val' or 'test'.
     """
     if loop is None:
         return {}
     parts = getattr(loop, 'sets', None)
-    if parts is None:  # of a loop of MMEngine's
+    if parts is None:  # a loop of MMEngine
         return {f'{stage}_dataloader.dataset': loop.dataloader.dataset}
     return {part.key: part.loader.dataset for part in parts}

@@ -1,4 +1,4 @@
-"""Settings of DistributedDataParallel, wherever the config has them."""
+"""Settings of DistributedDataParallel at the top level of a config or in its wrapper."""
 
 from __future__ import annotations
 
@@ -9,18 +9,17 @@ from ...models.segmentors.base import SemiSegmentor
 from ...models.wrappers import SemiDistributedDataParallel
 from ..hooks._common import rewrapped, unwrap
 
-#: What plain MMSegmentation configs have, or are thought to have, at their top level.
+#: Settings that plain MMSegmentation configs may have at their top level.
 SETTINGS = ('find_unused_parameters', 'static_graph', 'broadcast_buffers')
 
 
 def check_wrapper(runner) -> None:
-    """Hand settings that stand at the top of the config to the wrapper, which has not read them.
+    """Apply settings at the top level of the config to the wrapper.
 
-    MMEngine reads ``find_unused_parameters`` at the top level where there is no ``model_wrapper_cfg``, and the
-    others never.
+    MMEngine only reads ``find_unused_parameters`` at the top level, and only without ``model_wrapper_cfg``.
 
     Args:
-        runner (Runner): Before its first iteration.
+        runner (Runner): Runner before its first iteration.
 
     Raises:
         ValueError: A setting has two values, or the wrapper cannot train a method.
@@ -31,8 +30,8 @@ def check_wrapper(runner) -> None:
     for key, value in top.items():
         if chosen.get(key, value) != value:
             raise ValueError(
-                f'{key}={value} at the top of the config, and model_wrapper_cfg.{key}={chosen[key]}. Remove '
-                'one of them.'
+                f'{key}={value} at the top level of the config contradicts model_wrapper_cfg.{key}='
+                f'{chosen[key]}. Remove one of them.'
             )
     if isinstance(model, SemiSegmentor):
         _check_method(runner.model, model)
@@ -40,7 +39,7 @@ def check_wrapper(runner) -> None:
     if not is_model_wrapper(runner.model) or not missing:
         return
     kind = type(runner.model).__name__
-    # What MMEngine sets without model_wrapper_cfg; PyTorch's own default is True.
+    # MMEngine's default without model_wrapper_cfg. PyTorch's default is True.
     defaults = {} if chosen else {'broadcast_buffers': False}
     cfg.model_wrapper_cfg = {'type': kind, **defaults, **chosen, **missing}
     with rewrapped(runner):
@@ -51,6 +50,6 @@ def check_wrapper(runner) -> None:
 def _check_method(wrapped: nn.Module, model: SemiSegmentor) -> None:
     if is_model_wrapper(wrapped) and not isinstance(wrapped, SemiDistributedDataParallel):
         raise ValueError(
-            f'{type(wrapped).__name__} cannot train {type(model).__name__}, whose step it does not call. Set '
+            f'{type(wrapped).__name__} cannot train {type(model).__name__}: it does not call its step. Set '
             "model_wrapper_cfg.type='SemiDistributedDataParallel'."
         )

@@ -1,4 +1,4 @@
-"""Decode heads of the papers that MMSegmentation lacks, and the tap of any head's features."""
+"""Decode heads of the papers that MMSegmentation lacks, and access to the features of any head."""
 
 from .feature_map_dpt_head import FeatureMapDPTHead
 from .feature_tap import DeepClassifierHead, TappedLogits, conv_stack, install_tap, tapped, tapping

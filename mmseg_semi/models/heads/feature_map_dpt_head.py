@@ -1,4 +1,4 @@
-"""MMSegmentation's DPT head on encoders that give feature maps alone, with the published fusion."""
+"""DPT head for encoders that only return feature maps, with the published fusion."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from torch import Tensor
 
 @MODELS.register_module()
 class FeatureMapDPTHead(DPTHead):
-    """DPTHead for an encoder whose outputs are maps (N, D, h, w), without class tokens.
+    """DPTHead for encoders that return maps (N, D, h, w) without class tokens.
 
-    The stock head takes pairs of a map and a class token, as MMSegmentation's own VisionTransformer makes
-    them. Of mmpretrain's, which has DINOv2, it would take the first two *images* of a batch of two for such a
-    pair, and fail on any other batch. Weights are DPTHead's. Any patch size will do: the maps are at the
-    grid of the patches, and the logits at eight times that.
+    The stock head expects pairs of a map and a class token, as in MMSegmentation's VisionTransformer. With the
+    VisionTransformer of mmpretrain, which supports DINOv2, it would interpret the two *images* of a batch of
+    two as such a pair, and fail for other batch sizes. The weights are those of DPTHead. Any patch size works:
+    the maps have the resolution of the patches, and the logits have eight times this resolution.
 
     Each fusion block resizes its output to the size of the next map, and the last one doubles it, as in
-    UniMatch V2's code. The stock head doubles in each block and resizes the maps, which is another function
-    where a side of the grid is odd: 37 patches become 19, then 38, 76 and 152, and the map of 37 is resized
-    to 38.
+    the code of UniMatch V2. The stock head doubles the size in each block and resizes the maps. The result
+    differs for an odd number of patches: 37 patches become 19, then 38, 76 and 152, and the map of 37 is
+    resized to 38.
 
     Args:
-        readout_type (str): 'ignore' only, the others need the class token.
-        **kwargs: Of :class:`mmseg.models.decode_heads.DPTHead`.
+        readout_type (str): Only 'ignore'. The others need the class token.
+        **kwargs: Arguments of :class:`mmseg.models.decode_heads.DPTHead`.
 
     Raises:
-        ValueError: Another readout.
+        ValueError: ``readout_type`` is not 'ignore'.
     """
 
     def __init__(self, readout_type: str = 'ignore', **kwargs) -> None:
@@ -42,7 +42,7 @@ class FeatureMapDPTHead(DPTHead):
         super().__init__(readout_type=readout_type, **kwargs)
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
-        """Maps (N, D, h, w) of four layers, the first layer first, to logits (N, C, 8h, 8w)."""
+        """Compute logits (N, C, 8h, 8w) from maps (N, D, h, w) of four layers, the first layer first."""
         maps = self.reassemble_blocks(self._transform_inputs(inputs))
         maps = [conv(feature) for conv, feature in zip(self.convs, maps, strict=True)]
         height, width = maps[0].shape[2:]
@@ -61,7 +61,7 @@ class FeatureMapDPTHead(DPTHead):
 def _fuse(
     block: FeatureFusionBlock, fused: Tensor | None, skip: Tensor, size: tuple[int, int]
 ) -> Tensor:
-    """The stock block's arithmetic, resized to ``size``; the first block has nothing fused before it."""
+    """Run a stock fusion block and resize its output to ``size``. The first block has no fused input."""
     if fused is not None:
         skip = fused + block.res_conv_unit1(skip)
     out = F.interpolate(

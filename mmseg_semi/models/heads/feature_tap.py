@@ -1,8 +1,8 @@
-"""The features before a head's classifier, and what is built on them: a projector, a deeper classifier.
+"""Access to the features before a head's classifier, for a projector or a deeper classifier.
 
-All of it hangs on the one call of ``cls_seg`` that the forward of most decode heads ends with. The method is
-replaced on the instance: a bound method is copied with the head that it belongs to, so the tap of a
-teacher that was deep-copied is the teacher's own.
+The forward method of most decode heads ends with one call of ``cls_seg``. This module replaces ``cls_seg`` of
+the instance by a bound method. A deep copy of a head also copies the bound method, so the tap of a copied
+teacher belongs to the teacher.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from torch import Tensor, nn
 
 
 class TappedLogits(NamedTuple):
-    """What a head returns while it is tapped.
+    """Output of a head inside :func:`tapping`.
 
     Attributes:
         logits (Tensor): (N, C, h, w).
-        features (Tensor): (N, D, h, w), the decoder's output that the classifier reads.
+        features (Tensor): (N, D, h, w), the input of the classifier.
     """
 
     logits: Tensor
@@ -31,23 +31,22 @@ class TappedLogits(NamedTuple):
 
 
 def install_tap(head: BaseDecodeHead, after_dropout: bool = False) -> int:
-    """Make a head able to hand out the features before its classifier, and return their channels.
+    """Let a head return the features before its classifier, and return the number of their channels.
 
-    Outside of :func:`tapping` the head behaves as ever.
+    Outside of :func:`tapping` the head does not change.
 
     Args:
-        head (BaseDecodeHead): Its forward must end in one call of the stock ``cls_seg``.
-        after_dropout (bool): Hand out what the classifier reads, dropout applied, instead of the decoder's
-            output.
+        head (BaseDecodeHead): Decode head whose forward method ends with one call of the stock ``cls_seg``.
+        after_dropout (bool): Return the features after dropout instead of before it.
 
     Raises:
-        ValueError: The head does not fit.
+        ValueError: The head is not supported.
     """
     _split_classifier(head)
     if after_dropout and head.classifier_convs is not None:
         raise ValueError(
-            'tap_after_dropout=True finds no dropout behind the decoder, since segmentation_head puts it '
-            'behind its convolutions. Set tap_after_dropout=False or segmentation_head=None.'
+            'tap_after_dropout=True does not work with segmentation_head, which moves the dropout after its '
+            'convolutions. Set tap_after_dropout=False or segmentation_head=None.'
         )
     head.tap_after_dropout = after_dropout
     first = head.conv_seg if head.classifier_convs is None else head.classifier_convs[0].conv
@@ -56,7 +55,7 @@ def install_tap(head: BaseDecodeHead, after_dropout: bool = False) -> int:
 
 @contextmanager
 def tapping(head: BaseDecodeHead) -> Iterator[None]:
-    """Let a head whose tap is installed return :class:`TappedLogits` inside the ``with`` block."""
+    """Let a head with an installed tap return :class:`TappedLogits` inside the ``with`` block."""
     head.tap_open = True
     try:
         yield
@@ -65,22 +64,22 @@ def tapping(head: BaseDecodeHead) -> Iterator[None]:
 
 
 def tapped(output: object, head: BaseDecodeHead) -> TappedLogits:
-    """The output of a tapped head's forward, checked.
+    """Check the output of a tapped head.
 
     Raises:
-        ValueError: The head did something else than return what its one ``cls_seg`` call gave.
+        ValueError: The head does not return the result of one ``cls_seg`` call.
     """
-    # MMEngine replaces the forward, and reentrant checkpointing makes a tuple of a named one.
+    # With reentrant checkpointing, MMEngine replaces forward, and the named tuple becomes a tuple.
     if type(output) is tuple and 'forward' in vars(head):
         raise ValueError(
-            f'the tapped {type(head).__name__} is under activation checkpointing, which hands on no gradient '
-            'there. Take the decode heads out of activation_checkpointing.'
+            f'the tapped {type(head).__name__} is under activation checkpointing, which stops its gradient. '
+            'Remove the decode heads from activation_checkpointing.'
         )
     if not isinstance(output, TappedLogits):
         raise ValueError(
-            f'the forward of {type(head).__name__} does not end in its one cls_seg call, so that its features '
-            'cannot be tapped. Choose a decode head such as DepthwiseSeparableASPPHead, PSPHead, UPerHead '
-            'or SegformerHead.'
+            f'the forward method of {type(head).__name__} does not end in its one cls_seg call, so that its '
+            'features cannot be tapped. Choose a decode head such as DepthwiseSeparableASPPHead, PSPHead, '
+            'UPerHead or SegformerHead.'
         )
     return output
 
@@ -91,13 +90,13 @@ def DeepClassifierHead(
 ) -> BaseDecodeHead:
     """Build any decode head with convolutions between its decoder and its classifier (ESL, Sec. 4.1).
 
-    The head keeps its class; its parameters get the prefix ``classifier_convs``, beside those that it has.
+    The class of the head does not change. The additional parameters have the prefix ``classifier_convs``.
 
     Args:
         head (dict): Config of a decode head.
-        num_convs (int): 3x3 Conv-BN-ReLU blocks, at least 1.
-        channels (int): Of each.
-        dropout_ratio (float): Of the dropout before the 1x1 classifier, in place of the head's own.
+        num_convs (int): Number of 3x3 Conv-BN-ReLU blocks, at least 1.
+        channels (int): Channels of each block.
+        dropout_ratio (float): Dropout before the 1x1 classifier. It replaces the dropout of the head.
     """
     head = MODELS.build(head)
     _split_classifier(head)
@@ -116,15 +115,15 @@ def conv_stack(
     out_channels: int | None = None,
     last_act: bool = True,
 ) -> nn.Sequential:
-    """3x3 Conv-BN-ReLU blocks in the manner of a head: its normalization, its activation.
+    """Build 3x3 Conv-BN-ReLU blocks with the normalization and activation of a head.
 
     Args:
-        head (BaseDecodeHead): Gives ``conv_cfg``, ``norm_cfg`` (BN, where it has none) and ``act_cfg``.
-        in_channels (int): Of the first block.
-        num_convs (int): Blocks, at least 1.
-        channels (int): Of each but the last.
-        out_channels (int, optional): Of the last. Default: ``channels``.
-        last_act (bool): False ends in a plain linear convolution.
+        head (BaseDecodeHead): Defines ``conv_cfg``, ``norm_cfg`` (default: BN) and ``act_cfg``.
+        in_channels (int): Input channels of the first block.
+        num_convs (int): Number of blocks, at least 1.
+        channels (int): Channels of each block but the last.
+        out_channels (int, optional): Channels of the last block. Default: ``channels``.
+        last_act (bool): False makes the last block a plain convolution.
 
     Raises:
         ValueError: A number is below 1.
@@ -154,18 +153,18 @@ def conv_stack(
 
 
 def _split_classifier(head: BaseDecodeHead) -> None:
-    """Replace the head's ``cls_seg`` by one that can be opened, unless that is done already."""
+    """Replace the head's ``cls_seg`` by one with a tap, once."""
     if hasattr(head, 'tap_open'):
         return
     if not isinstance(head, BaseDecodeHead) or type(head).cls_seg is not BaseDecodeHead.cls_seg:
         raise ValueError(
-            f'{type(head).__name__} has a classifier of its own, so that the features before it cannot be '
+            f'{type(head).__name__} overrides the classifier, so that the features before it cannot be '
             'tapped. Choose a decode head such as DepthwiseSeparableASPPHead, PSPHead, UPerHead or '
             'SegformerHead.'
         )
     if not isinstance(getattr(head, 'conv_seg', None), nn.Conv2d):
         raise ValueError(
-            f'{type(head).__name__} has no convolution conv_seg as its classifier, so that the features '
+            f'The classifier of {type(head).__name__} is not a convolution conv_seg, so that the features '
             'before it cannot be tapped. Choose a decode head such as DepthwiseSeparableASPPHead, PSPHead, '
             'UPerHead or SegformerHead.'
         )

@@ -12,21 +12,22 @@ from torch import Tensor, nn
 
 @MODELS.register_module()
 class PlainDeepLabV3PlusHead(ASPPHead):
-    """DeepLabv3+ decoder of plain convolutions, as in iMAS's code.
+    """DeepLabv3+ decoder with plain convolutions, as in iMAS's code.
 
-    MMSegmentation's ``DepthwiseSeparableASPPHead`` has depthwise separable convolutions in ASPP and decoder and
-    a 3x3 convolution after the ASPP; here they are plain and that one is 1x1. The arguments are the same.
+    MMSegmentation's ``DepthwiseSeparableASPPHead`` has depthwise separable convolutions in ASPP and decoder,
+    and a 3x3 convolution after the ASPP. This head has plain convolutions, and a 1x1 convolution after the
+    ASPP. The arguments are the same.
 
     Args:
-        c1_in_channels (int): Channels of the low-level feature, the first of the backbone's outputs.
-        c1_channels (int): Channels that it is reduced to.
-        **kwargs: Of :class:`mmseg.models.decode_heads.ASPPHead`.
+        c1_in_channels (int): Channels of the low-level features, the first output of the backbone.
+        c1_channels (int): Channels of the low-level features after their 1x1 convolution.
+        **kwargs: Arguments of :class:`mmseg.models.decode_heads.ASPPHead`.
     """
 
     def __init__(self, c1_in_channels: int, c1_channels: int, **kwargs) -> None:
         super().__init__(**kwargs)
         cfg = {'conv_cfg': self.conv_cfg, 'norm_cfg': self.norm_cfg, 'act_cfg': self.act_cfg}
-        # One map of the ASPP for each rate and one for the image.
+        # The ASPP returns one map per dilation rate and one of global pooling.
         self.bottleneck = ConvModule(
             (len(self.dilations) + 1) * self.channels, self.channels, 1, **cfg
         )
@@ -37,7 +38,7 @@ class PlainDeepLabV3PlusHead(ASPPHead):
         )
 
     def _forward_feature(self, inputs: list[Tensor]) -> Tensor:
-        """The map (N, channels, h, w) before the classifier, at the low-level feature's size."""
+        """Return the features (N, channels, h, w) before the classifier, in the size of the low-level ones."""
         low = self.c1_bottleneck(inputs[0])
         high = resize(
             super()._forward_feature(inputs),

@@ -1,4 +1,4 @@
-"""What lies between an encoder and a decode head where the two do not fit as they are."""
+"""Necks that adapt an encoder to a decode head."""
 
 from .token_norm import TokenNorm
 

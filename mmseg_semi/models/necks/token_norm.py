@@ -1,4 +1,4 @@
-"""The normalization that heads on a vision transformer's intermediate layers expect."""
+"""Normalization of a vision transformer's intermediate layers."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from torch import Tensor, nn
 
 @MODELS.register_module()
 class TokenNorm(BaseModule):
-    """One LayerNorm over the channels of every place of every map.
+    """LayerNorm over the channels at every position of every map.
 
-    DINOv2's segmentation heads and UniMatch V2's DPT read each intermediate layer through the encoder's final
-    LayerNorm (``get_intermediate_layers`` of facebookresearch/dinov2), whose scale and shift all layers share.
-    mmpretrain's VisionTransformer applies it to the last layer alone, so this neck has it instead. Its weights
-    are learned with the encoder; ``init_cfg`` loads them from the encoder's checkpoint, where they are named
-    ``backbone.ln1``. No neck of MMSegmentation normalizes over channels.
+    DINOv2's segmentation heads and UniMatch V2's DPT head apply the final LayerNorm of the encoder to each
+    intermediate layer, with the same scale and shift (``get_intermediate_layers`` of
+    facebookresearch/dinov2). mmpretrain's VisionTransformer only applies it to the last layer, so this neck
+    replaces it. Its weights are trained with the encoder. ``init_cfg`` loads them from the encoder's
+    checkpoint, in which they are called ``backbone.ln1``.
 
     Args:
         channels (int): Channels D of the maps.
-        eps (float): Added to the variance; DINOv2's.
-        init_cfg (dict, optional): Where the weights come from; by default the scale is 1 and the shift 0.
+        eps (float): Added to the variance. The default is that of DINOv2.
+        init_cfg (dict, optional): Initialization of the weights. Default: scale 1 and shift 0.
     """
 
     def __init__(self, channels: int, eps: float = 1e-6, init_cfg: dict | None = None) -> None:
@@ -34,7 +34,7 @@ class TokenNorm(BaseModule):
         self.eps = eps
 
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Maps (N, D, h, w) in, maps of the same shapes out."""
+        """Normalize maps (N, D, h, w). The shapes do not change."""
         return tuple(self._normalize(feature) for feature in features)
 
     def _normalize(self, feature: Tensor) -> Tensor:

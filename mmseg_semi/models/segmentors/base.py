@@ -1,8 +1,8 @@
-"""The frame of all methods: their settings, their networks and the losses of a batch.
+"""Base class of all methods: settings, networks and the losses of a batch.
 
 A method wraps the ``model`` of any MMSegmentation config as ``segmentor``. It trains on batches with named
-branches (``labeled``, ``weak``, ``strong``) and predicts, exports and loads plain checkpoints like the network
-that it wraps.
+branches (``labeled``, ``weak``, ``strong``). It predicts, exports and loads plain checkpoints like the wrapped
+network.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from .networks import NetworkOutput, NetworkPasses, check_network, dropout_rates
 from .steps import TrainingSteps
 from .stock import StockSegmentor
 
-#: What :class:`~mmseg_semi.engine.StartupCheckHook` says before the first iteration where it can.
-SINGLE_IMAGE = '1 image on a process leaves batch normalization one value per channel.'
+#: Also the message of :class:`~mmseg_semi.engine.StartupCheckHook` before the first iteration.
+SINGLE_IMAGE = '1 image on a process gives batch normalization only one value per channel.'
 SINGLE_IMAGE_REMEDY = (
     'Set train_dataloader.sampler.labeled and unlabeled to at least 2 (unlabeled to 4 with pairs), and '
     'batch_size to their sum, or use SyncBN on several processes.'
@@ -37,25 +37,25 @@ class PredictionSettings(MethodSettings):
     """``semi_test_cfg``."""
 
     predict_on: str | None = setting(
-        None, 'Network that predicts; None is the default of the method.'
+        None, 'Network that predicts; None selects the default of the method.'
     )
 
 
 class SemiSegmentor(TrainingSteps, NetworkPasses, CheckpointLoading, StockSegmentor):
     """Base of the semi-supervised methods.
 
-    A method declares its settings in a class ``Settings``, names its networks and implements :meth:`semi_loss`.
+    A method declares its settings in a class ``Settings``, lists its networks and implements :meth:`semi_loss`.
 
     Args:
-        segmentor (dict): Config of the network, the ``model`` of any MMSegmentation config whose decode
-            head returns one map of logits with ``num_classes`` channels.
+        segmentor (dict): Config of the network: the ``model`` of any MMSegmentation config. Its decode head
+            must return one map of logits with ``num_classes`` channels.
         data_preprocessor (dict, optional): Config of a
-            :class:`~mmseg_semi.models.MultiBranchDataPreprocessor`. Default: the segmentor's own, with its
-            type switched.
+            :class:`~mmseg_semi.models.MultiBranchDataPreprocessor`. Default: the settings of the segmentor's
+            own preprocessor.
         semi_train_cfg (dict, optional): Settings of the method; ``tools/settings.py METHOD`` prints them.
-        semi_test_cfg (dict, optional): ``dict(predict_on=NAME)``: the network that predicts.
-        init_cfg (dict, optional): Initialization, after the networks' own.
-        pretrained, train_cfg: None, to which MMSegmentation's tools set them in any model's config.
+        semi_test_cfg (dict, optional): ``dict(predict_on=NAME)`` selects the network that predicts.
+        init_cfg (dict, optional): Initialization, applied after that of the networks.
+        pretrained, train_cfg: Must be None. MMSegmentation's tools set these keys in the config of any model.
 
     Raises:
         ValueError: The head cannot be trained on joint batches, or a setting is unknown or out of range.
@@ -63,26 +63,27 @@ class SemiSegmentor(TrainingSteps, NetworkPasses, CheckpointLoading, StockSegmen
 
     class Settings(MethodSettings):
         unlabeled_start: int = setting(
-            0, 'Optimizer steps of labeled training before the unlabeled images enter.', low=0
+            0, 'Optimizer steps on labeled images only, before the unlabeled loss starts.', low=0
         )
         unlabeled_start_epochs: int = setting(
-            0, 'The same in passes over the unlabeled images.', low=0
+            0, 'Same as unlabeled_start, in epochs over the unlabeled images.', low=0
         )
         unlabeled_start_fraction: float = setting(
-            0.0, 'The same as a fraction of the optimizer steps of the training.', low=0, below=1
+            0.0, 'Same as unlabeled_start, as a fraction of the training.', low=0, below=1
         )
-        labeled_weight: float = setting(1.0, 'Factor of the loss of labeled images.', low=0)
+        labeled_weight: float = setting(1.0, 'Weight of the labeled loss.', low=0)
         ignore_padding: bool = setting(
             True,
-            'Padding of unlabeled images is not learned from.',
-            reading='padding not learned from',
+            'Exclude the padding of unlabeled images from the loss.',
+            reading='padding excluded from the loss',
         )
         channels_last: bool = setting(
-            False, 'Convolutions compute with channels last (NHWC); same results to rounding.'
+            False,
+            'Run convolutions in the channels-last (NHWC) memory format. Results agree up to rounding.',
         )
         compile: bool = setting(
             False,
-            'Training passes of encoders, necks and heads run through torch.compile; same results to rounding.',
+            'Compile encoders, necks and heads with torch.compile in training. Results agree up to rounding.',
         )
 
         def check(self) -> None:
@@ -91,31 +92,31 @@ class SemiSegmentor(TrainingSteps, NetworkPasses, CheckpointLoading, StockSegmen
                 'unlabeled_start', 'unlabeled_start_epochs', 'unlabeled_start_fraction'
             )
 
-    #: The settings of this model.
+    #: Settings of this model.
     cfg: Settings
-    #: Names of the submodules that are networks, one that is optimized first.
+    #: Names of the submodules that are networks. The first one must be optimized.
     networks: tuple[str, ...] = ('student',)
-    #: Those of them that are built from the config; a method makes the others itself.
+    #: Networks that are built from the config. The method itself creates the others.
     built_networks: tuple[str, ...] = ('student',)
-    #: Networks that are updated together, by the name of the update and of its optimizer wrapper.
+    #: Networks that are updated together, by update name. Its optimizer wrapper has the same name.
     optimized: dict[str, tuple[str, ...]] = {'student': ('student',)}
     #: The method that computes the losses of each update.
     updates: dict[str, str] = {'student': 'semi_loss'}
     #: The network that predicts, unless ``semi_test_cfg`` names another.
     default_predictor: str = 'student'
-    #: Hooks without which the method silently does nothing; StartupCheckHook insists on them.
+    #: Hooks that the method needs. StartupCheckHook raises an error if the config has none of them.
     required_hooks: tuple[str, ...] = ()
     #: Networks that are in train mode while they label images.
     labeling_in_train_mode: tuple[str, ...] = ()
-    #: Branches of unlabeled images that a batch must bring.
+    #: Branches of unlabeled images that a batch must have.
     unlabeled_branches: tuple[str, ...] = ()
-    #: Unlabeled images that a batch brings for each that it learns: the streams of its sampler.
+    #: Unlabeled images in a batch per image that is trained on: the streams of the sampler.
     unlabeled_batches: int = 1
-    #: Prefixes of weights of a network that it needs for training alone: no plain checkpoint has them.
+    #: Prefixes of weights that a network needs only in training. Plain checkpoints do not have them.
     training_only: tuple[str, ...] = ()
-    #: Modules that all networks have in common: where a network has it, and where a checkpoint has it once.
+    #: Modules that all networks share: name inside a network = name under which a checkpoint stores it once.
     shared_modules: dict[str, str] = {}
-    #: Optimizer steps of a pass over the unlabeled images; a training loop sets it.
+    #: Optimizer steps per epoch over the unlabeled images; the training loop sets it.
     epoch_steps: int | None = None
     #: Whether ``cutmix`` may adapt to the hardness of images.
     measures_hardness: bool = False
@@ -124,8 +125,8 @@ class SemiSegmentor(TrainingSteps, NetworkPasses, CheckpointLoading, StockSegmen
         super().__init_subclass__(**kwargs)
         if list(cls.updates) != list(cls.optimized):
             raise TypeError(
-                f'{cls.__name__} has updates={list(cls.updates)} and optimized={list(cls.optimized)}. Give '
-                'both the same names in the same order.'
+                f'{cls.__name__} has updates={list(cls.updates)} and optimized={list(cls.optimized)}. Use '
+                'the same names in the same order in both.'
             )
 
     def __init__(
@@ -141,24 +142,26 @@ class SemiSegmentor(TrainingSteps, NetworkPasses, CheckpointLoading, StockSegmen
         for key, value in {'pretrained': pretrained, 'train_cfg': train_cfg}.items():
             if value:
                 raise ValueError(
-                    f'model.{key}={value!r} is of the network. Set model.segmentor.{key}, or leave it out.'
+                    f'model.{key}={value!r} is a setting of the network. Set model.segmentor.{key}, or '
+                    'remove it.'
                 )
         segmentor = copy.deepcopy(segmentor)
-        # One preprocessor for all networks; the one inside would never be called.
+        # All networks share one preprocessor. One inside a network would never be called.
         inner = segmentor.pop('data_preprocessor', None)
         if data_preprocessor is None:
             if inner is None:
                 raise ValueError(
-                    f'{type(self).__name__} has no data_preprocessor. Set it, or the one of `segmentor`.'
+                    f'{type(self).__name__} has no data_preprocessor. Set model.data_preprocessor or '
+                    'model.segmentor.data_preprocessor.'
                 )
             data_preprocessor = dict(inner, type='MultiBranchDataPreprocessor')
-        # Built here, since the base class only knows MMEngine's registry where no scope is set.
+        # Built here, since the base class only searches MMEngine's registry if no scope is set.
         super().__init__(data_preprocessor=MODELS.build(data_preprocessor), init_cfg=init_cfg)
         self.cfg = self.Settings(semi_train_cfg)
         self.check_segmentor(segmentor)
         config = self.network_config(segmentor, self.cfg)
         for name in self.built_networks:
-            # Built, not copied: each draws its own weights.
+            # Built, not copied, so that each network has its own random weights.
             network = MODELS.build(copy.deepcopy(config))
             check_network(network)
             self.add_training_modules(network)
@@ -168,7 +171,7 @@ class SemiSegmentor(TrainingSteps, NetworkPasses, CheckpointLoading, StockSegmen
         self.check_network_name(self.semi_test_cfg['predict_on'])
         self.cutmix = self.build_cutmix()
         if self.cfg.channels_last:
-            # DistributedDataParallel, which is built next, notes down how weights lie in memory.
+            # DistributedDataParallel, which is built next, records the memory format of the weights.
             use_channels_last(self)
 
     def init_weights(self) -> None:
@@ -178,7 +181,7 @@ class SemiSegmentor(TrainingSteps, NetworkPasses, CheckpointLoading, StockSegmen
             ValueError: ``compile`` is set and torch.compile does not work here.
         """
         if self.cfg.channels_last:
-            # Weights are drawn in the order in which they lie in memory.
+            # Random initialization fills weights in the order of their memory format.
             self.to(memory_format=torch.contiguous_format)
         super().init_weights()
         if self.cfg.channels_last:
@@ -191,14 +194,17 @@ class SemiSegmentor(TrainingSteps, NetworkPasses, CheckpointLoading, StockSegmen
 
     @classmethod
     def network_config(cls, segmentor: dict, cfg: Settings) -> dict:
-        """The config of the network that predicts, without what only training needs; exports have it too."""
+        """Return the config of the network that predicts, without modules for training only.
+
+        Exports contain this config.
+        """
         return segmentor
 
     def add_training_modules(self, network: nn.Module) -> None:
-        """Extend the network, before copies of it are made, by modules named in :attr:`training_only`."""
+        """Add the modules of :attr:`training_only` to the network, before it is copied."""
 
     def build_cutmix(self) -> CutMix | ThreeBoxCutMix | NoCutMix:
-        """What the setting ``cutmix`` says; nothing is mixed where the method has none, or it is None."""
+        """Build the setting ``cutmix``; None, or no such setting, mixes nothing."""
         given = getattr(self.cfg, 'cutmix', None)
         if given is None:
             return NoCutMix()
@@ -208,31 +214,31 @@ class SemiSegmentor(TrainingSteps, NetworkPasses, CheckpointLoading, StockSegmen
         if mixer.adaptive and not self.measures_hardness:
             raise ValueError(
                 'semi_train_cfg.cutmix.adaptive=True needs the hardness of images, which '
-                f'{type(self).__name__} does not measure. Set adaptive=False with a prob.'
+                f'{type(self).__name__} does not measure. Set adaptive=False and a prob.'
             )
         return mixer
 
     def optimized_alike(self) -> dict[nn.Parameter, nn.Parameter]:
-        """Map optimized parameters to parameters of other networks that learn at the same rates."""
+        """Map optimized parameters to parameters of other networks with the same learning rates."""
         return {}
 
     def lr_scale(self, wrapper: str) -> float:
-        """Factor of the learning rates of the networks in ``optimized[wrapper]``."""
+        """Return the factor of the learning rates of the networks in ``optimized[wrapper]``."""
         return 1.0
 
     def check_start(self) -> None:
-        """After checkpoints are loaded, raise ValueError if training would be useless."""
+        """Raise ValueError if training would be useless. Called after checkpoints are loaded."""
         self._warn_of_dropout()
 
     def fewest_images(self, labeled: int, unlabeled: int) -> dict[str, int]:
-        """The fewest images that a network in train mode sees in one forward, by network.
+        """Return, by network, the smallest number of images in one forward pass in train mode.
 
-        Batch normalization of maps of one pixel, as behind a global pooling, needs two. Networks that are
-        always in eval mode are left out.
+        Batch normalization needs two images if its input has one pixel, as after global pooling. Networks that
+        are always in eval mode are left out.
 
         Args:
-            labeled (int): Labeled images of a process in an iteration.
-            unlabeled (int): Unlabeled images, of each view.
+            labeled (int): Labeled images per process and iteration.
+            unlabeled (int): Unlabeled images per view, process and iteration.
         """
         fewest = self.images_of_a_forward(labeled, unlabeled)
         if self.cfg.unlabeled_start or self.cfg.unlabeled_start_fraction:
@@ -240,13 +246,13 @@ class SemiSegmentor(TrainingSteps, NetworkPasses, CheckpointLoading, StockSegmen
         return {name: fewest for names in self.optimized.values() for name in names}
 
     def images_of_a_forward(self, labeled: int, unlabeled: int) -> int:
-        """As :meth:`fewest_images`, of the optimized networks once the unlabeled images have entered."""
+        """Same as :meth:`fewest_images`, for the optimized networks after the start of the unlabeled loss."""
         joint = getattr(self.cfg, 'joint_forward', True)
         return labeled + unlabeled if joint else min(labeled, unlabeled)
 
     def _warn_of_dropout(self) -> None:
         names = self.labeling_in_train_mode
-        # All networks are built alike. What the method has added to them drops as its own settings say.
+        # All networks have the same architecture. Modules added by the method have their own dropout settings.
         rates = dropout_rates(getattr(self, names[0])) if names else {}
         rates = {key: rate for key, rate in rates.items() if not key.startswith(self.training_only)}
         if not rates:
@@ -258,21 +264,23 @@ class SemiSegmentor(TrainingSteps, NetworkPasses, CheckpointLoading, StockSegmen
             remedy += ", or semi_train_cfg.label_mode='eval'"
         print_log(
             f'Networks label in train mode ({", ".join(names)}), in which {name} drops {rate:g} of its input'
-            f'{more}: pseudo-labels change at random. {remedy}.',
+            f'{more}. Pseudo-labels are therefore random. {remedy}.',
             logger='current',
             level=logging.WARNING,
         )
 
     # ------------------------------------------------------------------ losses
     def semi_loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the loss terms and the diagnostics of one batch: the method's algorithm.
+        """Return the loss terms and the diagnostics of one batch.
 
-        Every key that contains ``loss`` is optimized; no diagnostic's name may contain it.
+        Every key that contains ``loss`` is optimized. The key of a diagnostic must not contain it.
         """
-        raise NotImplementedError(f'{type(self).__name__} has to implement semi_loss.')
+        raise NotImplementedError(
+            f'{type(self).__name__} does not implement semi_loss. Implement it.'
+        )
 
     def labeled_only_loss(self, batch: Batch, update: str) -> dict[str, Tensor]:
-        """The losses of an update before ``unlabeled_start``."""
+        """Return the losses of an update before ``unlabeled_start``."""
         network = getattr(self, self.optimized[update][0])
         output = self.forward_network(network, batch.labeled.images, len(batch.labeled))
         return self.labeled_loss(output, batch)
@@ -280,7 +288,7 @@ class SemiSegmentor(TrainingSteps, NetworkPasses, CheckpointLoading, StockSegmen
     def labeled_loss(
         self, output: NetworkOutput, batch: Batch, network: nn.Module | None = None
     ) -> dict[str, Tensor]:
-        """The weighted losses of the heads of a network, by default the student, on the labeled images."""
+        """Return the weighted losses of a network's heads on the labeled images. Default: the student."""
         network = self.student if network is None else network
         losses = head_losses(network, output, batch.labeled.samples)
         return {key: self.cfg.labeled_weight * loss for key, loss in losses.items()}
@@ -288,12 +296,12 @@ class SemiSegmentor(TrainingSteps, NetworkPasses, CheckpointLoading, StockSegmen
     def label_log(
         self, label: Tensor, view: UnlabeledImages, confidence: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Scalars for the log on pseudo-labels.
+        """Return scalars on pseudo-labels for the log.
 
         Args:
-            label (Tensor): int64 (N, H, W), of a view before anything is mixed.
+            label (Tensor): int64 (N, H, W), pseudo-labels of a view before CutMix.
             view (UnlabeledImages): The view.
-            confidence (Tensor, optional): (N, H, W), of which the share of at least ``tau`` is logged.
+            confidence (Tensor, optional): (N, H, W). The share of pixels with at least ``tau`` is logged.
         """
         scalars = {}
         if confidence is not None:
@@ -306,10 +314,10 @@ class SemiSegmentor(TrainingSteps, NetworkPasses, CheckpointLoading, StockSegmen
 
     @property
     def unlabeled_start(self) -> int:
-        """The optimizer step at which the unlabeled images enter.
+        """Optimizer step at which the unlabeled loss starts.
 
         Raises:
-            ValueError: It depends on the length of the training, which no training loop has told.
+            ValueError: It depends on the length of the training, which is unknown.
         """
         fraction = self.cfg.unlabeled_start_fraction
         if fraction:
@@ -323,14 +331,14 @@ class SemiSegmentor(TrainingSteps, NetworkPasses, CheckpointLoading, StockSegmen
 
     @property
     def started(self) -> bool:
-        """Whether the unlabeled images have entered; a number of the host, the same on all ranks."""
+        """Whether the unlabeled loss has started. Computed on the host and equal on all ranks."""
         return self.clock.step >= self.unlabeled_start
 
     def steps_of(self, steps: int, epochs: int) -> int:
-        """A length in optimizer steps, of which a setting says either these or epochs.
+        """Convert a length to optimizer steps. One setting gives it in steps, the other in epochs.
 
         Raises:
-            ValueError: It is in epochs, and no training loop has told how long one is.
+            ValueError: The length is in epochs, and no training loop has set :attr:`epoch_steps`.
         """
         if not epochs:
             return steps
@@ -342,7 +350,7 @@ class SemiSegmentor(TrainingSteps, NetworkPasses, CheckpointLoading, StockSegmen
         return epochs * self.epoch_steps
 
     def batch_of(self, inputs: dict[str, Tensor], data_samples: dict[str, list]) -> Batch:
-        """Sort what the preprocessor returns into the branches that the method needs."""
+        """Group the output of the preprocessor into the branches that the method needs."""
         return Batch.of(
             inputs,
             data_samples,
@@ -353,7 +361,7 @@ class SemiSegmentor(TrainingSteps, NetworkPasses, CheckpointLoading, StockSegmen
         )
 
     def update_loss(self, update: str, batch: Batch) -> dict[str, Tensor]:
-        """The losses of one update."""
+        """Return the losses of one update."""
         try:
             if not self.started:
                 return self.labeled_only_loss(batch, update)
@@ -364,11 +372,11 @@ class SemiSegmentor(TrainingSteps, NetworkPasses, CheckpointLoading, StockSegmen
             raise ValueError(f'{SINGLE_IMAGE} {SINGLE_IMAGE_REMEDY}') from error
 
     def loss(self, inputs: dict[str, Tensor], data_samples: dict[str, list]) -> dict[str, Tensor]:
-        """The losses of all updates on one batch, with no update between them.
+        """Return the losses of all updates on one batch, without optimizer steps between them.
 
         Args:
             inputs (dict[str, Tensor]): Normalized images (n, 3, H, W) by branch.
-            data_samples (dict[str, list[SegDataSample]]): Labels, or valid masks, by branch.
+            data_samples (dict[str, list[SegDataSample]]): Labels or valid masks by branch.
         """
         batch, losses = self.batch_of(inputs, data_samples), {}
         for update in self.updates:
@@ -376,7 +384,7 @@ class SemiSegmentor(TrainingSteps, NetworkPasses, CheckpointLoading, StockSegmen
         return losses
 
     def forward(self, inputs, data_samples: dict | list | None = None, mode: str = 'tensor'):
-        """As MMSegmentation's; the name of an update as ``mode`` is its loss, of a :class:`Batch`."""
+        """Run the model as in MMSegmentation. The name of an update as ``mode`` takes a :class:`Batch`."""
         if mode in self.updates:
             return self.update_loss(mode, inputs)
         return super().forward(inputs, data_samples, mode)

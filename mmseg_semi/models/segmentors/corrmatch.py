@@ -1,4 +1,4 @@
-"""CorrMatch: labels propagated by correlation maps, and a threshold that adapts (CVPR 2024)."""
+"""CorrMatch: label propagation by correlation maps and an adaptive threshold (CVPR 2024)."""
 
 from __future__ import annotations
 
@@ -22,27 +22,38 @@ from .networks import check_forwards
 class CorrMatch(SemiSegmentor):
     """CorrMatch, "Label Propagation via Correlation Matching for Semi-Supervised Semantic Segmentation".
 
-    One network labels the weak view. A correlation map of its features spreads these labels over regions, and
-    the strong view learns them; the logits that the map propagates are supervised besides. docs/corrmatch.md
-    states each term.
+    One network predicts pseudo-labels from the weak view. A correlation map of its features spreads them over
+    regions, and the network is trained on them with the strong view. A further loss supervises the logits that
+    the correlation map propagates. docs/corrmatch.md lists each term.
 
     Args: see :class:`~mmseg_semi.models.SemiSegmentor`.
     """
 
     class Settings(SemiSegmentor.Settings, Correlator.Settings):
-        labeled_weight: float = setting(0.25, 'Factor of the labeled loss.', low=0, source='code')
+        labeled_weight: float = setting(0.25, 'Weight of the labeled loss.', low=0, source='code')
         labeled_correlation_weight: float = setting(
-            0.25, 'Factor of the loss of propagated logits of labeled images.', low=0, source='code'
+            0.25, 'Weight of the loss on propagated logits of labeled images.', low=0, source='code'
         )
-        unlabeled_weight: float = setting(0.5, 'Factor of all terms below.', low=0, source='code')
-        hard_weight: float = setting(0.25, 'Factor of propagated labels.', low=0, source='code')
-        soft_weight: float = setting(0.25, 'Factor of soft labels.', low=0, source='code')
-        feature_weight: float = setting(0.25, 'Factor of dropped channels.', low=0, source='code')
+        unlabeled_weight: float = setting(
+            0.5, 'Weight of the sum of the four unlabeled terms.', low=0, source='code'
+        )
+        hard_weight: float = setting(
+            0.25, 'Weight of the loss on propagated pseudo-labels.', low=0, source='code'
+        )
+        soft_weight: float = setting(
+            0.25, 'Weight of the loss on soft pseudo-labels.', low=0, source='code'
+        )
+        feature_weight: float = setting(
+            0.25, 'Weight of the loss with dropped feature channels.', low=0, source='code'
+        )
         correlation_weight: float = setting(
-            0.25, 'Factor of propagated logits, the mean of both views.', low=0, source='code'
+            0.25,
+            'Weight of the loss on propagated logits, averaged over both views.',
+            low=0,
+            source='code',
         )
         dropout_ratio: float = setting(
-            0.5, 'Share of channels dropped from the features.', low=0, below=1, source='code'
+            0.5, 'Fraction of feature channels that are dropped.', low=0, below=1, source='code'
         )
         cutmix: dict | None = setting(
             {
@@ -52,7 +63,7 @@ class CorrMatch(SemiSegmentor):
                 'prob': 0.5,
                 'style': 'unimatch',
             },
-            'CutMix of the strong view; None leaves it out.',
+            'CutMix of the strong view; None disables it.',
             source='code',
         )
 
@@ -75,7 +86,7 @@ class CorrMatch(SemiSegmentor):
         network.decode_head.correlator = Correlator(network.decode_head, self.cfg)
 
     def images_of_a_forward(self, labeled: int, unlabeled: int) -> int:
-        return unlabeled  # those of the strong views
+        return unlabeled  # the forward pass of the strong views
 
     def labeled_only_loss(self, batch: Batch, update: str) -> dict[str, Tensor]:
         features = self.student.extract_feat(batch.labeled.images)
@@ -84,13 +95,13 @@ class CorrMatch(SemiSegmentor):
         return self.all_labeled_losses(output, propagated, batch)
 
     def all_labeled_losses(self, output, propagated: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """The losses of the heads and of the propagated logits (B, C, h, w), on the labeled images."""
+        """Return the losses of the heads and of the propagated logits (B, C, h, w) on labeled images."""
         loss = cross_entropy(propagated, batch.labeled.label, align_corners=self.align_corners)
         weighted = self.cfg.labeled_correlation_weight * loss
         return {**self.labeled_loss(output, batch), 'loss_labeled_correlation': weighted}
 
     def semi_loss(self, batch: Batch) -> dict[str, Tensor]:
-        """All terms of docs/corrmatch.md."""
+        """Return all terms of docs/corrmatch.md."""
         cfg, weak, number = self.cfg, batch.weak, len(batch.weak)
         correlate, tau = self.student.decode_head.correlator, self.threshold.value.clone()
         mix = self.cutmix.plan(number, batch.size, weak.images.device)
@@ -139,7 +150,7 @@ class CorrMatch(SemiSegmentor):
         }
 
     def view_loss(self, logits: Tensor, label: Tensor, counted: Tensor, valid: Tensor) -> Tensor:
-        """Cross-entropy of the pixels that count over the number of valid ones."""
+        """Return the cross-entropy of the counted pixels, divided by the number of valid pixels."""
         kept = label.masked_fill(~counted, 255)
         sums = cross_entropy(logits, kept, align_corners=self.align_corners, reduction='image_sum')
         return sums.sum() / valid.sum().clamp(min=1)

@@ -1,4 +1,4 @@
-"""CPS: two networks, each of which learns the labels of the other (CVPR 2021)."""
+"""CPS: two networks, each trained on the pseudo-labels of the other (CVPR 2021)."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from .independent import IndependentSegmentor
 class CPS(IndependentSegmentor):
     """CPS, "Semi-Supervised Semantic Segmentation with Cross Pseudo Supervision".
 
-    Two networks of different initializations learn the labeled images, and each learns the other's hard labels
-    of the unlabeled ones, whatever their confidence. One optimizer updates both.
+    Two networks with different initializations are trained on the labeled images. Each is also trained on the
+    hard pseudo-labels of the other for the unlabeled images, without a confidence threshold. One optimizer
+    updates both.
 
     Args: see :class:`~mmseg_semi.models.SemiSegmentor`.
     """
@@ -25,18 +26,18 @@ class CPS(IndependentSegmentor):
     class Settings(IndependentSegmentor.Settings):
         cps_weight: float = setting(
             1.5,
-            'Factor of the cross pseudo supervision; with CutMix 1 (VOC) and 5 (Cityscapes), without it 1.5 '
-            'and 6.',
+            'Weight of the cross pseudo supervision. With CutMix: 1 on VOC and 5 on Cityscapes. Without '
+            'CutMix: 1.5 and 6.',
             low=0,
             source='CPS code',
-            reading='factor of the cross pseudo supervision',
+            reading='weight of the cross pseudo supervision',
         )
         cps_on_labeled: bool = setting(
             True,
-            'Without CutMix, each network learns the labels of the other for the labeled images, too. What is '
-            'void in their labels counts as padding. Eq. 6 of GPS has the unlabeled images alone.',
+            'Without CutMix, also apply the cross pseudo supervision to the labeled images. Void pixels of '
+            'their ground truth count as padding. Eq. 6 of GPS uses only the unlabeled images.',
             source='CPS code',
-            reading='labeled images learned from the other network, too, without CutMix',
+            reading='cross pseudo supervision of labeled images, too, without CutMix',
         )
 
     cfg: Settings
@@ -45,7 +46,7 @@ class CPS(IndependentSegmentor):
     updates = {'students': 'semi_loss'}
 
     def semi_loss(self, batch: Batch) -> dict[str, Tensor]:
-        """The labeled losses, and the cross pseudo supervision of both networks."""
+        """Return the labeled losses and the cross pseudo supervision of both networks."""
         cfg, weak = self.cfg, batch.weak.images
         students = [self.student1, self.student2]
         outputs, losses = self.learn_labeled(batch, self.students)
@@ -68,7 +69,7 @@ class CPS(IndependentSegmentor):
         return losses
 
     def label_labeled(self, logits: Tensor, batch: Batch) -> Tensor:
-        """Most probable classes (B, H, W) of the labeled images, as :meth:`hard_label` of unlabeled ones."""
+        """Return the most probable classes (B, H, W) of labeled images. Compare :meth:`hard_label`."""
         _, label = self.most_probable(logits, batch.size)
         if self.cfg.ignore_padding:
             label = label.masked_fill(batch.labeled.label == 255, 255)

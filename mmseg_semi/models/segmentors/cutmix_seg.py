@@ -17,10 +17,10 @@ from .mean_teacher_consistency import MeanTeacher
 class CutMixSeg(MeanTeacher):
     """CutMix-Seg, "Semi-supervised semantic segmentation needs strong, varied perturbations".
 
-    French et al., BMVC 2020. The teacher predicts two unlabeled images as they are; both images and both
-    predictions are mixed by one mask, a box of half the area, and the student learns the mixed prediction of
-    the mixed image by the squared distance of the probabilities, summed over the classes. The loss is
-    multiplied by the share of its pixels on which the teacher is confident, in place of a ramp-up.
+    French et al., BMVC 2020. The teacher predicts two unmixed unlabeled images. One mask, a box of half the
+    image area, mixes both the images and the predictions. The loss is the squared distance between the
+    student's probabilities for the mixed image and the mixed prediction, summed over the classes. Instead of a
+    ramp-up, the loss is multiplied by the fraction of pixels for which the teacher is confident.
 
     Args: see :class:`~mmseg_semi.models.SemiSegmentor`.
     """
@@ -29,22 +29,22 @@ class CutMixSeg(MeanTeacher):
         student_view = 'weak'
         tau: float = setting(
             0.97,
-            'Confidence from which a pixel of the teacher counts; 0 weighs all by 1.',
+            'Confidence threshold of the teacher. With 0, all pixels have weight 1.',
             low=0,
             high=1,
         )
         confidence_weighting: Literal['batch', 'pixel'] = setting(
             'batch',
-            'Weigh the batch by the share of confident pixels, or each pixel by 0 or 1.',
+            'Weight the batch by its fraction of confident pixels, or each pixel by 0 or 1.',
             source='code: batch',
-            reading='share of confident pixels as a weight of the batch, or of each pixel',
+            reading='fraction of confident pixels as a weight of the batch, or 0 or 1 per pixel',
         )
         cutmix: dict = setting(
             {'type': 'AdaptiveCutMix', 'adaptive': False, 'prob': 1.0, 'style': 'cutmix_seg'},
             'CutMix of the unlabeled images.',
             source='code',
             reading='probability and box of CutMix',
-            hint="To mix nothing, train the type 'MeanTeacher'.",
+            hint="To train without CutMix, set model.type='MeanTeacher'.",
         )
 
     cfg: Settings
@@ -56,5 +56,5 @@ class CutMixSeg(MeanTeacher):
         counted, sure = mix(valid, (confidence >= cfg.tau) & valid)
         ratio = sure.sum() / counted.sum().clamp(min=1)
         weight = sure if cfg.confidence_weighting == 'pixel' else counted * ratio
-        # As all methods log it: of the images before they are mixed. The weight is the mixed batch's.
+        # Logged for the unmixed images, as in all methods. The weight is that of the mixed batch.
         return mix, weight, {**self.label_log(label, batch.weak, confidence), **mix.log}

@@ -25,11 +25,12 @@ from .networks import NetworkOutput, check_graph, evaluating, head_losses
 class DeS4(MeanTeacherSegmentor):
     """DeS4, "Decoupling with Entropy-based Equalization for Semi-supervised Semantic Segmentation".
 
-    The teacher's encoder averages the student's, its decoder does not: it learns from the labeled images on the
-    detached features of that encoder, pixels weighed by how unsure it is of them (Eq. 5-8). Both networks
-    classify by the cosine with the same prototypes, which follow the teacher's features of the labeled images,
-    sampled so that all classes and all levels of entropy have their share (:class:`Equalizer`, Eq. 9-12). The
-    student learns CutMix views of unlabeled images from the teacher's labels of any confidence (Eq. 3).
+    The teacher's encoder is an exponential moving average of the student's. The teacher's decoder is trained on
+    the labeled images, with detached features of that encoder and with larger weights for uncertain pixels
+    (Eq. 5-8). Both networks classify by cosine similarity with the same prototypes. The prototypes follow the
+    teacher's features of the labeled images, sampled evenly over the classes and over levels of entropy
+    (:class:`Equalizer`, Eq. 9-12). The student is trained on CutMix views of the unlabeled images with the
+    teacher's pseudo-labels, without a confidence threshold (Eq. 3).
 
     Args: see :class:`~mmseg_semi.models.SemiSegmentor`.
     """
@@ -37,40 +38,44 @@ class DeS4(MeanTeacherSegmentor):
     class Settings(EqualizerSettings, MeanTeacherSegmentor.Settings):
         temperature: float = setting(
             0.1,
-            'Temperature of all softmaxes; 1.0 is the paper, which prints none.',
+            'Temperature of all softmax functions. The paper has no temperature, which is 1.0.',
             above=0,
             reading='of the cosine logits (Eq. 1-3)',
         )
         weight_temperature: float | None = setting(
             None,
-            'Temperature of the weights of Eq. 7; None: the same as temperature.',
+            'Temperature of the weights of Eq. 7; None uses the setting temperature.',
             above=0,
             reading='of the weights (Eq. 7; None: that of the cosine logits)',
         )
         unlabeled_start: int = setting(
             0,
-            'Optimizer steps in which all but the unlabeled loss is trained; U2PL: an epoch on VOC.',
+            'Optimizer steps before the unlabeled loss starts. U2PL: one epoch on VOC.',
             low=0,
-            reading='optimizer steps of labeled training first',
+            reading='optimizer steps before the unlabeled loss',
         )
         unlabeled_weight: float = setting(
-            1.5, 'lambda_2, factor of the unlabeled loss.', low=0, source='Eq. 4'
+            1.5, 'lambda_2, weight of the unlabeled loss.', low=0, source='Eq. 4'
         )
         decoupled_training: bool = setting(
-            True, 'False: the teacher is an average as a whole, and has no loss.', source='Table 3'
+            True,
+            'Train the decoder of the teacher. False: the whole teacher is an average, without a loss.',
+            source='Table 3',
         )
         shared_head: bool = setting(
-            True, 'False: each network has prototypes of its own features.', source='Table 3'
+            True,
+            'Share the prototypes. False: each network has prototypes of its own features.',
+            source='Table 3',
         )
         pixel_reweighting: bool = setting(
             True,
-            'False: the plain mean of Eq. 2 in place of Eq. 8.',
+            "Weight the pixels of the teacher's loss by Eq. 8. False: the plain mean of Eq. 2.",
             source='Eq. 7-8',
             reading='Eq. 8 with the largest probability in Eq. 7, or Eq. 2',
         )
         cutmix: dict | None = setting(
             {'type': 'AdaptiveCutMix', 'adaptive': False, 'prob': 1.0, 'style': 'u2pl'},
-            'CutMix of unlabeled images; None trains on the weak view.',
+            'CutMix of unlabeled images; None trains on the unmixed weak view.',
             source='U2PL',
             reading='probability and box of CutMix',
         )
@@ -79,8 +84,8 @@ class DeS4(MeanTeacherSegmentor):
             super().check()
             if self.pixel_reweighting and not self.decoupled_training:
                 raise ValueError(
-                    'semi_train_cfg.pixel_reweighting=True weighs the loss of a teacher, which '
-                    'decoupled_training=False does not have. Set both to False.'
+                    "semi_train_cfg.pixel_reweighting=True weights the teacher's loss, and with "
+                    'decoupled_training=False there is none. Set both to False.'
                 )
             if self.prototype_init == 'labeled_set' and not self.shared_head:
                 raise ValueError(
@@ -105,10 +110,10 @@ class DeS4(MeanTeacherSegmentor):
                 'Set semi_train_cfg.decoupled_training=False and pixel_reweighting=False, or choose a deeper '
                 'head.'
             )
-        # Here and for good: DistributedDataParallel sorts out the trained parameters when it is built.
+        # Fixed here, since DistributedDataParallel collects the trained parameters when it is built.
         head.requires_grad_(cfg.decoupled_training)
         if cfg.shared_head:
-            # After the teacher's copy, which would otherwise have a classifier of its own.
+            # After the teacher is copied. Otherwise it would have its own classifier.
             self.prototypes = head.conv_seg = self.student.decode_head.conv_seg
             self._register_state_dict_hook(write_shared_once)
         else:
@@ -129,24 +134,24 @@ class DeS4(MeanTeacherSegmentor):
 
     def fewest_images(self, labeled: int, unlabeled: int) -> dict[str, int]:
         fewest = super().fewest_images(labeled, unlabeled)
-        # Its decoder learns the labeled images; the encoder is in eval mode.
+        # Its decoder is trained on the labeled images. Its encoder is in eval mode.
         return {**fewest, 'teacher': labeled} if self.cfg.decoupled_training else fewest
 
     def is_averaged(self, name: str) -> bool:
-        """The encoder with its neck; the prototypes never (Eq. 5)."""
+        """Whether a parameter belongs to the encoder or the neck. Prototypes never follow (Eq. 5)."""
         encoder = name.startswith(('backbone.', 'neck.'))
-        # Auxiliary heads are the student's, for training alone.
+        # Only the student has auxiliary heads, and only in training.
         left_out = ('decode_head.conv_seg.', 'auxiliary_head.')
         return encoder or not (self.cfg.decoupled_training or name.startswith(left_out))
 
     def optimized_alike(self) -> dict[nn.Parameter, nn.Parameter]:
-        """The teacher's decoder learns at the rates of the student's."""
+        """Give the teacher's decoder the learning rates of the student's."""
         heads = self.student.decode_head, self.teacher.decode_head
         pairs = zip(*(head.parameters() for head in heads), strict=True)
         return dict(pairs) if self.cfg.decoupled_training else {}
 
     def semi_loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Eq. 4, with the unlabeled loss of Eq. 3."""
+        """Return Eq. 4, with the unlabeled loss of Eq. 3."""
         encoded, weak = self.encode(batch.labeled.images, batch.weak.images)
         teacher = self.decode(encoded, batch)
         mixed, label, log = self.make_targets(weak, batch)
@@ -161,7 +166,7 @@ class DeS4(MeanTeacherSegmentor):
         }
 
     def labeled_only_loss(self, batch: Batch, update: str) -> dict[str, Tensor]:
-        """Eq. 4 without the unlabeled loss."""
+        """Return Eq. 4 without the unlabeled loss."""
         encoded, _ = self.encode(batch.labeled.images)
         teacher, student = self.decode(encoded, batch), self.study(batch)
         return {
@@ -172,35 +177,35 @@ class DeS4(MeanTeacherSegmentor):
 
     @without_gradients()
     def encode(self, labeled: Tensor, *weak: Tensor) -> tuple[list, list]:
-        """Stages of the teacher's encoder, of the labeled images and of the weak views."""
+        """Return the stages of the teacher's encoder for labeled images and for weak views."""
         encoded = self.teacher.extract_feat(torch.cat([labeled, *weak]))
         return split_features(encoded, len(labeled))
 
     def decode(self, encoded: list, batch: Batch) -> NetworkOutput:
-        """The teacher's decoder on features of the labeled images, without a graph behind them (Eq. 6)."""
+        """Run the teacher's decoder on detached features of the labeled images (Eq. 6)."""
         output = self.forward_heads(self.teacher, encoded, tap=True)
         if self.cfg.decoupled_training:
             check_graph(output.decoder, 'teacher')
         return self.classify('teacher', output, batch)
 
     def study(self, batch: Batch, *views: Tensor) -> NetworkOutput:
-        """The student on labeled images and views, in one forward."""
+        """Run the student on labeled images and views in one forward pass."""
         own, images = not self.cfg.shared_head, torch.cat([batch.labeled.images, *views])
         output = self.forward_network(self.student, images, len(batch.labeled), tap=own)
         check_graph(output.logits, 'student')
         return self.classify('student', output, batch) if own else output
 
     def classify(self, name: str, output: NetworkOutput, batch: Batch) -> NetworkOutput:
-        """Set the prototypes of the classes that are new in the labeled images, then classify all."""
+        """Initialize the prototypes of classes that are new in the labeled images, then classify."""
         self.equalizer.start(name, output.decoder, batch.labeled.label)
         return output._replace(logits=getattr(self, name).decode_head.conv_seg(output.decoder))
 
     @without_gradients()
     def make_targets(self, encoded: list, batch: Batch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Label the weak views, whatever the confidence, and cut and paste both (Eq. 3).
+        """Label the weak views without a threshold, and mix images and labels (Eq. 3).
 
         Returns:
-            tuple: The images (N, 3, H, W), int64 labels (N, H, W) of them, and scalars for the log.
+            tuple: The mixed images (N, 3, H, W), their int64 labels (N, H, W), and scalars for the log.
         """
         weak = batch.weak
         with evaluating(self.teacher.decode_head):
@@ -213,7 +218,7 @@ class DeS4(MeanTeacherSegmentor):
         return images, label, {**log, **mix.log}
 
     def student_loss(self, student: NetworkOutput, batch: Batch) -> dict[str, Tensor]:
-        """Eq. 1; pixels of classes without a prototype are void."""
+        """Return Eq. 1. Pixels of classes without a prototype are void."""
         label = self.student.decode_head.conv_seg.known(batch.labeled.label)
         own = label.masked_fill(label == VOID, self.ignore_index)
         samples = [SegDataSample(gt_sem_seg=PixelData(data=one[None])) for one in own]
@@ -222,7 +227,7 @@ class DeS4(MeanTeacherSegmentor):
         return {key: self.cfg.labeled_weight * value for key, value in losses.items()}
 
     def teacher_loss(self, teacher: NetworkOutput, batch: Batch) -> dict[str, Tensor]:
-        """The loss of the teacher's decoder, if it learns: Eq. 7-8, or the plain mean (Eq. 2)."""
+        """Return the loss of the teacher's decoder, if it is trained: Eq. 7-8, or the plain mean (Eq. 2)."""
         if not self.cfg.decoupled_training:
             return {}
         label = self.teacher.decode_head.conv_seg.known(batch.labeled.label)
@@ -230,23 +235,26 @@ class DeS4(MeanTeacherSegmentor):
         return {'loss_teacher': loss(teacher.logits, label)}
 
     def reweighted_loss(self, logits: Tensor, label: Tensor) -> Tensor:
-        """Cross-entropy with unsure pixels first (Eq. 7-8), of small logits and labels (B, H, W)."""
+        """Return the cross-entropy with large weights for uncertain pixels (Eq. 7-8).
+
+        The logits are small, the labels are (B, H, W).
+        """
         temperature, rescaled = self.cfg.weight_temperature, logits.detach()
         if temperature is not None:
             rescaled = self.teacher.decode_head.conv_seg.at_temperature(rescaled, temperature)
         confidence, _ = confidence_and_label(rescaled, label.shape[-2:], self.align_corners)
         weight = pixel_weights(confidence, label)
-        # The weights of an image sum to 1: the sum over its pixels is the weighted mean.
+        # The weights of an image sum to 1, so the sum over its pixels is the weighted mean.
         return self._cross_entropy(logits, label, pixel_weight=weight, reduction='image_sum').mean()
 
     def adapt_checkpoint(self, state_dict: dict[str, Tensor], prefix: str) -> None:
-        """Also take checkpoints of stock networks, whose 1x1 classifier has no place here."""
+        """Also load checkpoints of stock networks, without their 1x1 classifier."""
         starts = [f'{prefix}{name}.' for name in self.networks]
         if self.shared_modules and all(
             f'{start}decode_head.conv_seg.vectors' in state_dict for start in starts
         ):
             raise ValueError(
-                'The checkpoint has prototypes of each network, and this config shared ones. Set '
+                'The checkpoint has prototypes per network, but this config shares them. Set '
                 'semi_train_cfg.shared_head=False as in its training, or load an export of one network.'
             )
         for start in (prefix, *starts):

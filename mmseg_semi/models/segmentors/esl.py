@@ -20,12 +20,12 @@ from .networks import NetworkOutput
 
 
 class SegmentationHeadSettings(MethodSettings):
-    """Of the 3x3 Conv-BN-ReLU blocks between the decoder and its classifier."""
+    """Settings of the 3x3 Conv-BN-ReLU blocks between the decoder and its classifier."""
 
     num_convs: int = setting(3, 'Convolutions before the classifier.', low=1, source='Sec. 4.1')
-    channels: int = setting(256, 'Channels of each.', low=1)
+    channels: int = setting(256, 'Channels of each convolution.', low=1)
     dropout_ratio: float = setting(
-        0.1, "Dropout before the classifier, in place of the head's own.", low=0, below=1
+        0.1, 'Dropout before the classifier; replaces the dropout of the head.', low=0, below=1
     )
 
 
@@ -33,11 +33,11 @@ class SegmentationHeadSettings(MethodSettings):
 class ESL(MeanTeacherSegmentor):
     """ESL, "Enhanced Soft Label for Semi-Supervised Semantic Segmentation" (ICCV 2023).
 
-    The teacher's label of a pixel keeps the classes that are dominant there (Eq. 3-5) instead of the most
-    probable one, and the student learns all pixels of CutMix views from it (Eq. 6). Besides, confident and
-    labeled pixels are pulled towards stored features of their own part of their class and pushed away from
-    all others (Eq. 7-12, :class:`~mmseg_semi.models.part_contrast.PartContrast`). The authors published no
-    code: where the paper leaves something open, a setting holds our reading.
+    The teacher's pseudo-label of a pixel keeps all dominant classes (Eq. 3-5) instead of only the most probable
+    one. The student is trained on all pixels of CutMix views with these soft labels (Eq. 6). A contrastive loss
+    pulls labeled and confident pixels towards stored features of their part of their class and pushes them away
+    from all others (Eq. 7-12, :class:`~mmseg_semi.models.part_contrast.PartContrast`). The authors did not
+    publish code. Where the paper leaves something open, a setting holds our reading.
 
     Args: see :class:`~mmseg_semi.models.SemiSegmentor`.
     """
@@ -45,27 +45,27 @@ class ESL(MeanTeacherSegmentor):
     class Settings(MeanTeacherSegmentor.Settings, PartContrast.Settings):
         unlabeled_start: int = setting(
             0,
-            'Optimizer steps of labeled training before the unlabeled images enter.',
+            'Optimizer steps on labeled images only, before the unlabeled loss starts.',
             low=0,
-            reading='optimizer steps of labeled training first',
+            reading='optimizer steps on labeled images only, at first',
         )
-        soft_weight: float = setting(0.2, 'Factor of the soft-label loss.', low=0, source='Eq. 6')
+        soft_weight: float = setting(0.2, 'Weight of the soft-label loss.', low=0, source='Eq. 6')
         eta: float = setting(
             0.95,
-            'Probability that the dominant classes of a pixel reach together.',
+            'Total probability that the dominant classes of a pixel must reach.',
             above=0,
             high=1,
             source='Eq. 3-5',
         )
         top_classes: int | None = setting(
             None,
-            'Keep so many most probable classes instead; 1 is the hard label.',
+            'Keep this number of most probable classes instead; 1 gives hard labels.',
             low=1,
-            hint='1 is the hard label, and None keeps the classes that eta chooses.',
+            hint='1 gives hard labels, and None keeps the classes that eta selects.',
         )
         cutmix: dict | None = setting(
             {'type': 'AdaptiveCutMix', 'adaptive': False, 'prob': 0.5, 'style': 'u2pl'},
-            'CutMix of unlabeled images; None trains on the weak view.',
+            'CutMix of unlabeled images; None trains on the unmixed weak view.',
             reading='strong augmentation: probability and box of CutMix',
         )
         segmentation_head: SegmentationHeadSettings | None = setting(
@@ -91,7 +91,7 @@ class ESL(MeanTeacherSegmentor):
 
     @property
     def contrasts(self) -> bool:
-        """Whether classes have parts, so that there is a module ``contrast``."""
+        """Whether the method has a module ``contrast``."""
         return self.cfg.num_parts > 0
 
     @classmethod
@@ -113,7 +113,7 @@ class ESL(MeanTeacherSegmentor):
         ]
         if deep == [True, False]:
             raise ValueError(
-                "the checkpoint's decode head is a stock one, and this config puts convolutions before its "
+                'the checkpoint has a stock decode head, but this config adds convolutions before the '
                 'classifier. Set semi_train_cfg.segmentation_head=None to keep the stock head, or load a '
                 'checkpoint of ESL.'
             )
@@ -124,12 +124,12 @@ class ESL(MeanTeacherSegmentor):
         output = self.forward_network(self.student, labeled, len(labeled), tap=self.contrasts)
         losses = self.labeled_loss(output, batch)
         if self.contrasts:
-            # DistributedDataParallel waits for a gradient of each parameter.
+            # DistributedDataParallel needs a gradient of each parameter.
             losses['loss_contrast'] = 0 * self.student.decode_head.projector(output.decoder).sum()
         return losses
 
     def semi_loss(self, batch: Batch) -> dict[str, Tensor]:
-        """The labeled loss, Eq. 6 on the mixed images, and Eq. 10 on all."""
+        """Return the labeled loss, Eq. 6 for the mixed images, and Eq. 10 for all images."""
         labeled, weak = batch.labeled.images, batch.weak
         mix = self.cutmix.plan(len(weak), batch.size, labeled.device)
         teacher = self.forward_teacher(batch)
@@ -138,7 +138,7 @@ class ESL(MeanTeacherSegmentor):
         sure = (confidence > self.cfg.anchor_threshold) & weak.valid
         if self.contrasts:
             anchors = self.find_anchors(batch, teacher, confidence, label, sure, mix)
-        del teacher  # its features need no memory while the student learns
+        del teacher  # frees its features before the student's forward pass
         images = torch.cat([labeled, mix(weak.images)])
         output = self.forward_network(self.student, images, len(labeled), tap=self.contrasts)
         first, logits = output.logits.split([len(labeled), len(weak)])
@@ -156,14 +156,14 @@ class ESL(MeanTeacherSegmentor):
 
     @without_gradients()
     def encode(self, images: Tensor) -> Tensor:
-        """The teacher encoder's features (N, D, h, w) of normalized images, which assign pixels to parts."""
+        """Return the features (N, D, h, w) of the teacher's encoder that assign pixels to parts."""
         return self.contrast.stage_of(self.teacher.extract_feat(images))
 
     @without_gradients()
     def forward_teacher(self, batch: Batch) -> NetworkOutput:
-        """The teacher on the unmixed unlabeled images, behind the labeled ones where there are parts.
+        """Run the teacher on the unmixed unlabeled images, with parts also on the labeled images before them.
 
-        Of the encoder's features the one stage is left that assigns pixels to parts.
+        The output keeps only the encoder stage that assigns pixels to parts.
         """
         if not self.contrasts:
             return self.forward_network(self.teacher, batch.weak.images)
@@ -181,20 +181,21 @@ class ESL(MeanTeacherSegmentor):
         sure: Tensor,
         mix: CutMixPlan,
     ) -> tuple[Tensor, Tensor]:
-        """Remember the parts of all images, and say which pixels may be anchors (Eq. 7-9).
+        """Store the parts of all images and select the pixels that may be anchors (Eq. 7-9).
 
         Args:
-            batch (Batch): The images' labels and valid masks.
-            teacher (NetworkOutput): Of :meth:`forward_teacher`.
+            batch (Batch): Labels and valid masks of the images.
+            teacher (NetworkOutput): Output of :meth:`forward_teacher`.
             confidence, label (Tensor): (N, H, W) of the unmixed unlabeled images.
-            sure (Tensor): bool (N, H, W), their pixels that are confident enough for an anchor.
-            mix (CutMixPlan): How they are mixed.
+            sure (Tensor): bool (N, H, W), pixels of these images that are confident enough for an anchor.
+            mix (CutMixPlan): CutMix plan of these images.
 
         Returns:
-            tuple[Tensor, Tensor]: int64 (B + N, h, w) on the grid of the decoder's features, of the labeled and
-            the mixed images: the classes of what may be an anchor, 255 elsewhere, and the parts.
+            tuple[Tensor, Tensor]: int64 (B + N, h, w) each, at the resolution of the decoder's features, of the
+            labeled and the mixed images. The first has the classes of possible anchors and 255 elsewhere, the
+            second has the parts.
         """
-        # Shrunk first: the grid has a sixteenth of the pixels.
+        # Resized first, since the features have a sixteenth of the pixels.
         grid = tuple(teacher.decoder.shape[-2:])
         known = (confidence >= self.cfg.min_conf_for_parts) & batch.weak.valid
         truth, label, known, sure = (
@@ -215,12 +216,12 @@ class ESL(MeanTeacherSegmentor):
     def soft_loss(
         self, logits: Tensor, teacher_logits: Tensor, mix: CutMixPlan, valid: Tensor
     ) -> dict[str, Tensor]:
-        """Eq. 3-6, weighted, and the shares of pixels by their number of dominant classes.
+        """Return the weighted loss of Eq. 3-6, and the fractions of pixels by number of dominant classes.
 
         Args:
-            logits (Tensor): (N, C, h, w) of the student, of the mixed images.
-            teacher_logits (Tensor): (N, C, h, w) of the unmixed images.
-            mix (CutMixPlan): How they are mixed.
+            logits (Tensor): (N, C, h, w), the student's logits of the mixed images.
+            teacher_logits (Tensor): (N, C, h, w), the teacher's logits of the unmixed images.
+            mix (CutMixPlan): CutMix plan of the images.
             valid (Tensor): bool (N, H, W), the mixed pixels that count.
         """
         values, classes_at = soft_label_cross_entropy(

@@ -1,4 +1,4 @@
-"""FixMatch: one network labels its weak view and learns the strong one (NeurIPS 2020), for segmentation."""
+"""FixMatch for segmentation: pseudo-labels of the weak view supervise the strong view (NeurIPS 2020)."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from .networks import check_forwards, evaluating
 class FixMatch(SemiSegmentor):
     """FixMatch, "Simplifying Semi-Supervised Learning with Consistency and Confidence" (NeurIPS 2020).
 
-    The network's own class of a pixel of the weak view, where its probability reaches ``tau``, is the label of
-    that pixel in the strong view (Eq. 4): hard labels, cross-entropy, no teacher. For segmentation as re-run in
-    UniMatch (CVPR 2023, Sec. 3.1): strong means color and blur, then CutMix of images, labels and masks.
+    The network predicts pseudo-labels from the weak view. Where their probability reaches ``tau``, they
+    supervise the same pixels of the strong view by cross-entropy (Eq. 4). There is no teacher. For segmentation
+    this follows the baseline of UniMatch (CVPR 2023, Sec. 3.1): the strong view has color jitter and blur, then
+    CutMix of images, labels and masks.
 
     Args: see :class:`~mmseg_semi.models.SemiSegmentor`.
     """
@@ -29,30 +30,31 @@ class FixMatch(SemiSegmentor):
     class Settings(SemiSegmentor.Settings):
         tau: float = setting(
             0.95,
-            'Confidence from which a pixel counts; 0 takes all (UniMatch on Cityscapes).',
+            'Confidence threshold of pseudo-labels; 0 keeps all pixels (UniMatch on Cityscapes).',
             low=0,
             high=1,
             source='Eq. 4',
         )
         unlabeled_weight: float = setting(
-            1.0, 'Factor of the unlabeled loss.', low=0, reading='factor of the unlabeled loss'
+            1.0, 'Weight of the unlabeled loss.', low=0, reading='weight of the unlabeled loss'
         )
         divisor: Literal['valid', 'confident', 'area'] = setting(
             'valid',
-            'Divisor of the unlabeled loss: pixels that are not padding, those of them that count, or all.',
+            'Divisor of the unlabeled loss: pixels without padding, confident pixels, or all pixels.',
             source='UniMatch code',
             reading='pixels that the unlabeled loss is divided by',
         )
         label_mode: Literal['train', 'eval'] = setting(
             'train',
-            'Label the weak view in train mode, in the forward of the labeled images, or in eval mode, in one '
-            'of its own. In train mode the dropout of the heads acts on the labels. Set it to 0.',
+            "'train': label the weak view in train mode, in the forward pass of the labeled images; set the "
+            "dropout of the heads to 0, since it disturbs the pseudo-labels. 'eval': in eval mode, in a "
+            'separate forward pass.',
             source='UniMatch code',
             reading='mode of the network that labels',
         )
         joint_forward: bool = setting(
             False,
-            'Pass the strong view in the forward of the labeled images, too.',
+            'Also put the strong view into the forward pass of the labeled images.',
             source='FixMatch code: True',
             reading='batch normalization over labeled and strong images together',
         )
@@ -64,7 +66,7 @@ class FixMatch(SemiSegmentor):
                 'style': 'unimatch',
                 'per_image': True,
             },
-            'CutMix of strong views; None leaves it out.',
+            'CutMix of strong views; None disables it.',
             source='UniMatch code',
             reading='probability and box of CutMix',
         )
@@ -86,7 +88,7 @@ class FixMatch(SemiSegmentor):
         return min(first, unlabeled)
 
     def semi_loss(self, batch: Batch) -> dict[str, Tensor]:
-        """The labeled loss, and Eq. 4 on the strong views."""
+        """Return the labeled loss and Eq. 4 on the strong views."""
         cfg, labeled, weak = self.cfg, batch.labeled.images, batch.weak.images
         mix = self.cutmix.plan(len(weak), batch.size, weak.device)
         views, own = [mix(batch.strong.images)], cfg.label_mode == 'train'

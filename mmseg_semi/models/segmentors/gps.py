@@ -27,53 +27,51 @@ from .networks import NetworkOutput
 class GPS(IndependentSegmentor):
     """GPS, "Guided Pseudo Supervision", a teacher and two students that teach each other.
 
-    Each iteration makes two updates. The students learn the labeled images, the teacher's labels of the
-    unlabeled ones and each other's (Eq. 4-6). Then the teacher learns the labeled images and what the *updated*
-    students together say of the same unlabeled ones (Eq. 8, 10). The weight of the latter grows until the
-    students do as well on the labeled images as the teacher (Eq. 9), see
-    :class:`~mmseg_semi.engine.AdaptiveRampUpHook`. No network averages another, and no loss of the students
-    reaches the teacher, nor one of the teacher the students. One student is the result.
+    Each iteration makes two updates. First, the students are trained on the labeled images and on unlabeled
+    images with the pseudo-labels of the teacher and of each other (Eq. 4-6). Then the teacher is trained on the
+    labeled images and on the same unlabeled images with the joint pseudo-labels of the *updated* students
+    (Eq. 8, 10). The weight of the teacher's unlabeled loss grows until the students perform as well on the
+    labeled images as the teacher (Eq. 9), see :class:`~mmseg_semi.engine.AdaptiveRampUpHook`. No network is an
+    average of another. No gradient passes between the teacher and the students. One student is the result.
 
-    The teacher is trained on the labeled images beforehand and then learns at a constant rate, see
-    :class:`~mmseg_semi.engine.FinalPolyLR`. Where the paper is silent, docs/gps.md says how it is read.
+    The teacher is pre-trained on the labeled images and then has a constant learning rate, see
+    :class:`~mmseg_semi.engine.FinalPolyLR`. docs/gps.md lists our readings where the paper leaves details open.
 
     Args: see :class:`~mmseg_semi.models.SemiSegmentor`.
     """
 
     class Settings(IndependentSegmentor.Settings):
         alpha: float = setting(
-            0.5, "Factor of the teacher's guidance; on Cityscapes 1.", low=0, source='Eq. 5'
+            0.5, "Weight of the teacher's guidance; 1 on Cityscapes.", low=0, source='Eq. 5'
         )
         beta: float = setting(
-            1.5, 'Factor of the cross supervision; on Cityscapes 5.', low=0, source='Eq. 6'
+            1.5, 'Weight of the cross supervision; 5 on Cityscapes.', low=0, source='Eq. 6'
         )
         gamma: float = setting(
             0.5,
-            "Factor of the students' feedback to the teacher; on Cityscapes 1.",
+            "Weight of the students' feedback to the teacher; 1 on Cityscapes.",
             low=0,
             source='Eq. 10',
         )
-        gps: bool = setting(True, 'Guidance; False leaves the term out.', source='Eq. 5, Table 4')
-        cps: bool = setting(
-            True, 'Cross supervision; False leaves the term out.', source='Eq. 6, Table 4'
-        )
-        fps: bool = setting(True, 'Feedback; False leaves the term out.', source='Eq. 10, Table 4')
+        gps: bool = setting(True, 'Use the guidance term.', source='Eq. 5, Table 4')
+        cps: bool = setting(True, 'Use the cross supervision term.', source='Eq. 6, Table 4')
+        fps: bool = setting(True, 'Use the feedback term.', source='Eq. 10, Table 4')
         update: Literal['alternating', 'merged'] = setting(
             'alternating',
-            'The teacher learns from the students as they are after their update, or as they were before it, '
-            'which makes the two updates one of the sum of both losses.',
+            "'alternating': the teacher is trained on pseudo-labels of the students after their update. "
+            "'merged': before their update, which equals one update with the sum of both losses.",
             reading='when the teacher learns from the students (Eq. 10)',
         )
         teacher_checkpoint: str | None = setting(
             None,
-            'Checkpoint of the plain network that the teacher starts from, unless a resumed or loaded '
-            'checkpoint of this method brings a teacher.',
+            'Checkpoint of a plain network for the initial weights of the teacher. Ignored if a resumed or '
+            'loaded checkpoint of this method contains a teacher.',
             source='Eq. 2',
-            reading='start of the teacher',
+            reading='initial weights of the teacher',
         )
         teacher_lr_scale: float = setting(
             1.0,
-            "Factor of the teacher's learning rate, which is about 1e-6 in the paper.",
+            "Factor of the teacher's learning rate. The paper's learning rate is about 1e-6.",
             low=0,
             source='Sec. 3.2',
             reading="factor of the teacher's learning rate",
@@ -103,7 +101,7 @@ class GPS(IndependentSegmentor):
 
     # ------------------------------------------------------------------ the two updates
     def students_loss(self, batch: Batch) -> dict[str, Tensor]:
-        """L_guide (Eq. 4-6), each term summed over the two students."""
+        """Return L_guide (Eq. 4-6), with each term summed over the two students."""
         cfg, weak, left = self.cfg, batch.weak.images, batch.left
         losses = self.labeled_only_loss(batch, 'students')
         if not (cfg.gps or cfg.cps or cfg.fps):
@@ -114,8 +112,8 @@ class GPS(IndependentSegmentor):
         merged = cfg.fps and cfg.update == 'merged'
         labels, logits = {}, []
         if cfg.cutmix is None and cfg.fps and self.clock.accumulation == 1:
-            # The teacher learns the images that it labels, so one forward serves both updates. Batches that
-            # are held until a step ends would hold its graph.
+            # The teacher is trained on the images that it labels, so both updates can share one forward pass.
+            # With gradient accumulation the held batches would keep its graph in memory.
             left['teacher_logits'] = self.forward_network(self.teacher, images).logits
         if cfg.gps:
             known = left.get('teacher_logits')
@@ -140,7 +138,7 @@ class GPS(IndependentSegmentor):
         return {**losses, **self.labels_log(labels, batch)}
 
     def teacher_loss(self, batch: Batch) -> dict[str, Tensor]:
-        """L_fb (Eq. 10), with the labels of the students as they are now (Eq. 8)."""
+        """Return L_fb (Eq. 10), with the pseudo-labels of the current students (Eq. 8)."""
         cfg, left = self.cfg, batch.left
         losses = self.labeled_only_loss(batch, 'teacher')
         has_label = (batch.labeled.label != VOID).any()
@@ -159,7 +157,7 @@ class GPS(IndependentSegmentor):
         return losses
 
     def labeled_only_loss(self, batch: Batch, update: str) -> dict[str, Tensor]:
-        """The labeled losses of an update, and with the teacher's what the ramp-up compares."""
+        """Return the labeled losses of an update. The teacher's update adds the losses that Eq. 9 compares."""
         outputs, losses = self.learn_labeled(batch, self.optimized[update])
         entropy = self.labeled_ce(outputs, losses, batch)
         if update == 'students':
@@ -172,11 +170,13 @@ class GPS(IndependentSegmentor):
     def labeled_ce(
         self, outputs: dict[str, NetworkOutput], losses: dict[str, Tensor], batch: Batch
     ) -> Tensor:
-        """Plain cross-entropy of the labeled images, whatever loss the heads have: the networks' mean.
+        """Return the plain cross-entropy on labeled images, averaged over the networks.
+
+        It does not depend on the losses of the heads.
 
         Args:
-            outputs (dict[str, NetworkOutput]): Of the networks, by name.
-            losses (dict[str, Tensor]): What :meth:`learn_labeled` made of them, in which it may be already.
+            outputs (dict[str, NetworkOutput]): Outputs by network.
+            losses (dict[str, Tensor]): Result of :meth:`learn_labeled`, which may contain the cross-entropy.
             batch (Batch): The batch.
         """
         values = []
@@ -190,7 +190,7 @@ class GPS(IndependentSegmentor):
         return sum(values) / len(values)
 
     def labels_log(self, labels: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-        """Scalars on pseudo-labels (N, H, W) by network: their entropy, and how far pairs of them agree."""
+        """Return the entropy of pseudo-labels (N, H, W) by network and the agreement of each pair."""
         scalars = {}
         if 'teacher' in labels:
             mix, label = batch.left['mix'], labels['teacher']
@@ -212,10 +212,10 @@ class GPS(IndependentSegmentor):
             self._teacher_loaded = True
 
     def start_teacher(self) -> None:
-        """Load ``teacher_checkpoint`` into the teacher alone, unless a checkpoint brought a teacher.
+        """Load ``teacher_checkpoint`` into the teacher, unless a loaded checkpoint contains a teacher.
 
         Raises:
-            FileNotFoundError: There is no such file.
+            FileNotFoundError: The file does not exist.
             ValueError: The file is not a checkpoint of the plain network.
         """
         if self._teacher_loaded:
@@ -223,8 +223,9 @@ class GPS(IndependentSegmentor):
         path = self.cfg.teacher_checkpoint
         if path is None:
             print_log(
-                'The teacher of GPS starts untrained and learns at a rate meant for a trained one. Set '
-                'semi_train_cfg.teacher_checkpoint, or train it in a stage before (docs/gps.md).',
+                'The teacher of GPS is not trained, but its learning rate is meant for a trained one '
+                '(semi_train_cfg.teacher_checkpoint=None). Set semi_train_cfg.teacher_checkpoint, or train the '
+                'teacher in an earlier stage (docs/gps.md).',
                 logger='current',
                 level=logging.WARNING,
             )
@@ -232,18 +233,18 @@ class GPS(IndependentSegmentor):
         if '://' not in path and not osp.isfile(path):
             raise FileNotFoundError(
                 f'semi_train_cfg.teacher_checkpoint={path!r} does not exist. Give a checkpoint of the plain '
-                'network, or let a stage train it (docs/gps.md).'
+                'network, or train the teacher in an earlier stage (docs/gps.md).'
             )
         if path.startswith('stage://'):
             raise ValueError(
-                f"semi_train_cfg.teacher_checkpoint={path!r} names a stage's result. Train with "
+                f'semi_train_cfg.teacher_checkpoint={path!r} refers to the result of a stage. Train with '
                 "runner_type='StagedRunner', or give the path of a checkpoint."
             )
         checkpoint = read_checkpoint(path)
         self.load_network('teacher', checkpoint)
         trained = (checkpoint.get('meta') or {}).get('iter', 'an unknown number of')
         print_log(
-            f"GPS's teacher starts from {path}, after {trained} iterations of a training of its own.",
+            f'The teacher of GPS starts from {path}, which was trained for {trained} iterations.',
             logger='current',
         )
         self._teacher_loaded = True

@@ -22,9 +22,9 @@ from .networks import check_forwards, evaluating
 class IMAS(MeanTeacherSegmentor):
     """iMAS, "Instance-specific and Model-adaptive Supervision for Semi-supervised Semantic Segmentation".
 
-    Student and teacher both label the weak view; how little they agree, weighted by how confident they are,
-    is the *hardness* of an image (Eq. 4-6). The harder it is, the closer its intensity view is kept to the weak
-    one (Eq. 7), the less likely its batch is cut and pasted (Eq. 8-9), and the less its loss weighs (Eq. 10).
+    Student and teacher both label the weak view. The *hardness* of an image is their disagreement, weighted by
+    their confidence (Eq. 4-6). A harder image has an intensity view closer to the weak view (Eq. 7), a lower
+    probability of CutMix (Eq. 8-9), and a smaller loss weight (Eq. 10).
 
     Args: see :class:`~mmseg_semi.models.SemiSegmentor`.
     """
@@ -32,47 +32,49 @@ class IMAS(MeanTeacherSegmentor):
     class Settings(MeanTeacherSegmentor.Settings):
         tau: float = setting(
             0.95,
-            'Confidence from which a pixel of the teacher counts.',
+            'Confidence threshold of the pseudo-labels.',
             low=0,
             high=1,
-            hint='The paper takes 0.95 on VOC and 0.7 on Cityscapes.',
+            hint='The paper uses 0.95 on VOC and 0.7 on Cityscapes.',
         )
-        unlabeled_weight: float = setting(3.0, 'Factor of the unlabeled loss.', low=0)
+        unlabeled_weight: float = setting(3.0, 'Weight of the unlabeled loss.', low=0)
         ignore_background: bool = setting(
             False,
-            'Leave class 0 out of the IoU.',
+            'Exclude class 0 from the IoU.',
             source='Eq. 6; code: True',
-            reading='class 0 left out of Eq. 6',
+            reading='class 0 excluded from Eq. 6',
         )
         untriggered: Literal['official', 'literal'] = setting(
             'official',
-            'Loss of an untriggered batch: the intensity term, or Eq. 10 with the weak view as the mixed one.',
+            'Loss of a batch without CutMix: only the intensity term, or Eq. 10 with the weak view as the '
+            'mixed view.',
             source='code',
             reading='Eq. 10 where CutMix is not triggered',
         )
         joint_forward: bool = setting(
-            True, 'One forward of the student for labeled images and views; False: one each.'
+            True,
+            'Run the student on labeled images and views in one forward pass. False: one forward pass each.',
         )
         weak_in_joint_forward: bool = setting(
             False,
-            'Also pass the weak view, for the statistics of batch normalization only.',
+            'Also run the student on the weak view, only for the statistics of batch normalization.',
             source='code: True',
             reading='weak view in the statistics of batch normalization',
         )
         adaptive_loss: bool = setting(
             True,
-            'Weigh each image by 1 - hardness.',
+            'Weight each image by 1 - hardness.',
             source='Eq. 10',
             reading='weights of Eq. 10 (1 - hardness), not of Algorithm 1',
         )
         intensity: dict | None = setting(
             {'type': 'IntensityMix'},
-            'Intensity mixing; None leaves its term out ("adaptive CutMix only").',
+            'Intensity mixing; None removes its loss term ("adaptive CutMix only").',
             source='Eq. 7',
         )
         cutmix: dict | None = setting(
             {'type': 'AdaptiveCutMix'},
-            'CutMix; None leaves its term out ("adaptive intensity only").',
+            'CutMix; None removes its loss term ("adaptive intensity only").',
             source='Eq. 8-9',
         )
 
@@ -90,7 +92,7 @@ class IMAS(MeanTeacherSegmentor):
         check_forwards(segmentor, self.cfg.joint_forward)
 
     def semi_loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Algorithm 1 of the paper, up to the optimizer step."""
+        """Return the losses of Algorithm 1 of the paper."""
         cfg, weak = self.cfg, batch.weak.images
         gamma, label, confidence, log = self.measure_hardness(batch)
         views, targets, weights, mix = self.make_views(batch, gamma, label, confidence)
@@ -107,10 +109,11 @@ class IMAS(MeanTeacherSegmentor):
 
     @without_gradients()
     def measure_hardness(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
-        """Label the weak view by both networks, and compare them (Eq. 4-6).
+        """Label the weak view with both networks and compare the labels (Eq. 4-6).
 
         Returns:
-            tuple: Hardness (N,); the teacher's label (255: nothing is learned) and confidence (N, H, W); log.
+            tuple: Hardness (N,); the teacher's pseudo-labels (255: ignored) and confidence (N, H, W); scalars
+            for the log.
         """
         cfg, weak = self.cfg, batch.weak.images
         with evaluating(self.student):
@@ -143,10 +146,10 @@ class IMAS(MeanTeacherSegmentor):
     def make_views(
         self, batch: Batch, gamma: Tensor, label: Tensor, confidence: Tensor
     ) -> tuple[list[Tensor], list[tuple[Tensor, Tensor]], list[Tensor], CutMixPlan]:
-        """Make the student's views by the hardness (N,), and what it should say there (Eq. 7-9).
+        """Create the student's views from the hardness (N,), and their targets (Eq. 7-9).
 
         Returns:
-            tuple: Images of each view; their labels and confidences; their shares of the loss; the CutMix.
+            tuple: Images of each view; their labels and confidences; their loss weights; the CutMix plan.
         """
         weak, views, targets = batch.weak.images, [], []
         if self.intensity is not None:
@@ -155,7 +158,7 @@ class IMAS(MeanTeacherSegmentor):
             targets.append((label, confidence))
         mix = self.cutmix.plan(len(weak), batch.size, weak.device, gamma)
         if mix.partner is not None or not views:
-            # An untriggered batch has empty boxes: its mixed view is the weak one.
+            # A batch without CutMix has empty boxes, so its mixed view is the weak view.
             views.append(mix(weak))
             targets.append(mix(label, confidence))
         one = gamma.new_ones(())
@@ -168,7 +171,7 @@ class IMAS(MeanTeacherSegmentor):
     def unlabeled_loss(
         self, logits: list[Tensor], targets: list, weights: list[Tensor], gamma: Tensor
     ) -> Tensor:
-        """Eq. 10, weighted: mean over images of (1 - hardness) times the weighted sum of the views' terms."""
+        """Return Eq. 10: the mean over images of (1 - hardness) times the weighted sum of the views' terms."""
         per_image = sum(
             weight
             * confident_cross_entropy(view, *target, self.cfg.tau, align_corners=self.align_corners)

@@ -1,4 +1,4 @@
-"""Several networks of one architecture, each with weights of its own, that label images for each other."""
+"""Several networks of one architecture with different weights that create pseudo-labels for each other."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from .networks import NetworkOutput
 
 
 class IndependentSegmentor(SemiSegmentor):
-    """Base of the methods whose networks differ by their initialization alone.
+    """Base of the methods whose networks differ only in their initialization.
 
-    Each network is built from the config and initialized by itself: encoders from the same pre-trained
-    weights, heads at random. Networks that start alike would stay alike and teach each other nothing, so
-    identical heads are refused before the first iteration.
+    Each network is built from the config and initialized separately: encoders from the same pre-trained
+    weights, heads at random. Networks with equal weights would stay equal and could not teach each other, so
+    identical heads raise an error before the first iteration.
 
-    Networks are in train mode also where they only label, so that batch normalization takes the statistics of
-    the batch, as in CPS's code. Dropout in the heads would disturb the labels: set ``dropout_ratio=0``.
+    Networks also label in train mode, so that batch normalization uses the statistics of the batch, as in the
+    code of CPS. Dropout in the heads disturbs the pseudo-labels. Set ``dropout_ratio=0``.
 
     Args: see :class:`SemiSegmentor`.
     """
@@ -34,27 +34,28 @@ class IndependentSegmentor(SemiSegmentor):
     class Settings(SemiSegmentor.Settings):
         cutmix: Literal['pair', 'in_batch'] | None = setting(
             'pair',
-            "CutMix with three boxes in every iteration. 'pair': the unlabeled batch is two, as the sampler's "
-            'unlabeled_streams=2 makes it; its second half is pasted into its first, which is learned. '
-            "'in_batch': the next image of the batch is pasted into each. None leaves it out.",
+            "CutMix with three boxes in every iteration. 'pair': the second half of the unlabeled batch is "
+            'pasted into the first half, and the networks are trained on the result; set '
+            "sampler.unlabeled_streams=2. 'in_batch': each image receives the next image of the batch. None "
+            'disables CutMix.',
             source='CPS code',
-            reading='images that are pasted from',
+            reading='source images of CutMix',
         )
         ignore_padding: bool = setting(
             False,
-            'Padding of unlabeled images is not learned from. False labels and learns it like any pixel. Take '
-            'True for images of your own.',
+            'Exclude the padding of unlabeled images from the loss. False treats it like any pixel. Use True '
+            'for your own images.',
             source='CPS code',
-            reading='padding not learned from',
+            reading='padding excluded from the loss',
         )
         recompute: bool = setting(
             False,
-            'Compute activations again in the backward pass instead of keeping them; one more forward for each '
-            'that carries gradients.',
+            'Recompute activations in the backward pass instead of storing them. Saves memory and repeats each '
+            'forward pass that has gradients.',
         )
 
     cfg: Settings
-    #: Networks that label for each other, whose heads must differ.
+    #: Networks that create pseudo-labels for each other. Their heads must differ.
     students: tuple[str, ...] = ('student1', 'student2')
     default_predictor = 'student1'
     unlabeled_branches = ('weak',)
@@ -62,8 +63,9 @@ class IndependentSegmentor(SemiSegmentor):
     def check_segmentor(self, segmentor: dict) -> None:
         if segmentor.get('backbone', {}).get('with_cp'):
             raise ValueError(
-                f'segmentor.backbone.with_cp=True breaks the several forwards of {type(self).__name__} under '
-                'DistributedDataParallel. Set it to False, and semi_train_cfg.recompute=True instead.'
+                f'segmentor.backbone.with_cp=True does not work with the several forward passes of '
+                f'{type(self).__name__} under DistributedDataParallel. Set with_cp=False and '
+                'semi_train_cfg.recompute=True.'
             )
 
     @property
@@ -72,11 +74,11 @@ class IndependentSegmentor(SemiSegmentor):
 
     def check_start(self) -> None:
         for name, module in self.named_modules():
-            # What MMEngine's switch has put in the place of the method.
+            # The function by which MMEngine's activation checkpointing replaces the method.
             if hasattr(module.__dict__.get('forward'), '__wrapped__'):
                 raise ValueError(
-                    f'activation_checkpointing of {name} breaks the several forwards of {type(self).__name__}. '
-                    'Remove it and set semi_train_cfg.recompute=True.'
+                    f'activation_checkpointing of {name} does not work with the several forward passes of '
+                    f'{type(self).__name__}. Remove it and set semi_train_cfg.recompute=True.'
                 )
         super().check_start()
         first, second = (
@@ -85,9 +87,9 @@ class IndependentSegmentor(SemiSegmentor):
         if all(torch.equal(*pair) for pair in zip(first, second, strict=True)):
             names = ' and '.join(self.students)
             raise ValueError(
-                f'{names} have the same weights in their heads and would only repeat each other. Let each draw '
-                'its own (no constant init_cfg), and instead of a plain checkpoint in load_from, which fills '
-                'all networks, give pre-trained weights of the encoder alone (segmentor.pretrained).'
+                f'{names} have the same weights in their heads and would only repeat each other. Use a random '
+                'init_cfg. Instead of load_from with a plain checkpoint, which initializes all networks, set '
+                'segmentor.pretrained to pre-trained weights of the encoder.'
             )
 
     @property
@@ -103,7 +105,7 @@ class IndependentSegmentor(SemiSegmentor):
     ) -> NetworkOutput:
         if not (self.cfg.recompute and torch.is_grad_enabled()):
             return super().forward_network(network, images, num_auxiliary, tap)
-        # One after the other, so that no more than an encoder or a head is in memory at once.
+        # Recompute encoder and heads separately, so that memory holds the activations of one of them.
         names = ('decode_head', 'auxiliary_head')
         decoder = [module for name, module in network.named_children() if name in names]
         encoder = [module for name, module in network.named_children() if name not in names]
@@ -112,7 +114,7 @@ class IndependentSegmentor(SemiSegmentor):
 
     @without_gradients()
     def label_weak(self, network: nn.Module, batch: Batch) -> Tensor:
-        """Small logits (M, C, h, w) of the unlabeled images, in one forward for each half of pairs."""
+        """Return small logits (M, C, h, w) of the unlabeled images. Each half of pairs has its own forward."""
         halves = batch.weak.images.chunk(self.unlabeled_batches)
         return torch.cat([self.forward_network(network, half).logits for half in halves])
 
@@ -120,7 +122,7 @@ class IndependentSegmentor(SemiSegmentor):
     def learn_labeled(
         self, batch: Batch, names: tuple[str, ...]
     ) -> tuple[dict[str, NetworkOutput], dict[str, Tensor]]:
-        """Outputs of networks on the labeled images by name, and losses under keys that begin with it."""
+        """Return the outputs on labeled images by network, and the losses with its name as a prefix."""
         outputs, losses = {}, {}
         for name in names:
             network = getattr(self, name)
@@ -134,23 +136,23 @@ class IndependentSegmentor(SemiSegmentor):
         return self.learn_labeled(batch, self.optimized[update])[1]
 
     def hard_label(self, logits: Tensor, batch: Batch, mix: CutMixPlan) -> Tensor:
-        """Most probable classes, whatever their probability, as by :meth:`mixed_label`."""
+        """Return the most probable classes without a threshold, in the form of :meth:`mixed_label`."""
         _, label = self.most_probable(logits, batch.size)
         return self.mixed_label(label, batch, mix)
 
     def mixed_label(self, label: Tensor, batch: Batch, mix: CutMixPlan) -> Tensor:
-        """Classes (M, H, W) of the weak views as labels (N, H, W) of the mixed ones, 255 where not learned."""
+        """Mix classes (M, H, W) of the weak views into labels (N, H, W) of the mixed views; 255 is ignored."""
         return mix(label.masked_fill(~batch.weak.valid, 255))
 
     def pseudo_loss(self, logits: Tensor, label: Tensor) -> Tensor:
-        """Mean cross-entropy over the pixels of the batch that have a label."""
+        """Return the mean cross-entropy over the labeled pixels of the batch."""
         return cross_entropy(logits, label, align_corners=self.align_corners)
 
     def cross_loss(self, logits: list[Tensor], labels: list[Tensor]) -> Tensor:
-        """Cross pseudo supervision: each student learns the other's labels (GPS, Eq. 6)."""
+        """Return the cross pseudo supervision: each student's loss on the other's labels (GPS, Eq. 6)."""
         return self.pseudo_loss(logits[0], labels[1]) + self.pseudo_loss(logits[1], labels[0])
 
     def mixed_label_entropy(self, label: Tensor, batch: Batch, mix: CutMixPlan) -> Tensor:
-        """Entropy of the classes in labels of the mixed images, without padding; a scalar for the log."""
+        """Return the entropy of the class distribution in labels of mixed images, without padding."""
         real = mix(batch.weak.real)
         return label_entropy(label.masked_fill(~real, 0), self.num_classes, real)

@@ -1,4 +1,4 @@
-"""Checkpoints of methods and of plain networks, as MMEngine's loader brings them."""
+"""Load checkpoints of methods and of plain networks through MMEngine's loader."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from ..matching import (
 
 
 class CheckpointLoading:
-    """Gives a plain checkpoint to every network of a method, and refuses one of another architecture.
+    """Load a plain checkpoint into every network of a method, and reject other architectures.
 
-    Of a checkpoint of another method, each network takes its namesake where there are all of them, and the
-    network that predicts otherwise.
+    If a checkpoint of another method has all networks of this method, each one loads the network of the same
+    name. Otherwise each one loads the network that predicts.
 
-    MMEngine's loader calls ``_load_from_state_dict`` of each module and never ``load_state_dict``; what is
-    rewritten here is what the children see.
+    MMEngine's loader calls ``_load_from_state_dict`` of each module and never ``load_state_dict``. The changes
+    here are therefore visible to the children.
     """
 
-    #: Prefixes of modules that have another name since a checkpoint was saved: old = new.
+    #: Prefixes of renamed modules: old = new.
     renamed_modules: dict[str, str] = {}
-    #: Whether a training is about to start from what fits of a checkpoint; otherwise all of it must fit.
+    #: Whether a training starts from the matching part of a checkpoint. Otherwise all weights must match.
     loads_partly: bool = False
 
     def adapt_checkpoint(self, state_dict: dict[str, Tensor], prefix: str) -> None:
-        """Rewrite a checkpoint in place before it is loaded, where a method needs more than this class does.
+        """Rewrite a checkpoint in place before it is loaded. Methods with special weights override this.
 
         Args:
             state_dict (dict[str, Tensor]): All weights by key.
-            prefix (str): Of this module's keys.
+            prefix (str): Prefix of this module's keys.
         """
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:
@@ -74,9 +74,9 @@ class CheckpointLoading:
         if not any(key.startswith(tuple(names)) for key in state_dict):
             found = sorted({key.partition('.')[0] for key in below(state_dict, prefix)})
             raise ValueError(
-                f'The checkpoint has no network of {type(self).__name__} and none of a plain segmentor, its '
-                f'weights belong to {found[:8]}. Give the checkpoint of a segmentor, or weights of an encoder '
-                "as segmentor.backbone.init_cfg=dict(type='Pretrained', checkpoint=...)."
+                f'The checkpoint has neither a network of {type(self).__name__} nor a plain segmentor. Its '
+                f'weights belong to {found[:8]}. Give the checkpoint of a segmentor, or set weights of an '
+                "encoder by segmentor.backbone.init_cfg=dict(type='Pretrained', checkpoint=...)."
             )
         for place, home in self.shared_modules.items():
             for key, value in below(state_dict, f'{names[-1]}{place}.').items():
@@ -86,7 +86,7 @@ class CheckpointLoading:
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def _take_one_network(self, state_dict: dict[str, Tensor], prefix: str) -> None:
-        """Leave of a checkpoint of other networks than this method's the one that predicts, as a plain one."""
+        """Reduce a checkpoint with other networks to a plain checkpoint of the network that predicts."""
         weights = below(state_dict, prefix)
         names = networks_in(weights)
         plain = any(key.startswith('backbone.') for key in weights)
@@ -102,10 +102,10 @@ class CheckpointLoading:
         state_dict.update({prefix + key: value for key, value in taken.items()})
 
     def load_network(self, name: str, checkpoint: dict) -> None:
-        """Load the network of any checkpoint that predicts into one network of this method.
+        """Load the predicting network of any checkpoint into one network of this method.
 
         Raises:
-            ValueError: It does not fit.
+            ValueError: The weights do not match the network.
         """
         weights, network = network_weights(checkpoint)
         if network is not None:
@@ -114,30 +114,30 @@ class CheckpointLoading:
         getattr(self, name).load_state_dict(weights, strict=False)
 
     def on_network_loaded(self, name: str) -> None:
-        """Called once for each network whose weights a checkpoint brings."""
+        """Called once for each network that a checkpoint contains."""
 
     def check_checkpoint(self, name: str, weights: dict[str, Tensor]) -> None:
-        """Refuse weights that do not fit a network.
+        """Reject weights that do not match a network.
 
         Args:
-            name (str): Of the network.
-            weights (dict[str, Tensor]): Of the checkpoint, by the network's own keys.
+            name (str): Name of the network.
+            weights (dict[str, Tensor]): Weights of the checkpoint, by the network's own keys.
 
         Raises:
-            ValueError: A weight has another shape, is missing or is left over.
+            ValueError: A weight has another shape, is missing or is unexpected.
         """
         network = getattr(self, name)
         check_weights(network, weights, name, self.training_only)
         missing = network.state_dict().keys() - weights.keys()
         if any('auxiliary_head' in key for key in missing):
             print_log(
-                f'The checkpoint has no auxiliary head: the {name} starts with its own.',
+                f'The checkpoint has no auxiliary head. The {name} keeps its initial one.',
                 logger='current',
             )
 
 
 def write_shared_once(module: CheckpointLoading, state_dict: dict, prefix: str, *_) -> None:
-    """Hook of ``state_dict`` that leaves a shared module's values under its own name alone."""
+    """Hook of ``state_dict`` that keeps the values of a shared module only under its own name."""
     for place in module.shared_modules:
         for name in module.networks:
             for key in below(state_dict, f'{prefix}{name}.{place}.'):

@@ -1,4 +1,4 @@
-"""A student and its exponential moving average, the frame of the methods with an EMA teacher."""
+"""A student and its exponential moving average: the base class of methods with an EMA teacher."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from .base import SemiSegmentor
 
 
 class MeanTeacherSegmentor(SemiSegmentor):
-    """Student and EMA teacher over one network; methods implement :meth:`semi_loss`.
+    """Student and EMA teacher of one architecture. Methods implement :meth:`semi_loss`.
 
-    The teacher is a copy of the student that never receives a gradient, stays in eval mode and is a part
-    of every checkpoint. :class:`~mmseg_semi.engine.MeanTeacherHook` decides when it follows the student.
+    The teacher is a copy of the student. It never receives a gradient, stays in eval mode and is part of every
+    checkpoint. :class:`~mmseg_semi.engine.MeanTeacherHook` decides when it follows the student.
 
     Args: see :class:`SemiSegmentor`.
     """
@@ -28,9 +28,9 @@ class MeanTeacherSegmentor(SemiSegmentor):
         self.teacher = copy.deepcopy(self.student)
         self.teacher.requires_grad_(False)
         self.teacher.eval()
-        # Its initialization is the student's: nothing is drawn or downloaded twice.
+        # Copied from the student later, so no weights are initialized or downloaded twice.
         self.teacher._is_init = True
-        # Optimizer steps that the average has followed: a buffer, so that a resumed warm-up continues.
+        # Number of averaged optimizer steps. A buffer, so that a resumed warm-up continues.
         self.register_buffer('ema_steps', torch.zeros((), dtype=torch.int64))
         self._teacher_loaded = False
         self._ema_tensors: tuple[list[Tensor], ...] | None = None
@@ -41,7 +41,7 @@ class MeanTeacherSegmentor(SemiSegmentor):
         return self
 
     def init_weights(self) -> None:
-        """Initialize the student, then apply ``init_cfg``; the teacher starts as the student's copy."""
+        """Initialize the student, apply ``init_cfg``, and copy the student into the teacher."""
         super().init_weights()
         if not self._teacher_loaded:
             self.copy_student_to_teacher()
@@ -51,7 +51,7 @@ class MeanTeacherSegmentor(SemiSegmentor):
             self._teacher_loaded = True
 
     def start_teacher(self) -> None:
-        """Copy the student into the teacher, unless a checkpoint brought the teacher's own weights."""
+        """Copy the student into the teacher, unless a loaded checkpoint contains the teacher."""
         self._ema_tensors = None
         if not self._teacher_loaded:
             self.copy_student_to_teacher()
@@ -67,11 +67,11 @@ class MeanTeacherSegmentor(SemiSegmentor):
     def update_teacher(self, decay: float, average_buffers: bool = True) -> None:
         """Set teacher = decay * teacher + (1 - decay) * student, and count the step.
 
-        Floating-point buffers (running statistics) are averaged like the weights, or copied; integer
-        buffers are always copied, since averaging ``num_batches_tracked`` corrupts it.
+        Floating-point buffers (running statistics) are averaged like the weights, or copied. Integer buffers
+        are always copied, since averaging ``num_batches_tracked`` would corrupt it.
 
         Args:
-            decay (float): Weight of the teacher's own past, in [0, 1].
+            decay (float): Weight of the teacher's current value, in [0, 1].
             average_buffers (bool): False copies floating-point buffers.
         """
         if self._ema_tensors is None:
@@ -86,11 +86,11 @@ class MeanTeacherSegmentor(SemiSegmentor):
         self.ema_steps += 1
 
     def is_averaged(self, name: str) -> bool:
-        """Whether a parameter or buffer of the teacher follows the student's; fixed from the start."""
+        """Whether a parameter or buffer of the teacher follows the student's. Never changes in training."""
         return True
 
     def _pair_tensors(self) -> tuple[list[Tensor], ...]:
-        """Teacher's and student's parameters, floating-point buffers and other buffers, aligned by name."""
+        """Return parameters, float buffers and other buffers of teacher and student, matched by name."""
         students = dict([*self.student.named_parameters(), *self.student.named_buffers()])
 
         def paired(teachers):
@@ -105,6 +105,6 @@ class MeanTeacherSegmentor(SemiSegmentor):
         )
 
     def _apply(self, fn, *args, **kwargs) -> MeanTeacherSegmentor:
-        # Moving a module replaces its buffers, so the cached lists would point at the old ones.
+        # Moving a module replaces its buffers, and the cached lists would still hold the old ones.
         self._ema_tensors = None
         return super()._apply(fn, *args, **kwargs)

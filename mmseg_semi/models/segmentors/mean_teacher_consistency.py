@@ -23,40 +23,46 @@ from .networks import check_forwards
 class MeanTeacher(MeanTeacherSegmentor):
     """Mean Teacher, "Mean teachers are better role models" (Tarvainen and Valpola, NeurIPS 2017).
 
-    On unlabeled images the student's probabilities are drawn to those of the EMA teacher, by their squared
-    distance at each pixel (Sec. 2), with a weight that ramps up (appendix B).
+    On unlabeled images the loss is the squared distance between the probabilities of the student and of the EMA
+    teacher at each pixel (Sec. 2). Its weight ramps up (appendix B).
 
     Args: see :class:`~mmseg_semi.models.SemiSegmentor`.
     """
 
     class Settings(MeanTeacherSegmentor.Settings):
         consistency_weight: float = setting(
-            1.0, 'Factor after the ramp-up.', low=0, source='PixelSSL, CutMix-Seg code'
+            1.0,
+            'Weight of the consistency loss after the ramp-up.',
+            low=0,
+            source='PixelSSL, CutMix-Seg code',
         )
         rampup_steps: int = setting(
             0,
-            'Optimizer steps of the ramp-up exp(-5 (1 - t)^2); 0: no ramp-up.',
+            'Optimizer steps of the ramp-up exp(-5 (1 - t)^2); 0 disables it.',
             low=0,
             source='appendix B',
             reading='optimizer steps over which the weight grows',
         )
         rampup_epochs: int = setting(
-            0, 'The same in passes over the unlabeled images.', low=0, source="PixelSSL's code: 3"
+            0,
+            'Same as rampup_steps, in epochs over the unlabeled images.',
+            low=0,
+            source="PixelSSL's code: 3",
         )
         class_mean: bool = setting(
             False,
-            'Mean instead of sum over the classes.',
+            'Average over the classes instead of summing.',
             source='Sec. 2; code: True',
-            reading='mean over the classes in the place of the sum',
+            reading='mean over the classes instead of the sum',
         )
         student_view: Literal['strong', 'weak'] = setting(
             'strong',
-            "Branch that the student sees; with 'weak', only dropout and the average make the networks differ.",
-            reading='what the student sees',
+            "Input branch of the student. With 'weak', the networks differ only by dropout and the average.",
+            reading='input branch of the student',
         )
         joint_forward: bool = setting(
             True,
-            'One forward of the student for labeled and unlabeled images; False: one each.',
+            'Run the student on labeled and unlabeled images in one forward pass. False: in two.',
             reading='batch normalization over labeled and unlabeled images together',
         )
 
@@ -71,7 +77,7 @@ class MeanTeacher(MeanTeacherSegmentor):
         self.unlabeled_branches = tuple(dict.fromkeys(('weak', self.cfg.student_view)))
 
     def semi_loss(self, batch: Batch) -> dict[str, Tensor]:
-        """The labeled loss and the weighted consistency (Sec. 2)."""
+        """Return the labeled loss and the weighted consistency (Sec. 2)."""
         with without_gradients():
             teacher = self.forward_network(self.teacher, batch.weak.images).logits
             mix, pixel_weight, log = self.weigh(teacher, batch)
@@ -96,22 +102,22 @@ class MeanTeacher(MeanTeacherSegmentor):
         }
 
     def weight_now(self) -> float:
-        """The consistency's factor in this step."""
+        """Return the weight of the consistency in this step."""
         length = self.steps_of(self.cfg.rampup_steps, self.cfg.rampup_epochs)
         since = self.clock.step - self.unlabeled_start
         return self.cfg.consistency_weight * sigmoid_ramp_up(since, length)
 
     def weigh(self, logits: Tensor, batch: Batch) -> tuple[CutMixPlan, Tensor, dict[str, Tensor]]:
-        """Say what is mixed, and how much each pixel of the student's view weighs.
+        """Return the CutMix plan and the pixel weights of the student's view.
 
         Args:
-            logits (Tensor): Small logits (N, C, h, w) of the teacher, of the weak views.
-            batch (Batch): Of the iteration.
+            logits (Tensor): Small logits (N, C, h, w) of the teacher for the weak views.
+            batch (Batch): Batch of the iteration.
 
         Returns:
-            tuple: The plan, weights (N, H, W), bool or numbers, and the scalars for the log.
+            tuple: The plan; weights (N, H, W), bool or float; scalars for the log.
         """
-        # On the logits' grid: the loss needs no label, and a histogram no full resolution.
+        # At the resolution of the logits, which is enough for a histogram. The loss needs no labels.
         real = resize_nearest(batch.weak.real, logits.shape[-2:], self.align_corners)
         entropy = label_entropy(logits.argmax(dim=1), self.num_classes, real)
         return CutMixPlan(), batch.weak.valid, {'pseudo_label_entropy': entropy}

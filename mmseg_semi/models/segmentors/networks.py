@@ -1,4 +1,4 @@
-"""How a method runs a network, and what the network's own heads make of labeled images."""
+"""Forward passes of a network, and the losses of its heads on labeled images."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from ..heads import tapped, tapping
 
 
 class NetworkOutput(NamedTuple):
-    """Small logits of one network for a batch of images.
+    """Small logits (before upsampling) of one network for a batch of images.
 
     Attributes:
-        logits (Tensor): (N, C, h, w), as the decode head returns them.
-        auxiliary (list[Tensor]): (M, C, h', w') of each auxiliary head, for the labeled images alone.
-        encoder (list[Tensor]): Stages of the encoder (N, D', h', w'), where the head was tapped.
-        decoder (Tensor, optional): (N, D, h, w), the features before the classifier, likewise.
+        logits (Tensor): (N, C, h, w), output of the decode head.
+        auxiliary (list[Tensor]): (M, C, h', w') of each auxiliary head, only for the labeled images.
+        encoder (list[Tensor]): Stages of the encoder (N, D', h', w'), with ``tap=True``.
+        decoder (Tensor, optional): (N, D, h, w), the features before the classifier, with ``tap=True``.
     """
 
     logits: Tensor
@@ -37,20 +37,20 @@ class NetworkOutput(NamedTuple):
 
 
 class NetworkPasses:
-    """Forward passes of one network, for labeled images alone or together with views of unlabeled ones."""
+    """Forward passes of one network, for labeled images only or together with unlabeled views."""
 
     def most_probable(self, logits: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Label images by small logits (N, C, h, w).
+        """Label images from small logits (N, C, h, w).
 
         Returns:
-            tuple: float32 confidences (N, H, W), and int64 classes, 255 where the class is the one that
-            the heads ignore (``ignore_index``).
+            tuple: float32 confidences (N, H, W) and int64 classes (N, H, W). The class ``ignore_index`` of the
+            heads becomes 255.
         """
         confidence, label = confidence_and_label(logits, size, self.align_corners)
         return confidence, self.without_ignored(label)
 
     def without_ignored(self, label: Tensor) -> Tensor:
-        """Classes in which the class that the heads ignore, if it is one, is 255."""
+        """Replace the class that the heads ignore, if there is one, by 255."""
         if not 0 <= self.ignore_index < self.num_classes:
             return label
         return label.masked_fill(label == self.ignore_index, VOID)
@@ -61,11 +61,11 @@ class NetworkPasses:
     ) -> NetworkOutput:
         """Run one network.
 
-        Auxiliary heads see all images, so that their batch normalization has the statistics of the joint batch
-        (as in iMAS's and U2PL's code), and return the logits of the first ``num_auxiliary``, the labeled ones;
-        with 0 they do not run.
+        Auxiliary heads run on all images, so that their batch normalization uses the statistics of the joint
+        batch, as in the code of iMAS and U2PL. They return the logits of the first ``num_auxiliary`` images,
+        the labeled ones. With ``num_auxiliary=0`` they do not run.
 
-        ``tap=True`` also returns the features of the encoder and of the decoder, whose tap must be installed.
+        ``tap=True`` also returns the features of the encoder and of the decoder. The head needs a tap for it.
         """
         return self.forward_heads(network, network.extract_feat(images), num_auxiliary, tap)
 
@@ -73,7 +73,7 @@ class NetworkPasses:
     def forward_heads(
         self, network: nn.Module, features: list[Tensor], num_auxiliary: int = 0, tap: bool = False
     ) -> NetworkOutput:
-        """As :meth:`forward_network`, from the encoder's features on."""
+        """Same as :meth:`forward_network`, but takes the features of the encoder."""
         decoder = None
         if tap:
             with tapping(network.decode_head):
@@ -83,8 +83,8 @@ class NetworkPasses:
             logits = network.decode_head(features)
         if not isinstance(logits, Tensor):
             raise ValueError(
-                f'{type(network.decode_head).__name__} returns {type(logits).__name__} in training, not one '
-                'map of logits. Choose a decode head that does.'
+                f'{type(network.decode_head).__name__} returns {type(logits).__name__} in training instead of '
+                'one map of logits. Choose another decode head.'
             )
         auxiliary = []
         if num_auxiliary and network.with_auxiliary_head:
@@ -95,16 +95,17 @@ class NetworkPasses:
     def forward_views(
         self, network: nn.Module, labeled: Tensor, *views: Tensor, joint: bool = True
     ) -> tuple[NetworkOutput, list[Tensor]]:
-        """Run one network on the labeled images and on views of the unlabeled ones.
+        """Run one network on the labeled images and on views of the unlabeled images.
 
         Args:
             network (nn.Module): A wrapped segmentor.
             labeled (Tensor): (B, 3, H, W).
-            *views (Tensor): Unlabeled images of the same H, W.
-            joint (bool): One forward for all, so that batch normalization sees all; else one for each.
+            *views (Tensor): Unlabeled images with the same H, W.
+            joint (bool): True: one forward pass, so that all images share the statistics of batch
+                normalization. False: one forward pass each.
 
         Returns:
-            tuple: The labeled output and, per view, its small logits.
+            tuple: The labeled output and the small logits of each view.
         """
         if not joint:
             output = self.forward_network(network, labeled, len(labeled))
@@ -116,15 +117,15 @@ class NetworkPasses:
 
 
 def head_losses(network: nn.Module, output: NetworkOutput, samples: Sequence) -> dict[str, Tensor]:
-    """Return the losses that a network's own heads define on labeled images.
+    """Return the losses of a network's heads on labeled images.
 
-    The keys are MMSegmentation's (``decode.loss_ce``, ``aux.loss_ce``). The accuracy that stock heads log is
-    left out: it costs a third of the loss and waits for the device.
+    The keys are those of MMSegmentation (``decode.loss_ce``, ``aux.loss_ce``). The accuracy that stock heads
+    log is left out, since it takes a third of the time of the loss and waits for the device.
 
     Args:
         network (nn.Module): A wrapped segmentor.
-        output (NetworkOutput): Of the network, of these images.
-        samples (Sequence[SegDataSample]): Their labels.
+        output (NetworkOutput): Output of the network for these images.
+        samples (Sequence[SegDataSample]): Labels of the images.
     """
     losses = _head_loss(network.decode_head, output.logits, samples, 'decode')
     heads = auxiliary_heads(network)
@@ -134,7 +135,7 @@ def head_losses(network: nn.Module, output: NetworkOutput, samples: Sequence) ->
 
 
 def auxiliary_heads(network: nn.Module) -> dict[str, nn.Module]:
-    """A network's auxiliary heads by the prefix of their losses."""
+    """Return a network's auxiliary heads by the prefix of their losses."""
     if not network.with_auxiliary_head:
         return {}
     head = network.auxiliary_head
@@ -148,7 +149,7 @@ def _head_loss(
 ) -> dict[str, Tensor]:
     """Apply a head's ``loss_decode`` to small logits (N, C, h, w)."""
     if type(head).loss_by_feat is not BaseDecodeHead.loss_by_feat:
-        # A loss of the head's own making, which may wait for the device.
+        # The head overrides the loss. Its implementation may wait for the device.
         losses = head.loss_by_feat(logits, samples)
         return {f'{prefix}.{key}': value for key, value in losses.items() if 'loss' in key}
     label = torch.stack([sample.gt_sem_seg.data for sample in samples])
@@ -173,10 +174,10 @@ def _head_loss(
 
 
 def check_network(network: nn.Module) -> None:
-    """Refuse a network that no method can wrap.
+    """Reject a network that no method can wrap.
 
     Raises:
-        ValueError: It is not an EncoderDecoder with a decode head of one channel per class.
+        ValueError: It is not an EncoderDecoder whose decode head has one channel per class.
     """
     head = getattr(network, 'decode_head', None)
     if not isinstance(network, EncoderDecoder) or not isinstance(head, BaseDecodeHead):
@@ -186,16 +187,13 @@ def check_network(network: nn.Module) -> None:
         )
     if head.out_channels != head.num_classes:
         raise ValueError(
-            f'decode_head.out_channels={head.out_channels} differs from num_classes={head.num_classes}, and '
+            f'decode_head.out_channels={head.out_channels} differs from num_classes={head.num_classes}, but '
             'pseudo-labels need one channel per class. Set out_channels=num_classes.'
         )
 
 
 def dropout_rates(network: nn.Module) -> dict[str, float]:
-    """What a network drops at random in train mode where it predicts: by module, the share.
-
-    Auxiliary heads predict nothing.
-    """
+    """Return the dropout rates of a network in train mode, by module, without auxiliary heads."""
     found = {}
     for name, module in network.named_modules():
         if 'auxiliary_head' in name:
@@ -208,31 +206,31 @@ def dropout_rates(network: nn.Module) -> dict[str, float]:
 
 
 def check_forwards(segmentor: dict, joint_forward: bool) -> None:
-    """Refuse several forwards of a network with reentrant checkpoints, which breaks under DDP."""
+    """Reject several forward passes with reentrant checkpointing, which fails under DDP."""
     if not joint_forward and segmentor.get('backbone', {}).get('with_cp'):
         raise ValueError(
-            'segmentor.backbone.with_cp=True breaks the several forwards of joint_forward=False under '
+            'segmentor.backbone.with_cp=True does not work with joint_forward=False under '
             'DistributedDataParallel. Set joint_forward=True or with_cp=False.'
         )
 
 
 def check_graph(output: Tensor, name: str) -> None:
-    """Refuse the output of a trained decode head that carries no gradient to it, where gradients are on.
+    """Reject the output of a trained decode head without a graph, if gradients are enabled.
 
     Args:
-        output (Tensor): Of the head.
-        name (str): Of the head's network.
+        output (Tensor): Output of the head.
+        name (str): Name of the network.
     """
     if torch.is_grad_enabled() and not output.requires_grad:
         raise ValueError(
-            f'The decode head of the {name} returns no gradient, as under reentrant checkpointing. Take '
-            f'{name}.decode_head out of activation_checkpointing.'
+            f'The output of the decode head of the {name} has no gradient, as with reentrant checkpointing. '
+            f'Remove {name}.decode_head from activation_checkpointing.'
         )
 
 
 @contextmanager
 def evaluating(*networks: nn.Module) -> Iterator[None]:
-    """Put networks into eval mode inside the ``with`` block, and each module back into its own afterwards."""
+    """Put networks into eval mode inside the ``with`` block, and restore the mode of each module after it."""
     training = [module for network in networks for module in network.modules() if module.training]
     for network in networks:
         network.eval()
@@ -245,9 +243,9 @@ def evaluating(*networks: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def batch_statistics(network: nn.Module) -> Iterator[None]:
-    """Let a network's normalization take the statistics of the batch inside the ``with`` block.
+    """Let a network's normalization use the statistics of the batch inside the ``with`` block.
 
-    Its running statistics are afterwards what they were before. Dropout and the like keep their mode.
+    Its running statistics do not change. Dropout and other modules keep their mode.
     """
     norms = [module for module in network.modules() if hasattr(module, 'running_mean')]
     before = [(buffer, buffer.clone()) for module in norms for buffer in module.buffers()]

@@ -1,4 +1,4 @@
-"""PrevMatch: UniMatch whose views also learn the labels of earlier models of the same training (WACV 2026)."""
+"""PrevMatch: UniMatch with additional pseudo-labels of earlier models of the same training (WACV 2026)."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ from .unimatch import UniMatch
 class PrevMatch(UniMatch):
     """PrevMatch, "Revisiting and Maximizing Temporal Knowledge in Semi-Supervised Semantic Segmentation".
 
-    All views of UniMatch learn its labels and, besides, those of an ensemble of earlier models, the guidance,
+    All views of UniMatch are trained on its pseudo-labels and on those of an ensemble of earlier models, the
+    guidance,
 
         L = 2 / (2 + w) * (1/2 L_x + 1/2 L_u + w/2 L_g),
 
-    where L_g is UniMatch's L_u with the guidance's labels and threshold. In each iteration 1 to K of the
-    earlier models are drawn and their logits are added up with random weights. w rises linearly to the
-    middle of the training and falls to 0; without an earlier model it is 0.
+    where L_g is UniMatch's L_u with the labels and the threshold of the guidance. Each iteration samples 1 to K
+    earlier models and sums their logits with random weights. w rises linearly until the middle of the training
+    and then falls to 0. Without an earlier model it is 0.
     :class:`~mmseg_semi.engine.EarlierModelHook` decides when the student becomes an earlier model.
 
     Args: see :class:`~mmseg_semi.models.SemiSegmentor`.
@@ -36,38 +37,38 @@ class PrevMatch(UniMatch):
     class Settings(UniMatch.Settings):
         num_models: int = setting(
             8,
-            'Earlier models that are kept; one more takes the place of the oldest.',
+            'Number of earlier models to keep. A further one replaces the oldest.',
             low=1,
             source='PrevMatch code, list_max_len',
         )
         max_drawn: int = setting(
             3,
-            'K, the most earlier models that label in an iteration.',
+            'K, the largest number of earlier models in the ensemble.',
             low=1,
             source='PrevMatch code, model_num',
         )
         random_number: bool = setting(
             True,
-            'Draw 1 to K of them, each number as often; False: always K.',
+            'Sample the size of the ensemble uniformly from 1 to K. False: always K.',
             source='PrevMatch code, random_select',
         )
         guidance_tau: float = setting(
             0.9,
-            "Confidence from which a pixel of the ensemble's label counts.",
+            'Confidence threshold of the pseudo-labels of the ensemble.',
             low=0,
             high=1,
             source='PrevMatch code, configs/pascal.yaml',
         )
         guidance_weight: float = setting(
             1.0,
-            'Height of w, in the middle of the training.',
+            'Maximum of w, in the middle of the training.',
             low=0,
             source='PrevMatch code',
-            reading='w, from 0 to this height and back to 0, step by step',
+            reading='maximum of w, which rises from 0 and falls to 0 step by step',
         )
         place: Literal['host', 'device'] = setting(
             'host',
-            'Where the earlier models are kept: memory of the host, or of the device.',
+            "Memory for the earlier models: 'host' or 'device'.",
             source='PrevMatch code: device',
         )
 
@@ -79,12 +80,12 @@ class PrevMatch(UniMatch):
         self.earlier = EarlierModels(self.cfg.num_models, self.cfg.place)
 
     def keep_student(self) -> None:
-        """Make the student, as it is now, the newest earlier model."""
+        """Store the current student as the newest earlier model."""
         self.earlier.keep(self.student)
 
     def semi_loss(self, batch: Batch) -> dict[str, Tensor]:
-        """L; before there is an earlier model, UniMatch's."""
-        # Before the student's passes, whose activations take the memory.
+        """Return L, or the loss of UniMatch as long as there is no earlier model."""
+        # Before the student's forward passes, whose activations fill the memory.
         guidance = self.make_guidance(batch) if self.earlier.models else None
         passes = self.forward_batch(batch)
         losses = self.losses_of(passes, batch)
@@ -101,11 +102,11 @@ class PrevMatch(UniMatch):
         return {**losses, **log}
 
     def make_guidance(self, batch: Batch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Label the weak views by earlier models that are drawn now.
+        """Label the weak views with a random ensemble of earlier models.
 
         Returns:
-            tuple: int64 labels (N, H, W), 255 where a pixel is not learned from, float32 confidences
-            (N, H, W), and the scalars for the log.
+            tuple: int64 labels (N, H, W), 255 where a pixel is ignored; float32 confidences (N, H, W); scalars
+            for the log.
         """
         cfg, weak = self.cfg, batch.weak
         drawn = self.earlier.draw(cfg.max_drawn, cfg.random_number)
@@ -117,16 +118,16 @@ class PrevMatch(UniMatch):
 
     @property
     def weight_now(self) -> float:
-        """w at the running optimizer step.
+        """Return w at the current optimizer step.
 
         Raises:
-            ValueError: Nothing has told how long the training is.
+            ValueError: The length of the training is unknown.
         """
         step, num_steps, *_ = self.clock
         if num_steps is None:
             raise ValueError(
-                'PrevMatch does not know the length of the training, which the weight of the guidance '
-                "depends on. Train with a Runner, or call the optimizer wrapper's initialize_count_status."
+                'The weight of the guidance in PrevMatch depends on the length of the training, which is '
+                "unknown. Train with a Runner, or call the optimizer wrapper's initialize_count_status."
             )
         return self.cfg.guidance_weight * triangle(step, num_steps)
 

@@ -1,4 +1,4 @@
-"""Sliding-window prediction as the papers' code evaluates Cityscapes."""
+"""Sliding-window prediction as in the papers' code for Cityscapes."""
 
 from __future__ import annotations
 
@@ -10,24 +10,23 @@ from torch import Tensor
 
 @MODELS.register_module()
 class SlideScoreEncoderDecoder(EncoderDecoder):
-    """EncoderDecoder whose sliding windows add up softmax scores and end at the border (iMAS's code).
+    """EncoderDecoder that sums softmax scores of sliding windows and clips them at the border (iMAS's code).
 
-    MMSegmentation's own ``mode='slide'`` averages logits, and shifts the last windows back to be whole.
-    Everything else, weights included, is EncoderDecoder's.
+    MMSegmentation's ``mode='slide'`` averages logits, and shifts the last windows to keep their full size.
+    Everything else, including the weights, is the same as in EncoderDecoder.
 
     Args: see :class:`mmseg.models.EncoderDecoder`; ``test_cfg=dict(mode='slide', crop_size=(h, w),
         stride=(h, w))``.
     """
 
     def slide_inference(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
-        """Return the log of the mean softmax score of each pixel's windows.
+        """Return the logarithm of the mean softmax score over the windows of each pixel.
 
-        The logarithm makes them logits again: their softmax, which test-time augmentation takes, is the
-        score.
+        The logarithm turns scores into logits: their softmax, as in test-time augmentation, is the score.
 
         Args:
             inputs (Tensor): (N, 3, H, W).
-            batch_img_metas (list[dict]): Of the images; not changed.
+            batch_img_metas (list[dict]): Meta information of the images; not changed.
 
         Returns:
             Tensor: (N, C, H, W).
@@ -44,10 +43,10 @@ class SlideScoreEncoderDecoder(EncoderDecoder):
                 logits = self.encode_decode(crop, metas)
                 scores[:, :, window[0], window[1]] += logits.float().softmax(dim=1)
                 count[:, :, window[0], window[1]] += 1
-        # Never -inf, which resizing to the original size would turn into NaN.
+        # Avoid -inf, which becomes NaN when the logits are resized to the original size.
         return (scores / count).clamp_(min=torch.finfo(scores.dtype).tiny).log_()
 
 
 def _starts(length: int, crop: int, step: int) -> range:
-    """Where windows of ``crop`` pixels begin, every ``step``, until one reaches the end of ``length``."""
+    """Start positions of windows of ``crop`` pixels, every ``step`` pixels, that cover ``length``."""
     return range(0, max(length - crop, 0) + step, step)

@@ -1,4 +1,4 @@
-"""The training step of all methods: the clock, one or several updates, and what changes once per step."""
+"""The training step of all methods: the clock, one or several updates, and modules updated once per step."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ from ..memory import OncePerStep
 
 
 class TrainingSteps:
-    """Makes the updates of a method, each by an optimizer wrapper of its own."""
+    """Run the updates of a method, each with its own optimizer wrapper."""
 
-    #: The optimizer step that the running iteration belongs to.
+    #: Optimizer step of the current iteration.
     clock = Clock()
-    #: Whether a later update waits until the first one has stepped, and then learns all of the step's batches.
+    #: Whether later updates wait for the first optimizer step and then use all micro-batches of the step.
     updates_in_turn = True
-    #: Batches of the running step that later updates have yet to learn.
+    #: Micro-batches of the current step that later updates have not used yet.
     _held: tuple[Batch, ...] = ()
 
     def train_step(
         self, data: dict, optim_wrapper: OptimWrapper | OptimWrapperDict, call=None
     ) -> dict[str, Tensor]:
-        """Preprocess, compute the losses and update the weights, one update after the other.
+        """Preprocess a batch, compute the losses and update the weights, one update after the other.
 
-        With gradient accumulation, the micro-batches of a step are held, images and labels without graphs,
-        until the first update has stepped; a later one then learns all of them.
+        With gradient accumulation, the images and labels of the micro-batches are stored without graphs until
+        the first optimizer has stepped. Later updates then use all of them.
 
         Args:
             data (dict): A collated batch.
             optim_wrapper (OptimWrapper | OptimWrapperDict): One wrapper for each update.
-            call (callable, optional): The SemiDistributedDataParallel around this module; forwards that carry
+            call (callable, optional): The SemiDistributedDataParallel around this module. Forward passes with
                 gradients go through it. Default: this module.
 
         Returns:
             dict[str, Tensor]: Scalars for the log.
 
         Raises:
-            ValueError: There are not as many optimizer wrappers as updates.
+            ValueError: The number of optimizer wrappers differs from the number of updates.
         """
         wrappers = self._wrappers_of(optim_wrapper)
         (first, wrapper), *later = wrappers.items()
@@ -74,7 +74,7 @@ class TrainingSteps:
     def _make_update(
         self, name: str, wrapper: OptimWrapper, batch: Batch, call
     ) -> dict[str, Tensor]:
-        """One micro-batch of one update; returns its scalars for the log."""
+        """Run one update on one micro-batch and return its scalars for the log."""
         update = self if call is None else call.of_update(name)
         with wrapper.optim_context(update):
             losses = update(batch, mode=name)
@@ -84,11 +84,11 @@ class TrainingSteps:
 
     @contextmanager
     def _stepping(self, wrapper: OptimWrapper) -> Iterator[dict[str, Tensor]]:
-        """Read the clock, and let what is updated once per step be updated behind the optimizer's step.
+        """Read the clock, and update the modules of type OncePerStep after the optimizer step.
 
-        The modules are those derived from :class:`~mmseg_semi.models.memory.OncePerStep`. They collect during
-        the micro-batches of a step. An optimizer calls its hook when it has stepped. Where a gradient scaler
-        skips the step it does not (a fused optimizer does): then what was collected is discarded.
+        Subclasses of :class:`~mmseg_semi.models.memory.OncePerStep` collect values during the micro-batches of
+        a step. The step hook of the optimizer commits them. If a gradient scaler skips the step, the hook is
+        not called (except by fused optimizers), and the collected values are discarded.
 
         Yields:
             dict[str, Tensor]: Scalars for the log, filled when the optimizer has stepped.

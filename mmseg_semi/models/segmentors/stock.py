@@ -1,4 +1,4 @@
-"""What MMSegmentation's tools, test-time augmentation and visualizer read of a segmentor."""
+"""Attributes of a segmentor that MMSegmentation's tools, test-time augmentation and visualizer use."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from ..gradients import no_stale_casts
 
 
 class StockSegmentor(BaseSegmentor):
-    """A segmentor that hands all of the stock interface on to the one of its networks that predicts."""
+    """A segmentor that forwards the stock interface to its network that predicts."""
 
     @property
     def predictor(self) -> nn.Module:
-        """The network that ``semi_test_cfg.predict_on`` names."""
+        """The network selected by ``semi_test_cfg.predict_on``."""
         return getattr(self, self.semi_test_cfg['predict_on'])
 
     @property
@@ -33,7 +33,7 @@ class StockSegmentor(BaseSegmentor):
 
     @property
     def ignore_index(self) -> int:
-        """The label that the heads ignore; StartupCheckHook sees to it that the whole config has one."""
+        """The label that the heads ignore. StartupCheckHook ensures that the whole config uses the same."""
         return self.decode_head.ignore_index
 
     @property
@@ -41,11 +41,7 @@ class StockSegmentor(BaseSegmentor):
         return self.predictor.align_corners
 
     def check_network_name(self, name: str) -> None:
-        """Refuse a name that is none of the networks.
-
-        Raises:
-            ValueError: There is no such network.
-        """
+        """Raise ValueError if ``name`` is not a network."""
         if name not in self.networks:
             raise ValueError(
                 f"semi_test_cfg.predict_on='{name}' is not a network of {type(self).__name__}. Choose one of "

@@ -1,4 +1,4 @@
-"""U2PL: reliable pixels are pseudo-labels, unreliable ones are negatives (CVPR 2022)."""
+"""U2PL: pseudo-labels for reliable pixels, negative samples from unreliable pixels (CVPR 2022)."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from .networks import NetworkOutput
 
 
 class Targets(NamedTuple):
-    """What the teacher makes of a batch.
+    """The teacher's targets for a batch.
 
     Attributes:
         images (Tensor): (N, 3, H, W), the unlabeled images after CutMix.
         label (Tensor): int64 (N, H, W), their reliable pseudo-labels, 255 elsewhere.
-        weight (Tensor): Scalar, the reciprocal of the reliable share.
+        weight (Tensor): Scalar, the reciprocal of the fraction of reliable pixels.
         log (dict[str, Tensor]): Scalars for the log.
-        anchors (Tensor, optional): int64 (B + N, h, w), the classes of what may be an anchor in the labeled and
-            the mixed images, 255 elsewhere.
+        anchors (Tensor, optional): int64 (B + N, h, w), the classes of possible anchors in the labeled and the
+            mixed images, 255 elsewhere.
         centers (Tensor, optional): (C, D), mean of the teacher's representations of each class.
     """
 
@@ -49,11 +49,11 @@ class Targets(NamedTuple):
 class RepresentationSettings(MethodSettings):
     """``semi_train_cfg.representation``."""
 
-    num_convs: int = setting(2, '3x3 Conv-BN-ReLU-dropout blocks.', low=1)
-    channels: int = setting(256, 'Their channels.', low=1)
-    out_channels: int = setting(256, 'Channels of the 1x1 convolution behind them.', low=1)
+    num_convs: int = setting(2, 'Number of 3x3 Conv-BN-ReLU-dropout blocks.', low=1)
+    channels: int = setting(256, 'Channels of the blocks.', low=1)
+    out_channels: int = setting(256, 'Output channels of the final 1x1 convolution.', low=1)
     dropout_ratio: float = setting(
-        0.1, 'Share of channels that the blocks drop in training.', low=0, below=1
+        0.1, 'Fraction of channels that the blocks drop in training.', low=0, below=1
     )
 
 
@@ -61,61 +61,61 @@ class RepresentationSettings(MethodSettings):
 class U2PL(MeanTeacherSegmentor):
     """U2PL, "Semi-Supervised Semantic Segmentation Using Unreliable Pseudo-Labels" (CVPR 2022).
 
-    The teacher labels the unlabeled images, which are cut and pasted. The share alpha_t of their pixels where
-    the teacher's entropy is highest is unreliable (Eq. 5-6), with alpha_t = alpha_0 (1 - t / T) and t in
-    optimizer steps. The student learns the other pixels,
+    The teacher labels the unlabeled images, and CutMix mixes images and labels. The fraction alpha_t of pixels
+    with the highest entropy of the teacher is unreliable (Eq. 5-6), with alpha_t = alpha_0 (1 - t / T) and t in
+    optimizer steps. The student is trained on the other pixels,
 
-        L_u = eta · 1 / (reliable share) · mean over the reliable pixels of CE,
+        L_u = eta · 1 / (fraction of reliable pixels) · mean over the reliable pixels of CE,
 
-    and a contrast on a representation head beside the classifier, in which unreliable pixels are negatives (see
-    :class:`~mmseg_semi.models.NegativeContrast`).
+    and by a contrastive loss on a representation head next to the classifier. In this loss, unreliable pixels
+    are negative samples (see :class:`~mmseg_semi.models.NegativeContrast`).
 
-    Where the equations leave it open: entropy, ranks and representations are the teacher's of the *mixed*
-    images, as in the authors' code (Haochen-Wang409/U2PL), but in eval mode; a pixel at the threshold is
-    reliable; padding that is ignored is not a pixel.
+    Details that the equations leave open: The teacher computes entropy, ranks and representations from the
+    *mixed* images, as in the authors' code (Haochen-Wang409/U2PL), but in eval mode. A pixel at the threshold
+    is reliable. Ignored padding does not count as pixels.
 
     Args: see :class:`~mmseg_semi.models.SemiSegmentor`.
     """
 
     class Settings(NegativeContrast.Settings, MeanTeacherSegmentor.Settings):
-        unlabeled_weight: float = setting(1.0, 'eta, factor of L_u.', low=0, source='paper')
+        unlabeled_weight: float = setting(1.0, 'eta, weight of L_u.', low=0, source='paper')
         contrast_weight: float = setting(
             0.1,
-            'Factor of L_c; 0 builds neither head nor bank. Code: 1 / n on n GPUs.',
+            'Weight of L_c. With 0, there is no representation head and no memory bank. Code: 1 / n on n GPUs.',
             low=0,
             source='paper; issue 22',
-            reading='factor of L_c',
+            reading='weight of L_c',
         )
         unlabeled_start: int = setting(
             0,
-            'Optimizer steps of labeled training before the unlabeled images enter. Code: an epoch on VOC.',
+            'Optimizer steps on labeled images only, before the unlabeled loss starts. Code: one epoch on VOC.',
             low=0,
-            reading='optimizer steps of labeled training first',
+            reading='optimizer steps on labeled images only, at first',
         )
         unreliable_share: float = setting(
-            0.2, 'alpha_0, share of unreliable pixels at first.', low=0, high=1, source='Eq. 6'
+            0.2, 'alpha_0, initial fraction of unreliable pixels.', low=0, high=1, source='Eq. 6'
         )
         ignore_padding: bool = setting(
             False,
-            'Padding of unlabeled images is neither learned from nor counted.',
+            'Exclude the padding of unlabeled images from the loss and from the fractions of pixels.',
             source='code',
-            reading='padding neither learned from nor counted',
+            reading='padding excluded from loss and counts',
         )
         anchor_pixels: Literal['reliable', 'surest'] = setting(
             'reliable',
-            'Unlabeled pixels that may be anchors: the reliable ones, or the share alpha_t with the lowest '
-            'entropy (code).',
+            'Unlabeled pixels that may be anchors: reliable pixels, or the fraction alpha_t of pixels with the '
+            'lowest entropy (code).',
             source='paper',
             reading='unlabeled anchors',
         )
         representation: RepresentationSettings = setting(
             RepresentationSettings(),
-            'Representation head, which reads the features before the classifier.',
+            'Representation head. Its input is the features before the classifier.',
             source='code',
         )
         cutmix: dict | None = setting(
             {'type': 'AdaptiveCutMix', 'adaptive': False, 'prob': 0.5, 'style': 'u2pl'},
-            'CutMix of the unlabeled images; None trains on the weak view.',
+            'CutMix of the unlabeled images; None trains on the unmixed weak view.',
             source='code',
             reading='probability and box of CutMix',
         )
@@ -146,14 +146,14 @@ class U2PL(MeanTeacherSegmentor):
 
     @property
     def alpha(self) -> float:
-        """Share of unreliable pixels in this step."""
+        """Return the fraction of unreliable pixels in this step."""
         start, clock = self.cfg.unreliable_share, self.clock
         if clock.num_steps is None:
             return start
         return unreliable_share(clock.step, clock.num_steps, start)
 
     def semi_loss(self, batch: Batch) -> dict[str, Tensor]:
-        """The labeled loss, L_u and L_c."""
+        """Return the labeled loss, L_u and L_c."""
         labeled, targets = batch.labeled.images, self.make_targets(batch)
         images = torch.cat([labeled, targets.images])
         output = self.forward_network(self.student, images, len(labeled), tap=self.contrasts)
@@ -170,7 +170,7 @@ class U2PL(MeanTeacherSegmentor):
         return losses
 
     def labeled_only_loss(self, batch: Batch, update: str) -> dict[str, Tensor]:
-        """The labeled loss; the representation head, a part of the student, gets a gradient of 0."""
+        """Return the labeled loss. The representation head of the student gets a gradient of 0."""
         if not self.contrasts:
             return super().labeled_only_loss(batch, update)
         images = batch.labeled.images
@@ -179,13 +179,13 @@ class U2PL(MeanTeacherSegmentor):
         return {**self.labeled_loss(output, batch), 'loss_contrast': 0 * features.sum()}
 
     def unlabeled_loss(self, logits: Tensor, targets: Targets) -> Tensor:
-        """eta times the cross-entropy of the reliable pixels over their share (Sec. 3.2)."""
+        """Return eta times the cross-entropy of reliable pixels, divided by their fraction (Sec. 3.2)."""
         loss = cross_entropy(logits, targets.label, align_corners=self.align_corners)
         return self.cfg.unlabeled_weight * targets.weight * loss
 
     @without_gradients()
     def make_targets(self, batch: Batch) -> Targets:
-        """Label the weak images, cut and paste them, and tell reliable pixels from the others (Eq. 5-6)."""
+        """Label the weak images, apply CutMix, and separate reliable from unreliable pixels (Eq. 5-6)."""
         size, weak, corners = batch.size, batch.weak, self.align_corners
         logits = self.forward_network(self.teacher, weak.images).logits
         _, weak_label = self.most_probable(logits, size)
@@ -197,7 +197,7 @@ class U2PL(MeanTeacherSegmentor):
         output = self.forward_network(
             self.teacher, torch.cat([labeled, images]), tap=self.contrasts
         )
-        output = output._replace(encoder=[])  # which need not stay in memory
+        output = output._replace(encoder=[])  # frees memory
         entropy = pixel_entropy(output.logits[len(labeled) :], size, corners)
         unreliable, threshold = unreliable_mask(entropy, self.alpha, valid)
         reliable = label.masked_fill(unreliable, 255)
@@ -220,7 +220,7 @@ class U2PL(MeanTeacherSegmentor):
         return targets._replace(anchors=anchors, centers=centers)
 
     def remember(self, output: NetworkOutput, pixels: ContrastPixels) -> tuple[Tensor, Tensor]:
-        """Hand the teacher's output and what is known of the pixels (H, W) to the contrast."""
+        """Pass the teacher's output and the classes and masks (H, W) of the pixels to the contrast."""
         grid = output.decoder.shape[-2:]
         small = (resize_nearest(one, grid, self.align_corners) for one in pixels)
         features = self.teacher.decode_head.representation(output.decoder)

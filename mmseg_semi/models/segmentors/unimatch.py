@@ -19,14 +19,14 @@ from .two_views import TwoViewSegmentor
 
 
 class Passes(NamedTuple):
-    """What the student has made of a batch; logits are small.
+    """Outputs of the student for a batch, with small logits.
 
     Attributes:
-        labeled (NetworkOutput): Of the labeled images.
-        weak (Tensor): (N, C, h, w) of the weak view, without a graph: they label it.
-        strong (list[Tensor]): (N, C, h, w) of each strong view.
-        perturbed (Tensor): (N, C, h, w) of the weak view's perturbed features.
-        plans (list[CutMixPlan]): How each strong view was mixed.
+        labeled (NetworkOutput): Output for the labeled images.
+        weak (Tensor): (N, C, h, w), logits of the weak view for the pseudo-labels, without a graph.
+        strong (list[Tensor]): (N, C, h, w), logits of each strong view.
+        perturbed (Tensor): (N, C, h, w), logits of the perturbed features of the weak view.
+        plans (list[CutMixPlan]): CutMix plan of each strong view.
     """
 
     labeled: NetworkOutput
@@ -40,12 +40,13 @@ class Passes(NamedTuple):
 class UniMatch(TwoViewSegmentor):
     """UniMatch, "Revisiting Weak-to-Strong Consistency in Semi-Supervised Semantic Segmentation".
 
-    One network labels the weak view of an image, and learns these labels, where it is confident, from two
-    strong views and from the weak view whose features lose channels between encoder and decoder,
+    One network labels the weak view of an image. Where it is confident, these pseudo-labels supervise two
+    strong views and the weak view with dropped feature channels between encoder and decoder,
 
         L   = 1/2 L_x + 1/2 L_u,    L_u = lambda H(p_w, p_fp) + mu (H(p_w, p_s1) + H(p_w, p_s2)) / 2,
 
-    where H is the sum of the confident pixels' cross-entropy over the number of all that are not padding.
+    where H is the cross-entropy summed over the confident pixels, divided by the number of pixels without
+    padding.
 
     Args: see :class:`~mmseg_semi.models.SemiSegmentor`.
     """
@@ -53,23 +54,24 @@ class UniMatch(TwoViewSegmentor):
     class Settings(TwoViewSegmentor.Settings):
         feature_weight: float = setting(
             0.5,
-            "lambda, factor of the perturbed features' term.",
+            'lambda, weight of the term of the perturbed features.',
             low=0,
-            reading="lambda, the perturbed features' share of L_u",
+            reading='lambda, weight of the perturbed features in L_u',
         )
         strong_weight: float = setting(
             0.5,
-            "mu, factor of the strong views' mean.",
+            'mu, weight of the mean of the strong views.',
             low=0,
-            reading="mu, the strong views' share of L_u",
+            reading='mu, weight of the strong views in L_u',
         )
         dropout_ratio: float = setting(
-            0.5, 'Share of channels dropped, of every stage that the head may read.', low=0, below=1
+            0.5, 'Fraction of channels dropped from each stage that the head reads.', low=0, below=1
         )
         label_mode: Literal['train', 'eval'] = setting(
             'train',
-            'Label the weak view by the pass that is trained, or by one of its own in eval mode. In train '
-            'mode the dropout of the heads acts on the labels. Set it to 0.',
+            "'train': label the weak view with the forward pass that is trained; set the dropout of the heads "
+            "to 0, since it disturbs the pseudo-labels. 'eval': label it in eval mode, in a separate forward "
+            'pass.',
             reading='mode of the network that labels',
         )
 
@@ -87,11 +89,11 @@ class UniMatch(TwoViewSegmentor):
         )
 
     def semi_loss(self, batch: Batch) -> dict[str, Tensor]:
-        """L, with the views of the released code."""
+        """Return L, with the views of the released code."""
         return self.losses_of(self.forward_batch(batch), batch)
 
     def forward_batch(self, batch: Batch) -> Passes:
-        """Run the student on the labeled images and on all views."""
+        """Run the student on the labeled images and all views."""
         cfg, labeled, weak = self.cfg, batch.labeled.images, batch.weak.images
         strong, plans = self.mix_views(batch)
         weak_logits = None
@@ -107,7 +109,7 @@ class UniMatch(TwoViewSegmentor):
         return Passes(output, weak_logits.detach(), views[:2], perturbed, plans)
 
     def losses_of(self, passes: Passes, batch: Batch) -> dict[str, Tensor]:
-        """The terms of L, and the scalars for the log."""
+        """Return the terms of L and the scalars for the log."""
         label, confidence, log = self.make_labels(passes.weak, batch)
         return {
             **self.labeled_loss(passes.labeled, batch),
@@ -118,7 +120,7 @@ class UniMatch(TwoViewSegmentor):
     def unlabeled_losses(
         self, passes: Passes, label: Tensor, confidence: Tensor, tau: float | None = None
     ) -> dict[str, Tensor]:
-        """What all views learn of labels (N, H, W) of the weak view; see :meth:`view_loss`."""
+        """Return the loss of all views on labels (N, H, W) of the weak view; see :meth:`view_loss`."""
         cfg = self.cfg
         feature_loss = self.view_loss(passes.perturbed, label, confidence, tau=tau)
         strong_loss = self.strong_loss(passes.strong, label, confidence, passes.plans, tau)
@@ -132,10 +134,10 @@ class UniMatch(TwoViewSegmentor):
     ) -> tuple[NetworkOutput, list[Tensor], Tensor]:
         """Run the student on labeled images and views, and its decoder on perturbed features of the last view.
 
-        All pass the decoder together, except unperturbed features of a last view that is labeled apart.
+        The decoder runs once on all of them. A separate forward pass labels the last view if needed.
 
         Returns:
-            tuple: The labeled output, the logits of the views, and those of the perturbed features.
+            tuple: The labeled output, the logits of the views, and the logits of the perturbed features.
         """
         num_last = len(views[-1])
         features = self.student.extract_feat(torch.cat([labeled, *views]))

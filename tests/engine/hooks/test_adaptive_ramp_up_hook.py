@@ -99,7 +99,7 @@ def test_students_that_catch_up_end_it_from_the_next_epoch_on(caplog):
     assert weights == expected(5, 4, 2, 5)
     assert runner.model.ramp_up.latch_epoch == 2
     assert 'In epoch 2 the cross-entropy of the labeled images was 1.0000 (students)' in caplog.text
-    assert caplog.text.count('the ramp-up ends') == 1
+    assert caplog.text.count('The ramp-up ends') == 1
     steps = [(step, scalars['epoch']) for step, scalars in runner.visualizer.epochs]
     assert steps == [(4, 1), (8, 2), (12, 3), (16, 4), (20, 5)]
     assert runner.visualizer.epochs[2][1]['epoch_ce_students'] == 9
@@ -189,7 +189,7 @@ def test_untrained_teacher_is_warned_about(capsys):
 
 
 def test_what_it_cannot_serve_is_refused():
-    with pytest.raises(ValueError, match='found a FixMatch, which has no ramp-up'):
+    with pytest.raises(ValueError, match='does not support FixMatch, which has no ramp-up'):
         AdaptiveRampUpHook().before_train(make_runner(method='FixMatch'))
     runner = make_runner()
     runner.train_dataloader.sampler = object()

@@ -76,5 +76,5 @@ def test_bad_use_is_refused():
         ClassDistributionHook(interval=0)
     runner = make_runner()
     runner.model = torch.nn.Linear(1, 1)
-    with pytest.raises(ValueError, match='found a Linear, which counts no classes'):
+    with pytest.raises(ValueError, match='does not support Linear, which does not count classes'):
         ClassDistributionHook().before_train(runner)

@@ -127,9 +127,9 @@ def test_what_cannot_work_is_said_before_the_training():
         EarlierModelHook(interval=0)
     with pytest.raises(ValueError, match=r'EarlierModelHook\.begin must be at least 0, got -1\.'):
         EarlierModelHook(begin=-1)
-    with pytest.raises(ValueError, match='found a UniMatch, which has no earlier models'):
+    with pytest.raises(ValueError, match='does not support UniMatch, which has no earlier models'):
         EarlierModelHook().before_train(make_runner(method='UniMatch'))
-    with pytest.raises(ValueError, match=r'and this run has none\. Set its interval'):
+    with pytest.raises(ValueError, match=r'but this run has none\. Set its interval'):
         EarlierModelHook().before_train(make_runner(validates=False))
     EarlierModelHook(interval=3).before_train(make_runner(validates=False))
     runner, hook = make_runner(), EarlierModelHook(metric='mDice')

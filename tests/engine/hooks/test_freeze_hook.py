@@ -95,7 +95,8 @@ def test_two_processes_stay_equal(tmp_path, method):
 
 def test_a_wrong_name_is_one_sentence(tmp_path):
     with pytest.raises(
-        ValueError, match=r"names 'backbone\.layer9'.*student\..*: backbone has stem"
+        ValueError,
+        match=r"FreezeHook.modules='backbone\.layer9'.*student\..*Choose from those of backbone: stem",
     ):
         train(tmp_path, 'IMAS', ['backbone.layer9'])
     for modules in ([], 'backbone.stem'):

@@ -11,4 +11,4 @@ LOGGER = logging.getLogger('test_iteration_hook')
 def test_it_does_nothing_and_says_so(caplog):
     with caplog.at_level(logging.WARNING, LOGGER.name):
         IterationHook().before_train(SimpleNamespace(logger=LOGGER))
-    assert 'Take it out of custom_hooks' in caplog.text
+    assert 'Remove it from custom_hooks' in caplog.text

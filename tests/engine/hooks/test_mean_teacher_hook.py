@@ -95,10 +95,10 @@ def test_teacher_of_u2pl_is_a_copy_through_two_epochs_also_after_a_resume(model)
 @pytest.mark.parametrize(
     ('settings', 'message'),
     [
-        ({'decay': 1.1}, r'decay=1\.1 is out of range'),
+        ({'decay': 1.1}, r'decay must be in \[0, 1\], got 1\.1'),
         ({'warmup': 'linear'}, "warmup='linear' is unknown"),
         ({'buffers': 'skip'}, "buffers='skip' is unknown"),
-        ({'copy_epochs': -1}, 'must not be negative'),
+        ({'copy_epochs': -1}, 'must be at least 0'),
     ],
 )
 def test_bad_settings_are_refused(settings, message):
@@ -109,7 +109,7 @@ def test_bad_settings_are_refused(settings, message):
 def test_model_without_teacher_is_refused(model):
     runner = make_runner(model)
     runner.model = build_plain()
-    with pytest.raises(ValueError, match='found a EncoderDecoder, which has no teacher'):
+    with pytest.raises(ValueError, match='does not support EncoderDecoder, which has no EMA'):
         MeanTeacherHook().before_train(runner)
 
 

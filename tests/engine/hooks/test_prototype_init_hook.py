@@ -123,7 +123,7 @@ def test_ranks_share_the_pass(tmp_path):
         config = dump(esl(folder / 'work', **still), folder / 'config.py')
         result = run_tool(TOOLS / 'train.py', config, cwd=folder, ranks=ranks)
         assert result.code == 0, result.output
-        assert f'{NUM_LABELED} labeled images are read once' in result.output
+        assert f'Reading {NUM_LABELED} labeled images once' in result.output
         checkpoint = torch.load(folder / 'work' / 'iter_1.pth', weights_only=False)
         state = checkpoint['state_dict']
         found.append([state[f'contrast.prototypes.{name}'] for name in ('vectors', 'valid')])
@@ -173,7 +173,7 @@ def test_bad_settings_are_refused(settings, message):
 def test_method_without_parts_is_refused(tmp_path):
     config = tiny_config(tmp_path)
     config.custom_hooks.append({'type': 'PrototypeInitHook'})
-    with pytest.raises(ValueError, match='found a IMAS, which has no parts'):
+    with pytest.raises(ValueError, match='does not support IMAS, which has no parts'):
         build_runner(config).train()
 
 

@@ -129,5 +129,5 @@ def test_missing_states_are_said(caplog):
 def test_a_position_outside_the_state_of_numpy_is_refused(position):
     state = _random_state()
     state['numpy'] = (*state['numpy'][:2], position, *state['numpy'][3:])
-    with pytest.raises(ValueError, match=f'has {position} as the position in the random state'):
+    with pytest.raises(ValueError, match=f'position in the random state of numpy is {position}'):
         _set_random_state(state)

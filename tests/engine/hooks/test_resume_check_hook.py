@@ -49,13 +49,13 @@ def begun(images, tmp_path_factory):
     [
         (
             {'partition': 'lists/seed1'},
-            'with lists/5 as its partition, and this run has lists/seed1',
+            'with lists/5 as its partition, but this run has lists/seed1',
         ),
-        ({'labeled': 3}, 'with 2 as its labeled images per step, and this run has 3'),
-        ({'unlabeled': 4}, 'with 2 as its unlabeled images per step, and this run has 4'),
+        ({'labeled': 3}, 'with 2 as its labeled images per step, but this run has 3'),
+        ({'unlabeled': 4}, 'with 2 as its unlabeled images per step, but this run has 4'),
         (
             {'optim_wrapper__accumulative_counts': 2},
-            'with 2 as its labeled images per step, and this run has 4',
+            'with 2 as its labeled images per step, but this run has 4',
         ),
     ],
 )
@@ -67,7 +67,7 @@ def test_other_images_stop_the_run(begun, images, changes, says):
 def test_a_changed_list_stops_the_run(begun, images):
     cfg = config(begun, images, 'lists/5', resume=True)
     cfg.train_dataloader.dataset.labeled.ann_file = 'lists/seed1/labeled.txt'
-    with pytest.raises(ValueError, match='with 5 as its labeled images, and this run has 4'):
+    with pytest.raises(ValueError, match='with 5 as its labeled images, but this run has 4'):
         build_runner(cfg).train()
 
 
@@ -77,7 +77,7 @@ def test_the_same_images_in_micro_batches_stop_the_run(begun, images):
     cfg.optim_wrapper.accumulative_counts = 2
     cfg.train_cfg.max_iters = 10
     with pytest.raises(
-        ValueError, match=r'with 1 as its micro-batches a step .*, and this run has 2'
+        ValueError, match=r'with 1 as its micro-batches per step .*, but this run has 2'
     ):
         build_runner(cfg).train()
 

@@ -424,7 +424,7 @@ def test_hooks_tell_their_readings(caplog):
     runner.hooks = []
     assert not [line for line in log_of(runner, caplog) if line.startswith('Readings')]
     assert PrototypeInitHook(max_pixels=7, seed=3).reading == (
-        'k-means of at most 7 places of a class, seed 3'
+        'k-means of at most 7 pixels per class, seed 3'
     )
 
 

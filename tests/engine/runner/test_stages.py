@@ -154,5 +154,7 @@ def test_random_halves_and_a_threshold_are_stages_settings(tmp_path):
     assert stages['label_reliable'].settings()['threshold'] == 0.5
     assert 'threshold' not in stages['label_unreliable'].settings()
     cfg.stages.label_reliable.threshold = 1
-    with pytest.raises(ValueError, match=r'stages.label_reliable.threshold=1 must be in'):
+    with pytest.raises(
+        ValueError, match=r'stages.label_reliable.threshold must be in \[0, 1\), got 1'
+    ):
         build_stages(cfg)

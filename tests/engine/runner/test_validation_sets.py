@@ -181,7 +181,7 @@ def test_test_time_augmentation_of_several_sets(checkpoint, tmp_path):
 
 def test_sets_of_one_name_or_of_other_classes_are_refused(tmp_path):
     for names in (['day', 'day'], ['day']):
-        with pytest.raises(ValueError, match=r'test_cfg.names=.* does not name 2 sets'):
+        with pytest.raises(ValueError, match=r'test_cfg.names=.* must have 2 different'):
             evaluate(several(tiny_config(tmp_path), 'list', names))
     config = several(tiny_config(tmp_path), 'list')
     config.test_dataloader[1]['dataset']['metainfo'] = {'classes': ['disk', 'square']}

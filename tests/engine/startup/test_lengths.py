@@ -9,8 +9,8 @@ from mmseg_semi.engine.startup.lengths import check_config, check_lengths
 WARMUP = {'type': 'LinearLR', 'start_factor': 0.1, 'begin': 0, 'end': 50, 'by_epoch': False}
 POLY = {'type': 'PolyLR', 'begin': 50, 'by_epoch': False}
 SAID = (
-    r'train_cfg gives the training 14 optimizer step\(s\), and param_scheduler\.1 \(PolyLR\) begins at '
-    r'optimizer step 50\. Set train_cfg\.max_iters above 50, or an earlier param_scheduler\.1\.begin'
+    r'The training has 14 optimizer step\(s\), but param_scheduler\.1 \(PolyLR\) begins at '
+    r'optimizer step 50\. Set train_cfg\.max_iters above 50, or lower param_scheduler\.1\.begin'
 )
 
 
@@ -55,5 +55,5 @@ def test_a_stage_says_so_before_any_stage_runs(tmp_path):
     config = tiny_stages_config(tmp_path, 'st', param_scheduler=[WARMUP, POLY])
     from mmseg_semi.engine import StagedRunner
 
-    with pytest.raises(ValueError, match='Stage teacher: train_cfg gives the training 14'):
+    with pytest.raises(ValueError, match='Stage teacher: The training has 14'):
         StagedRunner(config).train()

@@ -117,7 +117,7 @@ def test_a_resumed_training_stops_and_one_that_begins_with_its_weights_warns(
     runner.logger.warning = warned.append
     runner.train()
     assert any(
-        'were learned for other classes: classes of the checkpoint' in line for line in warned
+        'were trained for other classes: classes of the checkpoint' in line for line in warned
     )
     config.resume = True
     with pytest.raises(ValueError, match='classes of the checkpoint'):

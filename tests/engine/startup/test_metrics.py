@@ -169,7 +169,7 @@ def test_evaluator_whose_names_are_unknown_is_let_through(loops, caplog):
     hook = CheckpointHook(save_best='boundary', rule='greater')
     with caplog.at_level(logging.INFO, 'test_metrics'):
         check(loops['IMAS'], hook, metrics=[{'type': 'BoundaryMetric'}])
-    assert 'is not checked: the names of BoundaryMetric are not known' in caplog.text
+    assert 'is not checked, since the names of BoundaryMetric are not known' in caplog.text
 
 
 def test_rule_for_smaller_values_is_named(loops, caplog):
@@ -178,7 +178,7 @@ def test_rule_for_smaller_values_is_named(loops, caplog):
 
 
 def test_best_of_no_validation_is_refused():
-    with pytest.raises(ValueError, match="save_best='mIoU' and nothing is validated"):
+    with pytest.raises(ValueError, match="save_best='mIoU' needs a validation"):
         check(None, CheckpointHook(save_best='mIoU'))
 
 

@@ -159,7 +159,7 @@ CHANGES = {
         'param_scheduler.0.type=NonzeroPolyLR is now PolyLR',
     ),
     'one_more': ([POLY], {}, [WARMUP, POLY], {}, 'param_scheduler.1 (NonzeroPolyLR) is new'),
-    'one_less': ([WARMUP, POLY], {}, [POLY], {}, 'param_scheduler.1 (NonzeroPolyLR) is gone'),
+    'one_less': ([WARMUP, POLY], {}, [POLY], {}, 'param_scheduler.1 (NonzeroPolyLR) is missing'),
     'base_rate': (
         [POLY],
         {},
@@ -261,7 +261,7 @@ def test_other_schedule_beside_a_plateau_is_refused():
     schedule = [{**STOCK, 'by_epoch': True}, PLATEAU]
     saved = Training(schedule, 10, epoch=5)
     saved.run(5)
-    with pytest.raises(ValueError, match='follows metrics of earlier validations'):
+    with pytest.raises(ValueError, match='depends on metrics of earlier'):
         Training(schedule, 20, epoch=5).resume(saved.checkpoint())
 
 
@@ -269,7 +269,7 @@ def test_schedules_of_other_wrappers_are_refused():
     training = Training([POLY])
     state = training.runner.param_schedulers[0].state_dict()
     saved = {'param_schedulers': {'students': [state], 'teacher': [state]}}
-    with pytest.raises(ValueError, match='students, teacher, and the config has a single one'):
+    with pytest.raises(ValueError, match='students, teacher, but the config has a single one'):
         ConfiguredSchedule(training.runner, saved)
 
 

@@ -24,8 +24,8 @@ RUNS = [
     ),
     (
         {'find_unused_parameters': True, 'model_wrapper_cfg__find_unused_parameters': False},
-        'find_unused_parameters=True at the top of the config, and model_wrapper_cfg.find_unused_parameters='
-        'False. Remove one of them.',
+        'find_unused_parameters=True at the top level of the config contradicts '
+        'model_wrapper_cfg.find_unused_parameters=False. Remove one of them.',
     ),
 ]
 

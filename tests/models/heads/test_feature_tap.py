@@ -103,7 +103,7 @@ def test_heads_with_a_classifier_of_their_own_are_refused():
         cls_seg = PointHead.cls_seg
 
     head = OwnClassifierHead(num_convs=1, in_channels=16, channels=8, num_classes=4)
-    with pytest.raises(ValueError, match='OwnClassifierHead has a classifier of its own'):
+    with pytest.raises(ValueError, match='OwnClassifierHead overrides the classifier'):
         install_tap(head)
     transformer = build(
         dict(
@@ -118,7 +118,7 @@ def test_heads_with_a_classifier_of_their_own_are_refused():
         )
     )
     with pytest.raises(
-        ValueError, match='SegmenterMaskTransformerHead has no convolution conv_seg'
+        ValueError, match='classifier of SegmenterMaskTransformerHead is not a conv'
     ):
         install_tap(transformer)
 
@@ -136,7 +136,7 @@ def test_heads_that_return_something_else_are_refused(config, channels):
     head = build(config).train()
     install_tap(head)
     inputs = [torch.randn(2, c, 6, 6) for c in channels]
-    sentence = f'forward of {config["type"]} does not end in its one cls_seg call'
+    sentence = f'forward method of {config["type"]} does not end in its one cls_seg call'
     with tapping(head), pytest.raises(ValueError, match=sentence):
         tapped(head(inputs), head)
 
@@ -146,7 +146,9 @@ def test_method_refuses_such_a_network_in_one_sentence():
     for key in ('num_convs', 'concat_input'):
         del segmentor['decode_head'][key]
     model = ESL(segmentor, semi_train_cfg={'projector': {'channels': 8}}).train()
-    with pytest.raises(ValueError, match='forward of DAHead does not end in its one cls_seg call'):
+    with pytest.raises(
+        ValueError, match='forward method of DAHead does not end in its one cls_seg call'
+    ):
         model.forward_network(model.student, torch.randn(2, 3, 32, 32), tap=True)
 
 
@@ -170,7 +172,7 @@ def test_deep_classifier_is_the_head_with_convolutions():
 
 
 def test_deep_classifier_has_no_dropout_at_the_tap():
-    with pytest.raises(ValueError, match='tap_after_dropout=True finds no dropout'):
+    with pytest.raises(ValueError, match='tap_after_dropout=True does not work with'):
         install_tap(build(deep()), after_dropout=True)
 
 

@@ -112,10 +112,10 @@ def test_batch_without_a_branch_is_refused():
     del inputs['labeled']
     with pytest.raises(
         ValueError,
-        match=r"IMAS needs the branch 'labeled', and the batch has strong, strong2, weak",
+        match=r"IMAS needs the branch 'labeled', but the batch has strong, strong2, weak",
     ):
         model.loss(inputs, batch['data_samples'])
-    with pytest.raises(ValueError, match='IMAS needs a batch of named branches, got a Tensor'):
+    with pytest.raises(ValueError, match='IMAS needs a batch with named branches, got a Tensor'):
         model.loss(batch['inputs']['labeled'], [])
 
 
@@ -171,7 +171,7 @@ def test_clock_defaults_to_the_start():
 
 
 def test_updates_and_optimized_have_the_same_names():
-    message = r"Wrong has updates=\['student'\] and optimized=\['net'\]. Give both the same names"
+    message = r"Wrong has updates=\['student'\] and optimized=\['net'\]. Use the same names"
     with pytest.raises(TypeError, match=message):
 
         class Wrong(SemiSegmentor):

@@ -757,7 +757,7 @@ def test_dropout_is_taken_out_and_the_config_kept():
     ('place', 'message'),
     [
         ('teacher.decode_head', 'the tapped FCNHead is under activation checkpointing'),
-        ('student.decode_head', r'Take student\.decode_head out of activation_checkpointing'),
+        ('student.decode_head', r'Remove student\.decode_head from activation_checkpointing'),
     ],
 )
 def test_a_decode_head_under_checkpointing_is_refused(place, message):
@@ -790,7 +790,7 @@ def test_starting_from_the_labeled_set_needs_a_shared_head():
         ({'unlabeled_weight': -1}, r'semi_train_cfg\.unlabeled_weight must be at least 0, got -1'),
         ({'prototype_decay': 1.5}, r'prototype_decay must be in .*, got 1\.5'),
         ({'decoupled_training': False}, r'Set both to False'),
-        ({'cutmix': {'adaptive': True}}, r'Set adaptive=False with a prob'),
+        ({'cutmix': {'adaptive': True}}, r'Set adaptive=False and a prob'),
         ({'tau': 0.9}, r'semi_train_cfg has no setting tau'),
     ],
 )

@@ -572,14 +572,14 @@ def test_ranks_remember_the_same_and_hold_the_same_networks(tmp_path):
         ({'anchor_ratio': 1.5}, r'semi_train_cfg\.anchor_ratio must be in \(0, 1\], got 1\.5\.$'),
         (
             {'temperature': 0},
-            r'semi_train_cfg\.temperature must be above 0, got 0\. The paper takes 0\.5\.',
+            r'semi_train_cfg\.temperature must be above 0, got 0\. The paper uses 0\.5\.',
         ),
         ({'num_parts': -1}, r'semi_train_cfg\.num_parts must be at least 0, got -1'),
         ({'queue_size': 0}, r'semi_train_cfg\.queue_size must be at least 1, got 0'),
         ({'prototype_decay': 1.5}, r'prototype_decay must be in \[0, 1\], got 1\.5'),
         (
             {'top_classes': 0},
-            r'top_classes must be at least 1, got 0\. 1 is the hard label, and None keeps',
+            r'top_classes must be at least 1, got 0\. 1 gives hard labels, and None keeps',
         ),
         ({'cutmix': {'adaptive': True}}, r'cutmix\.adaptive=True needs the hardness of images'),
         ({'projector': {'width': 3}}, r'semi_train_cfg\.projector has no setting width\.'),
@@ -597,7 +597,7 @@ def test_ranks_remember_the_same_and_hold_the_same_networks(tmp_path):
         ({'top_classes': 1.5}, r'semi_train_cfg\.top_classes must be an integer or None, got 1\.5'),
         ({'cutmix': True}, r'semi_train_cfg\.cutmix must be a dict or None, got True'),
         ({'ignore_padding': 1}, r'semi_train_cfg\.ignore_padding must be True or False, got 1'),
-        ({'tap_after_dropout': True}, 'finds no dropout behind the decoder'),
+        ({'tap_after_dropout': True}, 'does not work with segmentation_head'),
     ],
 )
 def test_bad_settings_are_refused(settings, message):

@@ -380,7 +380,7 @@ def test_bfloat16_autocast_keeps_the_targets_in_float32():
 @pytest.mark.parametrize(
     ('settings', 'message'),
     [
-        ({'tau': 1.2}, r'semi_train_cfg\.tau must be in \[0, 1\], got 1\.2\. The paper takes'),
+        ({'tau': 1.2}, r'semi_train_cfg\.tau must be in \[0, 1\], got 1\.2\. The paper uses'),
         ({'unlabeled_weight': -1}, r'semi_train_cfg\.unlabeled_weight must be at least 0, got -1'),
         ({'unlabeled_start': -1}, r'semi_train_cfg\.unlabeled_start must be at least 0, got -1'),
         ({'untriggered': 'code'}, "untriggered must be 'official' or 'literal', got 'code'"),

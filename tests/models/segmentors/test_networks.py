@@ -438,7 +438,7 @@ def test_heads_with_several_outputs_are_refused():
     for key in ('num_convs', 'concat_input'):
         del segmentor['decode_head'][key]
     model = MODELS.build({'type': 'IMAS', 'segmentor': segmentor}).train()
-    with pytest.raises(ValueError, match='DAHead returns tuple in training, not one map of logits'):
+    with pytest.raises(ValueError, match='DAHead returns tuple in training instead of one'):
         model.train_step(batch_for(model), wrapper_for(model))
 
 

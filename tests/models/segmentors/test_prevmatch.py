@@ -194,7 +194,9 @@ def test_images_of_padding_alone_and_nobody_confident():
 def test_the_length_of_the_training_must_be_known():
     model = build('PrevMatch')
     keep_some(model, 1)
-    with pytest.raises(ValueError, match='PrevMatch does not know the length of the training'):
+    with pytest.raises(
+        ValueError, match='PrevMatch depends on the length of the training, which is unknown'
+    ):
         model.loss(**batch_of(model))
 
 
@@ -221,7 +223,7 @@ def test_earlier_models_that_do_not_fit_are_refused():
     keep_some(model, 3)
     state = model.state_dict()
     with pytest.raises(
-        ValueError, match=r'has 3 earlier models and semi_train_cfg\.num_models=2\. Set'
+        ValueError, match=r'has 3 earlier models, but semi_train_cfg\.num_models=2\. Set'
     ):
         build('PrevMatch', num_models=2).load_state_dict(state)
     broken = {k: v for k, v in state.items() if k != 'earlier.1.decode_head.conv_seg.weight'}
