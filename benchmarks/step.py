@@ -325,7 +325,7 @@ def main() -> None:
         f'{args.method}{" without CutMix" if args.no_cutmix else ""}, DeepLabv3+ R{args.depth}, '
         f'{args.labeled}+{args.unlabeled} images of {args.size}x{args.size}, '
         f'{device}, torch {torch.__version__}, Python {platform.python_version()}'
-        f'{", bfloat16" if args.amp else ""}\n'
+        f'{", bfloat16" if args.amp else ""}{", CPU milliseconds" if args.device == "cpu" else ""}\n'
     )
     print('| | ms, median | ms, least | ms, most | peak MiB |')
     print('|---|---|---|---|---|')

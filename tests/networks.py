@@ -35,6 +35,12 @@ def _deeplab(depth: int) -> dict:
     return {**_resnet(depth), 'decode_head.c1_in_channels': low, 'decode_head.c1_channels': 4}
 
 
+def _convnext() -> dict:
+    backbone = Config.fromfile(BASES / 'convnext_sizes.py').convnext_t.backbone.to_dict()
+    del backbone['_delete_']
+    return backbone
+
+
 #: The config of the model, and what is narrower here.
 NETWORKS = {
     'deeplabv3plus_r18': ('deeplabv3plus_r50_own', _deeplab(18)),
@@ -84,6 +90,33 @@ NETWORKS = {
             'decode_head.channels': 8,
         },
     ),
+    'dpt_dinov3-s16': (
+        'dpt_dinov3-s16',
+        {
+            'backbone.embed_dim': 16,
+            'backbone.depth': 4,
+            'backbone.num_heads': 2,
+            'backbone.patch_size': 14,
+            'backbone.out_indices': (0, 1, 2, 3),
+            'neck.channels': 16,
+            'neck.init_cfg': None,
+            'decode_head.in_channels': (16,) * 4,
+            'decode_head.embed_dims': 16,
+            'decode_head.post_process_channels': [4, 8, 16, 16],
+            'decode_head.channels': 8,
+            'data_preprocessor.test_cfg': {'size_divisor': 14},
+        },
+    ),
+    'upernet_convnext-t_timm': (
+        'upernet_convnext-t',
+        {
+            'backbone': dict(_convnext(), depths=[1, 1, 2, 1], dims=[4, 8, 16, 32]),
+            'decode_head.in_channels': [4, 8, 16, 32],
+            'decode_head.channels': 8,
+            'auxiliary_head.in_channels': 16,
+            'auxiliary_head.channels': 8,
+        },
+    ),
     # MMSegmentation's own pair, whose encoder hands out class tokens.
     'dpt_vit': (
         'mmseg::_base_/models/dpt_vit-b16.py',
@@ -104,6 +137,15 @@ NETWORKS = {
 }
 
 
+def needs_timm(name: str) -> None:
+    """Skip a test where timm is not installed, or has no network of this name."""
+    timm = pytest.importorskip(
+        'timm', reason="timm is not installed: pip install 'mmseg_semi[timm]'"
+    )
+    if not timm.is_model(name):
+        pytest.skip(f"timm {timm.__version__} has no {name}: pip install 'mmseg_semi[timm]'")
+
+
 @functools.cache
 def _base(name: str) -> dict:
     (path,) = bases(name) if '::' in name else (BASES / f'{name}.py',)
@@ -119,9 +161,12 @@ def narrow(name: str, **changes) -> dict:
     """
     base, settings = NETWORKS[name]
     model = copy.deepcopy(_base(base))
-    if model['backbone']['type'].startswith('mmpretrain.'):
-        pytest.importorskip('mmpretrain.models')
     settings = {**settings, **{key.replace('__', '.'): value for key, value in changes.items()}}
+    backbone = settings.get('backbone', model['backbone'])
+    if backbone['type'] == 'TIMMBackbone':
+        needs_timm(backbone['model_name'])
+    elif backbone['type'].startswith('mmpretrain.'):
+        pytest.importorskip('mmpretrain.models')
     settings |= {'pretrained': None, 'backbone.init_cfg': None, 'data_preprocessor.size': SIZE}
     for head in ('decode_head', 'auxiliary_head'):
         if model.get(head):

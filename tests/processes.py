@@ -60,7 +60,7 @@ def run_tool(tool: Path, *args, cwd: Path, ranks: int = 1) -> Result:
     When one rank dies the others are killed, and the result is that of the one that died first.
     """
     port, processes, logs = free_port(), [], []
-    context = _server()
+    context = fork_server()
     for rank in range(ranks):
         log = Path(cwd) / f'output_{tool.stem}_{len(list(Path(cwd).glob("output_*")))}.txt'
         log.touch()
@@ -109,7 +109,7 @@ def run_script(script: Path, *args, cwd: Path) -> Result:
     return Result(done.returncode, done.stdout)
 
 
-def _server():
+def fork_server():
     context = get_context('forkserver')
     if forkserver._forkserver._forkserver_pid is None:
         before = {key: os.environ.get(key) for key in ENVIRONMENT}

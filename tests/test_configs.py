@@ -26,6 +26,7 @@ from mmengine.dataset import Compose
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import FUNCTIONS, init_default_scope
 from mmengine.runner import Runner
+from networks import needs_timm
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from yapf.yapflib import yapf_api
@@ -131,6 +132,10 @@ NETWORKS = {
         'mmpretrain.VisionTransformer',
         lambda side: (side // 14, side // 14 * 8),
     ),
+    **dict.fromkeys(
+        ('dpt_dinov3-s16', 'dpt_dinov3-b16'),
+        ('FeatureMapDPTHead', 'TIMMBackbone', lambda side: (side // 16, side // 16 * 8)),
+    ),
     'linear_dinov2-s14': (
         'FCNHead',
         'mmpretrain.VisionTransformer',
@@ -203,7 +208,7 @@ PUBLISHED = {
         'guidance_weight': 1.0,
         'place': 'host',  # ours
     },
-    'UniMatchV2': {**TWO_VIEW_SETTINGS, 'dropout_prob': 0.5, 'share_tolerance': None},
+    'UniMatchV2': {**TWO_VIEW_SETTINGS, 'dropout_prob': 0.5, 'align_distribution': False},
     'CorrMatch': {  # code
         'labeled_weight': 0.25,
         'labeled_correlation_weight': 0.25,
@@ -396,8 +401,9 @@ def build_model(text: str):
 
 def model_of(cfg: Config):
     """The config's model, built once for all configs that have the same."""
-    if network_config(cfg).backbone.type == 'TIMMBackbone':
-        pytest.importorskip('timm', reason="timm is not installed: pip install 'mmseg_semi[timm]'")
+    backbone = network_config(cfg).backbone
+    if backbone.type == 'TIMMBackbone':
+        needs_timm(backbone.model_name)
     return build_model(repr(cfg.model.to_dict()))
 
 
@@ -1759,6 +1765,89 @@ def test_larger_dinov2_as_unimatch_v2_has_it(size, width, depth, layers, head):
     base = Config.fromfile(ROOT / f'_base_/models/dpt_dinov2-{size[0]}14.py').model
     assert base.backbone == segmentor.backbone
     assert base.neck == segmentor.neck
+
+
+@pytest.mark.parametrize(
+    ('size', 'width', 'depth', 'layers', 'head', 'millions'),
+    [
+        ('small', 384, 12, (2, 5, 8, 11), ([48, 96, 192, 384], 64), 21.586176),
+        ('base', 768, 12, (2, 5, 8, 11), ([96, 192, 384, 768], 128), 85.63968),
+        ('large', 1024, 24, (4, 11, 17, 23), ([256, 512, 1024, 1024], 256), 303.077376),
+    ],
+)
+def test_dinov3_as_timm_has_it(size, width, depth, layers, head, millions):
+    cfg = Config.fromfile(ROOT / f'_base_/models/dpt_dinov3-{size[0]}16.py')
+    network = model_of(cfg)
+    encoder = network.backbone.timm_model
+    assert network.backbone.timm_model.out_indices == list(layers)
+    assert (encoder.model.embed_dim, len(encoder.model.blocks)) == (width, depth)
+    assert encoder.feature_info.reduction() == [16] * 4
+    assert encoder.model.reg_token.shape == (1, 4, width)
+    assert sum(p.numel() for p in network.backbone.parameters()) == round(millions * 1e6)
+    assert network.neck.weight.shape == (width,)
+    assert network.neck.eps == encoder.model.blocks[0].norm1.eps == 1e-5
+    assert (cfg.model.decode_head.post_process_channels, cfg.model.decode_head.channels) == head
+    assert patch_size(network) == cfg.model.data_preprocessor.test_cfg.size_divisor == 16
+    file = f'data/pretrained/vit_{size}_patch16_dinov3.pth'
+    assert cfg.model.backbone.init_cfg == dict(type='Pretrained', checkpoint=file)
+    prefix = 'timm_model.model.norm.'
+    assert cfg.model.neck.init_cfg == dict(type='Pretrained', checkpoint=file, prefix=prefix)
+    with torch.no_grad():
+        maps = network.extract_feat(torch.zeros(1, 3, 64, 96, device='meta'))
+    assert [tuple(one.shape) for one in maps] == [(1, width, 4, 6)] * 4
+
+
+def test_encoders_of_the_docs():
+    """The table of docs/encoders.md, which has all sizes of the DINOs."""
+    text = (ROOT.parent / 'docs' / 'encoders.md').read_text(encoding='utf-8')
+    rows = re.findall(r'^\| `(\w\S+\.py)` \| ([\d.]+) \| ([\d.]+) \| ([\d, ]+) \|', text, re.M)
+    assert {name for name, *_ in rows} >= {base.name for base in BASES if 'dpt_dino' in base.name}
+    for name, *millions, sizes in rows:
+        cfg = load(ROOT / '_base_' / 'models' / name)
+        network = model_of(cfg)
+        counts = [sum(p.numel() for p in part.parameters()) for part in (network.backbone, network)]
+        assert [f'{count / 1e6:.1f}' for count in counts] == millions, name
+        if ', ' not in sizes:
+            assert patch_size(network) == int(sizes), name
+            continue
+        with torch.no_grad():
+            maps = network.eval().extract_feat(torch.zeros(1, 3, 256, 256, device='meta'))
+        assert [str(256 // one.shape[-1]) for one in maps] == sizes.split(', '), name
+
+
+@pytest.mark.parametrize(
+    ('size', 'widths', 'millions'),
+    [
+        ('tiny', [96, 192, 384, 768], 27.818592),
+        ('small', [96, 192, 384, 768], 49.453152),
+        ('base', [128, 256, 512, 1024], 87.564416),
+        ('large', [192, 384, 768, 1536], 196.227264),
+    ],
+)
+def test_convnext_of_timm(size, widths, millions):
+    """The block of docs/encoders.md as it stands, with each size."""
+    text = (ROOT.parent / 'docs' / 'encoders.md').read_text(encoding='utf-8')
+    section = text[text.index('### ConvNeXt\n') :]
+    block = re.search(r'```python\n(.*?)```', section, re.DOTALL)[1]
+    cfg = Config.fromstring(block.replace('.convnext_b', f'.convnext_{size[0]}'), '.py')
+    model = model_of(cfg)
+    backbone = model.student.backbone
+    assert (
+        cfg.model.segmentor.backbone.init_cfg.checkpoint == f'data/pretrained/convnext_{size}.pth'
+    )
+    assert sum(p.numel() for p in backbone.parameters()) == round(millions * 1e6)
+    assert cfg.model.segmentor.decode_head.in_channels == widths
+    assert cfg.model.segmentor.auxiliary_head.in_channels == widths[2]
+    with torch.no_grad():
+        maps = model.student.extract_feat(torch.zeros(1, 3, 64, 96, device='meta'))
+    sides = [(16, 24), (8, 12), (4, 6), (2, 3)]
+    expected = [(1, width, *side) for width, side in zip(widths, sides, strict=True)]
+    assert [tuple(one.shape) for one in maps] == expected
+    groups = build_optim_wrapper(model, cfg.optim_wrapper).optimizer.param_groups
+    assert {group['lr'] for group in groups} == {2.5e-5}
+    decays = {id(p): group['weight_decay'] for group in groups for p in group['params']}
+    norm = backbone.timm_model.stem_1.weight
+    assert (decays[id(norm)], decays[id(backbone.timm_model.stem_0.weight)]) == (0, 0.05)
 
 
 def test_other_method_on_another_network():

@@ -12,10 +12,15 @@ model = dict(
         _base_.data_preprocessor, type='MultiBranchDataPreprocessor', size=_base_.crop_size
     ),
     segmentor=_base_.model,
-    # The settings differ from those for pre-trained weights, where a high threshold selects correct pixels:
-    # from scratch it selects only the large classes and the run collapses. So: a lower threshold, a supervised
-    # start, and labeled images that count in full.
-    semi_train_cfg=dict(tau=0.6, labeled_weight=1.0, unlabeled_weight=0.25, unlabeled_start=300),
+    # From scratch, a high threshold selects only the large classes, and the training collapses. Therefore the
+    # threshold is lower, the labeled images come first and count in full, and class shares are aligned.
+    semi_train_cfg=dict(
+        tau=0.6,
+        labeled_weight=1.0,
+        unlabeled_weight=0.25,
+        unlabeled_start_fraction=1 / 3,
+        align_distribution=True,
+    ),
     semi_test_cfg=dict(predict_on='teacher'),
 )
 custom_hooks = [

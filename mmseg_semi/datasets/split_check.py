@@ -72,10 +72,10 @@ def parts_of_config(cfg: Mapping) -> dict[str, Mapping]:
             'The config has no train_dataloader.dataset. Give the config of a training.'
         )
     parts: dict[str, Mapping] = {}
-    for role, index, _, config in named_sets(cfg):
+    for role, number, _, config in named_sets(cfg):
         if role in ('validation', 'test'):
             if config and config not in parts.values():
-                parts[f'{role} {index + 1}' if index else role] = config
+                parts[f'{role} {number + 1}' if number else role] = config
         else:
             parts.setdefault('labeled' if role == 'training' else role, config)
     return parts

@@ -145,13 +145,13 @@ class NamedSet(NamedTuple):
     Attributes:
         role (str): 'labeled', 'unlabeled', 'training' (all that is trained on, where it has no such children),
             'validation' or 'test'.
-        index (int): of the loader among those of its stage.
+        number (int): of the loader among those of its stage, from 0.
         key (str): where the config has it, such as ``train_dataloader.dataset.labeled``.
         config: of the dataset.
     """
 
     role: str
-    index: int
+    number: int
     key: str
     config: Any
 

@@ -248,4 +248,7 @@ def _configs_in(value) -> list[dict]:
 
 def _is_ours(registry, name: str) -> bool:
     cls = registry.get(name)
-    return cls is not None and cls.__module__.partition('.')[0] == PACKAGE
+    if cls is None or cls.__module__.partition('.')[0] != PACKAGE:
+        return False
+    # Without this package, the name leads to the stock class that ours stands in for.
+    return all(base.__name__ != name for base in getattr(cls, '__bases__', ()))

@@ -1,6 +1,6 @@
 """Networks, losses and batch transforms of the methods, registered with MMSegmentation."""
 
-from .backbones import CeilPoolResNetV1c
+from .backbones import CeilPoolResNetV1c, TIMMBackbone
 from .checkpoints import read_checkpoint
 from .cutmix import AdaptiveCutMix
 from .data_preprocessor import MultiBranchDataPreprocessor
@@ -68,6 +68,7 @@ __all__ = [
     'SemiDistributedDataParallel',
     'SemiSegmentor',
     'SlideScoreEncoderDecoder',
+    'TIMMBackbone',
     'TokenNorm',
     'UniMatch',
     'UniMatchV2',

@@ -1,8 +1,6 @@
-"""Distribution alignment: class shares of pseudo-labels near those of the labeled images."""
+"""Distribution alignment: pseudo-labels with the class shares of the labeled images."""
 
 from __future__ import annotations
-
-import math
 
 import torch
 from torch import Tensor
@@ -26,21 +24,16 @@ class DistributionAlignment(OncePerStep):
     A class that the network predicts too often becomes less probable, and one that it forgets becomes more
     probable. The ratio changes once per optimizer step. It is 1 during the first step.
 
-    The shares of a few labeled images are not those of all images. With a tolerance t, which ReMixMatch does
-    not have, a ratio from 1 / t to t is 1, a greater one is divided by t, and a smaller one multiplied by t.
-
     Args:
         num_classes (int): C.
-        tolerance (float): t, at least 1; with 1 the shares are aligned in full.
 
     Attributes:
         shares (Tensor): float32 (2, C), the running means of labeled and of unlabeled pixels.
         steps (Tensor): int64 scalar, the optimizer steps behind them.
     """
 
-    def __init__(self, num_classes: int, tolerance: float = 1.0) -> None:
+    def __init__(self, num_classes: int) -> None:
         super().__init__(2, num_classes)
-        self.tolerance = tolerance
         self.register_buffer('shares', torch.zeros(2, num_classes))
         self.register_buffer('steps', torch.zeros((), dtype=torch.int64))
 
@@ -70,7 +63,7 @@ class DistributionAlignment(OncePerStep):
     def offset(self) -> Tensor:
         """What is added to the logits of each class, float32 (C,): the logarithm of the ratio."""
         labeled, unlabeled = self.shares.clamp(min=SMALLEST).log()
-        return F.softshrink(labeled - unlabeled, math.log(self.tolerance))
+        return labeled - unlabeled
 
     @torch.no_grad()
     def follow(self, means: Tensor, counts: Tensor) -> dict[str, Tensor]:

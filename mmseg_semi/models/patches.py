@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 
 from mmcv.cnn.bricks.transformer import PatchEmbed
 from mmseg.models.utils.embed import PatchEmbed as SegPatchEmbed
@@ -18,12 +19,21 @@ def patch_size(network: nn.Module) -> int | None:
     Such an encoder silently pads images to whole patches. Its features then have the padded size, and the
     logits are distorted when they are resized to the size of the image.
     """
+    for projection in _projections(network):
+        if projection.kernel_size == projection.stride and projection.stride[0] >= SMALLEST:
+            return projection.stride[0]
+    return None
+
+
+def _projections(network: nn.Module) -> Iterator[nn.Conv2d]:
+    """The convolutions that cut images into patches, by all libraries that encoders come from."""
+    timm = sys.modules.get('timm')  # where it has not been imported, no network is of it
+    of_timm = () if timm is None else (timm.layers.PatchEmbed,)
     for module in network.modules():
         if isinstance(module, (PatchEmbed, SegPatchEmbed)):
-            kernel, stride = module.projection.kernel_size, module.projection.stride
-            if kernel == stride and stride[0] >= SMALLEST:
-                return stride[0]
-    return None
+            yield module.projection
+        elif isinstance(module, of_timm):
+            yield module.proj
 
 
 def whole_patches(size: int | Sequence[int], patch: int) -> bool:

@@ -163,6 +163,8 @@ def test_tools(zipped, tmp_path):
     ]
     if importlib.util.find_spec('timm') is not None:
         ways.append(('model_converters/efficientnet_lite.py', 'y.pth', '--src', 'x.pth'))
+        timm_backbone = ('model_converters/timm_backbone.py', 'resnet10t', 'y.pth')
+        ways.append((*timm_backbone, '--src', 'x.pth'))
     for tool, *arguments in ways:
         result = run_tool(TOOLS / tool, *arguments, cwd=tmp_path)
         assert result.code != 0, (tool, result.output)

@@ -28,7 +28,7 @@ class Forked:
     def __init__(self, tool, args, output):
         environment = processes.ENVIRONMENT
         arguments = (tool, args, str(Path(output.name).parent), output.name, environment)
-        self._process = processes._server().Process(target=processes._execute, args=arguments)
+        self._process = processes.fork_server().Process(target=processes._execute, args=arguments)
         self._process.start()
         self.terminate = self._process.terminate
 

@@ -42,11 +42,10 @@ class UniMatchV2(TwoViewSegmentor, MeanTeacherSegmentor):
             high=1,
             reading='share of images with complementary dropout',
         )
-        share_tolerance: float | None = setting(
-            None,
-            'Factor by which the class shares of the predictions may differ from those of the labeled pixels. '
-            'Beyond it, the probabilities are scaled (distribution alignment). None: never; 1: always.',
-            low=1,
+        align_distribution: bool = setting(
+            False,
+            "The teacher's probabilities are scaled so that pseudo-labels have the class shares of the labeled "
+            'pixels.',
             source='ReMixMatch, Sec. 3.1',
         )
 
@@ -55,8 +54,8 @@ class UniMatchV2(TwoViewSegmentor, MeanTeacherSegmentor):
     def __init__(self, segmentor: dict, **kwargs) -> None:
         super().__init__(segmentor, **kwargs)
         self.alignment = None
-        if self.cfg.share_tolerance is not None:
-            self.alignment = DistributionAlignment(self.num_classes, self.cfg.share_tolerance)
+        if self.cfg.align_distribution:
+            self.alignment = DistributionAlignment(self.num_classes)
 
     def images_of_a_forward(self, labeled: int, unlabeled: int) -> int:
         return labeled + 2 * unlabeled if self.cfg.joint_forward else min(labeled, 2 * unlabeled)

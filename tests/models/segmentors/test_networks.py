@@ -32,6 +32,7 @@ META = {'classes': tuple(map(str, range(NUM_CLASSES))), 'palette': [[i, i, i] fo
 #: Modules of this package that an export of the network, or of a method's network, keeps.
 OWN = {
     'dpt_dinov2-s14': ['FeatureMapDPTHead', 'TokenNorm'],
+    'dpt_dinov3-s16': ['FeatureMapDPTHead', 'TokenNorm'],
     'ESL': ['DeepClassifierHead'],
     'DeS4': ['PrototypeHead'],
 }
@@ -211,7 +212,9 @@ def by_hand(network: nn.Module, image: torch.Tensor, patch: int | None) -> torch
     return resize(logits[..., :height, :width], (75, 90))[0]
 
 
-@pytest.mark.parametrize('network', ['dpt_dinov2-s14', 'linear_dinov2-s14', 'segformer_mit-b1'])
+@pytest.mark.parametrize(
+    'network', ['dpt_dinov2-s14', 'dpt_dinov3-s16', 'linear_dinov2-s14', 'segformer_mit-b1']
+)
 @torch.no_grad()
 def test_images_are_padded_to_patches_and_predictions_cut_back(network):
     model, _ = build('IMAS', network)
@@ -229,7 +232,7 @@ def test_images_are_padded_to_patches_and_predictions_cut_back(network):
         assert (other - expected).abs().max() > 1e-2
 
 
-@pytest.mark.parametrize('network', ['dpt_dinov2-s14', 'linear_dinov2-s14'])
+@pytest.mark.parametrize('network', ['dpt_dinov2-s14', 'dpt_dinov3-s16', 'linear_dinov2-s14'])
 @torch.no_grad()
 def test_windows_and_mirror_images_have_whole_patches(network):
     """Sliding windows see multiples of 14 also at the border of an image that is none, and so do flips."""
@@ -366,7 +369,11 @@ def test_layer_decay_of_convnext():
 
 @pytest.mark.parametrize(
     ('network', 'schedule', 'factor'),
-    [('segformer_mit-b1', 'segformer', 10), ('dpt_dinov2-s14', 'dinov2', 40)],
+    [
+        ('segformer_mit-b1', 'segformer', 10),
+        ('dpt_dinov2-s14', 'dinov2', 40),
+        ('dpt_dinov3-s16', 'dinov2', 40),
+    ],
 )
 def test_heads_learn_faster(network, schedule, factor):
     schedule = Config.fromfile(BASES.parent / 'schedules' / f'adamw_poly_{schedule}.py')
@@ -393,7 +400,7 @@ def rates_of(network: nn.Module, wrapper) -> tuple[dict, dict]:
 # ------------------------------------------------------------------------------------ resuming
 
 
-@pytest.mark.parametrize('network', ['segformer_mit-b1', 'dpt_dinov2-s14'])
+@pytest.mark.parametrize('network', ['segformer_mit-b1', 'dpt_dinov2-s14', 'dpt_dinov3-s16'])
 @pytest.mark.filterwarnings('ignore')
 def test_training_with_stochastic_depth_is_resumed_to_the_same_weights(network, tmp_path):
     settings = {

@@ -222,7 +222,7 @@ def test_auxiliary_head_learns_from_labeled_images_only():
 
 
 def test_aligned_labels_are_those_of_a_teacher_with_other_biases():
-    model = build('UniMatchV2', share_tolerance=1.0, dropout_prob=0.0, cutmix=None)
+    model = build('UniMatchV2', align_distribution=True, dropout_prob=0.0, cutmix=None)
     batch = batch_of(model)
     pad(batch, 12)
     # The first step has no shares yet.

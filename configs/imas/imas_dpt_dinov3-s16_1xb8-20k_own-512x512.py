@@ -1,0 +1,27 @@
+# iMAS, paper reading, on images of your own, one GPU, DINOv3 ViT-S with a DPT head: README, "Your own data",
+# shows what to set on top of it.
+_base_ = [
+    '../_base_/models/dpt_dinov3-s16.py',
+    '../_base_/datasets/own_semi.py',
+    '../_base_/schedules/adamw_poly_dinov2.py',
+    '../_base_/runtime/semi_runtime.py',
+]
+model = dict(
+    _delete_=True,
+    type='IMAS',
+    data_preprocessor=dict(
+        _base_.data_preprocessor, type='MultiBranchDataPreprocessor', size=_base_.crop_size
+    ),
+    segmentor=_base_.model,
+    semi_train_cfg=dict(tau=0.95, unlabeled_weight=3.0),
+    semi_test_cfg=dict(predict_on='teacher'),
+)
+custom_hooks = [
+    *_base_.custom_hooks,
+    dict(type='MeanTeacherHook', decay=0.996, warmup='ratio'),
+]
+# The learning rates of the schedule are for 32 images per step. This batch has 8 images.
+optim_wrapper = dict(optimizer=dict(lr=1.25e-06))
+auto_scale_lr = dict(base_batch_size=8)
+train_cfg = dict(max_iters=20000, val_interval=2000)
+default_hooks = dict(checkpoint=dict(interval=2000))

@@ -1,0 +1,38 @@
+# UniMatch V2 on images of your own, one GPU, DINOv3 ViT-B with a DPT head: README, "Your own data",
+# shows what to set on top of it. configs/published.csv has no figure of this method on DINOv3.
+_base_ = [
+    '../_base_/models/dpt_dinov3-b16.py',
+    '../_base_/datasets/own_semi_color.py',
+    '../_base_/schedules/adamw_poly_dinov2.py',
+    '../_base_/runtime/semi_runtime.py',
+]
+model = dict(
+    _delete_=True,
+    type='UniMatchV2',
+    data_preprocessor=dict(
+        _base_.data_preprocessor, type='MultiBranchDataPreprocessor', size=_base_.crop_size
+    ),
+    segmentor=_base_.model,
+    semi_train_cfg=dict(tau=0.95),
+    semi_test_cfg=dict(predict_on='teacher'),
+)
+custom_hooks = [
+    *_base_.custom_hooks,
+    dict(type='MeanTeacherHook', decay=0.996, warmup='ratio', buffers='average'),
+]
+train_dataloader = dict(
+    dataset=dict(
+        unlabeled=dict(
+            # A second strong view with the same transforms as the first.
+            pipeline=[
+                *_base_.unlabeled_pipeline[:-1],
+                dict(_base_.unlabeled_pipeline[-1], strong2=_base_.unlabeled_pipeline[-1].strong),
+            ]
+        )
+    )
+)
+# The learning rates of the schedule are for 32 images per step. This batch has 8 images.
+optim_wrapper = dict(optimizer=dict(lr=1.25e-06))
+auto_scale_lr = dict(base_batch_size=8)
+train_cfg = dict(max_iters=20000, val_interval=2000)
+default_hooks = dict(checkpoint=dict(interval=2000))
