@@ -248,6 +248,6 @@ def test_labeled_share_of_self_training_is_that_of_its_list():
 
 def test_a_training_of_epochs_has_no_equal_length():
     with pytest.raises(
-        ValueError, match=r'trains for 2 epochs of its own list.*train_cfg.max_iters'
+        ValueError, match=r'train_cfg.max_epochs=2, epochs of its own list.*train_cfg.max_iters'
     ):
         facts(tiny_config('work', epochs=2))
