@@ -168,7 +168,7 @@ def test_a_list_and_a_plain_prediction(folder):
             'pool',
             'pool',
             FAST,
-            'pool lies in the folder of images pool, where results would be taken for images. Name a folder '
+            'pool is inside the folder of images pool, so that results would count as images. Give a folder '
             'outside of it.',
         ),
         (
