@@ -9,7 +9,7 @@ pseudo_labeled_pipeline = [
     dict(type='PackSegInputs'),
 ]
 
-# Each stage says which pseudo-labels it trains on: pseudo_labeled=dict(labels=[folders]), or None.
+# Each stage sets the pseudo-labels that it trains on: pseudo_labeled=dict(labels=[folders]), or None.
 train_dataloader = dict(
     _delete_=True,
     batch_size=8,

@@ -1,4 +1,4 @@
-# MMSegmentation's stock DeepLabv3+ with ImageNet weights, for data of your own: set num_classes of both heads.
+# MMSegmentation's stock DeepLabv3+ with ImageNet weights, for your own data. Set num_classes of both heads.
 _base_ = __import__('mmseg_semi').bases('mmseg::_base_/models/deeplabv3plus_r50-d8.py')
 model = dict(
     # The mean over pixels that are not void: crops of small images are padded with void, which MMSegmentation's

@@ -1,5 +1,5 @@
-# What DINOv2-B and -L change in dpt_dinov2-s14.py: the encoder, the layers that the head reads, and its widths,
-# as UniMatch V2's code has them. Weights are mmpretrain's, of the addresses in its configs/dinov2/metafile.yml,
+# Changes of DINOv2-B and -L to dpt_dinov2-s14.py: the encoder, the layers that the head reads, and its widths,
+# as in the code of UniMatch V2. Weights are mmpretrain's, of the addresses in its configs/dinov2/metafile.yml,
 # converted from facebookresearch/dinov2 (Apache-2.0).
 base = dict(
     checkpoint='https://download.openmmlab.com/mmpretrain/v1.0/dinov2/vit-base-p14_dinov2-pre_3rdparty_20230426-ba246503.pth'

@@ -1,4 +1,4 @@
-# What every training shares: MMSegmentation's runtime, this package, hooks, seed.
+# Settings that all trainings share: MMSegmentation's runtime, this package, hooks, seed.
 _base_ = __import__('mmseg_semi').bases('mmseg::_base_/default_runtime.py')
 
 custom_imports = dict(imports=['mmseg_semi'], allow_failed_imports=False)

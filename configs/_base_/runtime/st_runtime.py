@@ -3,8 +3,8 @@
 _base_ = './default_runtime.py'
 runner_type = 'StagedRunner'
 stages = dict(
-    # `teacher` at the top level of a config makes it another network than the student, and `teacher_checkpoint`
-    # one that is trained already: docs/small_network.md.
+    # `teacher` at the top level of a config sets another network than the student, and `teacher_checkpoint` a
+    # trained one: docs/small_network.md.
     teacher=dict(type='TeacherStage'),
     # checkpoint='best' makes pseudo-labels with the best one on the validation set (the paper's code does so;
     # it needs default_hooks.checkpoint.save_best='mIoU').

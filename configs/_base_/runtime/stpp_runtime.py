@@ -3,8 +3,8 @@
 _base_ = './default_runtime.py'
 runner_type = 'StagedRunner'
 stages = dict(
-    # `teacher` at the top level of a config makes it another network than the student, and `teacher_checkpoint`
-    # one that is trained already: docs/small_network.md.
+    # `teacher` at the top level of a config sets another network than the student, and `teacher_checkpoint` a
+    # trained one: docs/small_network.md.
     teacher=dict(
         type='TeacherStage',
         # Checkpoints after a third, two thirds and all of the training.

@@ -1,4 +1,4 @@
-# As adamw_poly.py, for a pre-trained encoder: the head learns four times faster.
+# As adamw_poly.py, for a pre-trained encoder: the learning rate of the head is four times higher.
 _base_ = './adamw_poly.py'
 optim_wrapper = dict(
     optimizer=dict(lr=5e-4, weight_decay=0.01),

@@ -1,7 +1,7 @@
 # SGD with poly decay as iMAS's code trains Pascal VOC: the encoder's learning rate is a tenth of the heads'.
 optim_wrapper = dict(
     type='OptimWrapper',
-    # The student alone is optimized, with whatever constructor the network wants; stock models as ever.
+    # Only the student is optimized, with any constructor. Stock models are optimized as usual.
     constructor='NetworkOptimWrapperConstructor',
     optimizer=dict(type='SGD', lr=0.001, momentum=0.9, weight_decay=1e-4),
     # Matches the auxiliary head's parameters, too.

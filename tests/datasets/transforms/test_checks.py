@@ -154,7 +154,7 @@ def test_size_differs():
 
 
 def test_color_mask():
-    with pytest.raises(ValueError, match=r'm\.png is a color image: a mask must be'):
+    with pytest.raises(ValueError, match=r'm\.png is a color image, but a mask must be'):
         labels(np.zeros((6, 8, 3), np.uint8))
 
 
