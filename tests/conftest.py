@@ -39,7 +39,7 @@ SLOW = (
     'tools/test_evidence.py',
     'tools/test_export.py',
     'tools/test_plot_class_distribution.py',
-    'tools/test_plot_gps.py',
+    'tools/test_plot_log.py',
     'tools/test_pseudo_label.py',
     'tools/test_run_tools.py',
     'tools/test_select_reliable.py',
