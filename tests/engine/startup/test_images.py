@@ -140,6 +140,6 @@ def test_transforms_for_colors_on_16_bits(root, transform, refused):
         return
     with pytest.raises(
         ValueError,
-        match=r'which works on 8-bit RGB images, and .* is loaded as 1 channel\(s\) of uint16. Leave',
+        match=r'which works on 8-bit RGB images, and .* is loaded as 1 channel\(s\) of (uint16|float32). Leave',
     ):
         check(data, mean=(0.0,))
