@@ -349,6 +349,13 @@ def test_advice_on_networks_from_scratch(my):
         assert all('tau=0.5, unlabeled_start_fraction=0.33' in what for what in advice)
 
 
+def test_class_shares_are_aligned_from_scratch(my):
+    cfg = Config.fromfile(my())
+    assert 'align_distribution=True' in make_text(cfg, 'unimatch_v2').text
+    cfg.load_from = 'weights.pth'
+    assert 'align_distribution' not in make_text(cfg, 'unimatch_v2').text
+
+
 def test_geometry_of_unlabeled_images(make, my):
     """That of the labeled ones, without what reads labels or changes colors, padded with the mean color."""
     make(my())

@@ -212,7 +212,7 @@ def test_epoch_without_labels_decides_nothing():
 
 def test_untrained_teacher_is_warned_about(capsys):
     AdaptiveRampUpHook().before_train(make_runner())
-    assert 'starts untrained' in capsys.readouterr().out
+    assert 'The teacher of GPS is not trained' in capsys.readouterr().out
 
 
 def test_what_it_cannot_serve_is_refused():
