@@ -1,4 +1,4 @@
-"""What the command-line tools share: mmseg's stock arguments, the config they lead to, short errors."""
+"""Common functions of the command-line tools: arguments, configs, and short errors."""
 
 from __future__ import annotations
 
@@ -45,44 +45,44 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_image_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that name unlabeled images and say how they are loaded."""
+    """Add the arguments for unlabeled images and their loading."""
     parser.add_argument(
         '--img-dir',
         metavar='DIR',
-        help='folder that the lines of IMAGES are relative to, where it is a list',
+        help='folder of the images, if IMAGES is a list',
     )
     parser.add_argument(
         '--img-suffix',
         nargs='+',
         metavar='SUFFIX',
-        help='ending(s) of the images (default: .jpg .jpeg .png .bmp .tif .tiff .webp)',
+        help='suffix(es) of the images (default: .jpg .jpeg .png .bmp .tif .tiff .webp)',
     )
     parser.add_argument(
         '--batch-size',
         type=int,
         default=8,
-        help='images of one size that are in the network together; large ones are fewer (default: 8)',
+        help='maximum images of equal size per forward pass; fewer for large images (default: 8)',
     )
     parser.add_argument(
         '--num-workers',
         type=int,
         default=2,
-        help='processes that load images, of each rank (default: 2)',
+        help='processes per rank that load images (default: 2)',
     )
 
 
 def images_config(args: argparse.Namespace) -> dict:
-    """Config of the images that `IMAGES` and the arguments of `add_image_arguments` name.
+    """Return the config of the images from `IMAGES` and the arguments of `add_image_arguments`.
 
     Raises:
-        FileNotFoundError: there is no such folder or list.
-        ValueError: a list without the folder it belongs to, or a folder with another.
+        FileNotFoundError: The folder or list does not exist.
+        ValueError: A list has no --img-dir, or a folder has one.
     """
     config = dict(type='UnlabeledDataset', img_dir=args.images)
     if Path(args.images).is_dir() or ('://' in args.images and args.img_dir is None):
         if args.img_dir is not None:
             raise ValueError(
-                f'--img-dir {args.img_dir}: IMAGES is the folder {args.images} itself. Leave --img-dir out.'
+                f'--img-dir {args.img_dir} is not needed, since IMAGES is the folder {args.images}. Remove it.'
             )
     elif '://' not in args.images and not Path(args.images).is_file():
         raise FileNotFoundError(
@@ -101,7 +101,7 @@ def images_config(args: argparse.Namespace) -> dict:
 
 @contextmanager
 def one_sentence_errors() -> Iterator[None]:
-    """End the program with the message alone when what the user named is missing or does not fit."""
+    """Exit with only the message if the user's input is missing or wrong."""
     try:
         yield
     except (OSError, ValueError, ImportError) as error:
@@ -109,18 +109,18 @@ def one_sentence_errors() -> Iterator[None]:
 
 
 def load_config(args: argparse.Namespace, matching: bool = True) -> Config:
-    """The config that the arguments of `add_run_arguments` or `add_config_arguments` ask for.
+    """Load the config for the arguments of `add_run_arguments` or `add_config_arguments`.
 
     Args:
-        args (argparse.Namespace): With `config`, a path or `package::path/below/its/configs.py`.
-        matching (bool): Whether runs of it match what they load, see `match_checkpoints`.
+        args (argparse.Namespace): Arguments with `config`, a path or `package::path/below/its/configs.py`.
+        matching (bool): Whether its runs match loaded checkpoints to the model, see `match_checkpoints`.
 
     Returns:
-        Config: With `launcher` and `work_dir` set and the overrides merged.
+        Config: The config with `launcher` and `work_dir`, and with merged overrides.
 
     Raises:
-        FileNotFoundError: there is no such config, or a base of it is missing.
-        ValueError: a base is named in a way that MMEngine does not read.
+        FileNotFoundError: The config or one of its bases does not exist.
+        ValueError: MMEngine does not support the reference to a base.
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     path = str(config_path(args.config)) if '::' in args.config else args.config
@@ -142,22 +142,22 @@ def load_config(args: argparse.Namespace, matching: bool = True) -> Config:
 
 
 def check_loaders(cfg: Config) -> None:
-    """Raise ValueError if a config has a list of loaders for a loop of MMEngine's, which takes one."""
+    """Raise ValueError if a config has a list of loaders for a loop of MMEngine, which needs one."""
     for stage in ('val', 'test'):
         loop = (cfg.get(f'{stage}_cfg') or {}).get('type')
         own = f'TeacherStudent{stage.capitalize()}Loop'
         if isinstance(cfg.get(f'{stage}_dataloader'), (list, tuple)) and loop != own:
             raise ValueError(
-                f'{stage}_dataloader is a list and {stage}_cfg.type={loop!r} takes one loader. Set '
-                f"{stage}_cfg=dict(type='{own}'), which evaluates each set of a list, of any model."
+                f'{stage}_dataloader is a list, but {stage}_cfg.type={loop!r} needs one loader. Set '
+                f"{stage}_cfg=dict(type='{own}'), which evaluates each dataset of a list for any model."
             )
 
 
 def read_config(path: str | Path, **options) -> Config:
-    """MMEngine's ``Config.fromfile``, which refuses bases that are named ``'mmseg_semi::...'``.
+    """MMEngine's ``Config.fromfile``, which rejects bases of the form ``'mmseg_semi::...'``.
 
-    MMEngine marks what such a base holds with a scope that no registry has. Where this package is not imported,
-    as in the stock tools, it does not find the base at all, and says that it is not supported.
+    MMEngine would mark the content of such a base with a scope that no registry has. Without an import of this
+    package, as in the stock tools, it does not find the base at all.
 
     Args:
         path (str | Path): Of a config file.
@@ -188,14 +188,14 @@ def _partition(cfg: Config) -> str:
 
 
 def match_checkpoints(cfg: Config) -> None:
-    """Let the runs of a config match what they load to their model, a plain MMSegmentation config's as well."""
+    """Let the runs of a config, also of plain MMSegmentation, match loaded checkpoints to their model."""
     hooks = cfg.get('custom_hooks') or []
     if not any(hook['type'] in ('StartupCheckHook', 'MatchCheckpointHook') for hook in hooks):
         cfg.custom_hooks = [*hooks, dict(type='MatchCheckpointHook')]
 
 
 def check_file(path: str, what: str, suffix: str) -> None:
-    """Raise FileNotFoundError with the likeliest other name unless `path` is a file or an address."""
+    """Raise FileNotFoundError with a suggestion unless `path` is a file or a URL."""
     if '://' in path or Path(path).is_file():
         return
     moved = renamed_config(path) if suffix == '.py' else None
@@ -214,7 +214,7 @@ def check_file(path: str, what: str, suffix: str) -> None:
 
 
 def join_processes(cfg: Config) -> None:
-    """Before the Runner is built: let several processes work together where there is no GPU as well."""
+    """Prepare several processes without a GPU, before the Runner is built."""
     if cfg.launcher == 'none' or get_device() != 'cpu':
         return
     dist_cfg = cfg.get('env_cfg', {}).get('dist_cfg', {})

@@ -1,10 +1,9 @@
-"""The only file that knows which distribution of the OpenMMLab stack is installed.
+"""Support of both distributions of the OpenMMLab stack. No other file depends on the installed one.
 
-The import names mmengine, mmcv, mmseg and mmpretrain come from one of two sets of distributions: the
-maintained forks (`onedl-*`) or upstream OpenMMLab. They write to the same folders of site-packages, so
-exactly one of them may be there. `check_stack` says so in one sentence when it is otherwise;
-`bases` finds the configs of either for `_base_`; `init_distributed` starts several processes
-on a machine without a GPU, which mmengine cannot do alone.
+The packages mmengine, mmcv, mmseg and mmpretrain come from one of two distributions: the maintained forks
+(`onedl-*`) or upstream OpenMMLab. They write to the same folders of site-packages, so exactly one of them may
+be installed. `check_stack` raises a one-sentence error otherwise. `bases` finds the configs of either for
+`_base_`. `init_distributed` starts several processes without a GPU, which mmengine does not support.
 """
 
 import atexit
@@ -118,7 +117,7 @@ def check_stack() -> Stack:
     missing = [module for module, part in parts.items() if part.required and module not in versions]
     if len(missing) == sum(part.required for part in parts.values()):
         raise ImportError(
-            'mmseg_semi needs the OpenMMLab stack and found none. Run `'
+            'mmseg_semi needs the OpenMMLab stack, but none is installed. Run `'
             f'{_install_command("onedl", STACKS["onedl"])}`.'
         )
     if missing:
@@ -157,7 +156,7 @@ def _check_floors(stack: str) -> None:
     for name, supported in FLOORS[stack].items():
         if found[name] is None:
             raise ImportError(
-                f'mmseg_semi needs {name} and found none. Run `pip install "{name}{supported}"`.'
+                f'mmseg_semi needs {name}, but it is not installed. Run `pip install "{name}{supported}"`.'
             )
         # A vendor's build of 2.1.0 may call itself 2.1.0a0+32f93b1.
         if Version(found[name]).base_version not in SpecifierSet(supported):
@@ -168,7 +167,7 @@ def _check_floors(stack: str) -> None:
             )
     if Version(found['torch']) < Version('2.3') and Version(found['numpy']) >= Version('2'):
         raise ImportError(
-            f'torch {found["torch"]} was compiled for numpy 1 and found numpy {found["numpy"]}. Run '
+            f'torch {found["torch"]} was compiled for numpy 1, but numpy {found["numpy"]} is installed. Run '
             '`pip install "numpy<2"`.'
         )
 
@@ -351,7 +350,7 @@ def config_root(package: str) -> Path:
     if spec is None or spec.origin is None:
         known = STACKS[STACK.name].get(package)
         raise ImportError(
-            f'A config is named {package}::… and {package} is not installed. Run `pip install '
+            f'A config refers to {package}::…, but {package} is not installed. Run `pip install '
             f'{known.pin if known else package}`.'
         )
     return _shipped(package, Path(spec.origin).parent, 'configs')
@@ -409,7 +408,7 @@ def init_distributed(
         return
     if backend == 'nccl':
         raise ValueError(
-            "backend='nccl' needs a CUDA device and there is none. Leave it out to get gloo."
+            "backend='nccl' needs a CUDA device, but there is none. Remove it to use gloo."
         )
     sources = {
         'pytorch': _torchrun_environment,
@@ -435,7 +434,7 @@ def init_distributed(
 
 
 def _leave_processes() -> None:
-    """End gloo's threads before the interpreter, which aborts when one of them still wants to free a tensor."""
+    """End gloo's threads before the interpreter exits. It aborts if one of them still frees a tensor."""
     import torch.distributed
 
     if torch.distributed.is_initialized():

@@ -85,7 +85,7 @@ def test_upstream_needs_no_mmpretrain(pretend):
 def test_no_stack(pretend):
     pretend({'torch': '2.12.0', 'numpy': '2.4.6'})
     message = message_of(compat.check_stack)
-    assert 'found none' in message
+    assert 'none is installed' in message
     pins = 'onedl-mmengine==0.10.12 onedl-mmcv==2.3.6 onedl-mmsegmentation==1.4.2 onedl-mmpretrain==1.3.6'
     assert f'`pip install {pins}`' in message
 
@@ -187,7 +187,7 @@ def test_a_pre_release_of_a_vendor_counts_as_the_release(pretend):
 
 def test_no_torch(pretend):
     pretend({name: version for name, version in ONEDL.items() if name != 'torch'})
-    assert 'needs torch and found none. Run `pip install "torch>=2.4.1"`.' in message_of(
+    assert 'needs torch, but it is not installed. Run `pip install "torch>=2.4.1"`.' in message_of(
         compat.check_stack
     )
 
@@ -199,7 +199,7 @@ def test_numpy_is_newer_than_torch_can_use(pretend, torch_version, fits):
         compat.check_stack()
     else:
         message = message_of(compat.check_stack)
-        assert 'torch 2.2.2 was compiled for numpy 1 and found numpy 2.0.2' in message
+        assert 'torch 2.2.2 was compiled for numpy 1, but numpy 2.0.2 is' in message
         assert '`pip install "numpy<2"`' in message
 
 

@@ -64,7 +64,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     if args.processes < 1 or args.images < 1:
         parser.error('--processes and --images must be at least 1')
     if args.max_iters is not None and args.max_iters <= 50:
-        parser.error(f'--max-iters {args.max_iters}: the warm-up takes 50 iterations, give more')
+        parser.error(f'--max-iters {args.max_iters} must be above 50, the length of the warm-up')
     return args
 
 

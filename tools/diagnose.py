@@ -18,13 +18,15 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('work_dir', help='of a training, or of one stage of it')
+    parser.add_argument(
+        'work_dir', help='work folder of a training, or folder of one of its stages'
+    )
     parser.add_argument(
         '--baseline',
         metavar='WORK_DIR',
-        help='of a supervised training of the same network, to see the gain over it',
+        help='work folder of a supervised training of the same network, to report the gain over it',
     )
-    parser.add_argument('--metric', default='mIoU', help='of the validation (default: mIoU)')
+    parser.add_argument('--metric', default='mIoU', help='metric of the validation (default: mIoU)')
     return parser.parse_args(argv)
 
 

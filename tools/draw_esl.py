@@ -54,13 +54,16 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('--num', type=int, default=5, help='images to draw (default: 5)')
     parser.add_argument(
-        '--embedding', choices=EMBEDDINGS, default='tsne', help='of the features (default: tsne)'
+        '--embedding',
+        choices=EMBEDDINGS,
+        default='tsne',
+        help='embedding of the features (default: tsne)',
     )
     parser.add_argument(
-        '--per-class', type=int, default=100, help='most features of a class (default: 100)'
+        '--per-class', type=int, default=100, help='maximum features per class (default: 100)'
     )
     parser.add_argument(
-        '--seed', type=int, default=0, help='of the choice and the placing of features (default: 0)'
+        '--seed', type=int, default=0, help='seed of the sampling and the embedding (default: 0)'
     )
     parser.add_argument('--device', default='cpu', help='cpu or cuda')
     parser.add_argument(

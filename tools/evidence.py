@@ -105,7 +105,7 @@ def commit_of(root: Path) -> str:
     changed = git('status', '--porcelain', '--untracked-files=no')
     if changed:
         raise ValueError(
-            f'{root} has uncommitted changes ({changed.splitlines()[0].strip()}): commit them, or run from a '
+            f'{root} has uncommitted changes ({changed.splitlines()[0].strip()}). Commit them, or run from a '
             'checkout of a commit (git worktree add --detach).'
         )
     return git('rev-parse', 'HEAD')
@@ -131,7 +131,7 @@ def plan(path: Path, work_dir: Path) -> list[Job]:
         unknown = sorted(set(entry) - set(KEYS))
         if unknown or not {'method', 'config'} & set(entry):
             wrong = f'has the unknown key {unknown[0]!r}' if unknown else 'has no method or config'
-            raise ValueError(f'An entry of {path} {wrong}: the keys are {", ".join(KEYS)}.')
+            raise ValueError(f'An entry of {path} {wrong}. Use the keys {", ".join(KEYS)}.')
         values = [
             value if isinstance(value, list) and key not in WHOLE else [value]
             for key, value in entry.items()

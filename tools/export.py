@@ -56,8 +56,8 @@ def choose_network(args: argparse.Namespace, cfg: Config, checkpoint: dict) -> s
     if not names and 'segmentor' not in cfg.model:
         if args.network is not None:
             raise ValueError(
-                f'--network {args.network}: the model of {args.config} is a plain {cfg.model.type} with no '
-                'networks to choose from. Leave --network out.'
+                f'--network {args.network} does not work with {args.config}, whose model is a plain '
+                f'{cfg.model.type}. Remove --network.'
             )
         return None
     method = MODELS.get(cfg.model.type)

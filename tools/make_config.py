@@ -46,7 +46,10 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
         help='folder of images without masks; subfolders are searched',
     )
     parser.add_argument(
-        '--img-suffix', nargs='+', metavar='SUFFIX', help='their ending(s) (default: usual images)'
+        '--img-suffix',
+        nargs='+',
+        metavar='SUFFIX',
+        help='suffix(es) of these images (default: common image formats)',
     )
     parser.add_argument(
         '--method',
@@ -59,10 +62,10 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
         nargs=2,
         type=int,
         metavar=('LABELED', 'UNLABELED'),
-        help='images per GPU (default: as many labeled ones as your config has, and as many unlabeled ones)',
+        help='labeled and unlabeled images per GPU (default: the batch size of your config for both)',
     )
     parser.add_argument(
-        '--out', metavar='FILE', help='the config to write (default: METHOD_NAME.py beside yours)'
+        '--out', metavar='FILE', help='the config to write (default: METHOD_NAME.py next to yours)'
     )
     parser.add_argument('--overwrite', action='store_true', help='replace FILE if it exists')
     parser.add_argument(

@@ -142,7 +142,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--drop',
         action='store_true',
-        help='leave out what FILE has and ROOT has not; otherwise nothing is written then',
+        help='drop lists that are in FILE but not in ROOT, instead of stopping',
     )
     return parser.parse_args(argv)
 

@@ -14,7 +14,9 @@ from mmseg_semi.visualization import read_distributions, save_distribution
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('work_dirs', nargs='+', metavar='WORK_DIR', help='of a training')
+    parser.add_argument(
+        'work_dirs', nargs='+', metavar='WORK_DIR', help='work folder of a training'
+    )
     parser.add_argument(
         '--iteration', type=int, help='draw the record of this iteration (default: the last one)'
     )

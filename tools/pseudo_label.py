@@ -59,7 +59,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add_config_arguments(parser)
     args = parser.parse_args(argv)
     if args.scales is not None and not args.tta:
-        parser.error('--scales are those of --tta. Add --tta.')
+        parser.error('--scales needs --tta. Add --tta.')
     return args
 
 

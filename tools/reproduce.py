@@ -29,8 +29,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('words', nargs='*', metavar='WORD', help='such as iMAS VOC classic 183')
-    parser.add_argument('--work-dir', help='of the run (default: that of the printed command)')
-    parser.add_argument('--most', type=int, default=6, help='figures to print (default: 6)')
+    parser.add_argument(
+        '--work-dir', help='folder of the run (default: that of the printed command)'
+    )
+    parser.add_argument('--most', type=int, default=6, help='maximum results to print (default: 6)')
     parser.add_argument(
         '--table', action='store_true', help='print all figures as a Markdown table'
     )

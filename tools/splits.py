@@ -95,7 +95,7 @@ def _source_ids(args: argparse.Namespace) -> list[str]:
         # Of an id, the datasets make a path with the ending as it is, or in capitals.
         if not path.endswith((*images.img_suffix, *map(str.upper, images.img_suffix))):
             raise ValueError(
-                f'{path!r} has an ending in mixed case, which no dataset finds by an id. Rename it.'
+                f'{path!r} has a suffix in mixed case, so that datasets cannot find it by its id. Rename it.'
             )
     ids = relative_ids(images, paths)
     for name, path in zip(ids, paths, strict=True):
@@ -208,8 +208,7 @@ def _same_dataset(path, labeled: IdList, args) -> IdList:
     if any(one and two and one != two for one, two in pairs):
         theirs, ours = (f'{of.dataset} {of.split}'.strip() for of in (other, labeled))
         raise ValueError(
-            f'{path} lists {theirs} images and the labeled list {ours} ones. Give the two lists of one '
-            'partition.'
+            f'{path} lists {theirs} images, but the labeled list {ours}. Give the two lists of one partition.'
         )
     return other
 
@@ -445,7 +444,7 @@ def _add_make(commands) -> None:
         nargs='+',
         default=[],
         metavar='LIST',
-        help='images to leave out, such as those to validate on',
+        help='images to exclude, such as validation images',
     )
     parser.add_argument(
         '--balanced',
@@ -541,7 +540,7 @@ def _add_check(commands) -> None:
     parser.add_argument(
         '--drawn-on',
         choices=VIEWS,
-        help='view of an image with an EXIF orientation that its mask was drawn on, where sizes do not tell',
+        help='view of images with an EXIF orientation on which masks were drawn, if sizes do not decide',
     )
     parser.add_argument(
         '--frames',

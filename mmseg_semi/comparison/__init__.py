@@ -1,4 +1,4 @@
-"""Methods in one frame: their configs by name, what must be equal, what came out, one table."""
+"""Compare methods: find configs, check that they are comparable, read results, and write a table."""
 
 from .configs import (
     check_schedule,

@@ -1,4 +1,4 @@
-"""Which config a method's name means, and what a comparison sets in all of them alike."""
+"""Find the config of a method by name, and apply common settings of a comparison."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..engine.runner.stages import TrainStage, build_stages
 from ..engine.train_loops import epoch_lengths, epochs_of
 from ..models.clock import count_steps
 
-#: {method}_{head}_{network}_{schedule}_{dataset}-{crop}.py, as docs/configs.md has it.
+#: {method}_{head}_{network}_{schedule}_{dataset}-{crop}.py, see docs/configs.md.
 NAME = re.compile(
     r'(?P<method>[a-z0-9-]+)_(?P<head>[a-z0-9]+)_(?P<network>[a-z0-9-]+)_'
     r'(?P<schedule>(\d+xb\d+-)?\d+(e|k|iter))_(?P<dataset>[a-z0-9]+)-(?P<crop>\d+x\d+)\.py'
@@ -25,15 +25,15 @@ NAME = re.compile(
 
 
 def find_config(method: str, root: str | Path | None = None, **parts: str | None) -> Path:
-    """The config of a method whose name has these parts.
+    """Return the config of a method whose name has these parts.
 
     Args:
-        method: first part of the name, ``imas`` or ``imas-official``; an underscore stands for a dash.
-        root: folder of configs. Default: this package's.
-        **parts: further parts, by the names of the groups of :data:`NAME`; None leaves one open.
+        method: First part of the name, such as ``imas`` or ``imas-official``; an underscore means a dash.
+        root: Folder of configs. Default: that of this package.
+        **parts: Further parts, by the names of the groups of :data:`NAME`; None matches any.
 
     Raises:
-        ValueError: There is none, or there are several; the sentence lists the candidates.
+        ValueError: No config or several configs match. The message lists the candidates.
     """
     root = Path(config_root('mmseg_semi') if root is None else root)
     method = method.replace('_', '-')
@@ -44,7 +44,7 @@ def find_config(method: str, root: str | Path | None = None, **parts: str | None
     if not mine:
         known = sorted({said['method'] for _, said in named})
         raise ValueError(
-            f'{method!r} is not a method of {root} and no config file. Choose one of {", ".join(known)}.'
+            f'{method!r} is neither a method of {root} nor a config file. Choose one of {", ".join(known)}.'
         )
     fitting = [(p, said) for p, said in mine if all(said[k] == v for k, v in wanted.items())]
     if len(fitting) == 1:
@@ -52,14 +52,14 @@ def find_config(method: str, root: str | Path | None = None, **parts: str | None
     described = ', '.join(f'{key}={value}' for key, value in wanted.items()) or 'no further part'
     if fitting:
         raise ValueError(
-            f'{len(fitting)} configs of {method} have {described}. Give more parts of the name, or one of '
-            f'{_listed(fitting)} by its path.'
+            f'{len(fitting)} configs of {method} have {described}. Give more parts of the name, or the path of '
+            f'one of {_listed(fitting)}.'
         )
-    # Those that miss the least come first.
+    # Configs with the fewest mismatches come first.
     mine.sort(key=lambda entry: sum(entry[1][key] != value for key, value in wanted.items()))
     raise ValueError(
-        f'{method} has no config with {described}: it has {_listed(mine)}. Change a part, or give a config '
-        'file by its path.'
+        f'{method} has no config with {described}, only {_listed(mine)}. Change a part, or give the path of a '
+        'config file.'
     )
 
 
@@ -70,7 +70,7 @@ def _listed(found: list, most: int = 6) -> str:
 
 
 def drawn_seed_keys(cfg: Config) -> list[str]:
-    """Dotted keys of the seeds of all sets of synthetic images: another seed draws other images everywhere."""
+    """Return the dotted keys of the seeds of all synthetic datasets. Another seed gives other images."""
     return [
         f'{_dotted(leaf.key)}.seed'
         for leaf in _all_leaves(cfg)
@@ -79,7 +79,7 @@ def drawn_seed_keys(cfg: Config) -> list[str]:
 
 
 def data_root_keys(cfg: Config) -> list[str]:
-    """Dotted keys of the folders that the datasets of a config are below."""
+    """Return the dotted keys of ``data_root`` of all datasets in a config."""
     found = _all_leaves(cfg)
     dataset = (cfg.get('train_dataloader') or {}).get('dataset') or {}
     if dataset.get('counted'):
@@ -92,7 +92,7 @@ def _all_leaves(cfg: Config) -> list[Leaf]:
 
 
 def _dotted(key: str) -> str:
-    """A key as MMEngine takes it in options, where the index of a list follows a dot."""
+    """Convert a key to MMEngine's format for options, in which the index of a list follows a dot."""
     return key.replace('[', '.').replace(']', '')
 
 
@@ -100,20 +100,20 @@ def set_partition(cfg: Config, partition: str) -> None:
     """Let a config train on the lists of a partition.
 
     Args:
-        cfg: resolved; it is changed.
-        partition: what ``train_dataloader.dataset.partition`` takes. Where no list of a config waits for it,
-            the folder of labeled.txt and unlabeled.txt below the data_root of the datasets. Or the one list of
-            a supervised training, a name that ends in .txt.
+        cfg: The resolved config; it is changed.
+        partition: Value of ``train_dataloader.dataset.partition``. If the config does not use it in a list, the
+            folder of labeled.txt and unlabeled.txt below the data_root of the datasets. For a supervised
+            training, also a single list, with a name that ends in .txt.
 
     Raises:
-        ValueError: One list is given to a training with unlabeled images, or the data set has no list.
+        ValueError: A training with unlabeled images got a single list, or the dataset has no list.
     """
     dataset = cfg.train_dataloader.dataset
     if waits_for_partition(dataset):
         if not partition.endswith('.txt'):
             dataset.partition = partition
             return
-        if 'ann_file' in dataset:  # of labeled images alone
+        if 'ann_file' in dataset:  # labeled images only
             dataset.ann_file = partition
             for key in ('partition', 'counted'):
                 dataset.pop(key, None)
@@ -138,7 +138,7 @@ def set_partition(cfg: Config, partition: str) -> None:
     if partition.endswith('.txt'):
         if unlabeled:
             raise ValueError(
-                f'partition={partition} is one list, and {cfg.filename} takes two. Name a folder with '
+                f'partition={partition} is one list, but {cfg.filename} needs two. Give a folder with '
                 'labeled.txt and unlabeled.txt.'
             )
         labeled.ann_file = partition
@@ -149,15 +149,15 @@ def set_partition(cfg: Config, partition: str) -> None:
 
 
 def set_length(cfg: Config, processes: int) -> None:
-    """Turn a length in epochs into iterations, where ``max_iters`` is not given.
+    """Convert a length in epochs to iterations, unless ``max_iters`` is set.
 
     Args:
-        cfg: resolved; it is changed.
-        processes: of the training.
+        cfg: The resolved config; it is changed.
+        processes: Number of processes of the training.
 
     Raises:
         FileNotFoundError: A list or folder of the unlabeled images is missing.
-        ValueError: There are none to count, or the number of epochs is not said.
+        ValueError: There are no images to count, or the number of epochs is missing.
     """
     epochs = cfg.train_cfg.get('epochs')
     if epochs is None or cfg.train_cfg.get('max_iters'):
@@ -167,7 +167,7 @@ def set_length(cfg: Config, processes: int) -> None:
     config = dataset.get('unlabeled') or counted_images(dataset)
     if not config:
         raise ValueError(
-            f'{cfg.filename} trains for {epochs} epochs of unlabeled images and has none. Give a length in '
+            f'{cfg.filename} trains for {epochs} epochs of unlabeled images but has none. Give a length in '
             'iterations (--iters, or train_cfg.max_iters).'
         )
     images = len(build_child('unlabeled', {**config, 'pipeline': []}))
@@ -187,10 +187,10 @@ def set_length(cfg: Config, processes: int) -> None:
 
 
 def trainings_of(cfg: Config) -> dict[str, Config]:
-    """The trainings of a config by stage, the one that makes the result last; one without stages is ``''``.
+    """Return the trainings of a config by stage. The last one gives the result; without stages, it is ``''``.
 
     Raises:
-        ValueError: The stages do not fit each other, or none is a training.
+        ValueError: The stages are inconsistent, or none of them is a training.
     """
     if not cfg.get('stages'):
         return {'': cfg}
@@ -199,12 +199,12 @@ def trainings_of(cfg: Config) -> dict[str, Config]:
         name: stage.config() for name, stage in stages.items() if isinstance(stage, TrainStage)
     }
     if not found:
-        raise ValueError(f'{cfg.filename} has stages, and none of them is a TrainStage.')
+        raise ValueError(f'{cfg.filename} has stages, but none is a TrainStage. Add one.')
     return found
 
 
 def networks_of(training: Config) -> tuple[str, ...]:
-    """Networks whose metrics the validation of a training reports; ``('',)`` for a plain model's."""
+    """Return the networks whose metrics a validation reports; ``('',)`` for a plain model."""
     kind = MODELS.get(training.model.get('type') or '')
     if not str(training.val_cfg.get('type')).startswith('TeacherStudent'):
         return ('',)
@@ -212,7 +212,7 @@ def networks_of(training: Config) -> tuple[str, ...]:
 
 
 def metrics_of(training: Config) -> list[str] | None:
-    """Names of the metrics of a training's validation; None where one is not mmseg's IoUMetric."""
+    """Return the names of the metrics of a validation; None if one is not mmseg's IoUMetric."""
     evaluators = training.val_evaluator
     found = ['aAcc']
     for evaluator in evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]:
@@ -225,15 +225,15 @@ def metrics_of(training: Config) -> list[str] | None:
 
 
 def accumulation_of(training: Config) -> int:
-    """Iterations of an optimizer step of a training."""
+    """Return the iterations per optimizer step of a training."""
     return training.optim_wrapper.get('accumulative_counts', 1)
 
 
 def check_schedule(training: Config) -> None:
-    """Refuse a schedule of which a part begins when a training, perhaps shortened, is over.
+    """Reject a scheduler that begins after the end of a training, which may have been shortened.
 
     Raises:
-        ValueError: naming the part and the remedy.
+        ValueError: A scheduler begins after the end of the training.
     """
     length = training.train_cfg.get('max_iters')
     length = length and count_steps(length, accumulation_of(training))

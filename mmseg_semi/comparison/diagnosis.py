@@ -1,4 +1,4 @@
-"""What the log of a training shows when it does not learn, or learns less than a supervised one."""
+"""Find symptoms in the log of a training that does not learn or is worse than supervised training."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from pathlib import Path
 
 from ..visualization import read_series
 
-#: Scalars that say which share of the unlabeled pixels a method learns from.
+#: Scalars with the fraction of unlabeled pixels in the loss.
 RATIOS = ('confident_ratio', 'reliable_ratio', 'anchor_pixel_ratio')
 ENTROPY = 'pseudo_label_entropy'
-#: Loss terms that come from the labeled images alone.
+#: Loss terms of labeled images.
 LABELED = ('decode.', 'aux', 'loss_teacher', 'loss_labeled')
-#: Fewest records of a scalar that say how it develops.
+#: Minimum number of records to judge the trend of a scalar.
 FEW = 4
 
 
 @dataclass(frozen=True)
 class Symptom:
-    """Something that a log shows.
+    """A symptom found in a log.
 
     Attributes:
         title (str): Heading of its section in docs/troubleshooting.md.
-        evidence (str): The numbers that show it.
-        remedy (str): What to try first, with the setting.
+        evidence (str): Numbers that show the symptom.
+        remedy (str): First remedy to try, with the setting.
     """
 
     title: str
@@ -34,18 +34,18 @@ class Symptom:
 
     @property
     def anchor(self) -> str:
-        """Of the section."""
+        """Anchor of the section."""
         return self.title.lower().replace(' ', '-')
 
 
 class Log:
-    """Scalars of one training by name and iteration, the last record of each iteration.
+    """Scalars of one training by name and iteration, with the last record of each iteration.
 
     Args:
-        work_dir: Of the training, or of one stage of it.
+        work_dir: Work folder of the training, or folder of one of its stages.
 
     Raises:
-        ValueError: Nothing is recorded there.
+        ValueError: The folder has no records.
     """
 
     def __init__(self, work_dir: str | Path) -> None:
@@ -53,17 +53,17 @@ class Log:
         self.series = read_series(work_dir)
         if not self.series:
             raise ValueError(
-                f'{work_dir} has no record in */vis_data/scalars.json. Name the work_dir of a training, or '
+                f'{work_dir} has no record in */vis_data/scalars.json. Give the work folder of a training, or '
                 'the folder of one of its stages.'
             )
 
     def values(self, key: str) -> list[float]:
-        """All finite values of a scalar in the order of the iterations."""
+        """Return all finite values of a scalar by increasing iteration."""
         by_step = self.series.get(key, {})
         return [by_step[step] for step in sorted(by_step) if math.isfinite(by_step[step])]
 
     def networks(self, metric: str) -> dict[str, dict[int, float]]:
-        """A metric of each network by iteration; a plain network's name is ''."""
+        """Return a metric of each network by iteration. The name of a plain network is ''."""
         found = {}
         for key, by_step in self.series.items():
             network, _, name = key.rpartition('/')
@@ -74,7 +74,7 @@ class Log:
         return found
 
     def unlabeled_losses(self) -> list[str]:
-        """Names of the loss terms that come from unlabeled images."""
+        """Return the names of the loss terms of unlabeled images."""
         terms = (key for key in self.series if 'loss' in key and key != 'loss')
         return [key for key in terms if not any(part in key for part in LABELED)]
 
@@ -82,18 +82,18 @@ class Log:
 def diagnose(
     work_dir: str | Path, baseline: str | Path | None = None, metric: str = 'mIoU'
 ) -> list[Symptom]:
-    """Look for the symptoms of docs/troubleshooting.md in a log.
+    """Find the symptoms of docs/troubleshooting.md in a log.
 
     Args:
-        work_dir: Of the training.
-        baseline: Of a supervised training of the same network, validated on the same images.
-        metric: That validation reports, higher is better.
+        work_dir: Work folder of the training.
+        baseline: Work folder of a supervised training of the same network with the same validation images.
+        metric: Metric of the validation; higher is better.
 
     Returns:
-        list[Symptom]: Those that it shows.
+        list[Symptom]: Symptoms in the log.
 
     Raises:
-        ValueError: Nothing is recorded, or no ``metric`` where a baseline is given.
+        ValueError: There are no records, or a baseline is given and ``metric`` is missing.
     """
     log = Log(work_dir)
     found = [
@@ -130,7 +130,7 @@ def _learning_rate(log: Log) -> Iterator[Symptom]:
             'The learning rate is 0',
             f'lr is 0 in {len(zero)} of {len(rates)} records, from iteration {zero[0]} on; its highest value '
             f'is {max(rates):.3g}.',
-            'Let the param_scheduler end where train_cfg ends (leave `end` out), also after resuming with '
+            'Let the param_scheduler end with the training (remove its `end`), also after resuming with '
             'another length.',
         )
 
@@ -153,7 +153,7 @@ def _loss(log: Log) -> Iterator[Symptom]:
             yield Symptom(
                 'The labeled loss does not fall',
                 f'{terms[0]} is {first:.3g} in the first quarter and {last:.3g} in the last.',
-                'Try the learning rate on the labeled images alone first (a supervised config), and check the '
+                'First try the learning rate with labeled images only (a supervised config), and check the '
                 'masks with tools/check_data.py.',
             )
 
@@ -168,8 +168,8 @@ def _unlabeled_loss(log: Log) -> Iterator[Symptom]:
         yield Symptom(
             'The unlabeled loss is 0',
             f'{said or "No loss term of unlabeled images is logged"} in the second half of the training.',
-            'Let semi_train_cfg.unlabeled_start lie well before the end of the training, and its weight be '
-            'above 0.',
+            'Set semi_train_cfg.unlabeled_start well below the length of the training, and the weight of the '
+            'loss above 0.',
         )
 
 
@@ -183,15 +183,15 @@ def _confident_ratio(log: Log) -> Iterator[Symptom]:
             yield Symptom(
                 'The confident ratio stays 0',
                 f'{key} is {last:.4f} in the last third of the training.',
-                'Lower the threshold (semi_train_cfg.tau), let the labeled images settle first '
-                '(semi_train_cfg.unlabeled_start), or start from pretrained weights.',
+                'Lower the threshold (semi_train_cfg.tau), start later (semi_train_cfg.unlabeled_start), or '
+                'start from pre-trained weights.',
             )
         elif values[0] > 0.98:
             yield Symptom(
                 'The confident ratio is 1 at once',
                 f'{key} is {values[0]:.3f} in its first record.',
-                'Raise the threshold (semi_train_cfg.tau), start later (unlabeled_start), or lower '
-                'unlabeled_weight: it selects nothing now.',
+                'Raise the threshold (semi_train_cfg.tau), which keeps all pixels now, start later '
+                '(unlabeled_start), or lower unlabeled_weight.',
             )
 
 
@@ -239,8 +239,8 @@ def _falls(log: Log, metric: str) -> Iterator[Symptom]:
                 'The metric falls again',
                 f'{network or "The network"} has {metric} {by_step[best]:.2f} at iteration {best} and '
                 f'{by_step[last]:.2f} at {last}.',
-                'See whether it begins with the unlabeled images (unlabeled_start): then lower '
-                'unlabeled_weight or raise the threshold; else lower the learning rate.',
+                'If it starts with the unlabeled images (unlabeled_start), lower unlabeled_weight or raise the '
+                'threshold. Otherwise, lower the learning rate.',
             )
 
 
@@ -249,14 +249,14 @@ def _gain(log: Log, baseline: Log, metric: str) -> Iterator[Symptom]:
     for owner, found in ((log, mine), (baseline, other)):
         if not found:
             raise ValueError(
-                f'{owner.work_dir} has no {metric}: it was not validated, or name another --metric.'
+                f'{owner.work_dir} has no {metric}. Validate the training, or give another --metric.'
             )
     reference = max(other.values(), key=lambda by_step: by_step[max(by_step)])
     network, scores = max(mine.items(), key=lambda item: item[1][max(item[1])])
     steps = sorted(scores.keys() & reference.keys())
     if not steps:
         raise ValueError(
-            f'{log.work_dir} and {baseline.work_dir} have no iteration at which both were validated. '
+            f'{log.work_dir} and {baseline.work_dir} were validated at different iterations. '
             'Validate both at the same iterations.'
         )
     gains = {step: scores[step] - reference[step] for step in steps}
@@ -270,7 +270,7 @@ def _gain(log: Log, baseline: Log, metric: str) -> Iterator[Symptom]:
             (
                 'The gain rises. Train longer.'
                 if rising
-                else 'Start later (unlabeled_start), lower unlabeled_weight, and see whether all labels would '
-                'gain at all with this network and length.'
+                else 'Start later (unlabeled_start), lower unlabeled_weight, and check that a supervised '
+                'training with all labels gains with this network and length.'
             ),
         )

@@ -1,4 +1,4 @@
-"""What methods must have in common before their figures may stand in one table, read from their configs."""
+"""Check from their configs that methods are comparable in one table."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from ..models.clock import count_steps
 from .configs import accumulation_of, trainings_of
 
 IMAGES = ('labeled images', 'unlabeled images', 'validation images')
-#: Figures are not comparable where one of these differs.
+#: Results are not comparable if one of these differs.
 DECISIVE = ('steps', *IMAGES, 'metric', 'validation pipeline', 'test_cfg')
-#: What differs here belongs to the table.
+#: Differences in these are listed with the table.
 TELLING = (
     'trainings beforehand',
     'labeled images per step',
@@ -37,7 +37,7 @@ TELLING = (
     'optimizer',
     'learning rate',
 )
-#: Transforms that are the same for labeled and unlabeled images, and all views.
+#: Geometric transforms, which labeled images and all unlabeled views share.
 _GEOMETRY = (
     'RandomResize',
     'RandomShrinkOrEnlarge',
@@ -47,23 +47,23 @@ _GEOMETRY = (
     'RandomCrop',
     'RandomRotFlip',
 )
-#: Prefixes of transforms that change no image.
+#: Prefixes of transforms that do not change images.
 _BOOKKEEPING = ('Load', 'Pack', 'Check', 'Add')
 
 
 def facts(cfg: Config) -> dict[str, Any]:
-    """What a comparison depends on, of the training that makes the result.
+    """Return the facts on which a comparison depends, for the training that gives the result.
 
     Args:
-        cfg: resolved config of a method; its data are looked at, its images are not.
+        cfg: Resolved config of a method. Lists and folders of its data are read, but no images.
 
     Returns:
-        A plain value for each of :data:`DECISIVE` and :data:`TELLING`; ``unlabeled images`` is None for a
-        method without any.
+        A plain value for each of :data:`DECISIVE` and :data:`TELLING`. ``unlabeled images`` is None for a
+        supervised method.
 
     Raises:
-        FileNotFoundError: a list or folder of the data is missing.
-        ValueError: a dataset has no image, or the training counts epochs.
+        FileNotFoundError: A list or folder of the data is missing.
+        ValueError: A dataset has no image, or the training counts epochs.
     """
     *earlier, (_, last) = trainings_of(cfg).items()
     labeled, unlabeled = children(last)
@@ -72,7 +72,7 @@ def facts(cfg: Config) -> dict[str, Any]:
     network.pop('data_preprocessor', None)
     for head in ('decode_head', 'auxiliary_head'):
         for config in network[head] if isinstance(network.get(head), list) else [network.get(head)]:
-            # A method may build its heads without it: `dropout` is what it built.
+            # A method may build its heads without dropout; `dropout` is the value of the built model.
             (config or {}).pop('dropout_ratio', None)
     test_cfg = network.pop('test_cfg', None)
     labeled_paths = images_of('labeled', labeled)
@@ -109,9 +109,9 @@ def facts(cfg: Config) -> dict[str, Any]:
 
 
 def differences(of: Mapping[str, Any], reference: Mapping[str, Any]) -> dict[str, str]:
-    """Facts that differ from the reference's, each with a few words on how.
+    """Return the facts that differ from the reference, each with a short description.
 
-    Unlabeled images are compared where both have any.
+    Unlabeled images are only compared if both have some.
     """
     found = {}
     for name in (*DECISIVE, *TELLING):
@@ -129,7 +129,7 @@ def differences(of: Mapping[str, Any], reference: Mapping[str, Any]) -> dict[str
 
 
 def common_reference(all_facts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """What the others are compared with: of each fact the first method's that has it."""
+    """Return the reference for the comparison: each fact of the first method that has it."""
     reference: dict[str, Any] = {}
     for found in all_facts:
         for name, value in found.items():
@@ -139,13 +139,13 @@ def common_reference(all_facts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def baselines(found: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """The supervised method that each method's gain is over: one of the same network, else the first one.
+    """Return the supervised baseline of each method: one with the same network, or else the first one.
 
     Args:
         found: :func:`facts` by method.
 
     Returns:
-        By method; empty if none of them is supervised.
+        Baseline by method; empty if no method is supervised.
     """
     supervised = [method for method, of in found.items() if of['unlabeled images'] is None]
     return {
@@ -162,16 +162,16 @@ def _same_network(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 
 def dropout_of(model: Mapping) -> dict[str, float]:
-    """What the network that predicts drops in training, by module, of the model as it is built.
+    """Return the dropout rates in training of the network that predicts, by module of the built model.
 
-    Neither modules that only training needs, as U2PL's representation, nor features that a method drops by
-    itself, as UniMatch does, are of that network.
+    They do not include modules for training only, such as the representation head of U2PL, and features that a
+    method drops itself, such as in UniMatch.
 
     Args:
-        model: config of a segmentor or a method; no weights are loaded.
+        model: Config of a segmentor or a method; no weights are loaded.
 
     Returns:
-        Share of the input, above 0: of dropout, of stochastic depth, and of attention.
+        Rates above 0 of dropout, stochastic depth, and attention.
     """
     with torch.random.fork_rng(devices=[]):
         built = MODELS.build(ConfigDict(_plain(model)))
@@ -189,7 +189,7 @@ def _drop_rate(module: nn.Module) -> float:
         return module.p
     if isinstance(module, DropPath):
         return module.drop_prob
-    # Of PyTorch's attention, and of mmpretrain's.
+    # Attention of PyTorch and of mmpretrain.
     rate = getattr(
         module, 'dropout' if isinstance(module, nn.MultiheadAttention) else 'attn_drop', 0
     )
@@ -204,11 +204,11 @@ def children(training: Config) -> tuple[list[Leaf], list[Leaf]]:
 
 
 def images_of(kind: str, datasets: Sequence[Leaf]) -> list[str]:
-    """Paths of the images of datasets, with their masks', sorted; no file of them is opened.
+    """Return the sorted paths of images and masks of datasets, without opening them.
 
     Raises:
-        FileNotFoundError: a list or folder is missing.
-        ValueError: one has no image.
+        FileNotFoundError: A list or folder is missing.
+        ValueError: A dataset has no image.
     """
     found = []
     for leaf in datasets:
@@ -223,50 +223,50 @@ def images_of(kind: str, datasets: Sequence[Leaf]) -> list[str]:
 
 
 def pipeline_of(datasets: Sequence[Leaf]) -> list:
-    """The pipeline that all images of datasets go through.
+    """Return the common pipeline of all datasets.
 
     Raises:
-        ValueError: there is none, or there are several.
+        ValueError: The datasets have no pipeline or different ones.
     """
     first, *others = [_plain(leaf.dataset.get('pipeline')) for leaf in datasets]
     if first is None or any(other != first for other in others):
         keys = ' and '.join(leaf.key for leaf in datasets)
         raise ValueError(
-            f'The images of {keys} have no common pipeline, so that what they go through cannot be '
-            'compared. Give each of these datasets the same `pipeline`.'
+            f'The datasets {keys} have different pipelines, so that they cannot be compared. Give each of '
+            'these datasets the same `pipeline`.'
         )
     return first
 
 
 def iterations_of(training: Config) -> int:
-    """Length of a training.
+    """Return the length of a training in iterations.
 
     Raises:
-        ValueError: it counts epochs.
+        ValueError: The training counts epochs.
     """
     iterations = training.train_cfg.get('max_iters')
     if iterations is None:
         raise ValueError(
-            f'{training.filename} trains for {training.train_cfg.get("max_epochs")} epochs of its own list, '
-            'which no other method can be trained for. Give a config with train_cfg.max_iters.'
+            f'{training.filename} has train_cfg.max_epochs={training.train_cfg.get("max_epochs")}, epochs of '
+            'its own list, which other methods do not have. Give a config with train_cfg.max_iters.'
         )
     return iterations
 
 
 def steps_of(training: Config) -> int:
-    """Optimizer steps of a training."""
+    """Return the optimizer steps of a training."""
     return count_steps(iterations_of(training), accumulation_of(training))
 
 
 def images_per_iteration(
     training: Config, num_labeled: int, num_pseudo: int
 ) -> tuple[float, float]:
-    """Labeled and unlabeled images in an iteration of one process; in self-training, which mixes, the mean.
+    """Return labeled and unlabeled images per iteration and process; expected values for self-training.
 
     Args:
-        training: one training of a method.
-        num_labeled: labeled images.
-        num_pseudo: pseudo-labeled images of this training; only self-training has any.
+        training: One training of a method.
+        num_labeled: Number of labeled images.
+        num_pseudo: Number of pseudo-labeled images of this training; only for self-training.
     """
     loader = training.train_dataloader
     sampler = loader.sampler
@@ -274,14 +274,14 @@ def images_per_iteration(
         return float(sampler.labeled), float(sampler.unlabeled)
     if loader.dataset.type != 'SelfTrainingDataset' or not loader.dataset.get('pseudo_labeled'):
         return float(loader.batch_size), 0.0
-    # As SelfTrainingDataset repeats them.
+    # Repeated as in SelfTrainingDataset.
     labeled = num_labeled * max(1, -(-num_pseudo // num_labeled))
     share = labeled / (labeled + num_pseudo)
     return loader.batch_size * share, loader.batch_size * (1 - share)
 
 
 def _beforehand(last: Config, earlier: list[tuple[str, Config]]) -> str:
-    """Optimizer steps, and images of one in a process, of the trainings before the last one."""
+    """Describe optimizer steps and images per step and process of the trainings before the last one."""
     told = []
     for name, training in earlier:
         images = training.train_dataloader.batch_size * accumulation_of(training)
@@ -293,19 +293,19 @@ def _beforehand(last: Config, earlier: list[tuple[str, Config]]) -> str:
 
 
 def _unlabeled_steps(training: Config, labeled: set[str]) -> tuple[list | None, dict | None]:
-    """What shapes all views of an unlabeled image alike, and what else each of them goes through.
+    """Return the geometric transforms that all views of an unlabeled image share, and the others of each view.
 
-    Both are None without such images.
+    Both are None without unlabeled images.
 
     Args:
-        training: one training of a method.
-        labeled: types of the transforms of the labeled images, which shape.
+        training: One training of a method.
+        labeled: Types of the geometric transforms of labeled images.
     """
     dataset = training.train_dataloader.dataset
     _, unlabeled = children(training)
     if not unlabeled:
         return None, None
-    if dataset.get('pseudo_labeled'):  # which prepares all images that it holds by itself
+    if dataset.get('pseudo_labeled'):  # has its own pipeline for its images
         key = 'train_dataloader.dataset.pseudo_labeled'
         unlabeled = [Leaf(dataset.pseudo_labeled, key, 'pseudo_labeled')]
     known = {*_GEOMETRY, *labeled}
@@ -324,7 +324,7 @@ def _changing(steps: list[dict]) -> list[dict]:
 
 
 def _pair(size) -> list:
-    """Height and width, for which RandomCrop also takes one number."""
+    """Return height and width, which RandomCrop also accepts as one number."""
     return [size, size] if isinstance(size, int) else list(size)
 
 
@@ -338,7 +338,7 @@ def _changed(here, there) -> str:
 
 
 def _indexed(value):
-    """Lists as dicts, so that a difference within is found; of another length they differ as a whole."""
+    """Convert lists to dicts to find differences inside. Lists of different lengths differ as a whole."""
     if isinstance(value, dict):
         return {str(key): _indexed(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -352,7 +352,7 @@ def _short(value, most: int = 60) -> str:
 
 
 def _plain(config):
-    """A copy in plain dicts and lists."""
+    """Return a copy with plain dicts and lists."""
     if isinstance(config, Mapping):
         return {key: _plain(value) for key, value in config.items()}
     if isinstance(config, (list, tuple)):

@@ -1,4 +1,4 @@
-"""The figures that papers print, each with the config, partition and options that train for it."""
+"""Published results with the config, partition and options to reproduce each of them."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from ..visualization import read_scalars
 from .configs import NAME, trainings_of
 from .results import Score, read_scores
 
-#: Below the folder of configs.
+#: Path below the folder of configs.
 FILE = 'published.csv'
 
 
 class Published(NamedTuple):
-    """One printed figure.
+    """One published result.
 
     Attributes:
-        method (str): As the table calls the row.
+        method (str): Name of the row in the table.
         dataset (str): 'VOC' or 'Cityscapes'.
-        partition (str): As ``train_dataloader.dataset.partition`` takes it; 'trainaug' is all images.
-        network (str): That of the figure.
+        partition (str): Value of ``train_dataloader.dataset.partition``; 'trainaug' means all images.
+        network (str): Network of the result.
         metric (str): mIoU.
-        figure (float): In percent.
+        figure (float): Result in percent.
         source (str): Paper and table.
-        reading (str): What is chosen where paper, code and this package differ.
+        reading (str): The choice made where paper, code and this package differ.
         config (str): Path below the folder of configs.
-        options (str): Further settings, as ``--cfg-options`` takes them.
-        epochs (int): Of the training that makes the result.
+        options (str): Further settings, in the format of ``--cfg-options``.
+        epochs (int): Epochs of the training that gives the result.
     """
 
     method: str
@@ -53,7 +53,7 @@ class Published(NamedTuple):
 
     @property
     def settings(self) -> list[str]:
-        """All that ``--cfg-options`` gets; a partition that the options set is theirs."""
+        """All settings for ``--cfg-options``. A partition in the options has priority."""
         options = shlex.split(self.options)
         own = any(one.startswith('train_dataloader.dataset.partition=') for one in options)
         return [
@@ -63,7 +63,7 @@ class Published(NamedTuple):
 
     @property
     def work_dir(self) -> Path:
-        """A folder that no other figure is trained in."""
+        """Work folder, unique for each result."""
         name = f'{Path(self.config).stem}_{self.partition}'
         if self.options:
             name += f'_{self.method}'
@@ -71,7 +71,7 @@ class Published(NamedTuple):
 
     @property
     def command(self) -> str:
-        """What trains for it, on as many GPUs as the config's name says."""
+        """The training command, with the number of GPUs in the config's name."""
         said = NAME.fullmatch(Path(self.config).name)
         gpus = said['schedule'].partition('x')[0]
         tool = 'bash tools/dist_train.sh' if gpus != '1' else 'python tools/train.py'
@@ -82,7 +82,7 @@ class Published(NamedTuple):
         )
 
     def load(self) -> Config:
-        """The config with all settings."""
+        """Return the config with all settings."""
         cfg = Config.fromfile(config_root('mmseg_semi') / self.config, format_python_code=False)
         parser = argparse.ArgumentParser()
         parser.add_argument('--options', nargs='+', action=DictAction)
@@ -91,10 +91,10 @@ class Published(NamedTuple):
         return cfg
 
     def measured(self, work_dir: str | Path | None = None) -> tuple[int, dict[str, Score]]:
-        """Step of the last validation of the run in a folder, and by network its value and the best one.
+        """Return the step of the last validation of a run, and the last and best value by network.
 
         Args:
-            work_dir: of the run; its own where it is not given.
+            work_dir: Folder of the run. Default: :attr:`work_dir`.
 
         Raises:
             ValueError: The run has not been validated.
@@ -109,13 +109,13 @@ class Published(NamedTuple):
         ]
         if not steps:
             raise ValueError(
-                f'{folder} has no {self.metric} yet. Run the command, or name --work-dir.'
+                f'{folder} has no {self.metric} yet. Run the command, or give --work-dir.'
             )
         return max(steps), read_scores(folder, self.metric, max(steps))
 
 
 def read_published() -> list[Published]:
-    """All figures, in the order of the tables."""
+    """Return all published results in the order of the tables."""
     with (config_root('mmseg_semi') / FILE).open(encoding='utf-8', newline='') as file:
         rows = list(csv.DictReader(file))
     return [
@@ -125,14 +125,14 @@ def read_published() -> list[Published]:
 
 
 def find_published(words: Iterable[str], rows: Sequence[Published]) -> list[Published]:
-    """The figures that have all words in method, data set, partition, network, reading or source.
+    """Find results with all words in method, dataset, partition, network, reading or source.
 
     Args:
-        words: such as ``['iMAS', 'VOC', 'classic', '183']``; a number must be one as a whole.
-        rows: to be searched.
+        words: Search words, such as ``['iMAS', 'VOC', 'classic', '183']``. Numbers must match completely.
+        rows: Results to search.
 
     Returns:
-        Those of methods with the fewest other words in their names first.
+        Matching results. Methods with the fewest additional words in their names come first.
     """
     wanted = [word.lower() for text in words for word in re.split(r'[\s/,]+', text) if word]
     found = [row for row in rows if all(_has(row, word) for word in wanted)]
@@ -141,7 +141,7 @@ def find_published(words: Iterable[str], rows: Sequence[Published]) -> list[Publ
 
 
 def published_table(rows: Sequence[Published]) -> str:
-    """A Markdown table of all figures, those that differ in the partition alone in one line."""
+    """Return a Markdown table of all results. Results that only differ in the partition share a row."""
     lines = [
         '| method | data | network | published | source | config and options |',
         '|---' * 6 + '|',
@@ -185,5 +185,5 @@ def _has(row: Published, word: str) -> bool:
 
 
 def _quoted(setting: str) -> str:
-    # Braces without a comma are plain text to a shell.
+    # A shell does not expand braces without a comma.
     return setting if re.fullmatch(r'[\w.=/:{}+-]+', setting) else shlex.quote(setting)

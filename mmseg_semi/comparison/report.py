@@ -1,4 +1,4 @@
-"""The table of a comparison: Markdown, and one line per run and network as CSV."""
+"""The table of a comparison as Markdown, and as CSV with one line per run and network."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ class Run(NamedTuple):
     """One method with one seed.
 
     Attributes:
-        method (str): As the table calls it.
-        seed (int): Of the run.
-        config (str): File that it was resolved from.
-        scores (dict[str, Score]): By network; empty unless the run is finished.
-        cost (Cost, optional): None unless it is finished.
-        jobs (int): Runs that shared the machine while it ran.
-        processes (int): Of the run.
-        error (str): Why it is not finished; '' for one that is, or that was not run yet.
+        method (str): Name of the method in the table.
+        seed (int): Seed of the run.
+        config (str): File of the config.
+        scores (dict[str, Score]): Scores by network; empty unless the run is finished.
+        cost (Cost, optional): Cost of the run; None unless it is finished.
+        jobs (int): Number of runs that shared the machine.
+        processes (int): Number of processes of the run.
+        error (str): Error of a failed run; '' otherwise.
     """
 
     method: str
@@ -60,13 +60,14 @@ class Spread(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A network of a method over the seeds that are finished.
+    """Results of one network of a method over the finished seeds.
 
     Attributes:
-        method, network (str): ``network`` is '' for a method with one.
-        runs (list[Run]): Of the seeds that are finished.
-        last, best (Spread): Of the metric.
-        gain (Spread, optional): Of ``last`` over the baseline's on the same seeds; None without common seeds.
+        method, network (str): ``network`` is '' for a method with one network.
+        runs (list[Run]): Finished runs.
+        last, best (Spread): Last and best value of the metric.
+        gain (Spread, optional): Difference of ``last`` to the baseline with the same seeds; None without common
+            seeds.
     """
 
     method: str
@@ -81,19 +82,20 @@ class Row(NamedTuple):
         return f'{self.method}, {self.network}' if self.network else self.method
 
 
-#: One baseline of all methods, or one for each by its name; None and methods without any have no gain.
+#: One baseline for all methods, or a dict of baselines by method. Without a baseline there is no gain.
 Baseline = str | Mapping[str, str] | None
 
 
 def rows(runs: Sequence[Run], baseline: Baseline = None) -> list[Row]:
-    """Rows in the order of the runs' methods; methods without a finished run have none.
+    """Return the rows of all methods with finished runs, in the order of the runs.
 
     Args:
-        runs: all runs.
-        baseline: method that gains are over, of several networks as ``METHOD/NETWORK``; for all or by method.
+        runs: All runs.
+        baseline: Baseline of the gain, as ``METHOD/NETWORK`` if it has several networks; for all methods or by
+            method.
 
     Raises:
-        ValueError: the baseline has no such network.
+        ValueError: The network of the baseline does not exist.
     """
     baselines = _by_method(runs, baseline)
     scores_of = {name: _baseline_scores(runs, name) for name in baselines.values()}
@@ -120,14 +122,14 @@ def rows(runs: Sequence[Run], baseline: Baseline = None) -> list[Row]:
 
 
 def _by_method(runs: Sequence[Run], baseline: Baseline) -> dict[str, str]:
-    """The baseline of each method that has one."""
+    """Return the baseline of each method that has one."""
     if isinstance(baseline, Mapping):
         return dict(baseline)
     return {run.method: baseline for run in runs if baseline}
 
 
 def _baseline_scores(runs: Sequence[Run], baseline: str) -> dict[int, float]:
-    """Last value of the baseline by seed, of what is finished."""
+    """Return the last value of the baseline by seed, for finished runs."""
     method, _, network = baseline.partition('/')
     base = {}
     for run in runs:
@@ -135,7 +137,7 @@ def _baseline_scores(runs: Sequence[Run], baseline: str) -> dict[int, float]:
             if network not in run.scores:
                 names = ', '.join(f'{method}/{name}'.strip('/') for name in run.scores)
                 raise ValueError(
-                    f'--baseline {baseline} is not a network that was validated. Name one of {names}.'
+                    f'--baseline {baseline} is not a validated network. Give one of {names}.'
                 )
             base[run.seed] = run.scores[network].last
     return base
@@ -148,17 +150,17 @@ def markdown(
     differences: dict[str, dict[str, str]],
     about: Sequence[str] = (),
 ) -> str:
-    """The table and what a reader must know to read it.
+    """Return the table with explanatory notes.
 
     Args:
-        runs: all runs.
-        baseline: see :func:`rows`; None leaves the gain out.
-        metric: name of the figures.
-        differences: by method, what differs from the others and how.
-        about: sentences on the whole comparison.
+        runs: All runs.
+        baseline: See :func:`rows`; None omits the gain.
+        metric: Name of the metric.
+        differences: Differences to the reference, by method.
+        about: Sentences on the whole comparison.
 
     Raises:
-        ValueError: see :func:`rows`.
+        ValueError: See :func:`rows`.
     """
     table = rows(runs, baseline)
     costs = [run.cost for run in runs if run.cost]
@@ -217,7 +219,7 @@ def _line(row: Row, runs: Sequence[Run], gains: bool, different: dict[str, str])
 
 
 def _of_each(cost: Cost, name: str) -> str:
-    """A number of a method; of one that trains several times that of each training, the result's last."""
+    """Return a number of a method, or one per training, with the training of the result last."""
     if len(cost.trainings) == 1:
         return str(getattr(cost, name))
     return ' + '.join(f'{one.stage} {getattr(one, name)}' for one in cost.trainings)
@@ -240,8 +242,8 @@ def _notes(
             f'training. {memory}.'
         )
     notes.append(
-        'Seen: images that were loaded, unlabeled ones also in the iterations before a method begins to learn '
-        'from them (`unlabeled_start`).'
+        'Seen: number of loaded images, including unlabeled images before a method starts to use them '
+        '(`unlabeled_start`).'
     )
     shared = max((run.jobs for run in runs if run.cost), default=1)
     if shared > 1:
@@ -251,9 +253,9 @@ def _notes(
     several = {run.method: run.cost for run in runs if run.cost and len(run.cost.trainings) > 1}
     if several:
         notes.append(
-            'Equal iterations are those of the training that makes the result. Of a method that trains several '
-            'times, scores and time are of that one, memory is of all, and iterations and images seen are told '
-            'apart by training, without the labeling in between.'
+            'Methods are compared at equal iterations of the training that gives the result. For a method with '
+            'several trainings, scores and time are those of this training, memory is the peak of all, and '
+            'iterations and images seen are listed per training, without the labeling in between.'
         )
     for method, cost in several.items():
         notes.append(
@@ -271,10 +273,10 @@ def _notes(
 
 
 def csv_text(runs: Sequence[Run], baseline: Baseline, metric: str) -> str:
-    """One line per run and network, or per run that is not finished.
+    """Return one line per run and network, or per unfinished run.
 
     Raises:
-        ValueError: see :func:`rows`.
+        ValueError: See :func:`rows`.
     """
     baselines = _by_method(runs, baseline)
     scores_of = {name: _baseline_scores(runs, name) for name in baselines.values()}

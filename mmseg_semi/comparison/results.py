@@ -1,4 +1,4 @@
-"""What a finished run of a comparison has come to, read from its logs."""
+"""Read the results of a finished run from its logs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .fairness import children, images_of, images_per_iteration, iterations_of, 
 
 
 class Score(NamedTuple):
-    """A metric of one network: at the last iteration, and at the best validation."""
+    """Metric of one network at the last iteration and at the best validation."""
 
     last: float
     best: float
@@ -26,12 +26,12 @@ class Score(NamedTuple):
 
 
 class TrainingCost(NamedTuple):
-    """Length of one training of a method, and what it saw over all processes, with repetitions.
+    """Length of one training of a method, and its images over all processes, with repetitions.
 
     Attributes:
-        stage (str): Its name; '' for a method that trains once.
+        stage (str): Name of the stage; '' for a method with one training.
         iterations, labeled_seen, unlabeled_seen (int): See :class:`Cost`.
-        steps (int): Optimizer steps; fewer than iterations where gradients are accumulated.
+        steps (int): Optimizer steps; fewer than iterations with gradient accumulation.
     """
 
     stage: str
@@ -46,18 +46,18 @@ class TrainingCost(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """What a run took; of a method in stages time is the last training's, everything else all trainings'.
+    """Cost of a run. With several stages, the time is that of the last training, and the rest is the total.
 
     Attributes:
-        seconds_per_iteration (float): Median.
+        seconds_per_iteration (float): Median time.
         peak_memory_mib (float): See :class:`~mmseg_semi.engine.CostHook`.
         memory_kind (str): ``'allocated'``, ``'resident'`` or ``'inherited'``.
         device (str): Name of the GPU, or CPU.
-        iterations (int): Of the training that makes the result.
-        total_iterations (int): Of all trainings.
-        trainings (tuple[TrainingCost, ...]): Each of them, the one that makes the result last.
-        labeled_seen, unlabeled_seen (int): Images over all trainings and processes, with repetitions; labeled
-            images of self-training as expected from the make-up of its list.
+        iterations (int): Iterations of the training that gives the result.
+        total_iterations (int): Iterations of all trainings.
+        trainings (tuple[TrainingCost, ...]): All trainings. The last one gives the result.
+        labeled_seen, unlabeled_seen (int): Images over all trainings and processes, with repetitions. For
+            self-training these are expected values.
     """
 
     seconds_per_iteration: float
@@ -72,37 +72,37 @@ class Cost(NamedTuple):
 
 
 def read_scores(folder: str | Path, metric: str, iterations: int) -> dict[str, Score]:
-    """Last and best value of a metric for every network of a training.
+    """Return last and best value of a metric for every network of a training.
 
     Args:
-        folder: of the training.
-        metric: for example ``mIoU``; networks of a method have it as ``NETWORK/mIoU``.
-        iterations: of the whole training.
+        folder: Folder of the training.
+        metric: For example ``mIoU``; networks of a method report it as ``NETWORK/mIoU``.
+        iterations: Iterations of the whole training.
 
     Returns:
-        By network; a plain model's name is ``''``.
+        Scores by network. The name of a plain model is ``''``.
 
     Raises:
-        ValueError: nothing was validated, or not at the last iteration.
+        ValueError: There is no validation at all, or none at the last iteration.
     """
     values: dict[str, dict[int, float]] = {}
     for record in read_scalars(folder):
         for key, value in record.items():
             network, _, name = key.rpartition('/')
-            # MMEngine writes an undefined metric as NaN, which is not a result.
+            # MMEngine writes undefined metrics as NaN.
             if name == metric and math.isfinite(value):
                 values.setdefault(network, {})[record['step']] = value
     if not values:
         raise ValueError(
-            f'{folder} has no {metric} in */vis_data/scalars.json: the run was not validated, or --metric is '
-            'not what val_evaluator computes.'
+            f'{folder} has no {metric} in */vis_data/scalars.json. Validate the run, or set --metric to a '
+            'metric of val_evaluator.'
         )
     scores = {}
     for network, by_step in values.items():
         if iterations not in by_step:
             raise ValueError(
-                f'{folder} has no {network or "validation"} {metric} of iteration {iterations}, the last one '
-                f'of {max(by_step)} is not the result.'
+                f'{folder} has no {network or "validation"} {metric} of iteration {iterations}, only up to '
+                f'iteration {max(by_step)}. Finish the run with a validation at its end.'
             )
         best = max(by_step, key=by_step.get)
         scores[network] = Score(by_step[iterations], by_step[best], best)
@@ -110,14 +110,15 @@ def read_scores(folder: str | Path, metric: str, iterations: int) -> dict[str, S
 
 
 def read_class_ious(folder: str | Path, iterations: int) -> dict[str, dict[str, float | None]]:
-    """IoU of every class at the last iteration, by network and class, of a training with a ClassIoUMetric.
+    """Return the IoU of every class at the last iteration of a training with a ClassIoUMetric.
 
     Args:
-        folder: of the training.
-        iterations: of the whole training.
+        folder: Folder of the training.
+        iterations: Iterations of the whole training.
 
     Returns:
-        In percent; None for a class that neither labels nor predictions show. A plain model's name is ``''``.
+        IoU in percent by network and class; None for a class in neither ground truth nor predictions. The name
+        of a plain model is ``''``.
     """
     found: dict[str, dict[str, float | None]] = {}
     for record in read_scalars(folder):
@@ -130,10 +131,10 @@ def read_class_ious(folder: str | Path, iterations: int) -> dict[str, dict[str, 
 
 
 def read_cost(cfg: Config, processes: int) -> Cost:
-    """What a finished run of this resolved config took; see :class:`Cost`.
+    """Return the :class:`Cost` of a finished run of a resolved config.
 
     Raises:
-        FileNotFoundError: a training did not finish, or had no CostHook.
+        FileNotFoundError: A training is not finished, or had no CostHook.
     """
     trainings = trainings_of(cfg)
     costs = {name: _costs(Path(cfg.work_dir, name)) for name in trainings}
@@ -163,12 +164,14 @@ def read_cost(cfg: Config, processes: int) -> Cost:
 def _costs(folder: Path) -> dict:
     file = folder / COSTS
     if not file.is_file():
-        raise FileNotFoundError(f'{file} does not exist: the training in {folder} is not finished.')
+        raise FileNotFoundError(
+            f'{file} does not exist, so the training in {folder} is not finished. Finish it first.'
+        )
     return json.loads(file.read_text(encoding='utf-8'))
 
 
 def _num_pseudo_labels(cfg: Config, stage: str) -> int:
-    """Pseudo-labeled images that a stage was trained on."""
+    """Return the number of pseudo-labeled images of a stage."""
     if not stage:
         return 0
     built = build_stages(cfg)[stage]

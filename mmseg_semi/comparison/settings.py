@@ -1,4 +1,4 @@
-"""A short name for everything that a training's result depends on, but for its seed."""
+"""A fingerprint of all settings that a training's result depends on, except for the seed."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from mmengine.config import Config
 
 from .configs import drawn_seed_keys
 
-#: What says where files lie, or is told apart by itself.
+#: Settings of paths, and settings that are compared separately.
 _PLACES = ('data_root', 'work_dir', 'filename')
 
 
 def settings_hash(cfg: Config) -> str:
-    """Twelve hexadecimal digits of the SHA-256 of a resolved config.
+    """Return twelve hexadecimal digits of the SHA-256 of a resolved config.
 
-    Seeds (``randomness.seed``, those of synthetic images) and places (``data_root``, ``work_dir``) do not
-    change it, so that the seeds of one setting share it and another machine finds the same.
+    It does not depend on seeds (``randomness.seed``, seeds of synthetic images) and paths (``data_root``,
+    ``work_dir``), so that all seeds and machines get the same fingerprint.
     """
     cfg = cfg.copy()
     seeds = ['randomness.seed', *drawn_seed_keys(cfg)]

@@ -1,4 +1,4 @@
-"""From the config of a supervised training to a semi-supervised config that inherits it."""
+"""Make a semi-supervised config that inherits the config of a supervised training."""
 
 from .checks import check_model, check_samples
 from .making import Decision, Made, make_config

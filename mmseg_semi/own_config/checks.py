@@ -1,4 +1,4 @@
-"""Whether a config that was made can be trained, found out before a training is started."""
+"""Check before a training that a new config can be trained."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ..datasets.collate import collate_branches
 from ..models import SemiSegmentor
 
-#: Side of the images that a network is tried on where the config has no crop.
+#: Side of the test images if the config has no crop.
 _SIDE = 512
 
 
 def check_model(cfg: Config) -> str | None:
-    """Build the model of a config without loading weights, and let a method pass images through its network.
+    """Build the model of a config without weights, and run a forward pass of a method's network.
 
-    The images have no numbers (torch's meta device), so that this costs no time and no memory.
+    It runs on torch's meta device without values, and needs little time and memory.
 
     Returns:
-        str, optional: Why the network could not be tried, where it needs numbers.
+        str, optional: The reason why the network could not be run, if it needs values.
 
     Raises:
         ValueError: The model cannot be built, or the method cannot train this network.
@@ -29,7 +29,7 @@ def check_model(cfg: Config) -> str | None:
         model = MODELS.build(cfg.model)
     except ValueError as error:
         raise _refused(cfg, error) from error
-    except Exception as error:  # of any network; what it says is the report
+    except Exception as error:  # any network may raise any error, which is reported
         raise ValueError(
             f'The model cannot be built here ({type(error).__name__}: {error}). Install or correct what it '
             'names.'
@@ -39,8 +39,8 @@ def check_model(cfg: Config) -> str | None:
     preprocessor = model.data_preprocessor
     size = preprocessor.size or (_SIDE, _SIDE)
     channels = len(cfg.model.data_preprocessor.get('mean') or (0, 0, 0))
-    # Some encoders and heads return in training what they do not return otherwise. Normalization stays in eval
-    # mode, which takes any batch.
+    # Some encoders and heads return other values in train mode. Normalization stays in eval mode, which
+    # supports any batch size.
     network = getattr(model, model.built_networks[0]).to('meta').train()
     for module in network.modules():
         if isinstance(module, _BatchNorm):
@@ -70,7 +70,7 @@ def check_samples(cfg: Config) -> None:
     Self-training has no labels to load yet, so nothing is loaded for it.
 
     Raises:
-        ValueError: An image does not pass its pipeline, or does not fit the preprocessor.
+        ValueError: The pipeline or the preprocessor does not support an image.
     """
     if cfg.train_dataloader.dataset.type != 'LabeledUnlabeledDataset':
         return
@@ -79,7 +79,7 @@ def check_samples(cfg: Config) -> None:
     for kind, index in (('labeled', 0), ('unlabeled', dataset.num_labeled)):
         try:
             sample = dataset[index]
-        except Exception as error:  # of any transform; what it says is the report
+        except Exception as error:  # any transform may raise any error, which is reported
             path = dataset.get_data_info(index).get('img_path')
             said = ': '.join(filter(None, (type(error).__name__, str(error))))
             raise ValueError(

@@ -1,4 +1,4 @@
-"""What a semi-supervised training takes over from the config of a supervised one, and the text that says so."""
+"""Derive the config of a semi-supervised training from that of a supervised training."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .stock import (
 from .text import Code, Extended, assignment, python
 
 PACK = {'type': 'PackUnlabeledInputs'}
-#: Loops that never stop inside an optimizer step, and the ones of MMEngine that they stand for.
+#: Loops of MMEngine and the loops with whole optimizer steps that replace them.
 _LOOPS = {
     'IterBasedTrainLoop': 'WholeStepIterTrainLoop',
     'EpochBasedTrainLoop': 'WholeStepEpochTrainLoop',
@@ -32,11 +32,11 @@ _PAD_CHANNELS = 4
 
 @dataclass
 class Decision:
-    """One line for the user: what the config has, and why.
+    """One line for the user on a setting of the config.
 
     Attributes:
-        topic (str): What it is about, in a word or two.
-        what (str): What was decided.
+        topic (str): Topic, in a word or two.
+        what (str): The decision.
         why (str): The reason; may be empty.
     """
 
@@ -47,11 +47,11 @@ class Decision:
 
 @dataclass
 class Made:
-    """A config that was made.
+    """The new config.
 
     Attributes:
-        text (str): Python of the config.
-        decisions (list[Decision]): What it has and why, in the order for a reader.
+        text (str): Python text of the config.
+        decisions (list[Decision]): Its settings and the reasons, in reading order.
     """
 
     text: str
@@ -71,19 +71,20 @@ def make_config(
 ) -> Made:
     """Make a semi-supervised config that inherits the config of a supervised training.
 
-    Network, heads, losses, labeled data, geometry, crop, optimizer, schedule, length and evaluators stay. A
-    ``RepeatDataset``, whose work the sampler does, an ``EMAHook`` beside a method, and ``work_dir`` do not.
+    Network, heads, losses, labeled data, geometry, crop, optimizer, schedule, length and evaluators do not
+    change. The new config has no ``RepeatDataset``, since the sampler repeats images, no ``EMAHook`` with a
+    method, and no ``work_dir``.
 
     Args:
-        cfg (Config): Resolved.
+        cfg (Config): The resolved config of the supervised training.
         name (str): Its file, or ``package::path``.
-        out (str | Path): Where the text will be, which decides how it names ``cfg``.
+        out (str | Path): Path of the new config. References to ``cfg`` are relative to it.
         method (str): Key of :data:`METHODS`.
         unlabeled (str): Folder of unlabeled images.
-        num_unlabeled (int): Images in it.
-        suffixes (list[str], optional): Their endings.
-        batch (tuple[int, int], optional): Labeled and unlabeled images of a batch of one process. Default: as
-            many labeled ones as ``cfg`` has, and as many unlabeled ones.
+        num_unlabeled (int): Number of unlabeled images.
+        suffixes (list[str], optional): Suffixes of unlabeled images.
+        batch (tuple[int, int], optional): Labeled and unlabeled images per batch and process. Default: the
+            batch size of ``cfg`` for both.
 
     Raises:
         ValueError: ``cfg`` is not a supervised training, or the method cannot train it.
@@ -93,7 +94,7 @@ def make_config(
 
 
 class _Making:
-    """The parts of one config, each with what is said about it."""
+    """The parts of a config with their decisions."""
 
     def __init__(self, cfg, name, out, method, unlabeled, num_unlabeled, suffixes, batch) -> None:
         self.cfg, self.name, self.out = cfg, name, out
@@ -137,9 +138,9 @@ class _Making:
             )
         if self.recipe.name == 'gps' and self.by_epoch:
             raise ValueError(
-                f'{self.name} trains by epochs (max_epochs={self.cfg.train_cfg.max_epochs}), and the two '
-                'stages of GPS would count them on different lists. Set max_iters in an IterBasedTrainLoop, '
-                'or take another method.'
+                f'{self.name} trains by epochs (max_epochs={self.cfg.train_cfg.max_epochs}), but the two '
+                'stages of GPS have epochs of different lists. Set max_iters in an IterBasedTrainLoop, or use '
+                'another method.'
             )
 
     # ------------------------------------------------------------------ the parts
@@ -171,15 +172,15 @@ class _Making:
             self.say(
                 'advice',
                 f'semi_train_cfg={python(advised)}',
-                'a network from scratch is not as sure as a pretrained one. Begin with a lower threshold and '
-                'labeled images alone',
+                'a network from scratch is less confident than a pre-trained one. Start with a lower threshold '
+                'and with labeled images only',
             )
 
     def write_header(self) -> None:
         self.lines += [
             f'# {METHODS[self.recipe.name]}, with the images of {self.unlabeled}, on the training of',
             f'# {self.name}.',
-            '# Made by tools/make_config.py; all that is not set here is inherited.',
+            '# Written by tools/make_config.py. All other settings are inherited.',
         ]
         self.set('_base_', _base(self.name, self.out))
         imports = (self.cfg.get('custom_imports') or {}).get('imports') or []
@@ -197,14 +198,16 @@ class _Making:
             self.left.append('RepeatDataset (the sampler repeats the labeled images)')
         if loader.get('batch_sampler'):
             raise ValueError(
-                f'{self.name} has a train_dataloader.batch_sampler, which would mix labeled and unlabeled '
-                'images by itself. Give a config with a sampler.'
+                f'{self.name} has a train_dataloader.batch_sampler, which does not support labeled and '
+                'unlabeled images. Give a config with a sampler.'
             )
         if len({str(one.get('pipeline')) for one in dataset.get('datasets') or ()}) > 1:
             first = first_branch(dataset)[-1].get('type')
             self.say('geometry', f'of the first, {first}', 'the pipelines of the data sets differ')
         shared = [*pipeline.shared, *self.padding()]
-        comment = 'The geometry of the labeled images, for unlabeled ones; Pad, since colors change after it.'
+        comment = (
+            'Geometry of the labeled images, for unlabeled images. Pad comes before color changes.'
+        )
         self.set('shared', shared, comment)
         kinds = [str(t['type']) for t in shared]
         images = {'type': 'UnlabeledDataset', 'img_dir': Path(self.unlabeled).as_posix()}
@@ -226,18 +229,18 @@ class _Making:
             self.say(
                 'please check',
                 ', '.join(pipeline.unknown),
-                'not known here, so unlabeled images pass it, too. Take it out of `shared` if it reads labels '
-                'or changes colors',
+                'unknown, so it is also applied to unlabeled images. Remove it from `shared` if it reads '
+                'labels or changes colors',
             )
         if pipeline.labeled_only:
-            self.left.append(f'{", ".join(pipeline.labeled_only)} (labeled images alone)')
+            self.left.append(f'{", ".join(pipeline.labeled_only)} (labeled images only)')
         if 'cat_max_ratio' in str([part.get('pipeline') for part in first_branch(dataset)]):
             self.left.append('cat_max_ratio of unlabeled crops (it counts labels)')
         size = 'the largest image of a batch' if self.size is None else '{}x{}'.format(*self.size)
         self.say('crop', f'{size} (height x width)', self.size_from)
 
     def padding(self) -> list[dict]:
-        """``Pad`` to the crop, since a strong view would change colors before the preprocessor pads."""
+        """Return ``Pad`` to the crop. The strong view changes colors before the preprocessor pads."""
         if self.size is None or any(t['type'] == 'Pad' for t in self.pipeline.shared):
             return []
         preprocessor = self.cfg.model.data_preprocessor
@@ -250,7 +253,7 @@ class _Making:
             color = tuple(round(m + value * s) for m, s in pairs)
             if preprocessor.get('bgr_to_rgb') or preprocessor.get('rgb_to_bgr'):
                 color = color[::-1]
-        # Of valid masks, where 255 is padding, and in self-training of labels.
+        # Fill value of valid masks, in which 255 is padding, and of labels in self-training.
         void = preprocessor.get('seg_pad_val', 255) if self.self_training else 255
         pad_val = {'img': color, 'seg': void}
         return [{'type': 'Pad', 'size': self.size[::-1], 'pad_val': pad_val}]
@@ -262,7 +265,7 @@ class _Making:
         return ', '.join(t['type'] for t in view['strong'] if t != PACK)
 
     def write_pairs(self, code: str, images: dict) -> None:
-        """The loader of a method: labeled and unlabeled images, side by side."""
+        """Write the loader of a method with labeled and unlabeled images in each batch."""
         before = self.cfg.train_dataloader.batch_size
         labeled, unlabeled = self.batch or (before, before)
         views = self.recipe.views
@@ -295,11 +298,11 @@ class _Making:
         )
 
     def write_self_training(self, code: str, images: dict) -> None:
-        """The loader of ST and ST++: labeled and pseudo-labeled images in one list."""
+        """Write the loader of ST and ST++ with labeled and pseudo-labeled images in one list."""
         if self.batch is not None:
             raise ValueError(
-                f'--batch-size sets labeled and unlabeled images, and {METHODS[self.recipe.name]} draws both '
-                'from one list. Leave it out; train_dataloader.batch_size is the number of images.'
+                f'--batch-size sets labeled and unlabeled images, but {METHODS[self.recipe.name]} samples both '
+                'from one list. Remove it; train_dataloader.batch_size is the number of images.'
             )
         pipeline = [
             *self.pipeline.load,
@@ -351,7 +354,7 @@ class _Making:
             segmentor = Extended('_base_.model', {'decode_head': without})
             self.say('dropout', 'decode_head.dropout_ratio=0', 'the network labels in train mode')
         settings = dict(recipe.get('semi_train_cfg') or {})
-        # Two or three classes have no rank 3.
+        # With two or three classes, rank 3 does not exist.
         if 'low_rank' in settings and isinstance(head, dict) and head.get('num_classes', 0) > 3:
             del settings['low_rank']
         if self.recipe.name == 'unimatch_v2' and pretrained(self.cfg) is None:
@@ -372,14 +375,14 @@ class _Making:
         self.set('model', {key: value for key, value in entries.items() if value != {}})
 
     def write_training(self) -> None:
-        """Optimizer, learning rates and loops."""
+        """Write optimizer, learning rates and loops."""
         cfg, wrapper = self.cfg, self.cfg.optim_wrapper
         if not self.self_training:
             constructor = {'constructor': 'NetworkOptimWrapperConstructor'}
             given = wrapper.get('constructor')
             if given not in (None, 'DefaultOptimWrapperConstructor', constructor['constructor']):
                 constructor['network_constructor'] = given
-            comment = 'The networks that learn are optimized as the one network was.'
+            comment = 'Apply the optimizer settings of the one network to all trained networks.'
             self.set('optim_wrapper', constructor, comment)
         optimizer = wrapper.get('optimizer') or {}
         schedule = cfg.get('param_scheduler') or []
@@ -404,7 +407,7 @@ class _Making:
             self.set(
                 'param_scheduler',
                 {'_delete_': True, 'students': Code('_base_.param_scheduler'), 'teacher': teacher},
-                'The teacher stays at the last rate of a poly decay.',
+                'The teacher has the constant last learning rate of a poly decay.',
             )
         self.write_length()
         scale = cfg.get('auto_scale_lr') or {}
@@ -419,7 +422,7 @@ class _Making:
         kind = train.get('type') or (
             'EpochBasedTrainLoop' if self.by_epoch else 'IterBasedTrainLoop'
         )
-        if 'by_epoch' in train:  # MMEngine's form without a type
+        if 'by_epoch' in train:  # MMEngine's format without a type
             del train['by_epoch']
             self.set('train_cfg', {'_delete_': True, **train, 'type': _LOOPS.get(kind, kind)})
         elif kind in _LOOPS:
@@ -439,7 +442,7 @@ class _Making:
         )
 
     def write_runtime(self) -> None:
-        """Evaluation, hooks and stages."""
+        """Write evaluation, hooks and stages."""
         cfg, runtime = self.cfg, dict(self.recipe.runtime)
         evaluators = cfg.get('val_evaluator') or []
         evaluators = [evaluators] if isinstance(evaluators, dict) else evaluators
@@ -513,14 +516,14 @@ class _Making:
 
 
 def _named(metric, network: str):
-    """A metric, or several, under the name of the network that they are of."""
+    """Add the name of the network to a metric, or to several metrics."""
     if isinstance(metric, (list, tuple)):
         return [_named(one, network) for one in metric]
     return metric if metric == 'auto' or '/' in metric else f'{network}/{metric}'
 
 
 def _base(name: str, out: Path) -> str | Code:
-    """How a config at ``out`` names the config that it inherits."""
+    """Return the reference to the inherited config in a config at ``out``."""
     if '::' in name:
         return Code(f"__import__('mmseg_semi').bases({name!r})")
     path = Path(os.path.relpath(Path(name).resolve(), out.parent.resolve())).as_posix()

@@ -1,4 +1,4 @@
-"""The methods for images of one's own: settings, hooks and views, read from this package's configs."""
+"""Settings, hooks and views of the methods for own data, read from the configs of this package."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mmengine.config import Config
 from ..comparison import find_config
 from ..compat import config_path
 
-#: Methods, and the name of what they are. The first is the default.
+#: Methods and their names. The first is the default.
 METHODS = {
     'unimatch_v2': 'UniMatch V2',
     'imas': 'iMAS',
@@ -28,23 +28,23 @@ METHODS = {
     'st': 'ST',
     'stpp': 'ST++',
 }
-#: Methods that train the plain network several times, on labels that it has made.
+#: Methods that train the plain network several times, on pseudo-labels of an earlier training.
 SELF_TRAINING = ('st', 'stpp')
-#: Methods without a config for images of one's own, whose defaults are their papers' settings.
+#: Methods without a config for own data. They use the settings of their papers.
 _BY_RUNTIME = {'esl': 'ESL', 'des4': 'DeS4', 'st': None}
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a method adds to a training of its network.
+    """The parts of a config that a method adds.
 
     Attributes:
         name (str): Key of :data:`METHODS`.
-        source (str): The config that it was read from.
+        source (str): Config from which it was read.
         model (dict): Its ``model`` without ``segmentor`` and ``data_preprocessor``; empty for self-training.
-        views (list[dict]): Transforms after the geometry: of unlabeled images, or in self-training of
-            pseudo-labeled ones.
-        no_dropout (bool): Whether the head that labels has no dropout.
+        views (list[dict]): Transforms of unlabeled images after the geometry; in self-training, of
+            pseudo-labeled images.
+        no_dropout (bool): Whether the head that labels must have no dropout.
         runtime (dict): Further keys of the config.
     """
 
@@ -57,10 +57,10 @@ class Recipe:
 
 
 def method_name(given: str) -> str:
-    """The key of :data:`METHODS` that a user means; dashes, case and ``++`` are free.
+    """Return the key of :data:`METHODS` for a name with dashes, ``++``, upper or lower case.
 
     Raises:
-        ValueError: There is no such method.
+        ValueError: The method is unknown.
     """
     name = given.lower().replace('-', '_').replace('++', 'pp')
     if name not in METHODS:
@@ -71,7 +71,7 @@ def method_name(given: str) -> str:
 
 
 def read_recipe(method: str) -> Recipe:
-    """The recipe of a method of :data:`METHODS`."""
+    """Return the recipe of a method of :data:`METHODS`."""
     if method in _BY_RUNTIME:
         path = config_path(f'mmseg_semi::_base_/runtime/{method}_runtime.py')
     else:

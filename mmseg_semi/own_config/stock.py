@@ -1,4 +1,4 @@
-"""What the config of a supervised training says, and whether it is one."""
+"""Read the config of a supervised training, and check that it is one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..datasets.names import files_below
 from ..datasets.unlabeled import IMAGE_ENDINGS
 from ..datasets.walk import first_branch
 
-#: Of mmcv and MMSegmentation: what reads or makes labels, or mixes labeled images with each other.
+#: Transforms of mmcv and MMSegmentation that read or change labels, or mix labeled images.
 LABELS = (
     'LoadAnnotations',
     'LoadDepthAnnotation',
@@ -22,7 +22,7 @@ LABELS = (
     'RandomMosaic',
     'RandomDepthMix',
 )
-#: What changes colors or hides pixels at random. The methods have strong views of their own.
+#: Transforms that randomly change colors or erase pixels. The methods have their own strong views.
 PHOTOMETRY = (
     'PhotoMetricDistortion',
     'RandomCutOut',
@@ -31,7 +31,7 @@ PHOTOMETRY = (
     'BioMedicalGaussianBlur',
     'Albu',
 )
-#: What moves pixels, or converts every image alike.
+#: Geometric transforms, and transforms that convert every image in the same way.
 SHARED = (
     'Resize',
     'RandomResize',
@@ -54,13 +54,13 @@ SHARED = (
 
 @dataclass(frozen=True)
 class Pipeline:
-    """The training pipeline of a config, sorted.
+    """The transforms of a config's training pipeline, by kind.
 
     Attributes:
-        load (list[dict]): What loads an image.
-        shared (list[dict]): What unlabeled images pass, too; without what needs labels.
-        labeled_only (list[str]): Types that they do not pass.
-        unknown (list[str]): Types among ``shared`` that this package does not know.
+        load (list[dict]): Transforms that load an image.
+        shared (list[dict]): Transforms that also apply to unlabeled images.
+        labeled_only (list[str]): Types of transforms for labeled images only.
+        unknown (list[str]): Types in ``shared`` that this package does not know.
     """
 
     load: list[dict]
@@ -70,19 +70,19 @@ class Pipeline:
 
 
 def check_training(cfg: Config, name: str) -> None:
-    """Refuse a config that is not a supervised training of MMSegmentation.
+    """Reject a config that is not a supervised training of MMSegmentation.
 
     Args:
-        cfg (Config): Resolved.
-        name (str): What the user calls it.
+        cfg (Config): The resolved config.
+        name (str): Name of the config in errors.
 
     Raises:
-        ValueError: It is of another package, has no network with a decode head, cannot train, or trains a
-            method of this package already.
+        ValueError: The config belongs to another package, has no network with a decode head, has no training,
+            or already trains a method of this package.
     """
     if Config._is_lazy_import(cfg.filename):
         raise ValueError(
-            f'{name} is written with read_base(), which no text config can inherit. Write it as text once, '
+            f'{name} is written with read_base(), and a text config cannot inherit it. Write it as text with '
             f"Config.fromfile('{name}').dump('text.py'), and give that file."
         )
     model, scope = cfg.get('model'), cfg.get('default_scope') or 'mmseg'
@@ -93,8 +93,8 @@ def check_training(cfg: Config, name: str) -> None:
         )
     if 'segmentor' in model or cfg.get('runner_type') == 'StagedRunner':
         raise ValueError(
-            f'{name} trains with unlabeled images already (model.type={model.get("type")!r}). Give the config '
-            'of the network alone.'
+            f'{name} already trains with unlabeled images (model.type={model.get("type")!r}). Give the config '
+            'of the plain network.'
         )
     if not model.get('decode_head'):
         raise ValueError(
@@ -104,7 +104,7 @@ def check_training(cfg: Config, name: str) -> None:
     missing = [k for k in ('train_dataloader', 'train_cfg', 'optim_wrapper') if not cfg.get(k)]
     if missing:
         raise ValueError(
-            f'{name} does not train: it has no {" and no ".join(missing)}. Give the config of a training.'
+            f'{name} has no training. Set {" and ".join(missing)}, or give the config of a training.'
         )
     for key in ('dataset', 'batch_size'):
         if not cfg.train_dataloader.get(key):
@@ -112,15 +112,15 @@ def check_training(cfg: Config, name: str) -> None:
 
 
 def check_unlabeled(folder: str, suffixes: Sequence[str] | None) -> int:
-    """The number of images below a folder.
+    """Return the number of images in a folder and its subfolders.
 
     Args:
-        folder (str): Searched with its subfolders.
-        suffixes (Sequence[str], optional): Endings of images. Default: those of ``UnlabeledDataset``.
+        folder (str): The folder.
+        suffixes (Sequence[str], optional): Suffixes of images. Default: those of ``UnlabeledDataset``.
 
     Raises:
-        FileNotFoundError: There is no such folder.
-        ValueError: No file in it is an image.
+        FileNotFoundError: The folder does not exist.
+        ValueError: The folder has no image.
     """
     if not os.path.isdir(folder):
         raise FileNotFoundError(
@@ -142,9 +142,9 @@ def check_unlabeled(folder: str, suffixes: Sequence[str] | None) -> int:
 
 
 def labeled_dataset(cfg: Config) -> tuple[str, dict]:
-    """The training set and the Python by which a config on top names it, without a ``RepeatDataset`` around it.
+    """Return the training set without ``RepeatDataset``, and the Python code that refers to it.
 
-    A sampler of this package repeats the labeled images itself.
+    The samplers of this package repeat the labeled images.
     """
     code, dataset = '_base_.train_dataloader.dataset', cfg.train_dataloader.dataset
     while dataset.get('type') == 'RepeatDataset':
@@ -153,10 +153,10 @@ def labeled_dataset(cfg: Config) -> tuple[str, dict]:
 
 
 def read_pipeline(dataset: dict, name: str) -> Pipeline:
-    """Sort the transforms of a training set by what unlabeled images can pass.
+    """Split the transforms of a training set into those for all images and those for labeled images.
 
     Raises:
-        ValueError: It has no pipeline, or loads no image.
+        ValueError: There is no pipeline, or it does not load images.
     """
     transforms = [t for part in reversed(first_branch(dataset)) for t in part.get('pipeline') or ()]
     load, shared, labeled_only, unknown = [], [], [], []
@@ -167,7 +167,7 @@ def read_pipeline(dataset: dict, name: str) -> Pipeline:
         elif kind.startswith('Load'):
             load.append(dict(transform))
         else:
-            # The classes in a crop are counted in its labels.
+            # cat_max_ratio needs labels.
             counting = ('cat_max_ratio', 'ignore_index') if kind == 'RandomCrop' else ()
             shared.append({key: v for key, v in transform.items() if key not in counting})
             if kind not in SHARED:
@@ -184,12 +184,12 @@ _ALWAYS = ('LoadAnnotations', 'PackSegInputs')
 
 
 def crop_size(cfg: Config, pipeline: Pipeline) -> tuple[tuple[int, int] | None, str]:
-    """(height, width) that training images leave the pipeline with, and the setting that says so.
+    """Return the (height, width) of training images after the pipeline, and the setting that defines it.
 
-    None where images of a batch are padded to the largest (``size_divisor``).
+    The size is None if images are padded to the largest one in the batch (``size_divisor``).
 
     Raises:
-        ValueError: Nothing gives the images of a batch one size.
+        ValueError: The images of a batch do not have a common size.
     """
     preprocessor = cfg.model.get('data_preprocessor') or {}
     if preprocessor.get('size'):
@@ -199,13 +199,13 @@ def crop_size(cfg: Config, pipeline: Pipeline) -> tuple[tuple[int, int] | None, 
     if preprocessor.get('size_divisor'):
         return None, f'model.data_preprocessor.size_divisor={preprocessor["size_divisor"]}'
     raise ValueError(
-        f'{cfg.filename} gives its training images no common size. Set model.data_preprocessor.size, or add a '
-        'RandomCrop to the pipeline.'
+        f'The training images of {cfg.filename} have no common size. Set model.data_preprocessor.size, or add '
+        'a RandomCrop to the pipeline.'
     )
 
 
 def _sizes(transforms: Sequence[dict]) -> Iterator[tuple[str, tuple[int, int]]]:
-    """Transforms after which all images have one size, and that size, the last first."""
+    """Yield transforms after which all images have the same size, and this size; the last one first."""
     for transform in reversed(transforms):
         kind = str(transform['type']).rpartition('.')[2]
         if kind in ('RandomCrop', 'CenterCrop'):
@@ -218,7 +218,7 @@ def _sizes(transforms: Sequence[dict]) -> Iterator[tuple[str, tuple[int, int]]]:
 
 
 def pretrained(cfg: Config) -> str | None:
-    """Where the weights come from that a training starts with; None if it starts from scratch."""
+    """Return the source of the initial weights; None if the training starts from scratch."""
     if cfg.get('load_from') or cfg.model.get('pretrained'):
         return str(cfg.get('load_from') or cfg.model.pretrained)
     inits = _as_list(cfg.model.get('init_cfg'))
@@ -227,7 +227,7 @@ def pretrained(cfg: Config) -> str | None:
 
 
 def _weights(part: dict) -> Iterator[str]:
-    """What an encoder, and those inside it, are initialized from."""
+    """Yield the sources of the initial weights of an encoder and its submodules."""
     if part.get('pretrained'):
         yield str(part['pretrained'])
     for init in _as_list(part.get('init_cfg')):

@@ -1,4 +1,4 @@
-"""The Python text of a config, laid out for a reader."""
+"""Format the Python text of a config."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ WIDTH = 100
 
 
 class Code(str):
-    """Python that stands in a config as it is, such as ``_base_.model``."""
+    """Python code that is written to a config verbatim, such as ``_base_.model``."""
 
 
 @dataclass
 class Extended:
-    """``dict(base, key=value, ...)``: a dict of the config that is inherited, with other entries.
+    """``dict(base, key=value, ...)``: a dict of the inherited config with changed entries.
 
     Args:
-        base (str): Python of the dict.
-        changes (dict): The entries that differ.
+        base (str): Python code of the dict.
+        changes (dict): The changed entries.
     """
 
     base: str
@@ -26,17 +26,17 @@ class Extended:
 
 
 def assignment(name: str, value) -> str:
-    """``name = value``, on one line where it fits."""
+    """Return ``name = value``, on one line if it fits."""
     return f'{name} = {python(value, used=len(name) + 3)}'
 
 
 def python(value, indent: int = 0, used: int = 0) -> str:
-    """Python that evaluates to a value of a config: dicts, lists, tuples, :class:`Code`, plain values.
+    """Return Python code of a config value: dicts, lists, tuples, :class:`Code`, plain values.
 
     Args:
-        value: To be written; dicts with identifiers as keys become ``dict(...)``.
-        indent (int): Columns that the lines of the value are indented by.
-        used (int): Columns of the first line that are taken.
+        value: The value. Dicts with identifiers as keys become ``dict(...)``.
+        indent (int): Indentation of the lines of the value, in columns.
+        used (int): Columns of the first line that are already used.
     """
     opening, parts, closing = _parts(value)
     line = opening + ', '.join(name + python(item) for name, item in parts) + closing
@@ -52,7 +52,7 @@ def python(value, indent: int = 0, used: int = 0) -> str:
 
 
 def _parts(value) -> tuple[str, list[tuple[str, object]], str]:
-    """What a value opens with, its items with the text before each, and what it closes with."""
+    """Return the opening of a value, its items with their prefixes, and its closing."""
     if isinstance(value, Extended):
         return 'dict(', [('', Code(value.base)), *_named(value.changes)], ')'
     if isinstance(value, dict):

@@ -1,7 +1,7 @@
-"""Self-training's procedures over files: pseudo-labels, scores of reliability, and what they are worth.
+"""Procedures of self-training: pseudo-labels, reliability scores, and their evaluation.
 
-Each is one call on every process of a job. What it writes goes into one folder, image by image, so that the
-same call continues what another one was killed in, and returns at once where there is nothing left to do.
+Call each of them on every process of a job. It writes its results image by image to one folder. The same call
+continues an interrupted one, and returns immediately if the folder is complete.
 """
 
 from .images import prediction_pipeline

@@ -1,7 +1,7 @@
-"""The images to predict: their ids, the batches they make, and how they come from disk.
+"""The images to predict: ids, batches, and loading.
 
-The make-up of the batches depends on the list alone, and whole batches are dealt to the ranks: so the
-number of ranks, and where an earlier run was killed, change nothing in what the network computes.
+The batches only depend on the list of images, and each batch is processed by one rank. Therefore the results do
+not depend on the number of ranks or on where an earlier run was interrupted.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ BATCH_PIXELS = 2048 * 1024
 
 
 def prediction_pipeline(cfg: Config) -> list[dict]:
-    """The test pipeline of a config without all that loads or checks annotations.
+    """Return the test pipeline of a config without transforms that load or check annotations.
 
-    What resizes stays: it is the size that the network was trained for.
+    It still resizes images to the size for which the network was trained.
 
     Args:
         cfg (Config): With ``test_dataloader``.
@@ -54,13 +54,13 @@ def prediction_pipeline(cfg: Config) -> list[dict]:
             other = leaf.key
     if not ways:
         raise ValueError(
-            'The config has no test_dataloader.dataset.pipeline, which says how images are prepared for the '
+            'The config has no test_dataloader.dataset.pipeline, which prepares images for the '
             'network. Add one.'
         )
     if len(ways) > 1:
         raise ValueError(
-            f'{first}.pipeline and {other}.pipeline prepare images in two ways, so it is not clear how those '
-            'without labels are prepared. Give all test sets one pipeline, or name one set in test_dataloader.'
+            f'{first}.pipeline and {other}.pipeline prepare images in two ways, so the pipeline of unlabeled '
+            'images is ambiguous. Give all test sets one pipeline, or set one dataset in test_dataloader.'
         )
     return ways[0]
 
@@ -101,8 +101,8 @@ class ImagePool:
             unknown = sorted(wanted.difference(ids))
             if unknown:
                 raise ValueError(
-                    f'{len(unknown)} of {len(wanted)} ids of the subset name no image, the first is '
-                    f'{unknown[0]!r}. Take the list that was made from the same images.'
+                    f'{len(unknown)} of {len(wanted)} ids of the subset are not images, the first is '
+                    f'{unknown[0]!r}. Give a list of the same images.'
                 )
             kept = [i for i, name in enumerate(ids) if name in wanted]
             ids, places = [ids[i] for i in kept], [places[i] for i in kept]
@@ -158,8 +158,8 @@ class ImagePool:
             searched = root and osp.isdir(root) and not getattr(dataset, 'ann_file', '')
             if searched and Path(osp.realpath(folder)).is_relative_to(osp.realpath(root)):
                 raise ValueError(
-                    f'{folder} lies in the folder of images {root}, where results would be taken for images. '
-                    'Name a folder outside of it.'
+                    f'{folder} is inside the folder of images {root}, so that results would count as images. '
+                    'Give a folder outside of it.'
                 )
 
     def fingerprint(self) -> str:

@@ -1,4 +1,4 @@
-"""Pseudo-labels: a mask for every image, by one network that sees it at several scales and in the mirror."""
+"""Pseudo-labels of images by one network, with test-time augmentation over scales and flips."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ def pseudo_label(
     pixel is void. The paper says "five scales and horizontal flipping"; the values are its code's.
     ``scales=(1.0,), flip=False`` is the network's ordinary prediction.
 
-    All ranks of a job call it and share the images. A call that was killed is continued by the same
-    call, also with another number of ranks: masks that are there are kept. The result is the same,
-    bit by bit, as long as ``batch_size`` is.
+    All ranks of a job call it and share the images. The same call continues an interrupted one, also with
+    another number of ranks, and keeps existing masks. With the same ``batch_size`` the result is bitwise the
+    same.
 
     Args:
         cfg (Config): With ``model`` (stock, or a method of ours: its ``predict_on`` network) and
@@ -88,11 +88,11 @@ def pseudo_label(
     check_settings(scales=scales, batch_size=batch_size, num_workers=num_workers)
     if not 0 <= threshold < 1:
         raise ValueError(
-            f'threshold={threshold} must be in [0, 1), where 0 labels every pixel, ST++ compares with 0.5.'
+            f'threshold must be in [0, 1), got {threshold}. Set it to 0 to label every pixel, or to 0.5 (ST++).'
         )
     if soft is not None and (not isinstance(soft, int) or soft < 1):
         raise ValueError(
-            f'soft={soft!r} must be the number of classes that are kept of each pixel, at least 1.'
+            f'soft, the number of stored classes per pixel, must be at least 1, got {soft!r}.'
         )
     pool = ImagePool(cfg, images, subset)
     pool.check_outside(out_dir)
@@ -125,8 +125,8 @@ def pseudo_label(
         )
         if soft is not None and soft > predictor.num_classes:
             raise ValueError(
-                f'soft={soft} classes of each pixel cannot be kept of {predictor.num_classes}. Set it to at '
-                f'most {predictor.num_classes}.'
+                f'soft={soft} is above the number of classes, {predictor.num_classes}. Set it to at most '
+                f'{predictor.num_classes}.'
             )
         views = _Views(tuple(scales), flip, threshold, soft)
         pixels = _label(

@@ -142,7 +142,7 @@ class MaskWriter:
         counts = np.bincount(labels, minlength=len(self.pixels))
         if len(counts) > len(self.pixels):
             raise ValueError(
-                f'{self._source} predicts values that are not finite for {path}. Take a checkpoint from before '
+                f'{self._source} predicts values that are not finite for {path}. Use a checkpoint from before '
                 'the training diverged.'
             )
         self.pixels += counts

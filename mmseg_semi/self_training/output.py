@@ -1,8 +1,7 @@
-"""Folders of results: begun with their settings, filled file by file, marked when whole.
+"""Folders of results, which are started with their settings, filled file by file, and marked as finished.
 
-No file is ever seen half-written: it is written under another name and renamed. A folder is started by
-`begun.json`, which holds the settings, and finished by a summary of its own name, which is
-written last. What was neither begun nor finished by the same settings is left alone.
+Files are written atomically: under another name, which is then renamed. `begun.json` with the settings starts a
+folder. A summary, which is written last, marks it as finished. Folders with other settings are not changed.
 """
 
 from __future__ import annotations

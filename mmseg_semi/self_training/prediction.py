@@ -1,4 +1,4 @@
-"""One trained network and what it says of images: one plain forward, or the sum over scales and flips."""
+"""Predictions of a trained network, from one forward pass or summed over scales and flips."""
 
 from __future__ import annotations
 
@@ -96,10 +96,10 @@ class Stopwatch:
 
 
 class Predictor:
-    """The network of a config that predicts, with the weights of a checkpoint, in eval mode.
+    """The predicting network of a config, with the weights of a checkpoint, in eval mode.
 
-    Of a semi-supervised method it is the network that ``predict_on`` names; the others are not kept. A
-    checkpoint of other networks than the config's brings the one that predicts there.
+    For a semi-supervised method it is the network ``predict_on``. If the checkpoint has other networks than the
+    config, its predicting network is loaded.
 
     Args:
         cfg: with ``model``, stock or one of ours.
@@ -419,7 +419,7 @@ def _load_weights(network: nn.Module, weights: dict[str, Tensor], path: str) -> 
         optional = ('num_batches_tracked', 'auxiliary_head', *training_only())
         for words, keys in (
             ('are missing', differing.missing_keys),
-            ('have no place in it', differing.unexpected_keys),
+            ('are not in it', differing.unexpected_keys),
         ):
             keys = [key for key in keys if not any(part in key for part in optional)]
             if keys:

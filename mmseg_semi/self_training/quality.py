@@ -1,4 +1,4 @@
-"""How good pseudo-labels are: their classes and their precision by confidence, against true masks."""
+"""Evaluate pseudo-labels against ground truth: class distribution and precision by confidence."""
 
 from __future__ import annotations
 

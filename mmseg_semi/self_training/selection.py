@@ -1,4 +1,4 @@
-"""Which images a training has settled on: ST++'s scores, and the more reliable half (ST++, Eq. 4)."""
+"""Stability scores of images, and selection of the more reliable half (ST++, Eq. 4)."""
 
 from __future__ import annotations
 
@@ -82,9 +82,7 @@ def select_reliable(
     """
     check_settings(scales=(1.0,), batch_size=batch_size, num_workers=num_workers)
     if not 0 < ratio < 1:
-        raise ValueError(
-            f'ratio={ratio} is not between 0 and 1. Give the share of reliable images.'
-        )
+        raise ValueError(f'ratio, the fraction of reliable images, must be in (0, 1), got {ratio}.')
     pool = ImagePool(cfg, images)
     pool.check_outside(out_dir)
     digests = on_first_rank(_digests, checkpoints)
@@ -185,7 +183,7 @@ def _stability(predictors: Sequence[Predictor], samples: Sequence[dict]) -> list
             if not is_finite:
                 raise ValueError(
                     f'{predictor.path} predicts values that are not finite for '
-                    f'{sample["data_samples"].img_path}. Take checkpoints from before the training diverged.'
+                    f'{sample["data_samples"].img_path}. Use checkpoints from before the training diverged.'
                 )
     return scores
 

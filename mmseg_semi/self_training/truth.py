@@ -1,7 +1,7 @@
-"""What the ranking is worth: mIoU of the pseudo-masks of both halves against true masks (ST++, Fig. 3).
+"""Evaluate the ranking: mIoU of the pseudo-labels of both halves against ground truth (ST++, Fig. 3).
 
-With `quality`, the only part of self-training that opens true masks of unlabeled images, and only where the
-user names them.
+Only this module and `quality` read ground truth of unlabeled images, and only from a folder that the user
+gives.
 """
 
 from __future__ import annotations
@@ -124,11 +124,13 @@ def _reliable(out_dir: str, pool: ImagePool) -> list[bool]:
     """Of each image of the pool, as `select_reliable` found it."""
     if not osp.isfile(osp.join(out_dir, SUMMARY)):
         raise ValueError(
-            f'{out_dir} has no {SUMMARY}, so its images are not all scored. Run the selection to its end first.'
+            f'{out_dir} has no {SUMMARY}, so not all of its images are scored. Finish the selection first.'
         )
     ids, _, reliable = read_table(osp.join(out_dir, SCORES))
     if ids != pool.ids:
-        raise ValueError(f'{out_dir} has the scores of other images. Name those that were scored.')
+        raise ValueError(
+            f'{out_dir} has the scores of other images. Give the images that were scored.'
+        )
     return reliable
 
 

@@ -1,4 +1,4 @@
-"""Pictures of what the network sees and says."""
+"""Images of inputs, predictions and training curves."""
 
 from .class_distribution import read_distributions, save_distribution
 from .comparison import Estimate, save_comparison

@@ -1,4 +1,4 @@
-"""Which classes a training's pseudo-labels are of, against its labels, as bars."""
+"""Bar chart of the class distributions of pseudo-labels and labels."""
 
 from __future__ import annotations
 

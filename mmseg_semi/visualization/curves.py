@@ -1,4 +1,4 @@
-"""What a training's log says over its iterations, as curves."""
+"""Curves of scalars in the log of a training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What MMEngine's visualizer has recorded of a training."""
+"""Read the scalars that MMEngine's visualizer has written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures of scores: how they are spread, and the images at both ends."""
+"""Histograms of scores, and grids of the images with the best and worst scores."""
 
 from collections.abc import Sequence
 

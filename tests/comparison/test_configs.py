@@ -68,12 +68,12 @@ def test_the_one_that_fits_is_found(root, method, parts, found):
         (
             'imas',
             {'dataset': 'camvid', 'network': 'r50-d8'},
-            r'imas has no config with dataset=camvid, network=r50-d8: it has imas_\w+_r18-d8_1xb16-10k_camvid',
+            r'imas has no config with dataset=camvid, network=r50-d8, only imas_\w+_r18-d8_1xb16-10k_camvid',
         ),
         (
             'cps',
             {},
-            r"'cps' is not a method of .*Choose one of imas, imas-official, mean-teacher\.",
+            r"'cps' is neither a method of .*Choose one of imas, imas-official, mean-teacher\.",
         ),
     ],
 )
@@ -195,13 +195,13 @@ def test_a_length_in_epochs_becomes_iterations(tmp_path):
         assert cfg.train_cfg.max_iters == 12  # given now
     cfg.train_cfg = length
     del cfg.train_dataloader.dataset.counted
-    with pytest.raises(ValueError, match='trains for 3 epochs of unlabeled images and has none'):
+    with pytest.raises(ValueError, match='trains for 3 epochs of unlabeled images but has none'):
         set_length(cfg, processes=1)
 
 
 def test_a_partition_that_does_not_fit_is_one_sentence():
     semi = {'type': 'LabeledUnlabeledDataset', 'labeled': LISTED, 'unlabeled': LISTED}
-    with pytest.raises(ValueError, match=r'partition=all.txt is one list, and None takes two'):
+    with pytest.raises(ValueError, match=r'partition=all.txt is one list, but None needs two'):
         lists_of(semi, 'all.txt')
     with pytest.raises(ValueError, match='None trains on a ShapesDataset without ann_file'):
         lists_of({'type': 'ShapesDataset'}, 'p')

@@ -139,10 +139,10 @@ def test_the_gain_over_supervised_training(tmp_path):
     )
     assert found.remedy == 'The gain rises. Train longer.'
     assert names(other, mine) == {}
-    with pytest.raises(ValueError, match=r'has no mDice: it was not validated'):
+    with pytest.raises(ValueError, match=r'has no mDice\. Validate the training'):
         diagnose(mine, other, 'mDice')
     late = write(tmp_path / 'late', {'mIoU': 40.0, 'step': 15})
-    with pytest.raises(ValueError, match=r'have no iteration at which both were validated'):
+    with pytest.raises(ValueError, match=r'were validated at different iterations'):
         diagnose(mine, late)
 
 

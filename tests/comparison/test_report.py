@@ -91,7 +91,7 @@ def test_without_a_baseline_there_is_no_gain():
 
 def test_a_baseline_of_several_networks_is_one_of_them():
     for report in (rows, lambda *args: csv_text(*args, 'mIoU')):
-        with pytest.raises(ValueError, match='Name one of imas/student, imas/teacher'):
+        with pytest.raises(ValueError, match='Give one of imas/student, imas/teacher'):
             report(RUNS, 'imas')
     gains = {row.name: row.gain and row.gain.mean for row in rows(RUNS, 'imas/teacher')}
     assert gains['imas, teacher'] == 0

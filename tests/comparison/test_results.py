@@ -60,7 +60,7 @@ def test_a_run_that_stopped_early_has_no_result(tmp_path):
     write(
         tmp_path, '20260101_000000', {'step': 10, 'mIoU': 50.0}, {'step': 20, 'mIoU': float('nan')}
     )
-    with pytest.raises(ValueError, match='mIoU of iteration 20, the last one of 10 is not'):
+    with pytest.raises(ValueError, match='mIoU of iteration 20, only up to iteration 10'):
         read_scores(tmp_path, 'mIoU', 20)
     with pytest.raises(ValueError, match=r'has no mDice in .*--metric'):
         read_scores(tmp_path, 'mDice', 10)

@@ -64,7 +64,7 @@ def test_ids_and_subset(cfg, pool):
     assert some.info(1)['img_path'].endswith('u6.png')
     assert len(ImagePool(cfg, pool, [])) == 0
     with pytest.raises(
-        ValueError, match=r"^1 of 2 ids of the subset name no image, the first is 'v'"
+        ValueError, match=r"^1 of 2 ids of the subset are not images, the first is 'v'"
     ):
         ImagePool(cfg, pool, ['u1', 'v'])
 

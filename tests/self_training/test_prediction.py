@@ -213,7 +213,7 @@ def test_a_checkpoint_that_does_not_fit(tmp_path, cfg, checkpoints):
     deeper['backbone.layer1.9.conv1.weight'] = torch.zeros(1)
     torch.save(dict(state_dict=deeper), tmp_path / 'deeper.pth')
     with pytest.raises(
-        ValueError, match=r'\(1 weights have no place in it, e\.g\. backbone\.layer1\.9\.conv1'
+        ValueError, match=r'\(1 weights are not in it, e\.g\. backbone\.layer1\.9\.conv1'
     ):
         Predictor(cfg, str(tmp_path / 'deeper.pth'), 'cpu')
     (tmp_path / 'torn.pth').write_bytes(b'PK')

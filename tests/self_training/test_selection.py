@@ -193,7 +193,7 @@ def test_checkpoints_of_other_classes(cfg, checkpoints, pool, tmp_path):
 
 @pytest.mark.parametrize('ratio', [0.0, 1.0, 1.5])
 def test_ratio_out_of_range(cfg, checkpoints, pool, tmp_path, ratio):
-    with pytest.raises(ValueError, match=f'^ratio={ratio} is not between 0 and 1'):
+    with pytest.raises(ValueError, match=rf'^ratio, .* must be in \(0, 1\), got {ratio}'):
         select_reliable(cfg, checkpoints, pool, str(tmp_path), ratio=ratio)
 
 

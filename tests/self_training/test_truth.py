@@ -134,7 +134,9 @@ def test_a_true_mask_that_does_not_fit(cfg, checkpoints, pool, tmp_path, selecte
 
 def test_a_selection_that_does_not_fit(cfg, checkpoints, pool, tmp_path, selected):
     folder = write_truth(tmp_path / 'truth', random_truth(cfg, pool))
-    with pytest.raises(ValueError, match=r'empty has no selection.json, so its images are not all'):
+    with pytest.raises(
+        ValueError, match=r'empty has no selection.json, so not all of its images are'
+    ):
         report_truth(cfg, checkpoints[-1], pool, str(tmp_path / 'empty'), folder, **NO_WORKERS)
     fewer = trained.write_pool(tmp_path / 'fewer', [(24, 32)] * 2)
     with pytest.raises(ValueError, match='has the scores of other images'):

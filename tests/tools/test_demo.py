@@ -113,4 +113,4 @@ def test_bad_arguments_are_refused(demo, capsys):
     assert '--processes and --images must be at least 1' in capsys.readouterr().err
     with pytest.raises(SystemExit):
         demo.parse_args(['--max-iters', '50'])
-    assert '--max-iters 50: the warm-up takes 50 iterations' in capsys.readouterr().err
+    assert '--max-iters 50 must be above 50' in capsys.readouterr().err

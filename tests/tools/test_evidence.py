@@ -97,7 +97,7 @@ def test_the_hash_is_of_settings_not_of_places(tmp_path, config):
     [
         (
             {'config': 'a.py', 'learning_rate': 1},
-            "has the unknown key 'learning_rate': the keys are",
+            "has the unknown key 'learning_rate'. Use the keys",
         ),
         ({'seed': 0}, 'has no method or config'),
         ({'method': 'imas', 'dataset': 'nosuch'}, 'imas has no config with dataset=nosuch'),

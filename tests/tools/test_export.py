@@ -158,7 +158,11 @@ def test_network_with_a_module_of_the_package_says_so(folder):
     ('name', 'arguments', 'sentence'),
     [
         ('imas', ('x', '--network', 'pupil'), "the checkpoint has no network 'pupil', .*"),
-        ('plain', ('x', '--network', 'teacher'), '--network teacher: the model of plain_config.py'),
+        (
+            'plain',
+            ('x', '--network', 'teacher'),
+            '--network teacher does not work with plain_config.py',
+        ),
         ('none', ('x',), 'none_config.py does not exist. Give the path of a file.'),
     ],
 )

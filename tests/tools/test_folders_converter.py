@@ -324,14 +324,14 @@ def test_bad_folders_are_one_sentence_before_anything_is_written(data, harm, mes
         (['--ids', '1:2'], 'is not VALUE=CLASS'),
         (['--ids', '1=256'], 'at most 254'),
         (['--ids', '1=2', '1=3'], 'twice'),
-        (['--ids', '1=2', '--classes', 'a'], 'maps to class 2, but --classes names 1'),
-        (['--colors', 'x.json', '--classes', 'a'], 'Leave out --ids and --classes'),
+        (['--ids', '1=2', '--classes', 'a'], 'maps to class 2, but --classes has 1 names'),
+        (['--colors', 'x.json', '--classes', 'a'], 'Remove --ids and --classes'),
         (['--nproc', '0'], 'must be at least 1'),
         (['--split', 'unlabeled'], '--split unlabeled must be the name of one folder'),
         (['--split', '../../out'], '--split ../../out must be the name of one folder'),
         (['--split', '..'], 'must be the name of one folder'),
         (['--split', ''], 'must be the name of one folder'),
-        (['--classes', 'a', 'b', 'a'], '--classes names a twice'),
+        (['--classes', 'a', 'b', 'a'], '--classes has a twice'),
     ],
 )
 def test_bad_arguments(data, options, message, capsys):

@@ -515,7 +515,7 @@ def test_training_by_epochs(make, my, method):
 
 def test_gps_needs_iterations(my):
     with pytest.raises(
-        ValueError, match=r'trains by epochs \(max_epochs=2\), and the two stages of GPS'
+        ValueError, match=r'trains by epochs \(max_epochs=2\), but the two stages of GPS'
     ):
         make_text(Config.fromfile(my(BY_EPOCH)), 'gps')
 
@@ -634,21 +634,21 @@ NO_TRAINING = {
     ),
     'not a config of MMSegmentation (it has no model)': 'answer = 42',
     "model.type='UNet' has no decode_head": "model = dict(type='UNet')",
-    'does not train: it has no train_dataloader and no train_cfg and no optim_wrapper. Give': (
+    'has no training. Set train_dataloader and train_cfg and optim_wrapper, or give': (
         MY + 'train_dataloader = None\ntrain_cfg = None\noptim_wrapper = None'
     ),
     'has no train_dataloader.dataset. Set it.': MY + "train_dataloader.pop('dataset')",
-    "trains with unlabeled images already (model.type='IMAS')": (
+    "already trains with unlabeled images (model.type='IMAS')": (
         "model = dict(type='IMAS', segmentor=dict(type='EncoderDecoder'))"
     ),
     'my.py is not a config: ': 'model = dict(',
-    'my.py is written with read_base(), which': (
+    'my.py is written with read_base(), and': (
         'from mmengine.config import read_base\nwith read_base():\n    from .other import *'
     ),
     "model.data_preprocessor.type='ImgDataPreprocessor'. Set a SegDataPreProcessor": (
         MY + "model['data_preprocessor'] = dict(_delete_=True, type='ImgDataPreprocessor')"
     ),
-    'gives its training images no common size. Set': (
+    'have no common size. Set': (
         MY + "model['data_preprocessor'].update(size=None)\n"
         "train_dataloader['dataset']['pipeline'] = test_pipeline"
     ),

@@ -162,13 +162,13 @@ def test_a_list_and_a_plain_prediction(folder):
             'pool',
             'o',
             ('--img-dir', 'pool'),
-            '--img-dir pool: IMAGES is the folder pool itself. Leave --img-dir out.',
+            '--img-dir pool is not needed, since IMAGES is the folder pool. Remove it.',
         ),
         (
             'pool',
             'pool',
             FAST,
-            'pool lies in the folder of images pool, where results would be taken for images. Name a folder '
+            'pool is inside the folder of images pool, so that results would count as images. Give a folder '
             'outside of it.',
         ),
         (
@@ -206,7 +206,7 @@ def test_an_unreadable_image_seen_by_a_worker(folder, tmp_path):
 def test_scales_without_tta(folder):
     result = label(folder, 'o', '--scales', '1')
     assert result.code == 2
-    assert result.last_line == 'pseudo_label.py: error: --scales are those of --tta. Add --tta.'
+    assert result.last_line == 'pseudo_label.py: error: --scales needs --tta. Add --tta.'
     assert not os.path.exists(folder / 'o')
 
 

@@ -138,7 +138,7 @@ def test_true_masks_are_a_report_on_top(folder, ranks):
             'o',
             CHECKPOINTS,
             ('--ratio', '1'),
-            'ratio=1.0 is not between 0 and 1. Give the share of reliable ',
+            'ratio, the fraction of reliable images, must be in (0, 1), got 1.0',
         ),
         (
             'whole',

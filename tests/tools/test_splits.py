@@ -248,7 +248,7 @@ def test_a_manifest_that_says_otherwise_is_never_replaced_silently(run, ids, tmp
         (' a.jpg', "The image ' a' would be read as 'a' from"),
         ('a\\b.jpg', "The image 'a\\\\b' would be read as 'a/b' from"),
         ('gr\udcfcn.jpg', "The image 'gr\\udcfcn' could not be read again from"),
-        ('b.Jpg', "b.Jpg' has an ending in mixed case, which no dataset finds by an id"),
+        ('b.Jpg', "b.Jpg' has a suffix in mixed case, so that datasets cannot find it"),
     ],
 )
 def test_make_refuses_names_that_a_list_cannot_hold(run, tmp_path, name, message):
@@ -459,7 +459,7 @@ def test_import_refuses_halves_of_different_folders(run, tmp_path):
     (tmp_path / 'labeled.txt').write_text(line.format('train', 1))
     (tmp_path / 'unlabeled.txt').write_text(line.format('val', 2))
     assert error_of(run('import', '.', 'out')) == (
-        'unlabeled.txt lists cityscapes val images and the labeled list cityscapes train ones. Give the two '
+        'unlabeled.txt lists cityscapes val images, but the labeled list cityscapes train. Give the two '
         'lists of one partition.'
     )
     (tmp_path / 'own.txt').write_text('b')
@@ -469,7 +469,7 @@ def test_import_refuses_halves_of_different_folders(run, tmp_path):
     for labeled in ('2007_000033', 'JPEGImages/2007_000033.jpg'):  # the ids alone name no split
         (tmp_path / 'labeled.txt').write_text(labeled)
         assert error_of(run('import', 'labeled.txt', 'out', '--unlabeled', 'city.txt')) == (
-            'city.txt lists cityscapes train images and the labeled list voc12 ones. Give the two lists of '
+            'city.txt lists cityscapes train images, but the labeled list voc12. Give the two lists of '
             'one partition.'
         )
         succeed(run('import', 'labeled.txt', 'out', '--unlabeled', 'voc.txt', '--force'))

@@ -139,14 +139,14 @@ def main(arguments=None):
     parser.add_argument('source', type=Path, metavar='SRC')
     parser.add_argument('target', type=Path, metavar='DST')
     parser.add_argument('--suffix', choices=('.jpg', '.png'), default='.jpg')
-    parser.add_argument('--quality', type=int, default=92, help='of JPEG (default: 92)')
+    parser.add_argument('--quality', type=int, default=92, help='JPEG quality (default: 92)')
     parser.add_argument(
         '--subset', dest='partial', action='store_true', help='the same as --partial'
     )
     add_arguments(parser, partial='accept other counts than 367, 101 and 233')
     options = parser.parse_args(arguments)
     if not 1 <= options.quality <= 95:
-        parser.error(f'--quality {options.quality} is not in 1..95.')
+        parser.error(f'--quality must be in 1..95, got {options.quality}')
     run_converter(parser, options, lambda: convert(options))
 
 

@@ -92,8 +92,7 @@ def stock_or_none(wanted: bool | None):
         if wanted:
             raise PreparationError(
                 '--polygons needs cityscapesscripts, which is not installed. Run `pip install '
-                'cityscapesscripts`, '
-                'or give --ids.'
+                'cityscapesscripts`, or give --ids.'
             )
         return None
     return stock_converter('cityscapes')

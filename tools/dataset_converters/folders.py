@@ -150,8 +150,8 @@ def look_at_image(path: Path, rgb: bool) -> tuple[int, int] | None:
         with image:
             if rgb and image.mode.startswith(('I', 'F')):
                 raise PreparationError(
-                    f'{path} has more than 8 bits (mode {image.mode}): --rgb does not know its range, scale it '
-                    'to 8 bits first.'
+                    f'{path} has more than 8 bits (mode {image.mode}), and --rgb does not know its range. '
+                    'Scale it to 8 bits first.'
                 )
             if image.format not in ('JPEG', 'MPO', 'PNG'):
                 image.load()  # only those three are checked by their ends
@@ -411,8 +411,7 @@ def one_ending(images: dict[str, Path]) -> None:
     if len(endings) > 1:
         raise PreparationError(
             f'The labeled images end in {" and ".join(endings)}, but a dataset has one img_suffix. Give '
-            '--rgb, '
-            'which writes all of them as .png.'
+            '--rgb, which writes all of them as .png.'
         )
 
 
@@ -569,7 +568,9 @@ def ids_of(texts: list[str] | None) -> dict[int, int] | None:
         if int(value) in ids:
             raise PreparationError(f'--ids names the value {int(value)} twice. Give it one class.')
         if int(index) > VOID:
-            raise PreparationError(f'--ids {text}: a class index is at most 254, and 255 is void.')
+            raise PreparationError(
+                f'--ids {text} must have a class index of at most 254, or 255 for void.'
+            )
         ids[int(value)] = int(index)
     return ids
 
@@ -592,7 +593,7 @@ def main(arguments=None):
     parser.add_argument('--mask-ending', help='how files of masks end (default: any usual ending)')
     parser.add_argument('--split', default='train', help='where labeled images go (default: train)')
     parser.add_argument('--val', type=float, metavar='SHARE', help='share that goes to val instead')
-    parser.add_argument('--seed', type=int, default=0, help='of the draw for val (default: 0)')
+    parser.add_argument('--seed', type=int, default=0, help='random seed of --val (default: 0)')
     parser.add_argument(
         '--drawn-on',
         choices=VIEWS,
@@ -604,7 +605,7 @@ def main(arguments=None):
     add_arguments(parser)
     options = parser.parse_args(arguments)
     if options.colors and (options.ids or options.classes):
-        parser.error('--colors names the classes already. Leave out --ids and --classes.')
+        parser.error('--colors already defines the classes. Remove --ids and --classes.')
     if not re.fullmatch(r'\w[\w.-]*', options.split) or options.split == 'unlabeled':
         parser.error(
             f'--split {options.split} must be the name of one folder, such as train, val or test, and '
@@ -612,9 +613,9 @@ def main(arguments=None):
         )
     twice = [name for name, count in Counter(options.classes).items() if count > 1]
     if twice:
-        parser.error(f'--classes names {twice[0]} twice: every class needs a name of its own.')
+        parser.error(f'--classes has {twice[0]} twice. Give every class a different name.')
     if options.val is not None and options.split != 'train':
-        parser.error('--val splits into train and val. Leave out --split.')
+        parser.error('--val splits into train and val. Remove --split.')
     try:
         options.ids = ids_of(options.ids)
         beyond = [
@@ -622,7 +623,7 @@ def main(arguments=None):
         ]
         if beyond and options.classes:
             raise PreparationError(
-                f'--ids maps to class {max(beyond)}, but --classes names {len(options.classes)}. Name them all.'
+                f'--ids maps to class {max(beyond)}, but --classes has {len(options.classes)} names. Give all.'
             )
     except PreparationError as error:
         parser.error(str(error))

@@ -1,9 +1,9 @@
-"""File checks: what the loaders accept silently and training then suffers from, said in one sentence.
+"""File checks for problems that the loaders silently accept, with one-sentence errors.
 
-mmcv turns gray, palette, RGBA and 16-bit files into something of the right shape, fills what is
-missing of a truncated JPEG with gray, and cuts 16-bit labels to 8 bits. ``LabeledUnlabeledDataset``
-puts these checks into the pipelines of its children; any other pipeline can name them itself. They
-read a file's header and its last bytes (some 40 µs), not the whole file, and only local files.
+mmcv converts gray, palette, RGBA and 16-bit files to the expected shape, fills the missing part of a
+truncated JPEG with gray, and converts 16-bit labels to 8 bits. ``LabeledUnlabeledDataset`` adds these
+checks to the pipelines of its children. Other pipelines can add them explicitly. The checks only read
+the header and the last bytes of local files (some 40 µs).
 """
 
 import io
@@ -41,11 +41,11 @@ class CheckImageFile(BaseTransform):
     """Check that ``img_path`` is a complete 8-bit RGB file; place it before the image is loaded.
 
     Args:
-        rgb: whether the file must be 8-bit RGB; False checks only that it is complete.
+        rgb: Whether the file must be 8-bit RGB. False only checks that it is complete.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is truncated, no image, or (with ``rgb``) not 8-bit RGB.
+        FileNotFoundError: The file does not exist.
+        ValueError: The file is truncated, not an image, or (with ``rgb``) not 8-bit RGB.
     """
 
     def __init__(self, rgb: bool = True) -> None:
@@ -113,7 +113,7 @@ def _is_complete(file, kind: str | None) -> bool:
 
 
 def _check_bands(path: str) -> None:
-    """Raise ValueError where a file has more bits or bands than 8-bit RGB, which a loader would cut."""
+    """Raise ValueError if a file has more bits or bands than 8-bit RGB, which a loader would drop."""
     # Pillow calls 16-bit RGB files 'RGB' as well, and does not know most files of many bands.
     try:
         with open(path, 'rb') as file:
@@ -130,7 +130,7 @@ def _check_bands(path: str) -> None:
                     head[PNG_DEPTH_AT] if head.startswith(_PNG) and len(head) > PNG_DEPTH_AT else 8
                 )
     except (OSError, *BROKEN):
-        return  # what opens the file next says why
+        return  # the loader raises the error
     many = layout is not None and bands > 1 and (layout.gray or (bands > 3 and not layout.cmyk))
     if bits <= 8 and not many:
         return
@@ -142,7 +142,7 @@ def _check_bands(path: str) -> None:
 
 
 def _not_rgb(image: Image.Image) -> str | None:
-    """What the open file is in words, or None when it is 8-bit RGB."""
+    """Return a description of an open file, or None if it is 8-bit RGB."""
     if image.mode.startswith(('I', 'F')):
         return f'of more than 8 bits (mode {image.mode})'
     if image.mode != 'RGB':
@@ -158,11 +158,12 @@ class CheckLabels(BaseTransform):
     ``gt_seg_map``, which must be (H, W) with values below ``num_classes`` or ``ignore_index``.
 
     Args:
-        num_classes: number of classes of the dataset; None leaves the values unchecked.
-        ignore_index: the value of void.
+        num_classes: Number of classes of the dataset; None disables the check of values.
+        ignore_index: The value of void.
 
     Raises:
-        ValueError: color or 16-bit mask, mask and image of different size, value out of range.
+        ValueError: The mask is a color or 16-bit image, mask and image have different sizes, or a value is out
+            of range.
     """
 
     def __init__(self, num_classes: int | None = None, ignore_index: int = IGNORE_INDEX) -> None:
@@ -185,8 +186,8 @@ class CheckLabels(BaseTransform):
         if label.ndim != 2 or _is_deep(results.get('seg_map_path')):
             kind = '16-bit' if label.ndim == 2 else 'a color image'
             raise ValueError(
-                f'{path} is {kind}: a mask must be an 8-bit image with one channel (or a palette) '
-                f'whose values are class indices or {self.ignore_index}, convert it.'
+                f'{path} is {kind}, but a mask must be an 8-bit image with one channel (or a palette) '
+                f'whose values are class indices or {self.ignore_index}. Convert it.'
             )
         if label.shape != image.shape[:2]:
             raise ValueError(
@@ -223,7 +224,7 @@ def _in_range(label: np.ndarray, num_classes: int, void: int) -> bool:
 
 
 def _is_deep(path: str | None) -> bool:
-    """Whether a local mask file has more than 8 bits, which the loader would cut off."""
+    """Whether a local mask file has more than 8 bits, which the loader would drop."""
     if path is None or '://' in path:
         return False
     try:
@@ -242,14 +243,14 @@ def with_file_checks(
 ) -> tuple[list, str]:
     """Insert the checks into a list of built transforms.
 
-    ``CheckImageFile`` goes before mmcv's image loader and ``CheckLabels`` (``labeled`` only) after
-    the last of the transforms whose class is named ``Load...``. A loader that was told to read
-    other than RGB (``color_type``, ``imdecode_backend='tifffile'``) has its wish; one with a file
-    backend of its own is left alone, since a check would transfer every file twice. ``modes=False`` lets
-    images pass that are gray, of 16 bits and so on. ``ignore_index`` is the value of void in labels.
+    ``CheckImageFile`` goes before mmcv's image loader, and ``CheckLabels`` (only with ``labeled``) after the
+    last transform whose class name starts with ``Load``. A loader with settings for other images than RGB
+    (``color_type``, ``imdecode_backend='tifffile'``) is allowed to read them. Loaders with a file backend are
+    not checked, since this would transfer every file twice. ``modes=False`` allows gray images, 16-bit images
+    and so on. ``ignore_index`` is the value of void in labels.
 
     Returns:
-        A new list, and in words what is not checked and why ('' when all is).
+        A new list, and a description of what is not checked ('' if everything is).
     """
     checked = list(transforms)
     unchecked = []

@@ -1,4 +1,4 @@
-"""ST++'s Cutout: a box of noise that nothing is learned from."""
+"""Cutout of ST++: a box of noise with void labels."""
 
 import math
 import random

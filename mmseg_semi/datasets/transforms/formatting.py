@@ -1,10 +1,10 @@
-"""The valid mask of an unlabeled image: made after loading, moved with the image, packed last.
+"""The valid mask of an unlabeled image. It is added after loading and transformed with the image.
 
-Within the pipeline the mask is a uint8 map under the key ``gt_seg_map``, 0 = real pixel and
-255 = filled in. The name is on purpose: some of the transforms move every map in ``seg_fields``
-(mmseg's), others only ``gt_seg_map`` (mmcv's Pad and CenterCrop, Albu), and all of them fill it with
-255 where they invent pixels. ``PackUnlabeledInputs`` gives it its own name, ``valid_mask``, and packs
-no ``gt_sem_seg``, so that no loss can take it for a label.
+In the pipeline the mask is a uint8 map with the key ``gt_seg_map``: 0 for real pixels and 255 for filled
+pixels. The key is intentional. Some transforms apply to every map in ``seg_fields`` (those of mmseg), others
+only to ``gt_seg_map`` (mmcv's Pad and CenterCrop, Albu). All of them fill it with 255 in new pixels.
+``PackUnlabeledInputs`` renames it to ``valid_mask`` and does not pack ``gt_sem_seg``, so that no loss can use
+it as a label.
 """
 
 import cv2
@@ -26,15 +26,15 @@ class AddValidMask(BaseTransform):
     (H, W), all 0, and lists it in ``seg_fields``.
 
     Raises:
-        ValueError: the image has a ``gt_seg_map`` already, so it is a labeled one.
+        ValueError: The image already has a ``gt_seg_map``, so it is labeled.
     """
 
     def transform(self, results: dict) -> dict:
         """Add the mask."""
         if results.get('gt_seg_map') is not None:
             raise ValueError(
-                f'{results.get("img_path")} has a label map where AddValidMask runs: '
-                'unlabeled pipelines load no annotations, remove the transform that does.'
+                f'{results.get("img_path")} has a label map before AddValidMask, but unlabeled pipelines '
+                'must not load annotations. Remove the transform that loads them.'
             )
         mask = np.full(results['img'].shape[:2], REAL, dtype=np.uint8)
         return {**results, 'gt_seg_map': mask, 'seg_fields': ['gt_seg_map']}
@@ -47,15 +47,15 @@ class AddValidMask(BaseTransform):
 class PackUnlabeledInputs(PackSegInputs):
     """Pack an unlabeled view: the image, its meta information and its valid mask.
 
-    As mmseg's ``PackSegInputs``, but the sample carries ``valid_mask`` (``PixelData`` whose
-    ``data`` is bool (1, H, W), True = real pixel) and never a ``gt_sem_seg``.
+    Same as mmseg's ``PackSegInputs``, but the sample has a ``valid_mask`` (``PixelData`` whose ``data`` is
+    bool (1, H, W), True = real pixel) and no ``gt_sem_seg``.
 
     Args:
-        meta_keys: keys of the results that become the sample's meta information.
+        meta_keys: Keys of the results that become meta information of the sample.
 
     Raises:
-        ValueError: the pipeline has no ``AddValidMask``, or a transform changed the image's size
-            and not the mask's.
+        ValueError: The pipeline has no ``AddValidMask``, or a transform changed the size of the image but not
+            that of the mask.
     """
 
     def __init__(
@@ -82,9 +82,9 @@ class PackUnlabeledInputs(PackSegInputs):
             )
         if mask.shape != results['img'].shape[:2]:
             raise ValueError(
-                f'{path} is {_size(results["img"])} but its valid mask is {_size(mask)}: a transform '
-                'of the unlabeled pipeline moves images and not label maps, replace it by one '
-                'that moves both.'
+                f'{path} is {_size(results["img"])} but its valid mask is {_size(mask)}, since a transform '
+                'of the unlabeled pipeline changes images but not label maps. Replace it by one that '
+                'changes both.'
             )
         kept = {k: v for k, v in results.items() if k not in ('img', 'gt_seg_map')}
         packed = super().transform(kept)

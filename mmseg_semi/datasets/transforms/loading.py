@@ -1,7 +1,7 @@
-"""The two loaders of MMSegmentation's pipelines, with images and masks in one orientation and with all bands.
+"""The two loaders of MMSegmentation's pipelines, extended to EXIF orientations and many bands.
 
-They are registered under the names of MMSegmentation's own, so every pipeline that names them has them: of
-labeled, unlabeled, validation and test sets, of tools, and of ``mmseg.apis``.
+They replace MMSegmentation's loaders under the same names in every pipeline: of labeled, unlabeled, validation
+and test sets, of tools, and of ``mmseg.apis``.
 """
 
 from __future__ import annotations
@@ -33,32 +33,32 @@ _PNG = b'\x89PNG\r\n\x1a\n'
 
 @TRANSFORMS.register_module()
 class LoadImageFromFile(FileLoader):
-    """mmcv's loader, for images as they are displayed and with all that is in their files.
+    """mmcv's loader, which applies the EXIF orientation and does not silently drop bands or bits.
 
-    Whatever ``imdecode_backend`` decodes, the image is turned as its EXIF entry says, also with
-    ``color_type='unchanged'`` and with the backends that know no EXIF; only the color types that end in
-    ``ignore_orientation`` leave it as stored (but OpenCV and Pillow turn TIFF files in any case). With
-    ``imdecode_backend='tifffile'`` the bands of a TIFF file are the channels, wherever the file has them.
+    The image is rotated by its EXIF orientation with every ``imdecode_backend``, also with
+    ``color_type='unchanged'``. Only color types that end in ``ignore_orientation`` keep the stored orientation
+    (but OpenCV and Pillow always rotate TIFF files). With ``imdecode_backend='tifffile'`` the bands of a TIFF
+    file become the last dimension.
 
-    Sets ``img``, (H, W) or (H, W, C) of the file's dtype (float32 for 16 bits where torch, before 2.3, has no
-    uint16), ``img_shape`` and ``ori_shape``; of an image with an
-    EXIF entry also ``exif_orientation`` (2 to 8) and ``is_displayed``, by which ``LoadAnnotations`` turns its
-    mask.
+    Sets ``img``, (H, W) or (H, W, C) with the dtype of the file (float32 for 16 bits where torch, before 2.3,
+    has no uint16), ``img_shape`` and ``ori_shape``. For an image
+    with an EXIF orientation it also sets ``exif_orientation`` (2 to 8) and ``is_displayed``, which
+    ``LoadAnnotations`` uses to rotate the mask.
 
     Args:
-        *args: those of mmcv's ``LoadImageFromFile``.
-        **kwargs: likewise.
+        *args: Arguments of mmcv's ``LoadImageFromFile``.
+        **kwargs: Keyword arguments of mmcv's ``LoadImageFromFile``.
 
     Raises:
-        ImportError: tifffile is asked for and not installed.
-        ValueError: in a call, a file that cannot be read, or that has more bands or bits than are loaded.
+        ImportError: ``imdecode_backend='tifffile'``, but tifffile is not installed.
+        ValueError: In a call: the file cannot be read, or has more bands or bits than are loaded.
     """
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         if self.imdecode_backend == 'tifffile' and importlib.util.find_spec('tifffile') is None:
             raise ImportError(
-                "LoadImageFromFile has imdecode_backend='tifffile' and tifffile is not installed. Run "
+                "LoadImageFromFile has imdecode_backend='tifffile', but tifffile is not installed. Run "
                 '`pip install tifffile imagecodecs`.'
             )
 
@@ -191,18 +191,18 @@ def _read_tiff(content: bytes, path: str) -> np.ndarray:
 class LoadAnnotations(MaskLoader):
     """mmseg's loader, for masks in the orientation of their image.
 
-    Of an image with an EXIF entry the mask may be drawn on the pixels as they are stored, as scripts and
-    some annotation tools have them, or on what viewers display. Where the entry turns height into width, the
-    size of the mask tells; else ``drawn_on`` does. Either way the mask is turned as its image is loaded. A mask
-    with an EXIF entry of its own was drawn on what that entry displays.
+    The mask of an image with an EXIF orientation may be drawn on the stored pixels, as in scripts and some
+    annotation tools, or on the displayed image. If the orientation swaps height and width, the size of the mask
+    decides. Otherwise ``drawn_on`` decides. In both cases the mask is rotated like its image. A mask with its
+    own EXIF orientation was drawn on its displayed view.
 
     Args:
-        reduce_zero_label, backend_args, imdecode_backend: those of mmseg's ``LoadAnnotations``.
-        drawn_on: 'stored' or 'displayed'; None takes only what the sizes tell.
+        reduce_zero_label, backend_args, imdecode_backend: Same as in mmseg's ``LoadAnnotations``.
+        drawn_on: 'stored' or 'displayed'; None only uses the sizes.
 
     Raises:
-        ValueError: a setting out of range; in a call, a mask that fits neither view of its image, or both
-            where ``drawn_on`` is None, or not the one that ``drawn_on`` names.
+        ValueError: A setting is out of range. In a call: the mask matches neither view of its image, both views
+            if ``drawn_on`` is None, or not the view of ``drawn_on``.
     """
 
     def __init__(

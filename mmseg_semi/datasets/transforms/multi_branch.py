@@ -9,24 +9,23 @@ from mmseg.registry import TRANSFORMS
 
 @TRANSFORMS.register_module()
 class MultiBranch(BaseTransform):
-    """Run each branch's transforms on its own copy of the results, and return all of them.
+    """Run the transforms of each branch on a copy of the results, and return all branches.
 
-    Place it last, after the resize, crop, flip and padding that all views share: whatever a branch does to
-    its copy is invisible to the others. Each branch ends in ``PackUnlabeledInputs``::
+    Place it last, after the resize, crop, flip and padding that all views share. Branches do not affect each
+    other. Each branch ends with ``PackUnlabeledInputs``::
 
         dict(type='MultiBranch',
              weak=[dict(type='PackUnlabeledInputs')],
              strong=[dict(type='RandomIntensity'), dict(type='PackUnlabeledInputs')])
 
     Args:
-        branches: branch name = list of transforms (configs or callables), in the order in which
-            the branches shall run.
+        branches: Branch name = list of transforms (configs or callables). The branches run in this order.
 
-    Returns of a call: ``{'inputs': {branch: (C, H, W) tensor}, 'data_samples': {branch: sample}}``,
-    or None when a branch gives None, which makes the dataset draw another image.
+    Returns of a call: ``{'inputs': {branch: (C, H, W) tensor}, 'data_samples': {branch: sample}}``, or None if
+    a branch returns None. The dataset then loads another image.
 
     Raises:
-        ValueError: no branch, a branch without transforms, or one that does not pack its results.
+        ValueError: There is no branch, a branch has no transforms, or does not pack its results.
     """
 
     def __init__(self, **branches) -> None:

@@ -1,4 +1,4 @@
-"""U2PL's random resize, which shrinks an image as often as it enlarges it."""
+"""Random resize of U2PL, which shrinks and enlarges images equally often."""
 
 from __future__ import annotations
 

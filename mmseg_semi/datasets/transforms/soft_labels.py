@@ -1,10 +1,10 @@
-"""Soft labels in a pipeline: they move with their image, whatever moves it.
+"""Soft labels in a pipeline, which are transformed with their image.
 
-Most transforms move ``gt_seg_map`` alone, and not all of them take maps of many channels. So between
-``AddSoftLabels`` and ``PackSoftLabels`` this map holds the number of each pixel instead of its label. It is
-resized by the nearest neighbor, cropped, flipped, turned and padded with the image. In the end it says where
-each pixel comes from, and mask and soft labels are looked up once. What a transform fills in, such as padding
-or the box of Cutout, has the void value there and no target.
+Most transforms only apply to ``gt_seg_map``, and not all of them support maps with many channels. Therefore,
+between ``AddSoftLabels`` and ``PackSoftLabels``, this map contains the index of each pixel instead of its
+label. It is resized by nearest neighbor, cropped, flipped, rotated and padded with the image. At the end, mask
+and soft labels are looked up by these indices. Pixels that a transform fills, such as padding or the box of
+Cutout, have the void value and no target.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ class AddSoftLabels(BaseTransform):
         maps = self.loader.turned(results, np.ascontiguousarray(maps.transpose(1, 2, 0)))
         if maps.shape[:2] != mask.shape[:2]:
             raise ValueError(
-                f'{wanted["path"]} is of another size than its mask {results["seg_map_path"]}. Remove the '
-                'folder and make the pseudo-labels again.'
+                f'{wanted["path"]} has another size than its mask {results["seg_map_path"]}. Remove the '
+                'folder and create the pseudo-labels again.'
             )
         numbers = np.arange(_FIRST, _FIRST + mask.size, dtype=np.int32).reshape(mask.shape)
         return {**results, 'gt_seg_map': numbers, 'hard_map': mask, 'soft_maps': maps}

@@ -96,7 +96,7 @@ def test_meta_information():
 
 def test_labeled_results_are_refused():
     results = dict(img=np.zeros((4, 6, 3)), img_path='a.jpg', gt_seg_map=np.zeros((4, 6)))
-    with pytest.raises(ValueError, match=r'a\.jpg has a label map where AddValidMask runs'):
+    with pytest.raises(ValueError, match=r'a\.jpg has a label map before AddValidMask'):
         Compose([dict(type='AddValidMask')])(results)
 
 

@@ -70,8 +70,8 @@ def test_counts_are_of_whole_masks_and_kept_beside_the_work_directory(tmp_path, 
     caplog.clear()
     with caplog.at_level(logging.INFO, LOGGER.name):
         assert count(runner_of(tmp_path / 'other', images)) == counts
-    assert 'are those of' in caplog.text
-    assert 'counted once' not in caplog.text
+    assert 'are read from' in caplog.text
+    assert 'Counting' not in caplog.text
     assert len(kept(tmp_path)) == 1
 
 

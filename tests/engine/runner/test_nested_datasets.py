@@ -143,7 +143,7 @@ def test_pseudo_labels_have_one_name_per_image(images, tmp_path):
     whole = copy.deepcopy(joined)
     del whole['datasets'][1]['dataset']['ann_file']
     pool = ImagePool(config, {**whole, 'datasets': whole['datasets'][1:]})
-    with pytest.raises(ValueError, match='lies in the folder of images'):
+    with pytest.raises(ValueError, match='is inside the folder of images'):
         pool.check_outside(str(images / 'img_dir' / 'labels'))
 
 
