@@ -274,6 +274,7 @@ def train(out, network, **changes):
     return result.output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('stock', CONFIGS)
 def test_two_steps_of_stock_configs(make, stock):
     if 'convnext' in stock:
@@ -301,6 +302,7 @@ def my(make):
     return write
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('method', METHODS)
 def test_every_method_trains_it(make, my, method):
     printed = make(my(), '--method', method)
