@@ -120,7 +120,7 @@ def test_a_resumed_training_reaches_the_same_weights_and_exports_plain_ones(
     _, _, weights = run(tmp_path / 'again', **switched, **resumed)
     assert weights.keys() == expected.keys()
     assert [name for name, value in weights.items() if not torch.equal(value, expected[name])] == []
-    # A training goes on without the switch as well, from weights that are the same to rounding.
+    # A training continues without the switch as well, from weights that are the same to rounding.
     _, _, other = run(tmp_path / 'other', **resumed)
     assert other.keys() == expected.keys()
     for name in other:
