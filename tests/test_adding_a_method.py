@@ -113,6 +113,7 @@ def test_a_setting_out_of_range_is_refused(folder, monkeypatch):
         confident_teacher.ConfidentTeacher(tiny_segmentor(), semi_train_cfg={'tau': 1.5})
 
 
+@pytest.mark.slow
 def test_the_settings_of_the_example_are_printed(folder):
     """The page's command, which names a class that no file of the package knows."""
     (command,) = re.findall(r'python (tools/settings\.py .*)', PAGE)

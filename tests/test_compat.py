@@ -296,7 +296,7 @@ def test_a_package_without_configs(monkeypatch, tmp_path):
     assert 'came without its configs' in message_of(mmseg_semi.bases, 'bare::a.py')
 
 
-def test_a_config_on_stock_bases_merges_dumps_and_reloads(tmp_path):
+def test_a_config_on_stock_bases_merges_dumps_and_reloads(tmp_path, laid_out_configs):
     """As a training does: overrides are merged, the result is dumped, and a resume parses that text."""
     (tmp_path / 'own.py').write_text(
         "custom_imports = dict(imports=['mmseg_semi'], allow_failed_imports=False)\n"

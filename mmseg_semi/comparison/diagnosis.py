@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..visualization import read_scalars
+from ..visualization import read_series
 
 #: Scalars with the fraction of unlabeled pixels in the loss.
 RATIOS = ('confident_ratio', 'reliable_ratio', 'anchor_pixel_ratio')
@@ -50,11 +50,7 @@ class Log:
 
     def __init__(self, work_dir: str | Path) -> None:
         self.work_dir = work_dir
-        self.series: dict[str, dict[int, float]] = {}
-        for record in read_scalars(work_dir):
-            for key, value in record.items():
-                if isinstance(value, (int, float)):
-                    self.series.setdefault(key, {})[record['step']] = float(value)
+        self.series = read_series(work_dir)
         if not self.series:
             raise ValueError(
                 f'{work_dir} has no record in */vis_data/scalars.json. Give the work folder of a training, or '

@@ -2,6 +2,9 @@
 
 import torch
 
+knows_uint16 = hasattr(torch, 'uint16')
+"""Whether arrays of unsigned integers of more than 8 bits become tensors, since 2.3."""
+
 if hasattr(torch.amp, 'is_autocast_available'):  # since 2.4
     is_autocast_available = torch.amp.is_autocast_available
 else:

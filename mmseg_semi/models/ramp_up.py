@@ -15,6 +15,8 @@ class AdaptiveRampUp(nn.Module):
 
     Attributes:
         weight (float): w(e) of Eq. 9 in the current epoch.
+        guidance (float): The mirrored weight w(E + 1 - e), which falls from 1. Only ``guidance='ramp_down'``
+            uses it.
         labeled_sums (Tensor): float64 (3,), sums over all ranks in the current epoch: the mean cross-entropy of
             the students on labeled images, that of the teacher, and the number of batches with labels.
         latch_epoch (Tensor): int64 scalar, the epoch in which the ramp-up ended; 0 before.
@@ -23,6 +25,7 @@ class AdaptiveRampUp(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.weight = 1.0
+        self.guidance = 1.0
         self.register_buffer('labeled_sums', torch.zeros(3, dtype=torch.float64))
         self.register_buffer('latch_epoch', torch.zeros((), dtype=torch.int64))
 

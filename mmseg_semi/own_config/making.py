@@ -357,6 +357,13 @@ class _Making:
         # With two or three classes, rank 3 does not exist.
         if 'low_rank' in settings and isinstance(head, dict) and head.get('num_classes', 0) > 3:
             del settings['low_rank']
+        if self.recipe.name == 'unimatch_v2' and pretrained(self.cfg) is None:
+            settings['align_distribution'] = True
+            self.say(
+                'class shares',
+                'align_distribution=True',
+                'a network from scratch lets one class take over the pseudo-labels more easily',
+            )
         entries = {
             '_delete_': True,
             'type': recipe['type'],

@@ -5,7 +5,7 @@ from .comparison import Estimate, save_comparison
 from .curves import read_curves, save_curves
 from .panels import colorize, heatmap, overlay, save_panels
 from .parts import EMBEDDINGS, color_counts, color_parts, embed, save_scatter
-from .scalars import read_scalars
+from .scalars import read_scalars, read_series
 from .scores import save_examples, save_histogram
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     'read_curves',
     'read_distributions',
     'read_scalars',
+    'read_series',
     'save_comparison',
     'save_curves',
     'save_distribution',

@@ -2,65 +2,83 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import matplotlib
 from matplotlib.figure import Figure
 
-from .scalars import read_scalars
+from .scalars import FILES, read_series
 
 #: Steps and values of one curve.
 Curve = tuple[list[int], list[float]]
+#: By the label of an axis, the curves that are read on it, by their names.
+Panel = Mapping[str, Mapping[str, Curve]]
 
 
-def read_curves(work_dir: str | Path, *names: str) -> dict[str, Curve]:
+def read_curves(work_dir: str | Path, *keys: str) -> dict[str, Curve]:
     """Read scalars over the iterations of a training.
 
     Args:
-        work_dir: of the training; of an iteration that several of its runs have recorded, the last one counts.
-        *names: of the scalars; those that the log does not have are left out.
+        work_dir: of the training, or of one stage of it; see :func:`read_series` for several starts.
+        *keys: names of scalars, or patterns such as ``agreement_*``. A key also finds ``NETWORK/key``, which
+            is how metrics of several networks are recorded.
 
     Returns:
-        ``{name: (steps, values)}``, the steps rising.
+        ``{name: (steps, values)}``, the steps rising; in the order of the keys.
 
     Raises:
-        ValueError: the log has none of them.
+        FileNotFoundError: nothing is recorded there.
+        ValueError: a key finds no scalar.
     """
-    found: dict[str, dict[int, float]] = {}
-    for record in read_scalars(work_dir):
-        for name in names:
-            if name in record and 'step' in record:
-                found.setdefault(name, {})[record['step']] = record[name]
-    if not found:
-        raise ValueError(
-            f'{work_dir} has no record of {" or ".join(names)} in */vis_data/scalars.json. Give the work '
-            'directory of a training that logs them (of a staged one, the folder of its stage).'
+    series = read_series(work_dir)
+    if not series:
+        stages = sorted({file.parts[-4] for file in Path(work_dir).glob(f'*/{FILES}')})
+        remedy = (
+            f'Choose one of its stages: {", ".join(stages)}.'
+            if stages
+            else 'Give the work directory of a training.'
         )
-    return {
-        name: tuple(map(list, zip(*sorted(found[name].items()), strict=True)))
-        for name in names
-        if name in found
-    }
+        raise FileNotFoundError(f'{work_dir} has no record in {FILES}. {remedy}')
+    found = {}
+    for key in keys:
+        names = [name for name in series if _matches(name, key)]
+        if not names:
+            raise ValueError(
+                f'{work_dir} has no scalar {key} in {FILES}. Choose from {", ".join(sorted(series))}.'
+            )
+        found.update({name: (list(series[name]), list(series[name].values())) for name in names})
+    return found
 
 
-def save_curves(path: str | Path, panels: Mapping[str, Mapping[str, Curve]]) -> None:
+def _matches(name: str, key: str) -> bool:
+    return fnmatchcase(name, key) or fnmatchcase(name, f'*/{key}')
+
+
+def save_curves(path: str | Path, panels: Sequence[Panel]) -> None:
     """Draw panels of curves below each other, over the same iterations.
 
     Args:
         path: of the picture, with an ending that matplotlib writes (.png, .pdf, .svg).
-        panels: curves by their names, by the label of the panel's axis.
+        panels: each with one or two axes, of which the second stands on the right.
     """
     # Figure, not pyplot: no display, and no state of the process that draws.
     figure = Figure(figsize=(7, 2.4 * len(panels)), layout='constrained')
     all_axes = figure.subplots(len(panels), sharex=True, squeeze=False)[:, 0]
-    for axes, (label, curves) in zip(all_axes, panels.items(), strict=True):
-        for index, (name, (steps, values)) in enumerate(curves.items()):
-            color = matplotlib.colormaps['tab10'](index)
-            axes.plot(steps, values, label=name, color=color, linewidth=1.2)
-        axes.set_ylabel(label)
+    for axes, panel in zip(all_axes, panels, strict=True):
         axes.grid(alpha=0.3)
-        if len(curves) > 1:
-            axes.legend(fontsize='small')
+        lines = []
+        for side, (label, curves) in enumerate(panel.items()):
+            on = axes.twinx() if side else axes
+            on.set_ylabel(label)
+            for name, (steps, values) in curves.items():
+                color = matplotlib.colormaps['tab10'](len(lines) % 10)
+                style = '--' if side else '-'
+                lines += on.plot(steps, values, style, label=name, color=color, linewidth=1.2)
+        if len(lines) > 1:
+            # Above the panel, where it hides no line.
+            place = dict(loc='lower left', bbox_to_anchor=(0, 1), ncols=2, frameon=False)
+            axes.legend(handles=lines, fontsize='small', **place)
     all_axes[-1].set_xlabel('iteration')
     figure.savefig(path, dpi=150)

@@ -36,6 +36,7 @@ def test_very_large_images_are_opened(tmp_path):
     CheckImageFile().transform({'img_path': str(path)})
 
 
+@pytest.mark.slow
 def test_the_limit_is_raised_by_importing_the_package():
     """And not by the first file that is opened: mmcv opens masks by Pillow itself."""
     code = 'import mmseg_semi.datasets; from PIL import Image; print(Image.MAX_IMAGE_PIXELS)'

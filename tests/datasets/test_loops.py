@@ -37,10 +37,7 @@ class Record(Hook):
 
 
 @pytest.fixture
-def train(config, tmp_path, monkeypatch):
-    # Every Runner asks compilers for their versions, which takes longer than the training.
-    monkeypatch.setattr('mmengine.runner.runner.collect_env', dict)
-
+def train(config, tmp_path):
     def run(loop, endless, workers, name, **settings):
         record = Record()
         runner = Runner(

@@ -250,7 +250,8 @@ def test_images_of_16_bits(branches, channels):
     image = torch.arange(channels * 24).view(channels, 4, 6) * 40
     expected = (image.flip(0) if channels == 3 else image).float()
     expected = (expected - torch.tensor(mean).view(-1, 1, 1)) / 50
-    image = image.to(torch.uint16)
+    # The loader gives float32 where torch, before 2.3, has no uint16.
+    image = image.to(getattr(torch, 'uint16', torch.float32))
     sample = SegDataSample(gt_sem_seg=PixelData(data=torch.zeros(1, 4, 6, dtype=torch.uint8)))
     data = dict(inputs=[image], data_samples=[sample])
     if branches:

@@ -5,10 +5,13 @@ import copy
 import pytest
 import torch
 from mmengine.optim import build_optim_wrapper
+from mmseg.registry import MODELS
 from tiny import tiny_segmentor  # noqa: F401  registers the scope
 from tiny_run import METHODS, build_runner, tiny_config
 from two_views import batch_of, build
 
+from mmseg_semi.datasets.shapes import CLASSES, PALETTE
+from mmseg_semi.engine.export import own_modules, plain_config, plain_state_dict
 from mmseg_semi.models import speed
 
 
@@ -64,7 +67,8 @@ def test_channels_last_trains_the_same_to_rounding():
     assert not is_last(plain.student.backbone.layer2[0].conv1.weight)
 
 
-def test_compiled_parts_train_the_same(monkeypatch):
+@pytest.fixture
+def eager_backend(monkeypatch):
     """Of the compiler only the backend is another, which needs no C++ compiler."""
     compiled = torch.compile
 
@@ -77,6 +81,9 @@ def test_compiled_parts_train_the_same(monkeypatch):
         'compile',
         lambda self: setattr(self, '_compiled_call_impl', eager(self._call_impl)),
     )
+
+
+def test_compiled_parts_train_the_same(eager_backend):
     plain, expected, names = trained()
     model, losses, mine = trained(compile=True)
     torch.testing.assert_close(losses, expected, rtol=1e-4, atol=1e-5)
@@ -85,6 +92,50 @@ def test_compiled_parts_train_the_same(monkeypatch):
         assert network._compiled_call_impl is not None
     assert copy.deepcopy(model.student).backbone._compiled_call_impl is None
     plain.load_state_dict(model.state_dict())
+
+
+def run(work_dir, **changes):
+    """A training of four iterations and the weights that it has saved."""
+    config = tiny_config(
+        work_dir,
+        'IMAS',
+        train_cfg__max_iters=4,
+        train_cfg__val_interval=4,
+        default_hooks__checkpoint__interval=2,
+        **changes,
+    )
+    runner = build_runner(config)
+    runner.train()
+    checkpoint = torch.load(work_dir / 'iter_4.pth', weights_only=False)
+    return config, runner.model, checkpoint['state_dict']
+
+
+@pytest.mark.parametrize('switch', ['channels_last', 'compile'])
+def test_a_resumed_training_reaches_the_same_weights_and_exports_plain_ones(
+    tmp_path, switch, eager_backend
+):
+    switched = {f'model__semi_train_cfg__{switch}': True}
+    config, model, expected = run(tmp_path / 'whole', **switched)
+    resumed = {'load_from': str(tmp_path / 'whole' / 'iter_2.pth'), 'resume': True}
+    _, _, weights = run(tmp_path / 'again', **switched, **resumed)
+    assert weights.keys() == expected.keys()
+    assert [name for name, value in weights.items() if not torch.equal(value, expected[name])] == []
+    # A training continues without the switch as well, from weights that are the same to rounding.
+    _, _, other = run(tmp_path / 'other', **resumed)
+    assert other.keys() == expected.keys()
+    for name in other:
+        torch.testing.assert_close(other[name], expected[name], rtol=1e-3, atol=1e-4)
+    plain = plain_config(config, {'classes': CLASSES, 'palette': PALETTE}).model
+    assert own_modules(plain) == []
+    exported = MODELS.build(plain).eval()
+    assert not any(module._compiled_call_impl for module in exported.modules())
+    saved = plain_state_dict(expected, 'teacher', model.training_only, model.shared_modules)
+    exported.load_state_dict(saved, strict=True)
+    image = torch.rand(1, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            exported(image), model.eval().teacher(image), rtol=1e-4, atol=1e-4
+        )
 
 
 def test_a_machine_that_cannot_compile_says_so(monkeypatch):

@@ -59,7 +59,7 @@ def test_teacher_is_trained_on_labeled_images_and_handed_on(whole):
     assert '5 labeled images × 1 and 0 pseudo-labeled ones; 2 per process' in output
     assert '14 in all' in output
     assert 'GPS: 4 epochs of 4 steps, 14 in all' in output
-    assert 'starts untrained' not in output
+    assert 'is not trained' not in output
     before = 'teacher 14 steps (28 labeled and 0 unlabeled images)'
     assert f'Trained: {before}, joint 14 steps (28 labeled and 28 unlabeled images)' in output
     (log,) = (whole / 'work/joint').glob('*/*.log')

@@ -49,7 +49,12 @@ SCENARIOS = {
     'fixmatch': {'method': 'FixMatch', 'workers': 1},
     'cps': {'method': 'CPS', 'model__semi_train_cfg__unlabeled_start': 7},
     # Killed in the second or third of four epochs, while the weight grows.
-    'gps': {'method': 'GPS', 'workers': 1, 'custom_hooks__3__adaptive': False},
+    'gps': {
+        'method': 'GPS',
+        'workers': 1,
+        'custom_hooks__3__adaptive': False,
+        'model__semi_train_cfg__guidance': 'ramp_down',
+    },
     # Killed after the first of four epochs, which ends the ramp-up.
     'gps_latched': {'method': 'GPS'},
     'gps_accumulated': {

@@ -2,7 +2,6 @@
 
 import csv
 import fcntl
-import gc
 import importlib.util
 import json
 import re
@@ -48,8 +47,6 @@ def tool(monkeypatch):
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, 'benchmark_methods', module)
     spec.loader.exec_module(module)
-    # mmengine's datasets collect garbage twice each, walking through all that the tests have imported.
-    monkeypatch.setattr(gc, 'collect', lambda *args: 0)
     # A test's process is not the tool's: its reaction to signals stays.
     monkeypatch.setattr(module.signal, 'signal', lambda *args: None)
     module.launched = []

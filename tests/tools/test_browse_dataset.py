@@ -1,15 +1,13 @@
 """tools/browse_dataset.py: what it draws, for semi-supervised and for stock configs."""
 
 import importlib.util
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from processes import run_tool
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOL = ROOT / 'tools/browse_dataset.py'
@@ -173,11 +171,6 @@ def test_missing_config(browse):
 
 
 def test_command_line(write, root):
-    path = write(CONFIG)
-    command = [sys.executable, str(TOOL), path, '--num', '1']
-    environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
-    done = subprocess.run(
-        command, cwd=root, env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    done = run_tool(TOOL, write(CONFIG), '--num', '1', cwd=root)
+    assert done.code == 0, done.output
     assert (root / 'work_dirs/config/browse/samples_0000.png').is_file()

@@ -1,12 +1,11 @@
 import importlib.util
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from processes import run_tool
 
 REPO = Path(__file__).parents[2]
 TOOL = REPO / 'tools' / 'dataset_converters' / 'camvid.py'
@@ -90,8 +89,8 @@ def test_runs_again_and_never_overwrites_silently(source, tmp_path):
 
 
 def test_jpeg_by_default_from_the_command_line(source, tmp_path):
-    command = [sys.executable, TOOL, source, tmp_path / 'out', '--subset']
-    subprocess.run(command, check=True, env=dict(os.environ, PYTHONPATH=str(REPO)))
+    done = run_tool(TOOL, source, tmp_path / 'out', '--subset', cwd=tmp_path)
+    assert done.code == 0, done.output
     image = Image.open(tmp_path / 'out' / 'img_dir' / 'train' / 't00.jpg')
     assert (image.format, image.mode, image.size) == ('JPEG', 'RGB', (6, 4))
 

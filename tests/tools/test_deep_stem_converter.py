@@ -1,13 +1,12 @@
 """The converter of deep-stem ImageNet weights."""
 
 import importlib.util
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from mmseg.registry import MODELS
+from processes import run_tool
 
 import mmseg_semi  # noqa: F401  registers the backbone
 
@@ -40,11 +39,6 @@ def _torchvision_names(weights):
     return named
 
 
-def _run(*arguments):
-    command = [sys.executable, str(TOOL), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True)
-
-
 @pytest.mark.parametrize('wrapped', [False, True])
 def test_weights_load_completely(tmp_path, wrapped):
     weights = _network().state_dict()
@@ -68,10 +62,9 @@ def test_refuses_another_stem():
 
 
 def test_command_line_says_one_sentence(tmp_path):
-    command = [sys.executable, str(TOOL), str(tmp_path / 'none.pth'), str(tmp_path / 'new.pth')]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 1
-    assert done.stderr.strip().endswith(
+    done = run_tool(TOOL, tmp_path / 'none.pth', tmp_path / 'new.pth', cwd=tmp_path)
+    assert done.code == 1
+    assert done.last_line.endswith(
         'none.pth does not exist. Give the downloaded checkpoint as SRC.'
     )
-    assert 'Traceback' not in done.stderr
+    assert 'Traceback' not in done.output

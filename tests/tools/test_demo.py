@@ -71,6 +71,7 @@ def test_table_shows_last_best_and_gain(demo, tmp_path):
     assert lines[4] == '| iMAS, teacher | 59.00 | 59.00 | +6.00 | 54.00 | 64.00 |'
 
 
+@pytest.mark.slow
 def test_failed_training_says_where_its_output_is(demo, tmp_path):
     (training, _) = demo.plan(demo.parse_args(['--work-dir', str(tmp_path)]))
     training.options.append('train_cfg.max_iters=-1')

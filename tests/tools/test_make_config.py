@@ -274,6 +274,7 @@ def train(out, network, **changes):
     return result.output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('stock', CONFIGS)
 def test_two_steps_of_stock_configs(make, stock):
     if 'convnext' in stock:
@@ -301,6 +302,7 @@ def my(make):
     return write
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('method', METHODS)
 def test_every_method_trains_it(make, my, method):
     printed = make(my(), '--method', method)
@@ -347,6 +349,13 @@ def test_advice_on_networks_from_scratch(my):
         advice = [d.what for d in make_text(cfg, method).decisions if d.topic == 'advice']
         assert len(advice) == advised
         assert all('tau=0.5, unlabeled_start_fraction=0.33' in what for what in advice)
+
+
+def test_class_shares_are_aligned_from_scratch(my):
+    cfg = Config.fromfile(my())
+    assert 'align_distribution=True' in make_text(cfg, 'unimatch_v2').text
+    cfg.load_from = 'weights.pth'
+    assert 'align_distribution' not in make_text(cfg, 'unimatch_v2').text
 
 
 def test_geometry_of_unlabeled_images(make, my):

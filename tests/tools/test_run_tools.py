@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
+from processes import run_tool
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ROOT / 'tools'
@@ -247,13 +248,12 @@ def test_an_error_ends_the_program_without_a_traceback(tmp_path):
 @pytest.mark.slow
 def test_train_and_test(config):
     folder = config.parent
-    trained = tool('train.py', config, cwd=folder)
-    assert trained.returncode == 0, trained.stderr
+    trained = run_tool(TOOLS / 'train.py', config, cwd=folder)
+    assert trained.code == 0, trained.output
     checkpoint = folder / 'work_dirs' / 'tiny' / 'iter_2.pth'
-    tested = tool(
-        'test.py', config, checkpoint, '--out', 'maps', '--work-dir', 'tested', cwd=folder
-    )
-    assert tested.returncode == 0, tested.stderr
+    arguments = [config, checkpoint, '--out', 'maps', '--work-dir', 'tested']
+    tested = run_tool(TOOLS / 'test.py', *arguments, cwd=folder)
+    assert tested.code == 0, tested.output
     assert len(list((folder / 'maps').glob('*.png'))) == 3
     (result,) = (folder / 'tested').glob('*/*.json')
     assert 0 <= json.loads(result.read_text())['mIoU'] <= 100

@@ -70,12 +70,12 @@ def from_polygons(converter, path: Path) -> bytes:
     """The training ids of a file of polygons, drawn as MMSegmentation's converter draws them."""
     with tempfile.TemporaryDirectory() as folder:
         # It writes beside its source, where a killed run would leave half a file.
-        copy = shutil.copy(path, folder)
+        copied = shutil.copy(path, folder)
         try:
-            converter.convert_json_to_label(copy)
+            converter.convert_json_to_label(copied)
         except (OSError, ValueError, KeyError, SystemExit) as error:
             raise PreparationError(_unreadable(path, error)) from None
-        with Image.open(copy.replace('_polygons.json', '_labelTrainIds.png')) as image:
+        with Image.open(copied.replace('_polygons.json', '_labelTrainIds.png')) as image:
             return png(np.asarray(image))
 
 

@@ -16,6 +16,7 @@ from mmcv.transforms import LoadImageFromFile as FileLoader
 from mmseg.datasets.transforms import LoadAnnotations as MaskLoader
 from mmseg.registry import TRANSFORMS
 
+from ...functional._torch import knows_uint16
 from ..orientation import (
     BROKEN,
     Pair,
@@ -39,7 +40,8 @@ class LoadImageFromFile(FileLoader):
     (but OpenCV and Pillow always rotate TIFF files). With ``imdecode_backend='tifffile'`` the bands of a TIFF
     file become the last dimension.
 
-    Sets ``img``, (H, W) or (H, W, C) with the dtype of the file, ``img_shape`` and ``ori_shape``. For an image
+    Sets ``img``, (H, W) or (H, W, C) with the dtype of the file (float32 for 16 bits where torch, before 2.3,
+    has no uint16), ``img_shape`` and ``ori_shape``. For an image
     with an EXIF orientation it also sets ``exif_orientation`` (2 to 8) and ``is_displayed``, which
     ``LoadAnnotations`` uses to rotate the mask.
 
@@ -75,7 +77,8 @@ class LoadImageFromFile(FileLoader):
             if self.ignore_empty:
                 return None
             raise
-        if self.to_float32:
+        wide = image.dtype.kind == 'u' and image.dtype.itemsize > 1
+        if self.to_float32 or (wide and not knows_uint16):
             image = image.astype(np.float32)
         results['img'] = image
         results['img_shape'] = results['ori_shape'] = image.shape[:2]

@@ -26,6 +26,9 @@ class AdaptiveRampUpHook(Hook):
     Epochs and the compared losses start at the optimizer step ``unlabeled_start``, which the paper does not
     have. Before this step there is no feedback and the weight is 0.
 
+    With ``guidance='ramp_down'`` the weight of the teacher's guidance is ``exp(-((e - 1)/E)^2)``, that of epoch
+    E + 1 - e without the comparison. It depends on the step alone.
+
     The hook also loads the initial weights of the teacher.
 
     Args:
@@ -77,19 +80,24 @@ class AdaptiveRampUpHook(Hook):
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
         step = Clock.of(runner.optim_wrapper).step - self._start
-        unwrap(runner.model).ramp_up.weight = self._weight(step)
+        epoch = step // self._length + 1
+        ramp_up = unwrap(runner.model).ramp_up
+        ramp_up.weight = self._weight(epoch)
+        # No image is guided before the first epoch.
+        ramp_up.guidance = gaussian_ramp_up(self._epochs + 1 - max(1, epoch), self._epochs)
 
-    def _weight(self, step: int) -> float:
-        """Return the epoch of an optimizer step, counted from the start of the first epoch."""
-        if step < 0:
+    def _weight(self, epoch: int) -> float:
+        if epoch < 1:
             return 0.0
         if self._latched:
             return 1.0
-        return gaussian_ramp_up(step // self._length + 1, self._epochs)
+        return gaussian_ramp_up(epoch, self._epochs)
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         model = unwrap(runner.model)
         runner.message_hub.update_scalar('train/ramp_up_weight', model.ramp_up.weight)
+        if model.cfg.guidance == 'ramp_down':
+            runner.message_hub.update_scalar('train/guidance_weight', model.ramp_up.guidance)
         if not runner.optim_wrapper.should_update():
             return
         epoch, rest = divmod(model.clock.step + 1 - self._start, self._length)

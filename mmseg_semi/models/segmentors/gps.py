@@ -53,6 +53,13 @@ class GPS(IndependentSegmentor):
             low=0,
             source='Eq. 10',
         )
+        guidance: Literal['constant', 'ramp_down'] = setting(
+            'constant',
+            'The guidance has its full weight to the end, or in epoch e of E the factor exp(-((e - 1) / E)^2), '
+            'which is the growth of Eq. 9 read backwards, whenever the students catch up.',
+            source='ablation of the ramp-down',
+            reading='the formula of the ramp-down',
+        )
         gps: bool = setting(True, 'Use the guidance term.', source='Eq. 5, Table 4')
         cps: bool = setting(True, 'Use the cross supervision term.', source='Eq. 6, Table 4')
         fps: bool = setting(True, 'Use the feedback term.', source='Eq. 10, Table 4')
@@ -132,7 +139,8 @@ class GPS(IndependentSegmentor):
             labels.update(zip(self.students, known, strict=True))
         if cfg.gps:
             guidance = sum(self.pseudo_loss(one, labels['teacher']) for one in logits)
-            losses['loss_gps'] = cfg.alpha * guidance
+            factor = self.ramp_up.guidance if cfg.guidance == 'ramp_down' else 1.0
+            losses['loss_gps'] = factor * cfg.alpha * guidance
         if cfg.cps:
             losses['loss_cps'] = cfg.beta * self.cross_loss(logits, known)
         return {**losses, **self.labels_log(labels, batch)}

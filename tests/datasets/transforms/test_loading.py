@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 from mmengine.dataset import Compose
 from mmseg.apis import inference_model, init_model
+from mmseg.datasets.transforms import PackSegInputs
 from mmseg.registry import DATASETS
 from PIL import Image
 from trained import checkpoint, config
 
 from mmseg_semi.datasets.orientation import displayed
-from mmseg_semi.datasets.transforms import LoadAnnotations, LoadImageFromFile
+from mmseg_semi.datasets.transforms import LoadAnnotations, LoadImageFromFile, loading
+from mmseg_semi.functional._torch import knows_uint16
 
 MASK = np.zeros((24, 40), np.uint8)
 MASK[:8, :10], MASK[8:20, 30:] = 1, 2
@@ -184,7 +186,7 @@ def test_all_bands_wherever_the_file_has_them(write_tiff, dtype, number):
         write_tiff(bands, photometric='rgb', bigtiff=True),
     ):
         image = read(path, **TIFF)
-        assert image.dtype == dtype
+        assert image.dtype == (dtype if knows_uint16 or dtype != np.uint16 else np.float32)
         assert np.array_equal(image, bands)
 
 
@@ -254,6 +256,18 @@ def test_planar_colors_of_16_bits_are_refused(write_tiff):
         ValueError, match=r'4 band\(s\) of 16 bits and the loader gives 4 of uint16'
     ):
         read(path, color_type='unchanged')
+
+
+@pytest.mark.parametrize('known', [False, True])
+def test_sixteen_bits_become_a_tensor_of_every_torch(tmp_path, known, monkeypatch):
+    monkeypatch.setattr(loading, 'knows_uint16', known and knows_uint16)
+    Image.fromarray(BANDS[..., 0]).save(tmp_path / 'a.png')
+    results = dict(img_path=str(tmp_path / 'a.png'))
+    results = LoadImageFromFile(color_type='unchanged').transform(results)
+    if not known:
+        assert results['img'].dtype == np.float32
+    packed = PackSegInputs().transform(results)['inputs']
+    assert np.array_equal(packed[0].float().numpy(), BANDS[..., 0])
 
 
 @pytest.mark.parametrize('kind', ['png', 'tif'])

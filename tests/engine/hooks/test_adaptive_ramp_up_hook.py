@@ -1,6 +1,7 @@
 """The weight of GPS's feedback over a training, told by a runner that only counts."""
 
 import logging
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -20,11 +21,12 @@ class Recorder:
     """A message hub and a visualizer as far as the hook writes to them."""
 
     def __init__(self):
-        self.weights, self.epochs = [], []
+        self.weights, self.guidance, self.epochs = [], [], []
 
     def update_scalar(self, name, value):
-        assert name == 'train/ramp_up_weight'
-        self.weights.append(value)
+        {'train/ramp_up_weight': self.weights, 'train/guidance_weight': self.guidance}[name].append(
+            value
+        )
 
     def add_scalars(self, scalars, step):
         self.epochs.append((step, scalars))
@@ -103,6 +105,31 @@ def test_students_that_catch_up_end_it_from_the_next_epoch_on(caplog):
     steps = [(step, scalars['epoch']) for step, scalars in runner.visualizer.epochs]
     assert steps == [(4, 1), (8, 2), (12, 3), (16, 4), (20, 5)]
     assert runner.visualizer.epochs[2][1]['epoch_ce_students'] == 9
+
+
+@pytest.mark.parametrize('stop', [5, 13, 20])
+def test_guidance_falls_as_the_feedback_grows(stop):
+    # The students catch up after epoch 2, which changes the feedback alone.
+    losses = {2: (0.5, 1.0)}
+    first, second = (make_runner(guidance='ramp_down') for _ in range(2))
+    train(first, losses, until=stop)
+    guidance = first.message_hub.guidance
+    if stop < 20:
+        second.model.load_state_dict(first.model.state_dict())
+        second.iter = stop
+        train(second, losses)
+        guidance = guidance + second.message_hub.guidance
+    slow = [math.exp(-(((step // 4 + 1 - 1) / 5) ** 2)) for step in range(20)]
+    assert guidance == pytest.approx(slow, rel=1e-12)
+    assert guidance[0] == 1
+    assert guidance[::-1] == pytest.approx(expected(5, 4, 0, 5), rel=1e-12)
+
+
+def test_guidance_falls_from_the_start_of_the_unlabeled_images():
+    runner = make_runner(guidance='ramp_down', unlabeled_start=6)
+    train(runner)
+    slow = [math.exp(-((max(0, (step - 6) // 4) / 4) ** 2)) for step in range(20)]
+    assert runner.message_hub.guidance == pytest.approx(slow, rel=1e-12)
 
 
 def test_comparison_switched_off():
@@ -185,7 +212,7 @@ def test_epoch_without_labels_decides_nothing():
 
 def test_untrained_teacher_is_warned_about(capsys):
     AdaptiveRampUpHook().before_train(make_runner())
-    assert 'starts untrained' in capsys.readouterr().out
+    assert 'The teacher of GPS is not trained' in capsys.readouterr().out
 
 
 def test_what_it_cannot_serve_is_refused():

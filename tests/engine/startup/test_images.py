@@ -140,6 +140,6 @@ def test_transforms_for_colors_on_16_bits(root, transform, refused):
         return
     with pytest.raises(
         ValueError,
-        match=r'which needs 8-bit RGB images, but .* is loaded with 1 channel\(s\) of uint16. Remove',
+        match=r'which needs 8-bit RGB images, but .* is loaded with 1 channel\(s\) of (uint16|float32). Remove',
     ):
         check(data, mean=(0.0,))

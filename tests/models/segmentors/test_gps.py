@@ -74,7 +74,9 @@ def ce(network, images, label):
     return F.cross_entropy(up(network, images), label, ignore_index=255)
 
 
-def reference_step(model, networks, batch, cutmix, merged, weight=1.0, on=('gps', 'cps', 'fps')):
+def reference_step(
+    model, networks, batch, cutmix, merged, weight=1.0, on=('gps', 'cps', 'fps'), guidance=1.0
+):
     """One iteration in the paper's words: images are labeled apart, then cut and pasted by a mask."""
     cfg = model.cfg
     data = model.data_preprocessor(batch, True)
@@ -111,7 +113,8 @@ def reference_step(model, networks, batch, cutmix, merged, weight=1.0, on=('gps'
     guide = ce(s1, x, y) + ce(s2, x, y)
     if 'gps' in on:
         target = labels('teacher')
-        guide = guide + cfg.alpha * (ce(s1, images, target) + ce(s2, images, target))
+        taught = ce(s1, images, target) + ce(s2, images, target)
+        guide = guide + guidance * cfg.alpha * taught
     if 'cps' in on:
         first, second = labels('student1'), labels('student2')
         guide = guide + cfg.beta * (ce(s1, images, second) + ce(s2, images, first))
@@ -189,6 +192,24 @@ def test_two_iterations_equal_the_papers_equations(cutmix, merged):
             torch.testing.assert_close(value, expected[key], rtol=1e-9, atol=1e-12)
     assert 0.05 < log_vars['agreement_students'] < 0.95
     assert log_vars['pseudo_label_entropy'] > 0.1
+
+
+@pytest.mark.parametrize(('setting', 'factor'), [('constant', 1.0), ('ramp_down', 0.25)])
+def test_ramp_down_weighs_the_guidance_alone(setting, factor):
+    model = build(cutmix='in_batch', guidance=setting)
+    networks = {name: copy.deepcopy(getattr(model, name)) for name in NETWORKS}
+    model.ramp_up.weight, model.ramp_up.guidance = 0.6, 0.25
+    batch = padded_batch()
+    expected = reference_step(model, networks, batch, 'in_batch', False, 0.6, guidance=factor)
+    log_vars = model.train_step(batch, build_wrapper(model))
+    torch.testing.assert_close(log_vars['loss'], expected.detach(), rtol=1e-9, atol=1e-12)
+    for name, network in networks.items():
+        torch.testing.assert_close(
+            getattr(model, name).decode_head.conv_seg.weight,
+            network.decode_head.conv_seg.weight,
+            rtol=1e-9,
+            atol=1e-12,
+        )
 
 
 @pytest.mark.parametrize('cutmix', [None, 'in_batch'])

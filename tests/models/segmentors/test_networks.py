@@ -16,7 +16,7 @@ from mmengine.runner import load_checkpoint
 from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
-from networks import BASES, NETWORKS, NUM_CLASSES, SIZE, narrow
+from networks import BASES, NETWORKS, NUM_CLASSES, SIZE, VIT, narrow
 from tiny import collated_batch, tiny_segmentor
 from tiny_run import METHODS, build_runner, tiny_config
 from torch import nn
@@ -154,6 +154,35 @@ def test_method_trains_predicts_and_exports(method, network):
     exported.load_state_dict(weights, strict=True)
     again = exported.test_step(whole_image())[0]
     assert torch.equal(again.seg_logits.data, result.seg_logits.data)
+
+
+@pytest.mark.parametrize('method', ['IMAS', 'UniMatchV2'])
+@pytest.mark.parametrize('size', ['dinov2-b14', 'dinov2-l14', 'dinov3-b16', 'dinov3-l16'])
+@pytest.mark.filterwarnings('ignore')
+def test_base_and_large_train(method, size):
+    """All blocks and the layers that the head reads, with widths in the same proportions."""
+    real = Config.fromfile(BASES / f'dpt_{size}.py').model
+    depth, factor = (24, 64) if real.neck.channels == 1024 else (12, 48)
+    blocks = {'backbone__arch': {**VIT, 'num_layers': depth}}
+    if size.startswith('dinov3'):
+        blocks = {'backbone__depth': depth}
+    changes = {
+        **blocks,
+        'backbone__out_indices': real.backbone.out_indices,
+        'decode_head__post_process_channels': [
+            channels // factor for channels in real.decode_head.post_process_channels
+        ],
+        'decode_head__channels': real.decode_head.channels // 16,
+    }
+    model, _ = build(method, f'dpt_{size[:6]}-s{size[-2:]}', **changes)
+    make_confident(model)
+    wrapper = wrapper_for(model)
+    wrapper.initialize_count_status(model, 1000, -1)
+    log = model.train_step(batch_for(model), wrapper)
+    assert all(torch.isfinite(torch.as_tensor(value)) for value in log.values())
+    assert all(p.grad.abs().sum() > 0 for p in model.student.backbone.parameters())
+    assert all(p.grad.abs().sum() > 0 for p in model.student.neck.parameters())
+    assert all(p.grad is not None for p in model.student.decode_head.parameters())
 
 
 def test_des4_refuses_a_head_that_is_all_classifier():
