@@ -111,7 +111,7 @@ def test_the_page_has_the_table_that_the_tool_prints():
 
 def test_words_find_figures():
     found = find_published(['iMAS VOC', 'classic', '183'], ROWS)
-    assert [row.figure for row in found] == [74.4, 75.3, 74.4, 57.5]
+    assert [row.figure for row in found] == [74.4, 75.3, 74.4, 57.5, 63.5]
     assert {row.partition for row in found} == {'classic/183'}
     assert found[0].config.startswith('imas/imas-official_deeplabv3plus_r101s-d16')
     assert found[0].command == (
@@ -155,4 +155,7 @@ def test_old_names_lead_to_configs_that_exist():
     for row in rows:
         assert not (ROOT / 'configs' / row['old']).exists()
         assert (ROOT / 'configs' / row['config']).is_file()
-        assert re.fullmatch(r'(train_dataloader\.dataset\.partition=[\w/-]+)?', row['options'])
+        options = dict(option.split('=') for option in row['options'].split())
+        assert all(re.fullmatch(r'[\w./-]+', value) for value in options.values())
+        for key in options:
+            assert re.match(r'(train_dataloader\.dataset|model)\.', key)

@@ -468,8 +468,9 @@ def test_a_config_without_data():
 def test_camvid():
     if not os.path.isdir(f'{CAMVID}/splits'):
         pytest.skip(f'no CamVid at {CAMVID}. Set CAMVID_ROOT')
-    path = ROOT / 'configs/suponly/suponly-all_deeplabv3plus_r18-tiny_600iter_camvid-96x72.py'
+    path = ROOT / 'configs/suponly/suponly_deeplabv3plus_r18-tiny_600iter_camvid-96x72.py'
     cfg = Config.fromfile(path)
+    cfg.train_dataloader.dataset.update(partition=None, ann_file='splits/train.txt')
     for stage in ('train', 'val', 'test'):
         cfg[f'{stage}_dataloader'].dataset.data_root = CAMVID
     report = check_data(cfg, quick=True, quiet=True)
