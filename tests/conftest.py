@@ -31,6 +31,9 @@ torch.set_num_threads(1)
 # marked slow as a whole; `pytest -m 'not slow'` leaves them to CI.
 SLOW = (
     'benchmarks',
+    'engine/runner/test_teacher_stage.py',
+    'engine/startup/test_checkpoints.py',
+    'engine/startup/test_ignore_index.py',
     'models/test_wrappers.py',
     'real_images',
     'survival',
