@@ -81,7 +81,7 @@ def test_zero_feature_has_cosine_zero_and_a_finite_gradient():
 
 
 def test_temperature_must_be_positive():
-    with pytest.raises(ValueError, match=r'temperature=0 must be above 0'):
+    with pytest.raises(ValueError, match=r'temperature must be above 0, got 0'):
         PrototypeClassifier(2, 2, 0)
 
 
