@@ -126,5 +126,5 @@ def test_missing_or_idle_hook_is_said(tmp_path):
     with pytest.raises(ValueError, match=r"DeS4 needs PrototypeMeanHook. Add dict\(type='Proto"):
         train(tmp_path / 'missing', hook=False).train()
     idle = train(tmp_path / 'idle', model__semi_train_cfg__prototype_init='first_batch')
-    with pytest.raises(ValueError, match="a DeS4 without prototype_init='labeled_set'"):
+    with pytest.raises(ValueError, match="DeS4 without prototype_init='labeled_set'"):
         idle.train()

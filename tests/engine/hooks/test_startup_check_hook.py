@@ -177,7 +177,7 @@ def test_plain_training_is_checked_too():
 def test_plain_dataset_under_a_method_is_refused():
     runner = make_runner()
     runner.train_dataloader.dataset = Data(['a.png'])
-    with pytest.raises(ValueError, match='needs LabeledUnlabeledDataset'):
+    with pytest.raises(ValueError, match='set train_dataloader.dataset to a LabeledUnlabeledDataset'):
         StartupCheckHook().before_train(runner)
 
 
@@ -397,10 +397,10 @@ def is_method(cls):
 
 @pytest.mark.parametrize('method', ['docs/des4.md', 'docs/esl.md', 'docs/imas.md'])
 def test_what_the_docs_call_readings_is_in_the_log(method):
-    """Keys of semi_train_cfg in the third column of the page's table of readings."""
+    """Keys of semi_train_cfg in the third column of the page's table of choices."""
     cls = {'des4': DeS4, 'esl': ESL, 'imas': IMAS}[Path(method).stem]
     text = (Path(__file__).parents[3] / method).read_text()
-    table = re.search(r'\n\| what \| reading here \|.*?\n\n', text, re.DOTALL)[0]
+    table = re.search(r'\n\| what \| choice here \|.*?\n\n', text, re.DOTALL)[0]
     rows = [row.split('|') for row in table.splitlines() if row.startswith('| ')]
     keys = [key for row in rows[1:] for key in re.findall(r'`(\w+)', row[3])]
     declared = cls.Settings._settings

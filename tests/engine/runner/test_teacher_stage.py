@@ -283,7 +283,7 @@ def test_a_given_teacher_of_other_classes(tmp_path):
     other = copy.deepcopy(cfg)
     other.teacher.label_map.ring = 'star'
     with pytest.raises(
-        ValueError, match=r'Stage label was started with label_map.entries.ring=ring and'
+        ValueError, match=r'Stage label was started with label_map.entries.ring=ring, but'
     ):
         run(other)
 
