@@ -122,7 +122,7 @@ def test_missing_states_are_said(caplog):
     caplog.clear()
     with caplog.at_level(logging.WARNING):
         ResumableRandomnessHook().after_load_checkpoint(runner, {'random_states': [{}, {}]})
-    assert 'found those of 2 processes' in caplog.text
+    assert 'the checkpoint has those of 2 processes' in caplog.text
 
 
 @pytest.mark.parametrize('position', [-1, 625])

@@ -185,7 +185,7 @@ def test_checkpoint_that_matches_nothing_stops_the_run(method, train, tmp_path):
 def test_training_of_another_method_is_not_resumed(trained, method, tmp_path):
     path, _ = save(tmp_path, trained)
     kind = trained or 'EncoderDecoder'
-    with pytest.raises(ValueError, match=rf'resume=True continues .*other\.pth is of {kind}'):
+    with pytest.raises(ValueError, match=rf'resume=True continues .*other\.pth is from {kind}'):
         run(tmp_path, method, path, True, resume=True)
 
 

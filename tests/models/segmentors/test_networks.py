@@ -495,7 +495,7 @@ def test_mask_transformer_trains_where_nothing_is_tapped():
     assert all(torch.isfinite(torch.as_tensor(value)) for value in log.values())
     assert [key for key, p in model.student.named_parameters() if p.grad is None] == []
     for method in ('ESL', 'DeS4', 'U2PL'):
-        with pytest.raises(ValueError, match='SegmenterMaskTransformerHead has'):
+        with pytest.raises(ValueError, match='of SegmenterMaskTransformerHead is not'):
             MODELS.build({'type': method, 'segmentor': segmentor})
     plain = {'type': 'U2PL', 'segmentor': segmentor, 'semi_train_cfg': {'contrast_weight': 0.0}}
     model = MODELS.build(plain).train()
