@@ -168,7 +168,7 @@ def test_image_larger_than_size():
 def test_crop_larger_than_the_image():
     with pytest.raises(
         ValueError,
-        match=r'^l1\.jpg is 5x8 .* labeled pipeline .*Set data_preprocessor\.size to the crop',
+        match=r'^l1\.jpg is 5x8 .* labeled pipeline, .*Set data_preprocessor\.size to the crop',
     ):
         MultiBranchDataPreprocessor()(batch((6, 8), (5, 8), (6, 8)), training=True)
 
