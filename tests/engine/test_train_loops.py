@@ -36,7 +36,7 @@ def test_epochs_may_differ_by_partition():
     assert epochs_of(80, None) == epochs_of(80, 'cps/372') == 80
     assert epochs_of({'cps/186': 128, 'cps/372': 137}, 'cps/372') == 137
     with pytest.raises(
-        ValueError, match=r'has no value for partition=own/5, only of cps/186\. Set'
+        ValueError, match=r'has no value for partition=own/5, only for cps/186\. Set'
     ):
         epochs_of({'cps/186': 128}, 'own/5')
     for wrong in (0, -1, 2.5, True, 'many'):

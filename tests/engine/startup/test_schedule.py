@@ -227,12 +227,14 @@ def test_an_unchanged_training_goes_on_behind_its_decay(caplog):
     checkpoint['message_hub']['runtime_info']['max_iters'] = 14
     resumed = Training([{**STOCK, 'end': 8}]).resume(checkpoint)
     assert all(rate == rates[-1] for rate in resumed.run(14))
-    assert 'ends at step 8 of 14, after which' in caplog.text
+    assert 'ends at step 8 of 14. The learning rate is constant' in caplog.text
 
 
 def test_decay_that_ends_early_is_named(caplog):
     continue_schedule(Training([{**POLY, 'end': 5}]).runner, None)
-    assert 'param_scheduler.0 (NonzeroPolyLR) ends at step 5 of 14, after which' in caplog.text
+    assert (
+        'param_scheduler.0 (NonzeroPolyLR) ends at step 5 of 14. The learning rate' in caplog.text
+    )
 
 
 @pytest.mark.parametrize('epoch', [None, 5])
@@ -240,7 +242,9 @@ def test_checkpoint_behind_the_end_is_refused(epoch):
     schedule = [{**STOCK, 'by_epoch': epoch is not None}]
     saved = Training(schedule, 15, epoch=epoch)
     saved.run(15)
-    said = r'of epoch 3, and train_cfg\.max_epochs=2' if epoch else r'of iter 15, .*max_iters=10'
+    said = (
+        r'from epoch 3, and train_cfg\.max_epochs=2' if epoch else r'from iter 15, .*max_iters=10'
+    )
     with pytest.raises(ValueError, match=said):
         Training(schedule, 10, epoch=epoch).resume(saved.checkpoint())
 
