@@ -244,8 +244,8 @@ def test_failing_method_does_not_stop_the_others(tool, folder, capsys):
     assert 'error: 1 of 2 runs are not finished: bad_seed0.' in message
     states = {line['method']: line for line in lines_of(folder)}
     assert states['suponly']['status'] == 'finished'
-    assert 'labeled=2 + unlabeled=2. Make them equal' in states['bad']['error']
-    assert 'labeled=2 + unlabeled=2. Make them equal' in capsys.readouterr().err
+    assert 'labeled=2 + unlabeled=2. Set batch_size to 4' in states['bad']['error']
+    assert 'labeled=2 + unlabeled=2. Set batch_size to 4' in capsys.readouterr().err
     assert '- bad, seed 0, failed: exit code 1: ' in (folder / 'work' / 'results.md').read_text()
 
 

@@ -177,9 +177,7 @@ def test_plain_training_is_checked_too():
 def test_plain_dataset_under_a_method_is_refused():
     runner = make_runner()
     runner.train_dataloader.dataset = Data(['a.png'])
-    with pytest.raises(
-        ValueError, match='set train_dataloader.dataset to a LabeledUnlabeledDataset'
-    ):
+    with pytest.raises(ValueError, match=r'set .* to a LabeledUnlabeledDataset'):
         StartupCheckHook().before_train(runner)
 
 
