@@ -78,6 +78,7 @@ def test_bfloat16_on_the_cpu(tmp_path):
     for key, value in rounded.items():
         assert value.dtype == weights[key].dtype
         assert torch.isfinite(value).all()
-    losses = [run.message_hub.get_scalar('train/loss').data[0][-1] for run in (exact, rough)]
+    # Of the first step: later ones differ more, since the weights do.
+    losses = [run.message_hub.get_scalar('train/loss').data[0][0] for run in (exact, rough)]
     assert losses[0] != losses[1]
-    assert losses[1] == pytest.approx(losses[0], rel=0.1)
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)
