@@ -8,7 +8,6 @@ import socket
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from processes import fork_server
 
 
 def _free_port() -> int:
@@ -35,11 +34,6 @@ def _entry(rank: int, world_size: int, port: int, out_dir: str, function, args: 
 
 def run_on_ranks(function, world_size: int, out_dir, *args) -> list:
     """Call ``function(rank, *args)``, importable by name, on every rank and return all results."""
-    arguments = (world_size, _free_port(), str(out_dir), function, args)
-    if torch.cuda.is_available():  # which the fork server hides from its processes
-        mp.spawn(_entry, arguments, nprocs=world_size)
-    else:
-        fork_server()
-        mp.start_processes(_entry, arguments, nprocs=world_size, start_method='forkserver')
+    mp.spawn(_entry, (world_size, _free_port(), str(out_dir), function, args), nprocs=world_size)
     paths = [os.path.join(out_dir, f'rank{rank}.pth') for rank in range(world_size)]
     return [torch.load(path, weights_only=False) for path in paths]
