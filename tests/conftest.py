@@ -55,7 +55,9 @@ def pytest_collection_modifyitems(items):
     folder = Path(__file__).parent
     for item in items:
         place = item.path.relative_to(folder)
-        if any(place.is_relative_to(slow) for slow in SLOW):
+        # Ranks are new processes, which import everything again.
+        ranks = 'run_on_ranks' in item.function.__code__.co_names
+        if ranks or any(place.is_relative_to(slow) for slow in SLOW):
             item.add_marker(pytest.mark.slow)
 
 
