@@ -26,10 +26,10 @@ def _entry(rank: int, world_size: int, port: int, out_dir: str, function, args: 
     )
     torch.set_num_threads(1)
     dist.init_process_group('gloo', rank=rank, world_size=world_size)
-    try:
-        torch.save(function(rank, *args), os.path.join(out_dir, f'rank{rank}.pth'))
-    finally:
-        dist.destroy_process_group()
+    torch.save(function(rank, *args), os.path.join(out_dir, f'rank{rank}.pth'))
+    dist.barrier()
+    # Destroying the group deadlocks in PyTorch 2.4 and before where its threads still release tensors.
+    os._exit(0)
 
 
 def run_on_ranks(function, world_size: int, out_dir, *args) -> list:
