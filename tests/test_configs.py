@@ -62,9 +62,9 @@ NAME = re.compile(
     r'((?P<gpus>\d+)xb(?P<batch>\d+)-)?(?P<length>\d+)(?P<unit>e|k|iter)_'
     r'(?P<dataset>[a-z0-9]+)-(?P<crop>\d+x\d+)\.py'
 )
-#: Images of each kind in a step over all GPUs; in self-training, where a step mixes both kinds, images in all.
 #: Data sets whose lists tools/evidence_lists.py makes.
 EVIDENCE = ('vocanimals', 'nuclei')
+#: Images of each kind in a step over all GPUs; in self-training, where a step mixes both kinds, images in all.
 STEP = {
     'voc12': 16,
     'cityscapes': 16,
@@ -1697,7 +1697,7 @@ def official_reading_differs_in_what_the_code_does(file):
 
 def test_camvid_class_weights():
     weights = load(
-        _named('^suponly_.*r18-d8.*camvid-')[0]
+        _named('^suponly_.*r18-tiny.*camvid-')[0]
     ).model.decode_head.loss_decode.class_weight
     share = torch.tensor(
         [16.845, 23.259, 0.983, 31.658, 4.486, 9.724, 1.173, 1.127, 5.866, 0.639, 0.292],

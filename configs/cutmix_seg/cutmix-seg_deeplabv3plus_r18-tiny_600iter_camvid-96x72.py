@@ -2,7 +2,7 @@
 # a benchmark.
 _base_ = [
     '../_base_/models/deeplabv3plus_r18-tiny_camvid.py',
-    '../_base_/datasets/camvid_tiny_semi.py',
+    '../_base_/datasets/camvid_semi.py',
     '../_base_/schedules/adamw_poly.py',
     '../_base_/runtime/semi_runtime.py',
 ]

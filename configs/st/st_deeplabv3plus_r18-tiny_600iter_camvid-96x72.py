@@ -2,7 +2,7 @@
 # 600 iterations per training.
 _base_ = [
     '../_base_/models/deeplabv3plus_r18-tiny_camvid.py',
-    '../_base_/datasets/camvid_tiny_self_training.py',
+    '../_base_/datasets/camvid_self_training.py',
     '../_base_/schedules/adamw_poly.py',
     '../_base_/runtime/st_runtime.py',
 ]

@@ -1,7 +1,7 @@
 # ST++ with one more labeling of all images and one more training.
 _base_ = [
     '../_base_/models/deeplabv3plus_r18-tiny_camvid.py',
-    '../_base_/datasets/camvid_tiny_self_training.py',
+    '../_base_/datasets/camvid_self_training.py',
     '../_base_/schedules/adamw_poly.py',
     '../_base_/runtime/stpp_retrain3_runtime.py',
 ]

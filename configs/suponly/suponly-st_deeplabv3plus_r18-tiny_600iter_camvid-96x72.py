@@ -1,7 +1,7 @@
 # Supervised only, the first stage of ST and ST++, CamVid 1/8 at 128 x 96: a minute of one core.
 _base_ = [
     '../_base_/models/deeplabv3plus_r18-tiny_camvid.py',
-    '../_base_/datasets/camvid_tiny_self_training.py',
+    '../_base_/datasets/camvid_self_training.py',
     '../_base_/schedules/adamw_poly.py',
     '../_base_/runtime/default_runtime.py',
 ]

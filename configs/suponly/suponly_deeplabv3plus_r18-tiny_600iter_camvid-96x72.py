@@ -1,7 +1,7 @@
 # Supervised only, CamVid 1/16 at 128 x 96: a minute of one core.
 _base_ = [
     '../_base_/models/deeplabv3plus_r18-tiny_camvid.py',
-    '../_base_/datasets/camvid_tiny.py',
+    '../_base_/datasets/camvid.py',
     '../_base_/schedules/adamw_poly.py',
     '../_base_/runtime/default_runtime.py',
 ]

@@ -2,7 +2,7 @@
 # benchmark.
 _base_ = [
     '../_base_/models/deeplabv3plus_r18-tiny_camvid.py',
-    '../_base_/datasets/camvid_tiny_semi_color.py',
+    '../_base_/datasets/camvid_semi_color.py',
     '../_base_/schedules/adamw_poly.py',
     '../_base_/runtime/semi_runtime.py',
 ]

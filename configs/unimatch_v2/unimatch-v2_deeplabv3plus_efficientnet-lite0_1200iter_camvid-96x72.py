@@ -1,7 +1,7 @@
 # UniMatch V2, CamVid 1/16 at 128 x 96, with ImageNet weights.
 _base_ = [
     '../_base_/models/deeplabv3plus_efficientnet-lite0_camvid.py',
-    '../_base_/datasets/camvid_tiny_semi_color.py',
+    '../_base_/datasets/camvid_semi_color.py',
     '../_base_/schedules/adamw_poly_pretrained.py',
     '../_base_/runtime/semi_runtime.py',
 ]

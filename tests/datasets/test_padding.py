@@ -22,8 +22,6 @@ COLORS = {
     'voc12_semi_color': MEAN_COLOR,
     'cityscapes_semi': MEAN_COLOR,
     'cityscapes_semi_color': MEAN_COLOR,
-    'camvid_semi': MEAN_COLOR,
-    'camvid_semi_color': MEAN_COLOR,
     'voc_animals_semi': MEAN_COLOR,
     'voc_animals_semi_color': MEAN_COLOR,
     'nuclei_semi': MEAN_COLOR,

@@ -1,4 +1,4 @@
-# CamVid for self-training. train_dataloader.dataset.partition names the
+# CamVid at 128 x 96 for self-training. train_dataloader.dataset.partition names the
 # two lists.
 _base_ = ['./camvid.py', './strong_augmentation.py']
 
@@ -14,13 +14,11 @@ pseudo_labeled_pipeline = [
 train_dataloader = dict(
     _delete_=True,
     batch_size=8,
-    num_workers=4,
-    persistent_workers=True,
-    pin_memory=True,
+    num_workers=0,
     sampler=dict(type='ShuffledSampler', endless=True),
     dataset=dict(
         type='SelfTrainingDataset',
-        partition='1_16/seed0',
+        partition='1_8/seed0',
         labeled=dict(
             type=_base_.dataset_type,
             data_root=_base_.data_root,

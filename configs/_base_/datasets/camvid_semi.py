@@ -1,4 +1,4 @@
-# CamVid with labeled and unlabeled images. train_dataloader.dataset.partition names
+# CamVid at 128 x 96 with labeled and unlabeled images. train_dataloader.dataset.partition names
 # the two lists.
 _base_ = './camvid.py'
 
@@ -15,10 +15,8 @@ unlabeled_pipeline = [
 
 train_dataloader = dict(
     _delete_=True,
-    batch_size=16,  # per GPU: labeled + unlabeled of the sampler
-    num_workers=4,
-    persistent_workers=True,
-    pin_memory=True,
+    batch_size=16,  # labeled + unlabeled of the sampler
+    num_workers=0,
     sampler=dict(type='LabeledUnlabeledSampler', labeled=8, unlabeled=8, endless=True),
     collate_fn=dict(type='collate_branches'),
     dataset=dict(
