@@ -14,7 +14,7 @@ model = dict(
     # The network labels in train mode: dropout would act on the labels.
     segmentor=dict(_base_.model, decode_head=dict(_base_.model.decode_head, dropout_ratio=0)),
     # A lower threshold, and a supervised start.
-    semi_train_cfg=dict(tau_start=0.6, unlabeled_start=300),
+    semi_train_cfg=dict(tau_start=0.6, unlabeled_start_fraction=1 / 3),
     semi_test_cfg=dict(predict_on='student'),
 )
 train_cfg = dict(max_iters=900, val_interval=900)

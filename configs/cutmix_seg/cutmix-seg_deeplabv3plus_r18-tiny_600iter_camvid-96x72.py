@@ -14,7 +14,7 @@ model = dict(
     ),
     segmentor=_base_.model,
     # From scratch: after a supervised start.
-    semi_train_cfg=dict(tau=0.97, consistency_weight=1.0, unlabeled_start=200),
+    semi_train_cfg=dict(tau=0.97, consistency_weight=1.0, unlabeled_start_fraction=1 / 3),
     semi_test_cfg=dict(predict_on='teacher'),
 )
 custom_hooks = [

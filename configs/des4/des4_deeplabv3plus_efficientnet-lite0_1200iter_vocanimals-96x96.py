@@ -13,7 +13,7 @@ model = dict(
     ),
     segmentor=_base_.model,
     # A supervised start and a low weight, since every pixel has a pseudo-label.
-    semi_train_cfg=dict(unlabeled_weight=0.25, unlabeled_start=400),
+    semi_train_cfg=dict(unlabeled_weight=0.25, unlabeled_start_fraction=1 / 3),
     semi_test_cfg=dict(predict_on='teacher'),
 )
 train_dataloader = dict(

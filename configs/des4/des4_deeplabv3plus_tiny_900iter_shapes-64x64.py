@@ -14,7 +14,7 @@ model = dict(
     segmentor=_base_.model,
     # From scratch: a supervised start and a weight below the paper's 1.5, since every pixel has a
     # pseudo-label; and, as the prototypes of a small network lie close together, a lower temperature.
-    semi_train_cfg=dict(temperature=0.05, unlabeled_weight=1.0, unlabeled_start=300),
+    semi_train_cfg=dict(temperature=0.05, unlabeled_weight=1.0, unlabeled_start_fraction=1 / 3),
     semi_test_cfg=dict(predict_on='teacher'),
 )
 train_dataloader = dict(

@@ -20,7 +20,7 @@ model = dict(
         queue_size=50,
         num_negatives=63,
         # From scratch: a supervised start, after which pixels are assigned to parts.
-        unlabeled_start=200,
+        unlabeled_start_fraction=1 / 3,
     ),
     semi_test_cfg=dict(predict_on='teacher'),
 )

@@ -24,7 +24,7 @@ model = dict(
         eta=0.6,
         soft_weight=1.0,
         contrast_weight=0.02,
-        unlabeled_start=450,
+        unlabeled_start_fraction=1 / 2,
     ),
     semi_test_cfg=dict(predict_on='teacher'),
 )

@@ -18,7 +18,7 @@ model = dict(
     semi_train_cfg=dict(
         tau=0.6,
         unlabeled_weight=0.25,
-        unlabeled_start=200,
+        unlabeled_start_fraction=1 / 3,
         label_mode='eval',
         joint_forward=True,
     ),

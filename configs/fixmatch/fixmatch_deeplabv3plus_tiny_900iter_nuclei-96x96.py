@@ -17,7 +17,7 @@ model = dict(
     semi_train_cfg=dict(
         tau=0.6,
         unlabeled_weight=0.25,
-        unlabeled_start=300,
+        unlabeled_start_fraction=1 / 3,
         label_mode='eval',
         joint_forward=True,
     ),

@@ -18,7 +18,7 @@ model = dict(
     semi_train_cfg=dict(
         tau=0.5,
         unlabeled_weight=0.5,
-        unlabeled_start=300,
+        unlabeled_start_fraction=1 / 3,
         label_mode='eval',
         joint_forward=True,
     ),

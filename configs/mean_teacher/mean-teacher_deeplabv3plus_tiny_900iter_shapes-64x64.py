@@ -14,7 +14,7 @@ model = dict(
     ),
     segmentor=_base_.model,
     # From scratch: a low weight, after a supervised start.
-    semi_train_cfg=dict(consistency_weight=0.2, unlabeled_start=300, rampup_steps=200),
+    semi_train_cfg=dict(consistency_weight=0.2, unlabeled_start_fraction=1 / 3, rampup_steps=200),
     semi_test_cfg=dict(predict_on='teacher'),
 )
 custom_hooks = [

@@ -23,7 +23,7 @@ model = dict(
         # From scratch: a low weight, little contrast, and a supervised start.
         unlabeled_weight=0.25,
         contrast_weight=0.02,
-        unlabeled_start=200,
+        unlabeled_start_fraction=1 / 3,
     ),
     semi_test_cfg=dict(predict_on='teacher'),
 )

@@ -22,7 +22,7 @@ model = dict(
         # From scratch: a weight below 1, little contrast, and a supervised start.
         unlabeled_weight=0.5,
         contrast_weight=0.02,
-        unlabeled_start=300,
+        unlabeled_start_fraction=1 / 3,
     ),
     semi_test_cfg=dict(predict_on='teacher'),
 )

@@ -241,7 +241,8 @@ class SemiSegmentor(TrainingSteps, NetworkPasses, CheckpointLoading, StockSegmen
             unlabeled (int): Unlabeled images per view, process and iteration.
         """
         fewest = self.images_of_a_forward(labeled, unlabeled)
-        if self.cfg.unlabeled_start or self.cfg.unlabeled_start_fraction:
+        cfg = self.cfg
+        if cfg.unlabeled_start or cfg.unlabeled_start_epochs or cfg.unlabeled_start_fraction:
             fewest = min(fewest, labeled)
         return {name: fewest for names in self.optimized.values() for name in names}
 
