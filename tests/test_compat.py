@@ -318,6 +318,7 @@ def test_a_config_on_stock_bases_merges_dumps_and_reloads(tmp_path, laid_out_con
     assert Config.fromstring(cfg.pretty_text, '.py').to_dict() == cfg.to_dict()
 
 
+@pytest.mark.slow
 def test_bases_work_without_an_import_of_the_package_before(tmp_path):
     """The stock tools know nothing of the package: `_base_` itself imports it."""
     config = tmp_path / 'config.py'
@@ -405,6 +406,7 @@ def test_gloo_and_an_hour_are_the_defaults(started):
     ]
 
 
+@pytest.mark.slow
 def test_threads_of_gloo_end_before_the_interpreter(without_gpu, tmp_path):
     # What is registered first is called last. A model in a cycle, as a Runner's is, keeps the group.
     script = """

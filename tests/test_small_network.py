@@ -63,6 +63,7 @@ def _built(path):
     return cfg
 
 
+@pytest.mark.slow
 def test_from_the_data_to_the_exported_network(tmp_path):
     """Every command in its order, on the config as it stands; only networks and lengths are made small."""
     write_data(tmp_path / 'drawn')

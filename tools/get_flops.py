@@ -10,9 +10,11 @@ import argparse
 import runpy
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import mmseg
+from mmengine import analysis
 from mmengine.config import DictAction
 
 import mmseg_semi  # noqa: F401  registers the package's modules
@@ -38,6 +40,15 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return options
 
 
+def without_shape(function: Callable[..., dict]) -> Callable[..., dict]:
+    """Drop the shape that the script of MMSegmentation 1.2.2 passes with the inputs. MMEngine refuses both."""
+
+    def get_model_complexity_info(model, input_shape=None, inputs=None, **kwargs) -> dict:
+        return function(model, input_shape if inputs is None else None, inputs, **kwargs)
+
+    return get_model_complexity_info
+
+
 def main() -> None:
     args = parse_args()
     with one_sentence_errors(), tempfile.TemporaryDirectory() as folder:
@@ -49,6 +60,7 @@ def main() -> None:
         path = Path(folder, 'config.py')
         plain_config(load_config(args), {}).dump(str(path))
         sys.argv = [str(STOCK), str(path), '--shape', *map(str, args.shape)]
+        analysis.get_model_complexity_info = without_shape(analysis.get_model_complexity_info)
         runpy.run_path(str(STOCK), run_name='__main__')
 
 

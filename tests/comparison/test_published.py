@@ -38,6 +38,7 @@ def parents(key):
     return key.rpartition('.')[0]
 
 
+@pytest.mark.slow
 def test_every_row_resolves():
     """Options name settings that exist, lists are filled, and epochs are the row's."""
     seen = {}

@@ -351,6 +351,7 @@ def real():
     return {path.relative_to(LISTS).as_posix(): path for path in sorted(LISTS.rglob('*.txt'))}
 
 
+@pytest.mark.slow
 def test_every_published_list_is_read_whole(real):
     """As many ids as lines, each the words of its line that a simple rule finds; the empty one is refused."""
     for where, path in real.items():

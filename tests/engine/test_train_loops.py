@@ -184,6 +184,7 @@ def test_a_resumed_run_has_the_weights_of_an_uninterrupted_one(tmp_path):
         torch.testing.assert_close(value, expected[key], rtol=0, atol=0, msg=key)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('method', 'settings', 'steps'),
     [

@@ -83,6 +83,7 @@ def eager_backend(monkeypatch):
     )
 
 
+@pytest.mark.slow
 def test_compiled_parts_train_the_same(eager_backend):
     plain, expected, names = trained()
     model, losses, mine = trained(compile=True)
@@ -110,6 +111,7 @@ def run(work_dir, **changes):
     return config, runner.model, checkpoint['state_dict']
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('switch', ['channels_last', 'compile'])
 def test_a_resumed_training_reaches_the_same_weights_and_exports_plain_ones(
     tmp_path, switch, eager_backend

@@ -667,6 +667,7 @@ def test_configs_that_are_no_training(make, capsys, said, text):
     assert said in refused(make, capsys, 'my.py')
 
 
+@pytest.mark.slow
 def test_names_that_do_not_exist(make, my, capsys):
     name = my()
     said = refused(make, capsys, name, '--method', 'imsa')
@@ -689,6 +690,7 @@ def test_names_that_do_not_exist(make, my, capsys):
     assert '3 images of odd' in make(name, '--img-suffix', '.ppm', unlabeled='odd')
 
 
+@pytest.mark.slow
 def test_files_are_not_overwritten(make, my, capsys):
     name = my()
     Path('unimatch_v2_my.py').write_text('mine = 1')
@@ -737,6 +739,7 @@ def test_networks_that_a_method_refuses(make, my, capsys, method, model, said):
     assert said in refused(make, capsys, name, '--method', method)
 
 
+@pytest.mark.slow
 def test_ocrnet(make, capsys):
     """Its cascade of heads is not a decode head that methods can read; ST and ST++ train it."""
     stock = 'ocrnet/ocrnet_hr18_4xb2-40k_cityscapes-512x1024.py'

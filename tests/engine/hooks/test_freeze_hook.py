@@ -80,6 +80,7 @@ def test_a_backbone_of_timm(tmp_path):
     assert 'backbone.timm_model.blocks.1.0.bn1.running_mean' in changed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('method', ['IMAS', 'CPS'])
 def test_two_processes_stay_equal(tmp_path, method):
     config = tiny_config(tmp_path / 'work', method, train_cfg__max_iters=4)

@@ -62,6 +62,7 @@ def nested(config):
     return config
 
 
+@pytest.mark.slow
 def test_the_stages_of_self_training(images, tmp_path):
     changes = {'train_cfg__max_iters': 4, 'train_cfg__val_interval': 4}
     config = nested(tiny_stages_config(tmp_path / 'work', images=images, **changes))

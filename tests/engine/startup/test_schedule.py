@@ -290,6 +290,7 @@ class RateHook(Hook):
         self.seen.append([group['lr'] for several in groups for group in several])
 
 
+@pytest.mark.slow
 def test_longer_run_with_several_wrappers(tmp_path):
     def train(folder, **settings):
         config = tiny_config(
