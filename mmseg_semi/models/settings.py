@@ -244,7 +244,8 @@ class MethodSettings:
         given = [f'{name}={getattr(self, name)}' for name in names if getattr(self, name)]
         if len(given) > 1:
             raise ValueError(
-                f'semi_train_cfg has {" and ".join(given)}, which set the same length. Set one of them.'
+                f'semi_train_cfg has {" and ".join(given)}, which set the same length. '
+                'Set one of them, and the others to 0.'
             )
 
     def as_dict(self) -> dict[str, Any]:

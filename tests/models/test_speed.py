@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from ddp_steps import train_method
 from mmengine.optim import build_optim_wrapper
 from mmseg.registry import MODELS
 from tiny import tiny_segmentor  # noqa: F401  registers the scope
@@ -93,6 +94,17 @@ def test_compiled_parts_train_the_same(eager_backend):
         assert network._compiled_call_impl is not None
     assert copy.deepcopy(model.student).backbone._compiled_call_impl is None
     plain.load_state_dict(model.state_dict())
+
+
+@pytest.mark.slow
+def test_prototypes_follow_the_steps_of_a_compiled_training(eager_backend):
+    plain, compiled = (
+        train_method(0, 1, 3, 'DeS4', {'cutmix': None, 'compile': given}) for given in (False, True)
+    )
+    for expected, log in zip(plain['logs'], compiled['logs'], strict=True):
+        assert log.keys() == expected.keys() >= {'prototype_drift'}
+        for key in ('loss', 'prototype_drift'):
+            torch.testing.assert_close(log[key], expected[key], rtol=1e-6, atol=1e-8)
 
 
 def run(work_dir, **changes):

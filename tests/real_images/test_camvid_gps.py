@@ -35,7 +35,7 @@ def train(method, work_dir):
         'train_cfg.val_interval=4',
         'default_hooks.checkpoint.interval=4',
         'default_hooks.logger.interval=2',
-        'model.semi_train_cfg.unlabeled_start=2',
+        'model.semi_train_cfg.unlabeled_start_fraction=0.5',
     ]
     config = ROOT / 'configs' / CONFIG.format(method)
     arguments = (config, '--work-dir', 'work', '--cfg-options', *options)

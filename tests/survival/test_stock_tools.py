@@ -119,7 +119,7 @@ _base_ = {base!r}
 train_cfg = dict(max_iters=2, val_interval=2)
 param_scheduler = None
 default_hooks = dict(logger=dict(interval=1))
-model = dict(semi_train_cfg=dict(unlabeled_start=1))
+model = dict(semi_train_cfg=dict(unlabeled_start_fraction=0.5))
 train_dataloader = dict(batch_size=4, sampler=dict(labeled=2, unlabeled=2))
 val_dataloader = dict(dataset=dict(num_images=2))
 test_dataloader = val_dataloader

@@ -48,7 +48,7 @@ class CorrMatch(SemiSegmentor):
         )
         correlation_weight: float = setting(
             0.25,
-            'Weight of the loss on propagated logits, averaged over both views.',
+            'Weight of the loss on propagated logits, mean of both views.',
             low=0,
             source='code',
         )
@@ -56,13 +56,7 @@ class CorrMatch(SemiSegmentor):
             0.5, 'Fraction of feature channels that are dropped.', low=0, below=1, source='code'
         )
         cutmix: dict | None = setting(
-            {
-                'type': 'AdaptiveCutMix',
-                'adaptive': False,
-                'per_image': True,
-                'prob': 0.5,
-                'style': 'unimatch',
-            },
+            dict(type='AdaptiveCutMix', adaptive=False, per_image=True, prob=0.5, style='unimatch'),
             'CutMix of the strong view; None disables it.',
             source='code',
         )

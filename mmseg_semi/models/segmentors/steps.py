@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from torch import Tensor
+from torch.optim import Optimizer
 
 from ..batch import Batch
 from ..clock import Clock
@@ -87,8 +89,8 @@ class TrainingSteps:
         """Read the clock, and update the modules of type OncePerStep after the optimizer step.
 
         Subclasses of :class:`~mmseg_semi.models.memory.OncePerStep` collect values during the micro-batches of
-        a step. The step hook of the optimizer commits them. If a gradient scaler skips the step, the hook is
-        not called (except by fused optimizers), and the collected values are discarded.
+        a step. The step of the optimizer commits them. If a gradient scaler skips the step (except that of a
+        fused optimizer), the collected values are discarded.
 
         Yields:
             dict[str, Tensor]: Scalars for the log, filled when the optimizer has stepped.
@@ -101,12 +103,34 @@ class TrainingSteps:
                 module.discard()
         committed: dict[str, Tensor] = {}
 
-        def commit(*_) -> None:
+        def commit() -> None:
             for module in modules:
                 committed.update(module.commit())
 
-        handle = wrapper.optimizer.register_step_post_hook(commit)
-        try:
+        with _after_step(wrapper.optimizer, commit):
             yield committed
-        finally:
-            handle.remove()
+
+
+@contextmanager
+def _after_step(optimizer: Optimizer, function: Callable[[], None]) -> Iterator[None]:
+    """Call a function after each step of an optimizer.
+
+    PyTorch's step hooks are not enough: optimizers of PyTorch 2.1 call none after the first torch.compile.
+    """
+    step, patched_before = optimizer.step, 'step' in vars(optimizer)
+
+    # Gradient scalers read the signature.
+    @wraps(step)
+    def step_and_call(*args, **kwargs):
+        result = step(*args, **kwargs)
+        function()
+        return result
+
+    optimizer.step = step_and_call
+    try:
+        yield
+    finally:
+        if patched_before:
+            optimizer.step = step
+        else:
+            del optimizer.step
