@@ -112,9 +112,16 @@ def measure_quality(
     with repeatable():
         predictor = Predictor(cfg, checkpoint, get_device())
         number = predictor.num_classes
-        if measure_batch_norm:  # on all images by every rank
+        if measure_batch_norm:  # by every rank
+            # Pooled features of one image have no variance.
+            several = [batch for batch in batches if len(batch) > 1]
+            if not several:
+                raise ValueError(
+                    f'With batch_size={batch_size}, no batch has 2 images of the same size, which statistics of '
+                    'batch norm are measured on. Set a larger batch size.'
+                )
             with predictor.measuring_batch_norm():
-                for _, samples in pool.load(batches, num_workers):
+                for _, samples in pool.load(several, num_workers):
                     predictor.masks(predictor.prepare(samples), _size(samples))
         counts = np.zeros((len(edges) + 1) * number * number, dtype=np.int64)
         with Progress('true masks', len(pool), [predictor]) as bar:

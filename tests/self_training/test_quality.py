@@ -134,6 +134,8 @@ def test_batch_norm_measured_on_these_images(cfg, checkpoints, pool, truth):
     )
     assert saved['truth'] == measured['truth']
     assert saved['thresholds'] != measured['thresholds']
+    with pytest.raises(ValueError, match='batch_size=1, no batch has 2 images of the same size'):
+        measure_quality(*call, measure_batch_norm=True, batch_size=1, **NO_WORKERS)
 
 
 @pytest.mark.parametrize('thresholds', [[], [0.5, 0.5], [0.9, 0.5], [-0.1], [0.5, 1.0], [[0.5]]])
