@@ -15,7 +15,9 @@ model = dict(
     # No dropout: the networks make pseudo-labels in train mode.
     segmentor=dict(_base_.model, decode_head=dict(_base_.model.decode_head, dropout_ratio=0)),
     # From scratch: a supervised start and low weights, since every pixel has a pseudo-label.
-    semi_train_cfg=dict(cutmix='in_batch', alpha=0.5, beta=0.5, gamma=0.5, unlabeled_start_fraction=1 / 3),
+    semi_train_cfg=dict(
+        cutmix='in_batch', alpha=0.5, beta=0.5, gamma=0.5, unlabeled_start_fraction=1 / 3
+    ),
     semi_test_cfg=dict(predict_on='student1'),
 )
 # The teacher stays at the rate of a poly schedule's last step, lr * S^-0.9 of S steps.

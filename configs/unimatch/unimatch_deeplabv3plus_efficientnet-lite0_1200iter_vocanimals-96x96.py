@@ -14,7 +14,9 @@ model = dict(
     # No dropout, as in the authors' network: it makes pseudo-labels in train mode.
     segmentor=dict(_base_.model, decode_head=dict(_base_.model.decode_head, dropout_ratio=0)),
     # A moderate threshold, a low loss weight and a supervised start.
-    semi_train_cfg=dict(tau=0.6, labeled_weight=1.0, unlabeled_weight=0.25, unlabeled_start_fraction=1 / 3),
+    semi_train_cfg=dict(
+        tau=0.6, labeled_weight=1.0, unlabeled_weight=0.25, unlabeled_start_fraction=1 / 3
+    ),
     semi_test_cfg=dict(predict_on='student'),
 )
 train_dataloader = dict(

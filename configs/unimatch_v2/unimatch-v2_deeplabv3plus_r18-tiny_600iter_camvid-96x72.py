@@ -16,7 +16,9 @@ model = dict(
     # The settings differ from those for pre-trained weights, where a high threshold selects correct pixels:
     # from scratch it selects only the large classes and the run collapses. So: a lower threshold, a supervised
     # start, and labeled images that count in full.
-    semi_train_cfg=dict(tau=0.6, labeled_weight=1.0, unlabeled_weight=0.25, unlabeled_start_fraction=1 / 3),
+    semi_train_cfg=dict(
+        tau=0.6, labeled_weight=1.0, unlabeled_weight=0.25, unlabeled_start_fraction=1 / 3
+    ),
     semi_test_cfg=dict(predict_on='teacher'),
 )
 custom_hooks = [

@@ -117,8 +117,8 @@ def measure_quality(
             several = [batch for batch in batches if len(batch) > 1]
             if not several:
                 raise ValueError(
-                    f'With batch_size={batch_size}, no batch has 2 images of the same size, which statistics of '
-                    'batch norm are measured on. Set a larger batch size.'
+                    f'With batch_size={batch_size}, no batch has 2 images of the same size. The statistics of '
+                    'batch norm need 2. Set a larger batch size.'
                 )
             with predictor.measuring_batch_norm():
                 for _, samples in pool.load(several, num_workers):
