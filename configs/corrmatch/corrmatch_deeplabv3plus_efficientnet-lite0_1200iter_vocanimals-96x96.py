@@ -11,7 +11,7 @@ model = dict(
     data_preprocessor=dict(
         _base_.data_preprocessor, type='MultiBranchDataPreprocessor', size=_base_.crop_size
     ),
-    # The network labels in train mode: dropout would act on the labels.
+    # No dropout: the network makes pseudo-labels in train mode.
     segmentor=dict(_base_.model, decode_head=dict(_base_.model.decode_head, dropout_ratio=0)),
     # A lower threshold than with pre-trained weights on VOC, and a supervised start.
     semi_train_cfg=dict(tau_start=0.6, unlabeled_start_fraction=1 / 3),

@@ -1,5 +1,5 @@
-# CorrMatch on images of your own, one GPU, MMSegmentation's stock DeepLabv3+ with ImageNet weights:
-# README, "Your own data", shows what to set on top of it.
+# CorrMatch on images of your own, one GPU, MMSegmentation's stock DeepLabv3+ with ImageNet weights: See "Your
+# own data" in README.md for the settings to add.
 _base_ = [
     '../_base_/models/deeplabv3plus_r50_own.py',
     '../_base_/datasets/own_semi_color.py',
@@ -12,7 +12,7 @@ model = dict(
     data_preprocessor=dict(
         _base_.data_preprocessor, type='MultiBranchDataPreprocessor', size=_base_.crop_size
     ),
-    # The network labels in train mode, and its authors' has no dropout: mmseg's would act on the labels.
+    # No dropout, as in the authors' network: it makes pseudo-labels in train mode.
     segmentor=dict(
         _base_.model,
         decode_head=dict(_base_.model.decode_head, dropout_ratio=0),
@@ -20,7 +20,7 @@ model = dict(
     ),
     semi_test_cfg=dict(predict_on='student'),
 )
-# The schedule's learning rates are for 32 images per step; this batch has 8.
+# The learning rates of the schedule are for 32 images per step. This batch has 8 images.
 optim_wrapper = dict(optimizer=dict(lr=0.00025))
 auto_scale_lr = dict(base_batch_size=8)
 train_cfg = dict(max_iters=20000, val_interval=2000)

@@ -1,5 +1,5 @@
-# CorrMatch, 40 synthetic images with labels and 500 without, from scratch on a CPU: no data to prepare.
-# The strong view is iMAS's, which is milder than jitter and gray.
+# CorrMatch, 40 labeled and 500 unlabeled synthetic images, from scratch on a CPU: no data to prepare. The
+# strong view is that of iMAS, which is weaker than color jitter and grayscale.
 _base_ = [
     '../_base_/models/deeplabv3plus_tiny.py',
     '../_base_/datasets/shapes_semi.py',
@@ -12,7 +12,7 @@ model = dict(
     data_preprocessor=dict(
         _base_.data_preprocessor, type='MultiBranchDataPreprocessor', size=_base_.crop_size
     ),
-    # The network labels in train mode: dropout would act on the labels.
+    # No dropout: the network makes pseudo-labels in train mode.
     segmentor=dict(_base_.model, decode_head=dict(_base_.model.decode_head, dropout_ratio=0)),
     # A lower threshold, and a supervised start.
     semi_train_cfg=dict(tau_start=0.6, unlabeled_start_fraction=1 / 3),

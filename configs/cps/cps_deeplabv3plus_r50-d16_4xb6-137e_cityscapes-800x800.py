@@ -1,7 +1,7 @@
 # CPS, Cityscapes 1/8 (372 labeled, 2603 unlabeled, lists of CPS).
 #
-# The length, settings and figures of GPS's paper, which compares with it; published there, mIoU: R50 76.61,
-# R101 77.62.
+# The length, the settings and the results are those of the GPS paper, which compares GPS with CPS. Published
+# mIoU: R50 76.61, R101 77.62.
 _base_ = [
     '../_base_/models/deeplabv3plus_r50_cps_cityscapes.py',
     '../_base_/datasets/cityscapes_cps.py',
@@ -15,14 +15,14 @@ model = dict(
         _base_.data_preprocessor, type='MultiBranchDataPreprocessor', size=_base_.crop_size
     ),
     segmentor=_base_.model,
-    # Of its code with CutMix (charlesCXK/TorchSemiSeg); without CutMix 6.
+    # From the authors' code with CutMix (charlesCXK/TorchSemiSeg). Without CutMix, it is 6.
     semi_train_cfg=dict(cutmix='pair', cps_weight=5.0),
     semi_test_cfg=dict(predict_on='student1'),
 )
 optim_wrapper = dict(optimizer=dict(lr=0.02))
 
-# An epoch is a pass over the unlabeled images, 8 learned per step. It is evaluated and saved after every fourth
-# epoch.
+# An epoch is a pass over the unlabeled images. An iteration trains on 8 of them. The model is evaluated and
+# saved after every fourth epoch.
 train_cfg = dict(
     type='UnlabeledEpochTrainLoop',
     epochs={

@@ -1,7 +1,7 @@
 # CPS, VOC 1/8 (1323 labeled, 9259 unlabeled, blender lists of CPS).
 #
-# The length, settings and figures of GPS's paper, which compares with it; published there, mIoU: R50 73.67,
-# R101 76.44.
+# The length, the settings and the results are those of the GPS paper, which compares GPS with CPS. Published
+# mIoU: R50 73.67, R101 76.44.
 _base_ = [
     '../_base_/models/deeplabv3plus_r50_imas.py',
     '../_base_/datasets/voc12_cps.py',
@@ -15,12 +15,13 @@ model = dict(
         _base_.data_preprocessor, type='MultiBranchDataPreprocessor', size=_base_.crop_size
     ),
     segmentor=_base_.model,
-    # Of its code with CutMix (charlesCXK/TorchSemiSeg); without CutMix 1.5.
+    # From the authors' code with CutMix (charlesCXK/TorchSemiSeg). Without CutMix, it is 1.5.
     semi_train_cfg=dict(cutmix='pair', cps_weight=1.0),
     semi_test_cfg=dict(predict_on='student1'),
 )
 
-# An epoch is a pass over the unlabeled images, 8 learned per step. It is evaluated and saved after each epoch.
+# An epoch is a pass over the unlabeled images. An iteration trains on 8 of them. The model is evaluated and
+# saved after each epoch.
 train_cfg = dict(
     type='UnlabeledEpochTrainLoop',
     epochs={

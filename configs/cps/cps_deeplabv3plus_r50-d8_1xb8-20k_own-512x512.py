@@ -1,5 +1,5 @@
-# CPS on images of your own, one GPU, MMSegmentation's stock DeepLabv3+ with ImageNet weights: README, "Your own
-# data", shows what to set on top of it.
+# CPS on images of your own, one GPU, MMSegmentation's stock DeepLabv3+ with ImageNet weights: See "Your own
+# data" in README.md for the settings to add.
 _base_ = [
     '../_base_/models/deeplabv3plus_r50_own.py',
     '../_base_/datasets/own_semi.py',
@@ -25,7 +25,8 @@ train_dataloader = dict(
         )
     )
 )
-# The schedule's learning rate is for 8 + 8 learned images per step; here there are 4 + 4.
+# The learning rate of the schedule is for training on 8 labeled and 8 unlabeled images per step. This config
+# trains on 4 and 4.
 optim_wrapper = dict(optimizer=dict(lr=0.005))
 auto_scale_lr = dict(base_batch_size=8)
 train_cfg = dict(max_iters=20000, val_interval=2000)

@@ -1,6 +1,6 @@
-# CutMix-Seg, Pascal VOC 2012 classic 1/1 (1464 labeled, 9118 unlabeled). Network, data and schedule are those
-# of iMAS's configs, since the paper's network is another one (docs/mean_teacher.md); so the supervised
-# baselines (suponly_*) differ only in the unlabeled images. 4 GPUs with 4 + 4 images each.
+# CutMix-Seg, Pascal VOC 2012 classic 1/1 (1464 labeled, 9118 unlabeled). The network, data and schedule are
+# those of the iMAS configs, not of the paper (docs/mean_teacher.md). Therefore the supervised baselines
+# (suponly_*) differ only in the unlabeled images. 4 GPUs with 4 + 4 images each.
 _base_ = [
     '../_base_/models/deeplabv3plus_r101_imas.py',
     '../_base_/datasets/voc12_semi.py',
@@ -30,6 +30,7 @@ train_dataloader = dict(
     )
 )
 
-# An epoch is a pass over the unlabeled images, 16 per step. It is evaluated and saved after each epoch.
+# An epoch is a pass over the unlabeled images, 16 per iteration. The model is evaluated and saved after each
+# epoch.
 train_cfg = dict(type='UnlabeledEpochTrainLoop', epochs=80, val_every=1)
 default_hooks = dict(checkpoint=dict(interval='val'))

@@ -1,4 +1,5 @@
-# Output stride 16, for less memory: the paper does not say which it has.
+# DeS4, Pascal VOC 2012 classic 1/1, at output stride 16 for less memory. The paper does not give the output
+# stride.
 _base_ = './des4_deeplabv3plus_r101-d8_8xb4-80e_voc12-513x513.py'
 model = dict(
     segmentor=dict(

@@ -1,9 +1,10 @@
 # DeS4, Cityscapes 1/8 (372 labeled, 2603 unlabeled, lists of U2PL). 8 GPUs with 2 + 2 images each: CutMix
-# pairs, samples and hard example mining are of each GPU's images, prototypes of all.
+# pairs, samples and hard example mining use the images of one GPU, and prototypes use those of all GPUs.
 #
-# The paper's settings; where it gives none (length, one learning rate for all, hard example mining on the
-# student's labeled images, auxiliary head), U2PL's, and the defaults of semi_train_cfg. Temperature 0.1: the
-# paper gives none, which means 1.0. Encoder with ImageNet weights; the paper's was trained on COCO besides.
+# The settings are the paper's. Settings that the paper does not give (length, one learning rate for the whole
+# network, hard example mining on labeled images, auxiliary head) are U2PL's or the defaults of semi_train_cfg.
+# The temperature is 0.1. The paper gives none, which means 1.0. The encoder has ImageNet weights. The paper's
+# encoder was also trained on COCO.
 _base_ = [
     '../_base_/models/deeplabv3plus_r101-d8_esl_cityscapes.py',
     '../_base_/datasets/cityscapes_semi.py',
@@ -39,6 +40,7 @@ train_dataloader = dict(
     ),
 )
 
-# An epoch is a pass over the unlabeled images, 16 per step. It is evaluated and saved after every fourth epoch.
+# An epoch is a pass over the unlabeled images, 16 per iteration. The model is evaluated and saved after every
+# fourth epoch.
 train_cfg = dict(type='UnlabeledEpochTrainLoop', epochs=200, val_every=4)
 default_hooks = dict(checkpoint=dict(interval='val'))

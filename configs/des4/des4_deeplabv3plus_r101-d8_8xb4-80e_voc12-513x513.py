@@ -1,9 +1,10 @@
-# DeS4, Pascal VOC 2012 classic 1/1 (1464 labeled, 9118 unlabeled). 8 GPUs with 2 + 2 images each: CutMix
-# pairs and samples are of each GPU's images, prototypes of all.
+# DeS4, Pascal VOC 2012 classic 1/1 (1464 labeled, 9118 unlabeled). 8 GPUs with 2 + 2 images each: CutMix pairs
+# and samples come from the images of one GPU, and prototypes from those of all GPUs.
 #
-# The paper's settings; where it gives none, the defaults of semi_train_cfg, and U2PL's network: output
-# stride 8, ASPP rates 12, 24, 36, multi-grid. Temperature 0.1: the paper gives none, which means 1.0.
-# Encoder with ImageNet weights; the paper's of classic 92 and 183 was trained on COCO besides.
+# The settings are the paper's. Settings that the paper does not give are the defaults of semi_train_cfg. The
+# network is U2PL's: output stride 8, ASPP rates 12, 24, 36, multi-grid. The temperature is 0.1. The paper gives
+# none, which means 1.0. The encoder has ImageNet weights. For classic 92 and 183, the paper's encoder was also
+# trained on COCO.
 _base_ = [
     '../_base_/models/deeplabv3plus_r101-d8_esl.py',
     '../_base_/datasets/voc12_semi.py',
@@ -38,6 +39,7 @@ train_dataloader = dict(
     ),
 )
 
-# An epoch is a pass over the unlabeled images, 16 per step. It is evaluated and saved after each epoch.
+# An epoch is a pass over the unlabeled images, 16 per iteration. The model is evaluated and saved after each
+# epoch.
 train_cfg = dict(type='UnlabeledEpochTrainLoop', epochs=80, val_every=1)
 default_hooks = dict(checkpoint=dict(interval='val'))

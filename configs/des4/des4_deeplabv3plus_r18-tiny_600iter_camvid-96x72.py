@@ -1,4 +1,4 @@
-# DeS4, CamVid 1/16 at 128 x 96, from scratch: a check on one core that the method learns, not a
+# DeS4, CamVid 1/16 at 128 x 96, from scratch: a quick check on one CPU core that the method learns, not a
 # benchmark.
 _base_ = [
     '../_base_/models/deeplabv3plus_r18-tiny_camvid.py',

@@ -12,8 +12,8 @@ model = dict(
         _base_.data_preprocessor, type='MultiBranchDataPreprocessor', size=_base_.crop_size
     ),
     segmentor=_base_.model,
-    # From scratch: a supervised start and a weight below the paper's 1.5, since every pixel has a
-    # pseudo-label; and, as the prototypes of a small network lie close together, a lower temperature.
+    # From scratch: a supervised start and a weight below the paper's 1.5, since every pixel has a pseudo-label.
+    # The temperature is lower, because the prototypes of a small network are close together.
     semi_train_cfg=dict(temperature=0.05, unlabeled_weight=1.0, unlabeled_start_fraction=1 / 3),
     semi_test_cfg=dict(predict_on='teacher'),
 )

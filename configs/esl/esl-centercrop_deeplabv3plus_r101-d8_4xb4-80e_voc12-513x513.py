@@ -1,5 +1,6 @@
-# Evaluated as U2PL does while it trains, which ESL's tables follow: the center 513 x 513 of each image
-# instead of all of it. Where an image is smaller the rest is void here and scored as background there.
+# ESL, Pascal VOC 2012 classic 1/1, evaluated on the center 513 x 513 pixels of each image, as U2PL does during
+# training and as in the tables of ESL. The area outside a smaller image is void here. U2PL evaluates it as
+# background.
 _base_ = './esl_deeplabv3plus_r101-d8_4xb4-80e_voc12-513x513.py'
 test_pipeline = [
     dict(type='LoadImageFromFile'),

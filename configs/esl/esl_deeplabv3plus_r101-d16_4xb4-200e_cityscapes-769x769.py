@@ -1,4 +1,4 @@
-# Output stride 16, for less memory: the paper does not say which it has.
+# ESL, Cityscapes 1/8, at output stride 16 for less memory. The paper does not give the output stride.
 _base_ = './esl_deeplabv3plus_r101-d8_4xb4-200e_cityscapes-769x769.py'
 model = dict(
     segmentor=dict(

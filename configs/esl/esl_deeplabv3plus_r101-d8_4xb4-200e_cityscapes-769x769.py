@@ -1,8 +1,10 @@
-# ESL, Cityscapes 1/8 (372 labeled, 2603 unlabeled, lists of U2PL). 4 GPUs with 2 + 2 images each: CutMix
-# pairs, anchors and hard example mining are of each GPU's images, bank and prototypes of all.
+# ESL, Cityscapes 1/8 (372 labeled, 2603 unlabeled, lists of U2PL). 4 GPUs with 2 + 2 images each: CutMix pairs,
+# anchors and hard example mining use the images of one GPU. The memory bank and the prototypes use those of all
+# GPUs.
 #
-# The paper's settings; where it gives none, the defaults of semi_train_cfg, and U2PL's network: output
-# stride 8, ASPP rates 12, 24, 36, multi-grid, an auxiliary head, whole windows whose logits are averaged.
+# The settings are the paper's. Settings that the paper does not give are the defaults of semi_train_cfg. The
+# network is U2PL's: output stride 8, ASPP rates 12, 24, 36, multi-grid, an auxiliary head, whole sliding
+# windows whose logits are averaged.
 _base_ = [
     '../_base_/models/deeplabv3plus_r101-d8_esl_cityscapes.py',
     '../_base_/datasets/cityscapes_semi.py',
@@ -28,8 +30,9 @@ model = dict(
     ),
     semi_test_cfg=dict(predict_on='teacher'),
 )
-# The paper's "10 times that of the backbone", 0.1 for the heads, taken literally. That is high: U2PL, whose
-# recipe this is otherwise, has one rate for all. Where the loss grows in the first passes, set lr_mult=1.
+# The paper says "10 times that of the backbone", which is 0.1 for the heads. That is high: U2PL, whose recipe
+# this config otherwise follows, has one learning rate for the whole network. If the loss grows in the first
+# epochs, set lr_mult=1.
 optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(head=dict(lr_mult=10.0))))
 train_dataloader = dict(
     batch_size=4,
@@ -41,9 +44,10 @@ train_dataloader = dict(
         )
     ),
 )
-# The schedule's learning rates are for 8 labeled and 8 unlabeled images per step here.
+# In this config, the learning rates are for 8 labeled and 8 unlabeled images per step.
 auto_scale_lr = dict(base_batch_size=16)
 
-# An epoch is a pass over the unlabeled images, 8 per step. It is evaluated and saved after every fourth epoch.
+# An epoch is a pass over the unlabeled images, 8 per iteration. The model is evaluated and saved after every
+# fourth epoch.
 train_cfg = dict(type='UnlabeledEpochTrainLoop', epochs=200, val_every=4)
 default_hooks = dict(checkpoint=dict(interval='val'))

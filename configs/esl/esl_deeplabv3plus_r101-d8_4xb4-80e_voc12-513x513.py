@@ -1,8 +1,8 @@
 # ESL, Pascal VOC 2012 classic 1/1 (1464 labeled, 9118 unlabeled). 4 GPUs with 2 + 2 images each: CutMix pairs
-# and anchors are of each GPU's images, bank and prototypes of all.
+# and anchors use the images of one GPU. The memory bank and the prototypes use those of all GPUs.
 #
-# The paper's settings; where it gives none, the defaults of semi_train_cfg, and U2PL's network: output
-# stride 8, ASPP rates 12, 24, 36, multi-grid.
+# The settings are the paper's. Settings that the paper does not give are the defaults of semi_train_cfg. The
+# network is U2PL's: output stride 8, ASPP rates 12, 24, 36, multi-grid.
 _base_ = [
     '../_base_/models/deeplabv3plus_r101-d8_esl.py',
     '../_base_/datasets/voc12_semi.py',
@@ -38,9 +38,10 @@ train_dataloader = dict(
         )
     ),
 )
-# The schedule's learning rates are for 8 labeled and 8 unlabeled images per step here.
+# In this config, the learning rates are for 8 labeled and 8 unlabeled images per step.
 auto_scale_lr = dict(base_batch_size=16)
 
-# An epoch is a pass over the unlabeled images, 8 per step. It is evaluated and saved after each epoch.
+# An epoch is a pass over the unlabeled images, 8 per iteration. The model is evaluated and saved after each
+# epoch.
 train_cfg = dict(type='UnlabeledEpochTrainLoop', epochs=80, val_every=1)
 default_hooks = dict(checkpoint=dict(interval='val'))

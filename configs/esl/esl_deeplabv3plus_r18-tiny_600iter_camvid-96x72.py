@@ -1,4 +1,4 @@
-# ESL, CamVid 1/16 at 128 x 96, from scratch: a check on one core that the method learns, not a
+# ESL, CamVid 1/16 at 128 x 96, from scratch: a quick check on one CPU core that the method learns, not a
 # benchmark.
 _base_ = [
     '../_base_/models/deeplabv3plus_r18-tiny_camvid.py',
@@ -14,7 +14,7 @@ model = dict(
     ),
     segmentor=_base_.model,
     semi_train_cfg=dict(
-        # A small network: fewer and narrower vectors, and the stock head alone.
+        # A small network: fewer and narrower vectors, and only the decode head.
         segmentation_head=None,
         projector=dict(channels=64, out_channels=64),
         queue_size=50,

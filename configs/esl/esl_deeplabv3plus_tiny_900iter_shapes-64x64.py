@@ -13,14 +13,15 @@ model = dict(
     ),
     segmentor=_base_.model,
     semi_train_cfg=dict(
-        # A small network: fewer and narrower vectors, and the stock head alone.
+        # A small network: fewer and narrower vectors, and only the decode head.
         segmentation_head=None,
         projector=dict(channels=32, out_channels=32),
         queue_size=50,
         num_negatives=63,
-        # Other settings than with pre-trained weights. From scratch the teacher is unsure for long, and
-        # labels that keep 0.95 of its probability say little: so a lower share, weighted more, little
-        # contrast, and a supervised start, after which pixels are assigned to parts.
+        # The settings differ from those for pre-trained weights. From scratch, the teacher is uncertain for a
+        # long time, and soft labels with 0.95 of its probability contain many classes. Therefore the share is
+        # lower, its weight is higher, and the contrast is low. After a supervised start, pixels are assigned to
+        # parts.
         eta=0.6,
         soft_weight=1.0,
         contrast_weight=0.02,

@@ -1,5 +1,5 @@
-# ESL on images of your own, one GPU, DINOv2-B with a DPT head: README, "Your own data", shows what to set
-# on top of it. The paper has no such network: rates are UniMatch V2's.
+# ESL on images of your own, one GPU, DINOv2-B with a DPT head: See "Your own data" in README.md for the
+# settings to add. The paper does not use this network. The learning rates are those of UniMatch V2.
 _base_ = [
     '../_base_/models/dpt_dinov2-b14.py',
     '../_base_/datasets/own_semi_518.py',

@@ -12,8 +12,8 @@ model = dict(
         _base_.data_preprocessor, type='MultiBranchDataPreprocessor', size=_base_.crop_size
     ),
     segmentor=_base_.model,
-    # A moderate threshold, a low weight and a supervised start; pseudo-labels in eval mode, and one forward for
-    # all views, whose statistics a small batch needs.
+    # A moderate threshold, a low weight and a supervised start; pseudo-labels in eval mode, and one forward
+    # pass for all views, because a small batch needs their batch statistics.
     semi_train_cfg=dict(
         tau=0.6,
         unlabeled_weight=0.25,

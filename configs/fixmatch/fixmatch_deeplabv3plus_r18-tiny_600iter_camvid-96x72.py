@@ -1,4 +1,4 @@
-# FixMatch, CamVid 1/16 at 128 x 96, from scratch: a check on one core that the method learns, not a
+# FixMatch, CamVid 1/16 at 128 x 96, from scratch: a quick check on one CPU core that the method learns, not a
 # benchmark.
 _base_ = [
     '../_base_/models/deeplabv3plus_r18-tiny_camvid.py',
@@ -14,7 +14,8 @@ model = dict(
     ),
     segmentor=_base_.model,
     # The settings differ from those for pre-trained weights: a lower threshold and weight, a supervised start,
-    # pseudo-labels in eval mode, and one forward for all views, whose statistics a small batch needs.
+    # pseudo-labels in eval mode, and one forward pass for all views, because a small batch needs their batch
+    # statistics.
     semi_train_cfg=dict(
         tau=0.6,
         unlabeled_weight=0.25,

@@ -1,5 +1,5 @@
-# FixMatch on images of your own, one GPU, MMSegmentation's stock DeepLabv3+ with ImageNet weights:
-# README, "Your own data", shows what to set on top of it.
+# FixMatch on images of your own, one GPU, MMSegmentation's stock DeepLabv3+ with ImageNet weights: See "Your
+# own data" in README.md for the settings to add.
 _base_ = [
     '../_base_/models/deeplabv3plus_r50_own.py',
     '../_base_/datasets/own_semi_color.py',

@@ -13,7 +13,8 @@ model = dict(
     ),
     segmentor=_base_.model,
     # The settings differ from those for pre-trained weights: a lower threshold and weight, a supervised start,
-    # pseudo-labels in eval mode, and one forward for all views, whose statistics a small batch needs.
+    # pseudo-labels in eval mode, and one forward pass for all views, because a small batch needs their batch
+    # statistics.
     semi_train_cfg=dict(
         tau=0.6,
         unlabeled_weight=0.25,

@@ -1,7 +1,8 @@
 # GPS, Cityscapes 1/8 (372 labeled, 2603 unlabeled, lists of CPS).
 #
-# The paper's settings; where it gives none (crop, decay, network, windows), CPS's. The teacher is trained on
-# the labeled images for as many iterations beforehand. Published mIoU of one student: R50 77.32, R101 77.79.
+# The settings are the paper's. Settings that the paper does not give (crop, decay, network, windows) are CPS's.
+# Before, the teacher is trained on the labeled images for the same number of iterations. Published mIoU of one
+# student: R50 77.32, R101 77.79.
 _base_ = [
     '../_base_/models/deeplabv3plus_r50_cps_cityscapes.py',
     '../_base_/datasets/cityscapes_cps.py',
@@ -18,7 +19,7 @@ model = dict(
         _base_.model,
         decode_head=dict(
             _base_.model.decode_head,
-            # Plain cross-entropy as the paper prints it; CPS's code mines hard examples, as the base does.
+            # Plain cross-entropy, as in the paper. The code of CPS, and the base, use hard example mining.
             loss_decode=dict(_base_.model.decode_head.loss_decode, ohem=None),
         ),
     ),
@@ -26,15 +27,15 @@ model = dict(
     semi_test_cfg=dict(predict_on='student1'),
 )
 optim_wrapper = dict(optimizer=dict(lr=0.02))
-# The teacher stays at the rate of a poly schedule's last step, lr * S^-0.9 of S steps.
+# The learning rate of the teacher is constant: the last one of a poly schedule, lr * S^-0.9 for S iterations.
 param_scheduler = dict(
     _delete_=True,
     students=_base_.param_scheduler,
     teacher=[dict(type='FinalPolyLR', power=0.9, by_epoch=False)],
 )
 
-# An epoch is a pass over the unlabeled images, 8 learned per step. It is evaluated and saved after every fourth
-# epoch.
+# An epoch is a pass over the unlabeled images. An iteration trains on 8 of them. The model is evaluated and
+# saved after every fourth epoch.
 train_cfg = dict(
     type='UnlabeledEpochTrainLoop',
     epochs={

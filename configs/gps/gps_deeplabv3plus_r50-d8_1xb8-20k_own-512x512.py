@@ -1,6 +1,6 @@
-# GPS on images of your own, one GPU, MMSegmentation's stock DeepLabv3+ with ImageNet weights: README, "Your own
-# data", shows what to set on top of it. 20,000 iterations for the teacher, and as many for all three
-# networks; to save memory, set semi_train_cfg.recompute=True.
+# GPS on images of your own, one GPU, MMSegmentation's stock DeepLabv3+ with ImageNet weights: See "Your own
+# data" in README.md for the settings to add. 20,000 iterations for the teacher, then 20,000 for all three
+# networks. To save memory, set semi_train_cfg.recompute=True.
 _base_ = [
     '../_base_/models/deeplabv3plus_r50_own.py',
     '../_base_/datasets/own_semi.py',
@@ -18,7 +18,7 @@ model = dict(
     semi_train_cfg=dict(cutmix='in_batch', alpha=0.5, beta=1.5, gamma=0.5, ignore_padding=True),
     semi_test_cfg=dict(predict_on='student1'),
 )
-# The teacher stays at the rate with which its own training ended.
+# The learning rate of the teacher is constant: the last one of its own training.
 param_scheduler = dict(
     _delete_=True,
     students=_base_.param_scheduler,
@@ -32,7 +32,8 @@ train_dataloader = dict(
         )
     )
 )
-# The schedule's learning rate is for 8 + 8 learned images per step; here there are 4 + 4.
+# The learning rate of the schedule is for training on 8 labeled and 8 unlabeled images per step. This config
+# trains on 4 and 4.
 optim_wrapper = dict(optimizer=dict(lr=0.005))
 auto_scale_lr = dict(base_batch_size=8)
 train_cfg = dict(max_iters=20000, val_interval=2000)

@@ -1,5 +1,5 @@
-# GPS, 40 labeled and 500 unlabeled synthetic images, from scratch on a CPU: no data to prepare. 900
-# iterations for the teacher, and as many for all three networks.
+# GPS, 40 labeled and 500 unlabeled synthetic images, from scratch on a CPU: no data to prepare. 900 iterations
+# for the teacher, then 900 for all three networks.
 _base_ = [
     '../_base_/models/deeplabv3plus_tiny.py',
     '../_base_/datasets/shapes_semi.py',
@@ -20,7 +20,7 @@ model = dict(
     ),
     semi_test_cfg=dict(predict_on='student1'),
 )
-# The teacher stays at the rate of a poly schedule's last step, lr * S^-0.9 of S steps.
+# The learning rate of the teacher is constant: the last one of a poly schedule, lr * S^-0.9 for S iterations.
 param_scheduler = dict(
     _delete_=True,
     students=_base_.param_scheduler,

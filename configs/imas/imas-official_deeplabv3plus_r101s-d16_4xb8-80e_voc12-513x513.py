@@ -1,5 +1,5 @@
-# iMAS, official reading, on the network of the published figures: 74.4 mIoU, Pascal VOC 2012 classic 1/8.
-# Convert its ImageNet weights first (docs/configs.md, "The papers' network").
+# iMAS, official reading, on the network of the published results: 74.4 mIoU, Pascal VOC 2012 classic 1/8.
+# Convert its ImageNet weights first ("The papers' network" in docs/configs.md).
 _base_ = [
     './imas-official_deeplabv3plus_r101-d16_4xb8-80e_voc12-513x513.py',
     '../_base_/models/deep_stem.py',

@@ -1,5 +1,5 @@
-# iMAS, official reading, on the network of the published figures: 74.3 mIoU, Cityscapes 1/16.
-# Convert its ImageNet weights first (docs/configs.md, "The papers' network").
+# iMAS, official reading, on the network of the published results: 74.3 mIoU, Cityscapes 1/16. Convert its
+# ImageNet weights first ("The papers' network" in docs/configs.md).
 _base_ = [
     './imas-official_deeplabv3plus_r50-d16_4xb8-240e_cityscapes-769x769.py',
     '../_base_/models/deep_stem.py',

@@ -1,9 +1,9 @@
 # iMAS, paper reading, Pascal VOC 2012 classic 1/1 (1464 labeled, 9118 unlabeled images). 4 GPUs with 4 + 4
-# images each: hardness, pairs and the CutMix trigger act on each GPU's 4 unlabeled images.
+# images each: hardness, pairs and the CutMix trigger use the 4 unlabeled images of one GPU.
 #
-# Where the paper and the released code differ this is the paper: Eq. 6 sums over all classes, the teacher's
-# decay is constant, the intensity operations have the paper's ranges. The imas-official configs are the code.
-# The learning rates are the code's in both readings.
+# Where the paper and the released code differ, this config follows the paper: Eq. 6 sums over all classes, the
+# decay of the teacher is constant, and the intensity operations have the ranges of the paper. The imas-official
+# configs follow the code. The learning rates are from the code in both readings.
 _base_ = [
     '../_base_/models/deeplabv3plus_r101_imas.py',
     '../_base_/datasets/voc12_semi.py',
@@ -28,10 +28,11 @@ model = dict(
 )
 custom_hooks = [
     *_base_.custom_hooks,
-    # Constant; running statistics are averaged likewise.
+    # The decay is constant. The running statistics are averaged in the same way.
     dict(type='MeanTeacherHook', decay=0.996, warmup='none', buffers='average'),
 ]
 
-# An epoch is a pass over the unlabeled images, 16 per step. It is evaluated and saved after each epoch.
+# An epoch is a pass over the unlabeled images, 16 per iteration. The model is evaluated and saved after each
+# epoch.
 train_cfg = dict(type='UnlabeledEpochTrainLoop', epochs=80, val_every=1)
 default_hooks = dict(checkpoint=dict(interval='val'))

@@ -1,10 +1,10 @@
 # iMAS, paper reading, Cityscapes 1/8 (372 labeled, 2603 unlabeled images, lists of U2PL). 4 GPUs with 4 + 4
-# images each: hardness, pairs, the CutMix trigger and hard example mining act on each GPU's images.
+# images each: hardness, pairs, the CutMix trigger and hard example mining use the images of one GPU.
 #
-# Where the paper and the released code differ this is the paper: Eq. 6 sums over all classes, the teacher's
-# decay is constant, the intensity operations have the paper's ranges. The imas-official configs are the code.
-# Only the code has hard example mining and the auxiliary head; both readings have them, and so has the
-# supervised baseline.
+# Where the paper and the released code differ, this config follows the paper: Eq. 6 sums over all classes, the
+# decay of the teacher is constant, and the intensity operations have the ranges of the paper. The imas-official
+# configs follow the code. Hard example mining and the auxiliary head are only in the code. Both readings and
+# the supervised baseline use them.
 _base_ = [
     '../_base_/models/deeplabv3plus_r50_imas_cityscapes.py',
     '../_base_/datasets/cityscapes_semi.py',
@@ -29,10 +29,11 @@ model = dict(
 )
 custom_hooks = [
     *_base_.custom_hooks,
-    # Constant; running statistics are averaged likewise.
+    # The decay is constant. The running statistics are averaged in the same way.
     dict(type='MeanTeacherHook', decay=0.996, warmup='none', buffers='average'),
 ]
 
-# An epoch is a pass over the unlabeled images, 16 per step. It is evaluated and saved after every fourth epoch.
+# An epoch is a pass over the unlabeled images, 16 per iteration. The model is evaluated and saved after every
+# fourth epoch.
 train_cfg = dict(type='UnlabeledEpochTrainLoop', epochs=240, val_every=4)
 default_hooks = dict(checkpoint=dict(interval='val'))

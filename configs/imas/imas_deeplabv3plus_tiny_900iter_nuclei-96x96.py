@@ -12,9 +12,9 @@ model = dict(
         _base_.data_preprocessor, type='MultiBranchDataPreprocessor', size=_base_.crop_size
     ),
     segmentor=_base_.model,
-    # The settings differ from those for pre-trained weights, where a high threshold selects correct pixels:
-    # from scratch it selects only the large classes and the run collapses. So: a lower threshold, a low
-    # weight and a supervised start.
+    # The settings differ from those for pre-trained weights. From scratch, a high threshold selects only the
+    # large classes, and the training collapses. Therefore this config has a lower threshold, a low weight and a
+    # supervised start.
     semi_train_cfg=dict(tau=0.6, unlabeled_weight=0.25, unlabeled_start_fraction=1 / 3),
     semi_test_cfg=dict(predict_on='teacher'),
 )

@@ -1,5 +1,5 @@
-# iMAS, paper reading, on images of your own, one GPU, DINOv3 ViT-S with a DPT head: README, "Your own data",
-# shows what to set on top of it.
+# iMAS, paper reading, on images of your own, one GPU, DINOv3 ViT-S with a DPT head: See "Your own data" in
+# README.md for the settings to add.
 _base_ = [
     '../_base_/models/dpt_dinov3-s16.py',
     '../_base_/datasets/own_semi.py',

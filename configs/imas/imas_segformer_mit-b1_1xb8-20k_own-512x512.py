@@ -1,5 +1,5 @@
-# iMAS, paper reading, on images of your own, one GPU, SegFormer-B1: README, "Your own data",
-# shows what to set on top of it.
+# iMAS, paper reading, on images of your own, one GPU, SegFormer-B1: See "Your own data" in README.md for the
+# settings to add.
 _base_ = [
     '../_base_/models/segformer_mit-b1.py',
     '../_base_/datasets/own_semi.py',

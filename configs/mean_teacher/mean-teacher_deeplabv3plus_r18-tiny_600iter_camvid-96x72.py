@@ -1,5 +1,5 @@
-# Mean Teacher, CamVid 1/16 at 128 x 96, from scratch: a check on one core that the method learns,
-# not a benchmark.
+# Mean Teacher, CamVid 1/16 at 128 x 96, from scratch: a quick check on one CPU core that the method learns, not
+# a benchmark.
 _base_ = [
     '../_base_/models/deeplabv3plus_r18-tiny_camvid.py',
     '../_base_/datasets/camvid_semi_color.py',

@@ -1,13 +1,14 @@
-# Mean Teacher, Cityscapes 1/8 (372 labeled, 2603 unlabeled, lists of U2PL). Network, data and schedule are
-# those of iMAS's configs, since the paper's network is another one (docs/mean_teacher.md); so the supervised
-# baselines (suponly_*) differ only in the unlabeled images. 4 GPUs with 4 + 4 images each.
+# Mean Teacher, Cityscapes 1/8 (372 labeled, 2603 unlabeled, lists of U2PL). The network, data and schedule are
+# those of the iMAS configs, not of the paper (docs/mean_teacher.md). Therefore the supervised baselines
+# (suponly_*) differ only in the unlabeled images. 4 GPUs with 4 + 4 images each.
 _base_ = [
     '../_base_/models/deeplabv3plus_r50_imas_cityscapes.py',
     '../_base_/datasets/cityscapes_semi_color.py',
     '../_base_/schedules/sgd_poly_cityscapes.py',
     '../_base_/runtime/mean_teacher_runtime.py',
 ]
-# An epoch is a pass over the unlabeled images, 16 per step. It is evaluated and saved after every fourth epoch.
+# An epoch is a pass over the unlabeled images, 16 per iteration. The model is evaluated and saved after every
+# fourth epoch.
 model = dict(
     _delete_=True,
     type='MeanTeacher',

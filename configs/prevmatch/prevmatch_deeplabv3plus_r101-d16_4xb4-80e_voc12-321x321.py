@@ -1,5 +1,5 @@
-# PrevMatch, Pascal VOC 2012 classic 1/1 (1464 labeled, 9118 unlabeled): the settings of its code, which are
-# UniMatch's and those of the earlier models. 4 GPUs with 2 + 2 images each; the authors had one with 8 + 8.
+# PrevMatch, Pascal VOC 2012 classic 1/1 (1464 labeled, 9118 unlabeled): the settings of the authors' code. 4
+# GPUs with 2 + 2 images each; the authors had one GPU with 8 + 8.
 _base_ = '../unimatch/unimatch_deeplabv3plus_r101-d16_4xb4-80e_voc12-321x321.py'
 model = dict(type='PrevMatch')
 # After each validation with the best mIoU so far, as in the code.

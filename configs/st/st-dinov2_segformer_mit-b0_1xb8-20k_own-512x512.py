@@ -1,6 +1,5 @@
-# ST on images of your own, one GPU: DINOv2-S with a DPT head is trained on the labeled images and labels
-# the others, SegFormer-B0 learns. docs/small_network.md shows what to set on top of it. 20000 iterations per
-# training, two trainings.
+# ST on images of your own, one GPU: DINOv2-S with a DPT head is the teacher, and SegFormer-B0 is the student.
+# See docs/small_network.md for the settings to add. 20000 iterations per training, two trainings.
 _base_ = [
     '../_base_/models/segformer_mit-b0.py',
     '../_base_/datasets/own_self_training.py',

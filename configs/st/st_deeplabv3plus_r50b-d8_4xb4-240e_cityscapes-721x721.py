@@ -13,5 +13,5 @@ default_hooks = dict(
     logger=dict(log_metric_by_epoch=True), checkpoint=dict(by_epoch=True, interval=4)
 )
 log_processor = dict(by_epoch=True)
-# Whole images of 1024 x 2048, and twice that for the largest of the five scales.
+# Whole images of 1024 x 2048 pixels, up to twice that size at the largest of the five scales.
 stages = dict(label=dict(batch_size=1))

@@ -1,5 +1,5 @@
-# ST++, Pascal VOC classic 366, with the paper's further iteration: all images labeled once more,
-# and one more training.
+# ST++, Pascal VOC classic 366, with the paper's third re-training: all images get new pseudo-labels, and one
+# more network is trained on them.
 _base_ = [
     '../_base_/models/deeplabv3plus_r101b_st.py',
     '../_base_/datasets/voc12_self_training.py',

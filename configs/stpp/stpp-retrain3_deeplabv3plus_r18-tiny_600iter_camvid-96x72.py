@@ -1,4 +1,4 @@
-# ST++ with one more labeling of all images and one more training.
+# ST++, CamVid 1/8 at 128 x 96: all images get new pseudo-labels, and one more network is trained on them.
 _base_ = [
     '../_base_/models/deeplabv3plus_r18-tiny_camvid.py',
     '../_base_/datasets/camvid_self_training.py',

@@ -1,5 +1,5 @@
 # ST++, Pascal VOC classic 1464. 80 epochs per training, 2 GPUs with 8 images each. An epoch of the last
-# training is 10248 labeled (1464 taken 7 times) and 9118 pseudo-labeled images.
+# training is 10248 labeled (1464, each 7 times) and 9118 pseudo-labeled images.
 _base_ = [
     '../_base_/models/deeplabv3plus_r101b_st.py',
     '../_base_/datasets/voc12_self_training.py',

@@ -1,5 +1,5 @@
-# ST++, CamVid 1/8 at 128 x 96, from scratch: a check on one core that the method learns, not a benchmark.
-# 600 iterations per training.
+# ST++, CamVid 1/8 at 128 x 96, from scratch: a quick check on one CPU core that the method learns, not a
+# benchmark. 600 iterations per training.
 _base_ = [
     '../_base_/models/deeplabv3plus_r18-tiny_camvid.py',
     '../_base_/datasets/camvid_self_training.py',

@@ -13,7 +13,7 @@ default_hooks = dict(
     logger=dict(log_metric_by_epoch=True), checkpoint=dict(by_epoch=True, interval=4)
 )
 log_processor = dict(by_epoch=True)
-# Whole images of 1024 x 2048, and twice that for the largest of the five scales.
+# Whole images of 1024 x 2048 pixels, up to twice that size at the largest of the five scales.
 stages = dict(
     select=dict(batch_size=2),
     label_reliable=dict(batch_size=1),

@@ -1,5 +1,5 @@
-# ST++ on images of your own, one GPU, DINOv2-B with a DPT head: docs/configs.md, "Self-training on images of
-# your own", shows what to set on top of it. 20000 iterations per training, three trainings.
+# ST++ on images of your own, one GPU, DINOv2-B with a DPT head: See "Self-training on images of your own" in
+# docs/configs.md for the settings to add. 20000 iterations per training, three trainings.
 _base_ = [
     '../_base_/models/dpt_dinov2-b14.py',
     '../_base_/datasets/own_self_training_518.py',

@@ -1,5 +1,5 @@
 # Supervised only, the first stage of ST and ST++, Pascal VOC classic 1464. 80 epochs, 2 GPUs with 8 images
-# each. 1464 labeled images, in epochs of 91 iterations; lists below 200 images are taken twice.
+# each. 1464 labeled images, in epochs of 91 iterations; lists of fewer than 200 images are repeated once.
 _base_ = [
     '../_base_/models/deeplabv3plus_r101b_st.py',
     '../_base_/datasets/voc12_self_training.py',

@@ -1,4 +1,4 @@
-# Supervised only, the first stage of ST and ST++, CamVid 1/8 at 128 x 96: a minute of one core.
+# Supervised only, the first stage of ST and ST++, CamVid 1/8 at 128 x 96: a quick check on one CPU core.
 _base_ = [
     '../_base_/models/deeplabv3plus_r18-tiny_camvid.py',
     '../_base_/datasets/camvid_self_training.py',

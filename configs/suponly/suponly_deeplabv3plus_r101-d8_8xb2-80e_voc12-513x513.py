@@ -1,4 +1,4 @@
-# Output stride 8, on 8 GPUs with 2 images each.
+# Supervised only, Pascal VOC 2012 classic 1/1, ResNet-101, output stride 8, on 8 GPUs with 2 images each.
 _base_ = './suponly_deeplabv3plus_r101-d16_4xb4-80e_voc12-513x513.py'
 model = dict(
     backbone=dict(strides=(1, 2, 1, 1), dilations=(1, 1, 2, 4), multi_grid=(4, 8, 16)),

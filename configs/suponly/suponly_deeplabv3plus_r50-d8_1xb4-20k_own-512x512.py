@@ -1,6 +1,6 @@
-# Supervised only on labeled images of your own, one GPU, stock DeepLabv3+ with ImageNet weights:
-# the baseline of imas_deeplabv3plus_r50-d8_1xb8-20k_own-512x512.py, which has the same
-# labeled images per step, rates and length.
+# Supervised only on labeled images of your own, one GPU, stock DeepLabv3+ with ImageNet weights: the baseline
+# of imas_deeplabv3plus_r50-d8_1xb8-20k_own-512x512.py, which has the same labeled images per batch, learning
+# rates and length.
 _base_ = [
     '../_base_/models/deeplabv3plus_r50_own.py',
     '../_base_/datasets/own.py',

@@ -1,4 +1,4 @@
-# Output stride 8, on 8 GPUs with 2 images each.
+# Supervised only, Cityscapes 1/8, ResNet-50, output stride 8, on 8 GPUs with 2 images each.
 _base_ = './suponly_deeplabv3plus_r50-d16_4xb4-240e_cityscapes-769x769.py'
 model = dict(
     backbone=dict(strides=(1, 2, 1, 1), dilations=(1, 1, 2, 4), multi_grid=(4, 8, 16)),

@@ -1,6 +1,6 @@
-# Supervised only on labeled images of your own, one GPU, DINOv3 ViT-S with a DPT head:
-# the baseline of imas_dpt_dinov3-s16_1xb8-20k_own-512x512.py, which has the same
-# labeled images per step, rates and length.
+# Supervised only on labeled images of your own, one GPU, DINOv3 ViT-S with a DPT head: the baseline of
+# imas_dpt_dinov3-s16_1xb8-20k_own-512x512.py, which has the same labeled images per batch, learning rates and
+# length.
 _base_ = [
     '../_base_/models/dpt_dinov3-s16.py',
     '../_base_/datasets/own.py',

@@ -1,6 +1,6 @@
-# Supervised only on labeled images of your own, one GPU, DINOv2-S with a linear head:
-# the baseline of imas_linear_dinov2-s14_1xb8-20k_own-518x518.py, which has the same
-# labeled images per step, rates and length.
+# Supervised only on labeled images of your own, one GPU, DINOv2-S with a linear head: the baseline of
+# imas_linear_dinov2-s14_1xb8-20k_own-518x518.py, which has the same labeled images per batch, learning rates
+# and length.
 _base_ = [
     '../_base_/models/linear_dinov2-s14.py',
     '../_base_/datasets/own_518.py',

@@ -1,6 +1,6 @@
-# Supervised only on labeled images of your own, one GPU, UPerNet with ConvNeXt-T:
-# the baseline of imas_upernet_convnext-t_1xb8-20k_own-512x512.py, which has the same
-# labeled images per step, rates and length.
+# Supervised only on labeled images of your own, one GPU, UPerNet with ConvNeXt-T: the baseline of
+# imas_upernet_convnext-t_1xb8-20k_own-512x512.py, which has the same labeled images per batch, learning rates
+# and length.
 _base_ = [
     '../_base_/models/upernet_convnext-t.py',
     '../_base_/datasets/own.py',

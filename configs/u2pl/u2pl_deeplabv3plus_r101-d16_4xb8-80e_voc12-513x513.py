@@ -1,4 +1,4 @@
-# Output stride 16, for less memory.
+# U2PL, Pascal VOC 2012 classic 1/1, at output stride 16 for less memory.
 _base_ = './u2pl_deeplabv3plus_r101-d8_4xb8-80e_voc12-513x513.py'
 model = dict(
     segmentor=dict(

@@ -1,4 +1,4 @@
-# Output stride 16, for less memory.
+# U2PL, Cityscapes 1/8, at output stride 16 for less memory.
 _base_ = './u2pl_deeplabv3plus_r101-d8_8xb4-200e_cityscapes-769x769.py'
 model = dict(
     segmentor=dict(

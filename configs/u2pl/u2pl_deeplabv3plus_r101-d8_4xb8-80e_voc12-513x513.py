@@ -1,7 +1,7 @@
-# U2PL, Pascal VOC 2012 classic 1/1 (1464 labeled, 9118 unlabeled). 4 GPUs with 4 + 4 images each: CutMix
-# pairs, unreliable shares, anchors and centers are of each GPU's images, the bank of all.
+# U2PL, Pascal VOC 2012 classic 1/1 (1464 labeled, 9118 unlabeled). 4 GPUs with 4 + 4 images each: CutMix pairs,
+# unreliable shares, anchors and centers use the images of one GPU, and the memory bank uses those of all GPUs.
 #
-# The paper's settings and network: output stride 8, ASPP rates 12, 24, 36, multi-grid.
+# The settings and the network are the paper's: output stride 8, ASPP rates 12, 24, 36, multi-grid.
 _base_ = [
     '../_base_/models/deeplabv3plus_r101-d8_esl.py',
     '../_base_/datasets/voc12_u2pl.py',
@@ -9,8 +9,8 @@ _base_ = [
     '../_base_/runtime/u2pl_runtime.py',
 ]
 
-# 80 passes over 9118 unlabeled images, 16 per step, the first without them. It is evaluated and saved after
-# each epoch.
+# 80 epochs of 9118 unlabeled images, 16 per iteration. The first epoch does not use them. The model is
+# evaluated and saved after each epoch.
 train_cfg = dict(type='UnlabeledEpochTrainLoop', epochs=80, val_every=1)
 default_hooks = dict(checkpoint=dict(interval='val'))
 
@@ -26,7 +26,7 @@ model = dict(
         contrast_weight=0.1,
         unreliable_share=0.2,
         anchor_threshold=0.3,
-        # As in the authors' code, which gave their results. The paper gives 50 and 256.
+        # The values of the authors' code, which produced their results. The paper gives 50 and 256.
         num_anchors=256,
         num_negatives=50,
         temperature=0.5,
@@ -37,8 +37,8 @@ model = dict(
     ),
     semi_test_cfg=dict(predict_on='teacher'),
 )
-# As in the authors' code, the teacher is a copy of the student during the supervised pass and the first pass
-# with unlabeled images, where both networks share their storage. The warm-up of the decay in the paper never
+# As in the authors' code, the teacher is a copy of the student during the supervised epoch and the first epoch
+# with unlabeled images. Both networks share their storage there. The warm-up of the decay in the paper never
 # has an effect.
 custom_hooks = [
     *_base_.custom_hooks[:-1],

@@ -1,5 +1,5 @@
-# U2PL on images of your own, one GPU, MMSegmentation's stock DeepLabv3+ with ImageNet weights: README,
-# "Your own data", shows what to set on top of it.
+# U2PL on images of your own, one GPU, MMSegmentation's stock DeepLabv3+ with ImageNet weights: See "Your own
+# data" in README.md for the settings to add.
 _base_ = [
     '../_base_/models/deeplabv3plus_r50_own.py',
     '../_base_/datasets/own_semi.py',
@@ -14,7 +14,7 @@ model = dict(
     ),
     segmentor=_base_.model,
     semi_train_cfg=dict(
-        # Two classes have no third rank; with more of them 3 is the paper's.
+        # With two classes there is no third rank. With more classes, set 3, as in the paper.
         low_rank=1,
         ignore_padding=True,
     ),

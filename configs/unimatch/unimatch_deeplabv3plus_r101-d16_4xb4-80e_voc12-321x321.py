@@ -27,9 +27,10 @@ train_dataloader = dict(
         )
     )
 )
-# The rates of the schedule, for 8 labeled and 8 unlabeled images per step.
+# The learning rates of the schedule are for 8 labeled and 8 unlabeled images per step.
 auto_scale_lr = dict(base_batch_size=16)
 
-# An epoch is a pass over the unlabeled images, 8 per step. It is evaluated and saved after each epoch.
+# An epoch is a pass over the unlabeled images, 8 per iteration. The model is evaluated and saved after each
+# epoch.
 train_cfg = dict(type='UnlabeledEpochTrainLoop', epochs=80, val_every=1)
 default_hooks = dict(checkpoint=dict(interval='val'))

@@ -1,4 +1,4 @@
-# UniMatch, CamVid 1/16 at 128 x 96, from scratch: a check on one core that the method learns, not a
+# UniMatch, CamVid 1/16 at 128 x 96, from scratch: a quick check on one CPU core that the method learns, not a
 # benchmark.
 _base_ = [
     '../_base_/models/deeplabv3plus_r18-tiny_camvid.py',
@@ -14,9 +14,9 @@ model = dict(
     ),
     # No dropout, as in the authors' network: it makes pseudo-labels in train mode.
     segmentor=dict(_base_.model, decode_head=dict(_base_.model.decode_head, dropout_ratio=0)),
-    # The settings differ from those for pre-trained weights, where a high threshold selects correct pixels:
-    # from scratch it selects only the large classes and the run collapses. So: a lower threshold, a supervised
-    # start, and labeled images that count in full.
+    # The settings differ from those for pre-trained weights. From scratch, a high threshold selects only the
+    # large classes, and the training collapses. Therefore the threshold is lower, the training starts
+    # supervised, and the supervised loss has weight 1.
     semi_train_cfg=dict(
         tau=0.6, labeled_weight=1.0, unlabeled_weight=0.25, unlabeled_start_fraction=1 / 3
     ),

@@ -13,9 +13,9 @@ model = dict(
     ),
     # No dropout, as in the authors' network: it makes pseudo-labels in train mode.
     segmentor=dict(_base_.model, decode_head=dict(_base_.model.decode_head, dropout_ratio=0)),
-    # The settings differ from those for pre-trained weights, where a high threshold selects correct pixels:
-    # from scratch it selects only the large classes and the run collapses. So: a lower threshold, a supervised
-    # start, and labeled images that count in full.
+    # The settings differ from those for pre-trained weights. From scratch, a high threshold selects only the
+    # large classes, and the training collapses. Therefore the threshold is lower, the training starts
+    # supervised, and the supervised loss has weight 1.
     semi_train_cfg=dict(
         tau=0.5, labeled_weight=1.0, unlabeled_weight=0.5, unlabeled_start_fraction=1 / 3
     ),

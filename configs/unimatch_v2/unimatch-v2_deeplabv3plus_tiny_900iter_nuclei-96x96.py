@@ -13,7 +13,8 @@ model = dict(
     ),
     segmentor=_base_.model,
     # From scratch, a high threshold selects only the large classes, and the training collapses. Therefore the
-    # threshold is lower, the labeled images come first and count in full, and class shares are aligned.
+    # threshold is lower, the training starts supervised, the supervised loss has weight 1, and class shares are
+    # aligned.
     semi_train_cfg=dict(
         tau=0.6,
         labeled_weight=1.0,

@@ -1,5 +1,5 @@
-# UniMatch V2 on images of your own, one GPU, DINOv3 ViT-B with a DPT head: README, "Your own data",
-# shows what to set on top of it. configs/published.csv has no figure of this method on DINOv3.
+# UniMatch V2 on images of your own, one GPU, DINOv3 ViT-B with a DPT head: See "Your own data" in README.md for
+# the settings to add. There is no published result of this method on DINOv3.
 _base_ = [
     '../_base_/models/dpt_dinov3-b16.py',
     '../_base_/datasets/own_semi_color.py',

@@ -1,5 +1,5 @@
-# CamVid, 11 classes, at 128 x 96 with crops of 96 x 72, labeled images only: a check that runs on one core in a
-# minute. train_dataloader.dataset.partition names the list of labeled images.
+# CamVid, 11 classes, at 128 x 96 with crops of 96 x 72, labeled images only, for quick checks on one CPU core.
+# train_dataloader.dataset.partition names the list of labeled images.
 dataset_type = 'CamVidDataset'
 data_root = 'data/camvid'
 # Transforms take (height, width) for a crop and (width, height) for a scale.
@@ -24,7 +24,7 @@ test_pipeline = [
     dict(type='LoadAnnotations'),
     dict(type='PackSegInputs'),
 ]
-# For `tools/test.py --tta` only.
+# Only for `tools/test.py --tta`.
 tta_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(
@@ -57,7 +57,7 @@ train_dataloader = dict(
         pipeline=train_pipeline,
     ),
 )
-# `val` is one clip between training frames and only good as a check. Report results on `test`.
+# `val` is one clip between training frames. Use it only for checks, and report results on `test`.
 val_dataloader = dict(
     batch_size=1,
     num_workers=0,

@@ -1,4 +1,4 @@
-# Cityscapes with labeled images only; train_dataloader.dataset.partition names their list.
+# Cityscapes with labeled images only. train_dataloader.dataset.partition names their list.
 dataset_type = 'CityscapesDataset'
 data_root = 'data/cityscapes'
 img_suffix = '_leftImg8bit.png'
@@ -7,8 +7,8 @@ crop_size = (769, 769)
 # Blue, green, red: the mean that the models' preprocessors subtract, rounded to whole gray levels.
 mean_color = (104, 116, 124)
 
-# Resize, flip, crop, pad, in iMAS's order. At scales below 0.751 the crop is higher than the image, and the
-# mean color and label 255 fill it at the bottom, before the strong augmentation.
+# Resize, flip, crop, pad, in iMAS's order. At scales below 0.751, the crop is higher than the image. Then it is
+# padded at the bottom with the mean color and label 255, before the strong augmentation.
 geometry = [
     dict(type='RandomResize', scale=(2048, 1024), ratio_range=(0.5, 2.0), keep_ratio=True),
     dict(type='RandomFlip', prob=0.5),
@@ -21,13 +21,13 @@ train_pipeline = [
     *geometry,
     dict(type='PackSegInputs'),
 ]
-# At the original 1024 x 2048; the model slides its window over it (test_cfg).
+# At the original size of 1024 x 2048. The model predicts in sliding windows (test_cfg).
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations'),
     dict(type='PackSegInputs'),
 ]
-# For `tools/test.py --tta` only; no published figure uses it.
+# Only for `tools/test.py --tta`. No published result uses it.
 tta_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(
@@ -47,7 +47,7 @@ unlabeled_images = dict(
     img_suffix=img_suffix,
     ann_file='splits/{partition}/unlabeled.txt',
 )
-# CheckedDataset is the stock class named in `of`, with a clear error where its files are missing.
+# CheckedDataset is the dataset class that `of` names, with a clear error if files are missing.
 train_dataloader = dict(
     batch_size=4,
     num_workers=4,
@@ -84,6 +84,6 @@ val_dataloader = dict(
 )
 test_dataloader = val_dataloader
 
-# One confusion matrix for all 500 images, void left out.
+# One confusion matrix for all 500 images, without void.
 val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
 test_evaluator = val_evaluator

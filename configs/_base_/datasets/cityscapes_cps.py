@@ -1,6 +1,6 @@
-# Cityscapes as CPS's code sees it: its scales, crop and lists; padded at the bottom and at the right. 2
-# labeled and 4 unlabeled images on each of 4 GPUs. The second 2 unlabeled images are pasted into the first 2,
-# so that a step trains on 8 + 8 images. In an epoch, each image is trained on once and pasted once.
+# Cityscapes with the scales, crop, padding and lists of the code of CPS. 2 labeled and 4 unlabeled images on
+# each of 4 GPUs. CutMix pastes the second 2 unlabeled images into the first 2, so that an iteration trains on 8
+# + 8 images. In an epoch, each image is used once and pasted once.
 _base_ = ['./cityscapes_semi.py', './cps_augmentation.py']
 crop_size = (800, 800)
 geometry = [*_base_.scale_and_flip, dict(type='RandomCrop', crop_size=crop_size)]

@@ -1,5 +1,5 @@
-# Cityscapes as U2PL's code sees it: half of the images are shrunk, half enlarged, up to two times. CutMix is
-# the only strong augmentation.
+# Cityscapes with the augmentation of U2PL's code: half of the images are shrunk and half are enlarged, by a
+# factor of up to two. CutMix is the only strong augmentation.
 _base_ = './cityscapes_semi.py'
 geometry = [
     dict(type='RandomShrinkOrEnlarge', scale=(2048, 1024), ratio_range=(0.5, 2.0), keep_ratio=True),

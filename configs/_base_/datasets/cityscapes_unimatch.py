@@ -2,11 +2,11 @@
 _base_ = ['./cityscapes_semi.py', './strong_augmentation.py']
 crop_size = (801, 801)
 
-# Resize, pad, crop, flip. The code pads with black at the bottom and at the right before it normalizes; the
-# label there is 255.
+# Resize, pad, crop, flip. Like the code, it pads with black at the bottom and at the right before the
+# normalization. The label of the padding is 255.
 geometry = [
     dict(type='RandomResize', scale=(2048, 1024), ratio_range=(0.5, 2.0), keep_ratio=True),
-    # (width, height), of a crop that is square.
+    # (width, height). The crop is square.
     dict(type='Pad', size=crop_size, pad_val=dict(img=0, seg=255)),
     dict(type='RandomCrop', crop_size=crop_size),
     dict(type='RandomFlip', prob=0.5),

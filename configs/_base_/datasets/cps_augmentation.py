@@ -1,4 +1,5 @@
-# Geometry of CPS's code before its crop: one of six scales of an image's own size, and a flip.
+# The geometric augmentation of CPS's code before the crop: one of six scales, relative to the size of the
+# image, and a flip.
 scale_and_flip = [
     dict(
         type='RandomChoice',

@@ -1,9 +1,9 @@
 # Nuclei, 3 classes at 160 pixels on the longer side, labeled images only. train_dataloader.dataset.partition
-# names their list. The data are in data/nuclei, or in the folder $NUCLEI_ROOT.
-# Binary: metainfo=dict(classes=('background', 'nucleus')) in every dataset, and num_classes=2.
+# names their list. The data are in data/nuclei, or in the folder $NUCLEI_ROOT. For two classes, set
+# metainfo=dict(classes=('background', 'nucleus')) in every dataset, and num_classes=2.
 dataset_type = 'NucleiDataset'
 data_root = '{{$NUCLEI_ROOT:data/nuclei}}'
-# Transforms take (height, width) for a crop and (width, height) for a scale; a scale is the longer side here.
+# Transforms take (height, width) for a crop and (width, height) for a scale. Here, a scale is the longer side.
 crop_size = (96, 96)
 mean_color = (104, 116, 124)  # blue, green, red
 scale = (160, 160)
@@ -23,12 +23,13 @@ train_pipeline = [
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
-    # Before the labels are loaded: predictions are compared at the labels' own size.
+    # The image is resized before the labels are loaded, so that predictions are compared at the size of the
+    # labels.
     dict(type='Resize', scale=scale, keep_ratio=True),
     dict(type='LoadAnnotations'),
     dict(type='PackSegInputs'),
 ]
-# For `tools/test.py --tta` only.
+# Only for `tools/test.py --tta`.
 tta_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(

@@ -1,5 +1,5 @@
-# As own_semi.py with crops of 518 x 518, 37 patches of 14 pixels a side, for DINOv2. Images that are tested are
-# resized to a shorter side of 518 and padded to whole patches by the model's data_preprocessor.
+# As own_semi.py with crops of 518 x 518, 37 patches of 14 pixels a side, for DINOv2. Test images are resized to
+# a shorter side of 518, and the model's data_preprocessor pads them to whole patches.
 _base_ = './own_semi.py'
 crop_size = (518, 518)
 

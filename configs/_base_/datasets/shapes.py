@@ -1,6 +1,6 @@
-# Synthetic shapes, 6 classes, drawn on the fly: no files. One random stream gives all sets: the first 40 images
-# are labeled, the next 500 are unlabeled, others are for validation. Change `seed` in all sets to get other
-# images.
+# Synthetic shapes, 6 classes, drawn on the fly, without files. All sets come from one random stream: the first
+# 40 images are labeled, the next 500 are unlabeled, and the others are for validation. Change `seed` in all
+# sets to get other images.
 dataset_type = 'ShapesDataset'
 image_size = (64, 64)
 crop_size = (64, 64)

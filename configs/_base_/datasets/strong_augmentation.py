@@ -1,6 +1,6 @@
-# ST++'s strong augmentation, with the values of its code. On pseudo-labeled images only, after the geometry
-# that all images share. On labeled images it makes results worse.
-# Color and sharpness alone, with the same values, are UniMatch's and so FixMatch's, which mix images besides.
+# ST++'s strong augmentation, with the values of its code. It is applied to pseudo-labeled images only, after
+# the geometric augmentation of all images. On labeled images, it makes results worse. UniMatch and FixMatch use
+# the color and sharpness operations with the same values, and also CutMix.
 color = [
     dict(type='RandomColorJitter'),
     dict(type='RandomGray'),

@@ -1,14 +1,14 @@
-# Pascal VOC 2012 with labeled images only; train_dataloader.dataset.partition names their list.
+# Pascal VOC 2012 with labeled images only. train_dataloader.dataset.partition names their list.
 dataset_type = 'PascalVOCDataset'
 data_root = 'data/VOCdevkit/VOC2012'
 crop_size = (513, 513)
 # Blue, green, red: the mean that the models' preprocessors subtract, rounded to whole gray levels.
 mean_color = (104, 116, 124)
 
-# Resize, flip, crop, pad, in iMAS's order. With a square scale and keep_ratio the longer side becomes
-# int(500 * r), r uniform in [0.5, 2): whole numbers from 250 to 999. Where the crop is larger than the
-# image, the mean color and label 255 fill it at the bottom and at the right. Strong views change the padded
-# crop, so that autocontrast and equalize see the padding.
+# Resize, flip, crop, pad, in iMAS's order. With a square scale and keep_ratio, the longer side becomes int(500
+# * r), r uniform in [0.5, 2): whole numbers from 250 to 999. Where the crop is larger than the image, it is
+# padded at the bottom and at the right with the mean color and label 255. Strong augmentation follows the
+# padding, so that autocontrast and equalize include it.
 geometry = [
     dict(type='RandomResize', scale=(500, 500), ratio_range=(0.5, 2.0), keep_ratio=True),
     dict(type='RandomFlip', prob=0.5),
@@ -21,13 +21,14 @@ train_pipeline = [
     *geometry,
     dict(type='PackSegInputs'),
 ]
-# Whole images at their own size, as the papers evaluate (MMSegmentation's VOC configs resize to 2048 x 512).
+# Whole images at their own size, as the papers evaluate (the VOC configs of MMSegmentation resize to 2048 x
+# 512).
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations'),
     dict(type='PackSegInputs'),
 ]
-# For `tools/test.py --tta` only; no published figure uses it.
+# Only for `tools/test.py --tta`. No published result uses it.
 tta_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(
@@ -47,7 +48,7 @@ unlabeled_images = dict(
     img_suffix='.jpg',
     ann_file='splits/{partition}/unlabeled.txt',
 )
-# CheckedDataset is the stock class named in `of`, with a clear error where its files are missing.
+# CheckedDataset is the dataset class that `of` names, with a clear error if files are missing.
 train_dataloader = dict(
     batch_size=4,
     num_workers=4,
@@ -81,6 +82,6 @@ val_dataloader = dict(
 )
 test_dataloader = val_dataloader
 
-# One confusion matrix for the whole set, void left out.
+# One confusion matrix for the whole set, without void.
 val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
 test_evaluator = val_evaluator

@@ -1,6 +1,6 @@
-# Pascal VOC 2012 as CPS's code sees it: its scales, crop and lists; padded at the bottom and at the right. 2
-# labeled and 4 unlabeled images on each of 4 GPUs, of which the second 2 are pasted into the first: 8 + 8 are
-# learned in a step. A pass learns each image once, and pastes each once.
+# Pascal VOC 2012 with the scales, crop, padding and lists of the code of CPS. 2 labeled and 4 unlabeled images
+# on each of 4 GPUs. CutMix pastes the second 2 unlabeled images into the first 2, so that an iteration trains
+# on 8 + 8 images. In an epoch, each image is used once and pasted once.
 _base_ = ['./voc12_semi.py', './cps_augmentation.py']
 crop_size = (512, 512)
 geometry = [*_base_.scale_and_flip, dict(type='RandomCrop', crop_size=crop_size)]

@@ -3,12 +3,12 @@
 _base_ = ['./voc12.py', './strong_augmentation.py']
 crop_size = (321, 321)
 
-# Resize, pad, crop, flip, in the order of ST++'s code, which pads with black at the bottom and at the right
-# before it normalizes; the label there is 255.
+# Resize, pad, crop, flip, in the order of ST++'s code. Like that code, it pads with black at the bottom and at
+# the right before the normalization. The label of the padding is 255.
 geometry = [
     # The longer side becomes int(400 * r), r uniform in [0.5, 2).
     dict(type='RandomResize', scale=(400, 400), ratio_range=(0.5, 2.0), keep_ratio=True),
-    # (width, height), of a crop that is square.
+    # (width, height). The crop is square.
     dict(type='Pad', size=crop_size, pad_val=dict(img=0, seg=255)),
     dict(type='RandomCrop', crop_size=crop_size),
     dict(type='RandomFlip', prob=0.5),

@@ -1,5 +1,5 @@
-# Pascal VOC 2012 as U2PL's code sees it: half of the images are shrunk, half enlarged, up to two times. CutMix
-# is the only strong augmentation.
+# Pascal VOC 2012 with the augmentation of U2PL's code: half of the images are shrunk and half are enlarged, by
+# a factor of up to two. CutMix is the only strong augmentation.
 _base_ = './voc12_semi.py'
 geometry = [
     dict(type='RandomShrinkOrEnlarge', scale=(500, 500), ratio_range=(0.5, 2.0), keep_ratio=True),

@@ -3,7 +3,7 @@
 # the folder $VOC_ANIMALS_ROOT.
 dataset_type = 'VOCAnimalsDataset'
 data_root = '{{$VOC_ANIMALS_ROOT:data/voc_animals}}'
-# Transforms take (height, width) for a crop and (width, height) for a scale; a scale is the longer side here.
+# Transforms take (height, width) for a crop and (width, height) for a scale. Here, a scale is the longer side.
 crop_size = (96, 96)
 mean_color = (104, 116, 124)  # blue, green, red
 scale = (128, 128)
@@ -23,12 +23,13 @@ train_pipeline = [
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
-    # Before the labels are loaded: predictions are compared at the labels' own size.
+    # The image is resized before the labels are loaded, so that predictions are compared at the size of the
+    # labels.
     dict(type='Resize', scale=scale, keep_ratio=True),
     dict(type='LoadAnnotations'),
     dict(type='PackSegInputs'),
 ]
-# For `tools/test.py --tta` only.
+# Only for `tools/test.py --tta`.
 tta_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(

@@ -1,7 +1,7 @@
-# What timm's ConvNeXt-T, -S, -B and -L change in upernet_convnext-t.py, for weights that mmpretrain does not
-# have, such as DINOv3's. They need `pip install mmseg_semi[timm]` and converted weights: docs/encoders.md says
-# where these are and under which license, and has a config. mmpretrain's encoder normalizes its four maps,
-# timm's does not.
+# Changes to upernet_convnext-t.py for ConvNeXt-T, -S, -B and -L of timm, for weights that mmpretrain does not
+# have, such as DINOv3's. They need `pip install mmseg_semi[timm]` and converted weights. docs/encoders.md
+# describes the weights, their licenses and an example config. The encoder of mmpretrain normalizes its four
+# feature maps, and that of timm does not.
 encoder = dict(
     _delete_=True,
     type='TIMMBackbone',
@@ -9,7 +9,7 @@ encoder = dict(
     # Strides 4, 8, 16 and 32.
     out_indices=(0, 1, 2, 3),
     drop_path_rate=0.4,
-    # The weights of init_cfg, not timm's download.
+    # Use the weights of init_cfg instead of a download by timm.
     pretrained=False,
 )
 convnext_t = dict(

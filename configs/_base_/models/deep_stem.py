@@ -1,7 +1,6 @@
-# The stem and decoder of the published networks, instead of MMSegmentation's (docs/configs.md, "The
-# papers' network"), for the segmentor of any config with DeepLabv3+ on ResNet-50 (`r50s`) or ResNet-101
-# (`r101s`): a stem of 64, 64 and 128 channels, a max-pool that rounds up, and plain convolutions. The ImageNet
-# weights have to be converted first.
+# The stem and decoder of the published networks, instead of MMSegmentation's ("The papers' network" in
+# docs/configs.md), for any config with DeepLabv3+ on ResNet-50 (`r50s`) or ResNet-101 (`r101s`): a stem of 64,
+# 64 and 128 channels, a max-pool that rounds up, and plain convolutions. Convert the ImageNet weights first.
 r50s = dict(
     pretrained=None,
     backbone=dict(

@@ -13,7 +13,7 @@ model = dict(
         output_stride=16,
         # Strides 4, 8, 16, 16.
         out_indices=(1, 2, 3, 4),
-        # The weights below, not timm's download.
+        # Use the weights below instead of a download by timm.
         pretrained=False,
         init_cfg=dict(type='Pretrained', checkpoint='data/pretrained/efficientnet_lite0.pth'),
     ),

@@ -1,5 +1,5 @@
-# As deeplabv3plus_r50_imas_cityscapes.py, with ResNet-101 and U2PL's output stride and windows: whole ones,
-# shifted back at the border, whose logits are averaged.
+# As deeplabv3plus_r50_imas_cityscapes.py, with ResNet-101 and the output stride and sliding windows of U2PL:
+# the last windows are shifted back to full size, and logits are averaged.
 _base_ = './deeplabv3plus_r50_imas_cityscapes.py'
 model = dict(
     type='EncoderDecoder',

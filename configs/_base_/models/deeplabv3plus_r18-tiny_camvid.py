@@ -1,9 +1,9 @@
-# DeepLabv3+ with ResNet-18 at output stride 8 for CamVid, from scratch, narrow enough to train on one core in a
-# minute: no weights to download.
+# DeepLabv3+ with ResNet-18 at output stride 8 for CamVid, from scratch, narrow enough for quick trainings on
+# one CPU core. No weights are downloaded.
 _base_ = __import__('mmseg_semi').bases('mmseg::_base_/models/deeplabv3plus_r50-d8.py')
 # Share of each class in the pixels of the training set, in percent, without void (datasets/camvid.py names the
-# classes in this order). A pixel weighs its class's share^-0.5, over the mean of that over all pixels:
-# rare classes count more, and the average pixel counts 1.
+# classes in this order). The weight of a class is share^-0.5, divided by the mean of this value over all
+# pixels: rare classes have larger weights, and the mean weight of all pixels is 1.
 class_percent = [16.845, 23.259, 0.983, 31.658, 4.486, 9.724, 1.173, 1.127, 5.866, 0.639, 0.292]
 mean_weight = sum(percent**0.5 for percent in class_percent) / sum(class_percent)
 class_weight = [round(percent**-0.5 / mean_weight, 4) for percent in class_percent]

@@ -1,7 +1,8 @@
 # As deeplabv3plus_r50_imas.py, for Cityscapes: hard example mining, an auxiliary head on stage 3,
 # sliding windows.
 _base_ = './deeplabv3plus_r50_imas.py'
-# At least 100000 of a process's labeled pixels, and all whose true class has less than 0.7.
+# Each process uses all labeled pixels whose ground-truth class has a probability below 0.7, and at least 100000
+# pixels.
 ohem = dict(threshold=0.7, min_kept=100000)
 model = dict(
     type='SlideScoreEncoderDecoder',
@@ -20,7 +21,8 @@ model = dict(
         align_corners=True,
         loss_decode=dict(type='PixelCrossEntropyLoss', loss_weight=0.4, ohem=ohem),
     ),
-    # 2 x 4 windows of 769 on 1024 x 2048, softmax scores summed, the last windows cut off at the border, as in
-    # iMAS's code. MMSegmentation's own (type='EncoderDecoder') sums logits and shifts windows back to be whole.
+    # 2 x 4 sliding windows of 769 on 1024 x 2048. As in iMAS's code, softmax scores are summed, and the last
+    # windows are cut off at the border. MMSegmentation's EncoderDecoder sums logits and shifts the last windows
+    # back to full size.
     test_cfg=dict(mode='slide', crop_size=(769, 769), stride=(512, 512)),
 )

@@ -1,7 +1,7 @@
 # A small DeepLabv3+ at output stride 8 for the synthetic shapes, from scratch, for a CPU.
 _base_ = __import__('mmseg_semi').bases('mmseg::_base_/models/deeplabv3plus_r50-d8.py')
-# Share of each class in the pixels of the synthetic images, in percent, void left out; weights as for CamVid
-# (deeplabv3plus_r18-tiny_camvid.py): share^-0.5, over the mean of that over all pixels.
+# Share of each class in the pixels of the synthetic images, in percent, without void; weights as for CamVid
+# (deeplabv3plus_r18-tiny_camvid.py): share^-0.5, divided by its mean over all pixels.
 class_percent = [74.2, 5.2, 5.1, 4.4, 5.7, 5.5]
 mean_weight = sum(percent**0.5 for percent in class_percent) / sum(class_percent)
 class_weight = [round(percent**-0.5 / mean_weight, 4) for percent in class_percent]

@@ -1,6 +1,6 @@
-# Changes of DINOv2-B and -L to dpt_dinov2-s14.py: the encoder, the layers that the head reads, and its widths,
-# as in the code of UniMatch V2. Weights are mmpretrain's, of the addresses in its configs/dinov2/metafile.yml,
-# converted from facebookresearch/dinov2 (Apache-2.0).
+# Changes to dpt_dinov2-s14.py for DINOv2-B and -L: the encoder, and the layers and widths of the head, as in
+# the code of UniMatch V2. The weights are those of mmpretrain (configs/dinov2/metafile.yml), converted from
+# facebookresearch/dinov2 (Apache-2.0).
 base = dict(
     checkpoint='https://download.openmmlab.com/mmpretrain/v1.0/dinov2/vit-base-p14_dinov2-pre_3rdparty_20230426-ba246503.pth'
 )

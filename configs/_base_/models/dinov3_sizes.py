@@ -1,5 +1,5 @@
-# What DINOv3 ViT-B and -L change in dpt_dinov3-s16.py: the encoder, and the layers and widths of the head that
-# dinov2_sizes.py has.
+# Changes to dpt_dinov3-s16.py for DINOv3 ViT-B and -L: the encoder, and the layers and widths of the head, as
+# in dinov2_sizes.py.
 _base_ = './dinov2_sizes.py'
 base = dict(checkpoint='data/pretrained/vit_base_patch16_dinov3.pth')
 large = dict(checkpoint='data/pretrained/vit_large_patch16_dinov3.pth')

@@ -1,14 +1,15 @@
-# DINOv2-S from mmpretrain with a DPT head of the size, layers and upsampling that UniMatch V2 gives it
+# DINOv2-S from mmpretrain with a DPT head that has the size, layers and upsampling of UniMatch V2
 # (LiheYoung/UniMatch-V2: layers 3, 6, 9 and 12, 48 to 384 channels, 64 in the fusion, no batch normalization;
-# its residual convolutions have biases, MMSegmentation's have none). linear_dinov2-s14.py says what the encoder
-# asks of images and configs.
+# its residual convolutions have biases, and those of MMSegmentation have none). linear_dinov2-s14.py lists the
+# requirements of the encoder for images and configs.
 #
-# Two parts are this package's, since MMSegmentation's DPTHead reads class tokens, which mmpretrain's encoder
-# does not hand out, and nothing stock normalizes intermediate layers. An export imports the package.
+# The head and the neck are modules of this package: the DPTHead of MMSegmentation needs class tokens, which the
+# encoder of mmpretrain does not return, and MMSegmentation has no neck that normalizes intermediate layers.
+# Therefore an exported config imports this package.
 _base_ = './linear_dinov2-s14.py'
 model = dict(
-    # The encoder would apply its final LayerNorm to the last layer alone. The neck is that LayerNorm, with the
-    # weights of the checkpoint, for all four.
+    # The encoder applies its final LayerNorm to the last layer only. The neck applies this LayerNorm, with the
+    # weights of the checkpoint, to all four layers.
     backbone=dict(out_indices=[2, 5, 8, 11], final_norm=False),
     neck=dict(
         type='TokenNorm',

@@ -1,25 +1,25 @@
 # DINOv3 ViT-S from timm with a DPT head, on layers 3, 6, 9 and 12. It needs `pip install mmseg_semi[timm]` and
-# converted weights: docs/encoders.md says where they are and under which license.
+# converted weights. docs/encoders.md describes the weights and their license.
 #
-# Patches have 16 x 16 pixels, beside which the encoder has a class token and four registers that no map holds.
-# Rotary embeddings tell where a patch is, at any size of the image, and are not interpolated. Crops must be
-# multiples of 16 (StartupCheckHook says so), and images that are tested are padded to multiples, which the
-# prediction leaves out again. Images are normalized as for ImageNet, like those of DINOv2.
+# Patches have 16 x 16 pixels. The encoder also has a class token and four registers, which are not in the
+# feature maps. Rotary position embeddings work for any image size without interpolation. Crop sizes must be
+# multiples of 16 (StartupCheckHook checks this). Test images are padded to multiples of 16, and the padding is
+# removed from the prediction. Images are normalized as for ImageNet and DINOv2.
 _base_ = './dpt_dinov2-s14.py'
 checkpoint = 'data/pretrained/vit_small_patch16_dinov3.pth'
 data_preprocessor = dict(size=(512, 512), test_cfg=dict(size_divisor=16))
 model = dict(
     data_preprocessor=data_preprocessor,
-    # timm leaves out the final LayerNorm, which is the neck's, as in dpt_dinov2-s14.py.
+    # timm leaves out the final LayerNorm. The neck applies it, as in dpt_dinov2-s14.py.
     backbone=dict(
         _delete_=True,
         type='TIMMBackbone',
         model_name='vit_small_patch16_dinov3',
         features_only=True,
         out_indices=(2, 5, 8, 11),
-        # Tested images without the padding above are padded to whole patches.
+        # Pads test images to whole patches if the padding above is removed.
         dynamic_img_pad=True,
-        # The weights below, not timm's download.
+        # Use the weights below instead of a download by timm.
         pretrained=False,
         init_cfg=dict(type='Pretrained', checkpoint=checkpoint),
     ),

@@ -1,12 +1,12 @@
-# DINOv2-S from mmpretrain with a linear head: one 1x1 convolution on the last map. Configs on top import
-# mmpretrain: custom_imports = dict(imports=['mmseg_semi', 'mmpretrain.models']).
+# DINOv2-S from mmpretrain with a linear head: one 1x1 convolution on the last feature map. Configs that use it
+# must import mmpretrain: custom_imports = dict(imports=['mmseg_semi', 'mmpretrain.models']).
 #
 # Patches have 14 x 14 pixels and the weights are for images of 518 x 518 (37 x 37 patches); position embeddings
-# are interpolated for any other size. Crops must be multiples of 14 (StartupCheckHook says so), and images that
-# are tested are padded to multiples, which the prediction leaves out again.
+# are interpolated for any other size. Crop sizes must be multiples of 14 (StartupCheckHook checks this). Test
+# images are padded to multiples of 14, and the padding is removed from the prediction.
 #
-# The weights are those of mmpretrain's configs/dinov2 (its README; the onedl distribution serves the same file
-# from mmassets.onedl.ai), converted from facebookresearch/dinov2.
+# The weights are those of mmpretrain (configs/dinov2; the onedl distribution has the same file on
+# mmassets.onedl.ai), converted from facebookresearch/dinov2.
 checkpoint = 'https://download.openmmlab.com/mmpretrain/v1.0/dinov2/vit-small-p14_dinov2-pre_3rdparty_20230426-5641ca5a.pth'
 data_preprocessor = dict(
     type='SegDataPreProcessor',

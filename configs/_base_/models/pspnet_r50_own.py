@@ -1,7 +1,7 @@
-# MMSegmentation's stock PSPNet with ImageNet weights, for data of your own: set num_classes of both heads.
+# MMSegmentation's stock PSPNet with ImageNet weights, for your own data. Set num_classes of both heads.
 _base_ = __import__('mmseg_semi').bases('mmseg::_base_/models/pspnet_r50-d8.py')
 model = dict(
-    # The mean over pixels that are not void, as in deeplabv3plus_r50_own.py.
+    # The loss is the mean over pixels that are not void, as in deeplabv3plus_r50_own.py.
     decode_head=dict(
         loss_decode=dict(_delete_=True, type='PixelCrossEntropyLoss', loss_weight=1.0)
     ),

@@ -1,5 +1,5 @@
-# PSPNet with torchvision's ResNet-50 at output stride 8, for Pascal VOC: MMSegmentation's own head (bins 1, 2,
-# 3 and 6, dropout 0.1) on ST++'s encoder, trained as deeplabv3plus_r50b_st.py.
+# PSPNet with torchvision's ResNet-50 at output stride 8, for Pascal VOC: the head of MMSegmentation (bins 1, 2,
+# 3 and 6, dropout 0.1) on the encoder of ST++, trained like deeplabv3plus_r50b_st.py.
 _base_ = __import__('mmseg_semi').bases('mmseg::_base_/models/pspnet_r50-d8.py')
 norm_cfg = dict(type='BN', requires_grad=True)
 model = dict(

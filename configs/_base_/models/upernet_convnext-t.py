@@ -1,6 +1,7 @@
 # UPerNet on mmpretrain's ConvNeXt-T with ImageNet weights, as MMSegmentation's convnext-tiny_upernet configs
-# have it. Configs on top import mmpretrain: custom_imports = dict(imports=['mmseg_semi', 'mmpretrain.models']).
-# (The stock upernet_convnext.py has a custom_imports of its own, which no other base could then have.)
+# define it. Configs that use it must import mmpretrain: custom_imports = dict(imports=['mmseg_semi',
+# 'mmpretrain.models']). (The upernet_convnext.py of MMSegmentation sets custom_imports itself, so that no other
+# base could set it.)
 _base_ = __import__('mmseg_semi').bases('mmseg::_base_/models/upernet_r50.py')
 checkpoint = 'https://download.openmmlab.com/mmclassification/v0/convnext/downstream/convnext-tiny_3rdparty_32xb128-noema_in1k_20220301-795e9634.pth'
 model = dict(

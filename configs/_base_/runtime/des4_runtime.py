@@ -3,7 +3,8 @@ _base_ = './semi_runtime.py'
 
 custom_hooks = [
     *_base_.custom_hooks,
-    # The encoder alone; constant from the start, as Eq. 5 has it. U2PL's: warmup='ratio'.
+    # Only the encoder is averaged. The decay is constant from the start, as in Eq. 5. For that of U2PL, set
+    # warmup='ratio'.
     dict(type='MeanTeacherHook', decay=0.99, warmup='none', buffers='average'),
     dict(type='ClassCountHook'),
     dict(type='ClassDistributionHook', interval=500),

@@ -1,12 +1,12 @@
-# As semi_runtime.py, in two stages: the teacher on the labeled images, then GPS. Configs give the teacher its
-# learning rate.
+# As semi_runtime.py, in two stages: the teacher on the labeled images, then GPS. Configs set the learning rate
+# of the teacher.
 _base_ = './semi_runtime.py'
 runner_type = 'StagedRunner'
 stages = dict(
-    # Network, list, schedule and length of the config's own training. Another length:
+    # The network, labeled list, schedule and length are those of the config. To change the length, set
     # cfg=dict(train_cfg=dict(max_iters=...)).
     teacher=dict(type='SupervisedStage'),
-    # With a trained teacher, no stages are needed: runner_type='Runner',
+    # If the teacher is already trained, no stages are needed: set runner_type='Runner' and
     # model.semi_train_cfg.teacher_checkpoint=PATH.
     joint=dict(
         type='TrainStage',

@@ -1,4 +1,4 @@
-# As semi_runtime.py, without the monitor of the confident ratio: Mean Teacher has no threshold.
+# As semi_runtime.py, without the hook that monitors the confident ratio: Mean Teacher has no threshold.
 _base_ = './semi_runtime.py'
 
 custom_hooks = _base_.custom_hooks[:-1]

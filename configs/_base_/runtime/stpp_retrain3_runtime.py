@@ -1,5 +1,5 @@
-# ST++ with the paper's further iteration ("re-train #3"): the last network labels all unlabeled images once
-# more, and one more training uses these labels.
+# ST++ with the paper's third re-training ("re-train #3"): the last network makes new pseudo-labels for all
+# unlabeled images, and one more network is trained on them.
 _base_ = './stpp_runtime.py'
 stages = dict(
     label_all=dict(type='LabelStage', model='final', checkpoint='last'),

@@ -1,10 +1,11 @@
-# ST++ (Algorithm 2): the teacher labels the reliable half, on which a student is trained first. That student
-# labels the rest, and the last training uses all images.
+# ST++ (Algorithm 2): the teacher makes pseudo-labels for the reliable half of the unlabeled images, and a
+# student is trained on them. This student makes pseudo-labels for the other half, and the last student is
+# trained on all images.
 _base_ = './default_runtime.py'
 runner_type = 'StagedRunner'
 stages = dict(
-    # `teacher` at the top level of a config sets another network than the student, and `teacher_checkpoint` a
-    # trained one: docs/small_network.md.
+    # At the top level of a config, `teacher` sets a teacher that differs from the student, and
+    # `teacher_checkpoint` sets a trained teacher: docs/small_network.md.
     teacher=dict(
         type='TeacherStage',
         # Checkpoints after a third, two thirds and all of the training.

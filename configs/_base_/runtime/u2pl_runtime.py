@@ -3,7 +3,7 @@ _base_ = './semi_runtime.py'
 
 custom_hooks = [
     *_base_.custom_hooks[:-1],
-    # Pixels are chosen by their share, not by a threshold.
+    # U2PL selects pixels by their share, not by a threshold.
     dict(type='PseudoLabelMonitorHook', key='reliable_ratio'),
     dict(type='MeanTeacherHook', decay=0.99, warmup='ratio', buffers='average'),
 ]

@@ -1,6 +1,6 @@
-# As adamw_poly_segformer.py, with the layer decay of MMSegmentation's ConvNeXt-T: heads learn at the rate
-# below, the four stages, from the last to the first, at 0.9^3 to 0.9^6 times that, stem and downsampling
-# layers at 0.9^7 times; vectors and biases do not decay.
+# As adamw_poly_segformer.py, with the layer decay of MMSegmentation's ConvNeXt-T: the heads have the learning
+# rate below, the four stages 0.9^3 to 0.9^6 times that (from the last to the first), and the stem and the
+# downsampling layers 0.9^7 times. Vectors and biases have no weight decay.
 _base_ = './adamw_poly_segformer.py'
 optim_wrapper = dict(
     network_constructor='LearningRateDecayOptimizerConstructor',

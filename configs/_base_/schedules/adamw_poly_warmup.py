@@ -1,4 +1,4 @@
-# As adamw_poly.py, for the high learning rate of the synthetic shapes: 50 steps of linear warm-up first.
+# As adamw_poly.py, for the high learning rate of the synthetic shapes: 50 iterations of linear warm-up.
 _base_ = './adamw_poly.py'
 optim_wrapper = dict(optimizer=dict(lr=1e-2))
 param_scheduler = [

@@ -6,8 +6,8 @@ optim_wrapper = dict(
     optimizer=dict(type='SGD', lr=0.001, momentum=0.9, weight_decay=1e-4),
     paramwise_cfg=dict(custom_keys=dict(head=dict(lr_mult=10.0))),
 )
-# lr * (1 - s / S)^0.9 at step s = 0, ..., S - 1, which is not 0 in the last step. `end` is left out, so that it
-# is max_epochs; an epoch is as long as the stage's own list.
+# lr * (1 - s / S)^0.9 at step s = 0, ..., S - 1, which does not reach 0 in the last step. `end` is left out, so
+# that it is max_epochs. The length of an epoch is that of the stage's image list.
 param_scheduler = [
     dict(
         type='NonzeroPolyLR',
@@ -19,6 +19,6 @@ param_scheduler = [
     )
 ]
 
-# For 16 images per step, over all GPUs; `--auto-scale-lr` scales to the batch that is there, as ST++'s code
-# does.
+# The learning rates are for 16 images per step, over all GPUs. `--auto-scale-lr` scales them to the actual
+# batch, as ST++'s code does.
 auto_scale_lr = dict(enable=False, base_batch_size=16)
