@@ -1,5 +1,5 @@
-# iMAS, official reading, on the network of the published results at output stride 8, on 8 GPUs with 2 + 2
-# images each: hardness, pairs and the CutMix trigger then use 2 images.
+# iMAS, official reading, Pascal VOC 2012 classic 1/8, on the network of the published results at output stride
+# 8, on 8 GPUs with 2 + 2 images each: hardness, pairs and the CutMix trigger then use 2 images.
 _base_ = './imas-official_deeplabv3plus_r101s-d16_4xb8-80e_voc12-513x513.py'
 model = dict(
     segmentor=dict(

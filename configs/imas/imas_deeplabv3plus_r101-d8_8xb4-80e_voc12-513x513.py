@@ -1,5 +1,5 @@
-# iMAS, paper reading, output stride 8, on 8 GPUs with 2 + 2 images each: hardness, pairs and the CutMix trigger
-# then use 2 images, as published.
+# iMAS, paper reading, Pascal VOC 2012 classic 1/1, output stride 8, on 8 GPUs with 2 + 2 images each: hardness,
+# pairs and the CutMix trigger then use 2 images, as published.
 _base_ = './imas_deeplabv3plus_r101-d16_4xb8-80e_voc12-513x513.py'
 model = dict(
     segmentor=dict(

@@ -1,5 +1,5 @@
-# iMAS, paper reading, output stride 8, on 8 GPUs with 2 + 2 images each: hardness, pairs and the CutMix trigger
-# then use 2 images, as published.
+# iMAS, paper reading, Cityscapes 1/8, output stride 8, on 8 GPUs with 2 + 2 images each: hardness, pairs and
+# the CutMix trigger then use 2 images, as published.
 _base_ = './imas_deeplabv3plus_r50-d16_4xb8-240e_cityscapes-769x769.py'
 model = dict(
     segmentor=dict(

@@ -1,5 +1,5 @@
-# iMAS, paper reading, on the network of the published results: convert its ImageNet weights first ("The papers'
-# network" in docs/configs.md).
+# iMAS, paper reading, Pascal VOC 2012 1/8 (blender lists of CPS), on the network of the published results:
+# convert its ImageNet weights first ("The papers' network" in docs/configs.md).
 _base_ = [
     './imas_deeplabv3plus_r50-d16_4xb8-80e_voc12-513x513.py',
     '../_base_/models/deep_stem.py',
