@@ -1,8 +1,8 @@
-"""Peak memory of ESL's contrast beyond the network: assigning and storing parts, anchors, InfoNCE, gradients.
+"""Measure the peak memory of ESL's contrastive loss without the network: parts, anchors, InfoNCE, gradients.
 
-The network's outputs are made up at their real sizes: encoder features of 2048 channels at stride 8, decoder
-features of 256 and the projector's 512 at stride 4. What is measured lies above them: the pass over
-the teacher's features, and the loss with its backward down to the gradient at the projector's output.
+The inputs are random tensors of real sizes: encoder features with 2048 channels at stride 8, and decoder
+features with 256 and projected features with 512 channels at stride 4. The benchmark measures the pass over
+the teacher's features, and the forward and backward pass of the loss up to the output of the projector.
 docs/esl.md estimates it for B = 16.
 
     python benchmarks/contrast_memory.py                            # B = 4 on the CPU
@@ -88,7 +88,7 @@ class Bench:
         self.args = args
         self.model = build_model(args)
         stride4, stride8 = ((args.size - 1) // stride + 1 for stride in (4, 8))
-        # Regions, as a label map has them.
+        # Regions, as in a real label map.
         coarse = torch.randint(0, args.classes, (args.batch, 1, 8, 8)).float()
         label = torch.nn.functional.interpolate(coarse, (stride4, stride4))[:, 0].long()
         self.label = label.to(args.device)

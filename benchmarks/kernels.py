@@ -1,14 +1,14 @@
-"""Time the hot functions of `mmseg_semi.functional` against the forms that the field's code uses.
+"""Compare the time and memory of functions in `mmseg_semi.functional` with common implementations.
 
-Each case names its usual form, ours, and what must be equal between them, which is asserted before
-anything is timed. The two run in turn within one process, so that a busy machine slows both, and
-the medians are compared. Memory is the peak above what the inputs occupy.
+Each case has a common implementation, ours, and the outputs that must be equal, which are checked before the
+measurement. Both run alternately in one process, so that other load on the machine slows both, and the
+medians are compared. Memory is the peak without the inputs.
 
     python benchmarks/kernels.py                       # all, on the CPU with one thread
     python benchmarks/kernels.py --device cuda --size 769 --only cross_entropy paste
     python benchmarks/kernels.py --check               # exit status 1 if a target is missed
 
-A further kernel is one more `Case` in `CASES`.
+To add a function, add a `Case` to `CASES`.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Case:
     memory_target: float | None = None
     tolerance: dict = field(default_factory=lambda: dict(rtol=1e-5, atol=1e-6))
     measure_memory: bool = False
-    #: Share of whole numbers that may differ, where nearly equal values round to either.
+    #: Share of integers that may differ, because nearly equal values can be rounded differently.
     mismatches: float = 0
 
 
@@ -407,7 +407,7 @@ def our_multi_entropy_mask(entropy, label, quota):
     return torch.bincount(label[drawn], minlength=len(quota))
 
 
-# A gradient is a sum of thousands of float32 terms, so the two orders of summation differ by more.
+# A gradient is a sum of thousands of float32 terms, so different orders of summation differ more.
 GRADIENT = dict(rtol=1e-3, atol=1e-7)
 
 CASES = [
@@ -590,7 +590,7 @@ def peak_bytes(case: Case, setting: Setting, form: str) -> int:
     """
     function = {'usual': case.usual, 'ours': case.ours}[form]
     small = Setting(**{**setting.__dict__, 'batch': 1, 'size': 33})
-    function(*case.inputs(small))  # loads whatever is loaded on first use
+    function(*case.inputs(small))  # the first call loads libraries
     arguments = case.inputs(setting)
     gc.collect()
     if setting.device.startswith('cuda'):
@@ -620,8 +620,7 @@ def peak_in_fresh_process(case: Case, setting: Setting, threads: int, form: str)
     for name in ('device', 'batch', 'classes', 'size', 'seed'):
         command += [f'--{name}', str(getattr(setting, name))]
     command += ['--threads', str(threads)]
-    # Blocks of their own pages go back at once, so that the peak is what was alive, not what the
-    # allocator kept for later.
+    # Large blocks are returned to the system at once, so that the peak does not include cached memory.
     environment = {**os.environ, 'MALLOC_MMAP_THRESHOLD_': '65536'}
     run = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     return int(run.stdout.split()[-1])
@@ -634,7 +633,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     names = [case.name for case in CASES]
     parser.add_argument('--device', default='cpu', help='cpu or cuda')
     parser.add_argument('--threads', type=int, default=1, help='CPU threads')
-    parser.add_argument('--repeats', type=int, default=7, help='runs of each form')
+    parser.add_argument('--repeats', type=int, default=7, help='runs of each implementation')
     parser.add_argument('--batch', type=int, default=8, help='images')
     parser.add_argument('--classes', type=int, default=21, help='classes')
     parser.add_argument('--size', type=int, default=513, help='side of the images in pixels')

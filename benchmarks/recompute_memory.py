@@ -1,8 +1,8 @@
-"""Peak memory of a step of CPS and GPS with and without ``semi_train_cfg.recompute``, and the time it costs.
+"""Measure the peak memory and time of a step of CPS and GPS with and without ``semi_train_cfg.recompute``.
 
-The peak is what a step allocates above weights and momentum, which are there beforehand: activations, gradients
-and all that is short-lived. Recomputing does one more forward for each that carries gradients: 4 forwards of
-an image pair on top of CPS's 14, and 6 on top of GPS's 23.
+The peak does not include weights and momentum. It includes activations, gradients and temporary tensors.
+Recomputation repeats each forward pass that has gradients: 4 forward passes of an image pair in addition to
+the 14 of CPS, and 6 in addition to the 23 of GPS.
 
     python benchmarks/recompute_memory.py                       # R50 at 257 px, 2+2 images, on the CPU
     python benchmarks/recompute_memory.py --size 513 --labeled 8 --unlabeled 8 --device cuda
@@ -24,7 +24,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('--methods', nargs='+', default=['CPS', 'GPS'], choices=('CPS', 'GPS'))
     parser.add_argument(
-        '--depth', type=int, default=50, choices=(18, 50, 101), help='of the ResNet'
+        '--depth', type=int, default=50, choices=(18, 50, 101), help='depth of the ResNet'
     )
     parser.add_argument('--size', type=int, default=257, help='height and width of the crops')
     parser.add_argument('--labeled', type=int, default=2, help='labeled images in the batch')
@@ -44,7 +44,7 @@ def measure(args: argparse.Namespace, method: str) -> dict[bool, tuple[float, fl
     args.method = method
     bench = Bench(args)
     batch = bench.batch
-    # The first step makes the momentum.
+    # The first step allocates the momentum.
     small = copy.copy(args)
     small.size = 33
     bench.batch = make_batch(small)

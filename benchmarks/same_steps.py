@@ -1,22 +1,22 @@
-"""Training steps of every method and every branch of its settings, to prove that a change keeps all numbers.
+"""Run training steps of every method and setting, to check that a code change keeps all numbers.
 
-Capture with the code before and with the code after the change, then compare bit for bit::
+Capture the steps before and after the change, then compare them bit for bit::
 
     PYTHONPATH=OLD python benchmarks/same_steps.py capture old.pt
     PYTHONPATH=NEW python benchmarks/same_steps.py capture new.pt
     python benchmarks/same_steps.py compare old.pt new.pt
 
-where OLD and NEW are checkouts, and this file is the same one each time. Compared are, after each of three
-iterations, the logged values and their order, the gradients that each optimizer steps with, and the states of
-the random generators; and in the end all weights and buffers. Capture both on one machine. That takes a few
-minutes on one core.
+OLD and NEW are checkouts. Use the same copy of this file for both, on the same machine. It compares the
+logged values and their order, the gradients of each optimizer step, and the states of the random generators
+after each of three iterations, and all weights and buffers after the last one. A capture takes a few minutes
+on one core.
 
-``fingerprint`` writes a reduced form, sums in float64, which any machine repeats to 6 digits. A test compares
-tests/benchmarks/same_steps.json with it; when numbers change on purpose, write the file again::
+``fingerprint`` writes sums in float64, which agree to 6 digits on all machines. A test compares them with
+tests/benchmarks/same_steps.json. If numbers change on purpose, write the file again::
 
     python benchmarks/same_steps.py fingerprint tests/benchmarks/same_steps.json
 
-Each image of each branch has a padding of its own. With one mask for all, a swapped mask goes unseen.
+Each image of each branch has a different padding, so that a swapped mask changes the numbers.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ RENAMED: dict[str, str] = {
     'equalizer.class_counts': 'class_counts',
     'ramp_up.': '',
 }
-#: Prefixes, under their old names, of what only one of the two versions keeps, such as new buffers.
+#: Prefixes of tensors that only one of the two versions has, such as new buffers, under their old names.
 ONLY_IN_ONE: tuple[str, ...] = ()
 
 
@@ -463,7 +463,7 @@ def draw_weights(model: nn.Module, everything: bool) -> None:
 
 def build(case: Case, norm: str, float64: bool) -> nn.Module:
     """The model of a case in train mode, all of it decided by seeds."""
-    # Dropout draws other numbers on other machines.
+    # Dropout draws different numbers on different machines.
     network = segmentor(norm, dropout_ratio=0.0 if float64 else 0.1)
     model = MODELS.build(
         {'type': case.method, 'segmentor': network, 'semi_train_cfg': {**case.settings}}
@@ -694,11 +694,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     commands = parser.add_subparsers(dest='command', required=True)
     one = commands.add_parser('capture', help='save all steps of the installed code')
     one.add_argument('out', metavar='OUT.pt')
-    one.add_argument('--only', metavar='WORD', default='', help='cases whose name contains it')
+    one.add_argument(
+        '--only', metavar='WORD', default='', help='only cases whose name contains this text'
+    )
     one = commands.add_parser('compare', help='compare two captures bit for bit')
     one.add_argument('old', metavar='OLD.pt')
     one.add_argument('new', metavar='NEW.pt')
-    one = commands.add_parser('fingerprint', help='write the reduced form in float64')
+    one = commands.add_parser('fingerprint', help='write sums in float64')
     one.add_argument('out', metavar='OUT.json')
     return parser.parse_args(argv)
 

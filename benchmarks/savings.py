@@ -1,10 +1,10 @@
-"""What a training step costs with frozen early stages, with channels last, with both, and a validation.
+"""Measure a training step with frozen early stages, with channels last, with both, and a validation.
 
     python benchmarks/savings.py
 
-EfficientNet-Lite0 with DeepLabv3+ on crops of random pixels, one thread. CPU seconds of the process are
-compared, the settings interleaved step by step, so that other processes on the machine matter little. Prints
-Markdown.
+Trains EfficientNet-Lite0 with DeepLabv3+ on random crops in one thread. Compares the CPU seconds of the
+process. The settings alternate after each step, so that other processes have little influence. Prints a
+Markdown table.
 """
 
 from __future__ import annotations
@@ -38,10 +38,15 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('--crop', type=int, default=96, help='pixels (default: 96)')
-    parser.add_argument('--images', type=int, default=8, help='per step (default: 8)')
     parser.add_argument(
-        '--val-side', type=int, default=128, help='pixels of a validation image (default: 128)'
+        '--crop', type=int, default=96, help='side of the crops in pixels (default: 96)'
+    )
+    parser.add_argument('--images', type=int, default=8, help='images per step (default: 8)')
+    parser.add_argument(
+        '--val-side',
+        type=int,
+        default=128,
+        help='side of a validation image in pixels (default: 128)',
     )
     parser.add_argument('--repeats', type=int, default=8, help='steps of each setting (default: 8)')
     return parser.parse_args()

@@ -1,9 +1,9 @@
-"""Time scoring and pseudo-labeling of image files against the plain form of self-training's scripts.
+"""Compare the time of scoring and pseudo-labeling with the common implementation of self-training.
 
-The plain form has batches of one image, ten separate passes per image for a pseudo-label, masks as numpy
-arrays and, for a score, one confusion matrix per pair of masks. Both read the same files with the same
-pipeline and run the same network; that they give the same masks and scores is asserted before anything
-is timed. They run in turn within one process, and the medians are compared.
+The common implementation has a batch size of one, ten separate forward passes per pseudo-label, masks as
+NumPy arrays, and one confusion matrix per pair of masks for a score. Both read the same files with the same
+pipeline and network. Before the measurement, the benchmark checks that masks and scores are equal. Both run
+alternately in one process, and the medians are compared.
 
     python benchmarks/self_training.py --check          # exit status 1 if a target is missed
     python benchmarks/self_training.py --device cuda --depth 50 --width 500 --height 375 --images 64
@@ -140,7 +140,7 @@ def masks_of(work: Work) -> torch.Tensor:
 
 
 def usual_metric(masks: np.ndarray, classes: int) -> list[float]:
-    # The scripts have masks as argmax leaves them, int64, of one image at a time.
+    # The common implementation has int64 masks of one image at a time, the output of argmax.
     return [float(usual_stability(torch.from_numpy(image), classes)) for image in masks]
 
 
@@ -215,13 +215,13 @@ def prepare(options: argparse.Namespace, folder: Path) -> Work:
         image.save(folder / 'images' / f'{i:04d}.jpg')
     init_default_scope('mmseg')
     network = network_config(options.depth, options.classes)
-    # Large weights in the classifier make an untrained network confident, in several classes.
+    # With large classifier weights, an untrained network is confident and predicts several classes.
     network.decode_head.init_cfg = dict(type='Normal', std=2.0, override=dict(name='conv_seg'))
     pipeline = [dict(type='LoadImageFromFile'), dict(type='PackSegInputs')]
     cfg = Config(dict(model=network, test_dataloader=dict(dataset=dict(pipeline=pipeline))))
     MMLogger.get_instance(
         'benchmark', log_level=logging.WARNING
-    )  # weights are reported layer by layer
+    )  # otherwise each layer logs its weights
     predictors = []
     for k in range(options.checkpoints):
         torch.manual_seed(k)
@@ -245,7 +245,7 @@ def compare(options: argparse.Namespace, folder: Path) -> list[Row]:
         lambda: our_metric(masks, options.classes, options.batch),
     )
     assert_same_scores(metric[0](), metric[1](), 1e-9)
-    # One pixel more or less in a small class is seen in its IoU.
+    # A single pixel can change the IoU of a small class.
     assert_same_scores(usual_scoring(work), our_scoring(work), 0.02)
     assert_same_masks(usual_labeling(work), our_labeling(work))
     target = dict(target=None) if options.device != 'cpu' else {}
@@ -273,12 +273,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument('--width', type=int, default=96, help='of the images')
     parser.add_argument('--height', type=int, default=72, help='of the images')
     parser.add_argument('--images', type=int, default=8)
-    parser.add_argument('--batch', type=int, default=8, help='images of a batch, in our form')
+    parser.add_argument('--batch', type=int, default=8, help='batch size of our implementation')
     parser.add_argument('--classes', type=int, default=21)
     parser.add_argument('--checkpoints', type=int, default=3, help='of a score')
     parser.add_argument('--device', default='cpu', help='cpu or cuda')
     parser.add_argument('--threads', type=int, default=1, help='CPU threads')
-    parser.add_argument('--repeats', type=int, default=3, help='runs of each form')
+    parser.add_argument('--repeats', type=int, default=3, help='runs of each implementation')
     parser.add_argument('--check', action='store_true', help='exit with 1 if a target is missed')
     return parser.parse_args(argv)
 

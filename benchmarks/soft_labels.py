@@ -1,10 +1,10 @@
-"""Measure the stored form of soft labels: bytes per image, and what is lost of a network's probabilities.
+"""Measure the size of stored soft labels, and their distance to the probabilities of the network.
 
-For each number of classes that are kept of a pixel it prints the size of a file, the time to read it, the share
-of the probability that the kept classes have, and the total variation distance 1/2 Σ |p - q| between the
-probabilities p and their stored form q. Twice that is how far the gradients of the cross-entropy at the
-logits lie apart. It is 0 for equal distributions and at most 1. The first row is the mask alone, a
-one-hot label.
+For each number of stored classes per pixel, it prints the file size, the time to read the file, the
+probability of the stored classes, and the total variation distance 1/2 Σ |p - q| between the probabilities p
+and the stored probabilities q. It is 0 for equal distributions and at most 1. Twice this distance is the
+distance between the gradients of the cross-entropy with respect to the logits. The first row is for the mask,
+a one-hot label.
 
     python benchmarks/soft_labels.py CONFIG CHECKPOINT IMAGES --tta
 """
@@ -122,9 +122,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('checkpoint', help='checkpoint file or address')
     parser.add_argument('images', help='folder of images, or a list of ids (see --img-dir)')
     parser.add_argument('--k', nargs='+', type=int, default=[1, 2, 3, 4], metavar='K')
-    parser.add_argument('--tta', action='store_true', help='five scales, each also mirrored')
     parser.add_argument(
-        '--most', type=int, default=64, help='images that are measured (default: 64)'
+        '--tta', action='store_true', help='five scales, with and without a horizontal flip'
+    )
+    parser.add_argument(
+        '--most', type=int, default=64, help='maximum number of images (default: 64)'
     )
     add_image_arguments(parser)
     add_config_arguments(parser)

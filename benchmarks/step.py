@@ -1,23 +1,26 @@
-"""One training step of a method against the bare network passes that it cannot do without.
+"""Compare the time of a training step of a method with that of its necessary network passes.
 
-Both run interleaved in one process on the same weights and the same images; the figure is the ratio of
-the medians. The step is all of ``train_step`` (normalization, targets, mixing, losses, backward,
-optimizer) and the teacher's average. The passes are forwards and backwards with nothing around them: for
-iMAS the two labeling forwards of the weak view, and the joint forward and backward of the student on
-the labeled images and two views (11 forwards of an image pair, a backward counting as two); for ESL the
-teacher's forward on the labeled images and the weak view, and the joint forward and backward of the
-student on them, both with segmentation head and projector (8 forwards of an image pair, and the heads); for
-DeS4 the teacher's forward of them with the backward of its decoder on the labeled images, and the joint
-forward and backward of the student (8 forwards of an image pair and 2 of a decoder); for CPS and GPS each
-network's forwards and backwards, those of GPS's teacher after the students' (14 and 23 forwards of an image
-pair with partners in the batch; with ``--no-cutmix`` 12 and 20, where one forward labels and learns an image);
-for PrevMatch the forwards of two earlier models on the weak view, and the student's forwards and backwards on
-labeled images and weak view, whose features pass the decoder once more, and on both strong views (14 forwards
-of an image pair and 3 of a decoder); for CorrMatch the forward and backward of labeled images and weak view,
-whose decoder takes the weak view twice, and that of the strong view, both with the correlation maps (9 forwards
-of an image pair and 3 of a decoder).
+Both run alternately in one process with the same weights and images. The result is the ratio of the medians.
+The step is all of ``train_step`` (normalization, targets, mixing, losses, backward pass, optimizer) and the
+average of the teacher. The network passes are forward and backward passes only. Their cost, in forward passes
+of an image pair (a backward pass counts as two):
 
-With ``--channels-last`` or ``--compile`` a step with that setting is measured besides.
+- iMAS: two forward passes for pseudo-labels on the weak view, and the forward and backward pass of the
+  student on the labeled images and two views (11).
+- ESL: the forward pass of the teacher on the labeled images and the weak view, and the forward and backward
+  pass of the student on them, both with segmentation head and projector (8, and the heads).
+- DeS4: the forward pass of the teacher with the backward pass of its decoder on the labeled images, and the
+  forward and backward pass of the student (8, and 2 of a decoder).
+- CPS, GPS: the forward and backward passes of each network, those of GPS's teacher after those of the
+  students (14 and 23 with CutMix within the batch; 12 and 20 with ``--no-cutmix``, where one forward pass is
+  used for the pseudo-labels and for training).
+- PrevMatch: the forward passes of two earlier models on the weak view, and the forward and backward passes of
+  the student on the labeled images and the weak view, whose features pass through the decoder twice, and on
+  both strong views (14, and 3 of a decoder).
+- CorrMatch: the forward and backward pass on the labeled images and the weak view, which passes through the
+  decoder twice, and on the strong view, both with the correlation maps (9, and 3 of a decoder).
+
+``--channels-last`` and ``--compile`` also measure a step with this setting.
 """
 
 from __future__ import annotations
@@ -50,7 +53,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('--method', default='iMAS', choices=METHODS)
     parser.add_argument(
-        '--depth', type=int, default=50, choices=(18, 50, 101), help='of the ResNet'
+        '--depth', type=int, default=50, choices=(18, 50, 101), help='depth of the ResNet'
     )
     parser.add_argument('--size', type=int, default=129, help='height and width of the crops')
     parser.add_argument('--labeled', type=int, default=2, help='labeled images in the batch')
@@ -67,7 +70,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--compile', action='store_true', help='also measure a step with this setting'
     )
-    parser.add_argument('--threads', type=int, default=1, help='of the CPU')
+    parser.add_argument('--threads', type=int, default=1, help='CPU threads')
     parser.add_argument('--repeats', type=int, default=9, help='measurements of each, at least 7')
     parser.add_argument('--warmup', type=int, default=2)
     parser.add_argument('--target', type=float, default=1.06, help='ratio that --check allows')
@@ -103,7 +106,7 @@ def network_config(depth: int, num_classes: int) -> dict:
 def build_model(args: argparse.Namespace, **switches: bool) -> torch.nn.Module:
     """The method over `network_config`, randomly initialized, with settings of speed."""
     segmentor = network_config(args.depth, args.classes)
-    # A threshold that random weights pass on some pixels and not on others.
+    # With random weights, some pixels are above this threshold and some below.
     threshold = {'iMAS': 'tau', 'ESL': 'anchor_threshold', 'CorrMatch': 'tau_start'}.get(
         args.method
     )
@@ -117,7 +120,7 @@ def build_model(args: argparse.Namespace, **switches: bool) -> torch.nn.Module:
     train_cfg.update(switches)
     model = MODELS.build({'type': name, 'segmentor': segmentor, 'semi_train_cfg': train_cfg})
     model.init_weights()
-    if args.method == 'ESL':  # as after a while of training
+    if args.method == 'ESL':  # as in a later phase of the training
         contrast = model.contrast
         contrast.bank.rows[:-1].normal_()
         contrast.bank.fill.fill_(contrast.bank.capacity)

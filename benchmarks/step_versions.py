@@ -1,11 +1,11 @@
-"""CPU time of a training step of every method, of one checkout against another.
+"""Compare the CPU time of a training step of every method between two checkouts.
 
     python benchmarks/step_versions.py OLD NEW
 
-OLD and NEW are checkouts of the repository. Each method runs in two processes, one with the package of either
-checkout, on the settings and the tiny networks of same_steps.py of this one. The processes take turns, a few
-steps each, so that what else the machine does meets both alike; the CPU time of the process counts. The
-network is so small that Python's share of a step is large: a change of the frame around it shows.
+OLD and NEW are checkouts of the repository. Each method runs in two processes, one with the package of each
+checkout, with the settings and tiny networks of same_steps.py next to this file. The processes alternate
+after a few steps, so that other load on the machine slows both. The CPU time of the process is measured.
+Because the networks are tiny, a change of the Python code around them has a visible effect.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('new', metavar='NEW', type=Path, help='checkout that is compared')
     parser.add_argument('--cases', nargs='+', default=METHODS, help='names in same_steps.py')
     parser.add_argument('--pairs', type=int, default=15, help='measurements of each, at least 5')
-    parser.add_argument('--steps', type=int, default=8, help='of a measurement')
+    parser.add_argument('--steps', type=int, default=8, help='steps per measurement')
     args = parser.parse_args()
     for name in ('old', 'new'):
         folder = getattr(args, name)

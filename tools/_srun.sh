@@ -1,7 +1,7 @@
 # Sourced by slurm_train.sh and slurm_test.sh: run_tasks PARTITION JOB_NAME SCRIPT [ARGUMENTS]
 #
-# Environment: GPUS (tasks in all, 1 per GPU), GPUS_PER_NODE (0: tasks on CPU, GPUS of them),
-# CPUS_PER_TASK, SRUN_ARGS, and PORT, which is drawn at random so that two jobs on a node do not collide.
+# Environment: GPUS (total number of tasks, one per GPU), GPUS_PER_NODE (0: all tasks run on CPU),
+# CPUS_PER_TASK, SRUN_ARGS, and PORT (default: random, so that two jobs on a node do not collide).
 run_tasks() {
     local partition=$1 name=$2 gpus=${GPUS:-4} per_node=${GPUS_PER_NODE:-4} tools
     shift 2

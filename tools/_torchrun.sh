@@ -16,7 +16,7 @@ run_processes() {
         rendezvous=(--node-rank="${NODE_RANK:-0}" --master-addr="${MASTER_ADDR:-127.0.0.1}"
             --master-port="${PORT:-29500}")
     fi
-    # torchrun's own default, which it would announce at length.
+    # The default of torchrun. Setting it here avoids torchrun's long message.
     export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
     PYTHONPATH="$tools/..${PYTHONPATH:+:$PYTHONPATH}" \
         "${PYTHON:-python}" -m torch.distributed.run \

@@ -1,17 +1,16 @@
-"""Train several methods with several seeds on one split and the same number of iterations, and tabulate them.
+"""Train several methods and seeds on one split with the same number of iterations, and write a table.
 
-Methods are named as in configs/ (`imas`, `mean-teacher`, with --dataset, --partition, --network ...), or by
-config files. Before the first run, the configs are compared: split, validation set, metric and length must be
-equal. The table lists all other differences (labeled images per step, crop, network, augmentation,
-optimizer). The length is that of the training that makes the result: what a method trains beforehand (GPS's
-teacher, the earlier trainings of ST and ST++) counts as a difference, and the table names the iterations and
-images of each training. On synthetic shapes a seed also draws the images. Every run is an ordinary
-`tools/train.py` in a process of its own, or several (--nproc). After an interruption, run the same command
-again: it keeps finished runs and resumes others. A run that fails is reported, the others continue, and the
-exit code is 1.
+Methods are names in configs/ (`imas`, `mean-teacher`, with --dataset, --partition, --network ...) or config
+files. Before the first run, the configs are compared: split, validation set, metric and length must be equal.
+The table lists all other differences (labeled images per step, crop, network, augmentation, optimizer). The
+length is that of the last training. Earlier trainings (GPS's teacher, the first stages of ST and ST++) are
+listed as a difference, and the table has the iterations and images of each training. On synthetic shapes, the
+seed also changes the images. Every run is `tools/train.py` in one or several (--nproc) new processes. After
+an interruption, run the same command again: it keeps finished runs and resumes the others. If a run fails, it
+is reported, the others continue, and the exit code is 1.
 
-Writes WORK_DIR/results.md, .csv and .png, and for each run WORK_DIR/METHOD_seedN.py (its config), .txt (its
-output), .json (its settings and state) and its folder.
+Writes WORK_DIR/results.md, .csv and .png. For each run, writes WORK_DIR/METHOD_seedN.py (config), .txt
+(output), .json (settings and state) and a work folder.
 """
 
 from __future__ import annotations
@@ -28,7 +27,8 @@ from pathlib import Path
 from mmengine.config import Config, DictAction
 from mmengine.registry import init_default_scope
 
-# Two trainings at a time would write the cache of yapf's first import after an install together.
+# The first import of yapf after an installation writes a cache, which two trainings would write at the same
+# time.
 from yapf.yapflib import yapf_api  # noqa: F401
 
 from mmseg_semi.cli import check_file, one_sentence_errors, read_config
@@ -223,7 +223,7 @@ def _parsed(label: str, values: list[str]) -> dict:
 
 
 def _resolved(args, label: str, source: Path, seed: int, options: dict) -> Config:
-    # Laying the file out takes longer than writing it, and train.py lays out its own.
+    # Formatting takes longer than writing, and train.py formats its own copy.
     cfg = read_config(source, format_python_code=False)
     if args.evaluate_on == 'test':
         for part in ('dataloader', 'evaluator'):
@@ -244,7 +244,8 @@ def _resolved(args, label: str, source: Path, seed: int, options: dict) -> Confi
     cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), dict(type='CostHook')]
     saving = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
     if saving.get('type') == 'CheckpointHook':
-        # So that a kill before a validation loses neither the last score nor a candidate for the best.
+        # So that an interruption before a validation loses neither the last score nor a possible best
+        # checkpoint.
         saving.type = 'AtomicCheckpointHook'
     cfg.work_dir = str(args.work_dir / f'{label}_seed{seed}')
     return cfg
@@ -296,7 +297,7 @@ def compare(
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    # So that what is running is ended as by Ctrl-C.
+    # SIGTERM ends the running trainings like Ctrl-C.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     with one_sentence_errors():
         jobs = plan(args)
@@ -394,7 +395,7 @@ def write_report(args, jobs: list[Job], baseline: dict[str, str], different, abo
         for row in rows(runs, baseline)
     }
     if estimates:
-        # A line through the picture is the baseline of all methods, or of none.
+        # The picture has a line for the baseline only if all methods have the same one.
         common = {name.replace('/', ', ') for name in baseline.values()}
         row = common.pop() if len(common) == 1 else None
         save_comparison(args.work_dir / 'results.png', estimates, args.metric, row)

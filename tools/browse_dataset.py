@@ -2,8 +2,8 @@
 
     python tools/browse_dataset.py CONFIG [--output-dir DIR] [--num N] [--show] [--cfg-options ...]
 
-Dataset, sampler and preprocessor are built as training builds them, with the seed of the config
-(0 if it has none), and the pictures show the preprocessed batches without the normalization.
+The dataset, sampler and preprocessor are the same as in training, with the seed of the config (default: 0). The
+pictures show the preprocessed batches without the normalization.
 Works for semi-supervised configs and for stock supervised ones.
 """
 
@@ -146,7 +146,7 @@ def browse(options: argparse.Namespace) -> list[str]:
     init_default_scope(cfg.get('default_scope') or 'mmseg')
     name = osp.splitext(osp.basename(options.config))[0]
     folder = options.output_dir or osp.join(cfg.get('work_dir') or f'work_dirs/{name}', 'browse')
-    # An endless sampler never ends, a finite one may have fewer samples than asked for.
+    # An infinite sampler never ends, and a finite one may have fewer samples than --num.
     rows = list(itertools.islice(rows_of(cfg), options.num))
     written = []
     for start in range(0, len(rows), ROWS_PER_FILE):

@@ -1,12 +1,12 @@
-"""Check all data of a config before it is trained, and print what was found.
+"""Check all data of a config before training, and print a report.
 
     python tools/check_data.py CONFIG [--quick] [--workers N] [--cfg-options ...]
 
-Opens every image and mask of the training, validation and test sets once. Prints for each set its images,
-sizes, kinds of files, and the share of each class and of void; then what would stop or harm a training: files
-that are broken or of another kind than the loader expects, masks of another size or with values beyond
-the classes, images without a mask, and images that are in two sets, by content and not by name. Ends with
-exit status 1 if there is something to fix. Works for semi-supervised and for stock configs.
+Opens every image and mask of the training, validation and test sets once. For each set, prints the number of
+images, their sizes and file types, and the share of each class and of void. Then prints problems: broken
+files, files of a type that the loader does not expect, masks of a different size than their image or with
+values that are not classes, images without a mask, and images with the same content in two sets. The exit
+code is 1 if there is something to fix. Works for semi-supervised and for stock configs.
 """
 
 import argparse
@@ -27,9 +27,11 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--quick',
         action='store_true',
-        help='read only headers and ends of images: no check of content, duplicates by path only',
+        help='read only the headers and ends of image files: no check of contents, and duplicates only by path',
     )
-    parser.add_argument('--workers', type=int, default=4, help='threads that read (default: 4)')
+    parser.add_argument(
+        '--workers', type=int, default=4, help='number of threads that read files (default: 4)'
+    )
     parser.add_argument(
         '--cfg-options', nargs='+', action=DictAction, help='override settings, as key=value'
     )

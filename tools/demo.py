@@ -1,8 +1,8 @@
-"""Train on a few labeled synthetic images, then on the same plus unlabeled ones, and show the difference.
+"""Train with and without unlabeled images on synthetic data, and show the difference.
 
-Two small networks learn from scratch on the CPU: one from the labeled images alone, one by iMAS from the
-same and many unlabeled images. A table compares them and a picture shows what they see. Nothing is
-downloaded. A demo that was interrupted continues where it stopped.
+Trains two small networks from scratch on the CPU: one on a few labeled images, and one by iMAS on the same
+and many unlabeled images. A table compares them, and a picture shows their predictions. Nothing is
+downloaded. An interrupted demo continues where it stopped.
 """
 
 from __future__ import annotations
@@ -48,13 +48,20 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        '--seeds', type=int, nargs='+', default=[0], help='one pair of trainings each (default: 0)'
+        '--seeds',
+        type=int,
+        nargs='+',
+        default=[0],
+        help='seeds; each gives one pair of trainings (default: 0)',
     )
     parser.add_argument(
         '--work-dir', type=Path, default=Path('work_dirs/demo'), help='default: work_dirs/demo'
     )
     parser.add_argument(
-        '--processes', type=int, default=2, help='trainings at a time, one core each (default: 2)'
+        '--processes',
+        type=int,
+        default=2,
+        help='trainings at the same time, one core each (default: 2)',
     )
     parser.add_argument('--images', type=int, default=5, help='images in the picture (default: 5)')
     parser.add_argument(
@@ -129,8 +136,8 @@ def plan(args: argparse.Namespace) -> list[Training]:
     trainings = []
     for method in reversed(CONFIGS):
         cfg = Config.fromfile(mmseg_semi.compat.config_path(CONFIGS[method]))
-        # Formatted here once: yapf's first use after an install writes a cache that two trainings at a time
-        # would write together.
+        # Formats the config here: the first use of yapf after an installation writes a cache, which two
+        # trainings would write at the same time.
         assert cfg.pretty_text
         max_iters = args.max_iters or cfg.train_cfg.max_iters
         for seed in args.seeds:
@@ -163,7 +170,7 @@ def run(trainings: list[Training], processes: int) -> None:
             desc=training.name,
             unit='it',
             position=i,
-            # A file is not to be filled with bars.
+            # No progress bars if the output goes to a file.
             mininterval=0.5 if sys.stderr.isatty() else 30,
         )
         for i, training in enumerate(waiting)

@@ -1,8 +1,8 @@
-"""Find in the log of a training why it does not learn, and print the evidence and the remedy.
+"""Read the log of a training, and print why it does not learn, with evidence and remedy.
 
     python tools/diagnose.py work_dirs/NAME --baseline work_dirs/SUPERVISED
 
-Each finding has a section in docs/troubleshooting.md. It ends with exit code 1 if it found one.
+Each finding has a section in docs/troubleshooting.md. If there is a finding, the exit code is 1.
 """
 
 from __future__ import annotations

@@ -2,10 +2,10 @@
 
     python tools/draw_esl.py CONFIG CHECKPOINT [--output-dir DIR] [--num N] [--embedding tsne|pca] ...
 
-labels.png shows, of each image, the truth, the teacher's label, the entropy of its probabilities (as a share of
-the most there can be), the number of its dominant classes (white: one, orange: two, red: more) and the
-parts of its classes, each a shade of its class's color. features.png has the projector's features of confident
-pixels in two dimensions, colored by class, with a marker for each part.
+labels.png shows for each image the ground truth, the prediction of the teacher, the entropy of its
+probabilities (as a share of the maximum), the number of dominant classes (white: one, orange: two, red:
+more), and the parts of the classes as shades of the class color. features.png shows the projected features of
+confident pixels in two dimensions, colored by class, with one marker for each part.
 """
 
 from __future__ import annotations

@@ -3,25 +3,25 @@
     git worktree add --detach ../pinned COMMIT
     PYTHONPATH=../pinned python ../pinned/tools/evidence.py PLAN.json --rows ROWS.jsonl --work-dir WORK_DIR
 
-The runs use the code and configs of the tool's own checkout, which must have no uncommitted changes, so that
-development can continue elsewhere. PLAN.json is a list of objects. A list stands for one run per value, and
-several lists for all combinations, except in hooks and options:
+The runs use the code and configs of the checkout that contains this tool, which must have no uncommitted
+changes. PLAN.json is a list of objects. A list as a value means one run per element, and several lists mean
+all combinations, except in hooks and options:
 
     [{"method": ["suponly", "imas"], "dataset": "vocanimals", "network": "efficientnet-lite0",
       "partition": "tuning/classic_366", "val": "lists/tuning/val.txt", "seed": [0, 1, 2],
       "lr": [2e-4, 5e-4], "iters": 1200, "hooks": [{"type": "MemoryFormatHook"}],
       "options": {"optim_wrapper.optimizer.weight_decay": 0.05}}]
 
-method, dataset and network are parts of the config's name (docs/configs.md); `config` names a file instead.
-partition: of train_dataloader.dataset, or one list below data_root. val: list of the images
-that are measured on. lr: of optim_wrapper.optimizer. iters, val_interval (default: iters, one validation
-at the end). hooks: added to custom_hooks. options: other settings, as --cfg-options of train.py has them. Only
-method or config is required.
+method, dataset and network are parts of the config's name (docs/configs.md). `config` names a file instead.
+partition is that of train_dataloader.dataset, or one list below data_root. val is the list of validation
+images. lr is that of optim_wrapper.optimizer. iters is the length, and val_interval is iters by default (one
+validation at the end). hooks are added to custom_hooks. options are other settings, as in --cfg-options of
+train.py. Only method or config is required.
 
-ROWS.jsonl gets one JSON object per run: data set, partition, method, network, seed, hash of the settings,
-commit, of each network last and best mIoU and the IoU of each class, steps, images seen, seconds. A job whose
-hash, seed and commit have a row is not run again. If it is stopped, the same command starts the runs
-without a row again. A run that fails is reported, the others continue, and the exit code is 1.
+ROWS.jsonl has one JSON object per run: data set, partition, method, network, seed, hash of the settings,
+commit, the last and best mIoU and the IoU of each class of each network, steps, images seen, seconds. A job
+is not run again if a row has its hash, seed and commit. After an interruption, the same command starts all
+jobs that have no row. If a run fails, it is reported, the others continue, and the exit code is 1.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('plan', type=Path, help='JSON file of the jobs')
-    parser.add_argument('--rows', type=Path, required=True, help='JSONL file that grows')
+    parser.add_argument('--rows', type=Path, required=True, help='JSONL file to append the rows to')
     parser.add_argument('--work-dir', type=Path, required=True, help='folder of the runs')
     parser.add_argument(
         '--jobs', type=int, default=len(os.sched_getaffinity(0)), help='default: one per core'
@@ -178,7 +178,7 @@ def resolve(said: dict, work_dir: Path) -> Job:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    # So that what is running is ended as by Ctrl-C.
+    # SIGTERM ends the running jobs like Ctrl-C.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     with one_sentence_errors():
         check_file(str(args.plan), 'plan', '.json')

@@ -1,17 +1,17 @@
-"""Write the lists that VOC animals and nuclei are trained and tuned on.
+"""Write the image lists for training and tuning on VOC animals and nuclei.
 
     python tools/evidence_lists.py voc_animals data/voc_animals
     python tools/evidence_lists.py nuclei data/nuclei
 
-ROOT/splits holds the lists that come with the data set (docs/datasets.md). Written are, one id per line,
+ROOT/splits contains the lists of the data set (docs/datasets.md). The tool writes, with one id per line,
 
-    ROOT/lists/PARTITION/{labeled,unlabeled}.txt   to report on: all other training images are unlabeled
-    ROOT/lists/tuning/val.txt                      100 training images to choose settings on
-    ROOT/lists/tuning/PARTITION/...                the partitions without these 100
+    ROOT/lists/PARTITION/{labeled,unlabeled}.txt   for results: all other training images are unlabeled
+    ROOT/lists/tuning/val.txt                      100 training images, to choose settings
+    ROOT/lists/tuning/PARTITION/...                the partitions without these 100 images
 
-A PARTITION is classic_{92,183,366,732} or l{4,8,16,32}_{0,1,2}; `all` has every training image labeled. No
-tuning image is labeled in any partition, and no validation image is in any list. The 100 are the first of the
-sorted candidates after Python's random.Random(0).shuffle: the lists are the same on every machine.
+PARTITION is classic_{92,183,366,732} or l{4,8,16,32}_{0,1,2}. In `all`, every training image is labeled. No
+tuning image is labeled in any partition, and no validation image is in any list. The tuning images are the
+first 100 of the sorted candidates after random.Random(0).shuffle, so the lists are the same on every machine.
 """
 
 from __future__ import annotations

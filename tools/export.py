@@ -97,7 +97,7 @@ def export(args: argparse.Namespace) -> tuple[str, str, list[str]]:
     mkdir_or_exist(args.out_dir)
     plain.dump(config_path)
     kept = {key: meta[key] for key in ('dataset_meta', 'epoch', 'iter', 'seed') if key in meta}
-    # Plain types throughout, which torch.load(weights_only=True) takes.
+    # Only plain types, so that torch.load(weights_only=True) works.
     weights = {key: value.detach() for key, value in weights.items()}
     torch.save({'state_dict': weights, 'meta': plain_values(kept)}, weights_path)
     return config_path, weights_path, own_modules(plain.model)

@@ -1,7 +1,7 @@
-"""MMSegmentation's get_flops.py for the network that a config's method predicts with.
+"""Run MMSegmentation's get_flops.py on the network with which a method predicts.
 
-The stock tool reads `model.decode_head` of the config and counts the parameters of all networks; here it gets
-the plain config that `tools/export.py` would write, and no checkpoint is needed.
+The stock tool reads `model.decode_head` of the config and would count the parameters of all networks. This
+tool gives it the plain config that `tools/export.py` writes. It needs no checkpoint.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Make a semi-supervised config from the MMSegmentation config that you train with.
+"""Make a semi-supervised config from your MMSegmentation config.
 
     python tools/make_config.py MY_CONFIG.py --unlabeled DIR [--method NAME] [--out FILE]
 
-Writes a short config beside yours that inherits it: your network, labeled data, crop, schedule and evaluation,
-with the images of DIR and the settings of the method (default: iMAS). Prints what was decided and why, builds
-the model to see that the method can train it, and checks all data as tools/check_data.py does. Ends with exit
-status 1 if there is something to fix. Then:
+Writes a short config next to yours that inherits your network, labeled data, crop, schedule and evaluation,
+and adds the images of DIR and the settings of the method (default: iMAS). Prints each decision and its
+reason, builds the model to check that the method can train it, and checks all data like tools/check_data.py.
+The exit code is 1 if there is something to fix. Then:
 
     python tools/train.py THE_NEW_CONFIG.py
 """
@@ -69,7 +69,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('--overwrite', action='store_true', help='replace FILE if it exists')
     parser.add_argument(
-        '--quick', action='store_true', help='check only headers and ends of images'
+        '--quick', action='store_true', help='check only the headers and ends of image files'
     )
     parser.add_argument('--workers', type=int, default=4, help='threads that read (default: 4)')
     options = parser.parse_args(arguments)

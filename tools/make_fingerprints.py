@@ -1,14 +1,14 @@
-"""Make the registry of published partitions from the lists themselves, which are not part of this package.
+"""Make the registry of published partitions from their lists, which are not part of this package.
 
-ROOT holds a folder of lists for each repository that published them, of which every list that is found counts:
+ROOT contains one folder of lists for each repository that published lists. All lists in these places are used:
 
     unimatch/{pascal,cityscapes}/PARTITION/labeled.txt             LiheYoung/UniMatch, splits/
     u2pl/{pascal,cityscapes}/COUNT/labeled.txt                     Haochen-Wang409/U2PL, data/splits/
     cps/{pascal,cityscapes}/{train_aug,pseudoseg}_labeled_1-N.txt  charlesCXK/TorchSemiSeg, DATA/
     stpp/{pascal,cityscapes}/PARTITION[/split_K]/labeled.txt       LiheYoung/ST-PlusPlus, dataset/splits/
 
-besides val.txt of each dataset and UniMatch's pascal/train_aug.txt, if they are there. Only counts and hashes
-are written.
+and also val.txt of each dataset and UniMatch's pascal/train_aug.txt, if they exist. The registry contains only
+counts and hashes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from mmseg_semi.self_training.output import write_bytes
 
 PUBLISHERS = {'unimatch': 'UniMatch', 'u2pl': 'U2PL', 'cps': 'CPS', 'stpp': 'ST++'}
 DATASETS = {'pascal': 'voc12', 'cityscapes': 'cityscapes'}
-# Pattern of a path below ROOT: the family that its labeled list belongs to. The first that fits counts.
+# Pattern of a path below ROOT: the family of its labeled list. The first match is used.
 FAMILIES = {
     # The 1464 images with VOC's own masks, and parts of them as PseudoSeg drew them.
     r'(unimatch|u2pl)/pascal/(92|183|366|732|1464)/': 'classic',
@@ -51,7 +51,7 @@ FAMILIES = {
 
 
 def find_lists(root: Path) -> list[Published]:
-    """The facts about every list below a folder; one that is known under several names once.
+    """One entry for each list below a folder. A list with several names has one entry.
 
     Raises:
         FileNotFoundError: there is none.

@@ -1,9 +1,9 @@
-"""Count what the training of a config keeps in memory all the time, without taking the memory.
+"""Count the memory of weights, gradients, optimizer state and buffers of a training, without allocating it.
 
-The model and its optimizers are built on PyTorch's meta device, which has shapes and no values. Printed, in
+The model and its optimizers are built on PyTorch's meta device, which has shapes and no values. The table lists
 GB (10^9 bytes) by dtype: the parameters of each network, their gradients, the state of the optimizers, and
-buffers such as banks of features. Activations are not counted. They depend on the size and number of the images
-and take most of the memory of many trainings. Hooks do not run: what FreezeHook freezes is counted as trained.
+buffers such as memory banks. Activations are not counted. They depend on the size and number of the images and
+are often most of the memory. Hooks do not run, so layers that FreezeHook freezes are counted as trained.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ def main(argv: list[str] | None = None) -> None:
         if cfg.get('optim_wrapper') is None:
             raise ValueError(f'{args.config} has no optim_wrapper. Give the config of a training.')
         init_default_scope('mmseg')
-        # Each group of parameters would be logged.
+        # Otherwise MMEngine logs each parameter group.
         MMLogger.get_instance('memory', log_level='WARNING')
         print(table(count(build_on_meta(cfg), cfg)))
         print('\nActivations are not counted.')

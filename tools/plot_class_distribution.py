@@ -1,7 +1,7 @@
 """Plot the class distribution of a training's pseudo-labels against that of its labels (DeS4, Fig. 3).
 
-Reads what ClassDistributionHook writes to WORK_DIR/*/vis_data/scalars.json. Several trainings become several
-bars of each class.
+Reads the records of ClassDistributionHook in WORK_DIR/*/vis_data/scalars.json. Each class has one bar per
+training.
 """
 
 from __future__ import annotations

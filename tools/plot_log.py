@@ -1,13 +1,12 @@
-"""Plot what trainings have logged over their iterations.
+"""Plot the logged scalars of trainings over the iterations.
 
     python tools/plot_log.py work_dirs/IMAS --keys hardness
     python tools/plot_log.py work_dirs/GPS --stage joint --keys loss_fps mIoU
     python tools/plot_log.py work_dirs/FIRST work_dirs/SECOND --keys loss --keys mIoU --out two.svg
     python tools/plot_log.py work_dirs/ESL
 
-Each --keys is a panel. Losses are read on its left axis, and what stands beside them on the right one. Without
---keys, the tool lists the names of all scalars. The records are those of WORK_DIR/*/vis_data/scalars.json; a
-resumed training is one curve.
+Each --keys is a panel. Losses have the left axis, and other scalars the right axis. Without --keys, the tool
+lists the names of all scalars. It reads WORK_DIR/*/vis_data/scalars.json. A resumed training is one curve.
 """
 
 from __future__ import annotations
@@ -24,17 +23,19 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('work_dirs', nargs='+', metavar='WORK_DIR', help='of a training')
+    parser.add_argument(
+        'work_dirs', nargs='+', metavar='WORK_DIR', help='work folder of a training'
+    )
     parser.add_argument(
         '--keys',
         nargs='+',
         action='append',
         metavar='KEY',
-        help='scalars of a panel, such as loss mIoU "agreement_*"; mIoU is that of all networks, '
-        'teacher/mIoU that of one; repeat the argument for further panels',
+        help='scalars of a panel, such as loss mIoU "agreement_*"; mIoU selects all networks, '
+        'and teacher/mIoU one; repeat the argument for more panels',
     )
     parser.add_argument(
-        '--stage', help='of trainings in stages: the stage to plot, such as teacher or joint'
+        '--stage', help='stage to plot of a training in stages, such as teacher or joint'
     )
     parser.add_argument('--out', default='log.png', help='picture to write (default: %(default)s)')
     return parser.parse_args(argv)
@@ -56,7 +57,7 @@ def panel_of(runs: dict[str, Path], keys: list[str]) -> Panel:
             names += [name] if name not in names else []
             parts = [run] * (len(runs) > 1) + [name] * (len(found) > 1)
             curves[': '.join(parts) or name] = curve
-    # Many names stand in the legend alone.
+    # If there are many names, only the legend shows them.
     order = [axes[kind] for kind in ('loss', 'other') if kind in axes]
     return {', '.join(names) if len(names) < 4 else ', '.join(keys): c for names, c in order}
 

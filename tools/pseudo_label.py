@@ -1,6 +1,6 @@
-"""Write a mask for every image of a folder or a list: what a trained network sees, as palette PNG files.
+"""Write the predictions of a trained network for a folder or list of images, as palette PNG files.
 
-Run it again after an interruption, with the same arguments, and it continues. On several processes:
+After an interruption, run it again with the same arguments to continue. On several processes:
 `torchrun --nproc-per-node=N tools/pseudo_label.py ... --launcher pytorch`.
 """
 
@@ -38,8 +38,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--tta',
         action='store_true',
-        help='test-time augmentation as in ST++: sum the softmax maps of five scales, each also mirrored '
-        '(default: one plain prediction)',
+        help='test-time augmentation as in ST++: sum the softmax maps of five scales, with and '
+        'without a horizontal flip (default: one plain prediction)',
     )
     parser.add_argument(
         '--scales',

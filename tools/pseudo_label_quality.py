@@ -1,9 +1,9 @@
 """Compare pseudo-labels with ground truth: class distribution, precision and recall.
 
-For each network of the checkpoint one table: of the pixels whose confidence reaches a threshold, their share of
-all pixels, their precision, and the share, precision and recall of each class. It answers why a training gains
-or loses: a threshold that keeps the background alone, a teacher behind its student, or, with --batch-norm,
-running statistics of other images than those that it predicts.
+Prints one table for each network of the checkpoint. For the pixels whose confidence reaches a threshold, it has
+their share of all pixels, their precision, and the share, precision and recall of each class. It helps to find
+why a training is better or worse than supervised: a threshold that keeps only the background, a teacher that is
+worse than its student, or, with --batch-norm, running statistics that do not fit these images.
 
     python tools/pseudo_label_quality.py CONFIG CHECKPOINT unlabeled.txt --img-dir data/img --truth data/ann
 """
@@ -42,15 +42,20 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         'images',
         help='folder of images, searched with its subfolders, or a list of ids (see --img-dir)',
     )
-    parser.add_argument('--truth', required=True, metavar='DIR', help='folder of the true masks')
+    parser.add_argument(
+        '--truth', required=True, metavar='DIR', help='folder of the ground-truth masks'
+    )
     parser.add_argument(
         '--truth-suffix',
         default='.png',
         metavar='SUFFIX',
-        help='a true mask is named as its image, with this for --img-suffix (default: .png)',
+        help='suffix of the ground-truth masks, instead of --img-suffix (default: .png)',
     )
     parser.add_argument(
-        '--networks', nargs='+', metavar='NAME', help='such as teacher student (default: all)'
+        '--networks',
+        nargs='+',
+        metavar='NAME',
+        help='names of networks, such as teacher student (default: all)',
     )
     parser.add_argument(
         '--thresholds',
@@ -64,7 +69,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         '--batch-norm',
         choices=['saved', 'measured', 'both'],
         default='saved',
-        help='statistics of the checkpoint, or measured on these images first (default: saved)',
+        help='statistics of the checkpoint (saved), or measured on these images first (default: saved)',
     )
     parser.add_argument('--out', type=Path, metavar='FILE', help='also write the numbers as JSON')
     add_image_arguments(parser)

@@ -1,12 +1,12 @@
-"""Set everything up on a fresh machine and run the demo or the tests, with only Python and git there.
+"""Set up an environment on a machine with only Python and git, and run the demo or the tests.
 
     python3 tools/quickstart.py demo [arguments of tools/demo.py]
     python3 tools/quickstart.py test [arguments of pytest]
 
-The environment goes to `.venv` in this clone (or `--venv DIR`, or $MMSEG_SEMI_VENV) and holds the tested
-set of versions, requirements/constraints.txt. A second run finds it ready; a set-up that was interrupted
-is repaired. This file runs before anything is installed: standard library only, and syntax that an old
-Python can still read, so that it can say which one is needed.
+The environment is `.venv` in this clone (or `--venv DIR`, or $MMSEG_SEMI_VENV), with the tested versions of
+requirements/constraints.txt. A second run uses it again, and repairs it if the first one was interrupted. This
+file runs before anything is installed, so it uses only the standard library. Its syntax works with old Python
+versions, so that it can print which version is needed.
 """
 
 import argparse
@@ -36,7 +36,7 @@ def check_python(version=sys.version_info, executable=sys.executable):
 
 
 def check_venv_module():
-    """Refuse a Python that was packaged without the means to make virtual environments."""
+    """Refuse a Python without the modules that create virtual environments."""
     try:
         import ensurepip  # noqa: F401
         import venv  # noqa: F401
@@ -48,7 +48,7 @@ def check_venv_module():
 
 
 def fingerprint(root=ROOT):
-    """Changes when the environment has to: requirements, interpreter, or the place of the clone."""
+    """A hash of everything that the environment depends on: requirements, interpreter, path of the clone."""
     digest = hashlib.sha256(repr((sys.version_info[:3], str(root), EXTRAS)).encode())
     files = [root / 'setup.py', root / 'pyproject.toml', root / 'mmseg_semi' / 'version.py']
     for file in files + sorted((root / 'requirements').glob('*.txt')):
@@ -57,7 +57,7 @@ def fingerprint(root=ROOT):
 
 
 class Environment:
-    """The virtual environment in `folder`, with marks in it that tell how far its set-up came."""
+    """The virtual environment in `folder`, with marker files that record the progress of its set-up."""
 
     def __init__(self, folder, root=ROOT):
         self.folder = Path(folder).resolve()
@@ -67,7 +67,7 @@ class Environment:
         self.begun_mark = self.folder / 'mmseg_semi-begun'
 
     def is_ready(self):
-        """Whether the last set-up ended well and nothing that it depends on has changed since."""
+        """Whether the last set-up succeeded and its dependencies have not changed since."""
         return (
             self.ready_mark.is_file()
             and self.ready_mark.read_text() == fingerprint(self.root)
@@ -75,11 +75,11 @@ class Environment:
         )
 
     def set_up(self):
-        """Create, complete or repair the environment; nothing to do where it is ready."""
+        """Create, complete or repair the environment. Does nothing if it is ready."""
         if self.is_ready():
             print(f'Using the environment in {self.folder}', flush=True)
             return
-        # pip cannot repair what an interrupted pip left behind, so that is made again.
+        # pip cannot repair an environment after an interruption, so it is created again.
         if self.begun_mark.exists() or not self._runs('-m', 'pip', '--version'):
             self._create()
         self.begun_mark.touch()
@@ -111,11 +111,11 @@ class Environment:
         constraints = (self.root / 'requirements' / 'constraints.txt').as_uri()
         command = [str(self.python), '-m', 'pip', 'install', '--disable-pip-version-check']
         command += ['-c', constraints, '-e', f'{self.root}[{EXTRAS}]']
-        # Parts of the stack are built from source: with the tested setuptools too. Older pips know the
+        # Some packages are built from source, also with the tested setuptools. Older versions of pip read the
         # first variable, newer ones the second.
         build = {'PIP_CONSTRAINT': constraints, 'PIP_BUILD_CONSTRAINT': constraints}
         if subprocess.call(command, env=dict(os.environ, **build)) != 0:
-            self.begun_mark.unlink()  # pip ended by itself, so it left the environment sound
+            self.begun_mark.unlink()  # pip was not interrupted, so the environment is intact
             raise SetUpError(
                 'pip could not install the requirements, as the lines above say. Check that this machine '
                 'reaches a Python package index and has 10 GB of free disk, and run the same command again.'
@@ -132,7 +132,7 @@ def command_of(what, arguments, environment):
     """The command line behind `demo` and `test`."""
     if what == 'demo':
         return [str(environment.python), str(environment.root / 'tools' / 'demo.py'), *arguments]
-    # One process per core, at most four: each of them holds torch and trains small networks.
+    # One process per core, at most four, because each one imports torch and trains small networks.
     return [str(environment.python), '-m', 'pytest', '-n', str(min(4, cores())), *arguments]
 
 
@@ -144,7 +144,7 @@ def cores():
 
 
 def parse_arguments(arguments=None):
-    """The options of this file, and the rest, which is for what it runs."""
+    """The options of this file, and the other arguments, which go to the demo or the tests."""
     parser = argparse.ArgumentParser(
         description='Set up an environment for mmseg_semi and run its demo or its tests in it.',
         epilog='Further arguments go to tools/demo.py or to pytest.',

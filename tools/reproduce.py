@@ -4,9 +4,9 @@
     python tools/reproduce.py GPS Cityscapes 372 R50 --work-dir work_dirs/mine
     python tools/reproduce.py --table
 
-Words are of method, data set, partition, network, reading or paper, in any order. All figures are in
-configs/published.csv. Once the command has run, the same call prints what it has measured: at the last
-validation, and at the best, which is what most papers print.
+The words select method, data set, partition, network, reading or paper, in any order. All published results
+are in configs/published.csv. After the training, the same call also prints your results: at the last
+validation, and at the best one, which most papers report.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('words', nargs='*', metavar='WORD', help='such as iMAS VOC classic 183')
     parser.add_argument(
-        '--work-dir', help='folder of the run (default: that of the printed command)'
+        '--work-dir', help='work folder of the run (default: that of the printed command)'
     )
     parser.add_argument('--most', type=int, default=6, help='maximum results to print (default: 6)')
     parser.add_argument(

@@ -1,6 +1,6 @@
 """Rank images by the stability of their masks over checkpoints of one training, and split the list (ST++).
 
-Run it again after an interruption, with the same arguments, and it continues. On several processes:
+After an interruption, run it again with the same arguments to continue. On several processes:
 `torchrun --nproc-per-node=N tools/select_reliable.py ... --launcher pytorch`.
 """
 
@@ -39,7 +39,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         nargs='+',
         required=True,
         metavar='FILE',
-        help='two or more checkpoints of the training in their order, the last one last',
+        help='two or more checkpoints of the training, in the order of training',
     )
     parser.add_argument(
         '--ratio', type=float, default=0.5, help='share of reliable images (default: 0.5)'
@@ -47,14 +47,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--truth',
         metavar='DIR',
-        help='folder of true masks, to report the mIoU of the masks of both halves in truth.json; a finished '
-        'OUT is not scored again',
+        help='folder of ground-truth masks, to write the mIoU of both halves to truth.json; images in a '
+        'finished OUT are not scored again',
     )
     parser.add_argument(
         '--truth-suffix',
         default='.png',
         metavar='SUFFIX',
-        help='with --truth: a true mask is named as its image, with this for --img-suffix (default: .png)',
+        help='with --truth: suffix of the ground-truth masks, instead of --img-suffix (default: .png)',
     )
     add_image_arguments(parser)
     add_config_arguments(parser)

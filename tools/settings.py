@@ -1,6 +1,6 @@
 """Print the settings of a method as a Markdown table: type, default, meaning and source.
 
-Users set them in ``model.semi_train_cfg``. The table comes from the method's own declaration.
+Settings are set in ``model.semi_train_cfg``. The table is made from the method's ``Settings`` class.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         action='append',
         default=[],
         metavar='MODULE',
-        help='module to import first, which registers a method of your own; may be given several times',
+        help='module that registers your own method; may be given several times',
     )
     return parser.parse_args(argv)
 

@@ -1,12 +1,13 @@
-"""Partitions of a training set into labeled and unlabeled images: make, import, identify and check them.
+"""Make, import, identify and check partitions of a training set into labeled and unlabeled images.
 
     python tools/splits.py make data/own/img_dir/train data/own/splits --sizes 1/16 1/8 1/4 --seeds 0 1 2
     python tools/splits.py import UniMatch/splits/pascal/92 data/VOCdevkit/VOC2012/splits/classic/92
     python tools/splits.py identify data/VOCdevkit/VOC2012/splits/classic/92
     python tools/splits.py check --config CONFIG
 
-A partition is a folder with labeled.txt and unlabeled.txt, one id per line: the path of an image relative to
-the folder of images, without its ending. partition.json says where it comes from.
+A partition is a folder with labeled.txt and unlabeled.txt, which have one id per line. An id is the path of
+an image relative to the image folder, without its ending. partition.json describes the source of the
+partition.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ def _source_ids(args: argparse.Namespace) -> list[str]:
     images = UnlabeledDataset(img_dir=args.source, img_suffix=args.img_suffix, serialize_data=False)
     paths = image_paths(images)
     for path in paths:
-        # Of an id, the datasets make a path with the ending as it is, or in capitals.
+        # Datasets find an id by its ending in lower case or in capitals.
         if not path.endswith((*images.img_suffix, *map(str.upper, images.img_suffix))):
             raise ValueError(
                 f'{path!r} has a suffix in mixed case, so that datasets cannot find it by its id. Rename it.'
@@ -216,7 +217,7 @@ def _same_dataset(path, labeled: IdList, args) -> IdList:
 def _read(path, args: argparse.Namespace) -> IdList:
     kind = args.format
     if kind == 'auto' and args.images is None and Path(path).with_name(MANIFEST).is_file():
-        kind = 'ids'  # we wrote it, maybe with blanks and commas in its names
+        kind = 'ids'  # written by this tool, maybe with spaces and commas in names
     return read_list(str(path), kind, args.images)
 
 
@@ -248,7 +249,8 @@ def write_partitions(partitions: dict, force: bool) -> None:
         if UNLABELED not in texts and (folder / UNLABELED).exists():
             stale.append(folder / UNLABELED)
         for path, text in ((folder / name, text) for name, text in texts.items()):
-            # The lists first: that they differ says more than that their manifests do.
+            # Lists are compared first, because a difference in them is a better explanation than one in
+            # manifests.
             if not force and path.exists() and path.read_bytes() != text:
                 raise ValueError(_another(path, manifest))
             if not force and stale:
@@ -346,7 +348,7 @@ def _configs_of_arguments(args: argparse.Namespace) -> dict:
             seg_map_suffix=args.mask_suffix,
             reduce_zero_label=args.reduce_zero_label,
             metainfo=dict(classes=classes),
-            serialize_data=False,  # for one pass it is not worth the time
+            serialize_data=False,  # not worth the time for one pass
             pipeline=[*load, dict(type='LoadAnnotations', drawn_on=args.drawn_on)],
         )
 
@@ -384,7 +386,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def _refuse_ignored(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """End with one sentence if an argument was given that another one, or none, makes void."""
+    """Exit with an error if an argument would be ignored."""
 
     def refuse(names, why):
         given = [name for name in names if getattr(args, name) != parser.get_default(name)]
@@ -437,7 +439,11 @@ def _add_make(commands) -> None:
         help='labeled share (1/8 or 0.125) or number of labeled images (92); several make several partitions',
     )
     parser.add_argument(
-        '--seeds', nargs='+', type=_seed, default=[0], help='one list each (default: 0)'
+        '--seeds',
+        nargs='+',
+        type=_seed,
+        default=[0],
+        help='seeds; each gives one partition per size (default: 0)',
     )
     parser.add_argument(
         '--exclude',
@@ -449,11 +455,14 @@ def _add_make(commands) -> None:
     parser.add_argument(
         '--balanced',
         action='store_true',
-        help='choose next, in the shuffled list, an image of the class that the fewest chosen images show '
-        '(default: random, the shuffled list as it is); needs masks of all images',
+        help='in the shuffled list, always choose an image of the class that is in the fewest chosen images '
+        '(default: the order of the shuffled list); needs masks of all images',
     )
     parser.add_argument(
-        '--min-pixels', type=_positive, default=1, help='an image shows a class from here on'
+        '--min-pixels',
+        type=_positive,
+        default=1,
+        help='minimum pixels of a class for it to be in an image (default: 1)',
     )
     parser.add_argument('--force', action='store_true', help='replace lists that differ')
     _add_mask_arguments(parser)
@@ -461,7 +470,7 @@ def _add_make(commands) -> None:
         '--img-suffix',
         nargs='+',
         default=['.jpg', '.jpeg', '.png'],
-        help='ending(s) of images in a folder',
+        help='ending(s) of images in a folder (default: .jpg .jpeg .png)',
     )
     _add_list_arguments(parser)
 
@@ -470,7 +479,7 @@ def _add_import(commands) -> None:
     parser = commands.add_parser(
         'import',
         help='convert the lists of another project',
-        description='Write the lists of UniMatch, U2PL, CPS or ST++ as ours, in their order, and say which '
+        description='Convert the lists of UniMatch, U2PL, CPS or ST++, in their order, and print which '
         'published partition they are.',
     )
     parser.add_argument(
@@ -481,12 +490,12 @@ def _add_import(commands) -> None:
     half.add_argument(
         '--unlabeled',
         metavar='LIST',
-        help="the unlabeled list (default: that of SOURCE's name with 'unlabeled' for 'labeled')",
+        help="the unlabeled list (default: SOURCE with 'unlabeled' instead of 'labeled' in its name)",
     )
     half.add_argument(
         '--rest-of',
         metavar='LIST',
-        help='list of all images: those that are not labeled are unlabeled',
+        help='list of all images; all that are not in the labeled list are unlabeled',
     )
     half.add_argument('--labeled-only', action='store_true', help='write no unlabeled list')
     parser.add_argument('--force', action='store_true', help='replace lists that differ')
@@ -497,8 +506,8 @@ def _add_identify(commands) -> None:
     parser = commands.add_parser(
         'identify',
         help='find the published partition that a list is equal to',
-        description='Compare labeled lists with the published ones, whatever their format and order, and name '
-        'the published lists of the same size that they are not.',
+        description='Compare labeled lists with the published lists, in any format and order. Also print '
+        'the other published lists of the same size.',
     )
     parser.add_argument(
         'lists', nargs='+', metavar='LIST', help='labeled list, or folder of a partition'
@@ -507,7 +516,7 @@ def _add_identify(commands) -> None:
         '--registry',
         default=REGISTRY,
         metavar='FILE',
-        help='of tools/make_fingerprints.py (default: ours)',
+        help="file of tools/make_fingerprints.py (default: the package's)",
     )
     _add_list_arguments(parser)
 
@@ -517,10 +526,10 @@ def _add_check(commands) -> None:
         'check',
         help='check a partition for errors',
         description='Check that labeled, unlabeled and validation images are disjoint, that all files can be '
-        'read and all labels are within range; print the classes of the labeled images; warn of neighboring '
-        'frames of a video. Errors make the exit code 1, warnings do not.',
+        'read and all labels are within range. Print the classes of the labeled images. Warn of neighboring '
+        'frames of a video. The exit code is 1 for errors and 0 for warnings.',
     )
-    parser.add_argument('--config', help='config of a training, which names all that follows')
+    parser.add_argument('--config', help='config of a training, instead of the arguments below')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE')
     parser.add_argument('--labeled', metavar='LIST', help='labeled ids (default: all of --images)')
     parser.add_argument('--unlabeled', metavar='LIST', help='unlabeled ids')
@@ -540,14 +549,14 @@ def _add_check(commands) -> None:
     parser.add_argument(
         '--drawn-on',
         choices=VIEWS,
-        help='view of images with an EXIF orientation on which masks were drawn, if sizes do not decide',
+        help='orientation of masks whose image has an EXIF orientation, if the sizes do not show it',
     )
     parser.add_argument(
         '--frames',
         type=int,
         default=FRAMES,
-        help='difference of the numbers in names up to which frames are neighbors; 0 for images that are no '
-        f'video (default: {FRAMES})',
+        help='maximum difference of the numbers in the names of neighboring frames; 0 if the images are not '
+        f'a video (default: {FRAMES})',
     )
 
 
@@ -558,7 +567,7 @@ def _add_mask_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--reduce-zero-label',
         action='store_true',
-        help='in the masks 0 is void and classes count from 1',
+        help='in the masks, 0 is void and classes start at 1',
     )
 
 
@@ -567,12 +576,12 @@ def _add_list_arguments(parser: argparse.ArgumentParser) -> None:
         '--format',
         choices=['auto', *FORMATS],
         default='auto',
-        help="of the lists (default: auto; 'ids' beside a partition.json)",
+        help="format of the lists (default: auto; 'ids' next to a partition.json)",
     )
     parser.add_argument(
         '--images',
         metavar='DIR',
-        help='what paths in the lists begin with and ids do not, where they are not those of VOC or Cityscapes',
+        help='prefix of the paths in the lists, to be removed (default: those of VOC and Cityscapes)',
     )
 
 

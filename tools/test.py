@@ -28,7 +28,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--show', action='store_true', help='show each prediction in a window')
     parser.add_argument('--show-dir', help='folder to write pictures of the predictions to')
     parser.add_argument(
-        '--wait-time', type=float, default=2, help='seconds that --show shows each one (default: 2)'
+        '--wait-time',
+        type=float,
+        default=2,
+        help='seconds that --show shows each prediction (default: 2)',
     )
     parser.add_argument(
         '--tta', action='store_true', help="test-time augmentation: the config's tta_pipeline"
@@ -55,8 +58,8 @@ def testing_config(args: argparse.Namespace) -> Config:
                 raise ValueError(f'--tta: {args.config} has no {key}. Leave --tta out, or add one.')
         for leaf in stage_leaves(cfg, 'test'):
             leaf.dataset.pipeline = cfg.tta_pipeline
-        # MMEngine's Runner would hand the config's own to the TTA model, which puts it in the place of the
-        # model's: in other than the base's units where a config changes the model's alone.
+        # MMEngine's Runner would give the TTA model the data_preprocessor at the top level of the config, which
+        # has the wrong normalization if a config changes only that of the model.
         if any('data_preprocessor' in part for part in (cfg.model, cfg.model.get('segmentor', {}))):
             cfg.pop('data_preprocessor', None)
         cfg.tta_model.module = cfg.model
@@ -76,7 +79,7 @@ def show_predictions(cfg: Config, args: argparse.Namespace) -> None:
             "visualization=dict(type='SegVisualizationHook') there."
         )
     hook.draw = True
-    hook.setdefault('interval', 1)  # upstream's default draws every fiftieth image only
+    hook.setdefault('interval', 1)  # the upstream default draws only every 50th image
     if args.show:
         hook.update(show=True, wait_time=args.wait_time)
     if args.show_dir is not None:

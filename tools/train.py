@@ -35,7 +35,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         '--stages',
         nargs='+',
         metavar='NAME',
-        help='stages to run of a staged config (default: all that are not finished)',
+        help='stages to run of a config with stages (default: all unfinished stages)',
     )
     add_run_arguments(parser)
     return parser.parse_args(argv)
@@ -87,7 +87,7 @@ def main() -> None:
     with one_sentence_errors():
         cfg = training_config(args)
         join_processes(cfg)
-        if 'runner_type' in cfg:  # of a method in several stages, which keeps tracebacks in its log
+        if 'runner_type' in cfg:  # a method in several stages writes tracebacks to its log
             RUNNERS.build(cfg).train()
             return
         check_config(cfg)

@@ -13,7 +13,7 @@ model = dict(
     ),
     segmentor=_base_.model,
     semi_train_cfg=dict(
-        # A small network: fewer and narrower vectors, and only the decode head.
+        # A small network: fewer and narrower vectors, and no extra segmentation head.
         segmentation_head=None,
         projector=dict(channels=64, out_channels=64),
         queue_size=50,

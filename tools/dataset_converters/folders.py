@@ -1,22 +1,22 @@
-"""Lay out a folder of images and a folder of masks for MMSegmentation.
+"""Convert a folder of images and a folder of masks to the layout of MMSegmentation.
 
     python tools/dataset_converters/folders.py IMAGES MASKS DST --classes background crack --val 0.2
     python tools/dataset_converters/folders.py IMAGES MASKS DST --colors colors.csv
     python tools/dataset_converters/folders.py IMAGES MASKS DST --ids 0=0 255=1
 
-Folders are searched with their subfolders, also those that links lead to; hidden files and folders (names with
-a dot at the front) are left out and counted. A mask belongs to the image of
-its name, whatever the endings are (``--mask-ending _mask.png`` for ``street_mask.png`` beside ``street.jpg``).
-Images without a mask are the unlabeled ones. DST gets
+Subfolders and linked folders are searched, too. Hidden files and folders (names that start with a dot) are
+left out and counted. A mask belongs to the image of the same name, without the endings (for ``street.jpg``
+and ``street_mask.png``, set ``--mask-ending _mask.png``). Images without a mask are unlabeled images. It
+writes to DST
 
     img_dir/{train,val,unlabeled}/NAME.jpg   copies, links (--link) or 8-bit RGB PNG files (--rgb)
-    ann_dir/{train,val}/NAME.png             class indices, 255 = void, as the image is displayed
+    ann_dir/{train,val}/NAME.png             class indices, 255 = void, in the displayed orientation
 
-Masks are palette images or gray ones that hold ids (mapped by --ids, else taken as class indices), or
-color images with a color map (--colors: JSON, CSV or text with a name and r, g, b per class; name a
-class "void" for what no class owns). Before the first file is written, images are looked at for being whole
-and all masks are decoded: their sizes, their values, their colors. Running it again completes an interrupted
-run; a file that would change is an error unless --overwrite is given.
+Masks are palette or gray images of ids (class indices, or mapped by --ids), or color images with a color map
+(--colors: JSON, CSV or text with a name and r, g, b per class; the name "void" is for pixels of no class).
+Before the first file is written, it checks that all images are complete, and the size and the values or
+colors of all masks. Run it again to complete an interrupted run. It stops if it would change a file, unless
+--overwrite is given.
 """
 
 import argparse
@@ -52,7 +52,7 @@ from mmseg_semi.datasets.transforms.checks import CheckImageFile
 from mmseg_semi.datasets.unlabeled import IMAGE_ENDINGS
 
 MAX_UNNAMED = 64
-"""Classes up to which masks may be taken as they are; a smoothed gray mask has more."""
+"""Maximum number of classes without names. Gray masks with smoothed edges have more values."""
 REPLACE = 'Replace it, or take it out of the folder'
 
 
@@ -73,7 +73,7 @@ class Found(NamedTuple):
 def walk(folder: Path, above: frozenset[str] = frozenset()) -> Iterator[Path]:
     """All files below ``folder``, in sorted order; links to folders are followed, hidden entries are not."""
     real = os.path.realpath(folder)
-    if real in above:  # a link to a folder that it lies in
+    if real in above:  # a link to a parent folder
         return
     with os.scandir(folder) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
@@ -143,7 +143,7 @@ def look_at_image(path: Path, rgb: bool) -> tuple[int, int] | None:
         CheckImageFile(rgb=False).transform(dict(img_path=str(path)))
         try:
             image = open_image(path)
-        except UnidentifiedImageError:  # of a kind that has its own loader, says the check
+        except UnidentifiedImageError:  # CheckImageFile has checked that another loader reads it
             if rgb:
                 raise
             return None
@@ -154,7 +154,7 @@ def look_at_image(path: Path, rgb: bool) -> tuple[int, int] | None:
                     'Scale it to 8 bits first.'
                 )
             if image.format not in ('JPEG', 'MPO', 'PNG'):
-                image.load()  # only those three are checked by their ends
+                image.load()  # CheckImageFile reads the end of these three formats only
         return image_size(str(path))
 
 
@@ -188,7 +188,7 @@ class Labels:
         return self._from_ids(mask)
 
     def _from_ids(self, mask: np.ndarray) -> tuple[np.ndarray, dict[int, int]]:
-        # Counting and looking up take a tenth of the time of sorting, which only values beyond 16 bits need.
+        # Lookup tables take a tenth of the time of sorting, which only values beyond 16 bits need.
         deep = mask.dtype != np.uint8
         inverse = None
         if deep and (mask.min(initial=0) < 0 or mask.max(initial=0) >= 1 << 16):
@@ -585,19 +585,21 @@ def main(arguments=None):
     parser.add_argument('--colors', type=Path, metavar='FILE', help='color map of color masks')
     parser.add_argument('--ids', nargs='+', metavar='VALUE=CLASS', help='class of each gray value')
     parser.add_argument(
-        '--classes', nargs='+', metavar='NAME', help='names, in the order of indices'
+        '--classes', nargs='+', metavar='NAME', help='class names, in the order of class indices'
+    )
+    parser.add_argument('--image-ending', help='ending of image files (default: any common ending)')
+    parser.add_argument('--mask-ending', help='ending of mask files (default: any common ending)')
+    parser.add_argument(
+        '--split', default='train', help='set of the labeled images (default: train)'
     )
     parser.add_argument(
-        '--image-ending', help='how files of images end (default: any usual ending)'
+        '--val', type=float, metavar='SHARE', help='share of labeled images for val'
     )
-    parser.add_argument('--mask-ending', help='how files of masks end (default: any usual ending)')
-    parser.add_argument('--split', default='train', help='where labeled images go (default: train)')
-    parser.add_argument('--val', type=float, metavar='SHARE', help='share that goes to val instead')
     parser.add_argument('--seed', type=int, default=0, help='random seed of --val (default: 0)')
     parser.add_argument(
         '--drawn-on',
         choices=VIEWS,
-        help='view of an image with an EXIF orientation that its mask was drawn on, where sizes do not tell',
+        help='orientation of masks whose image has an EXIF orientation, if the sizes do not show it',
     )
     images = parser.add_mutually_exclusive_group()
     images.add_argument('--link', action='store_true', help='link images instead of copying them')

@@ -2,19 +2,19 @@
 
     python tools/dataset_converters/voc_animals.py data/VOCdevkit/VOC2012 data/voc_animals
 
-SRC is VOC 2012 with the masks of SBD, as tools/dataset_converters/voc_aug.py leaves it. DST gets
+SRC is VOC 2012 with the masks of SBD (tools/dataset_converters/voc_aug.py). The tool writes to DST
 
     img/ID.jpg                    160 pixels on the longer side, JPEG of quality 88
-    mask/ID.png                   of the same size, by the nearest pixel: 0 background, 1 cat, 2 cow, 3 dog,
+    mask/ID.png                   of the same size, nearest neighbor: 0 background, 1 cat, 2 cow, 3 dog,
                                   4 horse, 5 person, 6 sheep; 255 is void and every other object
     splits/train_voc.txt          images of VOC's train
-    splits/val_voc.txt            of VOC's val
-    splits/sbd_only.txt           of the others that have a mask of SBD
-    splits/classic_COUNT.txt      those ids of SRC/splits/classic/COUNT/labeled.txt that are in train_voc
+    splits/val_voc.txt            images of VOC's val
+    splits/sbd_only.txt           other images with a mask of SBD
+    splits/classic_COUNT.txt      ids of SRC/splits/classic/COUNT/labeled.txt that are in train_voc
 
-An image belongs to it if its mask shows a cat, cow, dog, horse or sheep. The published lists of the classic
-partitions are not part of this package (docs/datasets.md says how to import them); those that SRC has are used.
-Running it again completes an interrupted run; a file that would change is an error unless --overwrite is given.
+The data set has the images whose mask contains a cat, cow, dog, horse or sheep. The published lists of the
+classic partitions are not part of this package. docs/datasets.md describes how to import them into SRC. Run
+it again to complete an interrupted run. It stops if it would change a file, unless --overwrite is given.
 """
 
 import argparse
@@ -126,7 +126,7 @@ def convert(options: argparse.Namespace) -> str:
         jobs.append((target / 'img' / f'{name}.jpg', partial(resized, images / f'{name}.jpg')))
         jobs.append((target / 'mask' / f'{name}.png', partial(mask, masks / f'{name}.png')))
     write_all(jobs, 'images and masks', options.overwrite, options.nproc)
-    # Last, so that a list is never there without its images.
+    # Lists are written last, so that there is no list without its images.
     jobs = [
         (target / 'splits' / f'{name}.txt', partial(lines, sorted(found)))
         for name, found in splits.items()

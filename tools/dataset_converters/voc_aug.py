@@ -1,16 +1,17 @@
-"""Complete Pascal VOC 2012 with the masks of SBD: `SegmentationClassAug`, 10582 training images.
+"""Add the masks of SBD to Pascal VOC 2012: `SegmentationClassAug`, 10582 training images.
 
     python tools/dataset_converters/voc_aug.py data/VOCdevkit data/VOCdevkit/VOCaug
 
-DEVKIT has VOC2012/ of the VOC archive; SBD has dataset/{cls,train.txt,val.txt} of benchmark.tgz. Written are
+DEVKIT contains VOC2012/ of the VOC archive. SBD contains dataset/{cls,train.txt,val.txt} of benchmark.tgz. It
+writes
 
-    DEVKIT/VOC2012/SegmentationClassAug/NAME.png           VOC's own masks where there are any, else SBD's
-    DEVKIT/VOC2012/ImageSets/Segmentation/trainaug.txt     10582 names: SBD's and VOC's without VOC's val
-    DEVKIT/VOC2012/ImageSets/Segmentation/aug.txt          those of them that VOC itself has no mask for
+    DEVKIT/VOC2012/SegmentationClassAug/NAME.png           the mask of VOC if there is one, else that of SBD
+    DEVKIT/VOC2012/ImageSets/Segmentation/trainaug.txt     10582 names: those of SBD and VOC without VOC's val
+    DEVKIT/VOC2012/ImageSets/Segmentation/aug.txt          those of them without a mask of VOC
 
-SBD's masks are read by MMSegmentation's own converter. Every list is read and every file looked for and counted
-before the first one is written; masks are checked as they are converted. Running it again completes an
-interrupted run; a file that would change is an error unless --overwrite is given.
+The converter of MMSegmentation reads the masks of SBD. All lists are read and all files are counted before the
+first one is written. Each mask is checked when it is converted. Run it again to complete an interrupted run. It
+stops if it would change a file, unless --overwrite is given.
 """
 
 import argparse
@@ -66,7 +67,7 @@ def decode_mat(converter, path: Path) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         try:
             converter.convert_mat(path.name, str(path.parent), folder)
-        except Exception as error:  # scipy's reader raises whatever the broken bytes lead it to
+        except Exception as error:  # scipy raises many types of errors for broken files
             reason = ' '.join(str(error).split()).rstrip('.')
             raise PreparationError(
                 f'{path} is not a class map of SBD ({reason}). Unpack the archive again.'
@@ -118,7 +119,7 @@ def convert(options: argparse.Namespace) -> str:
                 (voc / 'SegmentationClassAug' / path.with_suffix('.png').name, partial(read, path))
             )
     write_all(jobs, 'masks', options.overwrite, options.nproc)
-    # Last, so that a list is never there without its masks.
+    # Lists are written last, so that there is no list without its masks.
     for name, ids in (('trainaug', trainaug), ('aug', aug)):
         path = lists / f'{name}.txt'
         if not path.is_file() or sorted(path.read_bytes().split()) != [i.encode() for i in ids]:

