@@ -198,7 +198,7 @@ def decode(rgb: np.ndarray, colors: ColorMap) -> tuple[np.ndarray, dict[tuple[in
 
     Returns:
         tuple: Class indices, uint8 (H, W), 255 for void and unknown colors; and the pixel count of each unknown
-            color, most frequent first.
+        color, most frequent first.
     """
     label = _table(colors)[code(rgb)]
     unknown = {}

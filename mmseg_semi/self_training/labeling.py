@@ -77,8 +77,8 @@ def pseudo_label(
 
     Returns:
         dict: Content of ``out_dir/pseudo_labels.json``, which marks the folder as finished: ``settings``,
-            ``checkpoint``, ``num_images``, ``drawn_on`` (the view of an image with an EXIF orientation that its
-            mask belongs to, see ``LoadAnnotations``), ``classes`` and ``pixels`` per class.
+        ``checkpoint``, ``num_images``, ``drawn_on`` (the view of an image with an EXIF orientation that its
+        mask belongs to, see ``LoadAnnotations``), ``classes`` and ``pixels`` per class.
 
     Raises:
         FileNotFoundError: The checkpoint, the list, the folder or an image does not exist.

@@ -54,7 +54,7 @@ class Progress:
 
         Returns:
             dict[str, float]: ``images``, ``seconds``, and ``outside``, the fraction of time that the ranks
-                spent outside of the network, in [0, 1].
+            spent outside of the network, in [0, 1].
         """
         inside = sum(predictor.in_network.seconds() for predictor in self._predictors)
         parts = all_gather_object((self._own, time.perf_counter() - self._start, inside))

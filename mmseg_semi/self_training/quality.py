@@ -75,9 +75,9 @@ def measure_quality(
 
     Returns:
         dict: ``classes``; ``truth``: share of each class in the true masks; ``thresholds``: for each one
-            ``threshold``, ``kept`` (share of all pixels), ``precision``, and by class ``share``,
-            ``class_precision``, ``class_recall`` (of all its true pixels) and ``IoU`` (of the kept pixels). All
-            in percent, without void; None for classes that do not occur.
+        ``threshold``, ``kept`` (share of all pixels), ``precision``, and by class ``share``,
+        ``class_precision``, ``class_recall`` (of all its true pixels) and ``IoU`` (of the kept pixels). All
+        in percent, without void; None for classes that do not occur.
 
     Raises:
         FileNotFoundError: A true mask does not exist.

@@ -73,7 +73,7 @@ def select_reliable(
 
     Returns:
         dict: Content of ``selection.json``: ``settings``, ``checkpoints``, ``num_images``, ``num_reliable`` and
-            ``threshold``, the lowest reliable score (None if no image is reliable).
+        ``threshold``, the lowest reliable score (None if no image is reliable).
 
     Raises:
         FileNotFoundError: A checkpoint, the list, the folder or an image does not exist.

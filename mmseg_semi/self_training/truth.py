@@ -66,7 +66,7 @@ def report_truth(
 
     Returns:
         dict: Content of ``out_dir/truth.json``: ``mIoU`` and per class ``IoU`` in percent, each for
-            ``reliable``, ``unreliable`` and ``all``; None for classes that do not occur.
+        ``reliable``, ``unreliable`` and ``all``; None for classes that do not occur.
 
     Raises:
         FileNotFoundError: A true mask does not exist.
