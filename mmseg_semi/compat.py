@@ -163,7 +163,7 @@ def _check_floors(stack: str) -> None:
             raise ImportError(
                 f'mmseg_semi is tested with {name}{supported} beside '
                 f'{STACKS[stack]["mmseg"].distribution} and found {found[name]}. Run `'
-                f'pip install "{name}{supported}"`, in a new environment where this one must stay as it is.'
+                f'pip install "{name}{supported}"`, or do so in a new environment.'
             )
     if Version(found['torch']) < Version('2.3') and Version(found['numpy']) >= Version('2'):
         raise ImportError(

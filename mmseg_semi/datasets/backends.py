@@ -42,7 +42,7 @@ def kind_of_backend(path: str, backend_args: Mapping | None = None) -> type[Base
         known = backends
     if name not in known:
         raise ValueError(
-            f'{path!r} is to be read by a file backend {name!r}, which is not registered. Choose one of '
+            f'{path!r} needs the file backend {name!r}, which is not registered. Choose one of '
             f'{sorted(filter(None, known))}, or register it (mmengine.fileio.register_backend).'
         )
     return known[name]

@@ -139,7 +139,7 @@ def read_by(images: Mapping, pipeline: Sequence) -> Mapping:
 
     Args:
         images: Config of a dataset whose own pipeline is not used.
-        pipeline: Transforms, as configs or built. A ``LoadImageFromFile`` with a backend replaces the loader.
+        pipeline: Transforms, as configs or built. The first ``LoadImageFromFile`` with a backend is used.
     """
     loader = next(filter(_reads_behind, pipeline), None)
     if loader is None:

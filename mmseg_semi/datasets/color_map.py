@@ -68,11 +68,13 @@ def parse_color_map(text: str, source: str, is_json: bool = False) -> ColorMap:
         if color in colors:
             raise ValueError(
                 f'{source}{where} gives {name!r} the color {_said(color)}, which {colors[color]!r} has '
-                'already: '
-                'every class needs a color of its own.'
+                'already. '
+                'Give every class a different color.'
             )
         if name in names:
-            raise ValueError(f'{source}{where} names {name!r} a second time: names must differ.')
+            raise ValueError(
+                f'{source}{where} names {name!r} a second time. Give every class a different name.'
+            )
         colors[color] = name
         names[name] = color
         if name.lower() in VOID_NAMES:
@@ -100,7 +102,7 @@ def _json_entries(text: str, source: str) -> list[tuple[str, str, tuple[int, int
     try:
         content = json.loads(text, object_pairs_hook=pairs)
     except _TwiceError:
-        raise ValueError(f'{source} has a key twice: names must differ.') from None
+        raise ValueError(f'{source} has a key twice. Give every class a different name.') from None
     except (ValueError, RecursionError) as error:  # also for integers with thousands of digits
         reason = ' '.join(str(error).split())
         raise ValueError(f'{source} is not JSON ({reason}). Correct it.') from None

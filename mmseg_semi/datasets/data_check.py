@@ -151,8 +151,7 @@ def check_data(
 
 
 def _startup_settings(cfg: Config) -> tuple[bool, bool]:
-    """Return ``same_masks`` and ``check_masks`` of StartupCheckHook, which makes the same checks in
-    training."""
+    """Return ``same_masks`` and ``check_masks`` of StartupCheckHook, as in training."""
     hooks = [h for h in cfg.get('custom_hooks') or () if h.get('type') == 'StartupCheckHook']
     hook = hooks[0] if hooks else {}
     return hook.get('same_masks', True), hook.get('check_masks', True)
@@ -432,7 +431,7 @@ def unmatched(
         elif tuple(size) != tuple(own):
             other.append(
                 f'{path} is {size[0]}x{size[1]} (height x width) but its image {info["img_path"]} is '
-                f'{own[0]}x{own[1]}. Give every image a mask of its own size.'
+                f'{own[0]}x{own[1]}. Give every image a mask of the same size.'
             )
     return {kind: said for kind, said in found.items() if said}
 
@@ -443,7 +442,7 @@ def first_of(transforms: Sequence, kind: type):
 
 
 def displays(loader) -> bool:
-    """Whether an image loader applies the EXIF orientation; the loader of this package has an attribute."""
+    """Whether an image loader applies the EXIF orientation: its ``displays``, or True if it has none."""
     return getattr(loader, 'displays', True)
 
 
@@ -472,7 +471,7 @@ def _report_classes(report: Report, masks: MaskSurvey, read: Masks) -> None:
     empty = int(((count.void > 0) & (count.pixels.sum(1) + count.beyond == 0)).sum())
     report.facts.append(
         f'{len(masks.paths) - len(masks.problems)} masks, void {count.void.sum() / total:.2%} of the pixels'
-        + (f', {empty} masks are nothing but void' if empty else '')
+        + (f', {empty} masks contain only void' if empty else '')
     )
     width = max(len(str(name)) for name in classes)
     labeled = max(1, int(count.pixels.sum()))
@@ -509,7 +508,7 @@ def _shared_images(sets: Sequence[SetReport]) -> tuple[list[str], list[str]]:
                 notes.append(f'{sentence}.')
             elif evaluated:
                 leaks.append(
-                    f'{sentence}: they would falsify the result, take them out of the {first.name} set.'
+                    f'{sentence}: they make the result invalid, remove them from the {first.name} set.'
                 )
             else:
                 notes.append(f'{sentence}: they are trained on with and without their labels.')

@@ -32,8 +32,8 @@ class MappedSegDataset(BaseSegDataset):
     def __init__(self, label_map: Mapping[int, int], of: str = 'BaseSegDataset', **kwargs) -> None:
         if of != 'BaseSegDataset':
             raise ValueError(
-                f'MappedSegDataset of={of!r} takes the place of BaseSegDataset alone. Write masks of class '
-                'indices for other datasets (tools/dataset_converters/folders.py --ids).'
+                f'MappedSegDataset of={of!r} must be BaseSegDataset. For other datasets, write masks of class '
+                'indices (tools/dataset_converters/folders.py --ids).'
             )
         self._given = {int(value): int(index) for value, index in label_map.items()}
         wrong = [pair for pair in self._given.items() if not 0 <= min(pair) <= max(pair) <= _LAST]

@@ -28,8 +28,7 @@ def is_image(name: str) -> bool:
 
 
 def files_below(folder: str) -> Iterator[str]:
-    """Yield the relative paths of all files below a local folder, including hidden ones; links are read
-    once."""
+    """Yield the relative paths of all files below a local folder, including hidden ones."""
     seen = set()
     for place, folders, names in os.walk(folder, followlinks=True):
         real = osp.realpath(place)

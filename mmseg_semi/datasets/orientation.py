@@ -226,7 +226,7 @@ class Pair(NamedTuple):
             f'and {sizes["displayed"]} as displayed (EXIF orientation {self.orientation})'
         )
         if not views:
-            raise ValueError(f'{said}. Give every image a mask of its own size.')
+            raise ValueError(f'{said}. Give every image a mask of the same size.')
         if drawn_on is None:
             stored_or_displayed = ' or '.join(setting.format(view) for view in VIEWS)
             raise ValueError(

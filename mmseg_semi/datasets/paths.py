@@ -65,8 +65,8 @@ def _check_leaf(dataset, name):
         behind = key == 'ann_file' and not is_local(backend)
         if behind and ('://' in path or exists(path)) and _reads_lists_locally(dataset):
             raise ValueError(
-                f'ann_file={path} is read through {backend.__name__}, and {_class_name(dataset)} reads lists '
-                'from the local disk alone. Copy the list there, and set backend_args in LoadImageFromFile and '
+                f'ann_file={path} is read through {backend.__name__}, and {_class_name(dataset)} only reads '
+                'lists from the local disk. Copy the list there, and set backend_args in LoadImageFromFile and '
                 'LoadAnnotations, not in the dataset.'
             )
         if key in ('img_dir', 'data_prefix.img_path') and not listed:

@@ -29,9 +29,9 @@ _AGAIN = 'then run the command again, which continues where it stopped'
 _DISK_REMEDIES = {
     errno.ENOSPC: f'Free some space, {_AGAIN}',
     errno.EDQUOT: f'Free some space, {_AGAIN}',
-    errno.EACCES: 'Get the right to read or write it, or name another path',
-    errno.EPERM: 'Get the right to read or write it, or name another path',
-    errno.EROFS: 'Name a target that can be written',
+    errno.EACCES: 'Get permission to read or write it, or give another path',
+    errno.EPERM: 'Get permission to read or write it, or give another path',
+    errno.EROFS: 'Give a writable target',
     errno.ENOTDIR: 'A file stands where a folder is needed. Move it or name another target',
     errno.EEXIST: 'A file stands where a folder is needed. Move it or name another target',
     errno.ENAMETOOLONG: 'Shorten the name, or name another target',
@@ -95,8 +95,8 @@ def check_counts(
     if wrong and not partial:
         said = ', '.join(f'{name} {count} (not {official[name]})' for name, count in wrong.items())
         raise PreparationError(
-            f'{source} has other counts than the dataset: {said}. Complete the copy, or give --partial if '
-            'a part of it is what you want.'
+            f'{source} has other counts than the dataset: {said}. Complete the copy, or give --partial '
+            'to use only a part of the dataset.'
         )
 
 

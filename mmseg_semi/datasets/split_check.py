@@ -179,7 +179,7 @@ def _check_files(name: str, dataset, paths: list[str], report: Report) -> None:
     twice = len(paths) - len(set(paths))
     if twice:
         report.warnings.append(
-            f'{twice} of {len(paths)} lines of the {name} list repeat an image, which is drawn that much more '
+            f'{twice} of {len(paths)} lines of the {name} list repeat an image, which is then sampled more '
             'often.'
         )
     try:
@@ -315,7 +315,7 @@ def _tell_classes(classes, found: list[ClassCount], report: Report) -> None:
     ]
     if absent:
         report.warnings.append(
-            f'No labeled image shows {", ".join(absent)}: nothing can be learned of '
+            f'No labeled image shows {", ".join(absent)}: nothing can be learned about '
             f'{"it" if len(absent) == 1 else "them"}. Draw the partition with --balanced, or label more images.'
         )
 
@@ -327,17 +327,17 @@ def _check_neighbors(ids: dict[str, list[str]], frames: int, report: Report) -> 
             continue
         if part in TRAINED_ON:
             other, among = 'labeled', ids.get('labeled', [])
-            consequence = 'the labels then tell more than their share'
+            consequence = 'then the labels show more than their number suggests'
         else:
             other, among = 'training', trained_on
-            consequence = 'the result is then that of scenes seen in training'
+            consequence = 'then the result is measured on scenes seen in training'
         near = near_frames(ids[part], among, frames)
         if near:
             nearest = min(near, key=lambda neighbor: neighbor.distance)
             report.warnings.append(
                 f'{len(near)} of {len(ids[part])} {part} images lie within {frames} frames of a {other} image '
                 f'by their names, such as {nearest.name} and {nearest.other}: if these are frames of a video, '
-                f'{consequence}; --frames 0 says that they are not.'
+                f'{consequence}. Otherwise, set --frames 0.'
             )
 
 

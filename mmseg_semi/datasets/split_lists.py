@@ -250,7 +250,8 @@ def _read_line(line: str, kind: str, prefix: str | None, wrong) -> tuple[_Layout
         raise wrong('which has two endings of an image. Give the id, without any')
     if mask and not _is_mask_of(mask, name):
         raise wrong(
-            f'whose mask {_base(mask)} is not named as its image. Correct the line, or list images alone'
+            f'whose mask {_base(mask)} does not have the name of its image. Correct the line, or list '
+            'only images'
         )
     return layout, name
 
@@ -312,8 +313,7 @@ def _layout(path: str, prefix: str | None, separator: str, mask: str, wrong) -> 
 
 
 def dataset_name(name: str) -> str:
-    """Return the id that the datasets use: for Cityscapes without `_leftImg8bit`, which belongs to the
-    ending."""
+    """Return the id that the datasets use: for Cityscapes without `_leftImg8bit`."""
     short = name.removesuffix('_leftImg8bit')
     return short if _CITYSCAPES_NAME.fullmatch(short) else name
 

@@ -39,8 +39,8 @@ class UnlabeledDataset(BaseDataset):
         data_root: Root folder of the other paths.
         data_prefix: mmseg's form of ``img_dir``, ``dict(img_path=...)``; set only one of the two.
         pipeline: Transforms; they must not load annotations.
-        backend_args: MMEngine file backend of list and folder, None for local files. It also reads the images
-            unless the pipeline's ``LoadImageFromFile`` names one. A backend that cannot list a folder, such as
+        backend_args: MMEngine file backend of list and folder, None for local files. For images, set it in
+            the pipeline's ``LoadImageFromFile``. A backend that cannot list a folder, such as
             LMDB or HTTP, needs ``ann_file``.
         **kwargs: Arguments of mmengine's ``BaseDataset`` (``metainfo``, ``indices``, ...).
 
@@ -148,8 +148,8 @@ class UnlabeledDataset(BaseDataset):
         say_unasked(asked, len(paths), f'images of {self.ann_file}', backend)
         if len(set(paths)) < len(paths):
             print_log(
-                f'{self.ann_file} lists {len(paths) - len(set(paths))} image(s) more than once; they are drawn '
-                'that much more often.',
+                f'{self.ann_file} lists {len(paths) - len(set(paths))} image(s) more than once; they are '
+                'sampled more often.',
                 logger='current',
                 level=logging.WARNING,
             )

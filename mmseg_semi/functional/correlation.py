@@ -37,11 +37,10 @@ def correlation_map(query: Tensor, key: Tensor) -> Tensor:
 
 
 def propagate_logits(logits: Tensor, correlation: Tensor) -> Tensor:
-    """Propagate logits: pixel j gets the sum over i of A_ij times the logits of pixel i (CorrMatch code,
-    `Corr`).
+    """Propagate logits: pixel j gets Σ_i A_ij times the logits of pixel i (CorrMatch code, `Corr`).
 
-    The rows of A sum to 1, but not the columns, so a pixel with large columns gets larger logits. The input
-    logits are constants: gradients flow only into A.
+    The rows of A sum to 1, but not the columns, so a pixel with a large column sum gets larger logits. The
+    input logits are constants: gradients flow only into A.
 
     Args:
         logits: (N, C, h', w'), any floating dtype, at the resolution of the correlation map.

@@ -175,8 +175,7 @@ class ImagePool:
         return f'{len(self)}{first}, SHA-256 {digest.hexdigest()}'
 
     def plan(self, batch_size: int) -> list[list[int]]:
-        """Split the list into batches of images of equal size, at most ``batch_size`` images and
-        `BATCH_PIXELS`.
+        """Split the list into batches of equal image size, at most ``batch_size`` images and `BATCH_PIXELS`.
 
         Sizes are those of the files. Every rank reads the headers of its share and receives the whole plan.
 

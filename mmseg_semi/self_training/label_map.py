@@ -93,7 +93,7 @@ class LabelMap(NamedTuple):
         ignored = sum(target == VOID for target in indices)
         said = ', '.join(f'{name} = {" + ".join(g)}' for name, g in groups.items() if g)
         unknown = [name for name, group in groups.items() if not group]
-        alone = f'; {", ".join(unknown)} from labeled images alone' if unknown else ''
+        alone = f'; {", ".join(unknown)} only from labeled images' if unknown else ''
         return f"The student's classes by the teacher's: {said}{alone}; {ignored} ignored (void)."
 
 

@@ -155,7 +155,7 @@ def reduces_zero_label(cfg: Config) -> bool:
         found[leaf.key] = bool(leaf.dataset.get('reduce_zero_label', default))
     if len(set(found.values())) > 1:
         said = ', '.join(f'{key}.reduce_zero_label={value}' for key, value in found.items())
-        raise ValueError(f'{said}. Give all test sets the one that the true masks have.')
+        raise ValueError(f'{said}. Give all test sets the value that fits the true masks.')
     return any(found.values())
 
 

@@ -193,7 +193,7 @@ class CheckLabels(BaseTransform):
             raise ValueError(
                 f'{path} is {label.shape[0]}x{label.shape[1]} (height x width) but its image '
                 f'{results.get("img_path")} is {image.shape[0]}x{image.shape[1]}. Give every image a '
-                'mask of its own size.'
+                'mask of the same size.'
             )
         void = self.ignore_index
         if self.num_classes is not None and not _in_range(label, self.num_classes, void):

@@ -364,7 +364,7 @@ class StartupCheckHook(Hook):
             settings = summary.get('settings', {})
             runner.logger.info(
                 f'Pseudo-labels of {folder}: by {summary.get("checkpoint")}, scales {settings.get("scales")}, '
-                f'mirrored: {settings.get("flip")}.'
+                f'flipped: {settings.get("flip")}.'
             )
 
 

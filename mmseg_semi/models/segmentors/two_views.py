@@ -21,20 +21,20 @@ class TwoViewSegmentor(SemiSegmentor):
     class Settings(SemiSegmentor.Settings):
         tau: float = setting(
             0.95,
-            'Confidence from which a pixel of the weak view counts; Cityscapes: 0.',
+            'Confidence threshold of pseudo-labels; Cityscapes: 0.',
             low=0,
             high=1,
             source='UniMatch code, configs/pascal.yaml',
         )
         labeled_weight: float = setting(
-            0.5, 'Factor of the labeled loss.', low=0, reading='factor of the labeled loss'
+            0.5, 'Weight of the labeled loss.', low=0, reading='weight of the labeled loss'
         )
         unlabeled_weight: float = setting(
-            0.5, 'Factor of the unlabeled losses.', low=0, reading='factor of the unlabeled losses'
+            0.5, 'Weight of the unlabeled losses.', low=0, reading='weight of the unlabeled losses'
         )
         joint_forward: bool = setting(
             False,
-            'One forward for labeled images and all views; False: strong views apart.',
+            'Run labeled images and all views in one forward pass. False: strong views separately.',
             source='UniMatch code: False',
             reading='batch normalization over labeled and strong images together',
         )
@@ -46,7 +46,7 @@ class TwoViewSegmentor(SemiSegmentor):
                 'prob': 0.5,
                 'style': 'unimatch',
             },
-            'CutMix of both strong views, each by a draw of its own; None leaves it out.',
+            'CutMix of both strong views, with independent boxes; None disables it.',
             source='UniMatch code',
             reading='probability and box of CutMix',
         )

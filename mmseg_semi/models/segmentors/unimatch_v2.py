@@ -37,15 +37,15 @@ class UniMatchV2(TwoViewSegmentor, MeanTeacherSegmentor):
     class Settings(TwoViewSegmentor.Settings):
         dropout_prob: float = setting(
             0.5,
-            'Share of images whose views lose channels, of every stage that the head may read; 0 leaves the '
-            'features alone.',
+            'Fraction of images whose views lose complementary channels, in every stage that the head may '
+            'read; 0 disables it.',
             low=0,
             high=1,
-            reading='share of images with complementary dropout',
+            reading='fraction of images with complementary dropout',
         )
         align_distribution: bool = setting(
             False,
-            "The teacher's probabilities are scaled so that pseudo-labels have the class shares of the labeled "
+            "Distribution alignment: scale the teacher's probabilities to the class shares of the labeled "
             'pixels.',
             source='ReMixMatch, Sec. 3.1',
         )

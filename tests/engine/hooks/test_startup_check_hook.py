@@ -544,5 +544,5 @@ def test_pseudo_labels_tell_how_they_were_made(tmp_path, caplog):
     (tmp_path / 'pseudo_labels.json').write_text(json.dumps(summary))
     runner.train_dataloader.dataset.pseudo_labeled.labels = [str(tmp_path)]
     assert (
-        f'Pseudo-labels of {tmp_path}: by teacher.pth, scales [0.5, 1.0], mirrored: True.'
+        f'Pseudo-labels of {tmp_path}: by teacher.pth, scales [0.5, 1.0], flipped: True.'
     ) in log_of(runner, caplog)
