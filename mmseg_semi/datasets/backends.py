@@ -156,9 +156,9 @@ def say_unasked(asked: int, number: int, what: str, backend: BaseStorageBackend)
     if asked == number:
         return
     why = (
-        'which cannot say whether a file exists: none was looked for'
+        'which cannot tell whether a file exists, so none was checked'
         if not asked
-        else f'where each costs a request: {asked} of {number} were looked for'
+        else f'where each check is a request, so only {asked} of {number} were checked'
     )
     print_log(f'The {what} are read through {type(backend).__name__}, {why}.', logger='current')
 

@@ -90,8 +90,8 @@ def missing(name, key, path):
     """
     title, anchor = KNOWN.get(name, UNKNOWN)
     return (
-        f'{title}: {path} (from {key}) does not exist; prepare it as docs/datasets.md#{anchor} '
-        "(README, section 'Datasets') says, or point data_root to where it is."
+        f'{title}: {path} (from {key}) does not exist. Prepare it as docs/datasets.md#{anchor} describes, or '
+        'set data_root to the folder that contains it.'
     )
 
 

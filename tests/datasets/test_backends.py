@@ -118,7 +118,7 @@ def test_loaders_that_read_keys_of_a_database_while_lists_are_local(
     assert_same(local, database)
     said = [r.getMessage() for r in caplog.records if 'BlindBackend' in r.getMessage()]
     assert len(said) == 3  # labeled images, masks, unlabeled images
-    assert all('cannot say whether a file exists: none was looked for' in line for line in said)
+    assert all('cannot tell whether a file exists, so none was checked' in line for line in said)
 
 
 def test_lmdb(config, data_root, tmp_path):
