@@ -84,8 +84,8 @@ def test_example_trains(folder):
     ) in output
     assert (
         'Choices for details that the paper of ConfidentTeacher leaves open: ignore_padding=True: padding '
-        "excluded from the loss; cutmix={'type': 'AdaptiveCutMix', 'adaptive': False, 'prob': 0.5}: probability "
-        'and box of CutMix'
+        "excluded from the loss; cutmix={'type': 'AdaptiveCutMix', 'adaptive': False, 'prob': 0.5}: "
+        'probability and box of CutMix'
     ) in output
 
 
