@@ -112,7 +112,7 @@ def measure_quality(
     with repeatable():
         predictor = Predictor(cfg, checkpoint, get_device())
         number = predictor.num_classes
-        if measure_batch_norm:  # every rank uses all images
+        if measure_batch_norm:  # on all images by every rank
             with predictor.measuring_batch_norm():
                 for _, samples in pool.load(batches, num_workers):
                     predictor.masks(predictor.prepare(samples), _size(samples))
