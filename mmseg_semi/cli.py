@@ -38,7 +38,7 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
         '--launcher',
         choices=['none', 'pytorch', 'slurm', 'mpi'],
         default='none',
-        help='what started the processes (default: none, a single one)',
+        help='launcher that started the processes (default: none, a single process)',
     )
     # torch.distributed.launch passes it; torchrun sets the environment variable.
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
@@ -154,17 +154,17 @@ def check_loaders(cfg: Config) -> None:
 
 
 def read_config(path: str | Path, **options) -> Config:
-    """MMEngine's ``Config.fromfile``, which rejects bases of the form ``'mmseg_semi::...'``.
+    """Same as MMEngine's ``Config.fromfile``, but rejects bases of the form ``'mmseg_semi::...'``.
 
-    MMEngine would mark the content of such a base with a scope that no registry has. Without an import of this
-    package, as in the stock tools, it does not find the base at all.
+    MMEngine would give the content of such a base a scope that no registry has. If this package is not
+    imported, as in the stock tools, MMEngine does not find the base at all.
 
     Args:
-        path (str | Path): Of a config file.
-        **options: Of ``Config.fromfile``.
+        path (str | Path): Path of a config file.
+        **options: Arguments of ``Config.fromfile``.
 
     Raises:
-        ValueError: a base is named in this way.
+        ValueError: A base has this form.
     """
     cfg = Config.fromfile(path, **options)
     if _has_scope(cfg.to_dict()):
@@ -182,7 +182,7 @@ def _has_scope(value) -> bool:
 
 
 def _partition(cfg: Config) -> str:
-    """Part of the name of a work folder, so that no two partitions share one."""
+    """Return the part of a work folder's name that differs between partitions."""
     dataset = (cfg.get('train_dataloader') or {}).get('dataset') or {}
     return (dataset.get('partition') or '').replace('/', '-')
 
@@ -219,7 +219,7 @@ def join_processes(cfg: Config) -> None:
         return
     dist_cfg = cfg.get('env_cfg', {}).get('dist_cfg', {})
     init_distributed(cfg.launcher, timeout=dist_cfg.get('timeout'))
-    if cfg.get('model_wrapper_cfg') is None:  # the default wrapper exists on GPUs only
+    if cfg.get('model_wrapper_cfg') is None:  # the default wrapper needs a GPU
         cfg.model_wrapper_cfg = dict(
             type='SemiDistributedDataParallel',
             find_unused_parameters=cfg.get('find_unused_parameters', False),

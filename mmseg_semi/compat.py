@@ -26,7 +26,7 @@ from packaging.version import Version
 
 @dataclass(frozen=True)
 class Part:
-    """One distribution of a stack: the range it is tested in and the version that is installed by default."""
+    """One package of a stack: the tested version range and the version installed by default."""
 
     distribution: str
     supported: str
@@ -55,16 +55,16 @@ STACKS = {
     },
 }
 
-# What a stack stands on, by distribution: the oldest that it is tested with, for the newest have no bound.
+# Minimum versions that each stack is tested with, by distribution; there are no maximum versions.
 FLOORS = {
     'onedl': {'torch': '>=2.4.1', 'numpy': '>=2.0'},
     'openmmlab': {'torch': '>=2.1', 'numpy': '>=1.26'},
 }
 
-# Modules that this package imports and no stack brings, and what provides them.
+# Modules that this package imports but no stack installs, and their distributions.
 OWN = {'sklearn': 'scikit-learn', 'tqdm': 'tqdm'}
 
-# Modules that a stack imports without declaring them, and what provides them.
+# Modules that a stack imports without declaring them, and their distributions.
 UNDECLARED = {
     'onedl': {'distutils': 'setuptools<81', 'torchvision': 'torchvision'},
     'openmmlab': {'pkg_resources': 'setuptools<81', 'ftfy': 'ftfy', 'regex': 'regex'},
@@ -73,9 +73,9 @@ UNDECLARED = {
 
 @dataclass(frozen=True)
 class Stack:
-    """The stack that is installed: its name and, per import name, distribution and version.
+    """The installed stack: its name, and distribution and version of each import name.
 
-    A checkout that is only on the path has no distribution: its own import name stands for it.
+    A checkout that is only on the path has no distribution; its import name is used instead.
     """
 
     name: str
@@ -84,16 +84,16 @@ class Stack:
 
 
 def check_stack() -> Stack:
-    """Find the installed stack, or say in one sentence what to install.
+    """Find the installed stack, or raise an error that says what to install.
 
     Returns:
-        Stack: the one distribution of the OpenMMLab stack that is there.
+        Stack: The installed distribution of the OpenMMLab stack.
 
     Raises:
-        ImportError: no stack, a part of it missing, both distributions, a version outside the
-            tested range, a torch or numpy that is too old or does not fit the other, upstream mmcv without
-            its compiled ops or with those of another torch, or a module missing that this package imports,
-            or the stack without declaring it.
+        ImportError: There is no stack, a part of it is missing, both distributions are installed, or a version
+            is outside the tested range. Or torch or numpy is too old or does not match the other. Or upstream
+            mmcv has no compiled ops, or ops for another torch. Or a module is missing that this package
+            imports, or that the stack imports without declaring it.
     """
     installed = {
         name: {module: _version(part.distribution) for module, part in parts.items()}
@@ -102,8 +102,8 @@ def check_stack() -> Stack:
     present = [name for name, versions in installed.items() if any(versions.values())]
     if len(present) == 2:
         raise ImportError(_both_message(installed))
-    # Without any metadata, modules on the path can only be checkouts of upstream: the forks read
-    # their own version from their metadata.
+    # Without metadata, modules on the path can only be checkouts of upstream, since the forks read their
+    # version from their metadata.
     name = present[0] if present else 'openmmlab'
     parts, distributions, versions = STACKS[name], {}, {}
     for module, part in parts.items():
@@ -151,19 +151,19 @@ def check_stack() -> Stack:
 
 
 def _check_floors(stack: str) -> None:
-    """Raise unless torch and numpy are new enough for a stack, and numpy no newer than torch can use."""
+    """Raise unless torch and numpy are new enough for a stack and match each other."""
     found = {name: _version(name) for name in FLOORS[stack]}
     for name, supported in FLOORS[stack].items():
         if found[name] is None:
             raise ImportError(
                 f'mmseg_semi needs {name}, but it is not installed. Run `pip install "{name}{supported}"`.'
             )
-        # A vendor's build of 2.1.0 may call itself 2.1.0a0+32f93b1.
+        # A vendor build of 2.1.0 may have the version 2.1.0a0+32f93b1.
         if Version(found[name]).base_version not in SpecifierSet(supported):
             raise ImportError(
                 f'mmseg_semi is tested with {name}{supported} beside '
                 f'{STACKS[stack]["mmseg"].distribution} and found {found[name]}. Run `'
-                f'pip install "{name}{supported}"`, in a new environment where this one must stay as it is.'
+                f'pip install "{name}{supported}"`, or do so in a new environment.'
             )
     if Version(found['torch']) < Version('2.3') and Version(found['numpy']) >= Version('2'):
         raise ImportError(
@@ -173,8 +173,8 @@ def _check_floors(stack: str) -> None:
 
 
 def _check_ops(mmcv: str, mmseg: str) -> None:
-    """Raise unless the compiled ops of upstream mmcv are there and load beside the installed torch."""
-    # pip keeps the wheel that it compiled, whatever torch it was compiled for.
+    """Raise unless the compiled ops of upstream mmcv exist and can be loaded with the installed torch."""
+    # pip caches the compiled wheel, whatever torch it was compiled for.
     again = (
         'Run `pip uninstall -y mmcv` and then `'
         f'{_install_command("openmmlab", ["mmcv"])} --no-cache-dir`.'
@@ -206,7 +206,7 @@ def _version(distribution: str) -> str | None:
 
 
 def _checkout_version(module: str) -> str | None:
-    """Version of a module that is on the path but was not installed, read without importing it."""
+    """Return the version of a module on the path that was not installed, without importing it."""
     spec = importlib.util.find_spec(module)
     if spec is None or spec.origin is None:
         return None
@@ -222,9 +222,9 @@ def _listed(versions: dict[str, str], distributions: dict[str, str]) -> str:
 
 
 def _install_command(stack: str, modules) -> str:
-    """The pip command that installs the tested versions of these parts of a stack."""
+    """Return the pip command that installs the tested versions of these parts of a stack."""
     pins = ' '.join(STACKS[stack][module].pin for module in modules)
-    if stack == 'openmmlab' and 'mmcv' in modules:  # PyPI has its source only
+    if stack == 'openmmlab' and 'mmcv' in modules:  # PyPI only has its source
         return (
             'pip install wheel "setuptools<81" && '
             f'MMCV_WITH_OPS=1 pip install --no-build-isolation {pins}'
@@ -251,11 +251,11 @@ STACK = check_stack()
 
 
 def register_packages() -> None:
-    """Tell mmengine where `mmseg::…` and `mmseg_semi::…` are, in `_base_` and in `get_config`.
+    """Let mmengine find `mmseg::…` and `mmseg_semi::…`, in `_base_` and in `get_config`.
 
-    mmengine maps an import name to a distribution and looks that up first, then takes it for a module.
-    Upstream mmengine derives a wrong folder from the metadata of an editable install, so for this
-    package the name is that of a module beside the configs, which resolves in every kind of install.
+    mmengine maps an import name to a distribution and looks it up first, then treats it as a module. For an
+    editable install, upstream mmengine derives a wrong folder from the metadata. Therefore this package uses
+    the name of a module beside the configs, which works in every kind of install.
     """
     from mmengine.config.utils import MODULE2PACKAGE
 
@@ -267,30 +267,30 @@ register_packages()
 
 
 def swaps_channels(preprocessor) -> bool:
-    """Whether a SegDataPreProcessor turns BGR into RGB or back; the two mmsegs name it differently."""
+    """Whether a SegDataPreProcessor swaps BGR and RGB; the two mmsegs name the attribute differently."""
     if STACK.name == 'openmmlab':
         return preprocessor.channel_conversion
     return preprocessor._channel_conversion
 
 
 def bases(*names: str) -> list[str]:
-    """The list for a config's `_base_`: names as they are, except that `package::name` is found and checked.
+    """Return the list for a config's `_base_`, with `package::name` resolved and checked.
 
-    `_base_` is evaluated as an expression before `custom_imports`, so configs say
-    `_base_ = __import__('mmseg_semi').bases('mmseg::_base_/models/deeplabv3plus_r50-d8.py', './x.py')`;
-    a plain `'mmseg::…'` works with only one of the two distributions.
+    `_base_` is evaluated as an expression before `custom_imports`, so configs use `_base_ =
+    __import__('mmseg_semi').bases('mmseg::_base_/models/deeplabv3plus_r50-d8.py', './x.py')`. A plain
+    `'mmseg::…'` works with only one of the two distributions.
 
     Args:
         names (str): `'package::path/below/its/configs.py'` or a path relative to the config.
 
     Returns:
-        list[str]: Configs of mmseg and mmseg_semi as absolute paths, which read as if they lay beside the
-        config; those of any other package under their name, because mmengine then marks their
-        dicts with that package's scope, without which mmseg's registries would not find the types.
+        list[str]: Absolute paths for configs of mmseg and mmseg_semi, which are read like local files. Names of
+        other packages do not change, since mmengine must mark their dicts with the package's scope for
+        mmseg's registries to find the types.
 
     Raises:
-        FileNotFoundError: the package has no such config.
-        ImportError: the package, or its configs, are not installed.
+        FileNotFoundError: The package has no such config.
+        ImportError: The package or its configs are not installed.
     """
     return [_base(name) for name in names]
 
@@ -304,11 +304,11 @@ def _base(name: str) -> str:
 
 
 def config_path(name: str) -> Path:
-    """The file that `package::path/below/its/configs.py` names.
+    """Return the file for `package::path/below/its/configs.py`.
 
     Raises:
-        FileNotFoundError: the package has no such config.
-        ImportError: the package, or its configs, are not installed.
+        FileNotFoundError: The package has no such config.
+        ImportError: The package or its configs are not installed.
     """
     package, _, path = name.partition('::')
     root = config_root(package)
@@ -328,14 +328,14 @@ def config_path(name: str) -> Path:
 
 
 def renamed_config(path: str) -> tuple[str, str] | None:
-    """The config that took the place of one of this package's, and the options that make it the same.
+    """Return the new name of a renamed config of this package, and the options for the same settings.
 
     Args:
-        path (str): Of a config that does not exist; folders above its own do not matter.
+        path (str): Path of a config that does not exist; parent folders are ignored.
 
     Returns:
-        tuple[str, str], optional: Path below ``configs`` and options as ``--cfg-options`` takes them, perhaps
-        none; None if there never was such a config.
+        tuple[str, str], optional: Path below ``configs`` and options for ``--cfg-options``, which may be empty;
+        None if the config never existed.
     """
     with (config_root('mmseg_semi') / 'renamed.csv').open(encoding='utf-8', newline='') as file:
         for row in csv.DictReader(file):
@@ -345,7 +345,7 @@ def renamed_config(path: str) -> tuple[str, str] | None:
 
 
 def config_root(package: str) -> Path:
-    """Folder of a package's configs: in `.mim` where it was installed, else beside it in a checkout."""
+    """Return the config folder of a package: `.mim` if it was installed, or beside it in a checkout."""
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
         known = STACKS[STACK.name].get(package)
@@ -370,7 +370,7 @@ def stock_converter(name: str):
     """Import a dataset converter of mmseg, whose tools are not a package: `voc_aug`, `cityscapes`, ...
 
     Raises:
-        ImportError: mmseg came without it, or something that it imports is not installed.
+        ImportError: mmseg was installed without it, or one of its imports is not installed.
     """
     spec = importlib.util.find_spec('mmseg')
     tools = _shipped('mmseg', Path(spec.origin).parent, 'tools')
@@ -386,20 +386,20 @@ def stock_converter(name: str):
 def init_distributed(
     launcher: str, backend: str | None = None, timeout: float | None = None
 ) -> None:
-    """Join this process to the others of a launcher where there is no GPU; call it before the Runner is built.
+    """Join the processes of a launcher if there is no GPU; call it before the Runner is built.
 
-    With a GPU, or without a launcher, this does nothing and mmengine initializes itself; without one its
-    initialization calls `torch.cuda.set_device` and fails.
+    With a GPU, or without a launcher, this does nothing, and mmengine initializes the processes. Without a GPU,
+    mmengine's initialization fails in `torch.cuda.set_device`.
 
     Args:
         launcher (str): 'none', 'pytorch' (torchrun), 'slurm' or 'mpi', as in mmengine.
-        backend (str, optional): Of torch.distributed; 'gloo' by default.
-        timeout (float, optional): Seconds that a collective may wait for the slowest process;
-            one hour by default, because a pass over the data on one rank makes the others wait.
+        backend (str, optional): Backend of torch.distributed. Default: 'gloo'.
+        timeout (float, optional): Timeout of a collective operation in seconds. Default: one hour, since all
+            ranks wait while one rank passes over the data.
 
     Raises:
-        ValueError: an unknown launcher, or 'nccl', which needs a GPU.
-        RuntimeError: the launcher's environment variables are missing.
+        ValueError: The launcher is unknown, or the backend is 'nccl', which needs a GPU.
+        RuntimeError: The launcher's environment variables are missing.
     """
     import torch
     import torch.distributed
@@ -434,20 +434,20 @@ def init_distributed(
 
 
 def _leave_processes() -> None:
-    """End gloo's threads before the interpreter exits. It aborts if one of them still frees a tensor."""
+    """End gloo's threads before the interpreter exits, which aborts if one of them still frees a tensor."""
     import torch.distributed
 
     if torch.distributed.is_initialized():
-        # They end with the last reference to the group; a Runner and its model are cycles that hold some.
+        # They end with the last reference to the group; reference cycles in Runner and model hold some.
         gc.collect()
         torch.distributed.destroy_process_group()
 
 
 def set_up_processes(cfg) -> None:
-    """What a Runner does first, for whoever has none yet: join the launcher's processes, set how workers start.
+    """Do the first steps of a Runner without one: join the launcher's processes and set how workers start.
 
     Args:
-        cfg (Config): With ``launcher`` and ``env_cfg``, as a Runner takes them.
+        cfg (Config): Config with ``launcher`` and ``env_cfg``, as for a Runner.
     """
     from mmengine.dist import init_dist, is_distributed
     from mmengine.utils.dl_utils import set_multi_processing
@@ -463,7 +463,7 @@ def set_up_processes(cfg) -> None:
 def _has_accelerator() -> bool:
     from mmengine.device import get_device
 
-    return get_device() not in ('cpu', 'mps')  # there is no collective on MPS: gloo serves it
+    return get_device() not in ('cpu', 'mps')  # MPS has no collectives; gloo is used
 
 
 def _torchrun_environment() -> dict[str, str]:
@@ -502,7 +502,7 @@ def _mpi_environment() -> dict[str, str]:
 
 
 def describe() -> str:
-    """One line on what runs: this package, Python, torch and the parts of the stack."""
+    """Return one line with the versions of this package, Python, torch and the stack."""
     import torch
 
     from mmseg_semi.version import __version__

@@ -83,9 +83,9 @@ def test_example_trains(folder):
         "cutmix={'type': 'AdaptiveCutMix', 'adaptive': False, 'prob': 0.5}."
     ) in output
     assert (
-        'Readings of what the paper of ConfidentTeacher leaves open: ignore_padding=True: padding excluded '
-        "from the loss; cutmix={'type': 'AdaptiveCutMix', 'adaptive': False, 'prob': 0.5}: probability and "
-        'box of CutMix'
+        'Choices for details that the paper of ConfidentTeacher leaves open: ignore_padding=True: padding '
+        "excluded from the loss; cutmix={'type': 'AdaptiveCutMix', 'adaptive': False, 'prob': 0.5}: "
+        'probability and box of CutMix'
     ) in output
 
 

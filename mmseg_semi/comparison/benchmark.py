@@ -1,4 +1,4 @@
-"""The runs of a comparison of methods: what each has done, how it is started, resumed and noted down."""
+"""The runs of a comparison of methods: their state, start, resume and results."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from .results import read_cost, read_scores
 
 @dataclass
 class Job:
-    """One method with one seed: its resolved config, its files and, while it runs, its process.
+    """A run of one method with one seed: its resolved config, its files and, while it runs, its process.
 
     Attributes:
         method (str): Label of the method.
-        seed (int): Of the run.
-        source (Path): Config file that it comes from.
-        cfg (Config): Resolved; ``work_dir`` is the folder of the run.
-        nproc (int): Processes of the run.
-        train (Path): ``tools/train.py``, which runs it.
+        seed (int): Seed of the run.
+        source (Path): Config file of the method.
+        cfg (Config): Resolved config; ``work_dir`` is the folder of the run.
+        nproc (int): Number of processes of the run.
+        train (Path): Path of ``tools/train.py``, which runs it.
     """
 
     method: str
@@ -63,15 +63,15 @@ class Job:
         return self.folder.with_name(self.name + suffix)
 
     def settings(self) -> dict:
-        """All that the result depends on, as it comes back from the file of the state."""
+        """Return everything that the result depends on, in the JSON form of the state file."""
         found = {key: v for key, v in self.cfg.to_dict().items() if key != 'work_dir'}
         return json.loads(json.dumps({**found, 'nproc': self.nproc}, default=str))
 
     def read_state(self) -> None:
-        """Find out what was done of it before.
+        """Read the state of an earlier call.
 
         Raises:
-            ValueError: it was started with other settings.
+            ValueError: The run was started with other settings.
         """
         file = self.file('.json')
         if not file.is_file():
@@ -97,10 +97,10 @@ class Job:
         return bool(self.state.get('finished'))
 
     def take(self) -> None:
-        """Keep other benchmarks off this run; its process inherits the lock and outlives this one with it.
+        """Lock this run against other benchmarks; its process inherits the lock, also if this process ends.
 
         Raises:
-            ValueError: somebody else is at it.
+            ValueError: Another process has the lock.
         """
         self.lock = self.file('.lock').open('w')
         try:
@@ -132,18 +132,18 @@ class Job:
         environment = dict(os.environ)
         if self.devices is not None:
             environment['CUDA_VISIBLE_DEVICES'] = self.devices
-        # Runs at a time share the cores instead of each competing for all of them.
+        # Parallel runs share the cores instead of competing for all of them.
         threads = max(1, len(os.sched_getaffinity(0)) // (at_a_time * self.nproc))
         environment.setdefault('OMP_NUM_THREADS', str(threads))
         with self.file('.txt').open('a') as output:
             self.process = launch(self.command(), output, environment, self.lock)
 
     def poll(self) -> int | None:
-        """Exit code of the process; None while it runs."""
+        """Return the exit code of the process; None while it runs."""
         return self.process.poll()
 
     def end(self, code: int, metric: str) -> str:
-        """Note down how it ended, and say so in a line."""
+        """Record how the run ended, and return one line about it."""
         took = f'{time.time() - self.started:.0f} s'
         if code == 0:
             try:
@@ -189,14 +189,14 @@ def _ended(code: int) -> str:
 
 
 def _telling(lines: list[str]) -> str:
-    """The line of a failed run's output that says most: the last error that is not torchrun's own."""
+    """Return the most informative line of a failed run's output: the last error that is not torchrun's."""
     errors = [line for line in lines if re.search(r'(Error|error|Exception)\b.*:', line)]
     errors = [line for line in errors if 'ChildFailedError' not in line and 'elastic' not in line]
     return (errors or lines or ['it printed nothing.'])[-1].strip()
 
 
 def run_all(jobs: list[Job], at_a_time: int, metric: str, report: Callable[[], object]) -> None:
-    """Run the jobs that are not finished, and make the report after each; none is left running at the end."""
+    """Run the unfinished jobs, with a report after each; no job is left running at the end."""
     waiting = [job for job in jobs if not job.finished]
     at_a_time = min(at_a_time, len(waiting))
     devices = devices_of(at_a_time, waiting[0].nproc) if waiting else []
@@ -216,7 +216,7 @@ def run_all(jobs: list[Job], at_a_time: int, metric: str, report: Callable[[], o
 
 
 def devices_of(at_a_time: int, nproc: int) -> list[str]:
-    """GPUs of each of the runs at a time; none where there are not enough, and they share what there is."""
+    """Return the GPUs of each parallel run; empty if there are not enough, so the runs share all devices."""
     named = os.environ.get('CUDA_VISIBLE_DEVICES')
     known = named.split(',') if named else [str(i) for i in range(torch.cuda.device_count())]
     if at_a_time == 1 or len(known) < at_a_time * nproc:

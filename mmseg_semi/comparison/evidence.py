@@ -1,4 +1,4 @@
-"""The runs of a plan of evidence: how each is started, and the rows that are kept of finished ones."""
+"""The runs of an evidence plan: how they are started, and which results are stored."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ METRIC = 'mIoU'
 
 @dataclass
 class Job:
-    """One run: what the plan says, its resolved config and, while it runs, its process.
+    """One run: its entry in the plan, its resolved config and, while it runs, its process.
 
     Attributes:
-        said (dict): What the plan says of it.
-        source (Path): Config file that it comes from.
-        cfg (Config): Resolved; ``work_dir`` is the folder of the run.
+        said (dict): Entry in the plan.
+        source (Path): Config file.
+        cfg (Config): Resolved config; ``work_dir`` is the folder of the run.
         settings (str): Hash of the settings.
         root (Path): Checkout whose ``tools/train.py`` runs it.
-        cpu_seconds (float): Of the process, once it has ended.
+        cpu_seconds (float): CPU time of the ended process, in seconds.
     """
 
     said: dict
@@ -65,7 +65,7 @@ class Job:
         return self.folder.with_suffix('.txt')
 
     def start(self) -> None:
-        """Start over: what a stopped run left is removed."""
+        """Start from scratch; files of an interrupted run are removed."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         file = self.folder.with_suffix('.py')
@@ -79,7 +79,7 @@ class Job:
             self.process = launch(command, output, environment)
 
     def poll(self) -> int | None:
-        """Exit code of the process; None while it runs."""
+        """Return the exit code of the process; None while it runs."""
         pid, status, usage = os.wait4(self.process.pid, os.WNOHANG)
         if pid == 0:
             return None
@@ -88,7 +88,7 @@ class Job:
         return self.process.returncode
 
     def row(self, commit: str) -> dict:
-        """What is known of the finished run.
+        """Return the results of the finished run.
 
         Raises:
             OSError, ValueError: The run has left no result.
@@ -128,7 +128,7 @@ class Job:
 
 
 def finished(rows: Path, commit: str) -> set[tuple[str, int]]:
-    """Settings and seeds of the rows of a commit."""
+    """Return settings and seeds of the stored rows of a commit."""
     if not rows.is_file():
         return set()
     found = []
@@ -143,7 +143,7 @@ def finished(rows: Path, commit: str) -> set[tuple[str, int]]:
 
 
 def append(rows: Path, row: dict) -> None:
-    """Add a line that is on the disk when this returns; several processes may do so at a time."""
+    """Append a line and flush it to disk; several processes may append at the same time."""
     rows.parent.mkdir(parents=True, exist_ok=True)
     with rows.open('a', encoding='utf-8') as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -153,14 +153,14 @@ def append(rows: Path, row: dict) -> None:
 
 
 def run_all(jobs: list[Job], at_a_time: int, commit: str, rows: Path, keep: bool) -> list[Job]:
-    """Run the jobs; returns those that failed. None is left running at the end.
+    """Run the jobs and return those that failed. No job is left running at the end.
 
     Args:
-        jobs: to be run.
-        at_a_time: number of jobs that run at the same time.
-        commit: of the checkout.
-        rows: file that gets a row of each job that finishes.
-        keep: the checkpoints of finished jobs.
+        jobs: Jobs to run.
+        at_a_time: Number of jobs that run at the same time.
+        commit: Commit of the checkout.
+        rows: File that receives a row of each finished job.
+        keep: Whether to keep the checkpoints of finished jobs.
     """
     failed = []
 

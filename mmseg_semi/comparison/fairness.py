@@ -197,7 +197,7 @@ def _drop_rate(module: nn.Module) -> float:
 
 
 def children(training: Config) -> tuple[list[Leaf], list[Leaf]]:
-    """The labeled and the unlabeled datasets of a training, without those that wrap them."""
+    """Return the labeled and the unlabeled datasets of a training, without their wrappers."""
     found = leaf_configs(training.train_dataloader.dataset)
     labeled = [leaf for leaf in found if leaf.kind in (None, 'labeled')]
     return labeled, [leaf for leaf in found if leaf not in labeled]

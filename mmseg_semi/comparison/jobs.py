@@ -1,4 +1,4 @@
-"""The one runner of many trainings, each in processes of its own, several at a time."""
+"""Run many trainings in their own processes, several at a time."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ SECONDS_BETWEEN_LOOKS = 0.2
 def launch(
     command: list[str], output: IO, environment: dict[str, str], lock: IO | None = None
 ) -> subprocess.Popen:
-    """Start a process that reads nothing and prints to a file.
+    """Start a process without input whose output goes to a file.
 
     Args:
-        command: with its arguments.
-        output: open file for all that it prints.
-        environment: of the process.
-        lock: open file that the process keeps open, and so locked, also when this one ends.
+        command: Command with its arguments.
+        output: Open file for all output.
+        environment: Environment of the process.
+        lock: Open file that the process keeps open, and so locked, also after this process ends.
     """
     return subprocess.Popen(
         command,
@@ -37,14 +37,14 @@ def run_jobs(
     start: Callable[[Any, int], None],
     end: Callable[[Any, int], None],
 ) -> None:
-    """Run jobs in their order, several at a time; none is left running when this returns or raises.
+    """Run jobs in order, several at a time; no job is left running when this returns or raises.
 
     Args:
-        jobs: each has ``process``, None before its start, and ``poll()``, its exit code or None while it runs.
-        at_a_time: number of jobs that run at the same time.
-        start: starts a job. Its second argument is the slot of the job, 0 to ``at_a_time`` - 1, which no other
-            running job has.
-        end: gets a job that has ended and its exit code.
+        jobs: Jobs with ``process``, None before the start, and ``poll()``, the exit code or None while running.
+        at_a_time: Number of jobs that run at the same time.
+        start: Starts a job. Its second argument is the slot of the job, 0 to ``at_a_time`` - 1, unique among
+            running jobs.
+        end: Receives an ended job and its exit code.
     """
     waiting, running = list(jobs), {}
     try:

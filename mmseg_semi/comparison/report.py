@@ -248,7 +248,7 @@ def _notes(
     shared = max((run.jobs for run in runs if run.cost), default=1)
     if shared > 1:
         notes.append(
-            f'Up to {shared} runs shared the machine, so their times are longer than those of a run alone.'
+            f'Up to {shared} runs shared the machine, so their times are longer than those of single runs.'
         )
     several = {run.method: run.cost for run in runs if run.cost and len(run.cost.trainings) > 1}
     if several:

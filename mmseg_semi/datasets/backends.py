@@ -1,7 +1,7 @@
-"""Files where MMEngine's file backends have them: on the local disk, in LMDB, in an object store, behind HTTP.
+"""File access through MMEngine's file backends: local disk, LMDB, object stores and HTTP.
 
-A dataset's files are read through a backend: that of the dataset's ``backend_args`` (lists and folders) or of
-the loaders in its pipeline (images and masks); else by the prefix of a path, such as ``s3://``.
+The ``backend_args`` of a dataset choose the backend of its lists and folders; those of the loaders in its
+pipeline choose the backend of images and masks. Without them, the prefix of a path decides, such as ``s3://``.
 """
 
 from __future__ import annotations
@@ -24,49 +24,49 @@ from PIL import Image
 from .files import missing_files, open_image
 
 MOST_ASKED_FOR = 200
-"""Files that are looked for behind a backend, where each of them is a request."""
+"""Maximum number of files to look for behind a backend where each lookup is a request."""
 
 
 def kind_of_backend(path: str, backend_args: Mapping | None = None) -> type[BaseStorageBackend]:
-    """The class of the backend that MMEngine reads ``path`` by, which may need what is not installed here.
+    """Return the backend class that MMEngine uses for ``path``; its package may not be installed.
 
     Raises:
-        ValueError: there is none of this name or prefix.
+        ValueError: No backend has this name or prefix.
     """
     name = (backend_args or {}).get('backend')
     if name is None:
-        # A cluster may stand before the prefix, as in 'cluster:s3://'.
+        # A cluster name may precede the prefix, as in 'cluster:s3://'.
         name = path.partition('://')[0].rpartition(':')[2] if '://' in path else ''
         known = prefix_to_backends
     else:
         known = backends
     if name not in known:
         raise ValueError(
-            f'{path!r} is to be read by a file backend {name!r}, which is not registered. Choose one of '
+            f'{path!r} needs the file backend {name!r}, which is not registered. Choose one of '
             f'{sorted(filter(None, known))}, or register it (mmengine.fileio.register_backend).'
         )
     return known[name]
 
 
 def backend_of(path: str, backend_args: Mapping | None = None) -> BaseStorageBackend:
-    """The backend that MMEngine reads ``path`` by.
+    """Return the backend that MMEngine uses for ``path``.
 
     Raises:
-        ImportError: it needs a package that is not installed.
-        ValueError: there is none of this name or prefix.
+        ImportError: The backend needs a package that is not installed.
+        ValueError: No backend has this name or prefix.
     """
     kind_of_backend(path, backend_args)
-    # The one instance that loaders get as well: LMDB opens a database only once in a process.
+    # Share the instance that loaders use: LMDB opens a database only once per process.
     args = dict(backend_args) if backend_args else None
     return fileio.get_file_backend(path, backend_args=args, enable_singleton=True)
 
 
 def backend_of_loader(loader, path: str) -> BaseStorageBackend:
-    """The backend that a loader, mmcv's or the config of one, reads ``path`` by.
+    """Return the backend with which a loader of mmcv, built or as a config, reads ``path``.
 
     Args:
-        loader: with ``backend_args``, or with ``file_client_args`` as older configs say it.
-        path: of an image or a mask.
+        loader: Loader with ``backend_args``, or with ``file_client_args`` as in older configs.
+        path: Path of an image or a mask.
     """
     of = loader if isinstance(loader, Mapping) else vars(loader)
     if of.get('file_client_args'):
@@ -75,7 +75,7 @@ def backend_of_loader(loader, path: str) -> BaseStorageBackend:
 
 
 def backend_of_images(dataset, path: str) -> BaseStorageBackend:
-    """The backend that the loader of a built dataset reads an image by; without a loader, the dataset's own."""
+    """Return the backend of a built dataset's image loader, or the dataset's own if it has no loader."""
     transforms = getattr(getattr(dataset, 'pipeline', None), 'transforms', ())
     loader = next((t for t in transforms if isinstance(t, LoadImageFromFile)), None)
     if loader is not None and (loader.backend_args or loader.file_client_args):
@@ -84,12 +84,12 @@ def backend_of_images(dataset, path: str) -> BaseStorageBackend:
 
 
 def is_local(backend: BaseStorageBackend | type) -> bool:
-    """Whether a backend, or a class of them, reads the local disk."""
+    """Whether a backend, or a backend class, reads the local disk."""
     return issubclass(backend if isinstance(backend, type) else type(backend), LocalBackend)
 
 
 def require_listing(kind: type[BaseStorageBackend], folder: str, key: str) -> None:
-    """Raise ValueError if a backend cannot list the folder of config key ``key``, as LMDB and HTTP cannot."""
+    """Raise ValueError if the backend cannot list the folder of config key ``key`` (LMDB and HTTP cannot)."""
     if not hasattr(kind, 'list_dir_or_file'):
         raise ValueError(
             f'{key}={folder!r} is read through {kind.__name__}, which cannot list a folder. Set ann_file '
@@ -98,27 +98,27 @@ def require_listing(kind: type[BaseStorageBackend], folder: str, key: str) -> No
 
 
 def read_bytes(path: str, backend: BaseStorageBackend | None = None) -> bytes:
-    """The content of a file.
+    """Read the content of a file.
 
     Args:
-        path: of the file, or its key.
-        backend: that has it; None for the one that the path's prefix says.
+        path: Path or key of the file.
+        backend: Backend that has the file. Default: the one of the path's prefix.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: The file does not exist.
     """
     content = (backend or backend_of(path)).get(path)
-    if content is None:  # what LMDB gives for a key that it does not have
+    if content is None:  # LMDB returns None for a missing key
         raise FileNotFoundError(f'{path} is not in {type(backend).__name__}.')
     return bytes(content)
 
 
 def open_stored_image(path: str, backend: BaseStorageBackend | None = None) -> Image.Image:
-    """As :func:`~mmseg_semi.datasets.files.open_image`, of a file behind a backend; None for the local disk.
+    """Open an image through a backend, see :func:`~mmseg_semi.datasets.files.open_image`; None: local disk.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        OSError: as Pillow raises it.
+        FileNotFoundError: The file does not exist.
+        OSError: Pillow cannot open the image.
     """
     if backend is None or is_local(backend):
         return open_image(path)
@@ -126,15 +126,15 @@ def open_stored_image(path: str, backend: BaseStorageBackend | None = None) -> I
 
 
 def spread(number: int, most: int) -> list[int]:
-    """At most ``most`` of the indices 0 ... number-1, evenly spread, the first and the last among them."""
+    """Return at most ``most`` of the indices 0 ... number-1, evenly spread, with the first and the last."""
     return np.unique(np.linspace(0, number - 1, min(number, most)).round().astype(int)).tolist()
 
 
 def look_for(paths: Sequence[str], backend: BaseStorageBackend) -> tuple[list[str], int]:
-    """Look for files: for all on the local disk, for at most :data:`MOST_ASKED_FOR` behind another backend.
+    """Look for files: all on the local disk, at most :data:`MOST_ASKED_FOR` behind another backend.
 
     Returns:
-        tuple: Those that are missing, and for how many was looked; 0 where the backend cannot tell.
+        tuple: The missing paths, and the number of files looked for (0 if the backend cannot tell).
     """
     if is_local(backend):
         return missing_files(paths), len(paths)
@@ -145,26 +145,26 @@ def look_for(paths: Sequence[str], backend: BaseStorageBackend) -> tuple[list[st
 
 
 def join_path(root: str, path: str) -> str:
-    """``path`` below ``root``, unless it is absolute or has a prefix of its own, such as ``s3://``."""
+    """Join ``path`` to ``root``, unless it is absolute or has its own prefix, such as ``s3://``."""
     if not path:
         return root
     return path if osp.isabs(path) or '://' in path else osp.join(root, path)
 
 
 def say_unasked(asked: int, number: int, what: str, backend: BaseStorageBackend) -> None:
-    """Log for how many files behind a backend was looked, where not for all."""
+    """Log how many files behind a backend were looked for, if not all were."""
     if asked == number:
         return
     why = (
-        'which cannot say whether a file exists: none was looked for'
+        'which cannot tell whether a file exists, so none was checked'
         if not asked
-        else f'where each costs a request: {asked} of {number} were looked for'
+        else f'where each check is a request, so only {asked} of {number} were checked'
     )
     print_log(f'The {what} are read through {type(backend).__name__}, {why}.', logger='current')
 
 
 def local_loader(loader):
-    """A copy of a loader that reads the local disk."""
+    """Return a copy of a loader that reads the local disk."""
     loader = copy.copy(loader)
     loader.backend_args = loader.file_client_args = None
     return loader
@@ -172,10 +172,10 @@ def local_loader(loader):
 
 @contextlib.contextmanager
 def local_copy(path: str, backend: BaseStorageBackend) -> Iterator[str]:
-    """A copy of a file in a temporary folder, under its own name, while it is looked at.
+    """Provide a copy of a file in a temporary folder, with the same name, inside a ``with`` block.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: The file does not exist.
     """
     with tempfile.TemporaryDirectory() as folder:
         name = osp.join(folder, osp.basename(path))

@@ -1,4 +1,4 @@
-"""CamVid: road scenes from a driving car, in the 11-class version that SegNet made common."""
+"""CamVid: road scenes from a driving car, in the 11-class version of SegNet."""
 
 from mmseg.registry import DATASETS
 
@@ -9,10 +9,10 @@ from .listed import ListedSegDataset
 class CamVidDataset(ListedSegDataset):
     """CamVid with SegNet's 11 classes (Badrinarayanan et al., PAMI 2017), 480x360, 255 = void.
 
-    ``tools/dataset_converters/camvid.py`` makes the files from the public copy.
+    ``tools/dataset_converters/camvid.py`` creates the files from the public copy.
 
     Args:
-        **kwargs: As for :class:`ListedSegDataset`; ``img_suffix='.png'`` if the converter was told so.
+        **kwargs: See :class:`ListedSegDataset`. Set ``img_suffix='.png'`` if the converter wrote PNG images.
     """
 
     METAINFO = dict(

@@ -1,4 +1,4 @@
-"""What datasets of named children share: building them, checking their files, seeding their samples."""
+"""Shared by datasets with named children: build them, check their files, seed their samples."""
 
 import contextlib
 import copy
@@ -24,26 +24,26 @@ from .unlabeled import UnlabeledDataset
 from .walk import Leaf, leaves, map_leaf_configs, map_leaves, sample_infos
 
 NAMES = dict(labeled='labeled', unlabeled='unlabeled', pseudo_labeled='pseudo-labeled')
-_SAMPLE = 1  # keeps these draws apart from the sampler's, which may start from the same seed
+_SAMPLE = 1  # separates these random draws from the sampler's, which may use the same seed
 
 
 def check_seed(owner, seed) -> None:
-    """Raise ValueError unless ``seed`` is an integer of at least 0."""
+    """Raise ValueError unless ``seed`` is an integer >= 0."""
     if not isinstance(seed, int) or seed < 0:
         raise ValueError(f'{type(owner).__name__} seed={seed!r} must be an integer of at least 0.')
 
 
 @contextlib.contextmanager
 def sample_randomness(seed: int, *key: int) -> Iterator[None]:
-    """Seed Python's, numpy's and torch's CPU generator from seed and key; restore their states at the end."""
+    """Seed the CPU generators of Python, numpy and torch from seed and key; restore their states at the end."""
     sequence = np.random.SeedSequence((seed, _SAMPLE, *key))
     words = [int(word) for word in sequence.generate_state(3)]
-    # The transforms of mmcv and mmseg draw from numpy's global state, so that is what is seeded.
+    # The transforms of mmcv and mmseg use numpy's global random state.
     states = random.getstate(), np.random.get_state(), torch.default_generator.get_state()
     try:
         random.seed(words[0])
         np.random.seed(words[1])
-        # Not torch.manual_seed: it would reseed the GPUs as well.
+        # torch.manual_seed would also reseed the GPUs.
         torch.default_generator.manual_seed(words[2])
         yield
     finally:
@@ -55,9 +55,9 @@ def sample_randomness(seed: int, *key: int) -> Iterator[None]:
 def build_child(
     kind: str, child, may_be_empty: bool = False, name: str | None = None, key: str | None = None
 ):
-    """The initialized child; ValueError or FileNotFoundError in one sentence when it has no images.
+    """Build and initialize a child; raise ValueError or FileNotFoundError if it has no images.
 
-    Messages call it ``name`` and say that ``key`` of the config has it; without these, what ``kind`` says.
+    Error messages use ``name`` for the child and ``key`` for its config key. Both default to those of ``kind``.
     """
     name, key = name or NAMES[kind], key or f'train_dataloader.dataset.{kind}'
     if isinstance(child, Mapping):
@@ -67,7 +67,7 @@ def build_child(
             if hasattr(child, 'full_init'):
                 child.full_init()
         except ValueError as error:
-            # mmengine serializes an empty list of samples into numpy's complaint.
+            # For an empty list of samples, mmengine raises this error of numpy.
             if 'need at least one array' not in str(error):
                 raise
             raise ValueError(_empty(name, key, child)) from None
@@ -100,7 +100,7 @@ def _empty(name: str, key: str, child) -> str:
 
 
 def num_counted(dataset) -> int | None:
-    """Images of the set that a train dataset only counts, its ``counted``; None where it has none."""
+    """Return the number of images in ``counted`` of a train dataset; None if it has no ``counted``."""
     config = getattr(dataset, 'counted', None)
     if config is None:
         return None
@@ -110,24 +110,24 @@ def num_counted(dataset) -> int | None:
 
 
 def image_paths(child) -> list[str]:
-    """Paths of a dataset's images, in its order; a made-up name where a sample has none."""
+    """Return the image paths of a dataset in its order; samples without a path get a made-up name."""
     infos = (child.get_data_info(index) for index in range(len(child)))
     return [info.get('img_path') or f'sample {index}' for index, info in enumerate(infos)]
 
 
 def pipeline_transforms(dataset) -> list:
-    """Built transforms of a dataset's pipeline, of one that holds no other; none without a pipeline."""
+    """Return the built transforms of an unwrapped dataset's pipeline; none without a pipeline."""
     return list(getattr(getattr(dataset, 'pipeline', None), 'transforms', ()))
 
 
 def void_value(dataset) -> int:
-    """The value of void in a dataset's masks: its ``ignore_index``, mmseg's 255 where it has none."""
+    """Return the void value of a dataset's masks: its ``ignore_index``, or mmseg's default 255."""
     value = getattr(dataset, 'ignore_index', None)
     return VOID if value is None else value
 
 
 def file_loaders(dataset) -> Iterator[LoadImageFromFile | LoadAnnotations]:
-    """mmcv's loaders of files in the pipelines of a dataset and of what it wraps."""
+    """Yield mmcv's file loaders in the pipelines of a dataset and of the datasets it wraps."""
     for leaf in leaves(dataset):
         for transform in pipeline_transforms(leaf.dataset):
             if isinstance(transform, (LoadImageFromFile, LoadAnnotations)):
@@ -135,11 +135,11 @@ def file_loaders(dataset) -> Iterator[LoadImageFromFile | LoadAnnotations]:
 
 
 def read_by(images: Mapping, pipeline: Sequence) -> Mapping:
-    """A copy of the config of unlabeled images that knows behind which backend another's pipeline reads them.
+    """Return a copy of the config of unlabeled images with the file backend of another dataset's pipeline.
 
     Args:
-        images: config of a dataset whose own pipeline is not used.
-        pipeline: of transforms, configs or built ones; its ``LoadImageFromFile`` is taken where it names one.
+        images: Config of a dataset whose own pipeline is not used.
+        pipeline: Transforms, as configs or built. The first ``LoadImageFromFile`` with a backend is used.
     """
     loader = next(filter(_reads_behind, pipeline), None)
     if loader is None:
@@ -148,7 +148,7 @@ def read_by(images: Mapping, pipeline: Sequence) -> Mapping:
 
 
 def _reads_behind(transform) -> bool:
-    """Whether a transform, or the config of one, loads images and names a backend."""
+    """Whether a transform, built or as a config, loads images and names a backend."""
     of = transform if isinstance(transform, Mapping) else vars(transform)
     kind = of.get('type', type(transform))
     name = kind if isinstance(kind, str) else kind.__name__
@@ -160,15 +160,14 @@ def check_files_exist(dataset, name: str, key: str) -> None:
     """Look for every file that a dataset's loaders would open.
 
     Args:
-        dataset: any mmseg dataset, or a wrapper of some, each of which is asked for the files of its own
-            loaders. Behind a file backend at most 200 are looked for, none where it cannot tell; the log says
-            so.
-        name: of the dataset, in the message.
-        key: where the config sets it.
+        dataset: Any mmseg dataset or wrapper. Wrapped datasets are checked with their own loaders. Behind a
+            file backend at most 200 files are looked for, or none if the backend cannot tell; the log says so.
+        name: Name of the dataset for the message.
+        key: Config key of the dataset.
 
     Raises:
-        FileNotFoundError: an image or a mask is not there.
-        ValueError: as :func:`check_names` raises it.
+        FileNotFoundError: An image or a mask does not exist.
+        ValueError: See :func:`check_names`.
     """
     for leaf in leaves(dataset, key):
         _check_files_of(leaf, name)
@@ -199,20 +198,20 @@ def _check_files_of(leaf: Leaf, name: str) -> None:
 
 
 def check_names(leaf: Leaf, name: str) -> None:
-    """Look at the names in the local folder that a dataset has searched for images; log what is left out.
+    """Check the file names in the local folder that a dataset searches for images; log which are ignored.
 
-    MMSegmentation's datasets take images from hidden folders, leave hidden files out, and take an ending letter
-    by letter, so that ``img_suffix='.jpg'`` leaves ``x.JPG`` out.
+    MMSegmentation's datasets take images from hidden folders, ignore hidden files, and compare endings
+    case-sensitively: ``img_suffix='.jpg'`` ignores ``x.JPG``.
 
     Args:
-        leaf: the dataset and its key.
-        name: of the dataset, in the message.
+        leaf: The dataset and its key.
+        name: Name of the dataset for the message.
 
     Raises:
-        ValueError: images lie in a hidden folder, such as ``.ipynb_checkpoints``.
+        ValueError: There are images in a hidden folder, such as ``.ipynb_checkpoints``.
     """
     folder = searched_folder(leaf.dataset)
-    if folder is None or isinstance(leaf.dataset, UnlabeledDataset):  # which has looked already
+    if folder is None or isinstance(leaf.dataset, UnlabeledDataset):  # checks itself
         return
     infos = sample_infos(leaf.dataset)
     check_hidden(leaf, folder, infos, name)
@@ -223,14 +222,14 @@ def check_names(leaf: Leaf, name: str) -> None:
 
 
 def searched_folder(dataset) -> str | None:
-    """The local folder of which a dataset takes all images; None where it has a list or takes a part."""
+    """Return the local folder that a dataset takes all images of; None if it has a list or takes a part."""
     folder = (getattr(dataset, 'data_prefix', None) or {}).get('img_path') or ''
     whole = getattr(dataset, '_indices', None) is None and not getattr(dataset, 'ann_file', '')
     return folder if whole and osp.isdir(folder) else None
 
 
 def check_hidden(leaf: Leaf, folder: str, infos: Sequence[dict], name: str) -> None:
-    """Raise ValueError if images of a dataset lie in a hidden folder below the one that it searched."""
+    """Raise ValueError if images of a dataset are in a hidden folder below the folder it searched."""
     taken = [osp.relpath(info['img_path'], folder) for info in infos if 'img_path' in info]
     hidden = [path for path in taken if not path.startswith(osp.pardir) and is_hidden(path)]
     if hidden:
@@ -242,7 +241,7 @@ def check_hidden(leaf: Leaf, folder: str, infos: Sequence[dict], name: str) -> N
 
 
 def not_taken(dataset, folder: str, infos: Sequence[dict]) -> list[str]:
-    """A sentence on the image files of a searched folder that are neither images nor masks of its dataset."""
+    """Report the image files of a searched folder that are neither images nor masks of its dataset."""
     fields = 'img_path', 'seg_map_path'
     taken = {osp.normpath(info[field]) for info in infos for field in fields if info.get(field)}
     others = [
@@ -255,8 +254,8 @@ def not_taken(dataset, folder: str, infos: Sequence[dict]) -> list[str]:
     if not others or not hasattr(dataset, 'img_suffix'):
         return []
     return [
-        f'{len(others)} image files of {folder} are not among its images ({endings(others)}): if they are '
-        f'meant, set img_suffix={dataset.img_suffix!r} to what they end in, letter by letter.'
+        f'{len(others)} image files of {folder} are not among its images ({endings(others)}). To use them, set '
+        f'img_suffix={dataset.img_suffix!r} to their ending (case-sensitive).'
     ]
 
 
@@ -270,11 +269,11 @@ def check_what(owner, check_files: bool | str) -> None:
 
 
 def with_checks(kind: str, child, num_classes: int | None, modes: bool = True):
-    """A shallow copy of the child whose pipelines have the file checks; the child stays as it is."""
+    """Return a shallow copy of the child with file checks in its pipelines; the child does not change."""
 
     def checked(leaf: Leaf):
         dataset = copy.copy(leaf.dataset)
-        unchecked = 'all files (it has no pipeline to put the checks in)'
+        unchecked = 'all files (no pipeline to add the checks to)'
         if hasattr(getattr(dataset, 'pipeline', None), 'transforms'):
             transforms, unchecked = with_file_checks(
                 pipeline_transforms(dataset),
@@ -295,9 +294,9 @@ def with_checks(kind: str, child, num_classes: int | None, modes: bool = True):
 
 
 def warn_of_shared_images(labeled: Sequence[str], others: Sequence[str], consequence: str) -> None:
-    """Log the paths that are in both lists, links resolved; ``consequence`` ends the sentence.
+    """Log the paths that are in both lists, after resolving links; ``consequence`` ends the sentence.
 
-    No error: see :func:`mmseg_semi.datasets.split_check.is_partition`.
+    This is not an error, see :func:`mmseg_semi.datasets.split_check.is_partition`.
     """
     known = set(real_paths(labeled))
     both = [path for path, real in zip(others, real_paths(others), strict=True) if real in known]

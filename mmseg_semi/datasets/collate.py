@@ -1,4 +1,4 @@
-"""From single samples to a batch whose images lie stacked, branch by branch, as uint8."""
+"""Collate samples into a batch: one stacked uint8 image tensor per branch."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,14 +10,14 @@ from torch.utils.data import default_collate
 
 
 class PinnableSamples(list):
-    """A list of data samples whose tensors a pinning DataLoader pins.
+    """A list of data samples whose tensors a DataLoader with ``pin_memory=True`` pins.
 
-    torch leaves unknown objects such as data samples in pageable memory, and copying those to a
-    GPU waits for everything that is queued there.
+    torch does not pin the tensors of unknown objects such as data samples. Copying pageable memory to a GPU
+    waits for all queued GPU work.
     """
 
     def pin_memory(self) -> 'PinnableSamples':
-        """The samples, with every tensor in pinned memory."""
+        """Return the samples with every tensor in pinned memory."""
         return PinnableSamples(_pinned(sample) for sample in self)
 
 
@@ -37,15 +37,15 @@ def collate_branches(samples: Sequence[dict]) -> dict:
     """Group samples by branch and stack their images.
 
     Args:
-        samples: each ``{'inputs': {branch: (C, H, W) uint8}, 'data_samples': {branch: sample}}``,
-            as ``LabeledUnlabeledDataset`` gives them; samples of one batch may have different
-            branches. Samples without branches are collated as mmengine's default does, so
-            that the loader can stay as it is when the dataset is a plain one.
+        samples: Samples ``{'inputs': {branch: (C, H, W) uint8}, 'data_samples': {branch: sample}}``, as
+            returned by ``LabeledUnlabeledDataset``. Samples of a batch may have different branches. Samples
+            without branches are collated with mmengine's default function, so plain datasets can use the same
+            loader.
 
     Returns:
-        ``{'inputs': {branch: (n, C, H, W) uint8}, 'data_samples': {branch: n samples}}``, branches
-        and samples in the order in which they first occur; a list of (C, H, W) instead of a
-        tensor where shapes differ. A branch that no sample has is absent.
+        ``{'inputs': {branch: (n, C, H, W) uint8}, 'data_samples': {branch: n samples}}``, with branches and
+        samples in order of first occurrence. Images of different shapes are a list of (C, H, W) tensors. A
+        branch without samples is absent.
     """
     if not isinstance(samples[0]['inputs'], Mapping):
         return pseudo_collate(samples)
@@ -64,4 +64,4 @@ def collate_branches(samples: Sequence[dict]) -> dict:
 def _stacked(tensors: list[torch.Tensor]) -> torch.Tensor | list[torch.Tensor]:
     if len({(tensor.shape, tensor.dtype) for tensor in tensors}) > 1:
         return tensors
-    return default_collate(tensors)  # in a worker it stacks right into shared memory
+    return default_collate(tensors)  # in a worker, this stacks directly into shared memory

@@ -1,4 +1,4 @@
-"""Which class a color of a mask stands for: tables read from a file, and masks turned into indices by them."""
+"""Color maps: which class each color of a mask means. Read color maps, convert color masks to class indices."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 
 VOID = 255
 VOID_NAMES = ('void', 'ignore', 'unlabeled', 'unlabelled')
-"""Names (in lower case) whose color no class owns."""
+"""Names (lowercase) of colors that mean void."""
 _HEADING = ({'r', 'red'}, {'g', 'green'}, {'b', 'blue'})
 
 
@@ -22,9 +22,9 @@ class ColorMap(NamedTuple):
     """Classes with their colors.
 
     Attributes:
-        classes (tuple[str]): Names, in the order of their indices.
-        palette (tuple[tuple[int, int, int]]): RGB of each class.
-        void (tuple[tuple[int, int, int]]): Colors that become 255.
+        classes (tuple[str]): Class names, in the order of their indices.
+        palette (tuple[tuple[int, int, int]]): RGB color of each class.
+        void (tuple[tuple[int, int, int]]): RGB colors that become 255.
     """
 
     classes: tuple[str, ...]
@@ -33,18 +33,18 @@ class ColorMap(NamedTuple):
 
 
 def read_color_map(path: str | Path) -> ColorMap:
-    """Read a color map from a ``.json``, ``.csv`` or text file; entries count from 0 in their order.
+    """Read a color map from a ``.json``, ``.csv`` or text file; class indices follow the order of entries.
 
     - JSON: ``{"name": [r, g, b], ...}`` or ``[{"name": ..., "color": [r, g, b]}, ...]``.
-    - CSV and text: per line a name and three numbers, in either order, separated by commas, semicolons
-      or blanks and tabs (``road 128 64 128``; CamVid's ``128 64 128  road``). A first line such as
-      ``name,r,g,b`` is a heading; lines that begin with ``#`` are comments.
+    - CSV and text: one name and three numbers per line, in either order, separated by commas, semicolons,
+      spaces or tabs (``road 128 64 128``; CamVid's ``128 64 128  road``). A first line such as ``name,r,g,b``
+      is a heading. Lines that begin with ``#`` are comments.
 
-    A name of ``VOID_NAMES`` gives its color to void (255) and takes no index.
+    Colors whose name is in ``VOID_NAMES`` become void (255) and get no index.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: in one sentence, what is wrong where.
+        FileNotFoundError: The file does not exist.
+        ValueError: The color map is invalid; the message names the entry.
     """
     path = Path(path)
     if not path.is_file():
@@ -59,7 +59,7 @@ def read_color_map(path: str | Path) -> ColorMap:
 
 
 def parse_color_map(text: str, source: str, is_json: bool = False) -> ColorMap:
-    """As :func:`read_color_map`, from the text of a file; ``source`` names it in errors."""
+    """Same as :func:`read_color_map`, for the text of a file; error messages name ``source``."""
     entries = _json_entries(text, source) if is_json else _line_entries(text, source)
     names: dict[str, tuple[int, int, int]] = {}
     colors: dict[tuple[int, int, int], str] = {}
@@ -68,11 +68,13 @@ def parse_color_map(text: str, source: str, is_json: bool = False) -> ColorMap:
         if color in colors:
             raise ValueError(
                 f'{source}{where} gives {name!r} the color {_said(color)}, which {colors[color]!r} has '
-                'already: '
-                'every class needs a color of its own.'
+                'already. '
+                'Give every class a different color.'
             )
         if name in names:
-            raise ValueError(f'{source}{where} names {name!r} a second time: names must differ.')
+            raise ValueError(
+                f'{source}{where} names {name!r} a second time. Give every class a different name.'
+            )
         colors[color] = name
         names[name] = color
         if name.lower() in VOID_NAMES:
@@ -87,21 +89,21 @@ def parse_color_map(text: str, source: str, is_json: bool = False) -> ColorMap:
 
 
 class _TwiceError(Exception):
-    """An object of a JSON file has a key twice."""
+    """A JSON object contains a key twice."""
 
 
 def _json_entries(text: str, source: str) -> list[tuple[str, str, tuple[int, int, int]]]:
     def pairs(items: list) -> dict:
         found = dict(items)
-        if len(found) < len(items):  # json would keep the last of two silently
+        if len(found) < len(items):  # json would silently keep the last one
             raise _TwiceError
         return found
 
     try:
         content = json.loads(text, object_pairs_hook=pairs)
     except _TwiceError:
-        raise ValueError(f'{source} has a key twice: names must differ.') from None
-    except (ValueError, RecursionError) as error:  # also of integers with thousands of digits
+        raise ValueError(f'{source} has a key twice. Give every class a different name.') from None
+    except (ValueError, RecursionError) as error:  # also for integers with thousands of digits
         reason = ' '.join(str(error).split())
         raise ValueError(f'{source} is not JSON ({reason}). Correct it.') from None
     if isinstance(content, Mapping):
@@ -140,7 +142,7 @@ def _line_entries(text: str, source: str) -> list[tuple[str, str, tuple[int, int
         if heading and not any(is_number):
             continue
         name_first, color_first = all(is_number[-3:]), all(is_number[:3])
-        # A number before a name and a color could be an index, or the color could be the first three.
+        # A number before a name and a color could be an index; the first three numbers could be the color.
         if len(fields) < 4 or name_first == color_first or (name_first and is_number[0]):
             raise ValueError(
                 f'{source}{where} is {line.strip()!r}. Write a name and three whole numbers and no other '
@@ -158,7 +160,7 @@ def _fields(line: str) -> list[str]:
         return line.split()
     try:
         row = next(csv.reader([line], delimiter=separator))
-    except csv.Error:  # the sentence for a line that has not the fields it should have
+    except csv.Error:  # the caller reports the malformed line
         return []
     return [field.strip() for field in row if field.strip()]
 
@@ -184,21 +186,21 @@ def _said(color) -> str:
 
 
 def code(rgb: np.ndarray) -> np.ndarray:
-    """One number per color of uint8 (..., 3): 65536 red + 256 green + blue, int32 (...)."""
+    """Encode colors, uint8 (..., 3), as one number each: 65536 red + 256 green + blue, int32 (...)."""
     rgb = rgb.astype(np.int32)
     return (rgb[..., 0] << 16) | (rgb[..., 1] << 8) | rgb[..., 2]
 
 
 def decode(rgb: np.ndarray, colors: ColorMap) -> tuple[np.ndarray, dict[tuple[int, int, int], int]]:
-    """Turn a color mask into class indices.
+    """Convert a color mask to class indices.
 
     Args:
-        rgb: uint8 (H, W, 3).
-        colors: what colors stand for.
+        rgb: Color mask, uint8 (H, W, 3).
+        colors: Class of each color.
 
     Returns:
-        tuple: uint8 (H, W), 255 where void or unknown, and the unknown colors with the number of
-        their pixels, most frequent first.
+        tuple: Class indices, uint8 (H, W), 255 for void and unknown colors; and the pixel count of each unknown
+        color, most frequent first.
     """
     label = _table(colors)[code(rgb)]
     unknown = {}
@@ -214,7 +216,7 @@ def decode(rgb: np.ndarray, colors: ColorMap) -> tuple[np.ndarray, dict[tuple[in
 
 @lru_cache(maxsize=1)
 def _table(colors: ColorMap) -> np.ndarray:
-    """int16 (2 ** 24,): the index of each :func:`code`, 255 for void and -1 for what is unknown."""
+    """int16 (2 ** 24,): class index of each :func:`code`, 255 for void and -1 for unknown colors."""
     table = np.full(1 << 24, -1, dtype=np.int16)
     table[code(np.array(colors.palette))] = np.arange(len(colors.palette))
     if colors.void:

@@ -1,4 +1,4 @@
-"""A look at all data of a config before it is trained: what is there, and what would stop or harm a training.
+"""Check all data of a config before training: report the contents and what would stop or harm training.
 
 report = check_data(cfg)
 print('\\n'.join(report.lines()))
@@ -47,15 +47,15 @@ _REMEDY = 'Replace it, or take it out of the list'
 
 @dataclass
 class ImageSurvey:
-    """What was read of a list of image files, in its order.
+    """Result of reading a list of image files, in its order.
 
     Attributes:
         paths (list[str]): N files.
-        sizes (list): (height, width) as loaded; None where the file cannot be read.
-        kinds (list): How the file holds the image, and how it is loaded, in words; None likewise.
-        digests (list): Of the pixels as loaded; None likewise, or where only headers were read.
-        broken (dict[str, str]): A sentence for each file that cannot be read.
-        unlike (dict[str, str]): A sentence for each that is not an 8-bit RGB where the loader makes it so.
+        sizes (list): (height, width) as loaded; None if the file cannot be read.
+        kinds (list): File format and loaded format, in words; None if the file cannot be read.
+        digests (list): Hash of the loaded pixels; None if the file cannot be read or only its header was.
+        broken (dict[str, str]): One sentence for each file that cannot be read.
+        unlike (dict[str, str]): One sentence for each image that the loader must convert to 8-bit RGB.
     """
 
     paths: list[str]
@@ -68,15 +68,15 @@ class ImageSurvey:
 
 @dataclass(kw_only=True)
 class SetReport(Report):
-    """What was found of one set of images of a config.
+    """Report on one set of images of a config.
 
     Attributes:
-        role (str): What it is for.
-        key (str): Where the config has it.
-        name (str): The role, and which of several sets it is.
-        images (ImageSurvey, optional): None where there are no files.
-        meanings (list[Meaning]): What its class indices mean; none without classes.
-        masks (Masks, optional): What its masks hold; None without any that MMSegmentation's loader reads.
+        role (str): Purpose of the set, such as 'labeled' or 'validation'.
+        key (str): Config key of the set.
+        name (str): The role, with a number if there are several sets.
+        images (ImageSurvey, optional): Images of the set; None if there are no files.
+        meanings (list[Meaning]): Meaning of the class indices; empty without classes.
+        masks (Masks, optional): Content of the masks; None unless MMSegmentation's loader reads them.
     """
 
     role: str
@@ -89,7 +89,7 @@ class SetReport(Report):
 
 @dataclass
 class DataReport:
-    """All sets of a config, and what is wrong between them."""
+    """Reports on all sets of a config, and problems between sets."""
 
     sets: list[SetReport]
     leaks: list[str]
@@ -97,12 +97,12 @@ class DataReport:
 
     @property
     def num_problems(self) -> int:
-        """Files, or sets as a whole, that need fixing."""
+        """Number of problems to fix, in files or whole sets."""
         inside = sum(len(said) for part in self.sets for said in part.problems.values())
         return inside + len(self.leaks)
 
     def lines(self) -> list[str]:
-        """The report for a reader; of many problems of a kind the first few."""
+        """Return the report as text lines, with at most the first few problems of each kind."""
         lines = []
         for part in self.sets:
             lines += [f'{part.name} ({part.key})', *(f'  {line}' for line in part.facts), '']
@@ -118,17 +118,17 @@ class DataReport:
 def check_data(
     cfg: Config, workers: int = 4, quick: bool = False, quiet: bool = False
 ) -> DataReport:
-    """Look at every file of the training, validation and test sets.
+    """Check every file of the training, validation and test sets.
 
     Args:
-        cfg: any MMSegmentation config with at least one dataset.
-        workers: threads that read.
-        quick: reads of images the headers and ends alone; whether they are whole and in two sets at once
-            is then known by their ends and their paths alone.
-        quiet: shows no progress bars.
+        cfg: Any MMSegmentation config with at least one dataset.
+        workers: Number of reader threads.
+        quick: If True, read only the headers and ends of image files. Truncated files are then found by their
+            ends, and images shared by two sets by their paths.
+        quiet: If True, show no progress bars.
 
     Raises:
-        ValueError: the config has no dataset.
+        ValueError: The config has no dataset.
     """
     wanted = list(dataset_configs(cfg))
     if not wanted:
@@ -151,14 +151,14 @@ def check_data(
 
 
 def _startup_settings(cfg: Config) -> tuple[bool, bool]:
-    """``same_masks`` and ``check_masks`` of StartupCheckHook, which says the same before training."""
+    """Return ``same_masks`` and ``check_masks`` of StartupCheckHook, as in training."""
     hooks = [h for h in cfg.get('custom_hooks') or () if h.get('type') == 'StartupCheckHook']
     hook = hooks[0] if hooks else {}
     return hook.get('same_masks', True), hook.get('check_masks', True)
 
 
 def _of_labels(cfg: Config) -> list[Meaning]:
-    """The meanings of the finished pseudo-labels that a training names; those of stages are yet to be made."""
+    """Return the meanings of the pseudo-labels in a training config that exist already."""
     train = (cfg.get('train_dataloader') or {}).get('dataset') or {}
     labels = (train.get('pseudo_labeled') or {}).get('labels') or []
     folders = [labels] if isinstance(labels, str) else labels
@@ -166,9 +166,9 @@ def _of_labels(cfg: Config) -> list[Meaning]:
 
 
 def dataset_configs(cfg: Config):
-    """``(role, key, config, check)`` of each set of a config, equal validation and test sets once.
+    """Yield ``(role, key, config, check)`` for each set of a config; equal validation and test sets once.
 
-    ``check`` is the training's own ``check_files``; None where the files are not checked while loading.
+    ``check`` is the ``check_files`` of the training; None if the files are not checked while loading.
     """
     seen = []
     for role, _, key, config in named_sets(cfg):
@@ -183,7 +183,7 @@ def dataset_configs(cfg: Config):
 
 
 def _check_set(role, key, config, check, *, workers, quick, quiet) -> list[SetReport]:
-    """A report on each dataset within the config of a set, which is built as a whole, as in training."""
+    """Report on each dataset within the config of a set. The set is built as a whole, as in training."""
     kind = 'unlabeled' if role == 'unlabeled' else 'labeled'
     try:
         dataset = build_child(kind, config, name=role, key=key)
@@ -230,7 +230,7 @@ def _check_leaf(report: SetReport, dataset, check, *, workers, quick, quiet) -> 
     report.images = images = survey_images(paths, transforms, report.name, workers, quick, quiet)
     report.facts.append(f'sizes (width x height): {_sizes(images.sizes)}')
     report.facts.append(f'files: {_counted(images.kinds)}')
-    # What is of another kind is said below where training says it before it loads.
+    # Training reports images of another kind before it loads them, so they are reported below.
     broken = (s for p, s in images.broken.items() if check is not True or p not in images.unlike)
     report.add_problems('images that cannot be read', broken)
     _judge_modes(report, images, check)
@@ -245,7 +245,7 @@ def _check_leaf(report: SetReport, dataset, check, *, workers, quick, quiet) -> 
 
 
 def _left_out(dataset, folder: str, infos) -> list[str]:
-    """A sentence on the files of a searched folder that are not among the images of the dataset."""
+    """Report the files of a searched folder that are not among the images of the dataset."""
     taken = {os.path.normpath(info[key]) for info in infos for key in _PATHS if info.get(key)}
     others = Counter(
         os.path.splitext(name)[1] or os.path.basename(name)
@@ -256,8 +256,8 @@ def _left_out(dataset, folder: str, infos) -> list[str]:
         return []
     said = ', '.join(f'{count} {ending}' for ending, count in others.most_common(SHOWN))
     return [
-        f'{sum(others.values())} files of {folder} are not among its images ({said}): if they are images, set '
-        f'img_suffix={getattr(dataset, "img_suffix", None)!r} to what they end in.'
+        f'{sum(others.values())} files of {folder} are not among its images ({said}). If they are images, set '
+        f'img_suffix={getattr(dataset, "img_suffix", None)!r} to their ending.'
     ]
 
 
@@ -269,15 +269,15 @@ def survey_images(
     quick: bool = False,
     quiet: bool = False,
 ) -> ImageSurvey:
-    """Load every image as the pipeline does, or read its header (``quick``).
+    """Load every image as the pipeline does, or read only its header (``quick``).
 
     Args:
-        paths: of the files.
-        transforms: of the pipeline; its loader and what training would check are taken from it.
-        what: is read, for the progress bar.
-        workers: threads that read.
-        quick: see above.
-        quiet: shows no bar.
+        paths: Paths of the files.
+        transforms: Transforms of the pipeline, with its loader and file checks.
+        what: Noun for the progress bar.
+        workers: Number of reader threads.
+        quick: If True, read only headers, see :func:`check_data`.
+        quiet: If True, show no progress bar.
     """
     checked, _ = with_file_checks(list(transforms), None, labeled=False)
     rgb = any(isinstance(t, CheckImageFile) and t.rgb for t in checked)
@@ -289,7 +289,7 @@ def survey_images(
         look = partial(
             _look_behind, backend=backend, loader=local_loader(loader), rgb=rgb, quick=quick
         )
-    # The first one alone: it opens what the backend keeps open, such as a database, which threads must share.
+    # Read the first file before starting threads: this opens a connection, such as a database, that they share.
     first = [look(path) for path in survey.paths[:1]]
     with ThreadPoolExecutor(workers) as pool:
         results = chain(first, pool.map(look, survey.paths[1:]))
@@ -306,7 +306,7 @@ def survey_images(
 
 
 def _look_at(path: str, loader, rgb: bool, quick: bool) -> tuple:
-    """(size, kind, digest, why it is broken, why it is not as it should be) of one file."""
+    """Return (size, kind, digest, why the file is broken, why it is of another kind) of one file."""
     unlike = None
     try:
         with decoding(Path(path), _REMEDY):
@@ -323,10 +323,10 @@ def _look_at(path: str, loader, rgb: bool, quick: bool) -> tuple:
         return size, kind, None, None, unlike
     try:
         image = loader.transform(dict(img_path=path))['img']
-    except Exception as error:  # of any decoder; what it says is the report
+    except Exception as error:  # from any decoder; its message goes into the report
         reason = ' '.join(str(error).split()).rstrip('.') or type(error).__name__
         said = f'{path} cannot be loaded ({reason}). {_REMEDY}.'
-        if reason.startswith(path):  # a sentence of its own
+        if reason.startswith(path):  # the error is already a full sentence
             said = f'{reason}.'
         return None, None, None, said, unlike
     channels = image.shape[2] if image.ndim == 3 else 1
@@ -337,7 +337,7 @@ def _look_at(path: str, loader, rgb: bool, quick: bool) -> tuple:
 
 
 def _look_behind(path: str, backend, loader, rgb: bool, quick: bool) -> tuple:
-    """As :func:`_look_at`, of a file behind a backend."""
+    """Same as :func:`_look_at`, for a file behind a backend."""
     try:
         with local_copy(path, backend) as file:
             *found, broken, unlike = _look_at(file, loader, rgb, quick)
@@ -348,7 +348,7 @@ def _look_behind(path: str, backend, loader, rgb: bool, quick: bool) -> tuple:
 
 
 def _header(path: str, loader) -> tuple[str, tuple[int, int] | None]:
-    """Kind of the file in words, and (height, width) as it is loaded; None where Pillow cannot tell."""
+    """Return the file format in words and (height, width) as loaded; None if Pillow cannot tell."""
     try:
         with open_image(path) as image:
             size = image_size(path) if displays(loader) else (image.height, image.width)
@@ -358,7 +358,7 @@ def _header(path: str, loader) -> tuple[str, tuple[int, int] | None]:
 
 
 def _judge_modes(report: SetReport, images: ImageSurvey, check) -> None:
-    """Files that training would refuse are problems; where it would take them, say what it takes."""
+    """Report images that training would refuse as problems, and images that it would convert as warnings."""
     if check is True:
         report.add_problems('images that are not 8-bit RGB', images.unlike.values())
     elif images.unlike and check != 'complete':
@@ -404,13 +404,13 @@ def _check_masks(report, dataset, infos, images: ImageSurvey, transforms, worker
 def unmatched(
     masks: MaskSurvey, infos: Sequence[dict], sizes: Sequence, transforms: Sequence
 ) -> dict[str, list[str]]:
-    """Sentences on the masks that do not fit their image, by what is wrong.
+    """Report the masks that do not fit their image, by kind of problem.
 
     Args:
-        masks: of the images, in their order.
-        infos: of the dataset.
-        sizes: (height, width) of the images as loaded; None where it is not known.
-        transforms: of the pipeline, whose loaders say how images and masks are turned.
+        masks: Masks of the images, in their order.
+        infos: Sample infos of the dataset.
+        sizes: (height, width) of the images as loaded; None if unknown.
+        transforms: Transforms of the pipeline; its loaders define how images and masks are rotated.
     """
     turning = displays(first_of(transforms, LoadImageFromFile))
     drawn_on = getattr(first_of(transforms, LoadAnnotations), 'drawn_on', None)
@@ -431,18 +431,18 @@ def unmatched(
         elif tuple(size) != tuple(own):
             other.append(
                 f'{path} is {size[0]}x{size[1]} (height x width) but its image {info["img_path"]} is '
-                f'{own[0]}x{own[1]}. Give every image a mask of its own size.'
+                f'{own[0]}x{own[1]}. Give every image a mask of the same size.'
             )
     return {kind: said for kind, said in found.items() if said}
 
 
 def first_of(transforms: Sequence, kind: type):
-    """The first transform of a kind; None without one."""
+    """Return the first transform of class ``kind``; None if there is none."""
     return next((transform for transform in transforms if isinstance(transform, kind)), None)
 
 
 def displays(loader) -> bool:
-    """Whether an image loader turns images as their EXIF entry says; ours says it itself."""
+    """Whether an image loader applies the EXIF orientation: its ``displays``, or True if it has none."""
     return getattr(loader, 'displays', True)
 
 
@@ -471,7 +471,7 @@ def _report_classes(report: Report, masks: MaskSurvey, read: Masks) -> None:
     empty = int(((count.void > 0) & (count.pixels.sum(1) + count.beyond == 0)).sum())
     report.facts.append(
         f'{len(masks.paths) - len(masks.problems)} masks, void {count.void.sum() / total:.2%} of the pixels'
-        + (f', {empty} masks are nothing but void' if empty else '')
+        + (f', {empty} masks contain only void' if empty else '')
     )
     width = max(len(str(name)) for name in classes)
     labeled = max(1, int(count.pixels.sum()))
@@ -489,7 +489,7 @@ def _report_classes(report: Report, masks: MaskSurvey, read: Masks) -> None:
 
 
 def _shared_images(sets: Sequence[SetReport]) -> tuple[list[str], list[str]]:
-    """Sentences on images that two sets share: leaks into an evaluation, and others."""
+    """Report images that two sets share: leaks into an evaluation set, and others."""
     leaks, notes = [], []
     parts = [(part, part.images) for part in sets if part.images is not None]
     for i, (first, images) in enumerate(parts):
@@ -508,7 +508,7 @@ def _shared_images(sets: Sequence[SetReport]) -> tuple[list[str], list[str]]:
                 notes.append(f'{sentence}.')
             elif evaluated:
                 leaks.append(
-                    f'{sentence}: they would falsify the result, take them out of the {first.name} set.'
+                    f'{sentence}: they make the result invalid, remove them from the {first.name} set.'
                 )
             else:
                 notes.append(f'{sentence}: they are trained on with and without their labels.')
@@ -516,7 +516,7 @@ def _shared_images(sets: Sequence[SetReport]) -> tuple[list[str], list[str]]:
 
 
 def _same_images(first: ImageSurvey, second: ImageSurvey) -> list[tuple[str, str]]:
-    """(path in the first, path in the second) of the images of the second that the first has as well."""
+    """Return (path in the first, path in the second) of the images that both surveys contain."""
     by_path = dict(zip(real_paths(first.paths), first.paths, strict=True))
     by_content = {
         d: path for d, path in zip(first.digests, first.paths, strict=True) if d is not None

@@ -1,4 +1,4 @@
-"""Files: which there are, asked cheaply at start-up, and images opened whatever their size."""
+"""Local files: fast existence checks at start-up, and opening images of any size."""
 
 import os
 from collections.abc import Iterable
@@ -10,26 +10,26 @@ from .orientation import orientation_of, turned_size
 
 _TIFF_WIDTH, _TIFF_HEIGHT = 0x0100, 0x0101
 MAX_PIXELS = 1 << 30
-"""Pixels of the largest image that OpenCV decodes, and with it mmcv."""
+"""Maximum number of pixels that OpenCV, and so mmcv, decodes."""
 
-# Pillow, by which mmcv loads masks, calls what has more than 179 million pixels an attack; training takes crops
-# of larger images. Set here, so that the workers of loaders have it as well.
+# mmcv loads masks with Pillow, which refuses images of more than 179 million pixels as an attack. Training can
+# take crops of larger images. Set at import, so that the limit also holds in loader workers.
 if Image.MAX_IMAGE_PIXELS is not None:
     Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, MAX_PIXELS)
 
 
 def open_image(file) -> Image.Image:
-    """Open an image of up to :data:`MAX_PIXELS` by Pillow; it is decoded when it is used.
+    """Open an image of up to :data:`MAX_PIXELS` with Pillow, which decodes it on first use.
 
     Args:
-        file: path, or binary file.
+        file: Path or binary file.
 
     Raises:
-        OSError: as Pillow raises it, and for larger images.
+        OSError: Pillow cannot open the image, or it is larger.
     """
     try:
         image = Image.open(file)
-    except Image.DecompressionBombError as error:  # no OSError
+    except Image.DecompressionBombError as error:  # not an OSError
         raise OSError(f'{str(error).partition(",")[0]}. Cut it into tiles') from None
     if image.width * image.height > MAX_PIXELS:
         image.close()
@@ -41,21 +41,21 @@ def open_image(file) -> Image.Image:
 
 
 def image_size(path: str) -> tuple[int, int] | None:
-    """(height, width) of an image by its header, as it is displayed; None where it cannot be told."""
+    """Return (height, width) of an image as displayed, from its header; None if it cannot be determined."""
     try:
         with open_image(path) as image:
             width, height = image.size
             if isinstance(
                 image, TiffImageFile
-            ):  # some versions of Pillow have turned the size already
+            ):  # some versions of Pillow have already applied the rotation to the size
                 width, height = image.tag_v2[_TIFF_WIDTH], image.tag_v2[_TIFF_HEIGHT]
-    except (OSError, SyntaxError, ValueError, KeyError, TypeError):  # of broken bytes
+    except (OSError, SyntaxError, ValueError, KeyError, TypeError):  # broken files
         return None
     return turned_size((height, width), orientation_of(path))
 
 
 class Folders:
-    """Which local files exist, at the price of listing each folder once."""
+    """Tells which local files exist, listing each folder only once."""
 
     def __init__(self) -> None:
         self._names: dict[str, set[str]] = {}
@@ -71,13 +71,13 @@ class Folders:
 
 
 def missing_files(paths: Iterable[str]) -> list[str]:
-    """Those of the local ``paths`` at which there is no file; remote ones (``s3://``) are not asked for."""
+    """Return the local ``paths`` without a file; remote paths (``s3://``) are skipped."""
     folders = Folders()
     return [path for path in paths if '://' not in path and path not in folders]
 
 
 def real_paths(paths: Iterable[str]) -> Iterable[str]:
-    """Each path with its links resolved, folders only once."""
+    """Return each path with its links resolved; each folder is resolved only once."""
     folders: dict[str, str] = {}
     for path in paths:
         if os.path.islink(path):

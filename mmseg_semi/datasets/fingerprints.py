@@ -1,11 +1,12 @@
-"""Which published partition is this? Labeled lists of the literature, told by their fingerprints.
+"""Identify published partitions by fingerprints of their labeled lists.
 
-``fingerprints.json`` holds facts about each list and not the list: its count, its order-free hash, and a
-*sketch*, the smallest :data:`SKETCH_SIZE` of the hashes of its names. ``tools/make_fingerprints.py`` makes it.
+``fingerprints.json`` stores facts about each list, not the list: its length, its order-free hash and a
+*sketch*, the :data:`SKETCH_SIZE` smallest hashes of its names. ``tools/make_fingerprints.py`` creates it.
 
-A name is the last part of an id, so neither the layout of the folders nor the order of the list matters.
-A sketch is a random sample of its list: the share of it that another list holds estimates the share of the list
-that the other holds. It is exact where the sketch is the whole list; else its standard error is at most 3 %.
+A name is the last part of an id, so neither the folder layout nor the order of the list matters. A sketch is a
+random sample of its list: the share of the sketch that another list contains estimates the share of the list
+that the other list contains. The estimate is exact if the sketch is the whole list; otherwise its standard
+error is at most 3 %.
 """
 
 from __future__ import annotations
@@ -22,21 +23,21 @@ from .splits import order_free_hash
 SKETCH_SIZE = 256
 REGISTRY = osp.join(osp.dirname(__file__), 'fingerprints.json')
 TITLES = {'voc12': 'Pascal VOC 2012', 'cityscapes': 'Cityscapes'}
-_DIGITS = 10  # of a hash in a sketch: 40 bits, so that 10⁴ names meet one of 256 by chance in 1 of 4·10⁵ cases
+_DIGITS = 10  # of a hash in a sketch: 40 bits, so 10⁴ names match one of 256 by chance in 1 of 4·10⁵ cases
 
 
 class Published(NamedTuple):
-    """A list of the literature.
+    """A list from the literature.
 
     Attributes:
         dataset (str): A key of :data:`TITLES`.
-        role (str): 'labeled', or the whole 'train' or 'val' list.
-        count (int): Images.
+        role (str): 'labeled', or 'train' or 'val' for a whole list.
+        count (int): Number of images.
         sha256 (str): Order-free hash of the names.
-        names (tuple[tuple[str, str], ...]): Family and published name, of all under which it is known;
-            whole lists have no family.
+        names (tuple[tuple[str, str], ...]): All (family, published name) pairs of the list; whole lists have no
+            family.
         sketch (frozenset[str]): The smallest hashes of names.
-        common (dict[str, int]): Names in common with each rival, by its hash.
+        common (dict[str, int]): Number of common names with each rival, by its hash.
     """
 
     dataset: str
@@ -48,7 +49,7 @@ class Published(NamedTuple):
     common: dict[str, int]
 
     def is_rival(self, other: Published) -> bool:
-        """Whether papers could take one for the other: labeled lists of one dataset and about one count."""
+        """Whether the two can be confused: labeled lists of one dataset with about the same count."""
         return (
             self.sha256 != other.sha256
             and self.role == other.role == 'labeled'
@@ -64,12 +65,12 @@ class Published(NamedTuple):
 
 
 class Overlap(NamedTuple):
-    """What a list has in common with a published one.
+    """Overlap of a list with a published list.
 
     Attributes:
-        published (Published): The other.
-        common (int): Names in both.
-        exact (bool): Whether ``common`` is counted; else it is estimated.
+        published (Published): The published list.
+        common (int): Number of names in both.
+        exact (bool): Whether ``common`` is counted; otherwise it is estimated.
     """
 
     published: Published
@@ -82,13 +83,13 @@ class Overlap(NamedTuple):
 
 
 class Identity(NamedTuple):
-    """What is known of a list.
+    """Result of identifying a list.
 
     Attributes:
-        count (int): Of its names.
+        count (int): Number of names.
         sha256 (str): Order-free hash of the names.
-        match (Published | None): The published list that it is.
-        overlaps (list[Overlap]): With the other labeled lists, by falling Jaccard index.
+        match (Published | None): The published list with the same names.
+        overlaps (list[Overlap]): Overlaps with the other labeled lists, by decreasing Jaccard index.
     """
 
     count: int  # type: ignore[assignment]  # hides tuple.count
@@ -98,16 +99,16 @@ class Identity(NamedTuple):
 
     @property
     def rivals(self) -> list[Overlap]:
-        """Other lists that could be taken for the match; their results are not comparable."""
+        """Return other lists that could be confused with the match; their results are not comparable."""
         if self.match is None:
             return []
         return [overlap for overlap in self.overlaps if self.match.is_rival(overlap.published)]
 
     def sentence(self, least: float = 0.0) -> str:
-        """What the list is, in one sentence without the full stop.
+        """Return one sentence, without the full stop, that identifies the list.
 
         Args:
-            least: share of the list above which what it has in common with the nearest published one is said.
+            least: Name the nearest published list only if it shares more than this fraction of the list.
         """
         if self.match is not None:
             role = {'train': 'the whole training set of ', 'val': 'the validation set of '}
@@ -119,7 +120,7 @@ class Identity(NamedTuple):
 
 
 def image_names(paths: Iterable[str]) -> list[str]:
-    """The names that fingerprints are made of: last parts of ids or image paths, without ending."""
+    """Return the names that fingerprints use: last parts of ids or image paths, without ending."""
     names = (path.replace('\\', '/').rpartition('/')[2] for path in paths)
     endings = ('.jpg', '.jpeg', '.png')
     bare = (osp.splitext(name)[0] if name.lower().endswith(endings) else name for name in names)
@@ -127,11 +128,11 @@ def image_names(paths: Iterable[str]) -> list[str]:
 
 
 def describe(dataset: str, role: str, names: Sequence, ids: Iterable[str]) -> Published:
-    """The facts about a list that enter a registry.
+    """Return the registry entry of a list.
 
     Args:
-        dataset, role, names: see :class:`Published`.
-        ids: of its images, or their paths.
+        dataset, role, names: See :class:`Published`.
+        ids: Ids or paths of its images.
     """
     images = set(image_names(ids))
     sketch = frozenset(sorted(map(_hash, images))[:SKETCH_SIZE])
@@ -140,11 +141,11 @@ def describe(dataset: str, role: str, names: Sequence, ids: Iterable[str]) -> Pu
 
 
 def identify(ids: Iterable[str], registry: Sequence[Published] | None = None) -> Identity:
-    """Find the published list that has the same images, and those that share some.
+    """Find the published list with the same images, and the lists that share some of them.
 
     Args:
-        ids: of the labeled images, or their paths, in any order.
-        registry: of published lists; None is that of the package.
+        ids: Ids or paths of the labeled images, in any order.
+        registry: Published lists. Default: the registry of the package.
     """
     registry = published() if registry is None else registry
     names = set(image_names(ids))
@@ -174,11 +175,11 @@ def _hash(name: str) -> str:
 
 @functools.cache
 def published(path: str = REGISTRY) -> tuple[Published, ...]:
-    """The lists of a registry file.
+    """Return the lists of a registry file.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is not a registry.
+        FileNotFoundError: The file does not exist.
+        ValueError: The file is not a registry.
     """
     try:
         with open(path, 'rb') as file:
@@ -191,14 +192,14 @@ def published(path: str = REGISTRY) -> tuple[Published, ...]:
 
 
 def read_registry(content: bytes, path: str) -> tuple[Published, ...]:
-    """The lists of the content of a registry file.
+    """Parse the content of a registry file.
 
     Args:
-        content: of the file.
-        path: its name, for errors.
+        content: Content of the file.
+        path: Name of the file for error messages.
 
     Raises:
-        ValueError: it is not a registry.
+        ValueError: The content is not a registry.
     """
     try:
         return tuple(map(_read_entry, json.loads(content)['lists']))
@@ -209,7 +210,7 @@ def read_registry(content: bytes, path: str) -> tuple[Published, ...]:
 
 
 def registry_text(entries: Iterable[Published]) -> str:
-    """The content of a registry file, the same for the same lists in any order."""
+    """Return the content of a registry file; it does not depend on the order of the lists."""
     ordered = sorted(entries, key=lambda e: (e.dataset, e.role, e.count, e.names))
     lists = [{**e._asdict(), 'sketch': ''.join(sorted(e.sketch))} for e in ordered]
     about = (

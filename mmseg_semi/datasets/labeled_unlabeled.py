@@ -1,4 +1,4 @@
-"""The two halves of a semi-supervised training set as named children of one dataset."""
+"""The labeled and unlabeled images of a semi-supervised training as named children of one dataset."""
 
 import contextlib
 from collections.abc import Mapping
@@ -24,35 +24,33 @@ _KINDS = ('labeled', 'unlabeled')
 
 @DATASETS.register_module()
 class LabeledUnlabeledDataset(Dataset):
-    """Labeled images first, then unlabeled ones, each with a pipeline and randomness of its own.
+    """Labeled images followed by unlabeled images, each with its own pipeline and random state.
 
-    The children are named, so that a config can change one of them without repeating the other (a
-    list would be replaced as a whole, or silently kept). Whatever their classes are,
-    a labeled sample comes out as branch ``labeled``, an unlabeled one as the branches of its
-    ``MultiBranch``, or as ``weak`` without one.
+    The children are named, so a config can change one of them without repeating the other. (Inherited configs
+    replace a list as a whole.) For children of any class, a labeled sample has the branch ``labeled``; an
+    unlabeled sample has the branches of its ``MultiBranch``, or ``weak`` without one.
 
-    ``dataset[index, position]``, which is how ``LabeledUnlabeledSampler`` asks, runs the pipeline with
-    Python's, numpy's and torch's (CPU) random states seeded from ``(seed, kind, position)`` and puts the
-    states back afterwards. So a sample does not depend on the worker, the rank or the number of resumes that
-    it took to get there. ``dataset[index]`` uses the random states as they are. Transforms that keep
-    a generator of their own (some of Albumentations') are out of reach.
+    ``LabeledUnlabeledSampler`` requests ``dataset[index, position]``. This runs the pipeline with the random
+    states of Python, numpy and torch (CPU) seeded from ``(seed, kind, position)`` and then restores them. So a
+    sample does not depend on the worker, the rank or the number of resumes. ``dataset[index]`` uses the current
+    random states. Transforms with their own generator (some of Albumentations') are not seeded.
 
     Args:
-        labeled: any mmseg dataset, config or object, whose pipeline ends in ``PackSegInputs``.
-        unlabeled: usually an ``UnlabeledDataset``, config or object, whose pipeline has ``AddValidMask`` and
+        labeled: Any mmseg dataset, config or object, whose pipeline ends in ``PackSegInputs``.
+        unlabeled: Usually an ``UnlabeledDataset``, config or object, whose pipeline has ``AddValidMask`` and
             ends in ``MultiBranch`` or ``PackUnlabeledInputs``.
-        seed: of the samples' randomness, at least 0.
-        check_files: whether image and mask files are checked: at start-up that they exist, while
-            loading that they are complete 8-bit RGB images with masks of their size and known
-            classes (``transforms/checks.py``). 'complete' checks all but that they are 8-bit RGB, for
-            images that mmcv is meant to turn into it, such as gray ones. The children are not changed.
-        partition: folder of the lists, such as 'classic/183': fills ``{partition}`` in ``ann_file`` of the
-            children.
+        seed: Seed of the samples' randomness, at least 0.
+        check_files: Whether to check image and mask files: at start-up that they exist, while loading that they
+            are complete 8-bit RGB images with masks of the same size and known classes
+            (``transforms/checks.py``). 'complete' accepts images that mmcv converts to 8-bit RGB, such as gray
+            images. The children do not change.
+        partition: Folder of the lists, such as 'classic/183'. It replaces ``{partition}`` in ``ann_file`` of
+            the children.
 
     Raises:
-        FileNotFoundError: a list, folder, image or mask that does not exist.
-        ValueError: a child without images, a setting out of range, a list that waits for a partition which is
-            not set, or a partition that no list waits for.
+        FileNotFoundError: A list, folder, image or mask does not exist.
+        ValueError: A child has no images, a setting is out of range, a list contains ``{partition}`` but
+            ``partition`` is not set, or ``partition`` is set but no list contains it.
     """
 
     def __init__(
@@ -74,7 +72,7 @@ class LabeledUnlabeledDataset(Dataset):
         self.num_labeled, self.num_unlabeled = len(self.labeled), len(self.unlabeled)
         if check_files:
             check_files_exist(self.labeled, 'labeled', 'train_dataloader.dataset.labeled')
-            if not isinstance(self.unlabeled, UnlabeledDataset):  # which has looked already
+            if not isinstance(self.unlabeled, UnlabeledDataset):  # checks itself
                 check_files_exist(self.unlabeled, 'unlabeled', 'train_dataloader.dataset.unlabeled')
             classes = self.metainfo.get('classes')
             num_classes = len(classes) if classes else None
@@ -89,19 +87,19 @@ class LabeledUnlabeledDataset(Dataset):
 
     @property
     def metainfo(self) -> dict:
-        """Meta information of the labeled child: classes, palette and so on."""
+        """Meta information of the labeled child, such as classes and palette."""
         return self.labeled.metainfo
 
     def labeled_paths(self) -> list[str]:
-        """Image paths of the labeled child, in its order."""
+        """Return the image paths of the labeled child, in its order."""
         return image_paths(self.labeled)
 
     def unlabeled_paths(self) -> list[str]:
-        """Image paths of the unlabeled child, in its order."""
+        """Return the image paths of the unlabeled child, in its order."""
         return image_paths(self.unlabeled)
 
     def get_data_info(self, index: int) -> dict:
-        """What the child knows of sample ``index`` before it is loaded."""
+        """Return the info of sample ``index`` before loading."""
         kind, child_index = self._locate(index)
         return getattr(self, kind).get_data_info(child_index)
 
@@ -137,7 +135,7 @@ class LabeledUnlabeledDataset(Dataset):
 
 
 def _branched(kind: str, sample: dict) -> dict:
-    """The packed sample by branch; ValueError when its pipeline packs something else."""
+    """Return the packed sample by branch; ValueError if the pipeline packs something else."""
     if not isinstance(sample, Mapping) or 'inputs' not in sample or 'data_samples' not in sample:
         end = 'PackSegInputs' if kind == 'labeled' else 'MultiBranch or PackUnlabeledInputs'
         raise ValueError(

@@ -1,4 +1,4 @@
-"""What masks hold: values and sizes of many files, and the classes that MMSegmentation makes of them.
+"""Contents of masks: values and sizes of many files, and the classes that MMSegmentation reads from them.
 
 survey = survey_masks(paths)                     # one pass over the files, with a progress bar
 classes = count_classes(survey.pixels, num_classes=21)
@@ -26,12 +26,12 @@ _INDEX_MODES = ('1', 'L', 'P')
 
 
 class MaskSurvey(NamedTuple):
-    """What was read of a list of mask files, in its order.
+    """Result of reading a list of mask files, in its order.
 
     Attributes:
         paths (list[str]): N files.
-        pixels (np.ndarray): int64 (N, 256), pixels of each value of the file, 0 where it is unreadable.
-        sizes (list[tuple[int, int] | None]): (height, width); None where the file cannot be read.
+        pixels (np.ndarray): int64 (N, 256), pixel count of each value in the file, 0 if it cannot be read.
+        sizes (list[tuple[int, int] | None]): (height, width); None if the file cannot be read.
         problems (dict[str, str]): One sentence for each file that cannot be read as a mask.
     """
 
@@ -42,12 +42,12 @@ class MaskSurvey(NamedTuple):
 
 
 class ClassCount(NamedTuple):
-    """Pixels of N masks as training counts them.
+    """Pixel counts of N masks, as training sees them.
 
     Attributes:
-        pixels (np.ndarray): int64 (N, C), of each class.
-        void (np.ndarray): int64 (N,), that no loss counts.
-        beyond (np.ndarray): int64 (N,), of values that are neither.
+        pixels (np.ndarray): int64 (N, C), pixels of each class.
+        void (np.ndarray): int64 (N,), pixels that losses ignore.
+        beyond (np.ndarray): int64 (N,), pixels whose value is neither a class nor void.
     """
 
     pixels: np.ndarray
@@ -56,15 +56,15 @@ class ClassCount(NamedTuple):
 
 
 def read_values(path: str, backend: BaseStorageBackend | None = None) -> np.ndarray:
-    """The values of a mask file as they are, uint8 (H, W).
+    """Return the values of a mask file, uint8 (H, W).
 
     Args:
-        path: of the file.
-        backend: that has it; None for the local disk.
+        path: Path of the file.
+        backend: Backend that has the file; None for the local disk.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is truncated or no image, or not an 8-bit image with one channel or a palette.
+        FileNotFoundError: The file does not exist.
+        ValueError: The file is truncated, is not an image, or is not 8-bit with one channel or a palette.
     """
     try:
         with open_stored_image(path, backend) as image:
@@ -78,7 +78,7 @@ def read_values(path: str, backend: BaseStorageBackend | None = None) -> np.ndar
         raise FileNotFoundError(
             f'{path} does not exist. Restore the mask, or take its image out of the list.'
         ) from None
-    except (OSError, SyntaxError) as error:  # Pillow calls a broken PNG chunk a SyntaxError
+    except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError for a broken PNG chunk
         reason = ' '.join(str(error).split()).rstrip('.')
         raise ValueError(
             f'{path} cannot be read as an image ({reason}). Replace it, or take its image out of the list.'
@@ -95,14 +95,14 @@ def survey_masks(
     """Read every mask once.
 
     Args:
-        paths: of the files.
-        what: is read, for the progress bar.
-        workers: threads that read.
-        quiet: shows no bar.
-        backend: that has the files; None for the local disk.
+        paths: Paths of the files.
+        what: Noun for the progress bar.
+        workers: Number of reader threads.
+        quiet: If True, show no progress bar.
+        backend: Backend that has the files; None for the local disk.
     """
     survey = MaskSurvey(list(paths), np.zeros((len(paths), _VALUES), np.int64), [], {})
-    # The first one alone: it opens what the backend keeps open, such as a database, which threads must share.
+    # Read the first file before starting threads: this opens a connection, such as a database, that they share.
     first = [_summary(path, backend) for path in survey.paths[:1]]
     with ThreadPoolExecutor(workers) as pool:
         results = chain(first, pool.map(partial(_summary, backend=backend), survey.paths[1:]))
@@ -123,7 +123,7 @@ def _summary(
         values = read_values(path, backend)
     except (OSError, ValueError) as error:
         return str(error)
-    # In parts, since numpy counts with 8 bytes for a pixel.
+    # Count in parts, since numpy needs 8 bytes per pixel to count.
     parts = np.array_split(values.ravel(), 1 + values.size // _COUNTED_AT_ONCE)
     height, width = values.shape
     counts = np.sum([np.bincount(part, minlength=_VALUES) for part in parts], axis=0)
@@ -136,13 +136,13 @@ def meaning_of_values(
     label_map: dict[int, int] | None = None,
     void: int = VOID,
 ) -> np.ndarray:
-    """The class that each value of a file becomes when mmseg loads it, int64 (256,).
+    """Return the class that mmseg loads for each value of a mask file, int64 (256,).
 
-    As mmseg's ``LoadAnnotations`` does it: ``reduce_zero_label`` first, which makes 0 void and 1, 2, ... the
-    classes 0, 1, ...; then ``label_map``, which a ``metainfo`` with other classes than the dataset's makes.
+    As in mmseg's ``LoadAnnotations``, ``reduce_zero_label`` comes first: 0 becomes void, and 1, 2, ... become
+    classes 0, 1, .... Then ``label_map`` applies, which mmseg creates if ``metainfo`` changes the classes.
 
     Returns:
-        np.ndarray: 0 ... C-1, 255 for the value ``void``, and -1 for a value that is neither.
+        np.ndarray: 0 ... C-1, 255 for the value ``void``, and -1 for other values.
     """
     values: np.ndarray = np.arange(_VALUES)
     if reduce_zero_label:
@@ -160,14 +160,14 @@ def count_classes(
     label_map: dict[int, int] | None = None,
     void: int = VOID,
 ) -> ClassCount:
-    """Pixels of each class, of void and of neither.
+    """Count the pixels of each class, of void and of other values.
 
     Args:
-        pixels: (N, 256), of a :class:`MaskSurvey`.
+        pixels: Counts of a :class:`MaskSurvey`, (N, 256).
         num_classes: C, at most 255.
-        reduce_zero_label: as of the dataset.
-        label_map: as of the dataset, old class = new class.
-        void: the value of void, ``ignore_index`` of the dataset.
+        reduce_zero_label: Setting of the dataset.
+        label_map: Setting of the dataset, old class = new class.
+        void: Void value, the dataset's ``ignore_index``.
     """
     meaning = meaning_of_values(num_classes, reduce_zero_label, label_map, void)
     classes = np.stack([pixels[:, meaning == c].sum(1) for c in range(num_classes)], axis=1)
@@ -181,7 +181,7 @@ def values_beyond(
     label_map: dict[int, int] | None = None,
     void: int = VOID,
 ) -> dict[int, int]:
-    """Values that are neither a class nor void: value in the file = number of masks that have it."""
+    """Return the values that are neither a class nor void, with the number of masks that contain them."""
     meaning = meaning_of_values(num_classes, reduce_zero_label, label_map, void)
     masks = (pixels > 0).sum(0)
     return {int(v): int(masks[v]) for v in np.flatnonzero((meaning == -1) & (masks > 0))}

@@ -1,4 +1,4 @@
-"""Datasets that are read by a list of names, with one sentence where the data are missing."""
+"""Base of datasets with lists of image names; missing data raise one clear error."""
 
 import os.path as osp
 
@@ -18,7 +18,7 @@ class ListedSegDataset(BaseSegDataset):
         **kwargs: As for :class:`mmseg.datasets.BaseSegDataset`.
 
     Raises:
-        FileNotFoundError: If the list or the image folder does not exist.
+        FileNotFoundError: The list or the image folder does not exist.
     """
 
     def __init__(self, ann_file='', img_suffix='.jpg', seg_map_suffix='.png', **kwargs):
@@ -27,7 +27,7 @@ class ListedSegDataset(BaseSegDataset):
         )
 
     def load_data_list(self):
-        """As the base class, after a look whether the data are there at all."""
+        """Same as the base class, after checking that the data exist."""
         if self.backend_args is None:
             name = type(self).__name__
             if self.ann_file and not osp.exists(self.ann_file):

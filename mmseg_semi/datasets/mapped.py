@@ -1,4 +1,4 @@
-"""Masks whose values are other numbers than the class indices, such as 0 and 255 for two classes."""
+"""Masks whose values differ from the class indices, such as 0 and 255 for two classes."""
 
 from collections.abc import Mapping
 
@@ -12,28 +12,28 @@ _LAST = 255
 
 @DATASETS.register_module()
 class MappedSegDataset(BaseSegDataset):
-    """A folder or a list of images and masks, as ``BaseSegDataset``, with the class of each value of the masks.
+    """A ``BaseSegDataset`` with a map from mask values to class indices.
 
-    MMSegmentation's loader applies the map, in training and evaluation, and this package's checks count by it.
+    MMSegmentation's loader applies the map in training and evaluation. The checks of this package use it too.
 
     Args:
-        label_map: value of a mask = class index, or 255 for void, as ``{255: 1}``. Other
-            values stay as they are.
-        of: 'BaseSegDataset' where a base config has ``type='CheckedDataset', of='BaseSegDataset'``, so that
-            the same two settings change both. Files are checked as by ``CheckedDataset`` in any case.
-        **kwargs: as for :class:`mmseg.datasets.BaseSegDataset`.
+        label_map: Mask value = class index, or 255 for void, such as ``{255: 1}``. Other values do not change.
+        of: Must be 'BaseSegDataset'. It allows a config to replace ``type='CheckedDataset',
+            of='BaseSegDataset'`` of its base by changing only ``type``. Files are always checked as by
+            ``CheckedDataset``.
+        **kwargs: See :class:`mmseg.datasets.BaseSegDataset`.
 
     Raises:
-        FileNotFoundError: a folder or the list does not exist.
-        ValueError: ``of`` another class, a value or an index outside of 0 ... 255, or ``reduce_zero_label``,
-            which would come first.
+        FileNotFoundError: A folder or the list does not exist.
+        ValueError: ``of`` is another class, a value or index is not in 0 ... 255, or ``reduce_zero_label`` is
+            set, which would apply before the map.
     """
 
     def __init__(self, label_map: Mapping[int, int], of: str = 'BaseSegDataset', **kwargs) -> None:
         if of != 'BaseSegDataset':
             raise ValueError(
-                f'MappedSegDataset of={of!r} takes the place of BaseSegDataset alone. Write masks of class '
-                'indices for other datasets (tools/dataset_converters/folders.py --ids).'
+                f'MappedSegDataset of={of!r} must be BaseSegDataset. For other datasets, write masks of class '
+                'indices (tools/dataset_converters/folders.py --ids).'
             )
         self._given = {int(value): int(index) for value, index in label_map.items()}
         wrong = [pair for pair in self._given.items() if not 0 <= min(pair) <= max(pair) <= _LAST]
@@ -51,5 +51,5 @@ class MappedSegDataset(BaseSegDataset):
         super().__init__(**kwargs)
 
     def get_label_map(self, new_classes=None) -> dict[int, int]:
-        """The map that was given; ``metainfo`` names the classes that it leads to."""
+        """Return the given map; ``metainfo`` names the resulting classes."""
         return self._given

@@ -1,7 +1,7 @@
-"""What class indices mean in a dataset, and whether two datasets agree on it.
+"""The meaning of class indices in a dataset, and whether two datasets agree.
 
-A network learns indices. Where training and validation give an index to different classes, or read the values
-of their masks in different ways, the training runs and its results mean nothing.
+A network learns indices. If training and validation use an index for different classes, or map mask values
+differently, training runs but its results mean nothing.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from .pseudo_labeled import LABELS_SUMMARY, PseudoLabeledDataset
 from .walk import Leaf, leaves, stage_leaves
 
 READINGS = ('reduce_zero_label', 'label_map')
-"""How the values of masks are read, in which sets may differ on purpose."""
+"""Settings that map mask values; sets may differ in them on purpose."""
 
 
 class Meaning(NamedTuple):
-    """What the indices of one dataset mean; None for what is not known and so not compared.
+    """Meaning of the class indices of one dataset; unknown fields are None and not compared.
 
     Attributes:
-        key (str): Where the config has the dataset, or the file that says it.
-        classes (tuple[str, ...]): Names in the order of their indices.
-        reduce_zero_label (bool, optional): Whether 0 of a mask is void and 1 the first class.
-        label_map (dict[int, int], optional): Value of a mask = class index; empty without a map.
-        palette (list, optional): RGB per class. It changes pictures and no index.
+        key (str): Config key of the dataset, or the file that defines the meaning.
+        classes (tuple[str, ...]): Class names in the order of their indices.
+        reduce_zero_label (bool, optional): Whether mask value 0 is void and 1 the first class.
+        label_map (dict[int, int], optional): Mask value = class index; empty without a map.
+        palette (list, optional): RGB color of each class. It changes only pictures.
     """
 
     key: str
@@ -41,7 +41,7 @@ class Meaning(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """A difference of two meanings.
+    """A difference between two meanings.
 
     Attributes:
         of (str): 'classes', 'reduce_zero_label', 'label_map' or 'palette'.
@@ -53,9 +53,9 @@ class Difference(NamedTuple):
 
 
 def meanings_of(dataset, key: str, kind: str | None = None) -> list[Meaning]:
-    """The meanings of a built dataset and of all that it holds; datasets that name no classes have none.
+    """Return the meanings of a built dataset and all datasets within it that name classes.
 
-    Unlabeled images have no indices. Those of pseudo-labels are what their ``pseudo_labels.json`` says.
+    Unlabeled images have no meaning. Pseudo-labels have the meaning in their ``pseudo_labels.json``.
     """
     return [
         meaning
@@ -66,17 +66,17 @@ def meanings_of(dataset, key: str, kind: str | None = None) -> list[Meaning]:
 
 
 def meanings_of_config(cfg: Mapping, stage: str) -> list[Meaning]:
-    """As :func:`meanings_of`, of the datasets of a stage ('train', 'val', 'test'), without building them."""
+    """Same as :func:`meanings_of`, for the unbuilt datasets of a stage ('train', 'val', 'test')."""
     found = []
     for leaf in stage_leaves(cfg, stage):
-        # The leaf of pseudo-labels is their images.
+        # The images of a pseudo-labeled dataset are a leaf.
         if leaf.kind not in ('unlabeled', 'pseudo_labeled'):
             found += _of_config(leaf)
     return found
 
 
 def meaning_of_checkpoint(checkpoint: Mapping, path: str) -> Meaning | None:
-    """What a checkpoint of MMEngine says in ``meta.dataset_meta``; None where it says nothing."""
+    """Return the meaning in ``meta.dataset_meta`` of an MMEngine checkpoint; None if it has none."""
     meta = (checkpoint.get('meta') or {}).get('dataset_meta') or {}
     if not meta.get('classes'):
         return None
@@ -90,7 +90,7 @@ def meaning_of_checkpoint(checkpoint: Mapping, path: str) -> Meaning | None:
 
 
 def differences(first: Meaning, second: Meaning) -> list[Difference]:
-    """In what two meanings differ; of classes that differ nothing else is told."""
+    """Return the differences between two meanings; if the classes differ, only that difference."""
     if first.classes != second.classes:
         return [Difference('classes', _of_classes(first, second))]
     found = []
@@ -113,7 +113,7 @@ def differences(first: Meaning, second: Meaning) -> list[Difference]:
 
 
 def compare_all(meanings: Sequence[Meaning]) -> list[Difference]:
-    """The differences of each meaning from the first one."""
+    """Return the differences of each meaning from the first one."""
     return [d for other in meanings[1:] for d in differences(meanings[0], other)]
 
 
@@ -121,7 +121,7 @@ def check_checkpoint(checkpoint: Mapping, path: str, cfg: Mapping) -> None:
     """Compare the class names of a checkpoint with those of the datasets of a config.
 
     Raises:
-        ValueError: they differ, in number, names or order.
+        ValueError: The class names differ in number, name or order.
     """
     saved = meaning_of_checkpoint(checkpoint, path)
     if saved is None:
@@ -144,12 +144,12 @@ def _of_leaf(leaf: Leaf) -> list[Meaning]:
 
 
 def meanings_of_labels(folders: Iterable[str]) -> list[Meaning]:
-    """What the summaries in finished folders of pseudo-labels say."""
+    """Return the meanings in the summaries of finished pseudo-label folders."""
     found = []
     for folder in folders:
         path = osp.join(folder, LABELS_SUMMARY)
         classes = json.loads(read_bytes(path)).get('classes')
-        # Names of a network that knew none.
+        # Skip placeholder names, from a network without class names.
         if classes and list(classes) != [f'class {c}' for c in range(len(classes))]:
             found.append(Meaning(path, tuple(map(str, classes))))
     return found
@@ -160,14 +160,14 @@ def _of_config(leaf: Leaf) -> list[Meaning]:
     kind = config.get('of') or config.get('type')
     kind = DATASETS.get(kind) if isinstance(kind, str) else kind
     meta = {**(getattr(kind, 'METAINFO', None) or {}), **(config.get('metainfo') or {})}
-    if not meta.get('classes') or isinstance(meta['classes'], str):  # a file with the names
+    if not meta.get('classes') or isinstance(meta['classes'], str):  # a file of names
         return []
     usual = inspect.signature(kind).parameters.get('reduce_zero_label') if kind else None
     reduced = config.get('reduce_zero_label', None if usual is None else usual.default)
     label_map = config.get('label_map')
     if label_map is None and hasattr(kind, 'get_label_map'):
         label_map = kind.get_label_map(meta['classes'])
-    # The palette is cut and made up while the dataset is built.
+    # The palette is only known after the dataset is built.
     return [_meaning(leaf.key, {'classes': meta['classes']}, reduced, label_map or {})]
 
 
@@ -203,7 +203,7 @@ def _of_classes(first: Meaning, second: Meaning) -> str:
 
 
 def _key(meaning: Meaning, name: str) -> str:
-    """The config key, or what a file says."""
+    """Return the config key of a setting, or its name and the file that defines it."""
     is_key = '_dataloader' in meaning.key
     return f'{meaning.key}.{name}' if is_key else f'{name.rpartition(".")[2]} of {meaning.key}'
 

@@ -1,7 +1,7 @@
-"""Names of files: which are an image's, which a system's or an editor's, and which was meant.
+"""File names: which are images, which are hidden, and which existing file a wrong path may mean.
 
-What begins with a dot, as a file or as a folder (``._x.png``, ``.ipynb_checkpoints/``, ``.DS_Store``), and what
-Windows writes (``Thumbs.db``) are nobody's images.
+Hidden are names that begin with a dot, of files or folders (``._x.png``, ``.ipynb_checkpoints/``,
+``.DS_Store``), and Windows' ``Thumbs.db``. They are never images of a dataset.
 """
 
 from __future__ import annotations
@@ -12,23 +12,23 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 
 IMAGE_ENDINGS = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
-"""Endings, in lower case, of the files that are taken for images where a config names none."""
+"""Default endings of image files, in lowercase."""
 _OF_SYSTEMS = ('thumbs.db', 'ehthumbs.db', 'desktop.ini')
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a path, relative to the folder that is searched, is or lies in what nobody means."""
+    """Whether a path, relative to the searched folder, is hidden or in a hidden folder."""
     parts = name.replace('\\', '/').split('/')
     return any(part.startswith('.') for part in parts) or parts[-1].lower() in _OF_SYSTEMS
 
 
 def is_image(name: str) -> bool:
-    """Whether a name ends as an image does, in lower or upper case."""
+    """Whether a name has an image ending, in any case."""
     return name.lower().endswith(IMAGE_ENDINGS)
 
 
 def files_below(folder: str) -> Iterator[str]:
-    """All files below a local folder, hidden ones as well, relative to it; a linked folder is read once."""
+    """Yield the relative paths of all files below a local folder, including hidden ones."""
     seen = set()
     for place, folders, names in os.walk(folder, followlinks=True):
         real = osp.realpath(place)
@@ -41,7 +41,7 @@ def files_below(folder: str) -> Iterator[str]:
 
 
 def left_out(folder: str) -> list[str]:
-    """A sentence on the hidden image files below a local folder, if there are any."""
+    """Report the hidden image files below a local folder, if there are any."""
     hidden = sorted(name for name in files_below(folder) if is_image(name) and is_hidden(name))
     if not hidden:
         return []
@@ -52,7 +52,7 @@ def left_out(folder: str) -> list[str]:
 
 
 def alike(path: str) -> str:
-    """A hint at the file that a missing local path may mean: of another case, ending or Unicode form; or ''."""
+    """Suggest the file that a missing local path may mean: other case, ending or Unicode form; or return ''."""
     folder, name = osp.split(path)
     try:
         there = sorted(os.listdir(folder or '.'))
@@ -69,7 +69,7 @@ def alike(path: str) -> str:
 
 
 def endings(names: Iterable[str]) -> str:
-    """How names end, with their number, the most frequent first."""
+    """Return the endings of names with their counts, most frequent first."""
     counts: dict[str, int] = {}
     for name in names:
         ending = osp.splitext(name)[1] or osp.basename(name)

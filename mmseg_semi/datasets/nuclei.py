@@ -13,7 +13,7 @@ class NucleiDataset(ListedSegDataset):
     1).
 
     Args:
-        **kwargs: As for :class:`ListedSegDataset`.
+        **kwargs: See :class:`ListedSegDataset`.
     """
 
     METAINFO = dict(
@@ -23,7 +23,7 @@ class NucleiDataset(ListedSegDataset):
 
     @classmethod
     def get_label_map(cls, new_classes=None):
-        """As the base class, but a border that is not a class of its own is nucleus instead of void."""
+        """Same as the base class, but a border that is not a class becomes nucleus instead of void."""
         label_map = super().get_label_map(new_classes)
         names = cls.METAINFO['classes']
         if label_map is not None and 'border' not in new_classes:
@@ -31,5 +31,5 @@ class NucleiDataset(ListedSegDataset):
         return label_map
 
     def _update_palette(self):
-        # Border and nucleus would each bring their color for one class.
+        # Border and nucleus would both add a color for one class.
         return super()._update_palette()[: len(self._metainfo['classes'])]

@@ -1,8 +1,8 @@
-"""How the camera was held: the EXIF entry by which viewers turn a photograph, and what a mask was drawn on.
+"""EXIF orientation: how viewers rotate a photograph, and which view a mask was drawn on.
 
-A file *stores* its pixels as the sensor had them; viewers *display* them turned as the entry says. Images are
-loaded as they are displayed, whatever decodes them. Of a mask without an entry of its own, the size tells which
-view it was drawn on where the entry turns height into width (5 to 8); else the user says it (``drawn_on``).
+A file *stores* pixels in sensor order; viewers *display* them rotated by its EXIF entry. Every loader returns
+images as displayed. A mask without its own entry may be drawn on either view. If the entry swaps height and
+width (5 to 8), the mask's size tells the view; otherwise the user sets ``drawn_on``.
 """
 
 from __future__ import annotations
@@ -17,30 +17,30 @@ from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 ENTRY = 0x0112
-"""Number of the entry in EXIF data and of the tag in TIFF files."""
+"""Number of the orientation entry in EXIF data and TIFF files."""
 VIEWS = ('stored', 'displayed')
 SETTING = "drawn_on='{}' of LoadAnnotations"
 SECTION = 'docs/your_own_data.md#photographs-with-an-exif-orientation'
-_QUARTER = 5  # from 5 on the entry turns height into width
+_QUARTER = 5  # entries from 5 on swap height and width
 _PNG = b'\x89PNG\r\n\x1a\n'
 _TIFF = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
 _BITS, _PHOTOMETRIC, _SAMPLES, _PLANAR, _EXTRA = 258, 262, 277, 284, 338
 BROKEN = (OSError, SyntaxError, ValueError, KeyError, TypeError, struct.error)
-"""What Pillow raises on broken bytes."""
-_ALPHA = (1, 2)  # kinds of extra samples that say how opaque a pixel is
+"""Exceptions that Pillow raises for broken files."""
+_ALPHA = (1, 2)  # kinds of extra samples that are transparency
 
 
 class TiffLayout(NamedTuple):
-    """How a TIFF file holds its first image.
+    """Layout of the first image of a TIFF file.
 
     Attributes:
-        bands (int): Values per pixel, those of transparency included.
-        alphas (int): How many of them are transparency.
-        bits (int): Of the deepest band.
-        gray (bool): Whether the file calls itself gray, as files of many bands do.
-        cmyk (bool): Whether the bands are the inks of a print.
+        bands (int): Values per pixel, including transparency.
+        alphas (int): Number of transparency bands.
+        bits (int): Bits of the deepest band.
+        gray (bool): Whether the file is tagged as gray, as files of many bands are.
+        cmyk (bool): Whether the bands are print colors (CMYK).
         planar (bool): Whether the bands are stored one after the other.
-        orientation (int): 1 to 8.
+        orientation (int): EXIF orientation, 1 to 8.
     """
 
     bands: int
@@ -53,7 +53,7 @@ class TiffLayout(NamedTuple):
 
 
 def tiff_layout(file) -> TiffLayout | None:
-    """The layout of an open binary file from its first directory; None where it is not a TIFF file."""
+    """Read the layout of an open binary file from its first directory; None if it is not a TIFF file."""
     file.seek(0)
     header = file.read(8)
     if header[:4] not in _TIFF:
@@ -78,17 +78,17 @@ def tiff_layout(file) -> TiffLayout | None:
 
 
 def orientation_of(source) -> int:
-    """The EXIF orientation of an image, 1 (as stored) to 8.
+    """Return the EXIF orientation of an image, 1 (as stored) to 8.
 
     Args:
-        source: path, content, or open binary file. What Pillow does not know has no entry.
+        source: Path, content, or open binary file. Files unknown to Pillow have orientation 1.
     """
     if isinstance(source, (str, Path)):
         try:
             with open(source, 'rb') as opened:
                 return orientation_of(opened)
         except FileNotFoundError:
-            return 1  # whoever loads it says so
+            return 1  # the loader reports the error
     file = io.BytesIO(source) if isinstance(source, bytes) else source
     try:
         layout = tiff_layout(file)
@@ -103,7 +103,7 @@ def orientation_of(source) -> int:
 def _entry(file) -> int:
     file.seek(0)
     if file.read(8) == _PNG:
-        # Without the entry among the first chunks, Pillow would decode all pixels to look behind them.
+        # If the entry is not among the first chunks, Pillow would decode all pixels to search behind them.
         data = _png_exif(file)
         if data is None:
             return 1
@@ -116,7 +116,7 @@ def _entry(file) -> int:
 
 
 def _png_exif(file) -> bytes | None:
-    """The EXIF data of an open PNG file behind its signature, wherever its chunk is."""
+    """Return the EXIF data of an open PNG file, from any chunk after its signature."""
     while len(head := file.read(8)) == 8:
         length, kind = int.from_bytes(head[:4], 'big'), head[4:]
         if kind == b'eXIf':
@@ -128,7 +128,7 @@ def _png_exif(file) -> bytes | None:
 
 
 def displayed(array: np.ndarray, orientation: int) -> np.ndarray:
-    """A stored image (H, W, ...) as it is displayed: mirrored, turned by quarters, or both."""
+    """Return a stored image (H, W, ...) as displayed: flipped, rotated by multiples of 90 degrees, or both."""
     if orientation >= _QUARTER:
         array = array.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
@@ -144,7 +144,7 @@ def stored(array: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def turned_size(size: tuple[int, int], orientation: int) -> tuple[int, int]:
-    """(height, width) of one view of an image from that of the other."""
+    """Convert (height, width) of one view of an image to the other view."""
     first, second = size
     return (second, first) if orientation >= _QUARTER else (first, second)
 
@@ -156,10 +156,10 @@ class Pair(NamedTuple):
         image (str, optional): Path; None for an image without a file.
         mask (str): Path.
         image_size (tuple[int, int]): (height, width) as loaded.
-        mask_size (tuple[int, int]): As stored.
-        orientation (int): Of the image.
-        is_displayed (bool): Whether the image is loaded as it is displayed.
-        mask_orientation (int): Of the mask's own entry; 1 where it has none.
+        mask_size (tuple[int, int]): (height, width) as stored.
+        orientation (int): EXIF orientation of the image.
+        is_displayed (bool): Whether the image is loaded as displayed.
+        mask_orientation (int): EXIF orientation of the mask; 1 if it has no entry.
     """
 
     image: str | None
@@ -174,12 +174,12 @@ class Pair(NamedTuple):
     def of_files(
         cls, image: str, mask: str, image_size: tuple, mask_size: tuple, is_displayed: bool
     ) -> Pair | None:
-        """The pair of two local files; None where neither has an entry, so that their sizes must be equal."""
+        """Return the pair of two local files; None if neither has an entry, so their sizes must be equal."""
         layout, own = layout_of(image), mask_orientation(mask)
         orientation = orientation_of(image)
         if (orientation, own) == (1, 1):
             return None
-        # OpenCV and Pillow turn TIFF files whatever they are told.
+        # OpenCV and Pillow always rotate TIFF files.
         is_displayed = is_displayed or layout is not None
         return cls(image, mask, image_size, mask_size, orientation, is_displayed, own)
 
@@ -195,21 +195,22 @@ class Pair(NamedTuple):
 
     @property
     def views(self) -> list[str]:
-        """The views of the image whose size the mask has."""
+        """Return the views of the image that have the mask's size."""
         size = turned_size(self.mask_size, self.mask_orientation)
         return [view for view, own in self.sizes.items() if own == size]
 
     def view(self, drawn_on: str | None = None, setting: str = SETTING) -> str:
-        """The view that the mask was drawn on, 'stored' or 'displayed'.
+        """Return the view that the mask was drawn on, 'stored' or 'displayed'.
 
-        A mask with an entry of its own is displayed with its image.
+        A mask with its own entry is displayed with its image.
 
         Args:
-            drawn_on: what the user says, None for nothing.
-            setting: how she says it, for the message, with {} for the view.
+            drawn_on: Setting of the user; None if not set.
+            setting: How to set ``drawn_on``, for the message, with {} for the view.
 
         Raises:
-            ValueError: the mask fits no view, or both and ``drawn_on`` is None, or not the one it names.
+            ValueError: The mask fits no view, fits both while ``drawn_on`` is None, or does not fit
+                ``drawn_on``.
         """
         views = self.views
         if 'displayed' in views and (self.mask_orientation != 1 or self.orientation == 1):
@@ -225,7 +226,7 @@ class Pair(NamedTuple):
             f'and {sizes["displayed"]} as displayed (EXIF orientation {self.orientation})'
         )
         if not views:
-            raise ValueError(f'{said}. Give every image a mask of its own size.')
+            raise ValueError(f'{said}. Give every image a mask of the same size.')
         if drawn_on is None:
             stored_or_displayed = ' or '.join(setting.format(view) for view in VIEWS)
             raise ValueError(
@@ -240,7 +241,7 @@ class Pair(NamedTuple):
     def match(
         self, mask: np.ndarray, drawn_on: str | None = None, setting: str = SETTING
     ) -> np.ndarray:
-        """The mask (H, W) turned as its image is loaded; ValueError as of :meth:`view`."""
+        """Return the mask (H, W) rotated as its image is loaded; see :meth:`view` for errors."""
         view = self.view(drawn_on, setting)
         if self.mask_orientation != 1:
             mask = displayed(mask, self.mask_orientation)
@@ -256,7 +257,7 @@ def _said(size: tuple[int, int]) -> str:
 
 
 def check_drawn_on(drawn_on: str | None) -> None:
-    """Raise ValueError unless it names a view, or is None."""
+    """Raise ValueError unless ``drawn_on`` is a view or None."""
     if drawn_on is not None and drawn_on not in VIEWS:
         raise ValueError(
             f"drawn_on={drawn_on!r} must be 'stored' (masks drawn on the pixels of the file), 'displayed' (on "
@@ -265,20 +266,20 @@ def check_drawn_on(drawn_on: str | None) -> None:
 
 
 def mask_orientation(source) -> int:
-    """The EXIF orientation that remains to be applied to a decoded mask: none of a TIFF file, which is turned.
+    """Return the EXIF orientation still to apply to a decoded mask; 1 for TIFF files, which decoders rotate.
 
     Args:
-        source: path or content.
+        source: Path or content.
     """
     return 1 if layout_of(source) is not None else orientation_of(source)
 
 
 def layout_of(source) -> TiffLayout | None:
-    """The layout of a TIFF file by its path or content; None of any other file, or one that is not there."""
+    """Return the layout of a TIFF file given by path or content; None for other or missing files."""
     try:
         if isinstance(source, bytes):
             return tiff_layout(io.BytesIO(source))
         with open(source, 'rb') as file:
             return tiff_layout(file)
-    except BROKEN:  # FileNotFoundError is one: whoever loads it says so
+    except BROKEN:  # includes FileNotFoundError, which the loader reports
         return None

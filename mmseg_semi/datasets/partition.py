@@ -1,11 +1,11 @@
-"""A partition is one key of the train dataset, which fills ``{partition}`` in its lists.
+"""Partitions: the setting ``partition`` of a train dataset replaces ``{partition}`` in its lists.
 
 ``partition='classic/183'`` turns ``ann_file='splits/{partition}/labeled.txt'`` into
-``'splits/classic/183/labeled.txt'``. The dataset types of this package do so when they are built. Whoever reads
-the children of a train dataset from its config asks :func:`fill_partition` first.
+``'splits/classic/183/labeled.txt'``. The dataset types of this package do this when they are built. Code that
+reads the children of a train dataset from its config must call :func:`fill_partition` first.
 
-The lists have a placeholder and no implied path: whoever forgets to fill it asks for a file that does not
-exist, whereas a child without ``ann_file`` would silently take the whole folder.
+The placeholder is explicit on purpose: a list with an unfilled placeholder does not exist and raises an error,
+while a child without ``ann_file`` would silently use the whole folder.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ KEY = 'train_dataloader.dataset.partition'
 
 
 def fill_partition(dataset: Mapping) -> Mapping:
-    """A train dataset's config with the lists of its ``partition``, which it no longer has.
+    """Return a train dataset's config with ``partition`` filled into its lists and removed.
 
     Args:
-        dataset: of ``train_dataloader.dataset``; it is not changed. Without the key, and without lists that
-            wait for it, it comes back itself.
+        dataset: Config of ``train_dataloader.dataset``; it does not change. It is returned itself if it has
+            neither ``partition`` nor lists with ``{partition}``.
 
     Raises:
-        ValueError: A list waits for a partition and none is set, or one is set and no list waits for it.
+        ValueError: A list needs a partition but none is set, or one is set but no list needs it.
     """
     if 'partition' not in dataset and not waits_for_partition(dataset):
         return dataset
@@ -35,7 +35,7 @@ def fill_partition(dataset: Mapping) -> Mapping:
 
 
 def fill_lists(config: Mapping, partition: str | None) -> dict:
-    """As :func:`fill_partition`, of a dataset's arguments, with the partition beside them."""
+    """Same as :func:`fill_partition`, for the arguments of a dataset and a separate partition."""
     waiting = next(_waiting(config), None)
     if partition is None:
         if waiting is None:
@@ -57,12 +57,12 @@ def fill_lists(config: Mapping, partition: str | None) -> dict:
 
 
 def waits_for_partition(config: Mapping) -> bool:
-    """Whether a list in a dataset's config has ``{partition}``."""
+    """Whether a list in a dataset's config contains ``{partition}``."""
     return next(_waiting(config), None) is not None
 
 
 def counted_images(dataset: Mapping) -> dict | None:
-    """Config of the images that a train dataset only counts, below its own ``data_root`` if none is named."""
+    """Return the config of ``counted`` of a train dataset; its ``data_root`` defaults to the dataset's."""
     counted = dataset.get('counted')
     if counted is None:
         return None
@@ -71,17 +71,17 @@ def counted_images(dataset: Mapping) -> dict | None:
 
 
 def numbered(partition: str | None) -> int | None:
-    """The number of labeled images that a partition's name says, 183 of ``classic/183``; None without one."""
+    """Return the number of labeled images in a partition's name, such as 183 of ``classic/183``; else None."""
     last = (partition or '').rpartition('/')[2]
     return int(last) if last.isdecimal() else None
 
 
 def check_partition(partition: str | None, found: int) -> None:
-    """Raise ValueError if a partition's name says another number of labeled images than its list has.
+    """Raise ValueError if the number in a partition's name differs from the length of its labeled list.
 
     Args:
-        partition: of the train dataset.
-        found: Images of its labeled list; one that is repeated counts once.
+        partition: Partition of the train dataset.
+        found: Number of different images in its labeled list.
     """
     said = numbered(partition)
     if said is not None and said != found:
@@ -93,7 +93,7 @@ def check_partition(partition: str | None, found: int) -> None:
 
 
 def _waiting(config: Any, key: str = 'train_dataloader.dataset') -> Iterator[str]:
-    """Key and value of each list that has the placeholder."""
+    """Yield key and value of each list that contains the placeholder."""
     if isinstance(config, Mapping):
         for name, value in config.items():
             if name == 'ann_file' and isinstance(value, str) and PLACEHOLDER in value:

@@ -1,8 +1,8 @@
-"""A missing dataset is one sentence that names the path and where its preparation is explained.
+"""Clear errors for missing datasets: the path, and where the documentation explains its preparation.
 
-The stock dataset classes end with a bare assertion or an error from deep inside a file backend.
-:func:`check_data_paths` looks at a dataset's config before it is built; :func:`build_checked` is
-the same as a registered type, for configs that are run by the stock tools.
+The stock dataset classes fail with a bare assertion or an error from inside a file backend.
+:func:`check_data_paths` checks a dataset's config before it is built. :func:`build_checked` is the same as a
+registered type, for configs that the stock tools run.
 """
 
 import os.path as osp
@@ -16,7 +16,7 @@ from .partition import counted_images, fill_lists
 from .split_lists import check_list_text
 from .walk import leaf_configs
 
-# Dataset class -> what people call it and the section of docs/datasets.md that prepares it.
+# Dataset class -> its common name and its section of docs/datasets.md.
 KNOWN = {
     'PascalVOCDataset': ('Pascal VOC 2012', 'pascal-voc-2012'),
     'CityscapesDataset': ('Cityscapes', 'cityscapes'),
@@ -25,28 +25,27 @@ KNOWN = {
     'VOCAnimalsDataset': ('VOC animals', 'voc-animals'),
 }
 UNKNOWN = ('The dataset', 'your-own-images')
-LISTS = ('.txt', '.lst', '')  # endings of lists of images; others may be of any kind
+LISTS = ('.txt', '.lst', '')  # endings of image lists; other files are not checked
 
 
 def check_data_paths(dataset, title=None):
-    """Check that the files and folders which a dataset config names exist, and its list is text.
+    """Check that the files and folders in a dataset config exist, and that its list is text.
 
     Args:
-        dataset (dict): Config of a dataset; those within wrappers are checked. It is not changed. Paths
-            behind a file backend (``backend_args`` of the dataset or of its loaders, ``s3://...``) are left
-            to that backend.
-            ``{partition}`` stands for the dataset's ``partition``.
-        title (str, optional): Class name under which ``KNOWN`` finds the dataset, where the
-            config's own type says nothing, as for the unlabeled half of a known dataset.
+        dataset (dict): Config of a dataset; wrapped datasets are checked too. It does not change. Paths behind
+            a file backend (``backend_args`` of the dataset or its loaders, ``s3://...``) are not looked up.
+            ``{partition}`` is replaced by the dataset's ``partition``.
+        title (str, optional): Class name to look up in ``KNOWN`` if the config's type is not in it, such as for
+            the unlabeled images of a known dataset.
 
     Raises:
-        FileNotFoundError: One sentence with the dataset, the key, the path and the remedy.
-        ValueError: The list is not UTF-8, or has a byte order mark which the dataset would read as a name;
-            a folder has to be searched and its backend cannot list one; or a dataset of MMSegmentation is to
-            read its list through a backend, which it cannot.
+        FileNotFoundError: A path does not exist; the message has the dataset, the key and the remedy.
+        ValueError: The list is not UTF-8, or has a byte order mark that the dataset would read as a name; the
+            backend of a folder to search cannot list folders; or an MMSegmentation dataset has its list behind
+            a backend, which MMSegmentation does not support.
     """
     found = leaf_configs(dataset)
-    # The unlabeled half of a known dataset has a type that says nothing of what it holds.
+    # The dataset type of unlabeled images does not name the dataset.
     labeled = [_class_name(leaf.dataset) for leaf in found if leaf.kind == 'labeled']
     for leaf in found:
         known_by = (_class_name(leaf.dataset), *labeled, title)
@@ -66,14 +65,14 @@ def _check_leaf(dataset, name):
         behind = key == 'ann_file' and not is_local(backend)
         if behind and ('://' in path or exists(path)) and _reads_lists_locally(dataset):
             raise ValueError(
-                f'ann_file={path} is read through {backend.__name__}, and {_class_name(dataset)} reads lists '
-                'from the local disk alone. Copy the list there, and set backend_args in LoadImageFromFile and '
+                f'ann_file={path} is read through {backend.__name__}, and {_class_name(dataset)} only reads '
+                'lists from the local disk. Copy the list there, and set backend_args in LoadImageFromFile and '
                 'LoadAnnotations, not in the dataset.'
             )
         if key in ('img_dir', 'data_prefix.img_path') and not listed:
             require_listing(backend, path, key)
         if key.startswith(('img_dir', 'data_')) and (listed or 'img' not in key):
-            # With a list, nothing but the loader opens what is in the folder.
+            # With a list, only the loader opens files of the folder.
             backend = kind_of_backend(path, own or _loader_args(dataset, key))
         if not is_local(backend):
             continue
@@ -84,15 +83,15 @@ def _check_leaf(dataset, name):
 
 
 def missing(name, key, path):
-    """The sentence for a missing ``path`` that config key ``key`` of dataset class ``name`` names.
+    """Return the error message for a missing ``path`` under config key ``key`` of dataset class ``name``.
 
     Returns:
-        str: Also of use to a dataset that checks itself, as :class:`ListedSegDataset` does.
+        str: The sentence. Datasets that check themselves use it too, such as :class:`ListedSegDataset`.
     """
     title, anchor = KNOWN.get(name, UNKNOWN)
     return (
-        f'{title}: {path} (from {key}) does not exist; prepare it as docs/datasets.md#{anchor} '
-        "(README, section 'Datasets') says, or point data_root to where it is."
+        f'{title}: {path} (from {key}) does not exist. Prepare it as docs/datasets.md#{anchor} describes, or '
+        'set data_root to the folder that contains it.'
     )
 
 
@@ -100,22 +99,21 @@ def missing(name, key, path):
 def build_checked(of, partition=None, counted=None, **settings):
     """Build dataset type ``of`` from ``settings`` after :func:`check_data_paths`.
 
-    In a config, ``dict(type='CheckedDataset', of='PascalVOCDataset', data_root=..., ...)`` is
-    ``dict(type='PascalVOCDataset', data_root=..., ...)`` with a clear error for missing files, and with what a
-    training of labeled images alone needs to know.
+    In a config, ``dict(type='CheckedDataset', of='PascalVOCDataset', data_root=..., ...)`` is the same as
+    ``dict(type='PascalVOCDataset', data_root=..., ...)``, with clear errors for missing files and the settings
+    that supervised training needs.
 
     Args:
         of: Type of the dataset.
-        partition (str, optional): Fills ``{partition}`` in lists, see
-            :mod:`~mmseg_semi.datasets.partition`.
-        counted (dict, optional): Config of the unlabeled images of the method that this training is compared
-            with. An epoch is as long as a pass over them. They are counted, and never loaded. Its data_root is
-            that of the dataset, unless it has one.
-        **settings: Of the dataset.
+        partition (str, optional): Replaces ``{partition}`` in lists, see :mod:`~mmseg_semi.datasets.partition`.
+        counted (dict, optional): Config of the unlabeled images of the compared semi-supervised method. They
+            define the length of an epoch, and are counted but never loaded. ``data_root`` defaults to the
+            dataset's.
+        **settings: Settings of the dataset.
 
     Raises:
         FileNotFoundError: A file or folder is missing.
-        ValueError: A list waits for a partition that is not set, or no list waits for one that is.
+        ValueError: A list needs a partition but none is set, or one is set but no list needs it.
     """
     config = fill_lists(dict(settings, type=of, counted=counted), partition)
     counted = counted_images(config)
@@ -131,7 +129,7 @@ def _is_unlabeled(dataset):
 
 
 def _loader_args(dataset, key):
-    """``backend_args`` of the config of the loader that opens what is below ``key``."""
+    """Return ``backend_args`` of the loader config that opens files below ``key``."""
     wanted = 'LoadAnnotations' if key == 'data_prefix.seg_map_path' else 'LoadImageFromFile'
     for transform in dataset.get('pipeline') or ():
         kind = transform.get('type') if isinstance(transform, Mapping) else None
@@ -142,7 +140,7 @@ def _loader_args(dataset, key):
 
 
 def _reads_lists_locally(dataset):
-    """Whether the list is read by MMSegmentation, which looks for it on the local disk."""
+    """Whether MMSegmentation reads the list, which it expects on the local disk."""
     kind = dataset.get('of') or dataset.get('type')
     kind = DATASETS.get(kind) if isinstance(kind, str) else kind
     return isinstance(kind, type) and issubclass(kind, BaseSegDataset)
@@ -157,7 +155,7 @@ def _name_of(kind):
 
 
 def _paths(dataset):
-    """``(key, path, test)`` of everything that must exist, joined as mmengine's datasets join."""
+    """Yield ``(key, path, test)`` of everything that must exist, joined as in mmengine's datasets."""
     root = dataset.get('data_root') or ''
     if root:
         yield 'data_root', root, osp.isdir

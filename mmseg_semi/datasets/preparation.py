@@ -1,7 +1,7 @@
-"""What the dataset converters share: files that appear whole or not at all, counts, one progress bar.
+"""Shared code of the dataset converters: atomic writes, counts, progress bars.
 
-A converter looks at everything first, then hands :func:`write_all` one job per file. Running it again
-completes what an earlier run left, and a file that somebody else made stays as it is.
+A converter checks everything first, then passes one job per file to :func:`write_all`. Running it again
+completes an interrupted run. Existing files with other content are not changed.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from tqdm import tqdm
 from .files import open_image
 
 VOID = 255
-"""Label of the pixels that no class owns."""
+"""Label of pixels without a class."""
 _AGAIN = 'then run the command again, which continues where it stopped'
 _DISK_REMEDIES = {
     errno.ENOSPC: f'Free some space, {_AGAIN}',
     errno.EDQUOT: f'Free some space, {_AGAIN}',
-    errno.EACCES: 'Get the right to read or write it, or name another path',
-    errno.EPERM: 'Get the right to read or write it, or name another path',
-    errno.EROFS: 'Name a target that can be written',
+    errno.EACCES: 'Get permission to read or write it, or give another path',
+    errno.EPERM: 'Get permission to read or write it, or give another path',
+    errno.EROFS: 'Give a writable target',
     errno.ENOTDIR: 'A file stands where a folder is needed. Move it or name another target',
     errno.EEXIST: 'A file stands where a folder is needed. Move it or name another target',
     errno.ENAMETOOLONG: 'Shorten the name, or name another target',
@@ -41,23 +41,23 @@ _Result = TypeVar('_Result')
 
 
 class PreparationError(ValueError):
-    """What is wrong with a dataset's source or target and what to do, in one sentence."""
+    """A problem with a dataset's source or target and its remedy, in one sentence."""
 
 
 def require_folder(path: Path, remedy: str) -> None:
-    """Raise PreparationError, whose sentence ends with ``remedy``, unless ``path`` is a folder."""
+    """Raise PreparationError with ``remedy`` unless ``path`` is a folder."""
     if not path.is_dir():
         raise PreparationError(f'{path} is not a folder. {remedy}.')
 
 
 def require_file(path: Path, remedy: str) -> None:
-    """Raise PreparationError, whose sentence ends with ``remedy``, unless ``path`` is a file."""
+    """Raise PreparationError with ``remedy`` unless ``path`` is a file."""
     if not path.is_file():
         raise PreparationError(f'{path} does not exist. {remedy}.')
 
 
 def read_text(path: Path, remedy: str) -> str:
-    """The text of a list; PreparationError, whose sentence ends with ``remedy``, where there is none."""
+    """Return the text of a list; PreparationError with ``remedy`` if it cannot be read."""
     require_file(path, remedy)
     try:
         return path.read_text(encoding='utf-8-sig')
@@ -69,20 +69,20 @@ def read_text(path: Path, remedy: str) -> str:
 
 @contextmanager
 def decoding(path: Path, remedy: str) -> Iterator[None]:
-    """Whatever a decoder raises on broken bytes becomes a PreparationError that ends with ``remedy``."""
+    """Convert any exception of a decoder to a PreparationError that ends with ``remedy``."""
     try:
         yield
     except PreparationError:
         raise
-    except Exception as error:  # Pillow's plug-ins raise whatever the bytes lead them to
+    except Exception as error:  # Pillow's plug-ins raise many types for broken files
         said = ' '.join(str(error).split()).rstrip('.') or type(error).__name__
-        if said.startswith(str(path)):  # a check's own sentence
+        if said.startswith(str(path)):  # the message is already a full sentence
             raise PreparationError(f'{said}.') from None
         raise PreparationError(f'{path} cannot be read as an image ({said}). {remedy}.') from None
 
 
 def read_image(path: Path, remedy: str) -> np.ndarray:
-    """The pixels of an image as Pillow has them; PreparationError as of :func:`decoding`."""
+    """Return the pixels of an image as Pillow decodes them; see :func:`decoding` for errors."""
     with decoding(path, remedy), open_image(path) as image:
         return np.array(image)
 
@@ -90,18 +90,18 @@ def read_image(path: Path, remedy: str) -> np.ndarray:
 def check_counts(
     source: Path, found: Mapping[str, int], official: Mapping[str, int], partial: bool
 ) -> None:
-    """Raise PreparationError if a source has other counts than the dataset, unless ``partial``."""
+    """Raise PreparationError if the counts of a source differ from the official ones, unless ``partial``."""
     wrong = {name: count for name, count in found.items() if count != official[name]}
     if wrong and not partial:
         said = ', '.join(f'{name} {count} (not {official[name]})' for name, count in wrong.items())
         raise PreparationError(
-            f'{source} has other counts than the dataset: {said}. Complete the copy, or give --partial if '
-            'a part of it is what you want.'
+            f'{source} has other counts than the dataset: {said}. Complete the copy, or give --partial '
+            'to use only a part of the dataset.'
         )
 
 
 def png(label: np.ndarray, palette: Sequence[Sequence[int]] | None = None) -> bytes:
-    """A uint8 label map (H, W) as a PNG file, with a palette (RGB per class) if there is one."""
+    """Encode a uint8 label map (H, W) as PNG, with an optional palette (RGB per class)."""
     image = Image.fromarray(label)
     if palette is not None:
         table = np.zeros((256, 3), dtype=np.uint8)
@@ -113,28 +113,28 @@ def png(label: np.ndarray, palette: Sequence[Sequence[int]] | None = None) -> by
 
 
 def lines(ids: Sequence[str]) -> bytes:
-    """A list file: one id per line."""
+    """Return the content of a list file: one id per line."""
     return ''.join(f'{name}\n' for name in ids).encode()
 
 
 def write_once(path: Path, content: bytes, overwrite: bool = False) -> None:
-    """Write a file whole or not at all; an equal one is left alone.
+    """Write a file atomically; a file with equal content is not changed.
 
-    PNG files are equal where their pixels are, whatever compressed them.
+    PNG files are equal if their pixels are, whatever their compression.
 
     Raises:
-        PreparationError: the file exists with another content, and ``overwrite`` is False.
+        PreparationError: The file exists with other content, and ``overwrite`` is False.
     """
     if path.is_symlink() or path.exists():
         if not overwrite:
             if path.is_file() and _equal(path, content):
                 return
             raise PreparationError(_differs(path))
-        if path.is_symlink():  # what it points to is not ours to change
+        if path.is_symlink():  # never change the target of a link
             path.unlink()
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f'{path.name}.part')
-    part.unlink(missing_ok=True)  # a killed run's, or a link to what is not ours
+    part.unlink(missing_ok=True)  # of an interrupted run, or a link to keep from following
     try:
         part.write_bytes(content)
         os.replace(part, path)
@@ -143,10 +143,10 @@ def write_once(path: Path, content: bytes, overwrite: bool = False) -> None:
 
 
 def link_once(path: Path, source: Path, overwrite: bool = False) -> None:
-    """Make ``path`` a link to ``source``; the same link, or a copy of the same bytes, is left alone.
+    """Make ``path`` a link to ``source``; an equal link, or a copy of the same bytes, is not changed.
 
     Raises:
-        PreparationError: something else is there, and ``overwrite`` is False.
+        PreparationError: Something else exists at ``path``, and ``overwrite`` is False.
     """
     if path.is_symlink() or path.exists():
         if path.exists() and os.path.samefile(path, source):
@@ -163,16 +163,16 @@ def link_once(path: Path, source: Path, overwrite: bool = False) -> None:
 def run_all(
     function: Callable[[_Item], _Result], items: Sequence[_Item], what: str, nproc: int = 1
 ) -> list[_Result]:
-    """``function`` of every item behind a progress bar, in their order.
+    """Call ``function`` on every item with a progress bar; return the results in order.
 
     Args:
-        function: of one item.
-        items: what it is given.
-        what: noun for the bar.
-        nproc: threads; decoding and compression run beside each other.
+        function: Function of one item.
+        items: Its arguments.
+        what: Noun for the progress bar.
+        nproc: Number of threads; decoding and compression run in parallel.
 
     Raises:
-        PreparationError: of the first item that fails; what is waiting then is not begun.
+        PreparationError: From the first item that fails; waiting items are not started.
     """
     with ThreadPoolExecutor(nproc) as pool:
         try:
@@ -191,14 +191,13 @@ def write_all(
     """Run all jobs behind a progress bar.
 
     Args:
-        jobs: pairs of a target and what it becomes: a function that makes its bytes, or a file
-            that it becomes a link to.
-        what: noun for the bar.
-        overwrite: replace files that differ.
-        nproc: threads.
+        jobs: Pairs of a target and its content: a function that returns bytes, or a file to link to.
+        what: Noun for the progress bar.
+        overwrite: Whether to replace files that differ.
+        nproc: Number of threads.
 
     Raises:
-        PreparationError: of the first job that fails; what is written by then stays.
+        PreparationError: From the first job that fails; files already written remain.
     """
 
     def run(job: tuple[Path, Callable[[], bytes] | Path]) -> None:
@@ -212,7 +211,7 @@ def write_all(
 
 
 def add_arguments(parser: argparse.ArgumentParser, partial: str | None = None) -> None:
-    """Add the arguments of every converter; ``partial`` says what ``--partial`` accepts."""
+    """Add the arguments that every converter has; ``partial`` describes what ``--partial`` accepts."""
     if partial:
         parser.add_argument('--partial', action='store_true', help=partial)
     parser.add_argument('--overwrite', action='store_true', help='replace files that differ')
@@ -220,7 +219,7 @@ def add_arguments(parser: argparse.ArgumentParser, partial: str | None = None) -
 
 
 def run_converter(parser: argparse.ArgumentParser, options, convert: Callable[[], str]) -> None:
-    """Run a converter and print what it returns; its errors, and those of the disk, are one sentence."""
+    """Run a converter and print its result; print its errors, and disk errors, as one sentence."""
     if options.nproc < 1:
         parser.error(f'--nproc {options.nproc} must be at least 1.')
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -250,8 +249,8 @@ def _equal(path: Path, content: bytes) -> bool:
         return found == content
     try:
         with open_image(io.BytesIO(found)) as mine, open_image(io.BytesIO(content)) as new:
-            # A palette image is its indices: their colors are decoration.
+            # Compare the indices of palette images; their colors do not matter.
             modes = {'P' if image.mode == 'L' else image.mode for image in (mine, new)}
             return len(modes) == 1 and np.array_equal(np.asarray(mine), np.asarray(new))
-    except (OSError, ValueError, SyntaxError):  # of broken bytes
+    except (OSError, ValueError, SyntaxError):  # broken files
         return False

@@ -1,4 +1,4 @@
-"""Self-training: images whose masks a network has made, and the list that mixes them with labeled ones."""
+"""Self-training: images with pseudo-labels, and a dataset that mixes them with labeled images."""
 
 import json
 import os
@@ -27,23 +27,24 @@ from .soft_labels import SOFT_SUFFIX
 from .transforms.soft_labels import with_soft_labels
 from .walk import leaves
 
-#: In a folder of pseudo-labels: what they were made with; written last, so that it marks a whole folder.
+#: Name of the summary in a folder of pseudo-labels. It is written last, so it marks a complete folder.
 LABELS_SUMMARY = 'pseudo_labels.json'
 MASK_SUFFIX = '.png'
 
 
 def image_ids(dataset) -> list[str]:
-    """A name for each image of an initialized dataset, under which its mask and its score are kept.
+    """Return the unique id of each image of an initialized dataset; masks and scores are stored under it.
 
-    The path relative to the folder of images (that of several datasets is what their folders share, and
-    where one has no folder, what all images share), with '/' and without the file's ending.
+    The id is the path relative to the image folder, with '/' and without the file ending. For several datasets,
+    the image folder is the common folder of their image folders; if one of them has none, it is the common
+    folder of all images.
 
     Returns:
-        list[str]: Unique, in the order of the dataset; an image that ``RepeatDataset`` repeats has one.
+        list[str]: Ids in the order of the dataset; images that ``RepeatDataset`` repeats have one id.
 
     Raises:
-        ValueError: an image is listed twice, lies outside of the folder, or differs from another in its
-            ending alone.
+        ValueError: An image is listed twice, is outside of the folder, or differs from another only in its
+            ending.
     """
     found = [leaf.dataset for leaf in leaves(dataset)]
     paths = [path for inner in found for path in image_paths(inner)]
@@ -72,23 +73,23 @@ def image_ids(dataset) -> list[str]:
 
 @DATASETS.register_module()
 class PseudoLabeledDataset(Dataset):
-    """Those images of an unlabeled dataset that have a pseudo-label, with it as their annotation.
+    """The images of an unlabeled dataset that have a pseudo-label, with it as annotation.
 
-    The masks are ``FOLDER/<id>.png`` (see :func:`image_ids`) as `tools/pseudo_label.py` and the stages of
-    self-training write them. They hold classes of the network, so ``reduce_zero_label`` is never applied, and
-    belong to the images as the network saw them, whatever ``drawn_on`` the pipeline's ``LoadAnnotations`` has.
+    The masks are ``FOLDER/<id>.png`` (see :func:`image_ids`), as written by `tools/pseudo_label.py` and the
+    stages of self-training. They hold the network's class indices, so ``reduce_zero_label`` is never applied.
+    They match the images as loaded, whatever ``drawn_on`` of the pipeline's ``LoadAnnotations`` is.
 
     Args:
-        images: config of the unlabeled dataset, or the dataset; its pipeline is not used.
-        labels: folder(s) of pseudo-labels, each with masks of other images.
-        pipeline: transforms; ``LoadAnnotations`` reads the mask, also after ``LoadShapes``.
-        soft: whether samples also have the soft labels that were stored beside the masks, ``gt_soft_seg``, from
-            which a network with a ``SoftTargetHook`` learns.
+        images: Unlabeled dataset, config or object; its pipeline is not used.
+        labels: Folder(s) of pseudo-labels, each with masks of different images.
+        pipeline: Transforms; ``LoadAnnotations`` reads the mask, also after ``LoadShapes``.
+        soft: Whether samples also have ``gt_soft_seg``, the soft labels stored beside the masks, for training
+            with a ``SoftTargetHook``.
 
     Raises:
-        FileNotFoundError: a folder is missing or is not whole.
-        ValueError: no folder, a mask that belongs to no image, or an image with two; with ``soft``, a folder
-            without soft labels or a pipeline that they cannot pass.
+        FileNotFoundError: A folder is missing or incomplete.
+        ValueError: There is no folder, a mask without an image, or an image with two masks; with ``soft``, a
+            folder has no soft labels or the pipeline does not support them.
     """
 
     def __init__(
@@ -109,19 +110,19 @@ class PseudoLabeledDataset(Dataset):
         self.images = build_child('pseudo_labeled', images)
         names = image_ids(self.images)
         self.soft = soft
-        #: Number of classes of the soft labels by their folder; empty without ``soft``.
+        #: Number of classes of the soft labels of each folder; empty without ``soft``.
         self.soft_classes: dict[str, int] = {}
         masks = self._masks(set(names))
         once = (path for leaf in leaves(self.images) for path in image_paths(leaf.dataset))
         known = dict(zip(once, names, strict=True))
         ids = [known[path] for path in image_paths(self.images)]
-        # Index of the image, path of its mask, its view and its soft labels, in the order of the images.
+        # Image index, mask path, view and soft labels of each sample, in the order of the images.
         self._labeled = [(i, *masks[name]) for i, name in enumerate(ids) if name in masks]
         transforms = [TRANSFORMS.build(t) if isinstance(t, dict) else t for t in pipeline]
         self.pipeline = Compose(with_soft_labels(transforms) if soft else transforms)
 
     def _masks(self, ids: set[str]) -> dict[str, tuple[str, str, dict | None]]:
-        """Of each image that has a mask its path, the view that it was made of, and its soft labels."""
+        """Return mask path, view and soft labels of each image that has a mask."""
         masks: dict[str, tuple[str, str, dict | None]] = {}
         for folder in self.labels:
             backend = backend_of(folder)
@@ -138,7 +139,7 @@ class PseudoLabeledDataset(Dataset):
                     'the stage or the tools/pseudo_label.py that writes it to its end.'
                 ) from None
             found = backend.list_dir_or_file(folder, list_dir=False, recursive=True)
-            # Names that begin with a dot are of files in the making, and of editors and systems.
+            # Names that begin with a dot are temporary files, or files of editors and systems.
             files = sorted(
                 file for file in found if file.endswith(MASK_SUFFIX) and not is_hidden(file)
             )
@@ -182,7 +183,7 @@ class PseudoLabeledDataset(Dataset):
         return len(self._labeled)
 
     def get_data_info(self, index: int) -> dict:
-        """What is known of a sample before it is loaded; ``seg_map_path`` is its pseudo-label."""
+        """Return the info of a sample before loading; ``seg_map_path`` is its pseudo-label."""
         image, mask, view, soft = self._labeled[index]
         return {
             **self.images.get_data_info(image),
@@ -200,32 +201,33 @@ class PseudoLabeledDataset(Dataset):
 
 @DATASETS.register_module()
 class SelfTrainingDataset(Dataset):
-    """Labeled images, repeated, and pseudo-labeled ones as one list (ST++, Algorithm 1 and its code).
+    """Repeated labeled images and pseudo-labeled images as one list (ST++, Algorithm 1 and its code).
 
-    With Nl labeled and Nu pseudo-labeled images the list is ``labeled × max(1, ceil(Nu / Nl))`` followed by
-    the pseudo-labeled ones, so about half of what is drawn carries true labels. Without
-    pseudo-labels, as for the teacher, a labeled list below ``double_below`` images is taken
-    twice, which only makes the epochs longer.
+    With Nl labeled and Nu pseudo-labeled images, the list is ``labeled × max(1, ceil(Nu / Nl))`` followed by
+    the pseudo-labeled images. So about half of the samples have ground truth. Without pseudo-labels, as for the
+    teacher, a labeled list of fewer than ``double_below`` images is repeated twice, which only makes epochs
+    longer.
 
-    ``dataset[index, position]``, which is how ``ShuffledSampler`` asks, seeds the transforms from
-    ``(seed, position)``: a sample does not depend on workers, ranks or resumes. ``dataset[index]``
-    uses the random states as they are.
+    ``ShuffledSampler`` requests ``dataset[index, position]``, which seeds the transforms from ``(seed,
+    position)``: a sample does not depend on workers, ranks or resumes. ``dataset[index]`` uses the current
+    random states.
 
     Args:
-        labeled: any mmseg dataset, config or object.
-        pseudo_labeled: usually a ``PseudoLabeledDataset``, config or object; None for labeled images alone.
-            It may be empty, as when one image was scored and none is reliable.
-        double_below: see above; 0 never doubles. ST++'s code has 200.
-        seed: of the samples' randomness, at least 0.
-        check_files: whether image and mask files are checked, as by ``LabeledUnlabeledDataset``.
-        partition: fills ``{partition}`` in the lists of the children, as by ``LabeledUnlabeledDataset``.
-        counted: config of the images that an epoch of ``UnlabeledEpochTrainLoop`` is a pass over; they are
-            counted and not loaded.
+        labeled: Any mmseg dataset, config or object.
+        pseudo_labeled: Usually a ``PseudoLabeledDataset``, config or object; None to use only labeled images.
+            It may be empty, for example if no image is reliable.
+        double_below: Repeat the labeled list twice if it has fewer images, see above; 0 to never do so. ST++'s
+            code uses 200.
+        seed: Seed of the samples' randomness, at least 0.
+        check_files: Whether to check image and mask files, see ``LabeledUnlabeledDataset``.
+        partition: Replaces ``{partition}`` in the lists of the children, see ``LabeledUnlabeledDataset``.
+        counted: Config of the images that define an epoch of ``UnlabeledEpochTrainLoop``; they are counted but
+            not loaded.
 
     Raises:
-        FileNotFoundError: a list, folder, image or mask that does not exist.
-        ValueError: no labeled image, a setting out of range, a list that waits for a partition which is not
-            set, or a partition that no list waits for.
+        FileNotFoundError: A list, folder, image or mask does not exist.
+        ValueError: There is no labeled image, a setting is out of range, a list needs a partition but none is
+            set, or one is set but no list needs it.
     """
 
     def __init__(
@@ -283,7 +285,7 @@ class SelfTrainingDataset(Dataset):
         return bool(self._soft_classes())
 
     def _soft_classes(self) -> dict[str, int]:
-        """Classes of the soft labels in each folder that is learned from."""
+        """Return the number of classes of the soft labels of each folder in use."""
         child = self.pseudo_labeled
         parts = [leaf.dataset for leaf in leaves(child)] if child is not None else []
         parts = [part for part in parts if isinstance(part, PseudoLabeledDataset)]
@@ -300,19 +302,19 @@ class SelfTrainingDataset(Dataset):
 
     @property
     def metainfo(self) -> dict:
-        """Meta information of the labeled child: classes, palette and so on."""
+        """Meta information of the labeled child, such as classes and palette."""
         return self.labeled.metainfo
 
     def labeled_paths(self) -> list[str]:
-        """Image paths of the labeled child, each once."""
+        """Return the image paths of the labeled child, each once."""
         return image_paths(self.labeled)
 
     def pseudo_labeled_paths(self) -> list[str]:
-        """Image paths of the pseudo-labeled child; none without it."""
+        """Return the image paths of the pseudo-labeled child; empty without one."""
         return [] if self.pseudo_labeled is None else image_paths(self.pseudo_labeled)
 
     def get_data_info(self, index: int) -> dict:
-        """What the child knows of sample ``index`` before it is loaded."""
+        """Return the info of sample ``index`` before loading."""
         child, child_index = self._locate(index)
         return child.get_data_info(child_index)
 

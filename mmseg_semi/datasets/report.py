@@ -1,4 +1,4 @@
-"""What a check of data has found, and how it is told."""
+"""Collect the results of a data check and format them as text."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 SHOWN = 5
-"""Sentences of one kind of problem that a list of problems shows."""
+"""Number of sentences to show for each kind of problem."""
 
 
 @dataclass
 class Report:
-    """What a check found, a sentence each.
+    """Results of a check, one sentence each.
 
     Attributes:
-        facts (list[str]): What is there.
-        warnings (list[str]): What falsifies no result but may mislead.
-        problems (dict[str, list[str]]): What stops or falsifies a training: kind of problem = sentences, such
-            as one per file.
+        facts (list[str]): Contents of the data.
+        warnings (list[str]): Findings that may mislead but do not invalidate results.
+        problems (dict[str, list[str]]): Findings that stop training or invalidate results: kind of problem =
+            sentences, for example one per file.
     """
 
     facts: list[str] = field(default_factory=list)
@@ -25,7 +25,7 @@ class Report:
     problems: dict[str, list[str]] = field(default_factory=dict)
 
     def add_problem(self, sentence: str) -> None:
-        """Add a problem that is the only one of its kind; the same sentence is added once."""
+        """Add a problem that is the only one of its kind; equal sentences are added once."""
         self.problems[sentence] = [sentence]
 
     def add_problems(self, kind: str, sentences: Iterable[str]) -> None:
@@ -36,14 +36,14 @@ class Report:
 
     @property
     def errors(self) -> list[str]:
-        """One sentence for each kind of problem: the first, and how many there are."""
+        """One sentence for each kind of problem: the first one, and their number."""
         return [
             said[0] if len(said) == 1 else f'{len(said)} {kind}, the first: {said[0]}'
             for kind, said in self.problems.items()
         ]
 
     def lines(self) -> list[str]:
-        """The report for a reader: facts, warnings, errors, and their numbers."""
+        """Return the report as text lines: facts, warnings, errors, and their numbers."""
         return [
             *self.facts,
             *(f'warning: {sentence}' for sentence in self.warnings),
@@ -52,7 +52,7 @@ class Report:
         ]
 
     def listed(self, name: str) -> list[str]:
-        """The problems and warnings of a part called ``name``; of many problems of a kind the first few."""
+        """Return problems and warnings under the heading ``name``, with the first few problems of each kind."""
         lines = []
         for kind, sentences in self.problems.items():
             lines += [f'PROBLEM: {name}: {len(sentences)} {kind}:', *_first(sentences)]

@@ -1,4 +1,4 @@
-"""The order of samples: streams that are addressed by position."""
+"""Samplers whose order depends only on the seed and the position in the sample stream."""
 
 import itertools
 from collections.abc import Iterator
@@ -8,22 +8,22 @@ from mmengine.dist import get_dist_info, sync_random_seed
 from mmseg.registry import DATA_SAMPLERS
 from torch.utils.data import Sampler
 
-_STREAM = 0  # keeps these draws apart from the samples' own, which start from the same seed
+_STREAM = 0  # separates these random draws from the samples' own, which use the same seed
 _LABELED, _UNLABELED, _ALL, _UNLABELED_AGAIN = 0, 1, 2, 3
 
 
 class PositionSampler(Sampler):
-    """Base of the samplers whose order depends on nothing but the seed and the position.
+    """Base of the samplers whose order depends only on the seed and the position.
 
     They yield ``(index, position)``: the index into the dataset and the sample's number in its stream, from
-    which the dataset seeds the sample's transforms. So neither the number of ranks or workers nor
-    where a run was resumed changes what is drawn.
+    which the dataset seeds the sample's transforms. So the samples do not depend on the number of ranks or
+    workers, or on where a run was resumed.
 
     Args:
-        seed: at least 0; None takes one from mmengine, the same on all ranks. A runner passes the
+        seed: Seed, at least 0; None takes one from mmengine, the same on all ranks. A runner passes the
             experiment's seed.
-        endless: True, for mmengine's ``IterBasedTrainLoop``: iterating never ends and ``set_epoch`` is
-            ignored. False, for ``EpochBasedTrainLoop``: epoch e continues where epoch e-1 ended.
+        endless: True for mmengine's ``IterBasedTrainLoop``: iteration never ends and ``set_epoch`` is ignored.
+            False for ``EpochBasedTrainLoop``: epoch e continues where epoch e-1 ended.
     """
 
     def __init__(self, seed: int | None, endless: bool) -> None:
@@ -40,20 +40,20 @@ class PositionSampler(Sampler):
         self._skipped = 0
 
     def _steps(self, per_epoch: int) -> Iterator[int]:
-        """Numbers of the steps to come, from where ``skip`` or ``set_epoch`` has put the start."""
+        """Yield the step numbers from the start that ``skip`` or ``set_epoch`` set."""
         if self.endless:
             return itertools.count(self._skipped)
         first = self._epoch * per_epoch
         return iter(range(first, first + per_epoch))
 
     def skip(self, num_samples: int) -> None:
-        """Start iterating after this rank's first ``num_samples`` samples, in no time.
+        """Start iterating after this rank's first ``num_samples`` samples, without loading them.
 
-        mmengine's training loop calls it once when a run is resumed. The count is absolute, from
-        the start of the stream.
+        mmengine's training loop calls it once when a run is resumed. The count starts at the beginning of the
+        stream.
 
         Raises:
-            ValueError: not a whole number of steps, or the sampler is finite.
+            ValueError: ``num_samples`` is not a whole number of steps, or the sampler is finite.
         """
         if num_samples < 0:
             raise ValueError(f'{type(self).__name__} cannot skip {num_samples} samples.')
@@ -71,32 +71,32 @@ class PositionSampler(Sampler):
 
 @DATA_SAMPLERS.register_module()
 class LabeledUnlabeledSampler(PositionSampler):
-    """Batches of ``labeled`` + ``unlabeled`` samples per rank, the labeled ones first.
+    """Batches of ``labeled`` + ``unlabeled`` samples per rank, the labeled samples first.
 
-    Each of the two lists is gone through in passes, every pass in an order of its own. The k-th
-    labeled sample that the whole job draws is ``order(seed, 'labeled', k // N)[k % N]`` for a list
-    of N, and in iteration t slot s of rank r draws number ``k = t·world·L + r·L + s``, likewise for
-    the unlabeled list. So 2 ranks with half the batch draw in each iteration what 1 rank draws. A
-    rank's labeled list that is shorter than its share of a batch simply repeats within the batch.
-    The position that it yields is the sample's number k in its own stream.
+    The sampler passes through each of the two lists repeatedly, each pass in a new order. For a list of N
+    labeled samples, the k-th labeled sample over all ranks is ``order(seed, 'labeled', k // N)[k % N]``. In
+    iteration t, slot s of rank r draws number ``k = t·world·L + r·L + s``; the same holds for the unlabeled
+    list. So 2 ranks with half the batch size draw the same samples in each iteration as 1 rank. A labeled list
+    shorter than ``labeled`` repeats within the batch. The yielded position is the sample's number k in its
+    stream.
 
-    With ``unlabeled_streams=2`` the unlabeled list is gone through by two streams, each in orders of its
-    own, as by CPS's two loaders: the first half of a batch's unlabeled samples comes from the first
-    stream, the second half from the second. A pass then has each image once in either half. Number k
-    of stream i has the position 2k + i, so that an image's augmentation is not that of its partner.
+    With ``unlabeled_streams=2``, two streams pass through the unlabeled list, each in its own order, like CPS's
+    two loaders. The first half of a batch's unlabeled samples comes from the first stream, the second half from
+    the second. A pass then has each image once in either half. Number k of stream i has the position 2k + i, so
+    paired images have different augmentations.
 
     Use it as a flat ``sampler`` with ``batch_size = labeled + unlabeled``.
 
     Args:
-        dataset: has ``num_labeled`` and ``num_unlabeled``, as ``LabeledUnlabeledDataset``.
-        labeled: labeled samples per batch and rank, at least 1.
-        unlabeled: unlabeled samples per batch and rank, at least 1; of all streams together.
-        unlabeled_streams: 1 or 2; 2 for methods that mix pairs of unlabeled images (``cutmix='pair'``).
-        seed: see :class:`PositionSampler`.
-        endless: see :class:`PositionSampler`; a finite one ends after ``iters_per_epoch`` batches.
+        dataset: Dataset with ``num_labeled`` and ``num_unlabeled``, such as ``LabeledUnlabeledDataset``.
+        labeled: Labeled samples per batch and rank, at least 1.
+        unlabeled: Unlabeled samples of all streams per batch and rank, at least 1.
+        unlabeled_streams: 1, or 2 for methods that mix pairs of unlabeled images (``cutmix='pair'``).
+        seed: See :class:`PositionSampler`.
+        endless: See :class:`PositionSampler`; a finite sampler ends after ``iters_per_epoch`` batches.
 
     Raises:
-        ValueError: the dataset has no labeled and unlabeled part, or ``labeled``, ``unlabeled``,
+        ValueError: The dataset has no labeled and unlabeled part, or ``labeled``, ``unlabeled``,
             ``unlabeled_streams`` or ``seed`` is out of range.
     """
 
@@ -137,12 +137,12 @@ class LabeledUnlabeledSampler(PositionSampler):
 
     @property
     def iters_per_epoch(self) -> int:
-        """Iterations of one pass over the unlabeled list; what is left over is not waited for."""
+        """Iterations of one pass over the unlabeled list; an incomplete last batch is not counted."""
         share = self.unlabeled // self.unlabeled_streams
         return max(1, self.dataset.num_unlabeled // (self.world_size * share))
 
     def __len__(self) -> int:
-        """Samples of one epoch on this rank; an endless sampler continues after them."""
+        """Return the samples of one epoch on this rank; an endless sampler continues after them."""
         return self.iters_per_epoch * (self.labeled + self.unlabeled)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
@@ -176,19 +176,19 @@ class LabeledUnlabeledSampler(PositionSampler):
 
 @DATA_SAMPLERS.register_module()
 class ShuffledSampler(PositionSampler):
-    """All samples of one list in passes, every pass in an order of its own.
+    """All samples of one list in repeated passes, each pass in a new order.
 
-    The k-th sample that the whole job draws is ``order(seed, k // N)[k % N]``, and draw t of rank r is
-    number ``k = t·world + r``. A finite sampler gives each rank ``N // world`` samples per epoch, of which
-    a loader with ``drop_last=True`` makes whole batches.
+    The k-th sample over all ranks is ``order(seed, k // N)[k % N]``; draw t of rank r is number ``k = t·world +
+    r``. A finite sampler gives each rank ``N // world`` samples per epoch. A loader with ``drop_last=True``
+    makes full batches of them.
 
     Args:
-        dataset: takes ``(index, position)``, as ``SelfTrainingDataset``.
-        seed: see :class:`PositionSampler`.
-        endless: see :class:`PositionSampler`.
+        dataset: Dataset that takes ``(index, position)``, such as ``SelfTrainingDataset``.
+        seed: See :class:`PositionSampler`.
+        endless: See :class:`PositionSampler`.
 
     Raises:
-        ValueError: the dataset does not seed its samples by position, or ``seed`` is out of range.
+        ValueError: The dataset does not seed its samples by position, or ``seed`` is out of range.
     """
 
     def __init__(self, dataset, seed: int | None = None, endless: bool = False) -> None:
@@ -201,7 +201,7 @@ class ShuffledSampler(PositionSampler):
         self.dataset = dataset
 
     def __len__(self) -> int:
-        """Samples of one epoch on this rank; an endless sampler continues after them."""
+        """Return the samples of one epoch on this rank; an endless sampler continues after them."""
         return len(self.dataset) // self.world_size
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
@@ -213,7 +213,7 @@ class ShuffledSampler(PositionSampler):
 
 
 class _Order:
-    """Entry k of an endless sequence of passes over ``range(length)``, each in an order of its own."""
+    """Entry k of an endless sequence of passes over ``range(length)``, each pass in a new order."""
 
     def __init__(self, seed: int, kind: int, length: int) -> None:
         self._seed, self._kind, self._length = seed, kind, length
@@ -223,8 +223,8 @@ class _Order:
     def __getitem__(self, position: int) -> int:
         number, place = divmod(position, self._length)
         if number != self._pass:
-            # numpy fixes what its bit generators draw for all versions to come, but not what
-            # `permutation` makes of it; a stable sort of raw draws is as good and stays.
+            # numpy guarantees the output of its bit generators across versions, but not that of `permutation`.
+            # A stable sort of raw draws is stable across versions too.
             bits = np.random.PCG64(
                 np.random.SeedSequence((self._seed, _STREAM, self._kind, number))
             )

@@ -1,4 +1,4 @@
-"""Video frames by their names: which images of one list have a neighbor of their sequence in another."""
+"""Video frames: find images of one list with a neighboring frame in another list, by file name."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 _LAST_NUMBER = re.compile(r'(\D*(?:\d+\D+)*)(\d+)(\D*)', re.ASCII)
-# VOC's numbers count photographs of a year and no frames.
+# VOC's numbers identify photographs of a year, not frames.
 _STILL = re.compile(r'20\d\d_\d{6}', re.ASCII)
 
 
@@ -21,9 +21,10 @@ class Neighbor(NamedTuple):
 
 
 def frame_of(name: str) -> tuple[str, int] | None:
-    """Sequence and number of a frame by the name of its image, without ending: the last run of digits counts.
+    """Return sequence and frame number from an image name without ending; the last run of digits is the number.
 
-    '0001TP_006690' is frame 6690 of '0001TP_'; None for a name without digits, or of Pascal VOC.
+    '0001TP_006690' is frame 6690 of '0001TP_'. The result is None for names without digits and Pascal VOC
+    names.
     """
     found = _LAST_NUMBER.fullmatch(name)
     if found is None or _STILL.fullmatch(name.rpartition('/')[2]):
@@ -32,12 +33,12 @@ def frame_of(name: str) -> tuple[str, int] | None:
 
 
 def near_frames(names: Iterable[str], others: Iterable[str], within: int) -> list[Neighbor]:
-    """The images that have a frame of the other list close by in their sequence.
+    """Find the images with a neighboring frame of the same sequence in the other list.
 
     Args:
-        names: of the images, as ids.
-        others: of the images to look for neighbors among.
-        within: largest difference of frame numbers that counts; 0 finds none.
+        names: Ids of the images.
+        others: Ids of the images to search for neighbors.
+        within: Maximum difference of frame numbers; 0 finds none.
 
     Returns:
         list[Neighbor]: One for each of ``names`` that has a neighbor, in their order.

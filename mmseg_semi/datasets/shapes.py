@@ -1,10 +1,9 @@
-"""Procedural images: the embedded default dataset of the demo and the tests, without any file.
+"""Synthetic images: the default dataset of the demo and the tests, without files.
 
-Every image is a function of ``(seed, index, image_size)`` alone. A scene is first drawn as numbers
-(:func:`sample_scene`), then painted (:func:`render`) and, only where labels are wanted, annotated
-(:func:`annotate`). Both use nothing but the uniform stream of a PCG64 generator and IEEE additions,
-multiplications and divisions (no sine, no drawing library), so the pixels are the same on every
-machine, in every process and for labeled and unlabeled use alike.
+Every image is a function of ``(seed, index, image_size)`` only. :func:`sample_scene` draws a scene as numbers,
+:func:`render` paints it, and :func:`annotate` labels it if needed. They use only the uniform stream of a PCG64
+generator and IEEE additions, multiplications and divisions (no sine, no drawing library). So the pixels are the
+same on every machine, in every process, and for labeled and unlabeled use.
 """
 
 import colorsys
@@ -22,18 +21,18 @@ PALETTE = [[0, 0, 0], [220, 60, 60], [230, 190, 60], [70, 180, 90], [60, 120, 22
 IGNORE_INDEX = 255
 
 TEXTURES = ('stripes', 'checks', 'dots', 'grain', 'plain')
-HUE_SPREAD = 0.1  # half-width of a class's hues; the class centers lie 0.2 apart, so they touch
-OWN_TEXTURE = 0.85  # probability of the class's own texture; else any of the five
-# Radius relative to the disk's, so that the classes cover about the same area.
+HUE_SPREAD = 0.1  # half-width of a class's hues; class centers are 0.2 apart, so the ranges touch
+OWN_TEXTURE = 0.85  # probability of the class's own texture; otherwise any of the five
+# Radius relative to the disk's, so that all classes cover about the same area.
 RADIUS = dict(disk=1.0, square=1.25, triangle=1.5, star=1.35, ring=1.2)
-NOISE_GRID = 16  # side of the random table that grain and background read
+NOISE_GRID = 16  # side of the random table for grain and background
 
 _SQRT2_MINUS_1 = 0.41421356237309503
 
 
 @dataclass(frozen=True)
 class Item:
-    """One painted thing: a shape (``label`` 1..5) or a distractor (``label`` 0).
+    """One painted item: a shape (``label`` 1..5) or a distractor (``label`` 0).
 
     Lengths are in pixels, colors are RGB in 0..255, ``texture`` is an entry of ``TEXTURES``.
     """
@@ -51,7 +50,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Scene:
-    """All that an image consists of, before a pixel is painted; ``items`` are in painting order."""
+    """All parameters of an image before painting; ``items`` are in painting order."""
 
     size: tuple  # (height, width)
     background: Item
@@ -76,8 +75,8 @@ def sample_scene(seed, index, image_size):
     Returns:
         Scene: The same on every machine and in every process.
     """
-    # Only `random` is drawn from: its mapping from PCG64's integers has never changed, while numpy
-    # reserves the right to change that of the other distributions.
+    # Use only `random`: its mapping from PCG64's integers has never changed, while numpy may change the other
+    # distributions.
     random = np.random.Generator(np.random.PCG64([seed, index])).random
     height, width = image_size
     scale = min(height, width)
@@ -86,7 +85,7 @@ def sample_scene(seed, index, image_size):
         return low + (high - low) * random()
 
     def rotation():
-        # An angle within a quarter turn by its half-angle tangent, then quarter turns: no sine.
+        # Draw an angle within a quarter turn by its half-angle tangent, then quarter turns: this needs no sine.
         t = uniform(-_SQRT2_MINUS_1, _SQRT2_MINUS_1)
         cos, sin = (1 - t * t) / (1 + t * t), 2 * t / (1 + t * t)
         return ((cos, sin), (-sin, cos), (-cos, -sin), (sin, -cos))[int(4 * random())]
@@ -164,8 +163,8 @@ def sample_scene(seed, index, image_size):
 
 
 def _local(item, size):
-    """Window of the image that ``item`` can touch, with its pixels' coordinates in item axes."""
-    # A star's and a square's corners are at the radius itself, so nothing reaches beyond it.
+    """Return the image window that ``item`` can touch, with pixel coordinates in item axes."""
+    # The corners of a star and a square are at the radius, so nothing extends beyond it.
     (row, column), reach = item.center, item.radius
     top, bottom = max(0, int(row - reach)), min(size[0], int(row + reach) + 2)
     left, right = max(0, int(column - reach)), min(size[1], int(column + reach) + 2)
@@ -203,7 +202,7 @@ def _inside(item, v, u):
 
 
 def _texture(item, v, u, grid):
-    """How much of the second color each pixel has: (h, w) float32 in [0, 1]."""
+    """Return the weight of the second color per pixel: (h, w) float32 in [0, 1]."""
     if item.texture == 'plain':
         return np.clip(v / np.float32(2 * item.radius) + np.float32(0.5), 0, 1)
     v, u = v / np.float32(item.period), u / np.float32(item.period)
@@ -252,8 +251,8 @@ def render(scene):
 def annotate(scene):
     """Label the scene.
 
-    A pixel is void (255) where its right or its lower neighbor belongs to another shape or to no
-    shape, or the other way round: a border one pixel thin, lying half inside the shape.
+    A pixel is void (255) if exactly one of it and its right or lower neighbor belongs to a shape, or if they
+    belong to different shapes. This makes a border one pixel wide, half inside the shape.
 
     Returns:
         np.ndarray: (H, W) uint8, 0..5 and 255.
@@ -277,19 +276,19 @@ def annotate(scene):
 
 @DATASETS.register_module()
 class ShapesDataset(BaseSegDataset):
-    """A stretch of a stream of synthetic images, labeled or not.
+    """A range of a stream of synthetic images, labeled or unlabeled.
 
-    Six classes: background and five kinds of shapes, told apart by outline, hue and texture
-    together; distractors share hues and textures with them. Training, validation and unlabeled
-    sets are different stretches (``start``) of the stream of one ``seed``.
+    There are six classes: background and five kinds of shapes, which differ in outline, hue and texture.
+    Distractors share hues and textures with the shapes. Training, validation and unlabeled sets are different
+    ranges (``start``) of the stream of one ``seed``.
 
     Args:
-        num_images (int): Length of the stretch.
+        num_images (int): Number of images.
         image_size (tuple[int, int]): Height and width in pixels, each at least 16.
-        seed (int): The stream.
+        seed (int): Seed of the stream.
         start (int): Index of the first image in the stream.
-        labeled (bool): False: the samples say nothing of labels, and none is ever drawn.
-        **kwargs: As for :class:`mmseg.datasets.BaseSegDataset`; the pipeline begins with
+        labeled (bool): Whether to draw labels. If False, samples have no label keys.
+        **kwargs: See :class:`mmseg.datasets.BaseSegDataset`; the pipeline begins with
             ``dict(type='LoadShapes')``.
 
     Raises:
@@ -326,7 +325,7 @@ class ShapesDataset(BaseSegDataset):
         super().__init__(**kwargs)
 
     def load_data_list(self):
-        """One entry per image: what :class:`LoadShapes` draws it from, and a path in name only."""
+        """Return one entry per image: the parameters for :class:`LoadShapes`, and a virtual path."""
         label_keys = dict(label_map=self.label_map, reduce_zero_label=False, seg_fields=[])
         return [
             dict(
@@ -342,15 +341,15 @@ class ShapesDataset(BaseSegDataset):
 class LoadShapes(BaseTransform):
     """Draw the image, and the labels of a labeled sample, instead of loading them.
 
-    Required keys: ``shapes``; ``seg_fields`` for a labeled sample. A ``seg_map_path`` leaves the labels to
-    ``LoadAnnotations``.
+    Required keys: ``shapes``; ``seg_fields`` for a labeled sample. If there is a ``seg_map_path``,
+    ``LoadAnnotations`` loads the labels.
 
-    Added keys: ``img`` ((H, W, 3) uint8, BGR), ``img_shape``, ``ori_shape``, and for a labeled
-    sample ``gt_seg_map`` ((H, W) uint8, 255 = void), whose name is added to ``seg_fields``.
+    Added keys: ``img`` ((H, W, 3) uint8, BGR), ``img_shape``, ``ori_shape``, and for a labeled sample
+    ``gt_seg_map`` ((H, W) uint8, 255 = void), whose name is added to ``seg_fields``.
 
     Args:
-        cache (bool): Keep what was drawn in this process's memory. A 64x64 image with its labels
-            takes 16 KiB.
+        cache (bool): Whether to cache images in memory, per process. A 64x64 image with labels takes 16
+            KiB.
     """
 
     def __init__(self, cache=True):
@@ -358,9 +357,9 @@ class LoadShapes(BaseTransform):
         self._drawn = {}
 
     def transform(self, results):
-        """Draw; the cached arrays themselves are never handed out."""
+        """Draw the sample; the results are copies of cached arrays."""
         shapes = results['shapes']
-        # A pseudo-labeled image has a mask in a file: its true labels are not even drawn.
+        # A pseudo-labeled image has a mask file: its ground truth is not drawn.
         labeled = 'seg_fields' in results and 'seg_map_path' not in results
         key = (shapes['seed'], shapes['index'], tuple(shapes['image_size']), labeled)
         drawn = self._drawn.get(key)
@@ -382,7 +381,7 @@ class LoadShapes(BaseTransform):
 
 
 def _relabel(label, label_map):
-    """Copy of ``label`` (H, W), renumbered where the config chose some of the classes."""
+    """Return a copy of ``label`` (H, W), renumbered if the config selects some of the classes."""
     table = np.arange(256, dtype=np.uint8)
     for old, new in (label_map or {}).items():
         table[old] = new
@@ -390,12 +389,12 @@ def _relabel(label, label_map):
 
 
 def write_shapes(root, num_images, *, image_size=(64, 64), seed=0, start=0, labeled=True):
-    """Write a stretch of the stream as ordinary files, for whatever needs real ones.
+    """Write a range of the stream as image files.
 
     Args:
-        root (str | Path): Gets ``img_dir/NAME.png`` and, if labeled, ``ann_dir/NAME.png``
-            (palette images, 255 = void); made if need be.
-        num_images, image_size, seed, start, labeled: As for :class:`ShapesDataset`.
+        root (str | Path): Target folder, created if missing: ``img_dir/NAME.png`` and, if labeled,
+            ``ann_dir/NAME.png`` (palette images, 255 = void).
+        num_images, image_size, seed, start, labeled: See :class:`ShapesDataset`.
 
     Returns:
         list[str]: The names, without suffix.

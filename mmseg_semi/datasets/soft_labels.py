@@ -1,7 +1,7 @@
-"""Files of soft labels: of every pixel the most probable classes and their probabilities, beside its mask.
+"""Soft label files: the most probable classes of each pixel and their probabilities, stored beside its mask.
 
-``<id>.soft`` is a gray 8-bit PNG image of height 2 k H: k maps of classes, then k maps of probabilities in
-steps of 1/255, one below the other (:func:`mmseg_semi.functional.top_k.compress_probs`).
+``<id>.soft`` is a gray 8-bit PNG image of height 2 k H: k maps of class indices above k maps of probabilities
+in steps of 1/255 (:func:`mmseg_semi.functional.top_k.compress_probs`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SOFT_SUFFIX = '.soft'
 
 
 def encode_soft_label(stored: np.ndarray) -> bytes:
-    """The file of soft labels, uint8 (2 k, H, W)."""
+    """Encode soft labels, uint8 (2 k, H, W), as the content of a file."""
     content = io.BytesIO()
     Image.fromarray(stored.reshape(-1, stored.shape[-1])).save(content, format='PNG')
     return content.getvalue()
@@ -27,17 +27,17 @@ def read_soft_label(path: str, size: tuple[int, int], k: int, num_classes: int) 
     """Read a file of soft labels.
 
     Args:
-        path: of the file.
+        path: Path of the file.
         size: (height, width) of its mask, in either view of an image with an EXIF orientation.
-        k: classes per pixel.
-        num_classes: that the labels are of.
+        k: Classes per pixel.
+        num_classes: Number of classes of the labels.
 
     Returns:
-        np.ndarray: uint8 (2 k, H, W), of the size as stored.
+        np.ndarray: uint8 (2 k, H, W), in the stored orientation.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it cannot be read, is of another size or another k, or has a class beyond ``num_classes``.
+        FileNotFoundError: The file does not exist.
+        ValueError: The file cannot be read, has another size or k, or has a class index >= ``num_classes``.
     """
     again = 'Remove the folder and make the pseudo-labels again'
     try:
@@ -50,7 +50,7 @@ def read_soft_label(path: str, size: tuple[int, int], k: int, num_classes: int) 
     try:
         with Image.open(io.BytesIO(content)) as image:
             stored = np.array(image)
-    except (OSError, SyntaxError) as error:  # Pillow's, of broken files
+    except (OSError, SyntaxError) as error:  # Pillow raises these for broken files
         said = ' '.join(str(error).split()).rstrip('.')
         raise ValueError(f'{path} cannot be read as soft labels ({said}). {again}.') from None
     views = {(2 * k * height, width) for height, width in (size, size[::-1])}

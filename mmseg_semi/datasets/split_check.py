@@ -1,4 +1,4 @@
-"""A partition looked at before it is trained on: what is wrong with it, what is suspicious, what it holds."""
+"""Check a partition before training: errors, warnings and contents."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from .walk import Leaf, image_files, leaves, named_sets, sample_infos
 
 TRAINED_ON = ('labeled', 'unlabeled')
 FRAMES = 60
-"""Frame numbers up to which two images count as neighbors: two seconds of usual video."""
+"""Maximum frame distance of neighbors: two seconds of ordinary video."""
 
 
 def build_parts(configs: Mapping[str, Mapping], report: Report) -> dict:
-    """Build the datasets of a partition; one that cannot be built is an error of the report.
+    """Build the datasets of a partition; a dataset that cannot be built adds an error to the report.
 
     Args:
-        configs: 'labeled', 'unlabeled', 'validation', 'test' = config of a dataset, as far as there are any.
-        report: gets the errors.
+        configs: Dataset configs by name ('labeled', 'unlabeled', 'validation', 'test'); all are optional.
+        report: Receives the errors.
     """
     parts = {}
     labeled = configs.get('labeled', {})
@@ -50,22 +50,22 @@ def build_parts(configs: Mapping[str, Mapping], report: Report) -> dict:
             if not len(dataset):
                 raise ValueError('need at least one array')
         except (OSError, ValueError) as error:
-            # What mmengine makes of an empty list of samples is numpy's complaint.
+            # For an empty list of samples, mmengine raises numpy's error.
             empty = 'need at least one array' in str(error)
             sentence = str(error)
             if empty:
                 sentence = f'The {name} dataset has no image. Correct its list or its folder.'
-            report.add_problem(sentence)  # once, where one folder of all of them is missing
+            report.add_problem(sentence)  # added once, even if all datasets miss the same folder
         else:
             parts[name] = dataset
     return parts
 
 
 def parts_of_config(cfg: Mapping) -> dict[str, Mapping]:
-    """Configs of the datasets that a training config names, for :func:`build_parts`.
+    """Return the dataset configs of a training config, for :func:`build_parts`.
 
     Raises:
-        ValueError: it has no ``train_dataloader.dataset``.
+        ValueError: The config has no ``train_dataloader.dataset``.
     """
     if not (cfg.get('train_dataloader') or {}).get('dataset'):
         raise ValueError(
@@ -88,20 +88,19 @@ def check_parts(
     quiet: bool = False,
     partition: bool | None = None,
 ) -> Report:
-    """Check the datasets of one partition against each other and their files, each of which is read once.
+    """Check the datasets of a partition and their files, reading each file once.
 
-    Errors: an image that is in two parts, as itself or as a copy of the same name; an image or a mask that is
-    not there or cannot be read; a mask of another size than its image, or with a value that is not a class.
-    Warnings: an image listed twice, a class without a labeled pixel, neighboring frames of a video, and an
-    image that is both labeled and unlabeled where the two sets are not called a partition.
+    Errors: two parts share an image, by path or as a copy with the same name; an image or mask is missing or
+    cannot be read; a mask has another size than its image, or a value that is not a class.
+    Warnings: an image is listed twice; a class has no labeled pixel; two parts have neighboring video frames;
+    an image is both labeled and unlabeled, if the two sets are not a partition.
 
     Args:
-        parts: as :func:`build_parts` returns them.
-        report: is filled.
-        frames: see :func:`~mmseg_semi.datasets.sequences.near_frames`.
-        quiet: shows no progress bars.
-        partition: whether the labeled and the unlabeled set are called a partition; None is
-            :func:`is_partition` of them.
+        parts: Datasets from :func:`build_parts`.
+        report: Receives the results.
+        frames: See :func:`~mmseg_semi.datasets.sequences.near_frames`.
+        quiet: If True, show no progress bars.
+        partition: Whether the labeled and unlabeled sets must be disjoint. Default: :func:`is_partition`.
 
     Returns:
         Report: ``report``.
@@ -123,7 +122,7 @@ def check_parts(
         name: [
             name_
             for leaf in leaves(dataset)
-            if _has_files(leaf.dataset)  # synthetic images are numbered, too
+            if _has_files(leaf.dataset)  # names of synthetic images contain numbers, too
             for name_ in relative_ids(leaf.dataset, image_paths(leaf.dataset))
         ]
         for name, dataset in parts.items()
@@ -134,11 +133,11 @@ def check_parts(
 
 
 def is_partition(parts: Mapping) -> bool:
-    """Whether labeled and unlabeled images are the two lists of one folder, as every partition of ours is.
+    """Whether the labeled and unlabeled lists are in one folder, as in every partition of this package.
 
-    Only then an image in both is a mistake. Elsewhere it is a warning, here, in ``tools/check_data.py`` and in
-    training: a folder of all images, or the list of the whole training set, is a usual one (GPS-dagger
-    adds the labeled images to it), and no result is falsified by it.
+    Only then an image in both lists is an error. Otherwise it is a warning, here, in ``tools/check_data.py``
+    and in training: taking all images, or the list of the whole training set, as unlabeled is common
+    (GPS-dagger adds the labeled images to it) and does not invalidate results.
     """
     if not all(name in parts for name in TRAINED_ON):
         return False
@@ -158,10 +157,9 @@ def _has_files(dataset) -> bool:
 
 
 def relative_ids(dataset, paths: Sequence[str]) -> list[str]:
-    """Paths of a dataset's images below its folder of images, without ending.
+    """Return the paths of a dataset's images relative to its image folder, without ending.
 
-    The ending is the ``img_suffix`` of the dataset, where it has one that fits, so that the dataset makes the
-    same path of the id again.
+    The ending is the dataset's ``img_suffix`` if it fits, so that the dataset can rebuild the path from the id.
     """
     folder = (getattr(dataset, 'data_prefix', None) or {}).get('img_path')
     folder = folder or osp.commonpath([osp.dirname(path) for path in paths])
@@ -181,7 +179,7 @@ def _check_files(name: str, dataset, paths: list[str], report: Report) -> None:
     twice = len(paths) - len(set(paths))
     if twice:
         report.warnings.append(
-            f'{twice} of {len(paths)} lines of the {name} list repeat an image, which is drawn that much more '
+            f'{twice} of {len(paths)} lines of the {name} list repeat an image, which is then sampled more '
             'often.'
         )
     try:
@@ -191,7 +189,7 @@ def _check_files(name: str, dataset, paths: list[str], report: Report) -> None:
 
 
 def _check_images(name: str, dataset, report: Report, quiet: bool) -> dict[str, tuple[int, int]]:
-    """Load every image once; (height, width) of those that can be loaded."""
+    """Load every image once; return (height, width) of the images that can be loaded."""
     if not _has_files(dataset):
         return {}
     paths = image_paths(dataset)
@@ -204,7 +202,7 @@ def _check_images(name: str, dataset, report: Report, quiet: bool) -> dict[str, 
 
 
 def _missing(dataset, paths: Sequence[str], kind: type) -> list[str]:
-    """Those of the paths that a dataset's loader of a kind does not find, as far as it can be told."""
+    """Return the paths that a dataset's loader of class ``kind`` does not find, if its backend can tell."""
     loader = next((t for t in file_loaders(dataset) if isinstance(t, kind)), None)
     return look_for(paths, backend_of_loader(loader or {}, paths[0]))[0] if paths else []
 
@@ -236,7 +234,7 @@ def _check_disjoint(paths: dict[str, list[str]], partition: bool, report: Report
 
 
 def _copies(paths, others) -> list[str]:
-    """Those of ``paths`` with the same name and content as one of ``others``."""
+    """Return the ``paths`` with the same name and content as one of ``others``."""
     by_name: dict[str, list[str]] = {}
     for other in others:
         by_name.setdefault(osp.basename(other), []).append(other)
@@ -256,7 +254,7 @@ def _check_masks(
     quiet: bool,
     counts: dict[tuple, list[ClassCount]],
 ) -> None:
-    """Check the masks of a dataset; ``counts`` gets its pixels under its classes."""
+    """Check the masks of a dataset and add its pixel counts to ``counts``, by its classes."""
     if not any(isinstance(loader, LoadAnnotations) for loader in file_loaders(dataset)):
         return
     infos = sample_infos(dataset)
@@ -317,7 +315,7 @@ def _tell_classes(classes, found: list[ClassCount], report: Report) -> None:
     ]
     if absent:
         report.warnings.append(
-            f'No labeled image shows {", ".join(absent)}: nothing can be learned of '
+            f'No labeled image shows {", ".join(absent)}: nothing can be learned about '
             f'{"it" if len(absent) == 1 else "them"}. Draw the partition with --balanced, or label more images.'
         )
 
@@ -329,17 +327,17 @@ def _check_neighbors(ids: dict[str, list[str]], frames: int, report: Report) -> 
             continue
         if part in TRAINED_ON:
             other, among = 'labeled', ids.get('labeled', [])
-            consequence = 'the labels then tell more than their share'
+            consequence = 'then the labels show more than their number suggests'
         else:
             other, among = 'training', trained_on
-            consequence = 'the result is then that of scenes seen in training'
+            consequence = 'then the result is measured on scenes seen in training'
         near = near_frames(ids[part], among, frames)
         if near:
             nearest = min(near, key=lambda neighbor: neighbor.distance)
             report.warnings.append(
                 f'{len(near)} of {len(ids[part])} {part} images lie within {frames} frames of a {other} image '
                 f'by their names, such as {nearest.name} and {nearest.other}: if these are frames of a video, '
-                f'{consequence}; --frames 0 says that they are not.'
+                f'{consequence}. Otherwise, set --frames 0.'
             )
 
 

@@ -1,12 +1,12 @@
-"""The list formats of the literature: read into the ids that our datasets take, or refused in one sentence.
+"""Parse the list formats of the literature into the ids that this package uses.
 
 - UniMatch and ST++: ``JPEGImages/NAME.jpg SegmentationClass/NAME.png`` for VOC, for Cityscapes
   ``leftImg8bit/train/CITY/NAME_leftImg8bit.png gtFine/train/CITY/NAME_gtFine_labelTrainIds.png``.
 - U2PL: ``NAME``; ``leftImg8bit/train/CITY/NAME_leftImg8bit.png``.
 - CPS: ``NAME``; ``/images/train/NAME.png``, a tab and ``/segmentation/train/NAME_gtFine.png``.
 
-Ours, ``ids``, has one id per line: the path of the image relative to the folder of images, without its ending;
-``NAME`` for VOC and ``CITY/NAME`` for Cityscapes.
+The format of this package, ``ids``, has one id per line: the image path relative to the image folder, without
+its ending. That is ``NAME`` for VOC and ``CITY/NAME`` for Cityscapes.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ _CITYSCAPES_NAME = re.compile(r'(?P<city>[a-z-]+)/(?P=city)_\d{6}_\d{6}', re.ASC
 
 
 class ListError(ValueError):
-    """What is wrong with a list, where, and what to do, in one sentence."""
+    """A problem of a list, its place and its remedy, in one sentence."""
 
 
 class IdList(NamedTuple):
-    """What a list says.
+    """Content of a list.
 
     Attributes:
-        ids (list[str]): In its order, without duplicates, relative to the folder of images, without ending.
-        formats (tuple[str, ...]): Those of :data:`FORMATS` that it may be; none for another kind of list.
-        dataset (str): 'voc12', 'cityscapes', or '' where the lines do not tell.
-        split (str): The folder below ``leftImg8bit`` ('train', 'val'), where the lines tell.
+        ids (list[str]): Ids in list order, without duplicates, relative to the image folder, without ending.
+        formats (tuple[str, ...]): Possible formats of :data:`FORMATS`; empty for another kind of list.
+        dataset (str): 'voc12', 'cityscapes', or '' if the lines do not tell.
+        split (str): Folder below ``leftImg8bit`` ('train', 'val'), if the lines tell.
     """
 
     ids: list[str]
@@ -54,7 +54,7 @@ class IdList(NamedTuple):
 
 
 class _Layout(NamedTuple):
-    """How a line is written; all lines of a list are written alike."""
+    """Layout of a line; all lines of a list have the same layout."""
 
     form: str  # a key of `forms` below
     separator: str = ''  # between image and mask
@@ -85,11 +85,11 @@ _FORMATS_OF = {
 
 
 def read_list(path: str, kind: str = 'auto', images: str | None = None) -> IdList:
-    """Read the list of a file, as :func:`parse_list` does.
+    """Read a list file, see :func:`parse_list`.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ListError: it is not a list of images, or not of this kind.
+        FileNotFoundError: The file does not exist.
+        ListError: The file is not a list of images, or not of this kind.
     """
     try:
         content = read_bytes(path)
@@ -101,21 +101,21 @@ def read_list(path: str, kind: str = 'auto', images: str | None = None) -> IdLis
 def parse_list(
     content: bytes, source: str, kind: str = 'auto', images: str | None = None
 ) -> IdList:
-    """Turn a list of another project into ids.
+    """Convert a list of another project to ids.
 
-    UTF-8 with or without a byte order mark, line ends of any system, a missing last one, blank lines, blanks
-    around a line, backslashes for slashes, leading slashes and other folders before the known ones are
-    all accepted. What could be read in two ways is refused.
+    Accepted are UTF-8 with or without a byte order mark, line ends of any system, a missing last line end,
+    blank lines, spaces around a line, backslashes, leading slashes, and other folders before the known ones.
+    Ambiguous lines are refused.
 
     Args:
-        content: of the file.
-        source: its name, for errors.
-        kind: one of :data:`FORMATS`, or 'auto' to tell by the lines.
-        images: what the paths begin with and the ids do not, such as 'img_dir/train'; None where each line
-            is an id, a file name without folder, or a path of VOC or Cityscapes.
+        content: Content of the file.
+        source: Name of the file for error messages.
+        kind: One of :data:`FORMATS`, or 'auto' to detect the format.
+        images: Path prefix to remove, such as 'img_dir/train'; None if each line is an id, a file name without
+            folder, or a path of VOC or Cityscapes.
 
     Raises:
-        ListError: naming the source, the line, its text and the remedy.
+        ListError: The list is invalid; the message has the source, the line, its text and the remedy.
         ValueError: ``kind`` is unknown.
     """
     if kind not in (*FORMATS, 'auto'):
@@ -157,7 +157,7 @@ def parse_list(
 
 
 def _lines(content: bytes, source: str) -> Iterator[tuple[int, str]]:
-    """Numbers and texts of the lines that are not blank."""
+    """Yield numbers and texts of the lines that are not blank."""
     text = _text(content, source)
     for number, line in enumerate(text.replace('\r\n', '\n').replace('\r', '\n').split('\n'), 1):
         text = line.replace('\t', ' ')
@@ -182,14 +182,14 @@ def _text(content: bytes, source: str) -> str:
 
 
 def check_list_text(path: str, marked: bool) -> None:
-    """Look whether a dataset can read the file of a list as text.
+    """Check that a dataset can read a list file as text.
 
     Args:
-        path: of the list, which exists.
-        marked: whether the dataset leaves out a byte order mark; mmseg's take it for a part of the first name.
+        path: Path of the list, which exists.
+        marked: Whether the dataset accepts a byte order mark; mmseg's read it as part of the first name.
 
     Raises:
-        ListError: it cannot.
+        ListError: The dataset cannot read the list.
     """
     with open(path, 'rb') as file:
         content = file.read()
@@ -202,10 +202,10 @@ def check_list_text(path: str, marked: bool) -> None:
 
 
 def check_writable(ids: Sequence[str]) -> None:
-    """Check that a list of ``ids``, one per line, is read as these ids, by us and by the datasets.
+    """Check that a list of ``ids``, one per line, reads back as the same ids, here and in the datasets.
 
     Raises:
-        ListError: naming the first id that would be read as another one, or not at all.
+        ListError: An id would be read as another one, or not at all; the message has the first one.
     """
     try:
         whole = parse_list(list_bytes(ids), 'list', 'ids').ids == list(ids)
@@ -229,12 +229,12 @@ def check_writable(ids: Sequence[str]) -> None:
 
 
 def list_bytes(ids: Iterable[str]) -> bytes:
-    """The file of a list: an id per line, UTF-8."""
+    """Return the content of a list file: one id per line, UTF-8."""
     return ''.join(f'{name}\n' for name in ids).encode()
 
 
 def _read_line(line: str, kind: str, prefix: str | None, wrong) -> tuple[_Layout, str]:
-    """Layout of a line and the id that it says."""
+    """Return the layout of a line and its id."""
     if kind != 'ids' and _FOREIGN.search(line):
         raise wrong(
             'with a character that separates columns in other formats. Give one image per line, or an image '
@@ -250,13 +250,14 @@ def _read_line(line: str, kind: str, prefix: str | None, wrong) -> tuple[_Layout
         raise wrong('which has two endings of an image. Give the id, without any')
     if mask and not _is_mask_of(mask, name):
         raise wrong(
-            f'whose mask {_base(mask)} is not named as its image. Correct the line, or list images alone'
+            f'whose mask {_base(mask)} does not have the name of its image. Correct the line, or list '
+            'only images'
         )
     return layout, name
 
 
 def _columns(line: str, kind: str, wrong) -> tuple[str, str, str]:
-    """Image, separator and mask, the latter two '' for an image alone."""
+    """Return image, separator and mask; the latter two are '' for an image without a mask."""
     if '\t' in line:
         columns = [column.strip(' ') for column in line.split('\t')]
         if len(columns) != 2 or not all(map(_ENDING.search, columns)):
@@ -277,7 +278,7 @@ def _columns(line: str, kind: str, wrong) -> tuple[str, str, str]:
 
 
 def _is_mask_of(mask: str, image: str) -> bool:
-    """Whether a mask is named as its image, whatever their folders, with or without something at the end."""
+    """Whether a mask has its image's name, in any folder, with or without a suffix."""
     name = _ENDING.sub('', _base(image)).removesuffix('_leftImg8bit')
     stem = _ENDING.sub('', _base(mask))
     return stem == name or stem.startswith(f'{name}_')
@@ -312,13 +313,13 @@ def _layout(path: str, prefix: str | None, separator: str, mask: str, wrong) -> 
 
 
 def dataset_name(name: str) -> str:
-    """An id as our datasets take it: that of Cityscapes has no `_leftImg8bit`, which is part of the ending."""
+    """Return the id that the datasets use: for Cityscapes without `_leftImg8bit`."""
     short = name.removesuffix('_leftImg8bit')
     return short if _CITYSCAPES_NAME.fullmatch(short) else name
 
 
 def _clean(path: str) -> str:
-    """With forward slashes, single ones, and without '.' steps."""
+    """Return the path with single forward slashes and without '.' parts."""
     path = re.sub('/+', '/', path.replace('\\', '/'))
     return re.sub(r'(?:(?<=/)|^)(?:\./)+', '', path)
 

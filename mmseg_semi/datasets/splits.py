@@ -1,7 +1,7 @@
 """Partitions of a training set into labeled and unlabeled images.
 
-An *order* of all ids comes first; its first so many are labeled. So the labeled lists of all sizes of one
-order are nested. ``split_lists.py`` reads the lists of the literature, ``fingerprints.py`` tells them apart.
+An *order* of all ids comes first; its first ids are labeled. So the labeled lists of all sizes from one order
+are nested. ``split_lists.py`` reads the lists of the literature; ``fingerprints.py`` identifies them.
 """
 
 import hashlib
@@ -14,24 +14,23 @@ import numpy as np
 
 
 def make_partition(ids, fraction, seed):
-    """Draw a partition: ``random.Random(seed)`` shuffles the sorted ids, the first are labeled.
+    """Draw a partition: ``random.Random(seed)`` shuffles the sorted ids; the first ids are labeled.
 
-    With one seed the labeled lists of several fractions are nested: that of 1/16 is contained in
-    that of 1/8, and so on. Python keeps ``random.Random`` and its ``shuffle`` the same over
-    versions, so the lists are the same everywhere.
+    The labeled lists of one seed are nested: that of 1/16 is contained in that of 1/8, and so on. Python
+    guarantees the output of ``random.Random`` and its ``shuffle`` across versions, so the lists are the same
+    everywhere.
 
     Args:
         ids (Iterable[str]): Image ids in any order, without duplicates; not changed.
         fraction (float | fractions.Fraction): Labeled share, in (0, 1);
             ``round(len(ids) * fraction)`` images are labeled.
-        seed (int): Of the shuffle.
+        seed (int): Seed of the shuffle.
 
     Returns:
         tuple[list[str], list[str]]: The labeled and the unlabeled ids, each sorted.
 
     Raises:
-        ValueError: If ``fraction`` is out of range, an id occurs twice, or one of the two lists
-            would be empty.
+        ValueError: ``fraction`` is out of range, an id occurs twice, or one of the two lists would be empty.
     """
     if not 0 < fraction < 1:
         raise ValueError(
@@ -49,10 +48,10 @@ def make_partition(ids, fraction, seed):
 
 
 def random_order(ids, seed):
-    """The sorted ids as ``random.Random(seed)`` shuffles them.
+    """Return the sorted ids shuffled by ``random.Random(seed)``.
 
     Raises:
-        ValueError: an id occurs twice.
+        ValueError: An id occurs twice.
     """
     ids = sorted(ids)
     twice = next((a for a, b in pairwise(ids) if a == b), None)
@@ -65,25 +64,25 @@ def random_order(ids, seed):
 
 
 def balanced_order(ids, pixels, seed, min_pixels=1):
-    """An order in which every class is shown by as many of the first images as it can be.
+    """Return an order whose first images show all classes as evenly as possible.
 
-    The ids are shuffled as by :func:`random_order`. Then, again and again, the class that the fewest of the
-    chosen images show is taken (of equals, the one that fewest images show at all, then the first),
-    and the next image of the shuffled list that shows it is chosen. A class all of whose images are chosen
-    is out. Images that show no class come last, as shuffled. An image shows a class from ``min_pixels``
-    pixels on. All of it is arithmetic of whole numbers, the same everywhere.
+    The ids are shuffled as by :func:`random_order`. Each step takes the class that the fewest chosen images
+    show (ties: the class that the fewest images show at all, then the first class) and chooses the next
+    shuffled image that shows it. A class is done when all of its images are chosen. Images that show no class
+    come last, as shuffled. An image shows a class if it has at least ``min_pixels`` pixels of it. The
+    computation uses only integers, so the order is the same everywhere.
 
     Args:
         ids (Sequence[str]): N image ids, without duplicates.
-        pixels (np.ndarray): (N, C) pixels of each class, a row for each of ``ids``.
-        seed (int): Of the shuffle.
-        min_pixels (int): At least 1.
+        pixels (np.ndarray): (N, C), pixels of each class, one row per id.
+        seed (int): Seed of the shuffle.
+        min_pixels (int): Minimum number of pixels, at least 1.
 
     Returns:
         list[str]: The ids.
 
     Raises:
-        ValueError: an id occurs twice, or ``pixels`` is of other images.
+        ValueError: An id occurs twice, or ``pixels`` has another number of rows.
     """
     ids = list(ids)
     if len(pixels) != len(ids):
@@ -96,7 +95,7 @@ def balanced_order(ids, pixels, seed, min_pixels=1):
     occurs = shows.sum(0)
     waiting = {c: iter(np.flatnonzero(shows[:, c]).tolist()) for c in np.flatnonzero(occurs)}
     shown = np.zeros(shows.shape[1], dtype=np.int64)
-    chosen = {}  # in the order of choice
+    chosen = {}  # ordered by time of choice
     while waiting:
         poorest = min(waiting, key=lambda c: (shown[c], occurs[c], c))
         image = next((i for i in waiting[poorest] if i not in chosen), None)
@@ -110,15 +109,15 @@ def balanced_order(ids, pixels, seed, min_pixels=1):
 
 
 def cut_order(order, count):
-    """The first ``count`` ids of an order and the others, each sorted."""
+    """Split an order into its first ``count`` ids and the others, each sorted."""
     return sorted(order[:count]), sorted(order[count:])
 
 
 def parse_size(text):
-    """What '1/8', '0.125' or '92' says: a ``Fraction`` in (0, 1), or a number of images.
+    """Parse '1/8', '0.125' or '92': a ``Fraction`` in (0, 1), or a number of images.
 
     Raises:
-        ValueError: it says neither.
+        ValueError: The text is neither.
     """
     try:
         size = int(text) if re.fullmatch(r'\d+', text, re.ASCII) else Fraction(text)
@@ -133,15 +132,15 @@ def parse_size(text):
 
 
 def size_name(size):
-    """How a folder of a partition is called: '1_8' for the share 1/8, '92' for 92 images."""
+    """Return the folder name of a partition: '1_8' for the share 1/8, '92' for 92 images."""
     return f'{size.numerator}_{size.denominator}' if isinstance(size, Fraction) else str(size)
 
 
 def labeled_count(size, total):
-    """Number of labeled images: a number as it is, a share of ``total`` rounded (half to even).
+    """Return the number of labeled images: a number itself, or a share of ``total``, rounded half to even.
 
     Raises:
-        ValueError: none or all of the images would be labeled.
+        ValueError: None or all of the images would be labeled.
     """
     count = round(total * size) if isinstance(size, Fraction) else size
     if not 0 < count < total:
@@ -153,7 +152,7 @@ def labeled_count(size, total):
 
 
 def order_free_hash(ids):
-    """SHA-256 of the sorted ids, each once, joined by line feeds, in hexadecimal digits."""
+    """Return the hexadecimal SHA-256 of the sorted unique ids, joined by line feeds."""
     text = '\n'.join(sorted(set(ids)))
-    # Names of files need not be UTF-8; Python keeps their bytes as surrogates.
+    # File names need not be UTF-8; Python keeps such bytes as surrogates.
     return hashlib.sha256(text.encode(errors='surrogateescape')).hexdigest()

@@ -1,4 +1,4 @@
-"""A dataset's images as they are, for passes that look at all of them once."""
+"""Images of a dataset without augmentation, for passes that use each image once."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ _KEPT = ('Load', 'Check', 'Resize', 'Pack')
 
 
 def unaugmented(dataset, pipeline: list | None = None):
-    """Return a shallow copy of a dataset whose pipeline loads, checks and packs: nothing random, no crop.
+    """Return a shallow copy of a dataset whose pipeline only loads, checks and packs, without augmentation.
 
-    A fixed ``Resize`` stays, since it makes the scale that the network is trained for.
+    A fixed ``Resize`` remains, since it sets the scale that the network is trained for.
 
     Args:
-        dataset: any mmseg dataset with a pipeline, or a wrapper of some; it is not changed.
-        pipeline (list, optional): Configs of the transforms to use. Default: those of the dataset whose
+        dataset: Any mmseg dataset with a pipeline, or a wrapper; it does not change.
+        pipeline (list, optional): Configs of the transforms to use. Default: the dataset's transforms whose
             names begin with Load, Check, Resize or Pack.
 
     Raises:
-        ValueError: There is no pipeline, or nothing of it that loads an image.
+        ValueError: There is no pipeline, or it has no transform that loads an image.
     """
     return map_leaves(dataset, lambda leaf: _unaugmented(leaf.dataset, pipeline))
 
@@ -44,14 +44,14 @@ def _unaugmented(dataset, pipeline: list | None):
 
 
 def crop_size(dataset) -> tuple[int, int] | None:
-    """Return (height, width) of the crops that a dataset's pipeline makes, in pixels; None without a crop.
+    """Return (height, width) in pixels of the crops in a dataset's pipeline; None without a crop.
 
     Args:
-        dataset: any mmseg dataset with a pipeline, or a wrapper of some, whose largest crop counts.
+        dataset: Any mmseg dataset with a pipeline, or a wrapper; the largest crop counts.
     """
     sizes = []
     for leaf in leaves(dataset):
         transforms = pipeline_transforms(leaf.dataset)
-        # Of several crops in a row, the last one makes the size.
+        # Of several crops in a row, the last one sets the size.
         sizes += [tuple(t.crop_size) for t in transforms if hasattr(t, 'crop_size')][-1:]
     return tuple(map(max, zip(*sizes, strict=True))) if sizes else None

@@ -1,4 +1,4 @@
-"""Unlabeled images: a folder or a list of them, and nothing else."""
+"""Unlabeled images from a folder or a list."""
 
 import logging
 import os.path as osp
@@ -25,28 +25,28 @@ from .names import IMAGE_ENDINGS, alike, is_hidden, left_out
 
 @DATASETS.register_module()
 class UnlabeledDataset(BaseDataset):
-    """Images without annotations, from a folder or from a list; no other file is ever opened.
+    """Images without annotations, from a folder or a list; no other files are opened.
 
     Args:
-        img_dir: folder of the images, relative to ``data_root`` unless absolute. Without a list
-            it is searched, subfolders included, and the images are sorted by path; hidden files and folders
-            (``.ipynb_checkpoints``, ``._x.png``) are left out with a line in the log.
-        ann_file: list of images, one per line, relative to ``data_root`` unless absolute. A line is an
-            id (completed by ``img_suffix``) or a file name, relative to ``img_dir``. Windows line
-            ends, blank lines and a missing last line end are accepted.
-        img_suffix: ending(s) of the images, upper or lower case alike. Where an id stands for
-            several files, the first ending counts.
-        data_root: what the other paths are relative to.
-        data_prefix: mmseg's way to say ``img_dir``, ``dict(img_path=...)``; give one of the two.
-        pipeline: transforms; they must not load annotations.
-        backend_args: mmengine file backend of list and folder, None for local files. Images are read through it
-            of the pipeline's ``LoadImageFromFile``, if it names one. A backend that cannot list a folder, such
-            as LMDB or HTTP, needs ``ann_file``.
-        **kwargs: those of mmengine's ``BaseDataset`` (``metainfo``, ``indices``, ...).
+        img_dir: Image folder, relative to ``data_root`` unless absolute. Without a list, it is searched with
+            its subfolders and the images are sorted by path. Hidden files and folders (``.ipynb_checkpoints``,
+            ``._x.png``) are ignored; the log says so.
+        ann_file: List of images, one per line, relative to ``data_root`` unless absolute. A line is an id
+            (completed by ``img_suffix``) or a file name, relative to ``img_dir``. Windows line ends, blank
+            lines and a missing last line end are accepted.
+        img_suffix: Ending(s) of the images, case-insensitive. If an id matches several files, the first ending
+            is used.
+        data_root: Root folder of the other paths.
+        data_prefix: mmseg's form of ``img_dir``, ``dict(img_path=...)``; set only one of the two.
+        pipeline: Transforms; they must not load annotations.
+        backend_args: MMEngine file backend of list and folder, None for local files. For images, set it in
+            the pipeline's ``LoadImageFromFile``. A backend that cannot list a folder, such as
+            LMDB or HTTP, needs ``ann_file``.
+        **kwargs: Arguments of mmengine's ``BaseDataset`` (``metainfo``, ``indices``, ...).
 
     Raises:
-        FileNotFoundError: folder, list or a listed image does not exist.
-        ValueError: no image found, a list's line that is not a relative path, or a pipeline that needs labels.
+        FileNotFoundError: The folder, the list or a listed image does not exist.
+        ValueError: No image was found, a line of the list is not a relative path, or the pipeline needs labels.
     """
 
     ann_file: str
@@ -93,14 +93,14 @@ class UnlabeledDataset(BaseDataset):
         return self.data_prefix['img_path']
 
     def _join_prefix(self) -> None:
-        # MMEngine's asks the backend to join paths, which that of HTTP cannot.
+        # MMEngine's method lets the backend join paths, which HTTP does not support.
         root = self.data_root or ''
         if self.ann_file:
             self.ann_file = join_path(root, self.ann_file)
         self.data_prefix = {key: join_path(root, path) for key, path in self.data_prefix.items()}
 
     def load_data_list(self) -> list[dict]:
-        """One ``dict(img_path=..., seg_fields=[])`` per image."""
+        """Return one ``dict(img_path=..., seg_fields=[])`` per image."""
         paths = self._listed() if self.ann_file else self._found()
         if not paths:
             where = f'the list {self.ann_file}' if self.ann_file else f'the folder {self._folder}'
@@ -148,8 +148,8 @@ class UnlabeledDataset(BaseDataset):
         say_unasked(asked, len(paths), f'images of {self.ann_file}', backend)
         if len(set(paths)) < len(paths):
             print_log(
-                f'{self.ann_file} lists {len(paths) - len(set(paths))} image(s) more than once; they are drawn '
-                'that much more often.',
+                f'{self.ann_file} lists {len(paths) - len(set(paths))} image(s) more than once; they are '
+                'sampled more often.',
                 logger='current',
                 level=logging.WARNING,
             )
@@ -180,7 +180,7 @@ class UnlabeledDataset(BaseDataset):
             yield name
 
     def _complete(self, name: str, exists: Folders | None) -> str:
-        """Path of the listed ``name``: as it is if it has an ending, else with the first that fits."""
+        """Return the path of the listed ``name``, completed by the first ending that exists if it has none."""
         path = osp.join(self._folder, name)
         if name.lower().endswith(tuple(suffix.lower() for suffix in self.img_suffix)):
             return path

@@ -9,15 +9,15 @@ from .listed import ListedSegDataset
 class VOCAnimalsDataset(ListedSegDataset):
     """Images of VOC 2012 with a cat, cow, dog, horse or sheep; 255 is void and every other object.
 
-    ``tools/dataset_converters/voc_animals.py`` makes the files from a VOC 2012 folder with the augmented masks.
+    ``tools/dataset_converters/voc_animals.py`` creates the files from a VOC 2012 folder with augmented masks.
 
     Args:
-        **kwargs: As for :class:`ListedSegDataset`.
+        **kwargs: See :class:`ListedSegDataset`.
     """
 
     METAINFO = dict(
         classes=('background', 'cat', 'cow', 'dog', 'horse', 'person', 'sheep'),
-        # VOC's own colors.
+        # Colors of VOC.
         palette=[
             [0, 0, 0],
             [64, 0, 0],

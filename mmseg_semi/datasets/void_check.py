@@ -1,4 +1,4 @@
-"""Masks in which a class is missing because its value is void, as 255 in masks that hold 0 and 255."""
+"""Find masks in which a class is missing because its value is void, such as 255 in masks with 0 and 255."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from .walk import Leaf
 _LOADERS = (BaseLoadAnnotations, LoadAnnotations, TurningLoadAnnotations)
 MOST_READ = 200
 LEAST_VOID = 0.01
-"""Share of the pixels above which void may be a class."""
+"""Fraction of void pixels above which void may be a class."""
 FEW = 20
 _READ_AT_ONCE = 20
 _SHOWN = 4
 
 
 class Masks(NamedTuple):
-    """The masks of one dataset, counted.
+    """Pixel counts of the masks of one dataset.
 
     Attributes:
-        key (str): Where the config has the dataset.
-        classes (Sequence[str]): Names.
-        pixels (np.ndarray): int64 (N, 256), pixels of each value, a row per mask.
-        reduce_zero_label (bool): As of the dataset.
-        label_map (dict, optional): As of the dataset.
-        void (int): Value of void, 255 unless the dataset has another ``ignore_index``.
-        plain (bool): Whether `MappedSegDataset` can take the dataset's place.
+        key (str): Config key of the dataset.
+        classes (Sequence[str]): Class names.
+        pixels (np.ndarray): int64 (N, 256), pixels of each value, one row per mask.
+        reduce_zero_label (bool): Setting of the dataset.
+        label_map (dict, optional): Setting of the dataset.
+        void (int): Void value, 255 unless the dataset has another ``ignore_index``.
+        plain (bool): Whether `MappedSegDataset` can replace the dataset.
     """
 
     key: str
@@ -47,13 +47,13 @@ class Masks(NamedTuple):
     plain: bool
 
     def counts(self) -> ClassCount:
-        """Pixels of each class, of void and of neither."""
+        """Pixels of each class, of void and of other values."""
         return count_classes(
             self.pixels, len(self.classes), self.reduce_zero_label, self.label_map, self.void
         )
 
     def beyond(self) -> dict[int, int]:
-        """Values that are neither a class nor void: value = number of masks that have it."""
+        """Values that are neither a class nor void: value = number of masks that contain it."""
         return values_beyond(
             self.pixels, len(self.classes), self.reduce_zero_label, self.label_map, self.void
         )
@@ -62,20 +62,20 @@ class Masks(NamedTuple):
 def check_some_masks(sets: Sequence[Leaf]) -> None:
     """Read at most :data:`MOST_READ` masks of these datasets, spread evenly, until every class is found.
 
-    Only masks that MMSegmentation's own ``LoadAnnotations`` reads are looked at: what another loader makes of
-    their values is its own affair. Masks that cannot be read are left to the loader's errors.
+    Only masks read by MMSegmentation's own ``LoadAnnotations`` are checked, since other loaders may map values
+    differently. Masks that cannot be read are skipped; the loader reports them.
 
     Args:
-        sets: datasets that are trained, or evaluated, on together, with the same classes.
+        sets: Datasets that are used together for training or evaluation, with the same classes.
 
     Raises:
-        ValueError: as :func:`missing_class` says it.
+        ValueError: A class seems to be stored as void, see :func:`missing_class`.
     """
     readable = [leaf for leaf in sets if annotation_loader(leaf) is not None]
     places = [(leaf, index) for leaf in readable for index in range(len(leaf.dataset))]
     chosen = [places[i] for i in spread(len(places), MOST_READ)] if places else []
     found: dict[str, Masks] = {}
-    # Read in strides over the whole list, so that the first ones tell as much as possible.
+    # Read in strides over the whole list, so that a few masks cover it.
     step = -(-len(chosen) // _READ_AT_ONCE)
     for start in range(step):
         for leaf in readable:
@@ -91,16 +91,15 @@ def check_some_masks(sets: Sequence[Leaf]) -> None:
 
 
 def missing_class(masks: Sequence[Masks], read: str = '') -> str | None:
-    """The sentence for a class that no mask shows while a value that counts as void holds more than 1 %.
+    """Return an error message if a class has no pixel while a value counted as void has more than 1 %.
 
-    It is said where all classes but one are absent. Where several are there, 255 can be but one more, and as
-    such the last one (0, 1, 255) or the first (1, 2, 255): said for :data:`FEW` masks or more, since of several
-    classes one is easily absent from fewer. Masks with values beyond the classes have another fault, which is
-    said where they are loaded.
+    The check applies if all classes but one are absent. If fewer are absent, 255 can only be the last class (0,
+    1, 255) or the first (1, 2, 255). This is reported only for at least :data:`FEW` masks, since in fewer masks
+    a class is easily absent. Masks with values beyond the classes have another error, which loading reports.
 
     Args:
-        masks: of datasets with the same classes.
-        read: says that only some of the masks were read.
+        masks: Masks of datasets with the same classes.
+        read: Note for the message if only some of the masks were read.
     """
     absent = _absent(masks)
     beyond = any(part.beyond() for part in masks)
@@ -157,7 +156,7 @@ def _percent(part, total) -> str:
 
 
 def _absent(masks: Sequence[Masks]) -> list[int]:
-    """Indices of the classes without a pixel."""
+    """Return the indices of the classes without a pixel."""
     if not masks:
         return []
     counts = np.sum([part.counts().pixels.sum(0) for part in masks], axis=0)
@@ -177,12 +176,12 @@ def _add(found: dict[str, Masks], leaf: Leaf, indices: Sequence[int]) -> None:
 
 
 def masks_of(leaf: Leaf, pixels: np.ndarray, info: dict) -> Masks:
-    """What was read of a dataset, with how it reads values.
+    """Combine the pixel counts of a dataset's masks with the settings that map their values.
 
     Args:
-        leaf: the dataset and its key.
-        pixels: (N, 256), of a :class:`~mmseg_semi.datasets.labels.MaskSurvey`.
-        info: of one of its samples.
+        leaf: The dataset and its key.
+        pixels: Counts of a :class:`~mmseg_semi.datasets.labels.MaskSurvey`, (N, 256).
+        info: Sample info of one of its samples.
     """
     return Masks(
         leaf.key,
@@ -196,7 +195,7 @@ def masks_of(leaf: Leaf, pixels: np.ndarray, info: dict) -> Masks:
 
 
 def annotation_loader(leaf: Leaf):
-    """mmseg's loader of a dataset's masks; None where there are no masks, no classes or another loader."""
+    """Return mmseg's mask loader of a dataset; None without masks or classes, or with another loader."""
     classes = (getattr(leaf.dataset, 'metainfo', None) or {}).get('classes')
     loaders = [t for t in pipeline_transforms(leaf.dataset) if isinstance(t, BaseLoadAnnotations)]
     usual = len(loaders) == 1 and type(loaders[0]) in _LOADERS

@@ -1,8 +1,8 @@
-"""The one walk over nested datasets, built ones and their configs, and over nested transforms.
+"""Traverse nested datasets, built or as configs, and nested transforms.
 
-Wrappers are followed by what they hold, whatever their class: ``datasets`` (``ConcatDataset``), ``dataset``
-(``RepeatDataset``, ``ClassBalancedDataset``, ``MultiImageMixDataset``), and the named children of our own
-datasets.
+Wrappers of any class are followed by attribute: ``datasets`` (``ConcatDataset``), ``dataset``
+(``RepeatDataset``, ``ClassBalancedDataset``, ``MultiImageMixDataset``), and the named children of this
+package's datasets.
 
 for leaf in leaves(runner.train_dataloader.dataset):
     print(leaf.key, leaf.kind, len(leaf.dataset))
@@ -22,15 +22,15 @@ from .partition import fill_partition
 
 TRAINING = 'train_dataloader.dataset'
 KINDS = ('labeled', 'unlabeled', 'pseudo_labeled')
-"""Names of the children of our datasets; all that is below one is of that kind."""
+"""Names of the children of this package's datasets; they define the kind of all datasets below."""
 
 
 class Leaf(NamedTuple):
-    """A dataset that holds no other, or its config.
+    """A dataset that contains no other, or its config.
 
     Attributes:
-        dataset: a built dataset, or a config.
-        key (str): where the config has it, such as ``train_dataloader.dataset.labeled.datasets[0]``.
+        dataset: Built dataset, or config.
+        key (str): Config key, such as ``train_dataloader.dataset.labeled.datasets[0]``.
         kind (str, optional): 'labeled', 'unlabeled' or 'pseudo_labeled'; None outside of these.
     """
 
@@ -40,30 +40,30 @@ class Leaf(NamedTuple):
 
 
 def leaves(dataset, key: str = TRAINING, kind: str | None = None) -> list[Leaf]:
-    """The datasets that load samples, in the order of their images; one that is repeated is one leaf.
+    """Return the datasets that load samples, in the order of their images; a repeated dataset is one leaf.
 
-    A ``PseudoLabeledDataset`` is a leaf: its own pipeline loads the images that it holds.
+    A ``PseudoLabeledDataset`` is a leaf, since its own pipeline loads its images.
 
     Args:
-        dataset: a built dataset.
-        key: where the config has it.
-        kind: of it, where no name within it tells.
+        dataset: Built dataset.
+        key: Its config key.
+        kind: Its kind, if no key within it tells.
     """
     return list(_walk(Leaf(dataset, key, kind), _held))
 
 
 def nodes(dataset, key: str = TRAINING, kind: str | None = None) -> list[Leaf]:
-    """A built dataset and all that it holds, wrappers included, for what each of them may do to samples."""
+    """Return a built dataset and all datasets within it, including wrappers."""
     node = Leaf(dataset, key, kind)
     inner = [_below(node, place, child) for place, child in _held(dataset)]
     return [node, *(found for child in inner for found in nodes(*child))]
 
 
 def leaf_configs(config: Mapping, key: str = TRAINING, kind: str | None = None) -> list[Leaf]:
-    """As :func:`leaves`, of a config, which is neither built nor changed.
+    """Same as :func:`leaves`, for a config, which is neither built nor changed.
 
-    Of a ``PseudoLabeledDataset`` the leaves are the configs below its ``images``, which name the files. Lists
-    are those of the ``partition``.
+    For a ``PseudoLabeledDataset``, the leaves are the configs below its ``images``, which name the files.
+    ``partition`` is filled into the lists.
 
     Raises:
         ValueError: See :func:`~mmseg_semi.datasets.partition.fill_partition`.
@@ -72,9 +72,9 @@ def leaf_configs(config: Mapping, key: str = TRAINING, kind: str | None = None) 
 
 
 def sample_infos(dataset) -> list[dict]:
-    """What a built dataset knows of each sample before it is loaded; a repeated sample is one.
+    """Return the infos of a built dataset's samples before loading; a repeated sample is listed once.
 
-    Of datasets that know nothing, without ``get_data_info``, there is nothing.
+    The list is empty for datasets without ``get_data_info``.
     """
     return [
         leaf.dataset.get_data_info(index)
@@ -85,21 +85,21 @@ def sample_infos(dataset) -> list[dict]:
 
 
 def image_files(dataset) -> list[str]:
-    """Paths of the images of a dataset, each repeated sample once; none of samples that are not files."""
+    """Return the image paths of a dataset, each repeated sample once; samples without a file are skipped."""
     return [info['img_path'] for info in sample_infos(dataset) if 'img_path' in info]
 
 
 def first_branch(config: Mapping) -> list[Mapping]:
-    """The config of a dataset, the first one that it holds, the first one in that, and so on to a leaf."""
+    """Return the configs from a dataset down to a leaf, following the first dataset in each wrapper."""
     inner = next((child for _, child in _held_configs(config)), None)
     return [config, *(first_branch(inner) if inner else ())]
 
 
 def transforms_within(pipeline: Any) -> Iterator[BaseTransform]:
-    """The built transforms of a pipeline and those that they hold, as MultiBranch and RandomApply do.
+    """Yield the built transforms of a pipeline and those within them, as in MultiBranch and RandomApply.
 
     Args:
-        pipeline: a ``Compose``, a transform, or a list or dict of these; what is none of them is left out.
+        pipeline: A ``Compose``, a transform, or a list or dict of these; other objects are skipped.
     """
     if isinstance(pipeline, Compose):
         pipeline = pipeline.transforms
@@ -114,9 +114,9 @@ def transforms_within(pipeline: Any) -> Iterator[BaseTransform]:
 
 
 def concatenated(dataset, key: str) -> list[Leaf]:
-    """The sets that ``ConcatDataset`` puts one after the other, built ones or configs; else the one set.
+    """Return the sets that ``ConcatDataset`` joins, built or as configs; otherwise the dataset itself.
 
-    Concatenations within concatenations count, those within other wrappers are part of a set.
+    Concatenations within concatenations are split too; those within other wrappers belong to one set.
     """
     held = _held_configs if isinstance(dataset, Mapping) else _held
     parts = [(place, child) for place, child in held(dataset) if place[0] == 'datasets']
@@ -126,12 +126,12 @@ def concatenated(dataset, key: str) -> list[Leaf]:
 
 
 def map_leaves(dataset, change: Callable[[Leaf], Any], key: str = TRAINING, kind=None):
-    """A shallow copy of a built dataset that has ``change(leaf)`` in the place of each leaf."""
+    """Return a shallow copy of a built dataset with each leaf replaced by ``change(leaf)``."""
     return _map(Leaf(dataset, key, kind), change, _held, setattr)
 
 
 def map_leaf_configs(config: Mapping, change: Callable[[Leaf], Mapping], key: str = TRAINING):
-    """A shallow copy of a config that has ``change(leaf)`` in the place of each leaf."""
+    """Return a shallow copy of a config with each leaf replaced by ``change(leaf)``."""
 
     def put(copied, name, value):
         copied[name] = value
@@ -140,14 +140,14 @@ def map_leaf_configs(config: Mapping, change: Callable[[Leaf], Mapping], key: st
 
 
 class NamedSet(NamedTuple):
-    """A set that a whole config names, which may be made of others.
+    """A set in a whole config; it may consist of several datasets.
 
     Attributes:
-        role (str): 'labeled', 'unlabeled', 'training' (all that is trained on, where it has no such children),
-            'validation' or 'test'.
-        number (int): of the loader among those of its stage, from 0.
-        key (str): where the config has it, such as ``train_dataloader.dataset.labeled``.
-        config: of the dataset.
+        role (str): 'labeled', 'unlabeled', 'training' (for training without such children), 'validation' or
+            'test'.
+        number (int): Index of the loader within its stage, from 0.
+        key (str): Config key, such as ``train_dataloader.dataset.labeled``.
+        config: Config of the dataset.
     """
 
     role: str
@@ -157,9 +157,9 @@ class NamedSet(NamedTuple):
 
 
 def named_sets(cfg: Mapping) -> list[NamedSet]:
-    """The sets that a config trains on, validates on and tests on; one that it names twice is there twice.
+    """Return the training, validation and test sets of a config; a set that it names twice is listed twice.
 
-    The images of pseudo-labels are an unlabeled set. Lists are those of the ``partition``.
+    Images with pseudo-labels are an unlabeled set. ``partition`` is filled into the lists.
 
     Raises:
         ValueError: See :func:`~mmseg_semi.datasets.partition.fill_partition`.
@@ -187,10 +187,10 @@ def named_sets(cfg: Mapping) -> list[NamedSet]:
 
 
 def loader_configs(cfg: Mapping, stage: str) -> list[tuple[str, Mapping]]:
-    """Key and config of each loader of a whole config; a stage may have a list of loaders.
+    """Return key and config of each data loader of a config; a stage may have a list of loaders.
 
     Args:
-        cfg: of a training or a test.
+        cfg: Config of a training or a test.
         stage: 'train', 'val' or 'test'.
     """
     key = f'{stage}_dataloader'
@@ -201,7 +201,7 @@ def loader_configs(cfg: Mapping, stage: str) -> list[tuple[str, Mapping]]:
 
 
 def stage_leaves(cfg: Mapping, stage: str) -> list[Leaf]:
-    """:func:`leaf_configs` of all datasets that the loaders of a stage have."""
+    """Return :func:`leaf_configs` of all datasets in the loaders of a stage."""
     return [
         leaf
         for key, loader in loader_configs(cfg, stage)
@@ -249,7 +249,7 @@ def _said(place: _Place) -> str:
 
 
 def _held(dataset) -> Iterator[tuple[_Place, Any]]:
-    """What a built dataset holds, with the attribute, and the index in it where that is a list."""
+    """Yield the datasets within a built dataset, with the attribute and, for lists, the index."""
     for name in (*KINDS, 'dataset'):
         child = getattr(dataset, name, None)
         if _is_dataset(child):
@@ -259,7 +259,7 @@ def _held(dataset) -> Iterator[tuple[_Place, Any]]:
 
 
 def _is_dataset(value) -> bool:
-    # `labeled` of ShapesDataset is a bool, `dataset` of somebody's dataset may be a name.
+    # `labeled` of ShapesDataset is a bool; `dataset` of a user's dataset may be a name.
     return isinstance(value, Dataset) or hasattr(value, 'get_data_info')
 
 

@@ -1,9 +1,8 @@
-"""The ground floor: one published equation, one function of torch tensors.
+"""Functions of torch tensors, one per published equation.
 
-Nothing here knows of MMSegmentation, of configs or of the rest of the package. Integer maps are int64
-with 255 = void, no function edits its arguments, half precision is computed in float32 (also under
-autocast), and nothing that runs inside a training step waits for the device (but the one function
-that says so).
+This package does not depend on MMSegmentation, configs or the rest of mmseg_semi. Integer maps are int64 with
+255 = void. No function edits its arguments. Half precision is computed in float32, also under autocast.
+Functions for training steps do not wait for the device, except one that says so.
 """
 
 from . import (

@@ -1,7 +1,7 @@
-"""What every module of the functional floor needs: exact dtypes, no autocast, one way to upsample.
+"""Helpers of all functional modules: exact dtypes, no autocast, upsampling, checks.
 
-Private to the floor. Half precision is good enough for a network and not for what is computed from
-its output: a float16 confidence of 0.95 rounds to 0.9502, float16 counts overflow above 65504.
+Half precision is good enough for a network, but not for computations on its output: a float16 confidence of
+0.95 rounds to 0.9502, and float16 counts overflow above 65504.
 """
 
 from __future__ import annotations
@@ -17,35 +17,35 @@ from torch import Tensor
 from ._torch import is_autocast_available
 
 VOID = 255
-"""The label of a pixel that has no class: VOC borders, crop padding, Cutout."""
+"""Label of void pixels: VOC borders, crop padding, Cutout."""
 
 CHUNK_ELEMENTS = 4 << 20
-"""Elements of a full-resolution (n, C, H, W) block that the per-image kernels hold at once.
+"""Maximum number of elements of a full-resolution (n, C, H, W) block in memory.
 
-One VOC crop (21 classes, 513×513) is 5.5 million, so large images go one by one; small ones are
-taken several at a time, because their cost is the number of kernel calls.
+One VOC crop (21 classes, 513×513) has 5.5 million, so large images are processed one by one. Small images are
+processed together, since their cost is the number of kernel calls.
 """
 
 CACHED_ELEMENTS = 1 << 19
-"""Elements of such a block that the CPU takes at once, so that its cache holds them."""
+"""Maximum number of elements of such a block that the CPU processes at once, to fit its cache."""
 
 
 def exact_float(x: Tensor) -> Tensor:
-    """Return float16 and bfloat16 as float32; every other dtype as it is."""
+    """Convert float16 and bfloat16 to float32; other dtypes do not change."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def no_autocast(device: torch.device) -> AbstractContextManager:
-    """Context in which an enclosing autocast region does not lower the precision."""
+    """Return a context that disables autocast, which would lower the precision."""
     kind = torch.device(device).type
-    # Not available on the meta device, where tensors are shapes without numbers.
+    # The meta device has no autocast.
     if not is_autocast_available(kind):
         return nullcontext()
     return torch.autocast(device_type=kind, enabled=False)
 
 
 def to_size(size: int | Sequence[int]) -> tuple[int, int]:
-    """Read a size: (H, W), or an int for a square."""
+    """Convert a size to (H, W); an int is a square."""
     sides = size if isinstance(size, Sequence) else 2 * (operator.index(size),)
     height, width = (int(side) for side in sides)
     if height < 1 or width < 1:
@@ -54,7 +54,7 @@ def to_size(size: int | Sequence[int]) -> tuple[int, int]:
 
 
 def upsample(logits: Tensor, size: int | Sequence[int], align_corners: bool = False) -> Tensor:
-    """Resize (N, C, h, w) maps bilinearly to `size`; maps that have it come back untouched."""
+    """Resize (N, C, h, w) maps bilinearly to `size`; maps of this size are returned unchanged."""
     size = to_size(size)
     if tuple(logits.shape[-2:]) == size:
         return logits
@@ -62,13 +62,13 @@ def upsample(logits: Tensor, size: int | Sequence[int], align_corners: bool = Fa
 
 
 def image_chunks(num_images: int, elements_per_image: int) -> list[slice]:
-    """Cut a batch into slices of at most `CHUNK_ELEMENTS` elements, at least one image each."""
+    """Split a batch into slices of at most `CHUNK_ELEMENTS` elements, at least one image each."""
     step = max(1, CHUNK_ELEMENTS // max(1, elements_per_image))
     return [slice(start, start + step) for start in range(0, num_images, step)]
 
 
 def row_strips(block: Tensor) -> list[slice]:
-    """Cut the rows of an (n, C, H, W) block: on the CPU to what its cache holds, else not at all."""
+    """Split the rows of an (n, C, H, W) block to fit the CPU's cache; one slice on other devices."""
     num_images, num_classes, height, width = block.shape
     if block.device.type != 'cpu':
         return [slice(None)]
@@ -77,10 +77,10 @@ def row_strips(block: Tensor) -> list[slice]:
 
 
 def unit(x: Tensor, dim: int) -> Tensor:
-    """Scale vectors along `dim` to length 1; a zero vector stays zero and its gradient finite.
+    """Scale vectors along `dim` to length 1; zero vectors remain zero and have finite gradients.
 
-    `F.normalize` divides a zero vector by 1e-12, so that its gradient is 1e12 times the incoming
-    one; a projector that ends in ReLU does produce zero vectors.
+    `F.normalize` divides a zero vector by 1e-12, so its gradient is 1e12 times the incoming one. A projector
+    that ends in ReLU can return zero vectors.
     """
     norm = torch.linalg.vector_norm(x, dim=dim, keepdim=True)
     return x / norm.masked_fill(norm == 0, 1)
@@ -96,7 +96,7 @@ def check_logits(logits: Tensor) -> None:
 
 
 def check_teacher_logits(teacher_logits: Tensor, logits: Tensor) -> None:
-    """Raise unless both are logits, of any size, of the same images and classes."""
+    """Raise unless both are logits, of any size, for the same images and classes."""
     check_logits(logits)
     check_logits(teacher_logits)
     if logits.shape[:2] != teacher_logits.shape[:2]:
@@ -113,7 +113,7 @@ def check_map(x: Tensor, name: str) -> None:
 
 
 def check_same_shape(x: Tensor, other: Tensor, name: str, other_name: str) -> None:
-    """Raise unless the two have one shape."""
+    """Raise unless both have the same shape."""
     if x.shape != other.shape:
         raise ValueError(
             f'{name} has shape {tuple(x.shape)}, but must have that of {other_name}, '
@@ -122,6 +122,6 @@ def check_same_shape(x: Tensor, other: Tensor, name: str, other_name: str) -> No
 
 
 def check_tau(tau: float) -> None:
-    """Raise unless `tau` is in [0, 1]; a tensor is not read, which would wait for its device."""
+    """Raise unless `tau` is in [0, 1]; a tensor is not checked, since reading it would wait for its device."""
     if not isinstance(tau, Tensor) and not 0 <= tau <= 1:
         raise ValueError(f'tau is {tau}, but a confidence threshold lies in [0, 1].')

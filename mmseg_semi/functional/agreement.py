@@ -1,7 +1,7 @@
-"""How far two segmentations of the same image agree: iMAS's hardness and ST++'s stability.
+"""Agreement of two segmentations of one image: iMAS's hardness and ST++'s stability.
 
-Every figure here comes from one joint histogram per image, counted in int64: float16 counts
-overflow at 65504 pixels and float32 sums lose units above 2^24.
+All values are computed from one joint histogram per image in int64: float16 counts overflow at 65504 pixels,
+and float32 sums lose units above 2^24.
 """
 
 from __future__ import annotations
@@ -22,20 +22,21 @@ def weighted_iou(
 ) -> Tensor:
     """IoU of two label maps, each class weighted by its share of the first (iMAS, Eq. 6).
 
-    wIoU = Σ_c n_1(c) / (H W) · IoU_c, with n_1(c) the pixels that `first` gives to class c; it is not
-    symmetric. A pixel that is 255 in either map is left out of both, and the weights divide by the
-    pixels left. The paper sums over all classes; iMAS's code leaves class 0 out and normalizes the
-    weights over the others, which is `ignore_background=True` (an image whose first map is all
+    wIoU = Σ_c n_1(c) / (H W) · IoU_c, where n_1(c) is the number of pixels of class c in `first`. It is not
+    symmetric. A pixel that is 255 in either map is ignored in both, and the weights are divided by the number
+    of remaining pixels. The paper sums over all classes. iMAS's code excludes class 0 and normalizes the
+    weights over the other classes, which is `ignore_background=True` (the agreement is then 0 if the first map
+    has only class 0).
     class 0 then has agreement 0).
 
     Args:
-        first: (N, H, W) integer classes below `num_classes`, or 255; a value between them counts as 255.
-        second: like `first`.
+        first: (N, H, W) integer classes below `num_classes`, or 255; other values count as 255.
+        second: Same as `first`.
         num_classes: C, at most 255.
-        ignore_background: leave class 0 out.
+        ignore_background: Whether to exclude class 0.
 
     Returns:
-        (N,) float32 in [0, 1]; 0 where no pixel is left.
+        (N,) float32 in [0, 1]; 0 if no pixel remains.
 
     Raises:
         ValueError: if the shapes differ or `num_classes` is out of range.
@@ -55,25 +56,24 @@ def hardness(
     ignore_background: bool = False,
     valid_mask: Tensor | None = None,
 ) -> Tensor:
-    """How hard each image is for the model at this moment, 1 = hard (iMAS, Sec. 3.2).
+    """Hardness of each image for the current model, 1 = hard (iMAS, Sec. 3.2).
 
-    γ = 1 - [ρ_s/2 · wIoU(z_s, z_t) + ρ_t/2 · wIoU(z_t, z_s)], with ρ the confident ratios (Eq. 4, 5)
-    and wIoU of Eq. 6. Swapping student and teacher changes nothing; equal predictions have
-    γ = 1 - ρ. iMAS's code keeps 1 - γ in variables named hardness; here 1 is hard.
+    γ = 1 - [ρ_s/2 · wIoU(z_s, z_t) + ρ_t/2 · wIoU(z_t, z_s)], with the confident ratios ρ (Eq. 4, 5) and wIoU
+    of Eq. 6. It is symmetric in student and teacher; for equal predictions γ = 1 - ρ. In iMAS's code, variables
+    named hardness contain 1 - γ.
 
-    Padding (`valid_mask` False) is left out of everything, and an image without valid pixels has
-    γ = 1. A pixel that is valid but void (255) in a label leaves the IoU only: its confidence still
-    counts in ρ.
+    Padding (`valid_mask` False) is ignored, and an image without valid pixels has γ = 1. A valid pixel with a
+    void label (255) is ignored only in the IoU; its confidence counts in ρ.
 
     Args:
-        label_s: (N, H, W) the student's classes.
-        confidence_s: (N, H, W) the student's confidence in [0, 1].
-        label_t: (N, H, W) the teacher's classes.
-        confidence_t: (N, H, W) the teacher's confidence.
-        tau: confidence threshold in [0, 1].
+        label_s: (N, H, W), the student's classes.
+        confidence_s: (N, H, W), the student's confidence in [0, 1].
+        label_t: (N, H, W), the teacher's classes.
+        confidence_t: (N, H, W), the teacher's confidence.
+        tau: Confidence threshold in [0, 1].
         num_classes: C, at most 255.
-        ignore_background: leave class 0 out of the IoU, as iMAS's released configs do.
-        valid_mask: (N, H, W) bool, True = real pixel; by default every pixel.
+        ignore_background: Whether to exclude class 0 from the IoU, as in iMAS's released configs.
+        valid_mask: (N, H, W) bool, True = real pixel. Default: all pixels.
 
     Returns:
         (N,) in [0, 1], float32 (float64 for float64 confidences), without a gradient. Computed
@@ -97,18 +97,18 @@ def hardness(
 
 
 def pairwise_mean_iou(first: Tensor, second: Tensor, num_classes: int) -> Tensor:
-    """Mean IoU of two label maps per image (ST++, the meanIOU of Eq. 4).
+    """Mean IoU of two label maps per image (ST++, meanIOU in Eq. 4).
 
-    The mean runs over the classes that are present in either map, the background included; a class
-    that only one map shows has IoU 0. A pixel that is 255 in either map is left out of both.
+    The mean is over the classes present in either map, including the background. A class present in only one
+    map has IoU 0. A pixel that is 255 in either map is ignored in both.
 
     Args:
-        first: (N, H, W) integer classes below `num_classes`, or 255; a value between them counts as 255.
-        second: like `first`.
+        first: (N, H, W) integer classes below `num_classes`, or 255; other values count as 255.
+        second: Same as `first`.
         num_classes: C, at most 255.
 
     Returns:
-        (N,) float32 in [0, 1]; 0 where no pixel is left.
+        (N,) float32 in [0, 1]; 0 if no pixel remains.
 
     Raises:
         ValueError: if the shapes differ or `num_classes` is out of range.
@@ -118,12 +118,12 @@ def pairwise_mean_iou(first: Tensor, second: Tensor, num_classes: int) -> Tensor
 
 @torch.no_grad()
 def pixel_agreement(first: Tensor, second: Tensor, valid_mask: Tensor | None = None) -> Tensor:
-    """Share of the pixels of a batch on which two label maps are equal; a diagnostic of no paper.
+    """Fraction of pixels of a batch with equal labels in two maps; a diagnostic that no paper defines.
 
     Args:
         first: (N, H, W) integer labels.
-        second: like `first`.
-        valid_mask: (N, H, W) bool, True = real pixel; the others are not counted.
+        second: Same as `first`.
+        valid_mask: (N, H, W) bool, True = real pixel; other pixels are not counted.
 
     Returns:
         A float32 scalar in [0, 1]; 0 without any pixel. Nothing waits for the device.
@@ -140,16 +140,16 @@ def pixel_agreement(first: Tensor, second: Tensor, valid_mask: Tensor | None = N
 
 
 def stability(masks: Tensor, num_classes: int) -> float:
-    """How stable an image's segmentation was over K checkpoints of one training (ST++, Eq. 4).
+    """Stability of an image's segmentation over K checkpoints of one training (ST++, Eq. 4).
 
-    s = Σ_{k<K} meanIOU(M_k, M_K). ST++'s code divides by K - 1, which ranks alike.
+    s = Σ_{k<K} meanIOU(M_k, M_K). ST++'s code divides by K - 1, which gives the same ranking.
 
     Args:
-        masks: (K, H, W) integer classes of the K checkpoints, the last one last, or 255.
+        masks: (K, H, W) integer classes or 255 from K checkpoints, in order.
         num_classes: C, at most 255.
 
     Returns:
-        A float in [0, K - 1]; 0 for K = 1. Reads the result back, so it belongs outside a step.
+        A float in [0, K - 1]; 0 for K = 1. This waits for the device, so do not call it in a training step.
 
     Raises:
         ValueError: if there is no mask or `num_classes` is out of range.
@@ -159,10 +159,10 @@ def stability(masks: Tensor, num_classes: int) -> float:
 
 
 def stabilities(masks: Tensor, num_classes: int) -> Tensor:
-    """`stability` of several images of one size at once, without reading anything back (ST++, Eq. 4).
+    """`stability` of several images of one size, without waiting for the device (ST++, Eq. 4).
 
     Args:
-        masks: (K, N, H, W) integer classes of N images by K checkpoints, the last one last, or 255.
+        masks: (K, N, H, W) integer classes or 255 of N images from K checkpoints, in order.
         num_classes: C, at most 255.
 
     Returns:
@@ -206,9 +206,9 @@ def _class_iou(counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def _joint_counts(
     first: Tensor, second: Tensor, num_classes: int, valid_mask: Tensor | None = None
 ) -> Tensor:
-    """Pixels of each image that `first` gives to class i and `second` to j: (N, C, C) int64.
+    """Count the pixels of each image with class i in `first` and j in `second`: (N, C, C) int64.
 
-    Void and padding share one extra class, which is cut off at the end.
+    Void and padding share one extra class, which is removed at the end.
     """
     check_map(first, 'first label map')
     check_same_shape(second, first, 'second label map', 'the first')
@@ -224,10 +224,10 @@ def _joint_counts(
 
 
 def _count_on_host(first: Tensor, second: Tensor, side: int) -> Tensor:
-    """Joint histogram by `bincount`, on keys as small as they can be, of so many images as the cache holds.
+    """Compute a joint histogram by `bincount` with the smallest key type, for as many images as fit the cache.
 
-    Most pixels of an image share one key, and an addition waits for the one before it to the same
-    address, so neighboring pixels count in different lanes.
+    Most pixels of an image have the same key, and an addition waits for the previous one at the same address.
+    So neighboring pixels are counted in different lanes.
     """
     (num_images, num_pixels), num_keys = first.shape, side * side
     largest = torch.iinfo(torch.int16).max
@@ -247,17 +247,17 @@ def _count_on_host(first: Tensor, second: Tensor, side: int) -> Tensor:
 
 
 def _narrow(label: Tensor, dtype: torch.dtype, side: int) -> Tensor:
-    """A copy of a map in another type, all that is not a class in one extra class; the cheaper step first."""
+    """Copy a map to another dtype, with all values that are not classes in one extra class."""
     if label.dtype == torch.uint8:
         return label.clamp(max=side - 1).to(dtype)
     return label.to(dtype, copy=True).clamp_(max=side - 1)
 
 
 def _count_on_device(first: Tensor, second: Tensor, side: int) -> Tensor:
-    """Joint histogram by integer atomics: on CUDA `bincount` waits for the device.
+    """Compute a joint histogram by integer atomics, since `bincount` waits for the device on CUDA.
 
-    Most pixels of an image share one key, and additions to one address queue up, so neighboring
-    pixels count in different lanes.
+    Most pixels of an image have the same key, and additions to one address are serialized. So neighboring
+    pixels are counted in different lanes.
     """
     num_images, num_pixels = first.shape
     lane = torch.arange(num_pixels, device=first.device) % _DEVICE_LANES

@@ -1,9 +1,9 @@
-"""Contrast of pixels with stored vectors (ESL, U2PL): which are compared, and the loss of their cosines.
+"""Contrast of pixels with stored vectors (ESL, U2PL): sampling, and the loss on cosines.
 
-The stored vectors lie in first-in-first-out queues, side by side in one bank: entry s of queue j is row
-start_j + s, which is j · capacity + s where all have one capacity, and a queue's first `fill` entries are
-taken. Nothing here waits for the device: what is drawn has a size that the arguments' shapes alone decide,
-and -1 marks what is not there.
+The stored vectors are first-in-first-out queues, side by side in one bank. Entry s of queue j is row start_j +
+s, or j · capacity + s if all queues have one capacity. The first `fill` entries of a queue are in use. Nothing
+here waits for the device: sizes of samples depend only on the shapes of the arguments, and -1 marks missing
+samples.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from torch import Tensor
 
 from ._common import check_same_shape, exact_float, no_autocast, unit
 
-# Products of anchors and bank that are in memory at once; at ESL's sizes, of 2048 anchors.
+# Maximum products of anchors and bank in memory; 2048 anchors at ESL's sizes.
 _PRODUCTS = 2048 * 21000
 
 
 class Anchors(NamedTuple):
-    """The pixels that `sample_anchors` has drawn.
+    """Pixels drawn by `sample_anchors`.
 
     Attributes:
-        index: (A,) int64, positions in the label map, by rising class; -1 = none.
-        label: (A,) int64, their classes; 0 where there is none.
-        counts: (C,) int64, the number of each class.
-        capped: (C,) bool, True where the limit left out pixels.
+        index: (A,) int64, positions in the label map, sorted by class; -1 = none.
+        label: (A,) int64, their classes; 0 for none.
+        counts: (C,) int64, number of anchors of each class.
+        capped: (C,) bool, True if the limit excluded pixels.
     """
 
     index: Tensor  # type: ignore[assignment]  # hides tuple.index
@@ -45,21 +45,21 @@ def sample_anchors(
     limit: int = 1000,
     generator: torch.Generator | None = None,
 ) -> Anchors:
-    """Draw a share of the pixels of each class, without replacement (ESL, Eq. 9).
+    """Draw a fraction of the pixels of each class, without replacement (ESL, Eq. 9).
 
-    A class with n candidates gets ceil(ratio · n) anchors, so at least one, and at most `limit`. The paper
-    says 10 % and gives no limit.
+    A class with n candidates gets ceil(ratio · n) anchors (at least one), and at most `limit`. The paper uses
+    10 % and no limit.
 
     Args:
-        label: (M,) int64 classes of the candidates; what is outside [0, C), as 255, is none.
+        label: (M,) int64 classes of the candidates; values outside [0, C), such as 255, are not candidates.
         num_classes: C.
-        ratio: share in (0, 1].
-        limit: of each class, at least 1.
-        generator: source of randomness on the label's device; by default torch's.
+        ratio: Fraction in (0, 1].
+        limit: Maximum anchors per class, at least 1.
+        generator: Source of randomness on the label's device. Default: torch's.
 
     Returns:
-        Anchors: A = min(C · limit, ratio · M + C) rounded down, the empty places last; on the CPU,
-        which does not have to wait for the number, A is that of the anchors.
+        Anchors: A = min(C · limit, ratio · M + C) rounded down, with empty places last. On the CPU, where
+        reading the number does not wait, A is the number of anchors.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -74,13 +74,13 @@ def sample_anchors(
     row = torch.where((label >= 0) & (label < num_classes), label, num_classes)
     candidates = row.new_zeros(num_classes + 1)
     candidates = candidates.scatter_add_(0, row, torch.ones_like(row))
-    # Rounded up but for the last digits, in which a tenth of 30 exceeds 3.
+    # Round up, except for the last digits, in which a tenth of 30 exceeds 3.
     wanted = (candidates[:num_classes].double() * ratio * (1 - 1e-12)).ceil().long()
     counts = wanted.clamp(max=limit)
     most = min(num_classes * limit, int(ratio * len(label)) + num_classes, len(label))
     ends = counts.cumsum(0)
     places = _taken(torch.arange(most, device=device), ends[-1])
-    # Within its class each candidate has a random place.
+    # Each candidate has a random place within its class.
     key = torch.rand(len(label), dtype=torch.float64, generator=generator, device=device)
     order = (row + key).argsort()
     chosen = torch.searchsorted(ends, places, right=True).clamp(max=num_classes - 1)
@@ -92,7 +92,7 @@ def sample_anchors(
 
 
 def _taken(places: Tensor, number: Tensor) -> Tensor:
-    """The first places, where to ask for their number waits for no device; else all."""
+    """Return the first places on the CPU, where reading their number does not wait for a device; else all."""
     return places[: int(number)] if places.device.type == 'cpu' else places
 
 
@@ -100,16 +100,16 @@ def _taken(places: Tensor, number: Tensor) -> Tensor:
 def sample_positives(
     queue: Tensor, fill: Tensor, capacity: int, *, generator: torch.Generator | None = None
 ) -> Tensor:
-    """Draw one entry of each anchor's own queue (ESL, text before Eq. 10).
+    """Draw one entry from each anchor's own queue (ESL, text before Eq. 10).
 
     Args:
-        queue: (A,) int64, the anchors' queues.
-        fill: (Q,) int64, entries of each queue.
-        capacity: of every queue.
-        generator: source of randomness on the queue's device; by default torch's.
+        queue: (A,) int64, queue of each anchor.
+        fill: (Q,) int64, number of entries of each queue.
+        capacity: Capacity of each queue.
+        generator: Source of randomness on the queue's device. Default: torch's.
 
     Returns:
-        (A,) int64 rows of the bank; -1 where the queue is empty.
+        (A,) int64 rows of the bank; -1 if the queue is empty.
     """
     starts = torch.arange(len(fill), device=fill.device) * capacity
     return sample_entries(queue, fill, starts, generator=generator)
@@ -119,16 +119,16 @@ def sample_positives(
 def sample_entries(
     queue: Tensor, fill: Tensor, starts: Tensor, *, generator: torch.Generator | None = None
 ) -> Tensor:
-    """Draw, for each number of a queue, one of its entries, all of them being as likely.
+    """Draw one entry uniformly from the queue of each given number.
 
     Args:
-        queue: any shape, int64 numbers of queues.
-        fill: (Q,) int64, entries of each queue.
-        starts: (Q,) int64, the row at which each queue begins.
-        generator: source of randomness on the queue's device; by default torch's.
+        queue: Any shape, int64 numbers of queues.
+        fill: (Q,) int64, number of entries of each queue.
+        starts: (Q,) int64, first row of each queue.
+        generator: Source of randomness on the queue's device. Default: torch's.
 
     Returns:
-        int64 rows of the bank, of the queue's shape; -1 where the queue is empty.
+        int64 rows of the bank, in the shape of `queue`; -1 if the queue is empty.
     """
     own = fill[queue]
     uniform = torch.rand(queue.shape, dtype=torch.float64, generator=generator, device=queue.device)
@@ -138,15 +138,15 @@ def sample_entries(
 
 @torch.no_grad()
 def sample_places(mask: Tensor, num: int, *, generator: torch.Generator | None = None) -> Tensor:
-    """Draw at most so many places of each row's mask, without replacement (U2PL, anchors and keys).
+    """Draw at most `num` places from each row of a mask, without replacement (U2PL, anchors and keys).
 
     Args:
         mask: (R, P) bool, True = may be drawn.
-        num: places to draw of each row, at least 1.
-        generator: source of randomness on the mask's device; by default torch's.
+        num: Places to draw per row, at least 1.
+        generator: Source of randomness on the mask's device. Default: torch's.
 
     Returns:
-        (R, min(num, P)) int64 places in random order, -1 behind the last one where a row has fewer.
+        (R, min(num, P)) int64 places in random order, filled with -1 if a row has fewer.
 
     Raises:
         ValueError: if `mask` is not a matrix or `num` below 1.
@@ -163,13 +163,13 @@ def sample_places(mask: Tensor, num: int, *, generator: torch.Generator | None =
 
 
 def pixels_at(features: Tensor, place: Tensor) -> Tensor:
-    """The features of some pixels, with gradients.
+    """Return the features of selected pixels, with gradients.
 
-    From the flat tensor: features with the channels last would be another copy of all of them.
+    It indexes the flat tensor, since channels-last features would be another copy of all of them.
 
     Args:
         features: (N, D, h, w).
-        place: (A,) int64 places in a map (N, h, w); -1 = none gives the first pixel's.
+        place: (A,) int64 places in a map (N, h, w); -1 = none returns the first pixel.
 
     Returns:
         (A, D).
@@ -191,19 +191,19 @@ def sample_negatives(
     block: int = 1,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Draw entries of all other queues for each anchor (ESL, text before Eq. 10).
+    """Draw entries from all other queues for each anchor (ESL, text before Eq. 10).
 
-    Uniform over the stored entries, with replacement: of twenty thousand, 255 draws hold one or two
-    twice. Where there are no more than `num`, each is taken once.
+    Entries are drawn uniformly with replacement: 255 draws from twenty thousand entries contain one or two
+    duplicates. If there are at most `num` entries, each is taken once.
 
     Args:
-        queue: (A,) int64, the anchors' queues.
-        fill: (Q,) int64, entries of each queue.
-        capacity: of every queue.
-        num: S, negatives of an anchor, at least 1.
-        block: so many neighboring queues are left out with the anchor's own, from a multiple of
-            `block`; 1 leaves out the anchor's alone, so that other parts of its class are negatives.
-        generator: source of randomness on the queue's device; by default torch's.
+        queue: (A,) int64, queue of each anchor.
+        fill: (Q,) int64, number of entries of each queue.
+        capacity: Capacity of each queue.
+        num: S, negatives per anchor, at least 1.
+        block: Number of neighboring queues, starting at a multiple of `block`, that are excluded together with
+            the anchor's own. 1 excludes only the anchor's own, so other parts of its class are negatives.
+        generator: Source of randomness on the queue's device. Default: torch's.
 
     Returns:
         (A, S) int64 rows of the bank, -1 = none.
@@ -221,7 +221,7 @@ def sample_negatives(
     own_start, own_fill = starts[own * block], fill.view(-1, block).sum(dim=1)[own]
     others = (ends[-1] - own_fill)[:, None]
     shape = (len(queue), num)
-    # Single precision and steps in place: these are the largest tensors of the contrast.
+    # Single precision and in place: these are the largest tensors of the contrast.
     pick = torch.rand(shape, generator=generator, device=queue.device).mul_(others).long()
     pick = torch.minimum(pick, others - 1)
     every = torch.arange(num, device=queue.device)
@@ -234,12 +234,12 @@ def sample_negatives(
 
 
 def class_mean(values: Tensor, label: Tensor, weight: Tensor, num_classes: int) -> Tensor:
-    """Mean of the classes' means, an absent class counting as 0 (ESL, Eq. 10: 1/C Σ_c 1/|A_c| Σ_a).
+    """Mean of the class means; an absent class counts as 0 (ESL, Eq. 10: 1/C Σ_c 1/|A_c| Σ_a).
 
     Args:
         values: (A,).
         label: (A,) int64 classes.
-        weight: (A,) bool, False leaves an anchor out of everything.
+        weight: (A,) bool, False excludes an anchor.
         num_classes: C, the divisor.
 
     Returns:
@@ -247,7 +247,7 @@ def class_mean(values: Tensor, label: Tensor, weight: Tensor, num_classes: int) 
     """
     counts = values.new_zeros(num_classes).index_add(0, label, weight.to(values.dtype))
     share = weight / counts.clamp(min=1)[label]
-    # Where, not times: a value that does not count may be infinite.
+    # torch.where instead of a product, since excluded values may be infinite.
     return torch.where(weight, values, 0).mul(share).sum() / num_classes
 
 
@@ -262,9 +262,9 @@ def info_nce(
 ) -> Tensor:
     """Contrast each anchor's positive with negatives from a bank (ESL, Eq. 10).
 
-    -log( e^{cos(a, p)/σ} / ( e^{cos(a, p)/σ} + Σ_s e^{cos(a, n_s)/σ} ) ), the positive included in the
-    denominator. All similarities with the bank come from one matrix product per 2048 anchors and the
-    chosen ones are gathered from it: copying 255 negatives per anchor costs far more.
+    -log( e^{cos(a, p)/σ} / ( e^{cos(a, p)/σ} + Σ_s e^{cos(a, n_s)/σ} ) ); the denominator includes the
+    positive. One matrix product per 2048 anchors gives all similarities with the bank, from which the negatives
+    are gathered. Copying 255 negatives per anchor would cost far more.
 
     Args:
         anchors: (A, D).
@@ -275,8 +275,8 @@ def info_nce(
         reduction: 'mean' over the anchors, or 'none' for (A,).
 
     Returns:
-        A scalar or (A,), float32 (float64 for float64 anchors). Without anchors the mean is 0 with a
-        graph; an anchor without negatives has loss 0 and counts. A zero vector has cosine 0.
+        A scalar or (A,), float32 (float64 for float64 anchors). Without anchors the mean is 0 with a graph. An
+        anchor without negatives has loss 0 and counts in the mean. A zero vector has cosine 0.
 
     Raises:
         ValueError: if a shape is wrong, `temperature` is not positive or `reduction` is unknown.
@@ -291,10 +291,10 @@ def info_nce(
 def contrast_logits(
     anchors: Tensor, positives: Tensor, bank: Tensor, negatives: Tensor, temperature: float
 ) -> Tensor:
-    """Cosines of each anchor with its positive and its negatives over a temperature (ESL, Eq. 10).
+    """Cosines of each anchor with its positive and its negatives, divided by a temperature (ESL, Eq. 10).
 
-    The log-softmax of the first column is the logarithm of Eq. 10's fraction, and the anchors whose
-    first column is their largest are told apart from all their negatives.
+    The log-softmax of the first column is the logarithm of the fraction in Eq. 10. If the first column is the
+    largest, the anchor is closer to its positive than to all negatives.
 
     Args:
         anchors: (A, D).
@@ -304,8 +304,8 @@ def contrast_logits(
         temperature: σ, above 0.
 
     Returns:
-        (A, 1 + S), float32 (float64 for float64 anchors): the positive first, -inf for no negative.
-        With an empty bank only the positives: (A, 1).
+        (A, 1 + S), float32 (float64 for float64 anchors): the positive first, -inf for missing negatives. With
+        an empty bank only the positives: (A, 1).
 
     Raises:
         ValueError: if a shape is wrong or `temperature` is not positive.
@@ -328,19 +328,19 @@ def contrast_logits(
 def drawn_contrast_logits(
     anchors: Tensor, positives: Tensor, negatives: Tensor, there: Tensor, temperature: float
 ) -> Tensor:
-    """As `contrast_logits`, of negatives that were drawn for each anchor by itself (U2PL, Eq. 4).
+    """Same as `contrast_logits`, for negatives drawn separately for each anchor (U2PL, Eq. 4).
 
-    The drawn vectors are gathered already, so that only the products that count are made.
+    The drawn vectors are already gathered, so only the needed products are computed.
 
     Args:
         anchors: (A, D).
         positives: (A, D), one per anchor.
         negatives: (A, S, D), without gradients; S may be 0.
-        there: (A, S) bool, False = no negative, whatever its vector says.
+        there: (A, S) bool, False = no negative; its vector is ignored.
         temperature: tau, above 0.
 
     Returns:
-        (A, 1 + S), float32 (float64 for float64 anchors): the positive first, -inf for no negative.
+        (A, 1 + S), float32 (float64 for float64 anchors): the positive first, -inf for missing negatives.
 
     Raises:
         ValueError: if a shape is wrong or `temperature` is not positive.
@@ -367,14 +367,14 @@ def drawn_contrast_logits(
 
 
 def _chosen(anchors: Tensor, bank: Tensor, rows: Tensor) -> Tensor:
-    """Products (a, S) of vectors (a, D) with rows (a, S) of the bank, -inf where a row is -1."""
+    """Return products (a, S) of vectors (a, D) with rows (a, S) of the bank, -inf for row -1."""
     return _ChosenProducts.apply(anchors, bank, rows).masked_fill(rows < 0, -torch.inf)
 
 
 class _ChosenProducts(torch.autograd.Function):
-    """Some of the products of two matrices' rows, without keeping all of them for the backward pass.
+    """Selected products of the rows of two matrices, without storing all products for the backward pass.
 
-    `gather` would: with 21000 anchors and as many stored vectors that is 1.8 GB.
+    `gather` would store them: 1.8 GB for 21000 anchors and as many stored vectors.
     """
 
     @staticmethod
@@ -390,7 +390,7 @@ class _ChosenProducts(torch.autograd.Function):
         for_anchors = for_bank = None
         with no_autocast(grad.device):
             if ctx.needs_input_grad[0]:
-                # Weighted sums of the chosen rows alone: one in a hundred of a full bank's.
+                # Weighted sums of only the selected rows, which are one in a hundred of a full bank.
                 for_anchors = F.embedding_bag(rows, bank, per_sample_weights=grad, mode='sum')
             if ctx.needs_input_grad[1]:
                 every = grad.new_zeros((len(anchors), len(bank))).scatter_add_(1, rows, grad)

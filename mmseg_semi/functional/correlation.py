@@ -1,4 +1,4 @@
-"""Correlation of all pairs of pixels of an image, and what it propagates: logits and labels (CorrMatch)."""
+"""Correlation of all pairs of pixels of an image, and propagation of logits and labels by it (CorrMatch)."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def correlation_map(query: Tensor, key: Tensor) -> Tensor:
 
 
 def propagate_logits(logits: Tensor, correlation: Tensor) -> Tensor:
-    """Logits of pixel j as the sum over i of A_ij times those of pixel i (CorrMatch, its code's `Corr`).
+    """Propagate logits: pixel j gets Σ_i A_ij times the logits of pixel i (CorrMatch code, `Corr`).
 
-    The rows of A sum to 1 and the columns do not, so a pixel to which many attend gets larger logits.
-    The logits that are propagated are constants: a gradient flows into A alone.
+    The rows of A sum to 1, but not the columns, so a pixel with a large column sum gets larger logits. The
+    input logits are constants: gradients flow only into A.
 
     Args:
-        logits: (N, C, h', w'), any floating dtype, on the grid that was correlated.
-        correlation: (N, h'w', h'w') of :func:`correlation_map`.
+        logits: (N, C, h', w'), any floating dtype, at the resolution of the correlation map.
+        correlation: (N, h'w', h'w'), result of :func:`correlation_map`.
 
     Returns:
         (N, C, h', w'), in the dtype of `correlation`.
@@ -68,16 +68,16 @@ def propagate_logits(logits: Tensor, correlation: Tensor) -> Tensor:
 def correlation_region(
     row: Tensor, size: tuple[int, int], threshold: float = 0.5, align_corners: bool = False
 ) -> Tensor:
-    """Pixels of an image that correlate with one pixel: the map, scaled to [0, 1], exceeds a threshold.
+    """Pixels that correlate with one pixel: the map, scaled to [0, 1], exceeds a threshold.
 
     Args:
         row: (N, h, w), one row of each image's correlation map.
         size: (H, W) of the result.
-        threshold: in [0, 1); a pixel of the upsampled and scaled map must exceed it.
-        align_corners: how the upsampling aligns its grid.
+        threshold: Threshold of the upsampled and scaled map, in [0, 1), exclusive.
+        align_corners: `align_corners` of the upsampling.
 
     Returns:
-        (N, H, W) bool; nothing where a map is constant.
+        (N, H, W) bool; all False if a map is constant.
     """
     check_map(row, 'row')
     full = upsample(exact_float(row)[:, None], size, align_corners)[:, 0]
@@ -96,25 +96,25 @@ def propagate_labels(
     threshold: float = 0.5,
     align_corners: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Give a whole region the class that nearly all of its confident pixels have (CorrMatch, its code).
+    """Assign a whole region the class of nearly all of its confident pixels (CorrMatch code).
 
-    One row of the correlation map after the other makes a region, within `allowed`. Where at least the
-    share `tau` of its pixels is confident, and more than `tau` of these have one class, all pixels of the
-    region get this class and count. A later region sees the labels that earlier ones have changed, and the
-    confident pixels of the beginning.
+    Each row of the correlation map defines a region, restricted to `allowed`, one after the other. If at least
+    the fraction `tau` of its pixels is confident, and more than `tau` of these have the same class, all pixels
+    of the region get this class and count. A later region uses the labels changed by earlier ones, but the
+    initial confident pixels.
 
     Args:
         label: (N, H, W) int64 classes, 255 = void.
         confident: (N, H, W) bool.
         rows: (N, M, h, w), rows of the correlation maps.
-        allowed: (N, H, W) bool, pixels that a region may have.
-        tau: threshold in [0, 1], a number or a scalar tensor.
+        allowed: (N, H, W) bool, pixels that may belong to a region.
+        tau: Threshold in [0, 1], a number or a scalar tensor.
         num_classes: C.
-        threshold: as of :func:`correlation_region`.
-        align_corners: how the upsampling aligns its grid.
+        threshold: See :func:`correlation_region`.
+        align_corners: `align_corners` of the upsampling.
 
     Returns:
-        The labels (N, H, W), and bool (N, H, W), the pixels that count. Nothing waits for the device.
+        The labels (N, H, W), and the counted pixels, bool (N, H, W). Nothing waits for the device.
 
     Raises:
         ValueError: if a shape is wrong.
@@ -142,7 +142,7 @@ def propagate_labels(
 
 @torch.no_grad()
 def class_maxima(label: Tensor, confidence: Tensor, num_classes: int, valid_mask: Tensor) -> Tensor:
-    """Largest confidence of the valid pixels of each class (CorrMatch, its code's `ThreshController`).
+    """Largest confidence of the valid pixels of each class (CorrMatch code, `ThreshController`).
 
     Args:
         label: (N, H, W) int64 classes, 255 = void.

@@ -1,13 +1,13 @@
 """Losses of segmentation logits, computed image by image at full resolution.
 
-A loss of this package is the mean of -log p over pixels of the full image, while a network predicts
-at a quarter or an eighth of it. Upsampling a batch and taking its log-softmax holds several times
-(N, C, H, W) floats, half a gigabyte for eight VOC crops, and that is usually the peak of a training
-step. Here each image is upsampled, scored and differentiated alone, and what stays is the gradient
-at the network's own resolution. The numbers are those of the plain form.
+Losses of this package are means of -log p over the pixels of the full image, while a network predicts at a
+quarter or an eighth of this resolution. Upsampling a batch and computing its log-softmax needs several (N, C,
+H, W) float tensors, half a gigabyte for eight VOC crops, which is usually the memory peak of a training step.
+Here each image is upsampled, scored and differentiated separately, and only the gradient at the network's
+resolution is stored. The results are those of the plain computation.
 
-Nothing in this file waits for the device: it holds no `.item()`, no boolean indexing and no shape
-that depends on data.
+Nothing in this file waits for the device: there is no `.item()`, no boolean indexing and no data-dependent
+shape.
 """
 
 from __future__ import annotations
@@ -52,21 +52,21 @@ def cross_entropy(
 ) -> Tensor:
     """Cross-entropy of hard labels at the labels' resolution (iMAS L_x, ST++ Eq. 2).
 
-    The papers' printed divisors differ; their codes all divide by the non-void pixels of the batch,
-    which is 'valid_mean'. Unlike `torch.nn.functional.cross_entropy` this is 0 with a graph, not
-    NaN, when every pixel is void, and weights do not enter the divisor.
+    The divisors printed in the papers differ, but their codes all divide by the number of non-void pixels of
+    the batch ('valid_mean'). Unlike `torch.nn.functional.cross_entropy`, the loss is 0 with a graph instead of
+    NaN if every pixel is void, and weights do not change the divisor.
 
     Args:
-        logits: (N, C, h, w), any floating dtype; upsampled per image where (h, w) is not (H, W).
+        logits: (N, C, h, w), any floating dtype; upsampled per image if (h, w) is not (H, W).
         label: (N, H, W) integer classes below C, or `ignore_index`.
-        pixel_weight: (N, H, W), multiplies each pixel's loss.
-        class_weight: (C,), multiplies each pixel's loss by the weight of its label. Pass a tensor on
-            the logits' device in a training step: a list must be copied there.
-        ignore_index: the label of void pixels.
-        align_corners: how the upsampling aligns its grid.
-        reduction: 'valid_mean', the sum over the number of non-void pixels of the batch, a scalar;
-            'pixel_mean' (N,), each image's sum / (H W); 'image_sum' (N,); 'none' (N, H, W), 0 at
-            void.
+        pixel_weight: (N, H, W), weight of each pixel's loss.
+        class_weight: (C,), weight of each class. In a training step, pass a tensor on the logits' device, since
+            a list must be copied there.
+        ignore_index: Label of void pixels.
+        align_corners: `align_corners` of the upsampling.
+        reduction: 'valid_mean': the sum divided by the number of non-void pixels of the batch, a scalar.
+            'pixel_mean': (N,), each image's sum / (H W). 'image_sum': (N,). 'none': (N, H, W), 0 for void
+            pixels.
 
     Returns:
         float32 (float64 for float64 logits), of the reduction's shape.
@@ -113,25 +113,25 @@ def confident_cross_entropy(
 ) -> Tensor:
     """Cross-entropy of the confident pseudo-labels (iMAS, the terms of Eq. 10; FixMatch, Eq. 4).
 
-    Σ_j 1(confidence_j ≥ tau) · CE_j over a divisor on which the papers do not agree:
+    Σ_j 1(confidence_j ≥ tau) · CE_j over a divisor that differs between papers:
 
-    - 'area' (iMAS): H W of each image; neither doubt nor padding changes it.
-    - 'valid' (FixMatch, in the re-run of UniMatch's code): the valid pixels of the batch.
-    - 'confident': the confident pixels of the batch that are valid, so that doubt does not lower the
-      weight of what is left.
+    - 'area' (iMAS): H W of each image, independent of confidence and padding.
+    - 'valid' (FixMatch, as re-implemented in UniMatch's code): the valid pixels of the batch.
+    - 'confident': the confident valid pixels of the batch, so that few confident pixels do not lower the
+      weight.
 
     Args:
-        logits: (N, C, h, w), any floating dtype; upsampled per image where (h, w) is not (H, W).
+        logits: (N, C, h, w), any floating dtype; upsampled per image if (h, w) is not (H, W).
         label: (N, H, W) pseudo-labels, 255 = void.
         confidence: (N, H, W) in [0, 1].
-        tau: threshold in [0, 1]; a confidence equal to it counts.
+        tau: Threshold in [0, 1], inclusive.
         valid_mask: (N, H, W) bool, True = real pixel.
         divisor: 'area', 'valid' or 'confident'.
-        align_corners: how the upsampling aligns its grid.
+        align_corners: `align_corners` of the upsampling.
 
     Returns:
-        float32 (float64 for float64 logits): (N,) for 'area', else a scalar; 0 with a graph where nobody
-        is confident or nothing valid.
+        float32 (float64 for float64 logits): (N,) for 'area', else a scalar; 0 with a graph if no pixel is
+        confident or valid.
 
     Raises:
         ValueError: if a shape is wrong, `tau` lies outside [0, 1] or `divisor` is unknown.
@@ -168,22 +168,21 @@ def ohem_cross_entropy(
 ) -> Tensor:
     """Cross-entropy over the hard pixels of the batch: online hard example mining (OHEM).
 
-    With q the probability of the target class, a pixel is kept if q ≤ t, where t is the larger of
-    `threshold` and the `min_kept`-th smallest q of the batch, void pixels counting as q = 1. The
-    result is the mean over the kept pixels. `min_kept` ≤ 0, or more than there are non-void
-    pixels, keeps them all. As in the papers' code, and unlike mmseg's sampler, `min_kept` counts
-    pixels of the batch, not of an image.
+    With q the probability of the target class, a pixel is kept if q ≤ t, where t is the larger of `threshold`
+    and the `min_kept`-th smallest q of the batch; void pixels have q = 1. The result is the mean over the kept
+    pixels. If `min_kept` ≤ 0 or above the number of non-void pixels, all are kept. As in the papers' code, and
+    unlike in mmseg's sampler, `min_kept` counts pixels of the batch, not of an image.
 
     Args:
-        logits: (N, C, h, w), any floating dtype; upsampled per image where (h, w) is not (H, W).
+        logits: (N, C, h, w), any floating dtype; upsampled per image if (h, w) is not (H, W).
         label: (N, H, W) integer classes below C, or `ignore_index`.
-        threshold: probability in [0, 1].
-        min_kept: pixels of the batch.
-        ignore_index: the label of void pixels.
-        align_corners: how the upsampling aligns its grid.
+        threshold: Probability in [0, 1].
+        min_kept: Minimum number of kept pixels per batch.
+        ignore_index: Label of void pixels.
+        align_corners: `align_corners` of the upsampling.
 
     Returns:
-        A scalar, float32 (float64 for float64 logits); 0 with a graph when every pixel is void.
+        A scalar, float32 (float64 for float64 logits); 0 with a graph if every pixel is void.
 
     Raises:
         ValueError: if a shape is wrong or `threshold` lies outside [0, 1].
@@ -196,9 +195,8 @@ def ohem_cross_entropy(
             valid = label != ignore_index
             pixels = _pixel_losses(exact_float(logits), label.masked_fill(~valid, 0), align_corners)
             prob = pixels.neg_().exp_().clamp_(max=1).masked_fill_(~valid, 1)
-            # With fewer non-void pixels than min_kept the k-th is a void one, q = 1, and none is easy.
-            # The k smallest in any order, then their maximum: unlike `kthvalue` this also runs on
-            # CUDA when deterministic algorithms are demanded.
+            # With fewer non-void pixels than min_kept, the k-th pixel is void with q = 1, so all pixels are
+            # kept. topk and max instead of `kthvalue`, which does not support deterministic algorithms on CUDA.
             smallest = prob.flatten().topk(min_kept, largest=False, sorted=False).values
             easy = prob > smallest.max().clamp(min=threshold)
             label = label.masked_fill(easy, ignore_index)
@@ -214,15 +212,14 @@ def soft_cross_entropy(
 ) -> Tensor:
     """Cross-entropy against class distributions: 1/(H W) Σ_j Σ_c -y_jc log p_jc (ESL, Eq. 6).
 
-    The targets are constants, as a teacher's are: no gradient flows into them. May be called image
-    by image, so that the full-resolution targets of a batch need not exist at once.
+    The targets are constants, without gradients. Call it image by image to avoid full-resolution targets of the
+    whole batch.
 
     Args:
-        logits: (N, C, h, w), any floating dtype; upsampled per image where (h, w) is not (H, W).
-        target_probs: (N, C, H, W), the distribution y of each pixel.
-        valid_mask: (N, H, W) bool, True = real pixel; the others add nothing, and the divisor stays
-            H W.
-        align_corners: how the upsampling aligns its grid.
+        logits: (N, C, h, w), any floating dtype; upsampled per image if (h, w) is not (H, W).
+        target_probs: (N, C, H, W), class distribution y of each pixel.
+        valid_mask: (N, H, W) bool, True = real pixel; other pixels add nothing, but the divisor remains H W.
+        align_corners: `align_corners` of the upsampling.
 
     Returns:
         (N,) float32 (float64 for float64 logits).
@@ -257,22 +254,21 @@ def squared_error(
 ) -> Tensor:
     """Squared distance of two networks' probabilities: 1/(H W) Σ_j w_j ||p_j - q_j||² (Mean Teacher, Sec. 2).
 
-    p are the probabilities of `logits`, q those of the teacher, which are constants. With boxes, q is cut
-    and pasted like the images that the first network saw (CutMix-Seg): probabilities mixed by a mask of
-    zeros and ones are those of the mixed logits. Images are upsampled and compared a few at a time, and
-    once more in the backward pass, so that no full-resolution tensor of the batch exists.
+    p are the probabilities of `logits`, q those of the teacher, which are constants. With boxes, q is mixed
+    like the student's images (CutMix-Seg): mixing probabilities by a binary mask equals mixing logits. A few
+    images at a time are upsampled and compared, and once more in the backward pass, so that no full-resolution
+    tensor of the batch exists.
 
     Args:
-        logits: (N, C, h, w) of the network that learns, any floating dtype.
-        teacher_logits: (N, C, h', w'), of the unmixed images.
+        logits: (N, C, h, w) of the trained network, any floating dtype.
+        teacher_logits: (N, C, h', w') of the unmixed images.
         size: (H, W) of the images, an int for a square.
-        partner: (N,) int64, the image whose boxes are pasted into each; with `boxes`.
-        boxes: (N, 4) int64 as of `mixing.paste`.
-        pixel_weight: (N, H, W), multiplies each pixel's distance, as a mask (bool) or by a number; the
-            divisor stays H W.
-        class_mean: divide by C besides, as Mean Teacher's code does; the paper's equation, CutMix-Seg and
-            its code take the sum over the classes.
-        align_corners: how the upsampling aligns its grid.
+        partner: (N,) int64, the image pasted into each image; requires `boxes`.
+        boxes: (N, 4) int64, see `mixing.paste`.
+        pixel_weight: (N, H, W), bool or number, weight of each pixel; the divisor remains H W.
+        class_mean: Whether to also divide by C, as in Mean Teacher's code. The paper's equation and CutMix-Seg
+            sum over the classes.
+        align_corners: `align_corners` of the upsampling.
 
     Returns:
         (N,) float32 (float64 for float64 logits).
@@ -334,7 +330,7 @@ def _pixel_weights(
     pixel_weight: Tensor | None,
     class_weight: Tensor | Sequence[float] | None,
 ) -> Tensor | None:
-    """Product of the two kinds of weights at each pixel: (N, H, W), or None without any."""
+    """Return the product of both kinds of weights per pixel: (N, H, W), or None without weights."""
     weight = None
     if class_weight is not None:
         class_weight = torch.as_tensor(class_weight, dtype=logits.dtype, device=logits.device)
@@ -352,7 +348,7 @@ def _pixel_weights(
 
 
 def _pixel_losses(logits: Tensor, label: Tensor, align_corners: bool) -> Tensor:
-    """-log p of each pixel's label, (N, H, W); the backward pass computes each image again."""
+    """-log p of each pixel's label, (N, H, W); the backward pass recomputes each image."""
 
     logits = logits.contiguous()
     parts = image_chunks(len(label), logits.shape[1] * label[:1].numel())
@@ -373,7 +369,7 @@ def _pixel_losses(logits: Tensor, label: Tensor, align_corners: bool) -> Tensor:
                 full[:, :, rows], label[part, rows], None, want_slope=False
             )
             pixels[part, rows] = strip
-        del full  # or it would live on while the next one is made
+        del full  # frees its memory before the next one is computed
     return pixels
 
 
@@ -386,13 +382,12 @@ def _image_sums(
 
 
 class _ImageSums(torch.autograd.Function):
-    """Weighted cross-entropy sums per image, whose gradient is taken in the forward pass.
+    """Weighted cross-entropy sums per image, with the gradient computed in the forward pass.
 
-    The gradient of an image's sum is a constant times the incoming scalar, so it can be finished
-    while the image's probabilities are at hand, and only its adjoint upsampling, of the size of the
-    network's own logits, is kept. Logits that already have the full resolution are the exception:
-    there the kept gradient would be as large as what this class avoids, so the backward pass
-    computes it again, image by image.
+    The gradient of an image's sum is a constant times the incoming scalar, so it can be computed while the
+    image's probabilities are in memory. Only its adjoint upsampling, at the resolution of the network's logits,
+    is stored. For full-resolution logits this gradient would be as large as the tensors that this class avoids,
+    so the backward pass recomputes it image by image.
     """
 
     @staticmethod
@@ -413,7 +408,7 @@ class _ImageSums(torch.autograd.Function):
             sums[part] = _sums_into(slope, full.detach(), target[part], part_weight)
             if keep_gradient:
                 gradient[part] = torch.autograd.grad(full, small, slope)[0]
-            del full, slope  # or they would live on while the next ones are made
+            del full, slope  # frees their memory before the next ones are computed
         if keep_gradient:
             ctx.save_for_backward(gradient)
         elif differentiate:
@@ -439,9 +434,9 @@ class _ImageSums(torch.autograd.Function):
 
 
 def _empty_slope(full: Tensor) -> Tensor:
-    """Room for the gradient at `full`, in the layout whose adjoint upsampling is the fastest.
+    """Allocate the gradient at `full`, in the memory layout with the fastest adjoint upsampling.
 
-    The CPU's takes a quarter of the time with the channels last, for it is vectorised over them.
+    On the CPU, channels-last takes a quarter of the time, since the upsampling is vectorized over channels.
     """
     on_cpu = full.device.type == 'cpu'
     layout = torch.channels_last if on_cpu else torch.contiguous_format
@@ -451,7 +446,7 @@ def _empty_slope(full: Tensor) -> Tensor:
 def _sums_into(
     slope: Tensor | None, logits: Tensor, target: Tensor, weight: Tensor | None
 ) -> Tensor:
-    """Weighted cross-entropy sums (n,) of full-resolution logits; their gradient goes to `slope`."""
+    """Return weighted cross-entropy sums (n,) of full-resolution logits; write their gradient to `slope`."""
     sums = logits.new_zeros(len(logits))
     for rows in row_strips(logits):
         pixels, strip_slope = _pixels_and_slope(
@@ -469,9 +464,9 @@ def _sums_into(
 def _pixels_and_slope(
     logits: Tensor, target: Tensor, weight: Tensor | None, *, want_slope: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """Weighted cross-entropy (n, h, w) of each pixel, and the gradient (n, C, h, w) of their sum.
+    """Return the weighted cross-entropy (n, h, w) of each pixel and the gradient (n, C, h, w) of their sum.
 
-    A pixel of weight 0 adds nothing even where its loss is infinite: a masked class has logit -inf.
+    A pixel of weight 0 adds nothing even if its loss is infinite: a masked class has logit -inf.
     """
     logp = logits.log_softmax(dim=1)
     hard = target.dim() == 3
@@ -480,7 +475,7 @@ def _pixels_and_slope(
         pixels = logp.gather(1, target)[:, 0].neg_()
     else:
         target = target.to(logp.dtype)
-        # A class of no probability adds nothing, also where it is masked with a logit of -inf.
+        # A class with target probability 0 adds nothing, even if it is masked with a logit of -inf.
         pixels = (target * logp).masked_fill_(target == 0, 0).sum(dim=1).neg_()
     if weight is not None:
         if weight.dtype != torch.bool:

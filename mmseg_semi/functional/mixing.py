@@ -1,7 +1,7 @@
-"""Mixing images: boxes are drawn by one function and pasted by another.
+"""CutMix and intensity mixing of images: some functions draw boxes, others apply them.
 
-Drawing and applying are apart, so that a test of the pasting needs no seed, and so that images,
-labels, confidences and masks can be mixed by the very same boxes.
+Drawing and applying are separate, so that tests of applying need no seed, and images, labels, confidences and
+masks can be mixed with the same boxes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 from ._common import check_same_shape, exact_float, no_autocast, to_size, upsample
 
 _TRIES = 256
-"""Draws that 'unimatch' may use per image; even its largest boxes fit long before."""
+"""Number of draws per image for 'unimatch'; even its largest boxes fit after far fewer."""
 
 
 def sample_boxes(
@@ -25,33 +25,33 @@ def sample_boxes(
     style: str = 'imas',
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Draw the boxes of CutMix as one of the field's recipes does.
+    """Draw boxes for CutMix in the style of a published method.
 
-    Whether to mix at all is the caller's decision: no probability is applied here.
+    The caller decides whether to mix; no probability is applied here.
 
-    - 'imas' (iMAS's code): sides int(v H) and int(v W) with one v ~ U(0.1, 0.9) for the whole batch;
-      per image a center, whole numbers uniform over the rows in [H // 16, H) and the columns in
-      [W // 16, W); the box reaches side // 2 to either side of the center and is clipped to the image.
-    - 'unimatch': an area ~ U(0.02, 0.4) H W; a ratio r ~ U(0.3, 1/0.3) and a corner, drawn again until
-      the box of sides int(sqrt(area r)) and int(sqrt(area / r)) lies inside the image. An image so
-      elongated that no box fits gets a clipped one.
-    - 'u2pl': half the image's area; a width uniform in (W/2, W), the height round(H W / 2 / width),
-      placed uniformly.
-    - 'cps' (CutMix-Seg's generator, as CPS sets it): three boxes per image; each has an area share
-      a ~ U(0.25, 0.5), a height share y = exp(U(0, 1) ln a) and a width share a / y, both times
-      sqrt(1/3), rounded, placed uniformly. Where boxes overlap, `paste` takes the exclusive or.
-    - 'cutmix_seg' (CutMix-Seg): the same with one box of half the image's area: a height share
-      y = exp(U(0, 1) ln 0.5) and a width share 0.5 / y.
+    - 'imas' (iMAS's code): sides int(v H) and int(v W) with one v ~ U(0.1, 0.9) per batch. The center of each
+      image is uniform over integer rows in [H // 16, H) and columns in [W // 16, W). The box extends side // 2
+      to both sides of the center and is clipped to the image.
+    - 'unimatch': an area ~ U(0.02, 0.4) H W; a ratio r ~ U(0.3, 1/0.3) and a corner, redrawn until the box with
+      sides int(sqrt(area r)) and int(sqrt(area / r)) is inside the image. If the image is too elongated for any
+      box, the box is clipped.
+    - 'u2pl': half the image's area; a width uniform in (W/2, W), the height round(H W / 2 / width), placed
+      uniformly.
+    - 'cps' (CutMix-Seg's generator with CPS's settings): three boxes per image. Each has an area fraction a ~
+      U(0.25, 0.5), a height fraction y = exp(U(0, 1) ln a) and a width fraction a / y, both times sqrt(1/3),
+      rounded, placed uniformly. `paste` combines overlapping boxes by exclusive or.
+    - 'cutmix_seg' (CutMix-Seg): the same with one box of half the image's area: a height fraction y = exp(U(0,
+      1) ln 0.5) and a width fraction 0.5 / y.
 
     Args:
-        num: number of images.
+        num: Number of images.
         size: (H, W) of the images, an int for a square.
         style: 'imas', 'unimatch', 'u2pl', 'cps' or 'cutmix_seg'.
-        generator: source of randomness; the boxes are on its device. By default torch's on the CPU.
+        generator: Source of randomness, which also sets the device of the boxes. Default: torch's on the CPU.
 
     Returns:
-        (num, 4) int64, for 'cps' (num, 3, 4): x1, y1, x2, y2 in pixels with x2 and y2 exclusive,
-        inside the image. Nothing waits for the device.
+        (num, 4) int64, or (num, 3, 4) for 'cps': x1, y1, x2, y2 in pixels, with exclusive x2 and y2, inside the
+        image. Nothing waits for the device.
 
     Raises:
         ValueError: if `style` is unknown, `num` negative or `size` not positive.
@@ -77,20 +77,19 @@ def sample_boxes(
 
 
 def paste(base: Tensor, patch: Tensor, boxes: Tensor) -> Tensor:
-    """Copy the inside of each image's boxes from `patch` over `base` (CutMix; iMAS, Eq. 8).
+    """Paste the boxes of each image from `patch` into `base` (CutMix; iMAS, Eq. 8).
 
-    A pixel is taken from `patch` if an odd number of its image's boxes cover it. Parts of a box
-    outside the image are ignored; a box whose end does not exceed its start is empty.
+    A pixel is taken from `patch` if an odd number of its image's boxes cover it. Parts of boxes outside the
+    image are ignored. A box is empty if its end does not exceed its start.
 
     Args:
         base: (N, C, H, W) images or (N, H, W) maps, any dtype.
-        patch: like `base`, already in the order of the partners; cast to the dtype of `base`.
-        boxes: (N, 4) or (N, K, 4) integers x1, y1, x2, y2, the ends exclusive. On the CPU they are
-            applied as slices, whatever the device of `base`; on a device as a mask, so that nothing
-            waits for it.
+        patch: Same shape as `base`, in the order of the partners; cast to the dtype of `base`.
+        boxes: (N, 4) or (N, K, 4) integers x1, y1, x2, y2, with exclusive ends. Boxes on the CPU are applied as
+            slices, whatever the device of `base`; boxes on a device as a mask, so that nothing waits for it.
 
     Returns:
-        A new tensor like `base`. Gradients flow to both sources.
+        A new tensor like `base`. Gradients flow to both inputs.
 
     Raises:
         ValueError: if the shapes do not fit or the boxes are not integers.
@@ -125,18 +124,18 @@ def upsample_and_paste(
     boxes: Tensor | None = None,
     align_corners: bool = False,
 ) -> Tensor:
-    """Full-resolution logits of some images of a batch, each with its partner's pasted into its boxes.
+    """Upsample the logits of selected images of a batch, and paste the boxes of their partners.
 
-    What follows pixel by pixel, such as a softmax, may be done after the pasting. Called for a few images
-    at a time, no full-resolution tensor of the batch ever exists.
+    Pixelwise operations, such as softmax, may follow the pasting. Call it for a few images at a time to avoid
+    full-resolution tensors of the whole batch.
 
     Args:
         logits: (N, C, h, w) of the unmixed images, any floating dtype.
         size: (H, W) of the images, an int for a square.
-        images: those of the N that are wanted.
-        partner: (N,) int64, the image whose boxes are pasted into each; with `boxes`.
-        boxes: (N, 4) int64 as of `paste`.
-        align_corners: how the upsampling aligns its grid.
+        images: Slice of the images to return.
+        partner: (N,) int64, the image pasted into each image; requires `boxes`.
+        boxes: (N, 4) int64, see `paste`.
+        align_corners: `align_corners` of the upsampling.
 
     Returns:
         (n, C, H, W), float32 (float64 for float64 logits).
@@ -155,14 +154,14 @@ def upsample_and_paste(
 
 
 def mix_intensity(strong: Tensor, weak: Tensor, hardness: Tensor) -> Tensor:
-    """Soften the strong view of hard images: (1 - γ) · strong + γ · weak (iMAS, Eq. 7).
+    """Blend the strong view with the weak view by hardness: (1 - γ) · strong + γ · weak (iMAS, Eq. 7).
 
-    Follows the paper's text, by which harder images are distorted less. The equation as printed has
-    the two weights swapped: it was taken from code whose hardness means easiness.
+    This follows the paper's text, in which harder images are distorted less. The printed equation has the two
+    weights swapped.
 
     Args:
         strong: (N, C, H, W) normalized images.
-        weak: the same images, undistorted.
+        weak: The same images, undistorted.
         hardness: (N,) γ in [0, 1], 1 = hard.
 
     Returns:
@@ -189,16 +188,16 @@ def mix_intensity(strong: Tensor, weak: Tensor, hardness: Tensor) -> Tensor:
 
 
 def hard_easy_partners(hardness: Tensor) -> Tensor:
-    """Pair the hardest image of a batch with the easiest, and so on (iMAS, Sec. 3.3.1).
+    """Pair the k-th hardest image of a batch with the k-th easiest (iMAS, Sec. 3.3.1).
 
-    The image of rank k pairs with the one of rank N - 1 - k. With an odd number the median is its
-    own partner, and a single image too.
+    The image of rank k is paired with the image of rank N - 1 - k. If N is odd, the median image is paired with
+    itself.
 
     Args:
         hardness: (N,) γ of each image.
 
     Returns:
-        (N,) int64: the index of each image's partner; an involution. Nothing waits for the device.
+        (N,) int64: the index of each image's partner, an involution. Nothing waits for the device.
 
     Raises:
         ValueError: if `hardness` is not a vector.
@@ -220,8 +219,7 @@ def _imas_boxes(num: int, height: int, width: int, draw) -> Tensor:
 
 
 def _unimatch_boxes(num: int, height: int, width: int, draw) -> Tensor:
-    # Every try is drawn at once and the first that fits is kept: a loop until it fits would have to
-    # read each draw back from the device.
+    # Make all draws at once and keep the first that fits, since a loop would wait for the device.
     area = (0.02 + 0.38 * draw(num, 1)) * (height * width)
     ratio, x, y = draw(3, num, _TRIES)
     ratio = 0.3 + (1 / 0.3 - 0.3) * ratio
@@ -261,7 +259,7 @@ def _log_uniform_boxes(
     width: int,
     scale: float = 1.0,
 ) -> Tensor:
-    """Boxes of a share of the image's area, the logarithm of whose height is uniform, times a scale."""
+    """Boxes with an area fraction and a log-uniform height fraction, times a scale."""
     share_y = area**exponent
     share_x = area / share_y
     box_h = (share_y * scale * height).round()
@@ -273,7 +271,7 @@ def _log_uniform_boxes(
 def _integer(uniform: Tensor, low: int, high: int | Tensor) -> Tensor:
     """Map draws of U[0, 1) to integers, uniform in [low, high).
 
-    In images of one or two pixels a recipe's range can be empty; the result is then high - 1.
+    For images of one or two pixels the range can be empty; the result is then high - 1.
     """
     if not isinstance(high, Tensor):
         low = min(low, high - 1)
@@ -281,14 +279,14 @@ def _integer(uniform: Tensor, low: int, high: int | Tensor) -> Tensor:
 
 
 def _paste_by_mask(base: Tensor, patch: Tensor, boxes: Tensor) -> Tensor:
-    """`paste` of (N, K, 4) boxes whose numbers the host does not know."""
+    """`paste` for (N, K, 4) boxes on a device, without reading their values."""
     inside = _box_mask(boxes, *base.shape[-2:])
     inside = inside if base.dim() == 3 else inside[:, None]
     return torch.where(inside, patch.to(base.dtype), base)
 
 
 def _box_mask(boxes: Tensor, height: int, width: int) -> Tensor:
-    """(N, H, W) bool, True where an odd number of the image's (N, K, 4) boxes cover the pixel."""
+    """(N, H, W) bool, True if an odd number of the image's (N, K, 4) boxes cover the pixel."""
     x1, y1, x2, y2 = boxes[..., None].unbind(dim=-2)
     column = torch.arange(width, device=boxes.device)
     row = torch.arange(height, device=boxes.device)
@@ -302,7 +300,7 @@ def _box_mask(boxes: Tensor, height: int, width: int) -> Tensor:
 def _odd_rectangles(
     boxes: list[list[int]], height: int, width: int
 ) -> list[tuple[int, int, int, int]]:
-    """Cut the exclusive or of some boxes into rectangles that do not overlap."""
+    """Split the exclusive or of boxes into disjoint rectangles."""
     clipped = [
         (max(x1, 0), max(y1, 0), min(x2, width), min(y2, height)) for x1, y1, x2, y2 in boxes
     ]

@@ -1,4 +1,4 @@
-"""Parts of classes: which part a pixel shows, and the mean feature of every part (ESL)."""
+"""Parts of classes: the part of each pixel, and the mean feature of each part (ESL)."""
 
 from __future__ import annotations
 
@@ -26,24 +26,23 @@ def assign_parts(
     valid: Tensor | None = None,
     align_corners: bool = False,
 ) -> Tensor:
-    """Part of its class whose prototype is most similar to each pixel's feature (ESL, Eq. 7).
+    """Part of the pixel's class whose prototype is most similar to its feature (ESL, Eq. 7).
 
-    The paper resizes the encoder's features to the label's size before the cosine. Here the C·K
-    cosines are computed where the features are and resized instead, which with 2048 channels takes a
-    twentieth of the time. The images are taken one by one, and as many classes at a time as
-    `CHUNK_ELEMENTS` allows.
+    The paper resizes the encoder's features to the label's size before the cosine. Here the C·K cosines are
+    computed at the features' size and then resized, which takes a twentieth of the time for 2048 channels.
+    Images are processed one by one, with as many classes at a time as `CHUNK_ELEMENTS` allows.
 
     Args:
-        features: (N, D, h, w), any floating dtype; they need no unit length.
+        features: (N, D, h, w), any floating dtype, of any length.
         label: (N, H, W) class of each pixel, 255 = void.
         prototypes: (C, K, D).
-        valid: (C, K) bool, False where a prototype has no value yet; by default all have one.
-        align_corners: how the upsampling of the cosines aligns its grid.
+        valid: (C, K) bool, False if a prototype has no value yet. Default: all have one.
+        align_corners: `align_corners` of the upsampling of the cosines.
 
     Returns:
-        (N, H, W) int64 in [0, K), -1 at void pixels; the lower part wins a tie (cosines that agree
-        to 16 units in the last place of 1). A prototype that is not valid is never chosen; a class
-        without any gets part 0. Nothing waits for the device.
+        (N, H, W) int64 in [0, K), -1 for void pixels; the lower part wins a tie (cosines equal up to 16 units
+        in the last place of 1). Invalid prototypes are never chosen; a class without valid prototypes gets part
+        0. Nothing waits for the device.
 
     Raises:
         ValueError: if the shapes do not fit.
@@ -66,8 +65,8 @@ def assign_parts(
     part = torch.full_like(label, -1)
     for image in range(len(label)):
         cosines = cosine_logits(features[image : image + 1], prototypes.flatten(0, 1))
-        # Two equal prototypes can differ in the last digits of their cosines, by their rows' places
-        # in the matrix product.
+        # Equal prototypes may have cosines that differ in the last digits, depending on their rows in the
+        # matrix product.
         tie = 16 * torch.finfo(cosines.dtype).eps
         for first in range(0, num_classes, step):
             classes = slice(first, min(first + step, num_classes))
@@ -88,21 +87,20 @@ def masked_average_pool(
 ) -> tuple[Tensor, Tensor]:
     """Mean feature of every part of every class in each image (ESL, Eq. 8).
 
-    One pass adds each pixel's feature to its part's sum; the paper's masks, one per part, would read
-    all the features C·K times. On a CUDA device the order of the additions is not fixed.
+    One pass adds each pixel's feature to the sum of its part. The paper's masks, one per part, would read all
+    features C·K times. On a CUDA device the order of additions varies.
 
     Args:
         features: (N, D, h, w), any floating dtype.
         label: (N, h, w) class of each pixel at the features' size, 255 = void.
-        part: (N, h, w) in [0, K) as of `assign_parts`, -1 = none.
-        num_classes: C, above every class in `label`.
+        part: (N, h, w) in [0, K) from `assign_parts`, -1 = none.
+        num_classes: C, larger than every class in `label`.
         num_parts: K.
 
     Returns:
-        means (N, C, K, D), float32 (float64 for float64 features), with gradients to the features,
-        and counts (N, C, K) int64, the pixels of each part. A part that the image does not show has
-        mean 0 and count 0. Pixels that are void or of no part count nowhere. Nothing waits for the
-        device.
+        means (N, C, K, D), float32 (float64 for float64 features), with gradients to the features, and counts
+        (N, C, K) int64, the pixels of each part. A part that the image does not show has mean 0 and count 0.
+        Pixels that are void or without a part are not counted. Nothing waits for the device.
 
     Raises:
         ValueError: if the shapes do not fit or a number is below 1.
@@ -120,14 +118,14 @@ def masked_average_pool(
         )
     with no_autocast(features.device):
         features = exact_float(features)
-        # Row 0 collects what counts nowhere, so that a class beyond C is an error, not a loss; a part
-        # beyond K would be one of the next class, so it is sent where there is no row either.
+        # Row 0 collects uncounted pixels, so that a class >= C raises an error. A part >= K would belong to the
+        # next class, so it also gets a row that does not exist.
         row = 1 + label.long().flatten(1) * num_parts + part.long().flatten(1)
         num_rows = 1 + num_classes * num_parts
         row = row.masked_fill((part >= num_parts).flatten(1), num_rows)
         row = row.masked_fill(((label == VOID) | (part < 0)).flatten(1), 0)
-        # Along the pixels as they lie: to turn the features channels-last first costs three times
-        # more. index_add, unlike scatter_add, can be made deterministic on CUDA by torch's switch.
+        # Add along the pixels in memory order, since converting to channels-last first takes three times
+        # longer. index_add, unlike scatter_add, has a deterministic implementation on CUDA.
         sums = features.new_zeros((*features.shape[:2], num_rows))
         counts = row.new_zeros((len(row), num_rows))
         for image in range(len(row)):

@@ -1,7 +1,7 @@
-"""Perturbing features: masks of channels are drawn by one function and applied by another.
+"""Feature perturbation: some functions draw masks of channels, another applies them.
 
-A mask is drawn once for an image and used for everything of it that must be dropped alike, and a test of
-the applying needs no seed.
+A mask is drawn once per image and applied to all tensors that must drop the same channels. Tests of applying
+need no seed.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ def sample_channel_masks(
     generator: torch.Generator | None = None,
     device: torch.device | str = 'cpu',
 ) -> list[Tensor]:
-    """Draw which channels are dropped (UniMatch, feature perturbation): dropout of whole channels.
+    """Draw masks for dropout of whole channels (UniMatch, feature perturbation).
 
-    A channel is dropped with probability `ratio`, and what is kept is divided by 1 - `ratio`, so that
-    the expected value stays. Images and stages are drawn independently.
+    A channel is dropped with probability `ratio`; the others are divided by 1 - `ratio`, which keeps the
+    expected value. Images and stages are drawn independently.
 
     Args:
         num_images: N.
-        widths: channels C of each stage.
-        ratio: probability in [0, 1).
-        generator: source of randomness; the masks are on its device. By default torch's own one.
-        device: of the masks, without a generator.
+        widths: Channels C of each stage.
+        ratio: Probability in [0, 1).
+        generator: Source of randomness, which also sets the device. Default: torch's.
+        device: Device of the masks without a generator.
 
     Returns:
-        One float32 (N, C) per stage, of 0 and 1 / (1 - ratio).
+        One float32 (N, C) per stage, with values 0 and 1 / (1 - ratio).
 
     Raises:
         ValueError: if `ratio` is out of range.
@@ -55,23 +55,23 @@ def sample_complementary_masks(
     generator: torch.Generator | None = None,
     device: torch.device | str = 'cpu',
 ) -> list[Tensor]:
-    """Draw masks of channels for two views, where one drops what the other keeps (UniMatch V2).
+    """Draw masks of channels for two views, in which each view drops what the other keeps (UniMatch V2).
 
-    With M ~ Bernoulli(0.5) for each channel of an image, its first view is multiplied by 2 M and its
-    second by 2 (1 - M). In the released code (LiheYoung/UniMatch-V2, model/semseg/dpt.py) the share
-    `prob` of the batch's images is treated so, rounded up and drawn without replacement, and the
-    others stay whole; and an image has one M for all stages, which have one width there. Here stages
-    of one width share it.
+    With M ~ Bernoulli(0.5) for each channel of an image, its first view is multiplied by 2 M and its second by
+    2 (1 - M). In the released code (LiheYoung/UniMatch-V2, model/semseg/dpt.py) this applies to the fraction
+    `prob` of the images, rounded up and drawn without replacement, and an image has one M for all stages, which
+    have the same width. Here stages of equal width share M.
 
     Args:
         num_images: N, pairs of views.
-        widths: channels C of each stage.
-        prob: share of the images that are dropped from, in [0, 1].
-        generator: source of randomness; the masks are on its device. By default torch's own one.
-        device: of the masks, without a generator.
+        widths: Channels C of each stage.
+        prob: Fraction of images with dropped channels, in [0, 1].
+        generator: Source of randomness, which also sets the device. Default: torch's.
+        device: Device of the masks without a generator.
 
     Returns:
-        One float32 (2 N, C) per stage, of 0, 1 and 2: the first views' rows, then the second views'.
+        One float32 (2 N, C) per stage, with values 0, 1 and 2: the rows of the first views, then the second
+        views.
 
     Raises:
         ValueError: if `prob` is out of range.
@@ -83,7 +83,7 @@ def sample_complementary_masks(
     def draw(*shape: int) -> Tensor:
         return torch.rand(shape, generator=generator, device=device)
 
-    # A random permutation: exactly so many images are below the number.
+    # A random permutation selects an exact number of images.
     whole = (draw(num_images).argsort() < int(num_images * (1 - prob)))[:, None]
     by_width = {}
     for width in dict.fromkeys(widths):

@@ -1,4 +1,4 @@
-"""Classes as directions in feature space: classifying by cosine, and following the data slowly."""
+"""Class prototypes in feature space: cosine classification, moving averages, clustering."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from ._common import check_same_shape, exact_float, no_autocast, unit
 
 
 def cosine_logits(features: Tensor, prototypes: Tensor, temperature: float = 1.0) -> Tensor:
-    """Cosine of every pixel's feature with every class's prototype, over a temperature (DeS4, Eq. 1-3).
+    """Cosine of every pixel's feature with every class prototype, over a temperature (DeS4, Eq. 1-3).
 
-    DeS4 prints no temperature. With 1 and 21 classes no probability can exceed 0.27, so a smaller one
-    is a setting of the method. The lengths are divided out after the product, which spares a
+    DeS4 has no temperature. With temperature 1 and 21 classes no probability can exceed 0.27, so a smaller
+    temperature is a setting of the method. The lengths are divided out after the product, which avoids a
     normalized copy of the features.
 
     Args:
         features: (N, D, h, w), any floating dtype.
-        prototypes: (C, D); neither they nor the features need unit length.
-        temperature: above 0.
+        prototypes: (C, D); prototypes and features may have any length.
+        temperature: Above 0.
 
     Returns:
-        (N, C, h, w) in [-1, 1] / temperature up to rounding, float32 (float64 if either argument
-        is). A zero vector has cosine 0 with everything, and finite gradients.
+        (N, C, h, w) in [-1, 1] / temperature up to rounding, float32 (float64 if either argument is). A zero
+        vector has cosine 0 and finite gradients.
 
     Raises:
         ValueError: if the shapes do not fit or `temperature` is not positive.
@@ -58,21 +58,20 @@ def update_prototypes(
     *,
     initialised: Tensor | None = None,
 ) -> Tensor:
-    """Move the prototypes that the batch shows towards its means (DeS4, Eq. 12; ESL, Eq. 12).
+    """Move the prototypes of classes in the batch towards its means (DeS4, Eq. 12; ESL, Eq. 12).
 
-    new = decay · old + (1 - decay) · mean. A class or part that the batch does not show keeps its
-    prototype: averaging with 0 would shrink it until the next mean outweighs it. The first mean
-    of a prototype replaces it.
+    new = decay · old + (1 - decay) · mean. A class or part that is not in the batch keeps its prototype. The
+    first mean of a prototype replaces it.
 
-    Lengths are left as they come out; normalize the means or the result where a method says so. Rows
-    whose means are not finite must be left out of `present`.
+    Lengths are not normalized; normalize the means or the result if a method requires it. Exclude rows with
+    non-finite means by `present`.
 
     Args:
         prototypes: (C, D), or (C, K, D) with K parts per class.
-        means: like `prototypes`; rows that are not present are not read and may hold anything.
-        present: (C,) or (C, K), true (or not 0) where the batch has a mean.
-        decay: weight of the old prototype, in [0, 1]; both papers use 0.99.
-        initialised: like `present`, false where the prototype has no value yet; by default all have.
+        means: Same shape as `prototypes`; rows that are not present are ignored.
+        present: (C,) or (C, K), True (or not 0) if the batch has a mean.
+        decay: Weight of the old prototype, in [0, 1]; both papers use 0.99.
+        initialised: Same shape as `present`, False if the prototype has no value yet. Default: all have one.
 
     Returns:
         The new prototypes in a new tensor, float32 (float64 for float64 prototypes), without a
@@ -100,12 +99,12 @@ def update_prototypes(
 
 @torch.no_grad()
 def mean_turn(before: Tensor, after: Tensor, known: Tensor) -> Tensor:
-    """How far prototypes have turned, in degrees, on average over classes.
+    """Mean angle between prototypes before and after an update, in degrees.
 
     Args:
         before: (C, D) prototypes, of any length.
-        after: (C, D), the same later.
-        known: (C,) bool, the classes that count.
+        after: (C, D), the same prototypes later.
+        known: (C,) bool, the classes to average.
 
     Returns:
         A scalar in [0, 180], float32 (float64 for float64 prototypes); 0 without a known class. Nothing waits
@@ -117,7 +116,7 @@ def mean_turn(before: Tensor, after: Tensor, known: Tensor) -> Tensor:
     check_same_shape(after, before, 'after', 'before')
     check_same_shape(known, before[:, 0], 'known', 'before[:, 0]')
     before, after = (unit(exact_float(vectors), dim=1) for vectors in (before, after))
-    # From the chord: the arc cosine of a number near 1 has no digits left for a small angle.
+    # Compute the angle from the chord: the arc cosine of a number near 1 is inaccurate for small angles.
     chord = torch.linalg.vector_norm(after - before, dim=1)
     angle = torch.rad2deg(2 * (chord / 2).clamp(max=1).asin())
     return angle.masked_fill(~known.bool(), 0).sum() / known.sum().clamp(min=1)
@@ -129,7 +128,7 @@ def mean_similarity(prototypes: Tensor, known: Tensor) -> Tensor:
 
     Args:
         prototypes: (C, D), of any length.
-        known: (C,) bool, the classes that count.
+        known: (C,) bool, the classes to average.
 
     Returns:
         A scalar in [-1, 1], float32 (float64 for float64 prototypes); 0 without two known classes. Nothing
@@ -146,19 +145,19 @@ def mean_similarity(prototypes: Tensor, known: Tensor) -> Tensor:
 
 
 def cluster_centers(features: Tensor, num_clusters: int, *, seed: int = 0) -> Tensor:
-    """Centers of k-means clusters, the first prototypes of a class's parts (ESL, text before Eq. 7).
+    """Centers of k-means clusters, for the initial prototypes of a class's parts (ESL, text before Eq. 7).
 
-    Lloyd's algorithm from k-means++ starts, scikit-learn's. It works with Euclidean distances and the
-    assignment of parts with cosines, so features should have unit length where that matters.
+    This is scikit-learn's Lloyd algorithm with k-means++ initialization. It uses Euclidean distances, while the
+    assignment of parts uses cosines, so normalize the features if this matters.
 
     Args:
-        features: (M, D) on any device; moved to the host.
+        features: (M, D) on any device; copied to the host.
         num_clusters: K, at least 1.
-        seed: of the starts; the same features in the same order give the same centers.
+        seed: Seed of the initialization. Equal features in equal order give equal centers.
 
     Returns:
-        (K', D) of the features' device, float32 (float64 for float64 features), where K' is K or, if that
-        is less, the number of different vectors; none for M = 0.
+        (K', D) on the features' device, float32 (float64 for float64 features), where K' is K or, if smaller,
+        the number of different vectors; (0, D) for M = 0.
 
     Raises:
         ValueError: if `features` is not a finite (M, D) tensor or `num_clusters` is below 1.
@@ -176,10 +175,10 @@ def cluster_centers(features: Tensor, num_clusters: int, *, seed: int = 0) -> Te
     if len(rows) <= num_clusters:
         centers = np.unique(rows, axis=0)
     else:
-        # A second to import, and most trainings never need it.
+        # Import here: it takes a second, and most trainings do not need it.
         from sklearn.cluster import KMeans
 
-        # Fewer different vectors than clusters are no reason to warn: they are counted below.
+        # Fewer different vectors than clusters are handled below, without a warning.
         with warnings.catch_warnings():
             warnings.filterwarnings('ignore', message='Number of distinct clusters')
             fitted = KMeans(num_clusters, n_init=1, random_state=seed).fit(rows)

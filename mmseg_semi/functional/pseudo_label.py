@@ -1,4 +1,4 @@
-"""From a network's output to pseudo-labels: class, confidence, and how much of it to trust."""
+"""Pseudo-labels from the output of a network: class, confidence, and statistics."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def confidence_and_label(
 ) -> tuple[Tensor, Tensor]:
     """Most probable class of each pixel and its probability (iMAS, Sec. 3.2, and all methods here).
 
-    The logits are upsampled before the softmax, as every paper's code does. The probability of the
-    largest logit is 1 / Σ_c exp(x_c - max x), so one maximum gives both results and no map of
-    probabilities is ever made. Images are taken one by one to keep the peak memory small.
+    The logits are upsampled before the softmax, as in every paper's code. The probability of the largest logit
+    is 1 / Σ_c exp(x_c - max x), so one maximum gives both results without a map of all probabilities. Images
+    are processed one by one to limit the peak memory.
 
     Args:
         logits: (N, C, h, w), any floating dtype.
-        size: (H, W) of the result, an int for a square; by default the logits' own.
-        align_corners: how the upsampling aligns its grid; mmseg's default is False.
+        size: (H, W) of the result, an int for a square. Default: that of the logits.
+        align_corners: `align_corners` of the upsampling; mmseg's default is False.
 
     Returns:
         confidence (N, H, W) in [1/C, 1], float32 (float64 for float64 logits), and label (N, H, W),
@@ -56,20 +56,20 @@ def confidence_and_label(
                 strip = full[:, :, rows]
                 top, label[part, rows] = strip.max(dim=1)
                 confidence[part, rows] = (strip - top[:, None]).exp_().sum(dim=1).reciprocal_()
-            del full  # or it would live on while the next one is made
+            del full  # frees its memory before the next one is computed
     return confidence, label
 
 
 @torch.no_grad()
 def confident_ratio(confidence: Tensor, tau: float, valid_mask: Tensor | None = None) -> Tensor:
-    """Share of the pixels whose confidence reaches `tau` (iMAS, Eq. 4 and 5).
+    """Fraction of pixels whose confidence is at least `tau` (iMAS, Eq. 4 and 5).
 
-    The paper divides by all pixels of the image. With `valid_mask` the padding is left out of both
-    counts, and an image without valid pixels has ratio 0.
+    The paper divides by all pixels of the image. `valid_mask` excludes padding from both counts; an image
+    without valid pixels has ratio 0.
 
     Args:
         confidence: (N, H, W) in [0, 1].
-        tau: threshold in [0, 1]; a confidence equal to it counts.
+        tau: Threshold in [0, 1], inclusive.
         valid_mask: (N, H, W) bool, True = real pixel.
 
     Returns:
@@ -95,18 +95,18 @@ def confident_ratio(confidence: Tensor, tau: float, valid_mask: Tensor | None = 
 
 @torch.no_grad()
 def label_entropy(label: Tensor, num_classes: int, valid_mask: Tensor | None = None) -> Tensor:
-    """Entropy in nats of the class histogram of label maps: 0 when one class has taken over.
+    """Entropy in nats of the class histogram of label maps: 0 if there is only one class.
 
     Args:
         label: (N, H, W) int64 in [0, C), or 255, which is not counted.
         num_classes: C.
-        valid_mask: (N, H, W) bool, True = real pixel; the others are not counted.
+        valid_mask: (N, H, W) bool, True = real pixel; other pixels are not counted.
 
     Returns:
         A float32 scalar in [0, ln C]; 0 without any pixel. Nothing waits for the device.
     """
     ones = torch.ones_like(label) if valid_mask is None else valid_mask.to(label.dtype)
-    # Void falls into a bin of its own.
+    # Void has its own bin.
     bins = label.clamp(max=num_classes).flatten()
     counts = label.new_zeros(num_classes + 1).scatter_add_(0, bins, ones.flatten())[:-1]
     share = counts / counts.sum().clamp(min=1)
@@ -119,15 +119,14 @@ def average_label(
     size: int | tuple[int, int] | None = None,
     align_corners: bool = False,
 ) -> Tensor:
-    """Class that several networks together find most probable (GPS, Eq. 8).
+    """Most probable class in the average of several networks (GPS, Eq. 8).
 
-    The networks' probabilities are averaged, not their logits: one network's large logits do not
-    outvote the others.
+    It averages probabilities instead of logits, so that one network's large logits do not dominate.
 
     Args:
-        logits_list: one (N, C, h, w) tensor per network; they may differ in (h, w).
-        size: (H, W) of the result, an int for a square; by default that of the first logits.
-        align_corners: how the upsampling aligns its grid.
+        logits_list: One (N, C, h, w) tensor per network; (h, w) may differ.
+        size: (H, W) of the result, an int for a square. Default: that of the first logits.
+        align_corners: `align_corners` of the upsampling.
 
     Returns:
         (N, H, W) int64, without a gradient; the lower class wins a tie.

@@ -1,9 +1,9 @@
-"""Which pseudo-labels U2PL trusts, and for which classes the others are negatives.
+"""Reliable pseudo-labels and negative classes of U2PL.
 
-From the teacher's logits to the entropy of each pixel (`pixel_entropy`), the share that is held to be
-unreliable (`unreliable_share`), the split (`unreliable_mask`), the rank of each class at a pixel
-(`class_rank`), and the classes that a pixel is a negative of (`labeled_negatives`,
-`unlabeled_negatives`). Nothing here waits for the device.
+The functions compute the entropy of each pixel from the teacher's logits (`pixel_entropy`), the fraction of
+unreliable pixels (`unreliable_share`), their mask (`unreliable_mask`), the rank of each class at a pixel
+(`class_rank`), and the classes for which a pixel is a negative (`labeled_negatives`, `unlabeled_negatives`).
+Nothing here waits for the device.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ def pixel_entropy(
 ) -> Tensor:
     """Entropy -Σ_c p_c ln p_c of each pixel's class probabilities, in nats (U2PL, Eq. 5).
 
-    The logits are upsampled before the softmax. Images are taken one by one, so that the
-    probabilities of a batch never exist at full resolution.
+    The logits are upsampled before the softmax. Images are processed one by one, so that full-resolution
+    probabilities of the whole batch never exist.
 
     Args:
         logits: (N, C, h, w), any floating dtype.
-        size: (H, W) of the result, an int for a square; by default the logits' own.
-        align_corners: how the upsampling aligns its grid.
+        size: (H, W) of the result, an int for a square. Default: that of the logits.
+        align_corners: `align_corners` of the upsampling.
 
     Returns:
         (N, H, W) in [0, ln C], float32 (float64 for float64 logits), without a gradient.
@@ -53,22 +53,22 @@ def pixel_entropy(
         for part in image_chunks(len(logits), logits.shape[1] * size[0] * size[1]):
             full = upsample(logits[part], size, align_corners)
             result[part] = entropy_of(full.softmax(dim=1))
-            del full  # or it would live on while the next one is made
+            del full  # frees its memory before the next one is computed
     return result
 
 
 def unreliable_share(step: float, length: float, start: float) -> float:
-    """Share of pixels that are held to be unreliable: start · (1 - step / length) (U2PL, Sec. 3.2).
+    """Fraction of unreliable pixels: start · (1 - step / length) (U2PL, Sec. 3.2).
 
-    The paper calls it alpha_t and gives it in percent; it falls to 0 as the teacher gets better.
+    The paper calls it alpha_t, in percent. It falls to 0 as the teacher improves.
 
     Args:
-        step: where the training is, in any unit.
-        length: where it ends, in the same unit.
-        start: the share at step 0, in [0, 1]; the paper has 0.2.
+        step: Current step, in any unit.
+        length: Length of the training, in the same unit.
+        start: Fraction at step 0, in [0, 1]; the paper uses 0.2.
 
     Returns:
-        The share in [0, start]; 0 from `length` on.
+        The fraction in [0, start]; 0 from `length` on.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -84,19 +84,19 @@ def unreliable_share(step: float, length: float, start: float) -> float:
 
 @torch.no_grad()
 def masked_quantile(values: Tensor, share: float, mask: Tensor) -> Tensor:
-    """Value below which a share of the masked values lies, with linear interpolation.
+    """Quantile of the masked values, with linear interpolation.
 
-    `torch.quantile` refuses more than 16 million values and knows no mask; to choose the values by
-    the mask would wait for the device.
+    `torch.quantile` does not support masks or more than 16 million values, and selecting values by a mask would
+    wait for the device.
 
     Args:
-        values: any shape, floating.
-        share: in [0, 1]; 0.5 is the median.
+        values: Any shape, floating.
+        share: Quantile in [0, 1]; 0.5 is the median.
         mask: bool of the same shape, True = counts.
 
     Returns:
-        A scalar of the values' dtype (float32 for half precision), what `numpy.percentile` gives of the
-        values that count; infinity when none does.
+        A scalar of the values' dtype (float32 for half precision), equal to `numpy.percentile` of the masked
+        values; infinity if the mask is empty.
 
     Raises:
         ValueError: if the shapes do not fit or `share` lies outside [0, 1].
@@ -108,7 +108,7 @@ def masked_quantile(values: Tensor, share: float, mask: Tensor) -> Tensor:
     count = mask.sum()
     place = share * (count.double() - 1).clamp(min=0)
     below = place.floor()
-    # One step up stays among those that count: where it does not, `place` is whole.
+    # The next index is valid: where it would not be, `place` is an integer.
     ends = torch.stack([below, torch.minimum(below + 1, (count - 1).clamp(min=0).double())]).long()
     low, high = ordered.take(ends).unbind()
     value = low + (high - low) * (place - below).to(ordered.dtype)
@@ -116,16 +116,16 @@ def masked_quantile(values: Tensor, share: float, mask: Tensor) -> Tensor:
 
 
 def unreliable_mask(entropy: Tensor, share: float, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """Split the pixels of a batch by entropy: the given share with the highest is unreliable (U2PL, Eq. 6).
+    """Split the pixels of a batch: the fraction `share` with the highest entropy is unreliable (U2PL, Eq. 6).
 
-    A pixel is unreliable where its entropy exceeds gamma_t, the (1 - share)-quantile of the batch, and
-    reliable elsewhere. Where the two are equal the paper has neither, its code an unreliable pixel: with
-    one entropy everywhere nothing would be left to learn from.
+    A pixel is unreliable if its entropy exceeds gamma_t, the (1 - share)-quantile of the batch, and reliable
+    otherwise. If both are equal, the paper defines neither, and its code makes the pixel unreliable. Then no
+    pixel would be reliable if all entropies are equal.
 
     Args:
         entropy: (N, H, W).
-        share: in [0, 1], as of `unreliable_share`; 0 finds no pixel unreliable.
-        valid: (N, H, W) bool, True = real pixel; the others are neither counted nor unreliable.
+        share: Fraction in [0, 1], see `unreliable_share`; with 0 no pixel is unreliable.
+        valid: (N, H, W) bool, True = real pixel; other pixels are neither counted nor unreliable.
 
     Returns:
         The mask (N, H, W) bool, and gamma_t, a scalar.
@@ -155,13 +155,13 @@ def class_rank(probs: Tensor) -> Tensor:
 
 
 def labeled_negatives(rank: Tensor, label: Tensor, low_rank: int) -> Tensor:
-    """Classes that a labeled pixel is a negative of: likely, and not its own (U2PL, n^l of Sec. 3.3).
+    """Classes for which a labeled pixel is a negative: probable, but not its own (U2PL, n^l of Sec. 3.3).
 
     1(y ≠ c) · 1(0 ≤ O(c) < r_l).
 
     Args:
-        rank: (N, C, h, w) int64 as of `class_rank`.
-        label: (N, h, w) int64 true classes, 255 = void, which is a negative of none.
+        rank: (N, C, h, w) int64 from `class_rank`.
+        label: (N, h, w) int64 ground truth, 255 = void, which is never a negative.
         low_rank: r_l.
 
     Returns:
@@ -177,16 +177,16 @@ def labeled_negatives(rank: Tensor, label: Tensor, low_rank: int) -> Tensor:
 
 
 def unlabeled_negatives(rank: Tensor, unreliable: Tensor, low_rank: int, high_rank: int) -> Tensor:
-    """Classes that an unreliable pixel is a negative of: those that it hardly can be (U2PL, n^u of Sec. 3.3).
+    """Classes for which an unreliable pixel is a negative: the improbable ones (U2PL, n^u of Sec. 3.3).
 
-    1(H > gamma_t) · 1(r_l ≤ O(c) < r_h): the pixel may be mistaken among its first classes, but is sure
-    not to be of those that come behind.
+    1(H > gamma_t) · 1(r_l ≤ O(c) < r_h): the pixel may belong to any of its first classes, but not to later
+    ones.
 
     Args:
-        rank: (N, C, h, w) int64 as of `class_rank`.
+        rank: (N, C, h, w) int64 from `class_rank`.
         unreliable: (N, h, w) bool.
         low_rank: r_l.
-        high_rank: r_h, above r_l; beyond C it leaves out no class.
+        high_rank: r_h, above r_l; a value >= C excludes no class.
 
     Returns:
         (N, C, h, w) bool.

@@ -1,4 +1,4 @@
-"""Label maps and masks on the smaller grid of features."""
+"""Resize label maps and masks to the resolution of features."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from ._common import check_map
 
 
 def resize_nearest(maps: Tensor, size: tuple[int, int], align_corners: bool = False) -> Tensor:
-    """Shrink label maps or masks to a feature's grid: each place takes the pixel at its center (ESL, Sec. 3.2).
+    """Resize label maps or masks to a smaller size by nearest neighbor at the pixel centers (ESL, Sec. 3.2).
 
     Args:
         maps: (N, H, W) of any dtype.
         size: (h, w).
-        align_corners: how the bilinear upsampling from that grid aligns; True puts its corners on the corner
-            pixels.
+        align_corners: `align_corners` of the bilinear upsampling from (h, w); True aligns the corner pixels.
 
     Returns:
         (N, h, w) of the same dtype.

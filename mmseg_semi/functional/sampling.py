@@ -1,8 +1,8 @@
-"""Which pixels count, and how much: DeS4's pixel weights and its multi-entropy sampling.
+"""Pixel weights and multi-entropy sampling of DeS4.
 
-The sampling goes from the data set to a handful of pixels: every class's share (`class_ratio`), its
-pixels in this batch (`class_quota`), the zones of their entropy (`zone_index`), how much of the quota
-each zone takes (`zone_ratio`, `zone_quota`), and the draw (`multi_entropy_sample`, `multi_entropy_mask`).
+The sampling has these steps: the fraction to draw of each class (`class_ratio`), the number of its pixels in
+this batch (`class_quota`), zones of entropy (`zone_index`), the quota of each zone (`zone_ratio`,
+`zone_quota`), and the draw (`multi_entropy_sample`, `multi_entropy_mask`).
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ def entropy(probs: Tensor, dim: int = 1) -> Tensor:
     """Entropy -Σ p ln(p + 1e-10) of probabilities, in nats (DeS4, Eq. 9).
 
     Args:
-        probs: probabilities along `dim`, any floating dtype.
-        dim: the dimension of the classes, which the result lacks.
+        probs: Probabilities along `dim`, any floating dtype.
+        dim: Dimension of the classes, which the result does not have.
 
     Returns:
         In [0, ln C] up to 1e-10 per class, float32 (float64 for float64 probabilities).
@@ -33,19 +33,19 @@ def entropy(probs: Tensor, dim: int = 1) -> Tensor:
 
 @torch.no_grad()
 def pixel_weights(confidence: Tensor, label: Tensor, ignore_index: int = VOID) -> Tensor:
-    """Weight of each pixel in DeS4's supervised loss, larger where the network is unsure (Eq. 7).
+    """Weight of each pixel in DeS4's supervised loss, larger for uncertain pixels (Eq. 7).
 
-    (1 - confidence)^2 over its sum in the image. The paper prints argmax for the maximum.
+    (1 - confidence)^2 divided by its sum over the image. The paper prints argmax instead of the maximum.
 
     Args:
-        confidence: (N, H, W) largest probability of each pixel; not read where void.
-        label: (N, H, W) true class.
-        ignore_index: the label that is void.
+        confidence: (N, H, W) largest probability of each pixel; ignored for void pixels.
+        label: (N, H, W) ground truth.
+        ignore_index: Label of void pixels.
 
     Returns:
-        (N, H, W), float32 (float64 for float64 confidence), without a gradient: 0 at void pixels, sum
-        1 in each image, uniform over the others if every confidence is 1; all 0 in an image without
-        any. Nothing waits for the device.
+        (N, H, W), float32 (float64 for float64 confidence), without a gradient. The weight of void pixels is 0,
+        the sum over each image is 1 (uniform if every confidence is 1), or 0 if all pixels are void. Nothing
+        waits for the device.
 
     Raises:
         ValueError: if the shapes do not fit.
@@ -61,13 +61,13 @@ def pixel_weights(confidence: Tensor, label: Tensor, ignore_index: int = VOID) -
 
 
 def class_ratio(dataset_counts: Tensor) -> Tensor:
-    """Share of its pixels that every class gives, n_min / n_c (DeS4, Sec. 3.3).
+    """Fraction of pixels to draw of each class, n_min / n_c (DeS4, Sec. 3.3).
 
-    The rarest class gives all of its pixels and the others as many in expectation. The paper's text
-    has the inverse, which asks for more pixels than there are.
+    All pixels of the rarest class are drawn, and the same number of the others in expectation. The paper's text
+    has the inverse, which exceeds the number of pixels.
 
     Args:
-        dataset_counts: (C,) pixels of each class in the labeled set, void left out.
+        dataset_counts: (C,) pixels of each class in the labeled set, without void.
 
     Returns:
         (C,) float64 in [0, 1]; 0 for classes without pixels, which do not count as the rarest.
@@ -83,14 +83,14 @@ def class_ratio(dataset_counts: Tensor) -> Tensor:
 
 
 def class_quota(ratio: Tensor, batch_counts: Tensor) -> Tensor:
-    """Pixels to draw of each class of a batch: ratio · count, rounded half up (DeS4, Sec. 3.3).
+    """Number of pixels to draw of each class in a batch: ratio · count, rounded half up (DeS4, Sec. 3.3).
 
     Args:
-        ratio: (C,) as of `class_ratio`.
+        ratio: (C,) from `class_ratio`.
         batch_counts: (C,) pixels of each class in the batch.
 
     Returns:
-        (C,) int64, at least 1 where the batch has a pixel and at most what it has.
+        (C,) int64, at least 1 if the batch has pixels of the class, and at most their number.
 
     Raises:
         ValueError: if the shapes do not fit.
@@ -103,9 +103,9 @@ def class_quota(ratio: Tensor, batch_counts: Tensor) -> Tensor:
 
 
 def zone_index(entropy: Tensor, num_zones: int) -> Tensor:
-    """Zone of each pixel: equal widths from the least to the largest entropy (DeS4, Eq. 10).
+    """Zone of each pixel: intervals of equal width from the smallest to the largest entropy (DeS4, Eq. 10).
 
-    A value on a border belongs to the upper zone, the largest one to the last.
+    A value on a border belongs to the upper zone, the largest value to the last zone.
 
     Args:
         entropy: (M,) entropies of one class.
@@ -129,18 +129,18 @@ def zone_index(entropy: Tensor, num_zones: int) -> Tensor:
 def zone_ratio(entropy: Tensor, zones: Tensor, num_zones: int, alpha: float) -> Tensor:
     """Raw share of each zone, 1 / (alpha + its mean entropy) (DeS4, Eq. 11).
 
-    As printed this favors low entropy, whatever the text says of difficult samples; a larger
-    `alpha` makes the zones more equal.
+    The printed equation favors low entropy, although the text describes difficult samples. A larger `alpha`
+    makes the zones more equal.
 
     Args:
         entropy: (M,) entropies of one class.
-        zones: (M,) zone of each, as of `zone_index`.
+        zones: (M,) zone of each, from `zone_index`.
         num_zones: k.
-        alpha: above 0; the paper uses 0.1.
+        alpha: Above 0; the paper uses 0.1.
 
     Returns:
-        (k,), not normalized, float32 (float64 for float64 entropies); 0 for empty zones. The means
-        are taken in float64. Nothing waits for the device.
+        (k,), not normalized, float32 (float64 for float64 entropies); 0 for empty zones. Means are computed in
+        float64. Nothing waits for the device.
 
     Raises:
         ValueError: if the shapes do not fit, `num_zones` is below 1 or `alpha` not above 0.
@@ -153,16 +153,16 @@ def zone_ratio(entropy: Tensor, zones: Tensor, num_zones: int, alpha: float) -> 
 
 
 def zone_quota(ratio: Tensor, total: int | Tensor, available: Tensor) -> Tensor:
-    """Pixels to draw in each zone (DeS4, after Eq. 11).
+    """Number of pixels to draw in each zone (DeS4, after Eq. 11).
 
-    The total is shared out by `ratio` with the method of the largest remainder (the lower zone
-    first on equal ones). What a zone lacks is then taken from what its neighbors have to spare, the
-    nearest first and the lower first at equal distance, zone by zone from the lowest.
+    The total is divided by `ratio` with the largest remainder method (ties: the lower zone first). If a zone
+    has too few pixels, the rest is taken from zones with spare pixels, the nearest first (ties: the lower zone
+    first), starting with the lowest zone.
 
     Args:
         ratio: (k,) not negative, need not be normalized; all 0 means equal shares.
-        total: pixels to draw, an int or a tensor of one element.
-        available: (k,) pixels that each zone has.
+        total: Number of pixels to draw, an int or a tensor of one element.
+        available: (k,) number of pixels in each zone.
 
     Returns:
         (k,) int64, at most `available`, with the sum min(total, available.sum()). Nothing waits for
@@ -194,22 +194,21 @@ def multi_entropy_sample(
 ) -> Tensor:
     """Draw pixels of every class from all levels of its entropy (DeS4, Sec. 3.3, steps e to i).
 
-    Each class has zones of its own (`zone_index`), shares its quota among them (`zone_ratio`,
-    `zone_quota`) and draws uniformly without replacement in each. All classes and zones are handled
-    at once: the pixels are shuffled, then sorted by class and zone, which keeps them shuffled within
-    each zone, and the first ones of each zone are taken.
+    Each class has its own zones (`zone_index`), divides its quota among them (`zone_ratio`, `zone_quota`) and
+    draws uniformly without replacement in each. All classes and zones are processed at once: the pixels are
+    shuffled, then sorted by class and zone with a stable sort, and the first ones of each zone are taken.
 
     Args:
-        entropy: (M,) entropy of each pixel; not read where void.
+        entropy: (M,) entropy of each pixel; ignored for void pixels.
         label: (M,) class of each pixel, 255 = void.
-        quota: (C,) pixels to draw of each class; one beyond the class's pixels takes all of them.
+        quota: (C,) pixels to draw of each class; all pixels of a class if it has fewer.
         num_zones: k, at least 1.
-        alpha: of `zone_ratio`, above 0.
-        generator: source of randomness, on any device; by default torch's on that of `entropy`.
+        alpha: See `zone_ratio`, above 0.
+        generator: Source of randomness, on any device. Default: torch's on the device of `entropy`.
 
     Returns:
-        (S,) int64 indices into `entropy`, without repetition, in no particular order. The host
-        waits for the device once, for S.
+        (S,) int64 indices into `entropy`, without repetition, in no particular order. The host waits for the
+        device once, for S.
 
     Raises:
         ValueError: if the shapes do not fit, `num_zones` is below 1 or `alpha` not above 0.
@@ -223,7 +222,7 @@ def multi_entropy_sample(
         return torch.empty(0, dtype=torch.int64, device=device)
 
     pixels, ratio, count = _shuffled_cells(entropy, label, num_classes, num_zones, alpha, generator)
-    # The one wait: the quotas are a few hundred numbers, which the host shares out fastest.
+    # The only wait: the host divides the quotas, a few hundred numbers, fastest.
     ratio, count, quota = (
         torch.cat([ratio.double(), count.double(), quota.double()])
         .cpu()
@@ -249,18 +248,19 @@ def multi_entropy_mask(
     alpha: float = 0.1,
     generator: torch.Generator | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The same draw as `multi_entropy_sample`, as a mask: nothing waits for the device.
+    """Same draw as `multi_entropy_sample`, returned as a mask, without waiting for the device.
 
     With one zone the draw is uniform over the pixels of a class (DeS4, Table 4, quantity balance).
 
     Args:
-        entropy, label, quota, num_zones, alpha, generator: of `multi_entropy_sample`.
+        entropy, label, quota, num_zones, alpha, generator: See `multi_entropy_sample`.
 
     Returns:
-        (M,) bool, True where a pixel is drawn, and (C, k) int64, the pixels drawn of each class's zones.
+        (M,) bool, True for drawn pixels, and (C, k) int64, the number of drawn pixels in each zone of each
+        class.
 
     Raises:
-        ValueError: as `multi_entropy_sample`.
+        ValueError: See `multi_entropy_sample`.
     """
     _check_draw(entropy, label, quota)
     _check_zones(num_zones)
@@ -286,17 +286,17 @@ def confidence_mask(
 ) -> tuple[Tensor, Tensor]:
     """Draw pixels of every class with probabilities proportional to their confidence (DeS4, Table 4).
 
-    Without replacement: the pixels of a class with the least ratios of an exponential variable to their
-    confidence, which is how successive draws by weight are distributed.
+    Drawing is without replacement: the pixels of a class with the smallest ratios of an exponential variable to
+    their confidence are taken, which equals successive weighted draws.
 
     Args:
-        confidence: (M,) largest probability of each pixel, above 0; not read where void.
+        confidence: (M,) largest probability of each pixel, above 0; ignored for void pixels.
         label: (M,) class of each pixel, 255 = void.
-        quota: (C,) pixels to draw of each class; one beyond the class's pixels takes all of them.
-        generator: source of randomness, on any device; by default torch's on that of `confidence`.
+        quota: (C,) pixels to draw of each class; all pixels of a class if it has fewer.
+        generator: Source of randomness, on any device. Default: torch's on the device of `confidence`.
 
     Returns:
-        (M,) bool, True where a pixel is drawn, and (C, 1) int64, the pixels drawn of each class. Nothing
+        (M,) bool, True for drawn pixels, and (C, 1) int64, the number of drawn pixels of each class. Nothing
         waits for the device.
 
     Raises:
@@ -328,22 +328,22 @@ def balanced_mask(
     alpha: float = 0.1,
     generator: torch.Generator | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Draw pixels of every class of a batch, as many of each class in expectation (DeS4, Sec. 3.3; Table 4).
+    """Draw the same expected number of pixels of every class (DeS4, Sec. 3.3; Table 4).
 
     Args:
         logits: (N, C, h, w), any floating dtype.
         label: (N, h, w) class of each pixel, 255 = void.
-        dataset_counts: (C,) pixels of each class in the labeled set, void left out.
-        style: 'multi_entropy' draws from zones of the entropy (`multi_entropy_mask`), 'quantity' uniformly,
+        dataset_counts: (C,) pixels of each class in the labeled set, without void.
+        style: 'multi_entropy' draws from zones of entropy (`multi_entropy_mask`), 'quantity' uniformly,
             'confidence' by the largest probability (`confidence_mask`).
-        rule: 'inverse' takes the share n_min / n_c of a class's pixels (`class_ratio`); 'literal' the
-            paper's n_c / n_min, of at least 1 and so all of them.
-        num_zones, alpha: of `multi_entropy_mask`.
-        generator: source of randomness, on any device; by default torch's on that of `logits`.
+        rule: 'inverse' draws the fraction n_min / n_c of a class's pixels (`class_ratio`); 'literal' uses the
+            paper's n_c / n_min, which is at least 1 and draws all pixels.
+        num_zones, alpha: See `multi_entropy_mask`.
+        generator: Source of randomness, on any device. Default: torch's on the device of `logits`.
 
     Returns:
-        (N, h, w) bool, True where a pixel is drawn, and int64 (C, k), the pixels drawn of each class's zones,
-        k = 1 but for 'multi_entropy'. Nothing waits for the device.
+        (N, h, w) bool, True for drawn pixels, and int64 (C, k), the number of drawn pixels in each zone of each
+        class; k = 1 except for 'multi_entropy'. Nothing waits for the device.
 
     Raises:
         ValueError: if the shapes do not fit, or `style` or `rule` is unknown.
@@ -361,7 +361,7 @@ def balanced_mask(
     quota = class_quota(ratio, counts[:num_classes])
     with no_autocast(logits.device):
         probs = exact_float(logits).softmax(dim=1)
-    # Features that overflow in half precision cost the step, but the numbers of samples stay numbers.
+    # If features overflow in half precision, the step is lost, but the numbers of samples remain finite.
     if style == 'confidence':
         confidence = probs.amax(dim=1).flatten().nan_to_num()
         drawn, taken = confidence_mask(confidence, flat, quota, generator=generator)
@@ -385,9 +385,9 @@ def _shuffled_cells(
     alpha: float,
     generator: torch.Generator | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """All pixels by class and zone, shuffled within each, and each zone's `zone_ratio` and pixels.
+    """Return all pixels by class and zone, shuffled within each, with `zone_ratio` and pixels of each zone.
 
-    Void is one more class at the end, of which nothing is to be taken.
+    Void is one more class at the end, which is not drawn.
     """
     device = entropy.device
     row = label.masked_fill(label == VOID, num_classes).long()
@@ -412,24 +412,24 @@ def _shuffled_cells(
 
 
 def _first_of_each(pixels: Tensor, count: Tensor, take: Tensor) -> Tensor:
-    """(M,) bool, True at the first `take` of each run of `count` places in the order `pixels`."""
+    """(M,) bool, True for the first `take` of each run of `count` places in the order `pixels`."""
     place = torch.arange(len(pixels), device=pixels.device)
     end = count.cumsum(0)
-    # A place's run is the first that ends behind it: cheaper than to repeat each run's number.
+    # A place's run is the first that ends after it; this is cheaper than repeating each run's number.
     run = torch.searchsorted(end, place, right=True)
     drawn = place < (end - count + take).index_select(0, run)
     return torch.zeros_like(drawn).scatter_(0, pixels, drawn)
 
 
 def _zone(offset: Tensor, span: Tensor, num_zones: int) -> Tensor:
-    """Zone of each `offset` from the least entropy, where the largest offset is `span`."""
-    # Multiplied before divided, so that a border that can be represented is met exactly.
+    """Zone of each `offset` from the smallest entropy, if the largest offset is `span`."""
+    # Multiply before dividing, so that representable borders are exact.
     zone = (offset * num_zones).div_(span.masked_fill(span <= 0, 1))
     return zone.long().clamp_(0, num_zones - 1)
 
 
 def _ratio(entropy: Tensor, row: Tensor, num_rows: int, alpha: float) -> tuple[Tensor, Tensor]:
-    """1 / (alpha + mean entropy) of each row (0 if empty), and the pixels of each row."""
+    """1 / (alpha + mean entropy) of each row (0 if empty), and the number of pixels of each row."""
     count = row.new_zeros(num_rows).index_add_(0, row, torch.ones_like(row))
     total = entropy.new_zeros(num_rows, dtype=torch.float64)
     total = total.index_add_(0, row, entropy.double())
@@ -438,7 +438,7 @@ def _ratio(entropy: Tensor, row: Tensor, num_rows: int, alpha: float) -> tuple[T
 
 
 def _quota(ratio: Tensor, total: Tensor, available: Tensor) -> Tensor:
-    """`zone_quota` of many classes: ratio and available (C, k), total (C,)."""
+    """`zone_quota` for many classes: ratio and available (C, k), total (C,)."""
     num_zones = ratio.shape[1]
     total = torch.minimum(total, available.sum(dim=1)).clamp(min=0)[:, None]
     ratio = ratio.double()

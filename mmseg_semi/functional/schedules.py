@@ -1,4 +1,4 @@
-"""Numbers that follow from the time alone: the decay of an EMA teacher and the ramp-ups of weights."""
+"""Schedules: the decay of an EMA teacher and the ramp-ups of loss weights."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ def ema_decay(
 ) -> float:
     """Weight of the teacher's old value in its average after one optimizer step.
 
-    'ratio' is the warm-up min(1 - 1 / (step + 1), decay) of U2PL, iMAS and UniMatch V2: the teacher is
-    the plain mean of the students so far, until `decay` takes over. At step 0 it is a copy.
+    'ratio' is the warm-up min(1 - 1 / (step + 1), decay) of U2PL, iMAS and UniMatch V2: the teacher is the mean
+    of all students so far, until `decay` is reached. At step 0 it is a copy.
 
     Args:
-        step: optimizer steps done before this one, from 0.
-        decay: the constant reached in the end, in [0, 1]: 0.996 (iMAS), 0.99 (U2PL).
+        step: Optimizer steps before this one, from 0.
+        decay: Final value, in [0, 1]: 0.996 (iMAS), 0.99 (U2PL).
         warmup: 'ratio', or 'none' for `decay` from the start.
-        copy_steps: for so many steps the teacher copies the student (decay 0).
+        copy_steps: Number of first steps in which the teacher copies the student (decay 0).
 
     Returns:
         The decay in [0, 1]; teacher ← decay · teacher + (1 - decay) · student.
@@ -43,14 +43,13 @@ def ema_decay(
 
 
 def gaussian_ramp_up(epoch: float, length: float) -> float:
-    """Weight exp(-(1 - epoch / length)^2) that grows to 1 at `length` and stays there (GPS, Eq. 9).
+    """Weight exp(-(1 - epoch / length)^2), which rises to 1 at `length` and remains 1 (GPS, Eq. 9).
 
-    There is no factor 5 in the exponent, unlike in the ramp-up of temporal ensembling: the weight
-    starts near 0.37.
+    Unlike the ramp-up of temporal ensembling, the exponent has no factor 5: the weight starts near 0.37.
 
     Args:
-        epoch: epochs since the start; GPS counts from 1.
-        length: the epoch at which the weight reaches 1; 0 means no ramp-up.
+        epoch: Epochs since the start; GPS counts from 1.
+        length: Epoch at which the weight reaches 1; 0 means no ramp-up.
 
     Returns:
         The weight in [1/e, 1].
@@ -66,14 +65,14 @@ def gaussian_ramp_up(epoch: float, length: float) -> float:
 
 
 def sigmoid_ramp_up(step: float, length: float) -> float:
-    """Weight exp(-5 (1 - step / length)^2) that grows to 1 at `length` and stays there.
+    """Weight exp(-5 (1 - step / length)^2), which rises to 1 at `length` and remains 1.
 
-    The "sigmoid-shaped" ramp-up of the consistency weight in Mean Teacher (appendix B), which is that of
-    temporal ensembling (Laine and Aila, 2017): it starts near 0.007 and passes 0.29 half-way.
+    This is the "sigmoid-shaped" ramp-up of the consistency weight in Mean Teacher (appendix B), from temporal
+    ensembling (Laine and Aila, 2017). It starts near 0.007 and is 0.29 at the middle.
 
     Args:
-        step: optimizer steps or epochs since the start, from 0.
-        length: when the weight reaches 1, in the same unit; 0 means no ramp-up.
+        step: Optimizer steps or epochs since the start, from 0.
+        length: Time at which the weight reaches 1, in the same unit; 0 means no ramp-up.
 
     Returns:
         The weight in [exp(-5), 1].
@@ -89,11 +88,11 @@ def sigmoid_ramp_up(step: float, length: float) -> float:
 
 
 def triangle(step: float, length: float) -> float:
-    """Weight that grows from 0 to 1 at the middle of a training and falls to 0 at its end (PrevMatch's code).
+    """Weight that rises from 0 to 1 at the middle of a training and falls to 0 at its end (PrevMatch's code).
 
     Args:
-        step: optimizer steps or epochs since the start, from 0.
-        length: of the training, in the same unit.
+        step: Optimizer steps or epochs since the start, from 0.
+        length: Length of the training, in the same unit.
 
     Returns:
         The weight 1 - |2 step / length - 1|, in [0, 1].

@@ -1,4 +1,4 @@
-"""ESL's dynamic soft label: keep the classes that together are probable enough, drop the rest."""
+"""Dynamic soft labels of ESL, which keep the dominant classes of a pixel."""
 
 from __future__ import annotations
 
@@ -12,29 +12,28 @@ from .losses import soft_cross_entropy
 from .mixing import upsample_and_paste
 
 _CACHED_PIXELS = 1 << 13
-"""Pixels that the CPU takes at once, so that what is computed of them stays in its cache."""
+"""Pixels that the CPU processes at once, to fit its cache."""
 
 
 @torch.no_grad()
 def dominant_soft_label(probs: Tensor, eta: float) -> Tensor:
     """Soft label over the dominant classes of each pixel (ESL, Eq. 3-5).
 
-    With a pixel's probabilities sorted in falling order, C* is the smallest number whose sum reaches
-    `eta` and δ the C*-th of them; every class with p ≥ δ is dominant, so that all classes tied at δ
-    are in. Eq. 4's p_{C*,j} is read as the C*-th of the sorted vector. If rounding keeps
-    the sum of all classes below `eta`, all are dominant.
+    Sort a pixel's probabilities in decreasing order. C* is the smallest number of classes whose sum reaches
+    `eta`, and δ is the C*-th probability. Every class with p ≥ δ is dominant, including all ties at δ. p_{C*,j}
+    in Eq. 4 means the C*-th of the sorted vector. If the sum of all classes is below `eta` by rounding, all are
+    dominant.
 
-    Images do not influence each other: it may be called image by image to save memory. On a device
-    nothing waits for the host. On the CPU only the pixels whose largest probability is below `eta`
-    are sorted, which changes no result.
+    Images are independent, so the function may be called image by image to save memory. Nothing waits for the
+    device. On the CPU, only pixels whose largest probability is below `eta` are sorted, with the same result.
 
     Args:
         probs: (N, C, H, W) probabilities, any floating dtype.
-        eta: share of the probability that the dominant classes must reach, in (0, 1].
+        eta: Total probability that the dominant classes must reach, in (0, 1].
 
     Returns:
-        (N, C, H, W), each pixel summing to 1 and 0 outside its dominant classes, float32 (float64
-        for float64 probabilities), without a gradient: it is a target.
+        (N, C, H, W), float32 (float64 for float64 probabilities), without a gradient. Each pixel sums to 1 and
+        is 0 outside its dominant classes.
 
     Raises:
         ValueError: if `probs` is not a floating (N, C, H, W) tensor or `eta` lies outside (0, 1].
@@ -50,7 +49,7 @@ def dominant_soft_label(probs: Tensor, eta: float) -> Tensor:
             pixels = _CACHED_PIXELS if on_cpu else max(1, image.shape[1])
             for p, y in zip(image.split(pixels, 1), target.split(pixels, 1), strict=True):
                 delta = _delta_on_cpu(p, eta) if on_cpu else _delta(p.neg().sort(dim=0).values, eta)
-                # A comparison into floats is several times faster than one into booleans.
+                # Writing a comparison into floats is several times faster than into booleans.
                 torch.ge(p, delta, out=y)
                 y.mul_(p).div_(y.sum(dim=0))
     return soft
@@ -58,17 +57,16 @@ def dominant_soft_label(probs: Tensor, eta: float) -> Tensor:
 
 @torch.no_grad()
 def top_soft_label(probs: Tensor, num: int) -> Tensor:
-    """Soft label over the `num` most probable classes of each pixel, the rest dropped (ESL, ablation).
+    """Soft label over the `num` most probable classes of each pixel (ESL, ablation).
 
-    With 1 it is the hard label, one-hot.
+    With `num=1` it is the one-hot hard label.
 
     Args:
         probs: (N, C, H, W) probabilities, any floating dtype.
-        num: classes to keep, at least 1; C or more keeps them all.
+        num: Number of classes to keep, at least 1; C or more keeps all.
 
     Returns:
-        (N, C, H, W) as of `dominant_soft_label`. Of classes that tie, one is kept, on one device always
-        the same.
+        (N, C, H, W), see `dominant_soft_label`. Of tied classes one is kept, always the same on one device.
 
     Raises:
         ValueError: if `probs` is not a floating (N, C, H, W) tensor or `num` is below 1.
@@ -98,21 +96,20 @@ def soft_label_cross_entropy(
 ) -> tuple[Tensor, Tensor]:
     """Cross-entropy of student logits against soft labels of teacher logits, image by image (ESL, Eq. 3-6).
 
-    The teacher's logits are upsampled, cut and pasted, made probabilities and soft labels, and compared,
-    for as many images at a time as `CHUNK_ELEMENTS` allows: no full-resolution (N, C, H, W) tensor of the
-    batch ever exists. A soft label depends on its own pixel alone, so to paste the logits is to paste the
-    soft labels.
+    The teacher's logits are upsampled, mixed, converted to probabilities and soft labels, and compared, for as
+    many images at a time as `CHUNK_ELEMENTS` allows. So no full-resolution (N, C, H, W) tensor of the batch
+    exists. A soft label depends only on its own pixel, so mixing the logits equals mixing the soft labels.
 
     Args:
         logits: (N, C, h, w) of the student, any floating dtype.
-        teacher_logits: (N, C, h', w') of the teacher, of the unmixed images; no gradient flows into them.
+        teacher_logits: (N, C, h', w') of the teacher for the unmixed images; no gradient flows into them.
         size: (H, W) of the images.
-        soft_label: from probabilities (n, C, H, W) to targets of that shape.
-        partner: (N,) int64, the image whose boxes are pasted into each; with `boxes`.
-        boxes: (N, 4) int64 as of `mixing.paste`.
-        valid_mask: (N, H, W) bool of the mixed images, True = real pixel; the others add nothing, and the
-            divisor stays H W.
-        align_corners: how the upsampling aligns its grid.
+        soft_label: Function from probabilities (n, C, H, W) to targets of the same shape.
+        partner: (N,) int64, the image pasted into each image; requires `boxes`.
+        boxes: (N, 4) int64, see `mixing.paste`.
+        valid_mask: (N, H, W) bool of the mixed images, True = real pixel; other pixels add nothing, but the
+            divisor remains H W.
+        align_corners: `align_corners` of the upsampling.
 
     Returns:
         The loss of each image (N,), float32 (float64 for float64 logits), and the numbers of (valid)
@@ -137,7 +134,7 @@ def soft_label_cross_entropy(
                 align_corners=align_corners,
             )
             target = soft_label(full.softmax(dim=1))
-            del full  # or it would live on while the loss is computed
+            del full  # frees its memory before the loss is computed
             number = target.count_nonzero(dim=1)
             if valid is not None:
                 number = number.masked_fill(~valid, 0)
@@ -160,7 +157,7 @@ def _check_probs(probs: Tensor) -> None:
 
 
 def _delta_on_cpu(probs: Tensor, eta: float) -> Tensor:
-    """δ of (C, M) probabilities, sorting only the pixels that need more than one class."""
+    """Return δ of (C, M) probabilities, sorting only the pixels that need more than one class."""
     delta = probs.amax(dim=0)
     undecided = (delta < eta).nonzero().squeeze(1)
     if len(undecided):
@@ -172,8 +169,8 @@ def _delta_on_cpu(probs: Tensor, eta: float) -> Tensor:
 
 
 def _delta(negated: Tensor, eta: float) -> Tensor:
-    """δ (M,) from (C, M) probabilities with their sign turned, in rising order."""
-    # The classes before the C*-th: those whose sum is still below eta.
+    """Return δ (M,) from negated (C, M) probabilities, in increasing order."""
+    # Number of classes before the C*-th: those whose sum is still below eta.
     before = negated.T.cumsum(dim=1).gt_(-eta).sum(dim=1)
     last = before.long().clamp_(max=len(negated) - 1)
     return negated.gather(0, last[None]).squeeze(0).neg_()

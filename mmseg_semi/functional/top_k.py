@@ -1,26 +1,26 @@
-"""Class distributions of pixels in a small form: the most probable classes, and their values in 8 bits."""
+"""Compressed class distributions of pixels: the most probable classes, and their probabilities in 8 bits."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-#: What a probability of 1 is stored as.
+#: Stored value of probability 1.
 _FULL = 255
 
 
 @torch.no_grad()
 def compress_probs(probs: Tensor, k: int) -> Tensor:
-    """The `k` most probable classes of every pixel and their probabilities, in steps of 1/255.
+    """Keep the `k` most probable classes of every pixel and their probabilities, in steps of 1/255.
 
-    The probabilities of the other classes are dropped: `expand_probs` divides by the sum of those kept.
+    The probabilities of other classes are dropped; `expand_probs` divides by the sum of the stored ones.
 
     Args:
         probs: (N, C, H, W) probabilities, any floating dtype.
-        k: classes that are kept, from 1 to C.
+        k: Number of classes to keep, from 1 to C.
 
     Returns:
-        (N, 2 k, H, W) uint8: k classes in falling order of their probabilities, then round(255 p) of each.
+        (N, 2 k, H, W) uint8: k class indices by decreasing probability, then round(255 p) of each.
 
     Raises:
         ValueError: if `probs` is not (N, C, H, W) with at most 255 classes, or `k` is out of range.
@@ -38,14 +38,14 @@ def compress_probs(probs: Tensor, k: int) -> Tensor:
 
 @torch.no_grad()
 def expand_probs(stored: Tensor, num_classes: int) -> Tensor:
-    """The distributions that `compress_probs` stored, divided by their sum.
+    """Restore the distributions stored by `compress_probs`, divided by their sum.
 
     Args:
         stored: (N, 2 k, H, W) uint8.
-        num_classes: C; the stored classes lie below it.
+        num_classes: C, larger than every stored class index.
 
     Returns:
-        (N, C, H, W) float32. Each pixel sums to 1, or is 0 in all classes where all stored values are 0.
+        (N, C, H, W) float32. Each pixel sums to 1, or is 0 in all classes if all stored values are 0.
 
     Raises:
         ValueError: if `stored` does not have pairs of channels.
@@ -56,5 +56,5 @@ def expand_probs(stored: Tensor, num_classes: int) -> Tensor:
     values = values.float()
     values = values / values.sum(dim=1, keepdim=True).clamp(min=1)
     shape = len(stored), num_classes, *stored.shape[2:]
-    # Adds, since a pixel that was filled in has one class several times.
+    # Add instead of assigning, since pixels filled in by transforms have one class several times.
     return values.new_zeros(shape).scatter_add_(1, classes.long(), values)

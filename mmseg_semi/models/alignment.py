@@ -10,7 +10,7 @@ from .memory import OncePerStep
 
 #: Weight of the past in the running shares. ReMixMatch averages over 128 batches.
 DECAY = 0.99
-#: The least share that is divided by or taken the logarithm of.
+#: Lower bound of shares before division or logarithm.
 SMALLEST = 1e-6
 
 
@@ -44,7 +44,7 @@ class DistributionAlignment(OncePerStep):
         Args:
             logits (Tensor): (N, C, h, w) of the unlabeled images.
             real (Tensor): bool (N, H, W), False on padding, which is not counted.
-            label (Tensor): int64 (B, H, W) of the labeled images, 255 where there is none.
+            label (Tensor): int64 (B, H, W) of the labeled images, 255 for void.
 
         Returns:
             Tensor: float32 (N, C, h, w).
@@ -52,7 +52,7 @@ class DistributionAlignment(OncePerStep):
         logits, num_classes = logits.float(), logits.shape[1]
         weight = F.adaptive_avg_pool2d(real[:, None].float(), logits.shape[-2:])
         probs = (logits.softmax(dim=1) * weight).sum(dim=(0, 2, 3))
-        # Void falls into a bin of its own.
+        # Void has its own bin.
         bins = label.clamp(max=num_classes).flatten()
         counts = bins.new_zeros(num_classes + 1).scatter_add_(0, bins, torch.ones_like(bins))[:-1]
         means = [one / one.sum().clamp(min=SMALLEST) for one in (counts.float(), probs)]
@@ -61,15 +61,15 @@ class DistributionAlignment(OncePerStep):
 
     @property
     def offset(self) -> Tensor:
-        """What is added to the logits of each class, float32 (C,): the logarithm of the ratio."""
+        """Offset of the logits of each class, float32 (C,): the logarithm of the ratio."""
         labeled, unlabeled = self.shares.clamp(min=SMALLEST).log()
         return labeled - unlabeled
 
     @torch.no_grad()
     def follow(self, means: Tensor, counts: Tensor) -> dict[str, Tensor]:
-        """Move both shares (2, C) towards those of a step; the first steps count alike.
+        """Update both shares (2, C) by the means of a step. The first steps have equal weights.
 
-        A step without a labeled or without an unlabeled pixel, or with a mean that is not finite, is left out.
+        A step without labeled or without unlabeled pixels, or with a non-finite mean, is ignored.
         """
         counted = (counts > 0).all() & means.isfinite().all()
         self.steps += counted

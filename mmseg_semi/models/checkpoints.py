@@ -64,7 +64,7 @@ def load_data(file: BinaryIO, name: str, map_location=None) -> Any:
         if os.environ.get(TRUST) != '1':
             raise UntrustedCheckpointError(
                 f'{name} asks for {error.name}, which is not data and could run code, so it was not loaded. If '
-                f'you trust whoever made it, set the environment variable {TRUST}=1.'
+                f'you trust its author, set the environment variable {TRUST}=1.'
             ) from None
         print_log(
             f'{name} asks for {error.name}, which may run code. It is loaded because {TRUST}=1.',

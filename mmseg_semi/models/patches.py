@@ -26,8 +26,8 @@ def patch_size(network: nn.Module) -> int | None:
 
 
 def _projections(network: nn.Module) -> Iterator[nn.Conv2d]:
-    """The convolutions that cut images into patches, by all libraries that encoders come from."""
-    timm = sys.modules.get('timm')  # where it has not been imported, no network is of it
+    """Yield the convolutions that cut images into patches, in the libraries with such encoders."""
+    timm = sys.modules.get('timm')  # not imported: no network is from timm
     of_timm = () if timm is None else (timm.layers.PatchEmbed,)
     for module in network.modules():
         if isinstance(module, (PatchEmbed, SegPatchEmbed)):

@@ -90,7 +90,7 @@ def _require_whole(condition: bool, found: str) -> None:
 
 
 def _encode(text: str, encoding: str) -> bytes:
-    """Bytes, which older protocols write as text; other encodings than this one unpack or transform."""
+    """Bytes, which older protocols write as text; other encodings could unpack or transform."""
     _require(type(text) is str and encoding == 'latin1', f'_codecs.encode to {encoding!r:.80}')
     return text.encode('latin1')
 
@@ -101,7 +101,7 @@ def _no_bytes() -> bytes:
 
 
 def _statistic(owner: Any, name: str) -> Name:
-    """``getattr``, for the methods that a HistoryBuffer names: of anything else it would lead to any code."""
+    """``getattr`` for the methods that a HistoryBuffer refers to; for other objects it could reach any code."""
     said = getattr(owner, 'name', type(owner).__name__)
     known = owner is HISTORY_BUFFER and name in STATISTICS
     _require(known, f'getattr({said!s:.80}, {name!r:.80})')
@@ -127,20 +127,20 @@ def _counter(items: dict) -> collections.Counter:
 
 
 def _config_dict(items: dict) -> dict:
-    """A plain dict: the items of a ConfigDict are attributes too, such as ``__array_interface__``."""
+    """Return a plain dict: items of a ConfigDict are also attributes, such as ``__array_interface__``."""
     _require(type(items) is dict, 'a ConfigDict of no dict')
     return dict(items)
 
 
 def _plain_attributes(state: dict, kind: str) -> dict:
-    """The attributes of a Namespace; those with underscores are read by Python, numpy and others."""
+    """Return the attributes of a Namespace; names with underscores are rejected, since libraries read them."""
     special = [key for key in state if type(key) is not str or key.startswith('__')]
     _require(not special, f'the attributes {special!r:.80} of a {kind}')
     return state
 
 
 def _history(state: dict) -> dict:
-    """The data of a HistoryBuffer, without its table of methods, which is the class's and all buffers'."""
+    """Return the data of a HistoryBuffer without its table of methods, which all buffers share."""
     found = {key: state[key] for key in HISTORY if key in state}
     for key, value in found.items():
         numbers = type(value) is np.ndarray and value.dtype.kind in NUMBERS and value.ndim == 1
@@ -153,8 +153,8 @@ def _history(state: dict) -> dict:
 
 
 def _dtype(spec: str, align: bool = False, copy: bool = False) -> np.dtype:
-    """A numpy dtype of numbers or strings; others hold addresses, or count on more than their state says."""
-    # A copy, whatever the pickle says: its state is set, and numpy's own are shared.
+    """Return a numpy dtype of numbers or strings; others hold addresses or depend on more state."""
+    # Always copy: the pickle sets the state of the dtype, and numpy's own dtypes are shared.
     dtype = np.dtype(spec, copy=True) if type(spec) is str else None
     known = dtype is not None and dtype.kind in NUMBERS + STRINGS and dtype.subdtype is None
     _require(known, f'numpy.dtype({spec!r:.80})')
@@ -162,7 +162,7 @@ def _dtype(spec: str, align: bool = False, copy: bool = False) -> np.dtype:
 
 
 def _order_alone(dtype: np.dtype, state: tuple) -> tuple:
-    """The state of a dtype with nothing but the byte order taken from the pickle."""
+    """Return the state of a dtype that takes only the byte order from the pickle."""
     if any(part is not None for part in (*state[2:5], *state[8:])):
         raise ForbiddenGlobalError('numpy.dtype of records or dates')
     sized = dtype.kind in STRINGS
@@ -176,13 +176,13 @@ _SCALAR = np.float64(1).__reduce__()[0]
 
 
 def _empty_array(subtype: Any, shape: tuple, kind: Any) -> np.ndarray:
-    """An empty array, whose state the pickle sets next."""
+    """Return an empty array; the pickle sets its state next."""
     _require(subtype is NDARRAY and shape == (0,), f'a numpy array of shape {shape!r:.80}')
     return np.empty(0, np.int8)
 
 
 def _set_array(array: np.ndarray, state: tuple) -> None:
-    """Give an empty array what it holds. Nothing else lies over its memory, which this frees."""
+    """Set the content of an empty array. This frees its memory, which no other object uses."""
     _, shape, dtype, fortran, content = state
     _require(array.size == 0 and type(shape) is tuple, 'the state of a numpy array twice')
     _require(isinstance(dtype, np.dtype) and type(content) is bytes, 'a numpy array over memory')
@@ -205,12 +205,12 @@ def _numpy_scalar(dtype: np.dtype, content: bytes) -> np.generic:
 
 
 def _check_view(storage: Any, offset: Any, size: Any, stride: Any, item: int | None = None) -> None:
-    """A tensor lies within its storage, which would otherwise grow, while others may lie over its memory.
+    """Check that a tensor lies within its storage. A larger one would resize the storage under other tensors.
 
     Args:
-        storage: Of the file.
-        offset, size, stride: In items.
-        item: Bytes of one; None takes those of the storage.
+        storage: Storage from the file.
+        offset, size, stride: Numbers of items.
+        item: Bytes per item. Default: that of the storage.
     """
     _require(isinstance(storage, (TypedStorage, UntypedStorage)), 'a tensor of no storage')
     sides = (tuple, torch.Size)
@@ -230,7 +230,7 @@ def _check_metadata(metadata: Any) -> None:
     _require(metadata is None or type(metadata) is dict, 'a tensor whose metadata is not a dict')
 
 
-# Hooks are of a computation and not of the tensor: they are left out.
+# Hooks belong to a computation, not to the tensor, so they are left out.
 
 
 def _tensor(storage, offset, size, stride) -> Tensor:
@@ -262,13 +262,13 @@ def _tensor_v3(
 
 
 def _parameter(data: Tensor, requires_grad: bool, *_) -> nn.Parameter:
-    """A parameter without the hooks and attributes that the pickle names."""
+    """Return a parameter without the hooks and attributes in the pickle."""
     _require(type(data) is Tensor, f'a Parameter of {type(data).__name__}')
     return nn.Parameter(data, bool(requires_grad))
 
 
 def _typed_tensor(build: Any, kind: Any, arguments: tuple, _state: Any) -> Tensor:
-    """A tensor that had attributes, which it loses."""
+    """Return a tensor without the attributes in the pickle."""
     known = build in REBUILDS and kind in (TENSOR, PARAMETER) and type(arguments) is tuple
     _require(known, f'a tensor built by {getattr(build, "name", type(build).__name__)}')
     return build.call(*arguments)
@@ -280,7 +280,7 @@ def _tensor_of_array(
     known = type(data) is np.ndarray and data.dtype.kind in NUMBERS
     known = known and isinstance(dtype, torch.dtype) and type(device) is str
     _require(known, 'a tensor of no numpy array')
-    # A copy: the array may be over memory that is not to be written.
+    # Copy, since the array may be over read-only memory.
     tensor = torch.from_numpy(data.copy()).to(device=device, dtype=dtype)
     return tensor.requires_grad_(bool(requires_grad))
 
@@ -310,7 +310,7 @@ REBUILDS = tuple(
 
 
 def _known_globals() -> dict[tuple[str, str], Any]:
-    """What a pickle may name, by module and name: Names, and values that cannot be called."""
+    """Return what a pickle may refer to, by module and name: Names, and values that cannot be called."""
     known: dict[tuple[str, str], Any] = {
         ('builtins', kind.__name__): Name(kind.__name__, kind, kind) for kind in PLAIN
     }
@@ -342,7 +342,7 @@ def _known_globals() -> dict[tuple[str, str], Any]:
     known['torch', 'Tensor'] = TENSOR
     for module in ('torch.nn', 'torch.nn.parameter'):
         known[module, 'Parameter'] = PARAMETER
-    # Classes, by which torch tells what a storage of the file holds; they are not called.
+    # torch uses these classes to tell the type of a storage in the file; they are not called.
     known['torch.storage', 'TypedStorage'] = TypedStorage
     known['torch.storage', 'UntypedStorage'] = UntypedStorage
     for module in ('torch', 'torch.cuda'):
@@ -370,14 +370,14 @@ class Unpickler(pickle._Unpickler):
         pickle.UnpicklingError: It is broken.
     """
 
-    # In Python, not in C, because only there each step can be looked at.
+    # The Python implementation, since only it allows a check of each step.
     dispatch = dict(pickle._Unpickler.dispatch)
-    #: Reader of the archive that the pickle lies in; None of the older format, whose storages count themselves.
+    #: Reader of the archive with the pickle; None for the older format, whose storages contain their sizes.
     archive: Any = None
 
     def find_class(self, module: str, name: str) -> Any:
         if self.proto < 3:
-            # Older protocols have the names of Python 2.
+            # Older protocols use the names of Python 2.
             renamed = _compat_pickle.IMPORT_MAPPING.get(module, module), name
             module, name = _compat_pickle.NAME_MAPPING.get((module, name), renamed)
         try:
@@ -402,11 +402,11 @@ class Unpickler(pickle._Unpickler):
         except (ForbiddenGlobalError, pickle.UnpicklingError, EOFError, RuntimeError):
             raise
         except _BROKEN as error:
-            # The unpickler in C calls a broken pickle by one name.
+            # The unpickler in C uses one error type for a broken pickle.
             raise pickle.UnpicklingError(f'{type(error).__name__}: {error}') from error
 
     def _check_record(self, said: Any, seen: set) -> None:
-        """A storage of an archive is as large as its record; torch reads beyond a smaller one."""
+        """Check that a storage of an archive is as large as its record; torch reads beyond a smaller record."""
         known = type(said) is tuple and len(said) == 5 and said[0] == 'storage'
         _require(known, 'an object that is not a storage')
         _, kind, key, _, count = said
@@ -422,7 +422,7 @@ class Unpickler(pickle._Unpickler):
         _require_whole(found == said, f'a storage of {said} bytes in a record of {found}')
 
     def load_reduce(self) -> None:
-        """Have a known function called."""
+        """Call a known function."""
         arguments = self.stack.pop()
         name = self.stack[-1]
         callable_ = isinstance(name, Name) and name.call is not None and type(arguments) is tuple
@@ -432,7 +432,7 @@ class Unpickler(pickle._Unpickler):
     dispatch[pickle.REDUCE[0]] = load_reduce
 
     def load_newobj(self) -> None:
-        """Make an empty instance."""
+        """Create an empty instance."""
         arguments = self.stack.pop()
         name = self.stack.pop()
         known = isinstance(name, Name) and name.new in (HistoryBuffer, argparse.Namespace)
@@ -442,19 +442,19 @@ class Unpickler(pickle._Unpickler):
     dispatch[pickle.NEWOBJ[0]] = load_newobj
 
     def load_newobj_ex(self) -> None:
-        """Python's own data needs none."""
+        """Reject the opcode, which plain data does not need."""
         raise ForbiddenGlobalError(f'an instance of {_said(self.stack[-3])}')
 
     dispatch[pickle.NEWOBJ_EX[0]] = load_newobj_ex
 
     def _instantiate(self, name: Any, arguments: list) -> None:
-        """Of the opcodes of protocol 0, which call what they name."""
+        """Handle the opcodes of protocol 0 that call a named object."""
         self.stack.append(name)
         self.stack.append(tuple(arguments))
         self.load_reduce()
 
     def load_build(self) -> None:
-        """Set the state of the object on the stack, of which only these kinds have one."""
+        """Set the state of the object on the stack, if its type may have a state."""
         state = self.stack.pop()
         owner = self.stack[-1]
         kind = type(owner)
@@ -512,13 +512,13 @@ class Unpickler(pickle._Unpickler):
 
 
 def for_archive(archive: Any) -> SimpleNamespace:
-    """This module for the pickles of an archive, whose storages are held against their records.
+    """Return this module for the pickles of an archive; storages are checked against their records.
 
     Args:
-        archive: Its ``torch.PyTorchFileReader``.
+        archive: ``torch.PyTorchFileReader`` of the archive.
 
     Raises:
-        ForbiddenGlobalError: Its byte order is another machine's: torch would swap bytes where they lie.
+        ForbiddenGlobalError: The archive has another byte order; torch would swap bytes in place.
     """
     order = archive.get_record('byteorder') if archive.has_record('byteorder') else None
     order = sys.byteorder if order is None else order.decode('latin1')
@@ -530,5 +530,5 @@ def for_archive(archive: Any) -> SimpleNamespace:
 
 
 def load(file: Any, **kwargs: Any) -> Any:
-    """Read one pickle from an open file; the arguments are those of :func:`pickle.load`."""
+    """Read one pickle from an open file; see :func:`pickle.load` for the arguments."""
     return Unpickler(file, **kwargs).load()

@@ -261,7 +261,7 @@ class _Making:
     def strong_view(self) -> str:
         view = self.recipe.views[0]
         if view['type'] != 'MultiBranch':
-            return 'CutMix alone'
+            return 'only CutMix'
         return ', '.join(t['type'] for t in view['strong'] if t != PACK)
 
     def write_pairs(self, code: str, images: dict) -> None:

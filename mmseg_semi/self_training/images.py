@@ -27,7 +27,7 @@ from mmseg_semi.datasets.transforms.checks import CheckImageFile, CheckLabels, w
 from mmseg_semi.datasets.walk import leaves, stage_leaves
 
 BATCH_PIXELS = 2048 * 1024
-"""Pixels that go through the network at once, if there is more than one image: one of Cityscapes."""
+"""Pixels per forward pass (one Cityscapes image), unless a single image is larger."""
 
 
 def prediction_pipeline(cfg: Config) -> list[dict]:
@@ -36,13 +36,13 @@ def prediction_pipeline(cfg: Config) -> list[dict]:
     It still resizes images to the size for which the network was trained.
 
     Args:
-        cfg (Config): With ``test_dataloader``.
+        cfg (Config): Config with ``test_dataloader``.
 
     Returns:
-        list[dict]: Configs of transforms, the config's own.
+        list[dict]: Configs of transforms, shared with ``cfg``.
 
     Raises:
-        ValueError: the config has no test pipeline, or test sets whose images are prepared in several ways.
+        ValueError: The config has no test pipeline, or its test sets prepare images in different ways.
     """
     first, ways = None, []
     for leaf in stage_leaves(cfg, 'test'):
@@ -69,26 +69,26 @@ def _needs_annotations(transform: dict) -> bool:
     kind = transform['type']
     kind = TRANSFORMS.get(kind) if isinstance(kind, str) else kind
     if kind is None:
-        return False  # building it says so
+        return False  # building it raises the error
     by_name = kind.__name__.startswith('Load') and 'Annotation' in kind.__name__
     return by_name or issubclass(kind, (LoadAnnotations, CheckLabels))
 
 
 class ImagePool:
-    """The images of a dataset, prepared as the config's test pipeline does it.
+    """The images of a dataset, prepared by the config's test pipeline.
 
     Args:
-        cfg: with ``test_dataloader``. ``train_dataloader.dataset.check_files`` of 'complete' or False also
-            lets images pass that are not 8-bit RGB.
-        images: config of a dataset of images; a pipeline of its own is not used.
-        subset: ids of the images to take, in any order; None takes all.
+        cfg: Config with ``test_dataloader``. If ``train_dataloader.dataset.check_files`` is 'complete' or
+            False, images need not be 8-bit RGB.
+        images: Config of a dataset of images; its own pipeline is not used.
+        subset: Ids of the images to take, in any order; None takes all.
 
     Attributes:
-        ids (list[str]): Of the images taken, in the order of the dataset.
+        ids (list[str]): Ids of the images, in the order of the dataset.
 
     Raises:
-        FileNotFoundError: folder, list or a listed image does not exist.
-        ValueError: no image, two of one id, or an id of ``subset`` that no image has.
+        FileNotFoundError: The folder, the list or a listed image does not exist.
+        ValueError: There is no image, two images have one id, or an id of ``subset`` has no image.
     """
 
     def __init__(self, cfg: Config, images: dict, subset: Iterable[str] | None = None) -> None:
@@ -114,37 +114,37 @@ class ImagePool:
         return len(self.ids)
 
     def info(self, position: int) -> dict:
-        """What the dataset knows of an image before it is loaded."""
+        """Return the info of an image before loading."""
         dataset, index = self._places[position]
         return dataset.get_data_info(index)
 
     def true_mask_name(self, position: int, suffix: str) -> str:
-        """File of an image's true mask by mmseg's rule: its ``img_suffix`` gives way to ``suffix``."""
+        """Return the file of an image's true mask by mmseg's rule: ``suffix`` replaces its ``img_suffix``."""
         path, own = (
             self.info(position)['img_path'],
             getattr(self._places[position][0], 'img_suffix', ()),
         )
         for ending in (own,) if isinstance(own, str) else own:
-            if path.endswith(ending):  # an id has lost what follows the last dot
+            if path.endswith(ending):  # an id lacks everything after the last dot
                 return self.ids[position].removesuffix(ending.rpartition('.')[0]) + suffix
         return self.ids[position] + suffix
 
     @property
     def dataset(self) -> Dataset:
-        """The dataset of all images, also of those that are not taken."""
+        """The dataset of all images, including those not in ``subset``."""
         return self._dataset
 
     @property
     def displays(self) -> bool:
-        """Whether images are loaded as viewers display them; False where the loader ignores EXIF."""
+        """Whether images are loaded as viewers display them; False if the loader ignores EXIF."""
         return all(getattr(transform, 'displays', True) for transform in self._transforms)
 
     def check_files(self) -> None:
-        """Read the header and the end of every image file, which takes some 40 µs each.
+        """Read the header and the end of every image file, which takes about 40 µs each.
 
         Raises:
-            FileNotFoundError: an image does not exist.
-            ValueError: an image is truncated, no image or, unless that was switched off, not 8-bit RGB.
+            FileNotFoundError: An image does not exist.
+            ValueError: A file is truncated, is not an image, or (if required) is not 8-bit RGB.
         """
         for check in self._transforms:
             if isinstance(check, CheckImageFile):
@@ -152,7 +152,7 @@ class ImagePool:
                     check.transform(self.info(position))
 
     def check_outside(self, folder: str) -> None:
-        """Raise ValueError if results in ``folder`` would be found as images the next time."""
+        """Raise ValueError if the next run would find results in ``folder`` as images."""
         for dataset in self._found:
             root = (getattr(dataset, 'data_prefix', None) or {}).get('img_path')
             searched = root and osp.isdir(root) and not getattr(dataset, 'ann_file', '')
@@ -163,7 +163,7 @@ class ImagePool:
                 )
 
     def fingerprint(self) -> str:
-        """Tells one list of images from another, by ids and sizes of the files: wherever they are."""
+        """Return a fingerprint of the images by ids and file sizes, independent of their location."""
         digest = hashlib.sha256()
         for position, name in enumerate(self.ids):
             info = self.info(position)
@@ -175,9 +175,9 @@ class ImagePool:
         return f'{len(self)}{first}, SHA-256 {digest.hexdigest()}'
 
     def plan(self, batch_size: int) -> list[list[int]]:
-        """Cut the list into batches of images of one size, at most ``batch_size`` and `BATCH_PIXELS`.
+        """Split the list into batches of equal image size, at most ``batch_size`` images and `BATCH_PIXELS`.
 
-        Sizes are those of the files; every rank reads the headers of its share and gets the whole plan.
+        Sizes are those of the files. Every rank reads the headers of its share and receives the whole plan.
 
         Returns:
             list[list[int]]: Positions in `ids`.
@@ -198,14 +198,14 @@ class ImagePool:
     def load(
         self, batches: Sequence[list[int]], num_workers: int
     ) -> Iterator[tuple[list[int], list[dict]]]:
-        """Load batch after batch, each split further where its images turn out to differ in size.
+        """Load the batches; a batch is split if its loaded images differ in size.
 
         Yields:
-            tuple: Positions, and the samples as ``PackSegInputs`` leaves them.
+            tuple: Positions, and the samples from ``PackSegInputs``.
 
         Raises:
-            FileNotFoundError: an image is gone.
-            ValueError: an image cannot be read.
+            FileNotFoundError: An image no longer exists.
+            ValueError: An image cannot be read.
         """
         if not batches:
             return
@@ -224,7 +224,7 @@ class ImagePool:
             yield from _of_one_size(batch, samples)
 
     def _size(self, position: int) -> tuple[int, int] | None:
-        """(height, width) before any transform; None where it would take the whole file to tell."""
+        """Return (height, width) before any transform; None if that requires reading the whole file."""
         info = self.info(position)
         if 'shapes' in info:
             return tuple(info['shapes']['image_size'])
@@ -234,12 +234,12 @@ class ImagePool:
             with open_image(info['img_path']) as image:
                 width, height = image.size
         except OSError:
-            return None  # loading it says what is wrong
+            return None  # loading raises the error
         return height, width
 
 
 class _Loading(Dataset):
-    """Loads an image, or returns the error: one that a worker raises comes with its traceback."""
+    """Loads an image, or returns the error, since an error raised in a worker has its traceback as text."""
 
     def __init__(self, pool: ImagePool, pipeline: Compose) -> None:
         self._pool, self._pipeline = pool, pipeline
@@ -248,7 +248,7 @@ class _Loading(Dataset):
         info = self._pool.info(position)
         try:
             return self._pipeline(info)
-        except AssertionError:  # mmcv's, when the decoder gives nothing
+        except AssertionError:  # from mmcv, if the decoder returns None
             return ValueError(
                 f'{info.get("img_path")} cannot be read as an image. Replace it, or take it out of the list.'
             )
@@ -259,7 +259,7 @@ class _Loading(Dataset):
 def images_per_batch(
     size: tuple[int, int] | None, batch_size: int, limit: int = BATCH_PIXELS
 ) -> int:
-    """Images of (height, width) in a batch: as many as ``limit`` pixels hold, one at least."""
+    """Return the batch size for images of (height, width): as many as fit into ``limit`` pixels, at least 1."""
     if size is None:
         return batch_size
     return max(1, min(batch_size, limit // (size[0] * size[1])))
@@ -279,7 +279,7 @@ def _of_one_size(batch: list[int], samples: list[dict]) -> Iterator[tuple[list[i
 
 def _build(cfg: Config, drawn: bool) -> list:
     configs = prediction_pipeline(cfg)
-    if not drawn:  # a network that was trained on synthetic images can label files
+    if not drawn:  # a network trained on synthetic images can label files
         configs = [
             dict(type='LoadImageFromFile') if c['type'] == 'LoadShapes' else c for c in configs
         ]
@@ -292,5 +292,5 @@ def _build(cfg: Config, drawn: bool) -> list:
 
 
 def _single_threaded(_: int) -> None:
-    """The workers share the cores already."""
+    """Use one thread per worker, since the workers share the cores."""
     cv2.setNumThreads(0)

@@ -1,4 +1,4 @@
-"""Classes of a teacher as classes of a student, where the two were not trained on the same ones."""
+"""Map the classes of a teacher to the classes of a student that was trained on other classes."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class LabelMap(NamedTuple):
     """The student's class for each class of the teacher.
 
     Attributes:
-        entries (Mapping): Name or index of a class of the teacher = name or index of a class of the student, or
-            255. Several may become one; a class without an entry, or with 255, is ignored: its pixels are void.
-        classes (tuple[str, ...]): Of the student, in the order of their indices.
-        palette (list, optional): RGB per class of the student.
+        entries (Mapping): Teacher class (name or index) = student class (name or index) or 255. Several classes
+            may map to one. Classes without an entry, or with 255, are ignored: their pixels are void.
+        classes (tuple[str, ...]): Classes of the student, in the order of their indices.
+        palette (list, optional): RGB color of each class of the student.
     """
 
     entries: Mapping
@@ -27,19 +27,19 @@ class LabelMap(NamedTuple):
     palette: list | None = None
 
     def settings(self) -> dict:
-        """The entries as JSON holds them, and the classes."""
+        """Return the entries in JSON form, and the classes."""
         entries = {str(key): value for key, value in self.entries.items()}
         return {'entries': entries, 'classes': list(self.classes)}
 
     def meta(self) -> dict:
-        """Classes and palette of the masks; of a student without colors PASCAL VOC's, not the teacher's."""
+        """Classes and palette of the masks; without a student palette, PASCAL VOC's colors."""
         return dict(classes=self.classes, palette=self.palette or voc_colors(len(self.classes)))
 
     def targets(self) -> dict:
-        """The student's index of each entry, 255 for ignored ones.
+        """Return the student's index of each entry, 255 for ignored ones.
 
         Raises:
-            ValueError: there is no entry, or one names a class that the student does not have.
+            ValueError: There is no entry, or an entry names a class that the student does not have.
         """
         if not isinstance(self.entries, Mapping) or not self.entries:
             raise ValueError(
@@ -58,15 +58,15 @@ class LabelMap(NamedTuple):
         return found
 
     def indices(self, names: Sequence[str] | None, number: int, source: str) -> list[int]:
-        """The student's index of every class of a teacher, 255 for ignored ones.
+        """Return the student's index of every class of a teacher, 255 for ignored ones.
 
         Args:
-            names: of the teacher's classes; None where nothing says them.
-            number: of the teacher's classes.
-            source: of the teacher, as errors name it.
+            names: Names of the teacher's classes; None if unknown.
+            number: Number of the teacher's classes.
+            source: Name of the teacher in errors.
 
         Raises:
-            ValueError: an entry names a class that the teacher or the student does not have.
+            ValueError: An entry names a class that the teacher or the student does not have.
         """
         found = [VOID] * number
         for key, target in self.targets().items():
@@ -84,7 +84,7 @@ class LabelMap(NamedTuple):
         return found
 
     def told(self, indices: Sequence[int], names: Sequence[str] | None) -> str:
-        """One line for the log on what becomes of the teacher's classes."""
+        """Return one line for the log that describes the mapping of the teacher's classes."""
         names = names or [f'class {i}' for i in range(len(indices))]
         groups = {
             name: [names[i] for i, target in enumerate(indices) if target == student]
@@ -93,30 +93,30 @@ class LabelMap(NamedTuple):
         ignored = sum(target == VOID for target in indices)
         said = ', '.join(f'{name} = {" + ".join(g)}' for name, g in groups.items() if g)
         unknown = [name for name, group in groups.items() if not group]
-        alone = f'; {", ".join(unknown)} from labeled images alone' if unknown else ''
+        alone = f'; {", ".join(unknown)} only from labeled images' if unknown else ''
         return f"The student's classes by the teacher's: {said}{alone}; {ignored} ignored (void)."
 
 
 def merge_classes(probs: Tensor, indices: Sequence[int], number: int) -> Tensor:
-    """Add up the probabilities of the classes that become one.
+    """Add up the probabilities of classes that map to one class.
 
     Args:
-        probs (Tensor): (N, C, H, W), of the teacher's classes.
-        indices (Sequence[int]): Of each of them the student's class, 255 for ignored ones.
-        number (int): Of the student's classes.
+        probs (Tensor): Probabilities of the teacher's classes, (N, C, H, W).
+        indices (Sequence[int]): The student's class of each teacher class, 255 for ignored ones.
+        number (int): Number of the student's classes.
 
     Returns:
-        Tensor: (N, number + 1, H, W); the last channel is that of all ignored classes.
+        Tensor: (N, number + 1, H, W); the last channel is the sum of all ignored classes.
     """
     merged = probs.new_zeros(len(probs), number + 1, *probs.shape[2:])
-    # Not by index_add_, whose order of additions on a GPU differs from run to run.
+    # index_add_ is not deterministic on a GPU: the order of additions varies.
     for source, target in enumerate(indices):
         merged[:, number if target == VOID else target] += probs[:, source]
     return merged
 
 
 def _index(key, names: Sequence[str], number: int | None = None) -> int | None:
-    """The index that a name or an index means; None if there is no such class."""
+    """Return the index for a name or an index; None if there is no such class."""
     if isinstance(key, int) and not isinstance(key, bool):
         return key if 0 <= key < (len(names) if number is None else number) else None
     return list(names).index(key) if key in names else None

@@ -45,45 +45,45 @@ def pseudo_label(
 ) -> dict:
     """Label images and write ``out_dir/<id>.png``, class indices in a palette PNG (ST++, Algorithm 1).
 
-    The softmax maps of ten views (five scales, each also mirrored) are resized to the original image and
-    summed; the class of the largest sum is the label of a pixel. Without a threshold or a label map no
-    pixel is void. The paper says "five scales and horizontal flipping"; the values are its code's.
-    ``scales=(1.0,), flip=False`` is the network's ordinary prediction.
+    The softmax maps of ten views (five scales, each also flipped) are resized to the original image and summed.
+    The class with the largest sum is the label of a pixel. Without a threshold or a label map no pixel is void.
+    The paper says "five scales and horizontal flipping"; the values are from its code. ``scales=(1.0,),
+    flip=False`` is the network's ordinary prediction.
 
-    All ranks of a job call it and share the images. The same call continues an interrupted one, also with
-    another number of ranks, and keeps existing masks. With the same ``batch_size`` the result is bitwise the
-    same.
+    All ranks of a job call this function and share the images. The same call continues an interrupted one, also
+    with another number of ranks, and keeps existing masks. With the same ``batch_size`` the result is bitwise
+    identical.
 
     Args:
-        cfg (Config): With ``model`` (stock, or a method of ours: its ``predict_on`` network) and
+        cfg (Config): Config with ``model`` (stock, or a method of this package: its ``predict_on`` network) and
             ``test_dataloader``, whose pipeline prepares the images.
-        checkpoint (str): Path of the weights.
+        checkpoint (str): Path of the checkpoint.
         images (dict): Config of an ``UnlabeledDataset``, or of a ``ShapesDataset`` without labels.
-        out_dir (str): A folder that is new, empty, or started by a call with the same arguments.
+        out_dir (str): Folder that is new, empty, or started by a call with the same arguments.
         subset (Iterable[str], optional): Ids (``image_ids``) of the images to label; None labels all.
-        scales (Sequence[float]): Of the views, relative to what the test pipeline makes.
-        flip (bool): Whether each view is also seen in the mirror.
-        threshold (float): Mean softmax, in [0, 1), below which a pixel is void; ST++ has none.
-        soft (int, optional): Also write ``<id>.soft``, of every pixel the ``soft`` most probable classes and
-            the mean softmax of each in 8 bits (:mod:`mmseg_semi.datasets.soft_labels`);
-            ``pseudo_labels.json`` then has the number as ``soft``.
-        batch_size (int): Images of one size that are loaded and counted together, at most.
-        num_workers (int): Processes of this rank that load images; 0 loads in this one.
-        palette (Sequence, optional): RGB per class; see `classes_and_palette`.
-        label_map (LabelMap, optional): The masks are of the classes of a student, for a network of others. The
-            probabilities of classes that become one are added up; void is where those of the ignored classes
-            have the largest sum.
-        logger (MMLogger or str, optional): As `print_log` takes it; None is the current one.
+        scales (Sequence[float]): Scales of the views, relative to the output of the test pipeline.
+        flip (bool): Whether to also use each view flipped horizontally.
+        threshold (float): Mean softmax, in [0, 1), below which a pixel is void; ST++ uses none.
+        soft (int, optional): Also write ``<id>.soft`` with the ``soft`` most probable classes of every pixel
+            and their mean softmax in 8 bits (:mod:`mmseg_semi.datasets.soft_labels`); ``pseudo_labels.json``
+            then has the number as ``soft``.
+        batch_size (int): Maximum number of images of one size that are loaded and counted together.
+        num_workers (int): Number of loader processes per rank; 0 loads in the calling process.
+        palette (Sequence, optional): RGB color per class; see `classes_and_palette`.
+        label_map (LabelMap, optional): Maps the network's classes to the classes of a student, which the masks
+            then use. Probabilities of classes that map to one class are added up. A pixel is void if the
+            ignored classes have the largest sum.
+        logger (MMLogger or str, optional): Logger for `print_log`. Default: the current one.
 
     Returns:
-        dict: What ``out_dir/pseudo_labels.json`` says, which marks the folder as finished: ``settings``,
-        ``checkpoint``, ``num_images``, ``drawn_on`` (which view of an image with an EXIF orientation its mask
-        belongs to, see ``LoadAnnotations``), ``classes`` and, in their order, ``pixels``.
+        dict: Content of ``out_dir/pseudo_labels.json``, which marks the folder as finished: ``settings``,
+        ``checkpoint``, ``num_images``, ``drawn_on`` (the view of an image with an EXIF orientation that its
+        mask belongs to, see ``LoadAnnotations``), ``classes`` and ``pixels`` per class.
 
     Raises:
-        FileNotFoundError: checkpoint, list, folder or an image does not exist.
-        OSError: the folder cannot be written, as on a full disk.
-        ValueError: a setting, checkpoint or image that does not fit, or a folder that holds something else.
+        FileNotFoundError: The checkpoint, the list, the folder or an image does not exist.
+        OSError: The folder cannot be written, for example because the disk is full.
+        ValueError: A setting, the checkpoint or an image does not fit, or the folder holds something else.
     """
     check_settings(scales=scales, batch_size=batch_size, num_workers=num_workers)
     if not 0 <= threshold < 1:
@@ -142,7 +142,7 @@ def pseudo_label(
 
 
 class _Views(NamedTuple):
-    """How an image is seen, and what is kept of it."""
+    """The test-time augmentation, and which outputs to keep."""
 
     scales: Sequence[float]
     flip: bool
@@ -150,7 +150,7 @@ class _Views(NamedTuple):
     soft: int | None
 
     def of(self, predictor: Predictor, samples: Sequence[dict]) -> tuple[Tensor, Tensor | None]:
-        """Masks (N, H, W) of samples of one size, and their soft labels (N, 2 k, H, W)."""
+        """Return masks (N, H, W) of samples of one size, and their soft labels (N, 2 k, H, W)."""
         size = samples[0]['data_samples'].ori_shape[:2]
         images = predictor.prepare(samples)
         if self.soft is None:
@@ -171,9 +171,9 @@ def _label(
     palette: Palette,
     logger,
 ) -> list[int]:
-    """Write what is missing; return the pixels of each class in all masks of all ranks."""
+    """Write missing masks; return the pixels of each class in all masks of all ranks."""
     rank, world = get_dist_info()
-    # A batch goes through the network as a whole if anything of it is missing, as it did the first time.
+    # If any mask of a batch is missing, predict the whole batch, so that the results equal the first run's.
     batches = [b for b in pool.plan(batch_size) if not all(done[i] for i in b)]
     own = batches[rank::world]
     make_folders(paths[i] for batch in own for i in batch)
@@ -183,7 +183,7 @@ def _label(
     with MaskWriter(palette, predictor.path, void) as writer, bar:
         for positions, samples in pool.load(own, num_workers):
             masks, soft = views.of(predictor, samples)
-            # A kill can fall between two masks of a batch; what is there stays as it is.
+            # A run can be interrupted between two masks of a batch; existing masks are kept.
             missing = [k for k, i in enumerate(positions) if not done[i]]
             soft = None if soft is None else soft[missing]
             writer.write([paths[positions[k]] for k in missing], masks[missing], soft)
@@ -196,7 +196,7 @@ def _label(
 
 
 def prediction_settings(cfg: Config, pool: ImagePool) -> dict:
-    """What else than weights and views decides on a prediction, for `OutputFolder`."""
+    """Return the settings that change a prediction besides weights and views, for `OutputFolder`."""
     inner = cfg.model.get('segmentor') or cfg.model
     settings = {
         'images': on_first_rank(pool.fingerprint),
@@ -209,7 +209,7 @@ def prediction_settings(cfg: Config, pool: ImagePool) -> dict:
 
 
 def check_settings(*, scales: Sequence[float], batch_size: int, num_workers: int) -> None:
-    """Raise ValueError for a setting out of range."""
+    """Raise ValueError if a setting is out of range."""
     if not scales or not all(scale > 0 for scale in scales):
         raise ValueError(f'scales={list(scales)} must be one or more numbers above 0.')
     if batch_size < 1:
@@ -220,5 +220,5 @@ def check_settings(*, scales: Sequence[float], batch_size: int, num_workers: int
 
 def _existing(paths: list[str]) -> list[bool]:
     folders = Folders()
-    # An empty file is what a power cut can leave of a renamed one.
+    # After a power failure, a renamed file can be empty.
     return [path in folders and os.path.getsize(path) > 0 for path in paths]

@@ -1,4 +1,4 @@
-"""Masks as palette PNG files: the class index of every pixel, in colors that a viewer shows."""
+"""Masks as palette PNG files: the class index of every pixel, with colors for viewers."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ Palette = Sequence[Sequence[int]]
 def classes_and_palette(
     palette: Palette | None, dataset_meta: Mapping, cfg: Config, num_classes: int
 ) -> tuple[list[str], Palette]:
-    """Names and colors of the classes.
+    """Return names and colors of the classes.
 
     Args:
-        palette: RGB per class, 0..255, or None for the checkpoint's, else those of the config's test
-            dataset, else PASCAL VOC's map of colors, which has one for every number.
-        dataset_meta: of the checkpoint.
-        cfg: with ``test_dataloader``.
+        palette: RGB per class, 0..255. If None, the first that exists is used: the checkpoint's palette, that
+            of the config's test dataset, PASCAL VOC's color map.
+        dataset_meta: Meta information of the checkpoint.
+        cfg: Config with ``test_dataloader``.
         num_classes: C.
 
     Raises:
@@ -54,7 +54,7 @@ def classes_and_palette(
 
 
 def voc_colors(number: int) -> list[list[int]]:
-    """PASCAL VOC's colors: bits 0, 3, 6 of the index are red's highest, 1, 4, 7 green's, 2, 5 blue's."""
+    """PASCAL VOC's colors: bits 0, 3, 6 of the index are the highest of red, 1, 4, 7 of green, 2, 5 of blue."""
     return [
         [
             sum((c >> (3 * bit + channel) & 1) << (7 - bit) for bit in range(3))
@@ -65,7 +65,7 @@ def voc_colors(number: int) -> list[list[int]]:
 
 
 def encode_mask(mask: np.ndarray, palette: Palette) -> bytes:
-    """A palette PNG file of class indices, uint8 (H, W)."""
+    """Encode class indices, uint8 (H, W), as a palette PNG file."""
     colors = np.full((VOID + 1, 3), 255, dtype=np.uint8)
     colors[: len(palette)] = palette
     image = Image.fromarray(mask)
@@ -76,21 +76,21 @@ def encode_mask(mask: np.ndarray, palette: Palette) -> bytes:
 
 
 def read_mask(path: str) -> np.ndarray:
-    """The class indices of a mask file, uint8 (H, W)."""
+    """Read the class indices of a mask file, uint8 (H, W)."""
     with open_stored_image(path, backend_of(path)) as image:
         return np.array(image)
 
 
 class MaskWriter:
-    """Writes the masks of one batch while the next one is in the network.
+    """Writes the masks of one batch while the network processes the next one.
 
     Args:
-        palette: RGB per class.
-        source: of the masks, as errors name it.
-        void: whether a mask may have void pixels, 255.
+        palette: RGB color per class.
+        source: Source of the masks in errors.
+        void: Whether a mask may have void pixels, 255.
 
     Attributes:
-        pixels (np.ndarray): int64 (C,), of each class in what was written.
+        pixels (np.ndarray): int64 (C,), number of written pixels of each class.
     """
 
     def __init__(self, palette: Palette, source: str, void: bool = False) -> None:
@@ -108,13 +108,14 @@ class MaskWriter:
         self._thread.shutdown(cancel_futures=True)
 
     def write(self, paths: Sequence[str], masks: Tensor, soft: Tensor | None = None) -> None:
-        """Write masks (N, H, W) uint8, which may still be computed on the device, to these files.
+        """Write masks (N, H, W) uint8 to these files; the device may still be computing them.
 
-        With ``soft``, uint8 (N, 2 k, H, W) of `compress_probs`, each mask gets a file of soft labels beside it.
+        With ``soft``, uint8 (N, 2 k, H, W) from `compress_probs`, each mask gets a file of soft labels beside
+        it.
 
         Raises:
-            OSError: an earlier batch cannot be written.
-            ValueError: an earlier batch has a pixel that the network says nothing finite of.
+            OSError: An earlier batch cannot be written.
+            ValueError: The network's output for an earlier batch is not finite.
         """
         self._wait()
         self._last = self._thread.submit(self._write, paths, masks, soft)
@@ -128,7 +129,7 @@ class MaskWriter:
         for path, mask, one in zip(paths, masks.cpu().numpy(), stored, strict=True):
             self.count(mask, path)
             if one is not None:
-                # Before the mask: where that is, all of the image is done.
+                # Write soft labels first: an existing mask then means that the image is done.
                 write_bytes(path.removesuffix(MASK_SUFFIX) + SOFT_SUFFIX, encode_soft_label(one))
             write_bytes(path, encode_mask(mask, self._palette))
 
@@ -136,7 +137,7 @@ class MaskWriter:
         """Add a mask to `pixels`.
 
         Raises:
-            ValueError: it has a value that is not a class.
+            ValueError: The mask has a value that is not a class.
         """
         labels = mask[mask != VOID] if self._void else mask.ravel()
         counts = np.bincount(labels, minlength=len(self.pixels))
@@ -149,7 +150,7 @@ class MaskWriter:
 
 
 def _dataset_metas(cfg: Config) -> list[Mapping]:
-    """What the config says of the classes of its test sets: the ``metainfo`` of each, then its type's."""
+    """Return the class information of the config's test sets: the ``metainfo`` of each, then its type's."""
     metas = []
     for leaf in stage_leaves(cfg, 'test'):
         kind = leaf.dataset.get('of') or leaf.dataset.get('type')

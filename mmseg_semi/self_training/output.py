@@ -22,15 +22,15 @@ _ASIDE = '.partial.'
 
 
 def on_first_rank(function: Callable, *args):
-    """Call a function on rank 0; every rank returns its result, or raises its error.
+    """Call a function on rank 0; every rank returns its result or raises its error.
 
-    An error that cannot be sent to the other ranks is raised as a RuntimeError with its type and text.
+    An error that cannot be sent to other ranks becomes a RuntimeError with its type and text.
     """
     outcome = [None, None]
     if is_main_process():
         try:
             outcome[0] = function(*args)
-        except Exception as error:  # whatever it is, the others must not wait for ever
+        except Exception as error:  # any error, since the other ranks must not wait forever
             outcome[1] = _sendable(error)
     broadcast_object_list(outcome)
     if outcome[1] is not None:
@@ -41,19 +41,17 @@ def on_first_rank(function: Callable, *args):
 def _sendable(error: Exception) -> Exception:
     try:
         pickle.loads(pickle.dumps(error))
-    except (
-        Exception
-    ):  # e.g. it holds an open file, or its class takes other arguments than it keeps
+    except Exception:  # e.g. it holds an open file, or its class takes other arguments
         return RuntimeError(f'{type(error).__name__}: {error}')
     return error
 
 
 @contextlib.contextmanager
 def writing(path: str) -> Iterator[None]:
-    """Turn an error of the file system into one sentence that says what to do.
+    """Turn a file system error into one sentence with a remedy.
 
     Raises:
-        OSError: naming the path, the reason and the remedy.
+        OSError: The path cannot be written; the message has the path, the reason and the remedy.
     """
     try:
         yield
@@ -67,10 +65,10 @@ def writing(path: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def whole_file(path: str) -> Iterator[str]:
-    """Give a name beside ``path``, with its ending, to write to; rename to ``path`` at the end.
+    """Provide a temporary name beside ``path``, with its ending; rename it to ``path`` at the end.
 
     Raises:
-        OSError: as `writing` says it; nothing is left of the file then.
+        OSError: The file cannot be written, see `writing`; the temporary file is removed.
     """
     folder, name = osp.split(path)
     aside = osp.join(folder, _ASIDE + name)
@@ -85,32 +83,32 @@ def whole_file(path: str) -> Iterator[str]:
 
 
 def write_bytes(path: str, content: bytes) -> None:
-    """Write a file whole or not at all."""
+    """Write a file atomically."""
     with whole_file(path) as aside, open(aside, 'wb') as file:
         file.write(content)
 
 
 def write_lines(path: str, lines: Iterable[str]) -> None:
-    """Write a text file whole or not at all, one line each."""
+    """Write a text file atomically, one line each."""
     write_bytes(path, ''.join(f'{line}\n' for line in lines).encode())
 
 
 def make_folders(paths: Iterable[str]) -> None:
-    """Make the folders of these files."""
+    """Create the folders of these files."""
     for folder in sorted({osp.dirname(path) for path in paths}):
         with writing(folder):
             os.makedirs(folder, exist_ok=True)
 
 
 class OutputFolder:
-    """One folder of results and the settings that they belong to.
+    """A folder of results and the settings that produced them.
 
     Args:
-        path: of the folder; made if need be.
-        summary_name: of the JSON file that marks it as finished.
-        settings: all that decides what is written there, as JSON can hold it; what it cannot, such as a
-            class in place of its name, is taken as a string.
-        remarks: what else `begun.json` says, such as where the checkpoint was; not compared.
+        path: Path of the folder; created if missing.
+        summary_name: Name of the JSON file that marks the folder as finished.
+        settings: All settings that change the results, as JSON values; others, such as a class instead of its
+            name, are stored as strings.
+        remarks: Further content of `begun.json`, such as the path of the checkpoint; not compared.
     """
 
     def __init__(self, path: str, summary_name: str, settings: dict, remarks: dict) -> None:
@@ -121,23 +119,23 @@ class OutputFolder:
         self._remarks = remarks
 
     def file(self, name: str) -> str:
-        """Path of a file of the folder."""
+        """Return the path of a file in the folder."""
         return osp.join(self.path, name)
 
     def begin(self) -> dict | None:
-        """Begin or continue the folder; every rank calls it.
+        """Begin or continue the folder; every rank calls this method.
 
         Returns:
-            dict, optional: The summary, where the folder is finished.
+            dict, optional: The summary if the folder is finished.
 
         Raises:
-            OSError: it cannot be written.
-            ValueError: it holds something else, which stays untouched.
+            OSError: The folder cannot be written.
+            ValueError: The folder holds something else, which does not change.
         """
         return on_first_rank(self._begin)
 
     def finish(self, summary: dict) -> dict:
-        """Write the summary that marks the folder as finished; every rank calls it and returns the summary."""
+        """Write and return the summary that marks the folder as finished; every rank calls this method."""
         return on_first_rank(self._finish, summary)
 
     def _begin(self) -> dict | None:

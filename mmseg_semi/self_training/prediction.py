@@ -38,17 +38,17 @@ from mmseg_semi.models.segmentors import SemiSegmentor
 from .images import BATCH_PIXELS, images_per_batch
 from .label_map import LabelMap, merge_classes
 
-#: In the place of VOID for what is not a number, where VOID is a label.
+#: Replaces VOID as the value of pixels that are not finite, if VOID is a label.
 NOT_FINITE = 254
 CPU_PIXELS = 1 << 17
-"""Pixels that go through the network at once on a CPU: fewer leave it idle, more leave its caches."""
+"""Pixels per forward pass on a CPU; fewer underuse it, more exceed its caches."""
 
 
 def checkpoint_digest(path: str) -> str:
-    """SHA-256 of a checkpoint file; of an address, the address itself.
+    """Return the SHA-256 of a checkpoint file; for a URL, the URL itself.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: The file does not exist.
     """
     if '://' in path:
         return path
@@ -64,7 +64,7 @@ def checkpoint_digest(path: str) -> str:
 
 
 class Stopwatch:
-    """Seconds that a device spends inside ``with`` blocks; on CUDA without waiting for it in between."""
+    """Seconds that a device spends inside ``with`` blocks; CUDA is not synchronized in between."""
 
     def __init__(self, device: str) -> None:
         self._on_cuda = device.startswith('cuda')
@@ -73,7 +73,7 @@ class Stopwatch:
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        """Measure a block."""
+        """Measure a ``with`` block."""
         if not self._on_cuda:
             start = time.perf_counter()
             yield
@@ -86,7 +86,7 @@ class Stopwatch:
         self._events.append((start, end))
 
     def seconds(self) -> float:
-        """The sum so far."""
+        """Return the total so far."""
         if self._events:
             torch.cuda.synchronize()
         for start, end in self._events:
@@ -102,24 +102,24 @@ class Predictor:
     config, its predicting network is loaded.
 
     Args:
-        cfg: with ``model``, stock or one of ours.
-        path: of the checkpoint.
-        device: as torch names it.
-        label_map: predicts classes of a student instead of the network's own; the names of the classes are
-            then not compared with those of the config.
+        cfg: Config with ``model``, stock or of this package.
+        path: Path of the checkpoint.
+        device: torch device.
+        label_map: Predict a student's classes instead of the network's. The network's class names are then not
+            compared with those of the config.
 
     Attributes:
-        num_classes (int): C, of the network, or of the student.
-        may_ignore (bool): Whether a mask may have void pixels, of classes that ``label_map`` ignores.
-        ignore_index (int): What its heads take for void in labels.
-        classes (list[str], optional): Names of the network's own classes, where anything says them.
-        dataset_meta (dict): Classes and palette that the checkpoint was trained with, if it says so.
-        meta_of_labels (dict): Those of the masks, which a label map makes the student's.
+        num_classes (int): C, of the network or the student.
+        may_ignore (bool): Whether masks may have void pixels, from classes that ``label_map`` ignores.
+        ignore_index (int): Void label of the network's heads.
+        classes (list[str], optional): Names of the network's own classes, if known.
+        dataset_meta (dict): Classes and palette of the checkpoint, if it has them.
+        meta_of_labels (dict): Classes and palette of the masks (with a label map, the student's).
         in_network (Stopwatch): Time within the network.
 
     Raises:
-        ValueError: the file is not a checkpoint, or one of another network or other classes than those of the
-            config's datasets; or the network has a single channel for two classes.
+        ValueError: The file is not a checkpoint; its network or classes differ from the config's; or the
+            network has one channel for two classes.
     """
 
     def __init__(
@@ -147,22 +147,22 @@ class Predictor:
             self.num_classes = len(label_map.classes)
         self.may_ignore = VOID in (self._indices or ())
         head = self._network.decode_head
-        # Of a cascade the last one predicts.
+        # In a cascade, the last head predicts.
         self.ignore_index = (head[-1] if isinstance(head, nn.ModuleList) else head).ignore_index
         self.in_network = Stopwatch(device)
         self._device = device
 
     @property
     def not_finite(self) -> int:
-        """What :meth:`masks` has, without a threshold, where the network's output is not finite."""
+        """Value in :meth:`masks`, without a threshold, for pixels whose output is not finite."""
         return VOID if self._indices is None else NOT_FINITE
 
     def told(self) -> str | None:
-        """One line on what becomes of the network's classes by its label map."""
+        """Describe the label map in one line; None without one."""
         return self._label_map and self._label_map.told(self._indices, self.classes)
 
     def prepare(self, samples: Sequence[dict]) -> Tensor:
-        """Normalize loaded samples of one size; padding, which depends on the scale, comes later.
+        """Normalize loaded samples of one size; padding depends on the scale and is applied later.
 
         Returns:
             Tensor: (N, 3, h, w) float32 on the device.
@@ -170,7 +170,7 @@ class Predictor:
         data = {key: [sample[key] for sample in samples] for key in ('inputs', 'data_samples')}
         height, width = data['inputs'][0].shape[-2:]
         images = self._preprocessor(data, False)['inputs']
-        return images[..., :height, :width]  # it pads at the bottom and at the right
+        return images[..., :height, :width]  # padding is at the bottom and at the right
 
     @torch.no_grad()
     def masks(
@@ -183,23 +183,23 @@ class Predictor:
     ) -> Tensor:
         """Label every pixel of the original images.
 
-        With one scale of 1 and no flip this is mmseg's prediction: logits at the size of the input,
-        resized to the original, argmax. Otherwise it is ST++'s: each view is ``images`` rescaled to
-        (int(h s), int(w s)), or its mirror image; the softmax maps of all views are resized to the
-        original size (after those of mirror images are added up, which is the same, resizing
-        being linear) and summed; argmax.
+        With one scale of 1 and no flip this is mmseg's prediction: logits at the input size, resized to the
+        original, argmax. Otherwise it is ST++'s: each view is ``images`` rescaled to (int(h s), int(w s)), or
+        its flipped copy. The softmax maps of all views are resized to the original size and summed, followed by
+        argmax. (Maps of a view and its flipped copy are summed before resizing, which is equivalent since
+        resizing is linear.)
 
         Args:
-            images (Tensor): (N, 3, h, w), as `prepare` makes them.
+            images (Tensor): (N, 3, h, w), from `prepare`.
             size (tuple[int, int]): Original (H, W).
-            scales (Sequence[float]): Of the views.
-            flip (bool): Whether each view is also seen in the mirror.
+            scales (Sequence[float]): Scales of the views.
+            flip (bool): Whether to also use each view flipped horizontally.
             threshold (float): Confidence, the largest mean softmax of the views, below which a pixel is void.
-                ST++ compares with it ("pixel-level", 0.5) and has none itself.
+                ST++ uses none and compares with one ("pixel-level", 0.5).
 
         Returns:
-            Tensor: (N, H, W) uint8; 255 where the network's output is not finite. With a threshold or a
-            label map as of :meth:`labels`.
+            Tensor: (N, H, W) uint8; 255 where the network's output is not finite. With a threshold or a label
+            map, see :meth:`labels`.
         """
         if threshold or self._indices is not None:
             return self.labels(self.probs(images, size, scales, flip), threshold)
@@ -218,11 +218,11 @@ class Predictor:
         scales: Sequence[float] = (1.0,),
         flip: bool = False,
     ) -> Tensor:
-        """The mean of the softmax maps of all views, as :meth:`masks` has them.
+        """Return the mean of the softmax maps of all views, see :meth:`masks`.
 
         Returns:
-            Tensor: (N, C, H, W) float32; with a label map (N, C + 1, H, W), of the student's classes and,
-            last, of all that are ignored.
+            Tensor: (N, C, H, W) float32; with a label map (N, C + 1, H, W): the student's classes, then the sum
+            of the ignored classes.
         """
         mean = self._scores(images, size, scales, flip) / (len(scales) * (1 + flip))
         if self._indices is None:
@@ -230,24 +230,24 @@ class Predictor:
         return merge_classes(mean, self._indices, self.num_classes)
 
     def labels(self, probs: Tensor, threshold: float = 0.0) -> Tensor:
-        """The most probable class of every pixel, as :meth:`probs` gives them.
+        """Return the most probable class of every pixel from the output of :meth:`probs`.
 
         Returns:
             Tensor: (N, H, W) uint8; 254 where the probabilities are not finite, 255 where the largest is below
-            ``threshold`` or that of the ignored classes.
+            ``threshold`` or belongs to the ignored classes.
         """
         best, label = probs.max(dim=1)
         void = (best < threshold) | (label == self.num_classes)
         label = label.to(torch.uint8).masked_fill_(void, VOID)
-        # Told apart: what is not finite is not a mask, whatever the threshold.
+        # Separate values: pixels that are not finite are an error, whatever the threshold.
         return label.masked_fill_(~best.isfinite(), NOT_FINITE)
 
     @torch.no_grad()
     def confident_labels(self, images: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Confidence and pseudo-label of every pixel of the original images.
+        """Return confidence and pseudo-label of every pixel of the original images.
 
         Args:
-            images (Tensor): (N, 3, h, w), as `prepare` makes them.
+            images (Tensor): (N, 3, h, w), from `prepare`.
             size (tuple[int, int]): Original (H, W), to which the logits are resized.
 
         Returns:
@@ -262,9 +262,9 @@ class Predictor:
 
     @contextlib.contextmanager
     def measuring_batch_norm(self) -> Iterator[None]:
-        """Replace the statistics of the batch norms by those of the images that are predicted inside.
+        """Replace the batch norm statistics by those of the images predicted inside the ``with`` block.
 
-        They are averaged over the batches that go through the network, each with the same weight.
+        They are averaged over the batches, each with the same weight.
 
         Raises:
             ValueError: The network has no batch norm with running statistics.
@@ -294,7 +294,7 @@ class Predictor:
     def _scores(
         self, images: Tensor, size: tuple[int, int], scales: Sequence[float], flip: bool
     ) -> Tensor:
-        """The sum of the softmax maps (N, C, H, W) of all views."""
+        """Return the sum of the softmax maps (N, C, H, W) of all views."""
         total = images.new_zeros((len(images), self._network.out_channels, *size))
         for scale in scales:
             view_size = tuple(max(1, int(side * scale)) for side in images.shape[-2:])
@@ -305,7 +305,7 @@ class Predictor:
         return total
 
     def _pairs(self, views: Tensor) -> Tensor:
-        """The softmax maps of views plus those of their mirror images, in one batch where that fits."""
+        """Return the softmax maps of views plus those of their flipped copies, in one batch if that fits."""
         both = views, views.flip(3)
         if len(self._parts(2 * len(views), views.shape[-2:])) == 1:
             both = (torch.cat(both),)
@@ -314,13 +314,13 @@ class Predictor:
         return mirrored.flip(3).add_(straight)
 
     def _parts(self, number: int, size: tuple[int, int], views: int = 1) -> list[slice]:
-        """Cut ``number`` images, each seen in so many views of a size, into what the network gets at once."""
+        """Split ``number`` images, with ``views`` views of a size each, into parts for one forward pass."""
         limit = CPU_PIXELS if self._device == 'cpu' else BATCH_PIXELS
         step = max(1, images_per_batch(size, number * views, limit) // views)
         return [slice(start, start + step) for start in range(0, number, step)]
 
     def _forward(self, images: Tensor) -> Tensor:
-        """Logits (N, C, h, w) float32 of images (N, 3, h, w), whole or by windows as ``test_cfg`` says."""
+        """Return logits (N, C, h, w) float32 of images (N, 3, h, w), whole or by windows (``test_cfg``)."""
         height, width = images.shape[-2:]
         padding = self._preprocessor.test_cfg
         if padding:
@@ -346,7 +346,7 @@ class Predictor:
 
 @contextlib.contextmanager
 def repeatable() -> Iterator[None]:
-    """Let cuDNN choose its kernels by rule: not by a race, which images of many sizes would repeat for each."""
+    """Let cuDNN choose its kernels by rule instead of benchmarking, which would repeat for each image size."""
     cudnn = torch.backends.cudnn
     before = cudnn.benchmark, cudnn.deterministic
     cudnn.benchmark, cudnn.deterministic = False, True
@@ -357,12 +357,12 @@ def repeatable() -> Iterator[None]:
 
 
 def known_classes(checkpoint: dict, cfg: Config, number: int) -> list[str] | None:
-    """Names of a network's classes, of its checkpoint or else of the datasets of its config; None without any.
+    """Return the class names of a network, from its checkpoint or else from its config; None if unknown.
 
     Args:
-        checkpoint: as `read_checkpoint` gives it.
-        cfg: of the network.
-        number: of its classes; names of another number of classes are not its.
+        checkpoint: Checkpoint from `read_checkpoint`.
+        cfg: Config of the network.
+        number: Number of its classes; lists of names of another length are skipped.
     """
     saved = meaning_of_checkpoint(checkpoint, '')
     found = [] if saved is None else [saved]
@@ -372,8 +372,8 @@ def known_classes(checkpoint: dict, cfg: Config, number: int) -> list[str] | Non
 
 
 def _label(values: Tensor) -> Tensor:
-    """Index of the largest value (N, C, H, W) as uint8 (N, H, W); void where that is not finite."""
-    best, label = values.max(dim=1)  # the first of equals, as argmax, in a quarter of its time
+    """Return the index of the largest value (N, C, H, W) as uint8 (N, H, W); void where that is not finite."""
+    best, label = values.max(dim=1)  # the first of equal values, like argmax, but 4 times faster
     return label.to(torch.uint8).masked_fill_(~best.isfinite(), VOID)
 
 
@@ -396,7 +396,7 @@ def _check_channels(network: nn.Module) -> None:
 
 
 def _weights_of(model: nn.Module, checkpoint: dict) -> dict[str, Tensor]:
-    """Of a checkpoint of any method, or of a plain one, the weights for the network that predicts."""
+    """Return the weights of the predicting network from a checkpoint of any method or a plain network."""
     names = networks_in(own_state_dict(checkpoint))
     if isinstance(model, SemiSegmentor) and same_networks(model.networks, names):
         return network_weights(checkpoint, model.semi_test_cfg['predict_on'])[0]
@@ -408,14 +408,15 @@ def _weights_of(model: nn.Module, checkpoint: dict) -> dict[str, Tensor]:
 
 
 def _load_weights(network: nn.Module, weights: dict[str, Tensor], path: str) -> None:
-    """Load a network's weights, all of them."""
+    """Load all weights of a network."""
     problem = None
     try:
         differing = network.load_state_dict(weights, strict=False)
     except RuntimeError as error:  # a size mismatch
         problem = ' '.join(str(error).splitlines()[1].split()).rstrip('.')
     else:
-        # Counters, auxiliary heads and what training alone needs come and go with the checkpoints.
+        # Checkpoints may lack counters, auxiliary heads and weights that only training needs, or have more of
+        # them.
         optional = ('num_batches_tracked', 'auxiliary_head', *training_only())
         for words, keys in (
             ('are missing', differing.missing_keys),

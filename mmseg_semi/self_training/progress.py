@@ -1,4 +1,4 @@
-"""What a user sees of a long pass over images: a bar while it runs, one line at the end."""
+"""Progress of a long pass over images: a bar while it runs, one line at the end."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from .prediction import Predictor
 
 
 def log(message: str, logger: MMLogger | str | None = None) -> None:
-    """Say it once, whatever the number of processes."""
+    """Log a message once, on rank 0."""
     if is_main_process():
         print_log(message, logger='current' if logger is None else logger)
 
 
 class Progress:
-    """A progress bar of all ranks' images, on rank 0; it counts its own for all, which get about as many.
+    """A progress bar on rank 0 for the images of all ranks, extrapolated from the images of rank 0.
 
     Args:
-        what: is done, as a noun for the bar.
-        total: images of all ranks.
-        predictors: whose time within the network counts as such.
+        what: Noun for the bar.
+        total: Number of images of all ranks.
+        predictors: Predictors whose time within the network is measured.
     """
 
     def __init__(self, what: str, total: int, predictors: Sequence[Predictor]) -> None:
@@ -41,7 +41,7 @@ class Progress:
         self._bar.close()
 
     def update(self, images: int) -> None:
-        """Count images that are done on this rank."""
+        """Count images that this rank has finished."""
         self._own += images
         self._bar.update(min(images * self._world, self._total - self._bar.n))
 
@@ -49,12 +49,12 @@ class Progress:
         """Log images, images per second and the share of time outside of the network; every rank calls it.
 
         Args:
-            done: what was done to the images, such as 'pseudo-labeled'.
-            logger: for the line.
+            done: What was done to the images, such as 'pseudo-labeled'.
+            logger: Logger for the line.
 
         Returns:
-            dict[str, float]: ``images``, ``seconds``, and ``outside``, the share in [0, 1] of the time that
-            the ranks did not spend within the network.
+            dict[str, float]: ``images``, ``seconds``, and ``outside``, the fraction of time that the ranks
+            spent outside of the network, in [0, 1].
         """
         inside = sum(predictor.in_network.seconds() for predictor in self._predictors)
         parts = all_gather_object((self._own, time.perf_counter() - self._start, inside))

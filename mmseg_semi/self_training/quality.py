@@ -24,15 +24,15 @@ from .prediction import VOID, Predictor, repeatable
 from .progress import Progress
 from .truth import check_true_masks, read_true_mask, reduces_zero_label, views_of_test
 
-#: Confidences at which the pseudo-labels are cut.
+#: Confidence thresholds of the pseudo-labels.
 THRESHOLDS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 
 
 def network_names(cfg: Config) -> tuple[str, ...]:
-    """Names of the networks of a config's method; of a plain network ``('',)``.
+    """Return the names of the networks of a config's method; for a plain network ``('',)``.
 
     Args:
-        cfg (Config): With ``model``.
+        cfg (Config): Config with ``model``.
     """
     kind = cfg.model.type
     kind = MODELS.get(kind) if isinstance(kind, str) else kind
@@ -55,34 +55,34 @@ def measure_quality(
 ) -> dict:
     """Compare the pseudo-labels of whole, unaugmented images with their true masks.
 
-    A training labels weakly augmented crops: its pseudo-labels are of the same network, not of the same pixels.
-    All ranks of a job call it and share the images.
+    In training, pseudo-labels come from weakly augmented crops: from the same network, but not for the same
+    pixels. All ranks of a job call this function and share the images.
 
     Args:
-        cfg (Config): As for `pseudo_label`.
+        cfg (Config): See `pseudo_label`.
         checkpoint (str): Path of the checkpoint.
         images (dict): Config of a dataset of images.
-        truth (str): Folder of true masks, as for `report_truth`.
+        truth (str): Folder of true masks, see `report_truth`.
         network (str): Name of the method's network that labels; '' for the one that predicts.
         thresholds (Sequence[float]): Ascending confidences; pixels below the first are not counted.
-        measure_batch_norm (bool): Whether the statistics of batch norm are measured on these images first.
-            Where that changes much, the network has learned with statistics of other images, such as strong
-            views.
+        measure_batch_norm (bool): Whether to first measure the batch norm statistics on these images. If that
+            changes the result much, the network was trained with statistics of other images, such as strongly
+            augmented ones.
         truth_suffix (str): Ending of the true masks.
-        batch_size (int): Images of one size that go through the network together, at most.
-        num_workers (int): Processes of this rank that load images; 0 loads in this one.
-        logger (MMLogger or str, optional): As `print_log` takes it; None is the current one.
+        batch_size (int): Maximum number of images of one size per batch.
+        num_workers (int): Number of loader processes per rank; 0 loads in the calling process.
+        logger (MMLogger or str, optional): Logger for `print_log`. Default: the current one.
 
     Returns:
         dict: ``classes``; ``truth``: share of each class in the true masks; ``thresholds``: for each one
         ``threshold``, ``kept`` (share of all pixels), ``precision``, and by class ``share``,
-        ``class_precision``, ``class_recall`` (of all its true pixels) and ``IoU`` (of the kept pixels). In
-        percent, void left out; None for what does not occur.
+        ``class_precision``, ``class_recall`` (of all its true pixels) and ``IoU`` (of the kept pixels). All
+        in percent, without void; None for classes that do not occur.
 
     Raises:
         FileNotFoundError: A true mask does not exist.
         ValueError: A threshold, the network's name or a true mask does not fit, or the network has no batch
-            norm to be measured.
+            norm to measure.
     """
     check_settings(scales=(1.0,), batch_size=batch_size, num_workers=num_workers)
     edges = np.asarray(thresholds, dtype=np.float64)
@@ -152,7 +152,7 @@ def _size(samples: list[dict]) -> tuple[int, int]:
 
 
 def _summary(counts: np.ndarray, thresholds: list[float]) -> dict:
-    """What ``counts`` (confidence interval, true class, label) say, in percent."""
+    """Summarize ``counts`` (confidence interval, true class, label) in percent."""
     total = counts.sum(axis=0)
     report = {'truth': _percents(total.sum(axis=1), total.sum()), 'thresholds': []}
     for i, threshold in enumerate(thresholds):
@@ -173,7 +173,7 @@ def _summary(counts: np.ndarray, thresholds: list[float]) -> dict:
 
 
 def _percents(part, whole):
-    """Part of the whole in percent, to two digits: one number or a list; None where the whole is 0."""
+    """Return the part in percent of the whole, to two digits: one number or a list; None if the whole is 0."""
     part, whole = np.broadcast_arrays(part, whole)
     values = [
         round(100 * float(p) / float(w), 2) if w else None
@@ -183,7 +183,7 @@ def _percents(part, whole):
 
 
 def quality_table(report: dict) -> str:
-    """Markdown of what `measure_quality` returns: one line per threshold, and the truth."""
+    """Return the result of `measure_quality` as a Markdown table: one line per threshold, and the truth."""
     head = ['confidence', 'pixels', 'precision', *(f'{name}: share' for name in report['classes'])]
     head += [f'{name}: precision / recall' for name in report['classes']]
     empty = [''] * len(report['classes'])

@@ -1,7 +1,7 @@
-"""Scores on disk: one line per image while they are made, one table at the end.
+"""Score files: one line per image while scoring, one table at the end.
 
-Each rank appends to a file of its own. At the start of a call rank 0 gathers what earlier ones left, however
-many ranks they had; a line without its end is of the moment at which it was killed, and is dropped.
+Each rank appends to its own file. When a call starts, rank 0 gathers the scores of earlier calls with any
+number of ranks. An incomplete last line, from an interrupted call, is dropped.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _HEADER = ['id', 'score', 'reliable']
 
 
 def gather_parts(folder: str) -> dict[str, float]:
-    """Scores that earlier calls left, by id; they are put into one file. For rank 0 alone."""
+    """Gather the scores of earlier calls, by id, into one file; call it only on rank 0."""
     found = {}
     paths = sorted(Path(folder).glob(_PATTERN))
     for path in paths:
         content = path.read_bytes()
-        # In bytes: a line that was cut off may end within a character.
+        # Cut bytes, not text: an incomplete line may end within a character.
         whole = content[: content.rfind(b'\n') + 1].decode()
         found.update({name: float(score) for name, score in csv.reader(io.StringIO(whole))})
     if found:
@@ -41,13 +41,13 @@ def gather_parts(folder: str) -> dict[str, float]:
 
 
 def remove_parts(folder: str) -> None:
-    """Remove what `gather_parts` would read."""
+    """Remove the files that `gather_parts` reads."""
     for path in Path(folder).glob(_PATTERN):
         path.unlink()
 
 
 class ScoreFile:
-    """This rank's scores, appended as they are made; nothing is created before the first."""
+    """This rank's scores, appended as they are computed; the file is created with the first score."""
 
     def __init__(self, folder: str) -> None:
         self._path = os.path.join(folder, f'{_PARTS}_rank{get_rank()}.csv')
@@ -56,7 +56,7 @@ class ScoreFile:
         """Add scores by id.
 
         Raises:
-            OSError: the file cannot be written; the same call, made again, continues.
+            OSError: The file cannot be written; repeating the call continues.
         """
         with writing(self._path), open(self._path, 'ab') as file:
             file.write(_csv(scores.items()))
@@ -71,7 +71,7 @@ def write_table(
 
 
 def read_table(path: str) -> tuple[list[str], list[float], list[bool]]:
-    """Ids, scores and whether they are reliable, in the order of the list."""
+    """Read ids, scores and whether they are reliable, in the order of the list."""
     with open(path, newline='', encoding='utf-8') as file:
         rows = list(csv.reader(file))[1:]
     return (

@@ -27,7 +27,7 @@ from .scores import SCORES, ScoreFile, gather_parts, remove_parts, write_table
 
 SUMMARY = 'selection.json'
 RELIABLE, UNRELIABLE = 'reliable.txt', 'unreliable.txt'
-_EXAMPLES = 4  # images shown of either end
+_EXAMPLES = 4  # number of best and of worst images to show
 
 
 def select_reliable(
@@ -43,42 +43,42 @@ def select_reliable(
     label_map: LabelMap | None = None,
     logger: MMLogger | str | None = None,
 ) -> dict:
-    """Score images by how stable their masks were over K checkpoints; split off the best (ST++, Eq. 4).
+    """Score images by the stability of their masks over K checkpoints and select the best (ST++, Eq. 4).
 
-    s = Σ_{k<K} meanIOU(M_k, M_K), the masks being those of one plain forward at the original size. The
-    floor(N · ratio) images of the highest scores are reliable; equal scores stay in the order
-    of the list. No annotation is ever opened.
+    s = Σ_{k<K} meanIOU(M_k, M_K), where the masks come from one forward pass at the original size. The floor(N
+    · ratio) images with the highest scores are reliable; equal scores keep the order of the list. No annotation
+    is opened.
 
-    All ranks of a job call it and share the images; a call that was killed is continued by the same call,
-    also with another number of ranks, with the same result as long as ``batch_size`` is the same.
+    All ranks of a job call this function and share the images. The same call continues an interrupted one, also
+    with another number of ranks, and gives the same result with the same ``batch_size``.
 
-    Writes to ``out_dir``: ``scores.csv`` (id, score, reliable, in the order of the list), ``reliable.txt``
-    and ``unreliable.txt`` (ids by falling score, equal ones in the order of the list),
-    ``scores.png`` (histogram), ``examples.png`` (the best and the worst images with the masks of
-    all checkpoints) and, last, ``selection.json``.
+    Writes to ``out_dir``: ``scores.csv`` (id, score, reliable, in the order of the list), ``reliable.txt`` and
+    ``unreliable.txt`` (ids by decreasing score, then in the order of the list), ``scores.png`` (histogram),
+    ``examples.png`` (the best and the worst images with the masks of all checkpoints) and, last,
+    ``selection.json``.
 
     Args:
-        cfg (Config): As for `pseudo_label`.
-        checkpoints (Sequence[str]): Paths of K ≥ 2 checkpoints of one training, the last one last. All K
-            networks are in memory at once, so that every image is loaded once.
-        images (dict): As for `pseudo_label`.
-        out_dir (str): A folder that is new, empty, or started by a call with the same arguments.
-        ratio (float): Share of reliable images, in (0, 1).
-        batch_size (int): Images of one size that go through a network together, at most.
-        num_workers (int): Processes of this rank that load images; 0 loads in this one.
-        palette (Sequence, optional): RGB per class; see `classes_and_palette`.
-        label_map (LabelMap, optional): As for `pseudo_label`; the masks that are compared are then of the
-            student's classes, and what is ignored counts as one more class.
-        logger (MMLogger or str, optional): As `print_log` takes it; None is the current one.
+        cfg (Config): See `pseudo_label`.
+        checkpoints (Sequence[str]): Paths of K ≥ 2 checkpoints of one training, in order. All K networks are in
+            memory at once, so each image is loaded once.
+        images (dict): See `pseudo_label`.
+        out_dir (str): Folder that is new, empty, or started by a call with the same arguments.
+        ratio (float): Fraction of reliable images, in (0, 1).
+        batch_size (int): Maximum number of images of one size per batch.
+        num_workers (int): Number of loader processes per rank; 0 loads in the calling process.
+        palette (Sequence, optional): RGB color per class; see `classes_and_palette`.
+        label_map (LabelMap, optional): See `pseudo_label`. Masks are then compared by the student's classes,
+            with one more class for ignored pixels.
+        logger (MMLogger or str, optional): Logger for `print_log`. Default: the current one.
 
     Returns:
-        dict: What ``selection.json`` says: ``settings``, ``checkpoints``, ``num_images``, ``num_reliable``
-        and ``threshold``, the lowest reliable score (None without any reliable image).
+        dict: Content of ``selection.json``: ``settings``, ``checkpoints``, ``num_images``, ``num_reliable`` and
+        ``threshold``, the lowest reliable score (None if no image is reliable).
 
     Raises:
-        FileNotFoundError: a checkpoint, list, folder or an image does not exist.
-        OSError: the folder cannot be written, as on a full disk.
-        ValueError: a setting, checkpoint or image that does not fit, or a folder that holds something else.
+        FileNotFoundError: A checkpoint, the list, the folder or an image does not exist.
+        OSError: The folder cannot be written, for example because the disk is full.
+        ValueError: A setting, a checkpoint or an image does not fit, or the folder holds something else.
     """
     check_settings(scales=(1.0,), batch_size=batch_size, num_workers=num_workers)
     if not 0 < ratio < 1:
@@ -101,13 +101,13 @@ def select_reliable(
 
     known = on_first_rank(gather_parts, out_dir)
     with repeatable():
-        # One after the other: they are built on the CPU.
+        # Build them one after the other, since they are built on the CPU.
         predictors = [Predictor(cfg, path, get_device(), label_map) for path in checkpoints]
         meta = predictors[-1].meta_of_labels
         _, palette = classes_and_palette(palette, meta, cfg, predictors[-1].num_classes)
         scores = _score(pool, predictors, folder, known, batch_size, num_workers, logger)
         order = sorted(range(len(pool)), key=lambda i: -scores[i])  # stable
-        # A product such as 0.29 · 100 is a little less than it should be.
+        # Floating-point products such as 0.29 · 100 are slightly too small.
         num_reliable = math.floor(len(pool) * ratio + 1e-9)
         on_first_rank(
             _write, folder, pool, predictors, palette, scores, order, num_reliable, num_workers
@@ -147,9 +147,9 @@ def _score(
     num_workers: int,
     logger,
 ) -> list[float]:
-    """The score of every image, from all ranks and from earlier calls."""
+    """Return the score of every image, from all ranks and from earlier calls."""
     rank, world = get_dist_info()
-    # A batch goes through the networks as a whole if anything of it is missing, as it did the first time.
+    # If any score of a batch is missing, predict the whole batch, so that the results equal the first run's.
     batches = [b for b in pool.plan(batch_size) if not all(pool.ids[i] in known for i in b)]
     own, file = {}, ScoreFile(folder.path)
     total = sum(len(batch) for batch in batches)
@@ -168,12 +168,12 @@ def _score(
 
 
 def _stability(predictors: Sequence[Predictor], samples: Sequence[dict]) -> list[float]:
-    """Eq. 4 for images of one size."""
+    """Compute Eq. 4 for images of one size."""
     masks = _masks(predictors, samples)
     num_classes = predictors[-1].num_classes
     finite = (masks != predictors[-1].not_finite).flatten(2).all(dim=2)
     if predictors[-1].may_ignore:
-        # What is ignored is one more class, on which the checkpoints agree or not.
+        # Ignored pixels are one more class when comparing checkpoints.
         masks, num_classes = masks.masked_fill(masks == VOID, num_classes), num_classes + 1
     scores = stabilities(masks, num_classes)
     # One transfer for both.
@@ -205,7 +205,7 @@ def _write(
     num_reliable: int,
     num_workers: int,
 ) -> None:
-    """Write all results but the summary."""
+    """Write all results except the summary."""
     best = set(order[:num_reliable])
     write_table(folder.file(SCORES), pool.ids, scores, [i in best for i in range(len(pool))])
     write_lines(folder.file(RELIABLE), (pool.ids[i] for i in order[:num_reliable]))

@@ -1,7 +1,6 @@
 """Evaluate the ranking: mIoU of the pseudo-labels of both halves against ground truth (ST++, Fig. 3).
 
-Only this module and `quality` read ground truth of unlabeled images, and only from a folder that the user
-gives.
+Only this module and `quality` read ground truth of unlabeled images, and only from a folder given by the user.
 """
 
 from __future__ import annotations
@@ -48,29 +47,30 @@ def report_truth(
 ) -> dict:
     """Compare the masks of the reliable and of the unreliable images with their true masks (ST++, Fig. 3).
 
-    One plain forward per image; one confusion matrix per half, void left out, mean of the IoU over the
-    classes that occur in truth or prediction. All ranks of a job call it and share the images.
+    Uses one forward pass per image and one confusion matrix per half, without void; the IoU is averaged over
+    the classes that occur in truth or prediction. All ranks of a job call this function and share the images.
 
     Args:
-        cfg (Config): As for `pseudo_label`.
-        checkpoint (str): Path of the last of the checkpoints that scored.
-        images (dict): Those that were scored.
-        out_dir (str): Folder of `select_reliable`, finished.
-        truth (str): Folder of true masks: 8-bit, class indices, and for void what the network's heads ignore
-            (255), each named as its image with ``truth_suffix`` for the images' ``img_suffix``. Where the
-            config's test dataset has ``reduce_zero_label``, so have they: 0 is void and classes count from 1.
+        cfg (Config): See `pseudo_label`.
+        checkpoint (str): Path of the last checkpoint used for scoring.
+        images (dict): The scored images.
+        out_dir (str): Finished folder of `select_reliable`.
+        truth (str): Folder of true masks: 8-bit class indices, with the ``ignore_index`` of the network's heads
+            (255) for void. Each has its image's name with ``truth_suffix`` instead of ``img_suffix``. If the
+            config's test dataset has ``reduce_zero_label``, it also applies to these masks: 0 is void and
+            classes count from 1.
         truth_suffix (str): Ending of the true masks.
-        batch_size (int): Images of one size that go through the network together, at most.
-        num_workers (int): Processes of this rank that load images; 0 loads in this one.
-        logger (MMLogger or str, optional): As `print_log` takes it; None is the current one.
+        batch_size (int): Maximum number of images of one size per batch.
+        num_workers (int): Number of loader processes per rank; 0 loads in the calling process.
+        logger (MMLogger or str, optional): Logger for `print_log`. Default: the current one.
 
     Returns:
-        dict: What ``out_dir/truth.json`` says: ``mIoU`` and per class ``IoU`` in percent, each for
-        ``reliable``, ``unreliable`` and ``all``; None for what does not occur.
+        dict: Content of ``out_dir/truth.json``: ``mIoU`` and per class ``IoU`` in percent, each for
+        ``reliable``, ``unreliable`` and ``all``; None for classes that do not occur.
 
     Raises:
-        FileNotFoundError: a true mask does not exist.
-        ValueError: ``out_dir`` is not finished, was made of other images, or a true mask does not fit.
+        FileNotFoundError: A true mask does not exist.
+        ValueError: ``out_dir`` is not finished, was made from other images, or a true mask does not fit.
     """
     check_settings(scales=(1.0,), batch_size=batch_size, num_workers=num_workers)
     pool = ImagePool(cfg, images)
@@ -121,7 +121,7 @@ def report_truth(
 
 
 def _reliable(out_dir: str, pool: ImagePool) -> list[bool]:
-    """Of each image of the pool, as `select_reliable` found it."""
+    """Return whether each image of the pool is reliable, from `select_reliable`."""
     if not osp.isfile(osp.join(out_dir, SUMMARY)):
         raise ValueError(
             f'{out_dir} has no {SUMMARY}, so not all of its images are scored. Finish the selection first.'
@@ -155,12 +155,12 @@ def reduces_zero_label(cfg: Config) -> bool:
         found[leaf.key] = bool(leaf.dataset.get('reduce_zero_label', default))
     if len(set(found.values())) > 1:
         said = ', '.join(f'{key}.reduce_zero_label={value}' for key, value in found.items())
-        raise ValueError(f'{said}. Give all test sets the one that the true masks have.')
+        raise ValueError(f'{said}. Give all test sets the value that fits the true masks.')
     return any(found.values())
 
 
 def views_of_test(cfg: Config) -> dict:
-    """How the config's test sets load images, and what their masks were drawn on, for `read_true_mask`."""
+    """Return how the config's test sets load images and which view their masks use, for `read_true_mask`."""
     configs = [
         step for leaf in stage_leaves(cfg, 'test') for step in leaf.dataset.get('pipeline', ())
     ]
@@ -178,7 +178,7 @@ def read_true_mask(
     views: dict,
     void: int,
 ) -> np.ndarray:
-    """Classes (H, W), turned as the image, 255 for ``void``.
+    """Return classes (H, W), rotated like the image, with 255 for ``void``.
 
     Raises:
         ValueError: The file does not fit the image or the classes.
@@ -189,7 +189,7 @@ def read_true_mask(
         true = pair.match(true, views['drawn_on'])
     if reduced:  # in uint8, 0 - 1 is the void value
         true = np.where(true == VOID, VOID, true - 1).astype(true.dtype)
-    # The check wants the image for its size.
+    # The check needs the image only for its size.
     CheckLabels(num_classes, void).transform(
         dict(gt_seg_map=true, seg_map_path=path, img=mask[..., None], img_path=image_path)
     )

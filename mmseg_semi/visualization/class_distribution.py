@@ -15,17 +15,17 @@ LABELED, PSEUDO = 'labeled_share/', 'pseudo_label_share/'
 
 
 def read_distributions(work_dir: str | Path) -> dict[int, dict[str, dict[str, float]]]:
-    """Read what ``ClassDistributionHook`` has recorded of a training.
+    """Read the records of ``ClassDistributionHook`` of a training.
 
     Args:
-        work_dir: of the training; those of all its runs are read, a later one's record of an iteration last.
+        work_dir: Work folder of the training. If several runs recorded an iteration, the last one is used.
 
     Returns:
         ``{iteration: {'labeled': {class: share}, 'pseudo_labels': {class: share}}}``, shares in [0, 1]. Records
-        before the first pseudo-label are left out.
+        before the first pseudo-label are omitted.
 
     Raises:
-        ValueError: nothing is recorded there.
+        ValueError: There is no record.
     """
     found = {}
     for record in read_scalars(work_dir):
@@ -44,17 +44,17 @@ def read_distributions(work_dir: str | Path) -> dict[int, dict[str, dict[str, fl
 
 
 def save_distribution(path: str | Path, series: Mapping[str, Mapping[str, float]]) -> None:
-    """Draw the classes' shares of several sets of labels side by side (DeS4, Fig. 3).
+    """Draw the class shares of several sets of labels side by side (DeS4, Fig. 3).
 
-    Classes are ordered by their share in the first set; the axis is logarithmic, since shares are
-    a hundred times apart. A class that a set lacks has no bar there.
+    Classes are ordered by their share in the first set. The axis is logarithmic, since shares differ by a
+    factor of 100. A class without pixels in a set has no bar.
 
     Args:
-        path: of the picture, with an ending that matplotlib writes (.png, .pdf, .svg).
-        series: share of each class, in [0, 1], by the name of the set; all have the first one's classes.
+        path: Image file, with an ending that matplotlib writes (.png, .pdf, .svg).
+        series: Share of each class, in [0, 1], by name of the set; all sets have the classes of the first one.
 
     Raises:
-        ValueError: the sets do not have the same classes.
+        ValueError: The sets have different classes.
     """
     first = next(iter(series.values()))
     for name, shares in series.items():
@@ -63,7 +63,7 @@ def save_distribution(path: str | Path, series: Mapping[str, Mapping[str, float]
                 f'{name} has other classes than {next(iter(series))}. Draw them apart.'
             )
     classes = sorted(first, key=first.get, reverse=True)
-    # Figure, not pyplot: no display, and no state of the process that draws.
+    # Use Figure instead of pyplot: it needs no display and changes no global state.
     figure = Figure(figsize=(max(5, 0.5 * len(classes) + 2), 4), layout='constrained')
     axes = figure.subplots()
     width = 0.8 / len(series)

@@ -1,4 +1,4 @@
-"""Methods side by side: points with error bars."""
+"""Compare methods in a plot with error bars."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 
 class Estimate(NamedTuple):
-    """A method's figures, one for each seed."""
+    """Results of a method, one value per seed."""
 
     last: Sequence[float]
     best: Sequence[float]
@@ -23,20 +23,20 @@ def save_comparison(
     xlabel: str,
     baseline: str | None = None,
 ) -> None:
-    """Draw for each method its last values, their mean with the standard deviation, and the mean of its best.
+    """Draw the last values of each method, their mean and standard deviation, and the mean of its best values.
 
     Args:
-        path: of the picture, with an ending that matplotlib writes (.png, .pdf, .svg).
-        estimates: by the name of the row, the first on top; one value at least in each.
-        xlabel: what the figures are.
-        baseline: row at whose mean a line is drawn.
+        path: Image file, with an ending that matplotlib writes (.png, .pdf, .svg).
+        estimates: Results by row name, from top to bottom; each needs at least one value.
+        xlabel: Label of the axis.
+        baseline: Row whose mean is marked by a line.
 
     Raises:
-        ValueError: there is no row.
+        ValueError: There is no row.
     """
     if not estimates:
         raise ValueError(f'{path} has nothing to show: no run is finished.')
-    # Figure, not pyplot: no display, and no state of the process that draws.
+    # Use Figure instead of pyplot: it needs no display and changes no global state.
     figure = Figure(figsize=(7, 1.2 + 0.35 * len(estimates)), layout='constrained')
     axes = figure.subplots()
     places = np.arange(len(estimates))

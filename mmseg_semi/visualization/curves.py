@@ -13,7 +13,7 @@ from .scalars import FILES, read_series
 
 #: Steps and values of one curve.
 Curve = tuple[list[int], list[float]]
-#: By the label of an axis, the curves that are read on it, by their names.
+#: Curves by name, by the label of their axis.
 Panel = Mapping[str, Mapping[str, Curve]]
 
 
@@ -21,16 +21,16 @@ def read_curves(work_dir: str | Path, *keys: str) -> dict[str, Curve]:
     """Read scalars over the iterations of a training.
 
     Args:
-        work_dir: of the training, or of one stage of it; see :func:`read_series` for several starts.
-        *keys: names of scalars, or patterns such as ``agreement_*``. A key also finds ``NETWORK/key``, which
-            is how metrics of several networks are recorded.
+        work_dir: Work folder of a training or of one of its stages; see :func:`read_series` for resumed runs.
+        *keys: Names of scalars, or patterns such as ``agreement_*``. A key also matches ``NETWORK/key``, the
+            name of a metric if there are several networks.
 
     Returns:
-        ``{name: (steps, values)}``, the steps rising; in the order of the keys.
+        ``{name: (steps, values)}`` with increasing steps, in the order of the keys.
 
     Raises:
-        FileNotFoundError: nothing is recorded there.
-        ValueError: a key finds no scalar.
+        FileNotFoundError: There is no record.
+        ValueError: A key matches no scalar.
     """
     series = read_series(work_dir)
     if not series:
@@ -57,13 +57,13 @@ def _matches(name: str, key: str) -> bool:
 
 
 def save_curves(path: str | Path, panels: Sequence[Panel]) -> None:
-    """Draw panels of curves below each other, over the same iterations.
+    """Draw panels of curves below each other, with a common axis of iterations.
 
     Args:
-        path: of the picture, with an ending that matplotlib writes (.png, .pdf, .svg).
-        panels: each with one or two axes, of which the second stands on the right.
+        path: Image file, with an ending that matplotlib writes (.png, .pdf, .svg).
+        panels: Panels with one or two axes each; the second axis is on the right.
     """
-    # Figure, not pyplot: no display, and no state of the process that draws.
+    # Use Figure instead of pyplot: it needs no display and changes no global state.
     figure = Figure(figsize=(7, 2.4 * len(panels)), layout='constrained')
     all_axes = figure.subplots(len(panels), sharex=True, squeeze=False)[:, 0]
     for axes, panel in zip(all_axes, panels, strict=True):
@@ -77,7 +77,7 @@ def save_curves(path: str | Path, panels: Sequence[Panel]) -> None:
                 style = '--' if side else '-'
                 lines += on.plot(steps, values, style, label=name, color=color, linewidth=1.2)
         if len(lines) > 1:
-            # Above the panel, where it hides no line.
+            # Place the legend above the panel, so that it hides no curve.
             place = dict(loc='lower left', bbox_to_anchor=(0, 1), ncols=2, frameon=False)
             axes.legend(handles=lines, fontsize='small', **place)
     all_axes[-1].set_xlabel('iteration')

@@ -1,4 +1,4 @@
-"""A grid of small pictures with titles and captions, pixel for pixel, without a display."""
+"""Draw a grid of images with titles and captions, without resampling and without a display."""
 
 import os
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 IGNORE_COLOR = (255, 255, 255)
 _BACKGROUND, _INK, _EMPTY = (250, 250, 250), (30, 30, 30), (225, 225, 225)
 _GAP, _TEXT, _FONT_SIZE = 6, 20, 13
-_LEAST_SIDE = 160  # smaller pictures are enlarged by a whole factor to about this
+_LEAST_SIDE = 160  # smaller images are enlarged by an integer factor to about this size
 
 
 def colorize(
@@ -19,9 +19,9 @@ def colorize(
     """Color a label map.
 
     Args:
-        label: integer (H, W); values outside the palette are drawn like void.
+        label: Integer (H, W); values outside the palette are drawn as void.
         palette: RGB per class, 0..255.
-        ignore_index: void, drawn white.
+        ignore_index: Void, drawn white.
 
     Returns:
         uint8 RGB (H, W, 3).
@@ -33,10 +33,10 @@ def colorize(
 
 
 def heatmap(map01: np.ndarray) -> np.ndarray:
-    """Color a map of values in [0, 1] (viridis, dark = 0); beyond is clipped, NaN is 0.
+    """Color a map of values in [0, 1] (viridis, dark = 0); other values are clipped, NaN is 0.
 
     Args:
-        map01: float (H, W).
+        map01: Float (H, W).
 
     Returns:
         uint8 RGB (H, W, 3).
@@ -48,7 +48,7 @@ def heatmap(map01: np.ndarray) -> np.ndarray:
 
 
 def overlay(image: np.ndarray, colors: np.ndarray, opacity: float = 0.6) -> np.ndarray:
-    """Lay ``colors`` over ``image``, both uint8 RGB (H, W, 3), at ``opacity`` in [0, 1]."""
+    """Blend ``colors`` over ``image``, both uint8 RGB (H, W, 3), with ``opacity`` in [0, 1]."""
     return cv2.addWeighted(image, 1 - opacity, colors, opacity, 0)
 
 
@@ -58,19 +58,18 @@ def save_panels(
     titles: Sequence[str],
     captions: Sequence[str] | None = None,
 ) -> None:
-    """Write a grid of pictures to an image file; missing folders are made.
+    """Write a grid of images to a file; missing folders are created.
 
-    Pictures keep their pixels: they are not resampled, only enlarged by a whole factor (the same
-    for all) when even the largest is small.
+    Images are not resampled. If all are small, they are enlarged by a common integer factor.
 
     Args:
-        path: of the file; its ending chooses the format.
-        rows: each with one picture per title, uint8 RGB (H, W, 3) of any size, or None for a blank.
-        titles: one per column.
-        captions: one per row, written under it.
+        path: Image file; its ending sets the format.
+        rows: Rows with one image per title, uint8 RGB (H, W, 3) of any size, or None for an empty cell.
+        titles: One per column.
+        captions: One per row, below it.
 
     Raises:
-        ValueError: rows, titles and captions do not match, or a picture is not uint8 RGB.
+        ValueError: Rows, titles and captions do not match, or an image is not uint8 RGB.
     """
     _check(path, rows, titles, captions)
     sizes = [picture.shape[:2] for row in rows for picture in row if picture is not None]
@@ -125,7 +124,7 @@ def _check(path, rows, titles, captions) -> None:
 
 
 def _fit(text: str, width: int, font) -> str:
-    """``text`` as it is, or what fits of its end: of a path, the end says more."""
+    """Return ``text``, or as much of its end as fits: the end of a path is the most informative part."""
     if font.getlength(text) <= width:
         return text
     while len(text) > 1 and font.getlength('...' + text) > width:

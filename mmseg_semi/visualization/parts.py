@@ -1,4 +1,4 @@
-"""Pictures of soft labels and of the parts of classes, and of features in two dimensions."""
+"""Images of soft labels and of class parts, and scatter plots of features."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def color_counts(counts: np.ndarray, colors: Sequence[Sequence[int]] | None = No
     """Color a map of small numbers: one, two, and three or more.
 
     Args:
-        counts: integer (H, W), at least 1.
+        counts: Integer (H, W), at least 1.
         colors: RGB of one, two and more. Default: white, orange, red.
 
     Returns:
@@ -30,11 +30,11 @@ def color_counts(counts: np.ndarray, colors: Sequence[Sequence[int]] | None = No
 def color_parts(
     label: np.ndarray, part: np.ndarray, palette: Sequence[Sequence[int]], num_parts: int
 ) -> np.ndarray:
-    """Color each part of a class by a shade of the class's color.
+    """Color each part of a class with a shade of the class's color.
 
     Args:
-        label: integer (H, W) classes; values outside the palette are drawn like void.
-        part: integer (H, W) in [0, num_parts); others are drawn like void.
+        label: Integer (H, W) class indices; values outside the palette are drawn as void.
+        part: Integer (H, W) in [0, num_parts); other values are drawn as void.
         palette: RGB per class, 0..255.
         num_parts: K.
 
@@ -43,7 +43,7 @@ def color_parts(
     """
     label, part = np.asarray(label, dtype=np.int64), np.asarray(part, dtype=np.int64)
     base = np.asarray(palette, dtype=np.float64)
-    # From half the color to halfway to white, so that black has shades, too.
+    # Shades go from half the color to halfway to white, so that black has shades too.
     steps = np.linspace(-0.5, 0.5, num_parts) if num_parts > 1 else np.zeros(1)
     shades = np.stack([base + step * (255 - base if step > 0 else base) for step in steps], axis=1)
     known = (label >= 0) & (label < len(base)) & (part >= 0) & (part < num_parts)
@@ -51,7 +51,7 @@ def color_parts(
 
 
 def embed(features: np.ndarray, method: str = 'tsne', seed: int = 0) -> np.ndarray:
-    """Place features (M, D) of unit length in the plane by scikit-learn's t-SNE or PCA: (M, 2).
+    """Embed features (M, D) of unit length in two dimensions by scikit-learn's t-SNE or PCA: (M, 2).
 
     Raises:
         ValueError: ``method`` is unknown, or there are too few features.
@@ -62,7 +62,7 @@ def embed(features: np.ndarray, method: str = 'tsne', seed: int = 0) -> np.ndarr
         raise ValueError(f'{len(features)} features are too few to be placed. Give at least 5.')
     lengths = np.linalg.norm(features, axis=1, keepdims=True)
     features = features / np.where(lengths == 0, 1, lengths)
-    # Seconds to import, and only needed here.
+    # Import here: it takes seconds and is only needed in this function.
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
 
@@ -81,15 +81,15 @@ def save_scatter(
     classes: Sequence[str],
     title: str = '',
 ) -> None:
-    """Draw points in their class's color with a marker for each part; missing folders are made.
+    """Draw points in their class's color with one marker per part; missing folders are created.
 
     Args:
-        path: of the picture; its ending chooses the format.
+        path: Image file; its ending sets the format.
         points: (M, 2).
-        label, part: integers (M,).
+        label, part: Integers (M,).
         palette: RGB per class, 0..255.
-        classes: names.
-        title: above the picture.
+        classes: Class names.
+        title: Title of the plot.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -1,4 +1,4 @@
-"""Read the scalars that MMEngine's visualizer has written."""
+"""Read the scalars that MMEngine's visualizer records."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-#: Below the folder of a training.
+#: Pattern of the files below the work folder of a training.
 FILES = '*/vis_data/scalars.json'
 
 
 def read_scalars(work_dir: str | Path) -> list[dict]:
-    """Read the records of ``WORK_DIR/*/vis_data/scalars.json`` over all starts of a training, oldest first.
+    """Read the records of ``WORK_DIR/*/vis_data/scalars.json`` of all runs of a training, oldest first.
 
-    A killed run may have recorded iterations that its successor records again: whoever wants one record of
-    an iteration takes the last.
+    A resumed run may repeat iterations that an interrupted run has recorded. Use the last record of an
+    iteration.
 
     Args:
-        work_dir: of the training, or of one stage of it.
+        work_dir: Work folder of a training or of one of its stages.
 
     Returns:
-        One dict per line; ``step`` is the iteration. Empty when nothing is recorded.
+        One dict per line; ``step`` is the iteration. Empty if there is no record.
     """
     return [record for records in _starts(work_dir) for record in records]
 
@@ -28,19 +28,19 @@ def read_scalars(work_dir: str | Path) -> list[dict]:
 def read_series(work_dir: str | Path) -> dict[str, dict[int, float]]:
     """Read each scalar of a training over its iterations, as if it had not been interrupted.
 
-    From the first iteration that a later start has recorded, it replaces all that earlier starts have recorded.
-    A training by epochs may record its validations by the number of the epoch, which is lower than the
-    iterations before it. Such a record gets the last iteration before it.
+    The records of a resumed run replace all earlier records from its first iteration on. A training by epochs
+    may record validations by epoch number, which is lower than the iterations before it. Such a record gets the
+    preceding iteration.
 
     Args:
-        work_dir: of the training, or of one stage of it.
+        work_dir: Work folder of a training or of one of its stages.
 
     Returns:
-        ``{name: {iteration: value}}``, the iterations rising. Empty when nothing is recorded.
+        ``{name: {iteration: value}}`` with increasing iterations. Empty if there is no record.
     """
     series: dict[str, dict[int, float]] = {}
     for records in filter(None, _starts(work_dir)):
-        # A resumed training by epochs may begin with a validation. What MMEngine logs of training has 'iter'.
+        # A resumed training by epochs may begin with a validation. MMEngine's training records have 'iter'.
         begin = next((r['step'] for r in records if 'iter' in r), records[0]['step'])
         for name, values in series.items():
             series[name] = {step: value for step, value in values.items() if step < begin}
@@ -54,8 +54,8 @@ def read_series(work_dir: str | Path) -> dict[str, dict[int, float]]:
 
 
 def _starts(work_dir: str | Path) -> Iterator[list[dict]]:
-    """The records of each start of a training, oldest first."""
+    """Yield the records of each run of a training, oldest first."""
     for file in sorted(Path(work_dir).glob(FILES)):
-        # The last line has no end: it is being written, or its run was killed in it, if there is anything.
+        # Text after the last line break is an incomplete record, of a running or interrupted run.
         *lines, _ = file.read_text(encoding='utf-8').split('\n')
         yield [json.loads(line) for line in lines]

@@ -7,7 +7,7 @@ import numpy as np
 
 from .panels import colorize, overlay, save_panels
 
-_LARGEST_SIDE = 320  # of a picture in the grid
+_LARGEST_SIDE = 320  # maximum side of an image in the grid, in pixels
 
 
 def save_histogram(
@@ -16,11 +16,11 @@ def save_histogram(
     """Write a histogram of scores to an image file.
 
     Args:
-        path: of the file; its ending chooses the format.
-        scores: finite numbers, one at least.
-        threshold: where a line is drawn; None draws none.
-        xlabel: what the scores are.
-        title: of the picture.
+        path: Image file; its ending sets the format.
+        scores: Finite numbers, at least one.
+        threshold: Position of a line; None draws none.
+        xlabel: Label of the axis.
+        title: Title of the plot.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # no display, and no global state
     from matplotlib.figure import Figure
@@ -45,15 +45,15 @@ def save_examples(
     titles: Sequence[str],
     captions: Sequence[str],
 ) -> None:
-    """Write a grid with a row per image: the image, then its masks laid over it; large ones are made smaller.
+    """Write a grid with one row per image: the image, then overlays of its masks; large images are reduced.
 
     Args:
-        path: of the file; its ending chooses the format.
+        path: Image file; its ending sets the format.
         images: uint8 RGB (H, W, 3) each.
-        masks: for each image, integer (H, W) masks, as many as there are titles.
+        masks: Integer (H, W) masks of each image, one per title.
         palette: RGB per class, 0..255.
-        titles: one per mask.
-        captions: one per image.
+        titles: One per mask.
+        captions: One per image.
     """
     rows = []
     for image, image_masks in zip(images, masks, strict=True):
@@ -68,6 +68,6 @@ def save_examples(
 
 
 def _small(size: tuple[int, int]) -> tuple[int, int]:
-    """(width, height) of an image (height, width) that fits into the grid."""
+    """Return the (width, height) that an image of (height, width) gets in the grid."""
     factor = min(1.0, _LARGEST_SIDE / max(size))
     return max(1, round(size[1] * factor)), max(1, round(size[0] * factor))

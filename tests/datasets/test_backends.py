@@ -118,7 +118,7 @@ def test_loaders_that_read_keys_of_a_database_while_lists_are_local(
     assert_same(local, database)
     said = [r.getMessage() for r in caplog.records if 'BlindBackend' in r.getMessage()]
     assert len(said) == 3  # labeled images, masks, unlabeled images
-    assert all('cannot say whether a file exists: none was looked for' in line for line in said)
+    assert all('cannot tell whether a file exists, so none was checked' in line for line in said)
 
 
 def test_lmdb(config, data_root, tmp_path):
@@ -180,16 +180,14 @@ def test_http_needs_a_list(config, data_root):
 def test_a_stock_dataset_reads_its_list_from_the_local_disk_alone(config):
     labeled = {**config['labeled'], 'data_root': 'mem://', 'ann_file': 'labeled.txt'}
     with pytest.raises(
-        ValueError, match=r'BaseSegDataset reads lists from the local disk alone\. Copy the list'
+        ValueError, match=r'BaseSegDataset only reads lists from the local disk\. Copy the list'
     ):
         check_data_paths(labeled)
 
 
 def test_an_unknown_backend_or_prefix_is_said():
     for path, args in (('x://a.jpg', None), ('a.jpg', dict(backend='x'))):
-        with pytest.raises(
-            ValueError, match=rf"{path}' is to be read by a file backend 'x', which is not"
-        ):
+        with pytest.raises(ValueError, match=rf"{path}' needs the file backend 'x', which is not"):
             backend_of(path, args)
 
 

@@ -145,8 +145,8 @@ def test_what_an_ending_leaves_out_is_logged(data_root, log):
     [leaf] = leaves(DATASETS.build(stock(data_root)), 'KEY')
     check_names(leaf, 'validation')
     assert (
-        f'validation: 2 image files of {data_root}/img_dir are not among its images (1 .JPG, 1 .png): if '
-        "they are meant, set img_suffix='.jpg' to what they end in, letter by letter."
+        f'validation: 2 image files of {data_root}/img_dir are not among its images (1 .JPG, 1 .png). To '
+        "use them, set img_suffix='.jpg' to their ending (case-sensitive)."
     ) in log.text
     assert f'1 hidden image file(s) of {data_root}/img_dir are left out' in log.text
 

@@ -91,7 +91,7 @@ def test_sizes_tell_the_view_where_height_becomes_width(orientation, is_displaye
     ) as error:
         pair(orientation, (4, 5), is_displayed=is_displayed).view()
     assert str(error.value).endswith(
-        f'(EXIF orientation {orientation}). Give every image a mask of its own size.'
+        f'(EXIF orientation {orientation}). Give every image a mask of the same size.'
     )
 
 

@@ -116,7 +116,7 @@ def test_a_half_written_file_that_is_a_link_is_not_written_through(tmp_path):
         ),
         (
             PermissionError(13, 'Permission denied', '/a/b'),
-            '/a/b: Permission denied. Get the right',
+            '/a/b: Permission denied. Get permission',
         ),
         (OSError(5, 'Input/output error', '/a/b'), '/a/b: Input/output error. Check the disk'),
         (OSError('a sentence of\nits own.'), 'tool: a sentence of its own.'),

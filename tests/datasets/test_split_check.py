@@ -144,7 +144,7 @@ def test_masks_of_another_size_or_kind(cfg, data_root):
     Image.fromarray(np.zeros((32, 24), np.uint8)).save(data_root / 'ann_dir/l1.png')
     assert the_error(cfg) == (
         f'{data_root}/ann_dir/l1.png is 32x24 (height x width) but its image '
-        f'{data_root}/img_dir/l1.jpg is 24x32. Give every image a mask of its own size.'
+        f'{data_root}/img_dir/l1.jpg is 24x32. Give every image a mask of the same size.'
     )
     for i in (2, 3):
         Image.fromarray(np.zeros((24, 32, 3), np.uint8)).save(data_root / f'ann_dir/l{i}.png')
@@ -214,7 +214,9 @@ def test_warnings(cfg, data_root):
         Image.fromarray(np.zeros((24, 32), np.uint8)).save(data_root / f'ann_dir/l{i}.png')
     twice, absent = report_of(cfg).warnings
     assert twice.startswith('1 of 3 lines of the labeled list repeat an image')
-    assert absent.startswith('No labeled image shows sky, tree: nothing can be learned of them. ')
+    assert absent.startswith(
+        'No labeled image shows sky, tree: nothing can be learned about them. '
+    )
 
 
 def test_neighboring_frames(cfg, data_root):

@@ -127,8 +127,11 @@ def test_ids_may_hold_anything_if_said_so():
         ('2008_000008 -1', 'unclear what a space separates'),
         ('2008_000008 SegmentationClass/2008_000008.png', 'unclear what a space separates'),
         ('a.jpg b.jpg c.jpg', 'unclear what a space separates'),
-        ('a.jpg b.png', 'whose mask b.png is not named as its image'),
-        ('JPEGImages/a.jpg SegmentationClass/b.png', 'whose mask b.png is not named as its image'),
+        ('a.jpg b.png', 'whose mask b.png does not have the name of its image'),
+        (
+            'JPEGImages/a.jpg SegmentationClass/b.png',
+            'whose mask b.png does not have the name of its image',
+        ),
         ('a\tb', 'which has tabs but is not an image, a tab and its mask'),
         ('a.jpg\ta.png\ta.txt', 'which has tabs but is not an image, a tab and its mask'),
         ('a.jpg,a.png', 'a character that separates columns in other formats'),

@@ -36,7 +36,7 @@ def test_probabilities_of_merged_classes_are_added():
 def test_a_line_tells_what_becomes_of_the_classes():
     told = LabelMap({'car': 'vehicle', 'bus': 1}, STUDENT).told([255, 1, 1, 255], TEACHER)
     assert told == (
-        "The student's classes by the teacher's: vehicle = car + bus; road, plant from labeled images alone; "
+        "The student's classes by the teacher's: vehicle = car + bus; road, plant only from labeled images; "
         '2 ignored (void).'
     )
 

@@ -222,7 +222,7 @@ def test_an_image_of_two_sets_by_content(data):
     assert report.leaks == [
         f'1 images of the validation set are also in the labeled set, the first is {shown}, which is '
         f'{copied} by '
-        'content: they would falsify the result, take them out of the labeled set.'
+        'content: they make the result invalid, remove them from the labeled set.'
     ]
     assert report.num_problems == 1
     assert data.report(quick=True).num_problems == 0
@@ -376,7 +376,7 @@ def test_masks_of_values_beyond_are_not_void(data):
     for index, value in enumerate((255, 9)):
         path = data.mask('labeled', index)
         save(path, np.full_like(read(path), value))
-    assert ', 1 masks are nothing but void' in data.text()
+    assert ', 1 masks contain only void' in data.text()
 
 
 def test_files_that_a_searched_folder_leaves_out_are_counted(data):

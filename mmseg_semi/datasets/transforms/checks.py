@@ -52,7 +52,7 @@ class CheckImageFile(BaseTransform):
         self.rgb = rgb
 
     def transform(self, results: dict) -> dict:
-        """Check the file and return ``results`` as they are."""
+        """Check the file and return ``results`` unchanged."""
         path = results['img_path']
         if '://' in path:
             return results
@@ -98,8 +98,8 @@ def _is_complete(file, kind: str | None) -> bool:
     tail = file.read()
     if tail.rstrip(b'\0').endswith(end):
         return True
-    # Cameras append data after the end marker, and an embedded thumbnail has a marker of its own,
-    # so the marker's place proves nothing: these few files are decoded once more.
+    # Cameras append data after the end marker, and an embedded thumbnail has its own marker, so the marker's
+    # position proves nothing: these few files are decoded in full.
     file.seek(0)
     content = file.read()
     if kind == 'PNG':
@@ -175,7 +175,7 @@ class CheckLabels(BaseTransform):
         self.ignore_index = ignore_index
 
     def transform(self, results: dict) -> dict:
-        """Check the labels and return ``results`` as they are."""
+        """Check the labels and return ``results`` unchanged."""
         label, image = results.get('gt_seg_map'), results['img']
         if label is None:
             raise ValueError(
@@ -193,7 +193,7 @@ class CheckLabels(BaseTransform):
             raise ValueError(
                 f'{path} is {label.shape[0]}x{label.shape[1]} (height x width) but its image '
                 f'{results.get("img_path")} is {image.shape[0]}x{image.shape[1]}. Give every image a '
-                'mask of its own size.'
+                'mask of the same size.'
             )
         void = self.ignore_index
         if self.num_classes is not None and not _in_range(label, self.num_classes, void):

@@ -1,4 +1,4 @@
-"""ST++'s strong changes of color and sharpness, for pseudo-labeled images after the weak geometry."""
+"""ST++'s strong augmentation of color and sharpness, for pseudo-labeled images after weak augmentation."""
 
 import random
 
@@ -11,17 +11,17 @@ from .operations import RandomOperations, checked_ends, checked_number
 class RandomColorJitter(RandomOperations):
     """Change brightness, contrast, saturation and hue, each uniformly and in a random order.
 
-    ST++, Sec. 3.1, with the values of its code; as torchvision's ``ColorJitter`` on Pillow images.
-    Changes ``img``, uint8 (H, W, 3) in BGR order, and nothing else.
+    ST++, Sec. 3.1, with the values of its code; equal to torchvision's ``ColorJitter`` on Pillow images.
+    Changes only ``img``, uint8 (H, W, 3) in BGR order.
 
     Args:
-        brightness, contrast, saturation: half-width b of the range of factors, which is
-            [max(0, 1 - b), 1 + b]; 1 leaves the image as it is, 0 leaves out the operation.
-        hue: largest shift either way, as a fraction of the hue circle, at most 0.5.
-        prob: how often an image is changed at all.
+        brightness, contrast, saturation: Half-width b of the range of factors [max(0, 1 - b), 1 + b]. A factor
+            of 1 does not change the image. 0 disables the operation.
+        hue: Largest shift in either direction, as a fraction of the hue circle, at most 0.5.
+        prob: Probability of changing an image.
 
     Raises:
-        ValueError: a setting out of range; in a call, an image that is not uint8 (H, W, 3).
+        ValueError: A setting is out of range. In a call: the image is not uint8 (H, W, 3).
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class RandomColorJitter(RandomOperations):
         return tuple(self.ranges)
 
     def sample(self) -> tuple[tuple[str, float], ...]:
-        """Draw the operations in their order with their strengths; empty with 1 - ``prob``."""
+        """Draw the operations, in order, and their strengths; empty with probability 1 - ``prob``."""
         if random.random() >= self.prob:
             return ()
         order = random.sample([*self.ranges], len(self.ranges))
@@ -61,14 +61,14 @@ class RandomColorJitter(RandomOperations):
 class RandomGray(RandomOperations):
     """Replace an image by its luma, 0.299 R + 0.587 G + 0.114 B, in three equal channels.
 
-    ST++, Sec. 3.1. mmcv's ``RandomGrayscale`` weighs the channels equally unless told otherwise, and
-    cuts fractions off, so that its images are half a gray level darker and some gray ones change.
+    ST++, Sec. 3.1. mmcv's ``RandomGrayscale`` by default weights the channels equally and truncates, so its
+    images are half a gray level darker and some gray images change.
 
     Args:
-        prob: how often an image is changed.
+        prob: Probability of changing an image.
 
     Raises:
-        ValueError: ``prob`` out of range; in a call, an image that is not uint8 (H, W, 3).
+        ValueError: ``prob`` is out of range. In a call: the image is not uint8 (H, W, 3).
     """
 
     def __init__(self, prob: float = 0.2) -> None:
@@ -80,7 +80,7 @@ class RandomGray(RandomOperations):
         return ('grayscale',)
 
     def sample(self) -> tuple[tuple[str, None], ...]:
-        """Draw whether the image becomes gray; empty with 1 - ``prob``."""
+        """Draw whether the image becomes gray; empty with probability 1 - ``prob``."""
         return (('grayscale', None),) if random.random() < self.prob else ()
 
     def __repr__(self) -> str:
@@ -89,14 +89,14 @@ class RandomGray(RandomOperations):
 
 @TRANSFORMS.register_module()
 class RandomGaussianBlur(RandomOperations):
-    """Blur with a Gaussian whose sigma is drawn uniformly. ST++, Sec. 3.1. Images may have any channels.
+    """Blur with a Gaussian whose sigma is drawn uniformly (ST++, Sec. 3.1); images may have any channels.
 
     Args:
-        sigma: smallest and largest sigma in pixels.
-        prob: how often an image is changed.
+        sigma: Smallest and largest sigma in pixels.
+        prob: Probability of changing an image.
 
     Raises:
-        ValueError: a setting out of range; in a call, an image that is not uint8.
+        ValueError: A setting is out of range. In a call: the image is not uint8.
     """
 
     def __init__(self, sigma: tuple[float, float] = (0.1, 2.0), prob: float = 0.5) -> None:
@@ -109,7 +109,7 @@ class RandomGaussianBlur(RandomOperations):
         return ('gaussian_blur',)
 
     def sample(self) -> tuple[tuple[str, float], ...]:
-        """Draw the sigma; empty with 1 - ``prob``."""
+        """Draw the sigma; empty with probability 1 - ``prob``."""
         if random.random() >= self.prob:
             return ()
         return (('gaussian_blur', random.uniform(*self.sigma)),)

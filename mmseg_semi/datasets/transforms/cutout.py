@@ -17,23 +17,23 @@ _MAX_DRAWS = 1000
 class RandomNoiseCutout(BaseTransform):
     """Fill a random box with noise and make its labels void.
 
-    ST++, Sec. 3.1, with the values of its code. Area S and ratio r are uniform; the box is
-    int(sqrt(S r)) high and int(sqrt(S / r)) wide, its upper left pixel uniform in the image. Size,
-    ratio and place are drawn again together until the box lies inside, which makes small boxes
-    likelier: with the default settings the mean area is 0.142 of the image. Noise is uniform from 0
-    to 255 per pixel and channel. Draws come from Python's ``random``, the noise from NumPy.
+    ST++, Sec. 3.1, with the values of its code. Area S and ratio r are uniform; the box is int(sqrt(S r)) high
+    and int(sqrt(S / r)) wide; its top left pixel is uniform in the image. Size, ratio and position are redrawn
+    together until the box is inside, which favors small boxes: with the default settings the mean area is 0.142
+    of the image. Noise is uniform from 0 to 255 per pixel and channel. The box is drawn with Python's
+    ``random``, the noise with NumPy.
 
     Changes ``img``, uint8 (H, W, 3), and ``gt_seg_map``, (H, W).
 
     Args:
-        area: smallest and largest area as a fraction of the image.
-        ratio: smallest and largest height / width.
-        prob: how often an image is changed.
-        ignore_index: the label of void.
+        area: Smallest and largest area as a fraction of the image.
+        ratio: Smallest and largest height / width.
+        prob: Probability of changing an image.
+        ignore_index: Void label.
 
     Raises:
-        ValueError: a setting out of range; in a call, an image that is not uint8 (H, W, 3), no
-            label map of its size, or no box that fits in 1000 draws.
+        ValueError: A setting is out of range. In a call: the image is not uint8 (H, W, 3), there is no label
+            map of its size, or no box fits in 1000 draws.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class RandomNoiseCutout(BaseTransform):
         box: tuple[int, int, int, int],
         noise: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """New image and label map, with ``noise`` and void in the box."""
+        """Return a new image and label map with ``noise`` and void in the box."""
         x1, y1, x2, y2 = box
         image, label = image.copy(), label.copy()
         image[y1:y2, x1:x2] = noise
@@ -82,7 +82,7 @@ class RandomNoiseCutout(BaseTransform):
         return image, label
 
     def transform(self, results: dict) -> dict:
-        """Draw and apply; ``results`` and its arrays stay as they are."""
+        """Draw and apply; ``results`` and its arrays do not change."""
         image, label = checked_image(results, type(self).__name__), results.get('gt_seg_map')
         if label is None or label.shape != image.shape[:2]:
             raise ValueError(

@@ -73,7 +73,7 @@ class PackUnlabeledInputs(PackSegInputs):
         super().__init__(meta_keys=meta_keys)
 
     def transform(self, results: dict) -> dict:
-        """Pack ``results``, which stays as it is."""
+        """Pack ``results``, which does not change."""
         mask, path = results.get('gt_seg_map'), results.get('img_path')
         if mask is None:
             raise ValueError(
@@ -88,7 +88,7 @@ class PackUnlabeledInputs(PackSegInputs):
             )
         kept = {k: v for k, v in results.items() if k not in ('img', 'gt_seg_map')}
         packed = super().transform(kept)
-        # Splitting into channels takes a tenth of the time of a strided copy.
+        # Splitting the channels takes a tenth of the time of a strided copy.
         packed['inputs'] = torch.from_numpy(np.stack(cv2.split(results['img'])))
         packed['data_samples'].set_data(
             dict(valid_mask=PixelData(data=torch.from_numpy(mask == REAL)[None]))

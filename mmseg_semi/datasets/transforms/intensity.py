@@ -1,4 +1,4 @@
-"""iMAS's intensity view: random changes of color and sharpness that leave the geometry alone."""
+"""iMAS's intensity augmentation: random changes of color and sharpness that keep the geometry."""
 
 import random
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from mmseg.registry import TRANSFORMS
 
 from .operations import RandomOperations
 
-# Both ends belong to a range; integer ends mean integer draws; the hue's shift has a random sign.
+# Ranges include both ends. Integer ends give integer draws. The hue shift has a random sign.
 _PAPER = dict(
     gaussian_blur=(0.1, 2.0),
     contrast=(0.05, 0.95),
@@ -35,25 +35,25 @@ _RANGES = dict(paper=_PAPER, official=_OFFICIAL)
 class RandomIntensity(RandomOperations):
     """Apply ``num_ops`` intensity operations, drawn with replacement from twelve.
 
-    iMAS, Sec. 3.3.1: identity, invert, autocontrast, equalize, Gaussian blur, contrast, sharpness,
-    color, brightness, hue, posterize, solarize. They run one after the other, each with a strength
-    drawn uniformly from its range. The paper says "randomly select two"; its code draws with
-    replacement, and so do we. Draws come from Python's ``random``.
+    iMAS, Sec. 3.3.1: identity, invert, autocontrast, equalize, Gaussian blur, contrast, sharpness, color,
+    brightness, hue, posterize, solarize. They run one after the other, each with a strength drawn uniformly
+    from its range. The paper says "randomly select two"; its code draws with replacement, and so does this
+    class. Draws use Python's ``random``.
 
-    Changes ``img``, uint8 (H, W, 3) in BGR order, and nothing else. With ``operations`` that leave out
-    color and hue it also takes gray images (H, W) and images of any number of channels.
+    Changes only ``img``, uint8 (H, W, 3) in BGR order. With ``operations`` without color and hue, it also
+    accepts gray images (H, W) and images of any number of channels.
 
     Args:
-        num_ops: how many operations are applied, at least 1.
-        ranges: ``'paper'`` or ``'official'`` (the official code: factors from 0.1 instead of 0.05,
-            posterize to 4-7 bits instead of 4-8), or a dict of operation = (low, high) that
-            replaces some of the paper's ranges. Units: blur sigma in pixels; contrast, sharpness,
-            color and brightness as Pillow's enhancement factors (1 = unchanged); hue as a
-            fraction of the hue circle; posterize in bits; solarize in gray levels.
-        operations: names of those to draw from. Default: all twelve.
+        num_ops: Number of operations to apply, at least 1.
+        ranges: ``'paper'`` or ``'official'`` (the official code: factors from 0.1 instead of 0.05, posterize to
+            4-7 bits instead of 4-8), or a dict of operation = (low, high) that replaces some of the paper's
+            ranges. Units: blur sigma in pixels; contrast, sharpness, color and brightness as Pillow's
+            enhancement factors (1 = unchanged); hue as a fraction of the hue circle; posterize in bits;
+            solarize in gray levels.
+        operations: Names of the operations to draw from. Default: all twelve.
 
     Raises:
-        ValueError: a setting out of range; in a call, an image that is not uint8 (H, W, 3).
+        ValueError: A setting is out of range. In a call: the image is not uint8 (H, W, 3).
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class RandomIntensity(RandomOperations):
         return self.operations
 
     def sample(self) -> tuple[tuple[str, float | int | None], ...]:
-        """Draw the operations and their strengths: ``num_ops`` pairs, None for no strength."""
+        """Draw ``num_ops`` pairs of an operation and its strength, None for operations without strength."""
         return tuple(
             (name, self._strength(name)) for name in random.choices(self.operations, k=self.num_ops)
         )
@@ -111,7 +111,7 @@ class RandomIntensity(RandomOperations):
 
 
 def _checked_ranges(ranges: dict) -> dict:
-    """``ranges`` as tuples; ValueError for unknown operations and impossible ends."""
+    """Return ``ranges`` as tuples; ValueError for unknown operations and invalid ends."""
     limits = dict.fromkeys(('contrast', 'sharpness', 'color', 'brightness'), (0.0, 10.0))
     limits |= dict(gaussian_blur=(0.01, 100.0), hue=(0.0, 0.5), posterize=(1, 8), solarize=(0, 256))
     checked = {}

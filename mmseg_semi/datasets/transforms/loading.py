@@ -38,12 +38,9 @@ class LoadImageFromFile(FileLoader):
     The image is rotated by its EXIF orientation with every ``imdecode_backend``, also with
     ``color_type='unchanged'``. Only color types that end in ``ignore_orientation`` keep the stored orientation
     (but OpenCV and Pillow always rotate TIFF files). With ``imdecode_backend='tifffile'`` the bands of a TIFF
-    file become the last dimension.
-
-    Sets ``img``, (H, W) or (H, W, C) with the dtype of the file (float32 for 16 bits where torch, before 2.3,
-    has no uint16), ``img_shape`` and ``ori_shape``. For an image
-    with an EXIF orientation it also sets ``exif_orientation`` (2 to 8) and ``is_displayed``, which
-    ``LoadAnnotations`` uses to rotate the mask.
+    Sets ``img``, (H, W) or (H, W, C) with the dtype of the file (float32 for 16 bits with torch < 2.3, which
+    has no uint16), ``img_shape`` and ``ori_shape``. For an image with an EXIF orientation it also sets
+    ``exif_orientation`` (2 to 8) and ``is_displayed``, which ``LoadAnnotations`` uses to rotate the mask.
 
     Args:
         *args: Arguments of mmcv's ``LoadImageFromFile``.
@@ -64,16 +61,16 @@ class LoadImageFromFile(FileLoader):
 
     @property
     def displays(self) -> bool:
-        """Whether images are loaded as viewers display them, and not as they are stored."""
+        """Whether images are loaded as viewers display them instead of as stored."""
         return not self.color_type.endswith('ignore_orientation')
 
     def transform(self, results: dict) -> dict | None:
-        """Load ``img_path``; None where it cannot be loaded and ``ignore_empty`` is set."""
+        """Load ``img_path``; None if it cannot be loaded and ``ignore_empty`` is set."""
         path = results['img_path']
         try:
             content = self._content(path)
             image, orientation, is_displayed = self._decode(content, path)
-        except Exception:  # mmcv's contract: whatever it is
+        except Exception:  # as in mmcv: any error
             if self.ignore_empty:
                 return None
             raise
@@ -92,7 +89,7 @@ class LoadImageFromFile(FileLoader):
         return fileio.get(path, backend_args=self.backend_args)
 
     def _decode(self, content: bytes, path: str) -> tuple[np.ndarray, int, bool]:
-        """The image, its orientation, and whether it is turned by it."""
+        """Return the image, its orientation, and whether it was rotated by it."""
         orientation = orientation_of(content)
         layout = tiff_layout(io.BytesIO(content))
         if self.imdecode_backend == 'tifffile':
@@ -101,38 +98,38 @@ class LoadImageFromFile(FileLoader):
             found = None
             try:
                 found = mmcv.imfrombytes(content, flag=self._flag(), backend=self.imdecode_backend)
-            except BROKEN as error:  # Pillow's; OpenCV gives nothing
+            except BROKEN as error:  # from Pillow; OpenCV returns None
                 if layout is None:
                     raise ValueError(_unreadable(path, error)) from None
             image = self._whole(found, content, layout, path)
-            if layout is not None:  # OpenCV and Pillow have turned it
+            if layout is not None:  # OpenCV and Pillow have rotated it
                 return image, orientation, True
         if self.displays and orientation != 1:
             image = displayed(image, orientation)
         return image, orientation, self.displays
 
     def _flag(self) -> str:
-        """The color type that leaves the image as stored, so that one rule turns all."""
+        """Return the color type that keeps the stored orientation, so that one rule rotates all images."""
         backend = self.imdecode_backend or mmcv.image.io.imread_backend
         if backend in ('cv2', 'pillow') and self.color_type in ('color', 'grayscale'):
             return f'{self.color_type}_ignore_orientation'
         return self.color_type
 
     def _whole(self, image: np.ndarray | None, content: bytes, layout, path: str) -> np.ndarray:
-        """The decoded image; ValueError where the file has more than was decoded of it."""
+        """Return the decoded image; ValueError if the file contains more bands or bits than were decoded."""
         channels = 0 if image is None else 1 if image.ndim == 2 else image.shape[2]
         if layout is not None:
             bands, bits = layout.bands, layout.bits
             wanted = bands
             if (
                 self.color_type != 'unchanged'
-            ):  # a wish for one or three channels, without transparency
+            ):  # the config asks for one or three channels, without transparency
                 wanted -= layout.alphas
             lost = (
                 channels < (1 if self.color_type.startswith('gray') and wanted == 3 else wanted)
-                # What is made RGB of a gray file is its first band, three times.
+                # RGB decoded from a gray file is its first band, three times.
                 or (layout.gray and wanted > 1 and self.color_type != 'unchanged')
-                # OpenCV mixes up the lines of such bands.
+                # OpenCV mixes up the rows of such bands.
                 or (layout.planar and bands > 1 and bits > 8)
             )
             remedy = "color_type='unchanged', imdecode_backend='tifffile'"
@@ -159,7 +156,7 @@ def _unreadable(path: str, error: Exception | None = None) -> str:
 
 
 def _read_tiff(content: bytes, path: str) -> np.ndarray:
-    """The first image of a TIFF file, its bands last; ValueError where it is none."""
+    """Return the first image of a TIFF file, bands last; ValueError if it cannot be read."""
     import tifffile
 
     try:
@@ -225,7 +222,7 @@ class LoadAnnotations(MaskLoader):
         results['gt_seg_map'] = self.turned(results, results['gt_seg_map'])
 
     def turned(self, results: dict, mask: np.ndarray) -> np.ndarray:
-        """A map (H, W, ...) on the pixels of the mask's file, turned as the image is loaded."""
+        """Rotate a map (H, W, ...) on the pixels of the mask's file as the image is loaded."""
         own = self._own_orientation(results)
         orientation = results.get('exif_orientation', 1)
         if (own, orientation) == (1, 1):
@@ -239,14 +236,14 @@ class LoadAnnotations(MaskLoader):
             is_displayed=results.get('is_displayed', True),
             mask_orientation=own,
         )
-        # A data set of pseudo-labels knows which view they were made of.
+        # A pseudo-labeled dataset sets the view of its masks.
         return pair.match(mask, results.get('drawn_on', self.drawn_on))
 
     def _own_orientation(self, results: dict) -> int:
-        """Of the mask's own EXIF entry; 1 where it has none, or its decoder has obeyed it already."""
+        """Return the mask's own EXIF orientation; 1 if it has none or its decoder has applied it."""
         path = results['seg_map_path']
         if '://' not in path and reads_local_files(self):
             return mask_orientation(path)
         if 'exif_orientation' not in results:
-            return 1  # a second transfer of every mask would cost more than it may find
+            return 1  # transferring every mask a second time would cost too much
         return mask_orientation(fileio.get(path, backend_args=self.backend_args))

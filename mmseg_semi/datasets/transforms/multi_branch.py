@@ -46,7 +46,7 @@ class MultiBranch(BaseTransform):
         }
 
     def transform(self, results: dict) -> dict | None:
-        """Run all branches on copies of ``results``, which stays as it is."""
+        """Run all branches on copies of ``results``, which does not change."""
         packed: dict = dict(inputs={}, data_samples={})
         for name, pipeline in self.branches.items():
             view = pipeline(copy.deepcopy(results))

@@ -1,9 +1,9 @@
 """Image operations with Pillow's semantics on uint8 BGR images, shared by the random transforms.
 
-The papers' codes change Pillow images (ImageOps, ImageEnhance, ImageFilter); these functions give
-the same on arrays as mmseg loads them. Those that map each gray level to another are one table
-look-up per channel; mmcv's own autocontrast and equalize give the same numbers 20 times slower, its
-solarize and contrast 8 times.
+The papers' codes change Pillow images (ImageOps, ImageEnhance, ImageFilter). These functions give the same
+results on arrays as mmseg loads them. Operations that map gray levels are one table lookup per channel. mmcv's
+autocontrast and equalize give the same results but are 20 times slower; its solarize and contrast are 8 times
+slower.
 """
 
 from abc import abstractmethod
@@ -30,7 +30,7 @@ def _histogram(image: np.ndarray, channel: int) -> np.ndarray:
 
 
 def _per_channel(image: np.ndarray, table_of: Callable) -> np.ndarray:
-    """Apply to each channel the table that ``table_of`` makes of its histogram."""
+    """Apply to each channel the table that ``table_of`` computes from its histogram."""
     channels = image.shape[2] if image.ndim == 3 else 1
     tables = [table_of(_histogram(image, c)) for c in range(channels)]
     return cv2.LUT(image, np.stack(tables, axis=-1).astype(np.uint8)[None])
@@ -64,7 +64,7 @@ def _gaussian_blur(image: np.ndarray, sigma: float) -> np.ndarray:
 
 
 def _blend_with_level(image: np.ndarray, level: int, factor: float) -> np.ndarray:
-    # Pillow's ImageEnhance blends in float32, cuts the fraction off and clips to 8 bits.
+    # Pillow's ImageEnhance blends in float32, truncates and clips to 8 bits.
     table = level + np.float32(factor) * (_LEVELS - level).astype(np.float32)
     return cv2.LUT(image, np.clip(table, 0, 255).astype(np.uint8))
 
@@ -88,14 +88,14 @@ def _sharpness(image: np.ndarray, factor: float) -> np.ndarray:
 
 
 def _grayscale(image: np.ndarray, _) -> np.ndarray:
-    # mmcv's RandomGrayscale weighs the channels equally by default, and cuts the fraction off.
+    # mmcv's RandomGrayscale by default weights the channels equally, and truncates.
     return cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
 
 
 def _hue(image: np.ndarray, shift: float) -> np.ndarray:
-    # As mmcv.adjust_hue, which in upstream's mmcv fails on negative shifts under numpy 2.
+    # Same as mmcv.adjust_hue, which in upstream's mmcv fails for negative shifts under numpy 2.
     hue, saturation, value = cv2.split(cv2.cvtColor(image, cv2.COLOR_BGR2HSV_FULL))
-    hue = hue + np.uint8(int(shift * 255) % 256)  # wraps around, as hues do
+    hue = hue + np.uint8(int(shift * 255) % 256)  # hues wrap around
     return cv2.cvtColor(cv2.merge([hue, saturation, value]), cv2.COLOR_HSV2BGR_FULL)
 
 
@@ -123,17 +123,17 @@ OPERATIONS = dict(
     solarize=_solarize,
     grayscale=_grayscale,
 )
-"""Name = function of an image (H, W, 3) and a strength, which is None where there is none."""
+"""Name = function of an image (H, W, 3) and a strength (None for operations without one)."""
 
 COLOR_OPERATIONS = ('color', 'hue', 'grayscale')
-"""Those that mix the channels of a BGR image; the others work on gray (H, W) and on any channels."""
+"""Operations that mix the channels of a BGR image; the others accept gray (H, W) and any channels."""
 
 
 class RandomOperations(BaseTransform):
-    """Draw operations and apply them to ``img``; a child says in ``sample`` what it draws.
+    """Draw operations and apply them to ``img``; a subclass defines ``sample``.
 
-    Works on ``img``, uint8 (H, W, 3) in BGR order, and changes nothing else; where none of `possible`
-    needs colors, on uint8 (H, W) and (H, W, C) as well. Draws come from Python's ``random``.
+    Changes only ``img``, uint8 (H, W, 3) in BGR order. If no operation of `possible` needs colors, ``img`` may
+    also be uint8 (H, W) or (H, W, C). Draws use Python's ``random``.
     """
 
     @property
@@ -143,7 +143,7 @@ class RandomOperations(BaseTransform):
 
     @abstractmethod
     def sample(self) -> tuple[tuple[str, float | int | None], ...]:
-        """Draw ``(operation, strength)`` pairs, None for no strength; empty to change nothing."""
+        """Draw ``(operation, strength)`` pairs, None for no strength; an empty tuple changes nothing."""
 
     @staticmethod
     def apply(image: np.ndarray, operations) -> np.ndarray:
@@ -154,27 +154,27 @@ class RandomOperations(BaseTransform):
         fraction of the hue circle; ``posterize`` in bits; ``solarize`` in gray levels.
 
         Returns:
-            A new image, or ``image`` itself where nothing changes it.
+            A new image, or ``image`` itself if nothing changes it.
         """
         for name, strength in operations:
             image = OPERATIONS[name](image, strength)
         return image
 
     def transform(self, results: dict) -> dict:
-        """Draw and apply; ``results`` and its image stay as they are."""
+        """Draw and apply; ``results`` and its image do not change."""
         colors = [name for name in COLOR_OPERATIONS if name in self.possible]
         image = checked_image(results, type(self).__name__, colors)
         return {**results, 'img': self.apply(image, self.sample())}
 
 
 def checked_image(results: dict, transform: str, colors: Sequence[str] | None = None) -> np.ndarray:
-    """``results['img']`` as a contiguous array; ValueError unless it is uint8 (H, W, 3).
+    """Return ``results['img']`` as a contiguous array; ValueError unless it is uint8 (H, W, 3).
 
     Args:
-        results: of the pipeline so far.
-        transform: whose image it is, for the message.
-        colors: the operations that need three channels; where there are none any number of them will do.
-            None: the whole transform needs three.
+        results: Results of the pipeline.
+        transform: Name of the transform, for the message.
+        colors: Operations that need three channels; if empty, any number of channels is allowed. None: the
+            whole transform needs three.
     """
     image = results['img']
     rgb = image.ndim == 3 and image.shape[2] == 3
@@ -188,14 +188,14 @@ def checked_image(results: dict, transform: str, colors: Sequence[str] | None = 
 
 
 def checked_number(value: float, least: float, most: float, setting: str) -> float:
-    """``value``; ValueError, which begins with ``setting``, unless least <= value <= most."""
+    """Return ``value``; raise ValueError, starting with ``setting``, unless least <= value <= most."""
     if not (isinstance(value, (int, float)) and least <= value <= most):
         raise ValueError(f'{setting}={value!r} must be a number from {least} to {most}.')
     return value
 
 
 def checked_ends(ends, least: float, most: float, setting: str) -> tuple[float, float]:
-    """``ends`` as a tuple; ValueError unless they are two numbers, least <= low <= high <= most."""
+    """Return ``ends`` as a tuple; ValueError unless they are two numbers, least <= low <= high <= most."""
     valid = (
         isinstance(ends, (list, tuple))
         and [isinstance(e, (int, float)) for e in ends] == [True] * 2

@@ -20,7 +20,7 @@ from mmseg.datasets.transforms import PackSegInputs
 from ..soft_labels import read_soft_label
 from .loading import LoadAnnotations
 
-#: Values below are those that transforms fill in.
+#: Smallest pixel index; smaller values are filled in by transforms.
 _FIRST = 256
 
 
@@ -31,18 +31,18 @@ class AddSoftLabels(BaseTransform):
     ``soft_maps``, uint8 (H, W, 2 k), and ``hard_map``, the mask; ``gt_seg_map`` becomes int32 (H, W).
 
     Args:
-        loader (LoadAnnotations): That loaded the mask, by which the maps are turned as the image is.
+        loader (LoadAnnotations): Loader of the mask. It also rotates the soft labels like the image.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it does not fit, see :func:`~mmseg_semi.datasets.soft_labels.read_soft_label`.
+        FileNotFoundError: The file does not exist.
+        ValueError: The file does not fit, see :func:`~mmseg_semi.datasets.soft_labels.read_soft_label`.
     """
 
     def __init__(self, loader: LoadAnnotations) -> None:
         self.loader = loader
 
     def transform(self, results: dict) -> dict:
-        """Add the maps; the arrays of ``results`` stay as they are."""
+        """Add the maps; the arrays in ``results`` do not change."""
         mask, wanted = results['gt_seg_map'], results['soft_label']
         maps = read_soft_label(wanted['path'], mask.shape[:2], wanted['k'], wanted['num_classes'])
         maps = self.loader.turned(results, np.ascontiguousarray(maps.transpose(1, 2, 0)))
@@ -59,20 +59,20 @@ class AddSoftLabels(BaseTransform):
 
 
 class PackSoftLabels(BaseTransform):
-    """Look up mask and soft labels of the pixels that are left, and pack them.
+    """Look up mask and soft labels of the remaining pixels, and pack them.
 
-    The sample has ``gt_sem_seg`` as ever, and ``gt_soft_seg``, ``PixelData`` whose ``data`` is uint8
-    (2 k, H, W). Where ``gt_sem_seg`` is void there is no target.
+    The sample has ``gt_sem_seg`` as usual, and ``gt_soft_seg``, ``PixelData`` whose ``data`` is uint8 (2 k, H,
+    W). Pixels that are void in ``gt_sem_seg`` have no target.
 
     Args:
-        packer (PackSegInputs): The transform of the pipeline that packs all the rest.
+        packer (PackSegInputs): Transform of the pipeline that packs everything else.
     """
 
     def __init__(self, packer: PackSegInputs) -> None:
         self.packer = packer
 
     def transform(self, results: dict) -> dict:
-        """Pack ``results``, which stays as it is."""
+        """Pack ``results``, which does not change."""
         kept = {k: v for k, v in results.items() if k not in ('soft_maps', 'hard_map')}
         numbers = results['gt_seg_map']
         real = numbers >= _FIRST
@@ -90,10 +90,10 @@ class PackSoftLabels(BaseTransform):
 
 
 def with_soft_labels(transforms: Sequence) -> list:
-    """Insert the two transforms into a list of built ones: behind the loader of masks, and around the last.
+    """Insert the two transforms into a list of built ones: after the mask loader, and around the last one.
 
     Raises:
-        ValueError: the list has no ``LoadAnnotations``, does not end in ``PackSegInputs``, or counts the labels
+        ValueError: The list has no ``LoadAnnotations``, does not end in ``PackSegInputs``, or counts the labels
             of a crop.
     """
     key = 'train_dataloader.dataset.pseudo_labeled'

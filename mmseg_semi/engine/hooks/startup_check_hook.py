@@ -314,7 +314,7 @@ class StartupCheckHook(Hook):
     def _report_readings(self, runner, where: str, readings: list[str]) -> None:
         readings = [*readings, *(h.reading for h in runner.hooks if hasattr(h, 'reading'))]
         if readings:
-            runner.logger.info(f'Readings of what {where} open: {"; ".join(readings)}.')
+            runner.logger.info(f'Choices for details that {where} open: {"; ".join(readings)}.')
 
     def _report_partition(self, runner, labeled) -> None:
         paths = image_files(labeled)
@@ -364,7 +364,7 @@ class StartupCheckHook(Hook):
             settings = summary.get('settings', {})
             runner.logger.info(
                 f'Pseudo-labels of {folder}: by {summary.get("checkpoint")}, scales {settings.get("scales")}, '
-                f'mirrored: {settings.get("flip")}.'
+                f'flipped: {settings.get("flip")}.'
             )
 
 

@@ -1,4 +1,4 @@
-"""Networks of timm, with a sentence for what is missing."""
+"""timm networks, with errors that say how to get missing networks and weights."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from mmseg.models.backbones import TIMMBackbone as StockTIMMBackbone
 from mmseg.registry import MODELS
 from packaging.specifiers import SpecifierSet
 
-#: Versions of timm that have the networks of the configs; requirements/timm.txt names the same.
+#: Versions of timm with the networks of the configs; requirements/timm.txt has the same range.
 SUPPORTED = '>=1.0.20,<1.1'
 
 
 @MODELS.register_module(force=True)
 class TIMMBackbone(StockTIMMBackbone):
-    """MMSegmentation's wrapper of any network of timm that has ``features_only``.
+    """MMSegmentation's wrapper of any timm network that supports ``features_only``.
 
-    It takes the place of the stock class, with the same weights and outputs. Where the installed timm lacks the
-    network, or the weights are not there, it says what to do.
+    It replaces the stock class, with the same weights and outputs. If the installed timm lacks the network, or
+    the weights do not exist, the error has a remedy.
 
     Args:
-        model_name (str): Of timm, such as ``vit_small_patch16_dinov3``.
-        **kwargs: Of :class:`mmseg.models.backbones.TIMMBackbone`.
+        model_name (str): Name in timm, such as ``vit_small_patch16_dinov3``.
+        **kwargs: Arguments of :class:`mmseg.models.backbones.TIMMBackbone`.
 
     Raises:
-        ImportError: timm is not installed, or is older than the networks of the configs and lacks this one.
+        ImportError: timm is not installed, or the installed version lacks this network of the configs.
         ValueError: timm has no network of this name.
     """
 
@@ -33,10 +33,10 @@ class TIMMBackbone(StockTIMMBackbone):
         super().__init__(model_name, **kwargs)
 
     def init_weights(self) -> None:
-        """Load what ``init_cfg`` names.
+        """Load the weights of ``init_cfg``.
 
         Raises:
-            FileNotFoundError: There is no such file.
+            FileNotFoundError: The file does not exist.
         """
         try:
             super().init_weights()
@@ -51,8 +51,8 @@ def check_network(name: str) -> None:
     """Raise ImportError or ValueError unless the installed timm has a network of this name.
 
     Args:
-        name (str): With or without a tag of weights. One with a colon, such as ``hf-hub:...``, says where timm
-            finds it, and is left to timm.
+        name (str): Name with or without a tag of weights. A name with a colon, such as ``hf-hub:...``, is a
+            source for timm and is not checked.
     """
     try:
         import timm

@@ -55,8 +55,8 @@ class GPS(IndependentSegmentor):
         )
         guidance: Literal['constant', 'ramp_down'] = setting(
             'constant',
-            'The guidance has its full weight to the end, or in epoch e of E the factor exp(-((e - 1) / E)^2), '
-            'which is the growth of Eq. 9 read backwards, whenever the students catch up.',
+            'The guidance keeps its full weight, or has the factor exp(-((e - 1) / E)^2) in epoch e of E: the '
+            'ramp-up of Eq. 9 in reverse, without its comparison.',
             source='ablation of the ramp-down',
             reading='the formula of the ramp-down',
         )

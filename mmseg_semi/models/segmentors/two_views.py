@@ -1,4 +1,4 @@
-"""What UniMatch and UniMatch V2 share: two strong views, each cut and pasted, learn the weak view's labels."""
+"""Base of UniMatch and UniMatch V2: the weak view labels two strong views with CutMix."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ class TwoViewSegmentor(SemiSegmentor):
     class Settings(SemiSegmentor.Settings):
         tau: float = setting(
             0.95,
-            'Confidence from which a pixel of the weak view counts; Cityscapes: 0.',
+            'Confidence threshold of pseudo-labels; Cityscapes: 0.',
             low=0,
             high=1,
             source='UniMatch code, configs/pascal.yaml',
         )
         labeled_weight: float = setting(
-            0.5, 'Factor of the labeled loss.', low=0, reading='factor of the labeled loss'
+            0.5, 'Weight of the labeled loss.', low=0, reading='weight of the labeled loss'
         )
         unlabeled_weight: float = setting(
-            0.5, 'Factor of the unlabeled losses.', low=0, reading='factor of the unlabeled losses'
+            0.5, 'Weight of the unlabeled losses.', low=0, reading='weight of the unlabeled losses'
         )
         joint_forward: bool = setting(
             False,
-            'One forward for labeled images and all views; False: strong views apart.',
+            'Run labeled images and all views in one forward pass. False: strong views separately.',
             source='UniMatch code: False',
             reading='batch normalization over labeled and strong images together',
         )
@@ -46,7 +46,7 @@ class TwoViewSegmentor(SemiSegmentor):
                 'prob': 0.5,
                 'style': 'unimatch',
             },
-            'CutMix of both strong views, each by a draw of its own; None leaves it out.',
+            'CutMix of both strong views, with independent boxes; None disables it.',
             source='UniMatch code',
             reading='probability and box of CutMix',
         )
@@ -58,9 +58,9 @@ class TwoViewSegmentor(SemiSegmentor):
         check_forwards(segmentor, self.cfg.joint_forward)
 
     def mix_views(self, batch: Batch) -> tuple[list[Tensor], list[CutMixPlan]]:
-        """Cut and paste both strong views, each by a draw of its own; returns them with their plans.
+        """Apply CutMix to both strong views with independent plans. Returns the views and their plans.
 
-        The first view gets boxes of the image that follows in the batch, the second of the one before.
+        In the first view, boxes come from the next image of the batch, in the second from the previous one.
         """
         views = [batch.strong.images, batch.strong2.images]
         first, second = (self.cutmix.plan(len(one), batch.size, one.device) for one in views)
@@ -68,11 +68,11 @@ class TwoViewSegmentor(SemiSegmentor):
         return [mix(view) for mix, view in zip(plans, views, strict=True)], plans
 
     def make_labels(self, logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Turn small logits (N, C, h, w) of the weak views into labels.
+        """Return labels from small logits (N, C, h, w) of the weak views.
 
         Returns:
-            tuple: int64 labels (N, H, W), 255 where a pixel is not learned from, float32 confidences
-            (N, H, W), and the scalars for the log.
+            tuple: int64 labels (N, H, W), 255 for ignored pixels; float32 confidences (N, H, W); scalars for
+            the log.
         """
         confidence, label = self.most_probable(logits, batch.size)
         log = self.label_log(label, batch.weak, confidence)
@@ -86,9 +86,9 @@ class TwoViewSegmentor(SemiSegmentor):
         mix: CutMixPlan | None = None,
         tau: float | None = None,
     ) -> Tensor:
-        """Cross-entropy of the labels, mixed as the view was, over the pixels that are learned from.
+        """Return the cross-entropy of the labels over the confident pixels, after mixing labels like the view.
 
-        They are those of at least the confidence ``tau``, by default that of the setting.
+        Confident pixels have a confidence of at least ``tau``. Default: the setting.
         """
         if mix is not None:
             label, confidence = mix(label, confidence)
@@ -109,7 +109,7 @@ class TwoViewSegmentor(SemiSegmentor):
         plans: list[CutMixPlan],
         tau: float | None = None,
     ) -> Tensor:
-        """Mean of the two strong views' losses."""
+        """Return the mean of the losses of the two strong views."""
         first, second = (
             self.view_loss(one, label, confidence, mix, tau)
             for one, mix in zip(logits, plans, strict=True)

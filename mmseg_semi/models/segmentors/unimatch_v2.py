@@ -21,14 +21,15 @@ from .two_views import TwoViewSegmentor
 class UniMatchV2(TwoViewSegmentor, MeanTeacherSegmentor):
     """UniMatch V2, "UniMatch V2: Pushing the Limit of Semi-Supervised Semantic Segmentation".
 
-    The EMA teacher labels the weak view of an image; the student learns these labels, where the teacher is
-    confident, from two strong views. Between encoder and decoder the views of half of the images lose channels,
-    each those that the other keeps: with M ~ Bernoulli(1/2) for each channel the features are multiplied by 2 M
-    and 2 (1 - M),
+    The EMA teacher labels the weak view of an image. Where it is confident, the student is trained on these
+    pseudo-labels with two strong views. For half of the images, the two views lose complementary channels
+    between encoder and decoder: with M ~ Bernoulli(1/2) per channel, their features are multiplied by 2 M and 2
+    (1 - M),
 
         L = 1/2 L_x + 1/2 (H(p_w, p_s1) + H(p_w, p_s2)) / 2,
 
-    where H is the sum of the confident pixels' cross-entropy over the number of all that are not padding.
+    where H is the cross-entropy summed over the confident pixels, divided by the number of pixels without
+    padding.
 
     Args: see :class:`~mmseg_semi.models.SemiSegmentor`.
     """
@@ -36,15 +37,15 @@ class UniMatchV2(TwoViewSegmentor, MeanTeacherSegmentor):
     class Settings(TwoViewSegmentor.Settings):
         dropout_prob: float = setting(
             0.5,
-            'Share of images whose views lose channels, of every stage that the head may read; 0 leaves the '
-            'features alone.',
+            'Fraction of images whose views lose complementary channels, in every stage that the head may '
+            'read; 0 disables it.',
             low=0,
             high=1,
-            reading='share of images with complementary dropout',
+            reading='fraction of images with complementary dropout',
         )
         align_distribution: bool = setting(
             False,
-            "The teacher's probabilities are scaled so that pseudo-labels have the class shares of the labeled "
+            "Distribution alignment: scale the teacher's probabilities to the class shares of the labeled "
             'pixels.',
             source='ReMixMatch, Sec. 3.1',
         )
@@ -61,7 +62,7 @@ class UniMatchV2(TwoViewSegmentor, MeanTeacherSegmentor):
         return labeled + 2 * unlabeled if self.cfg.joint_forward else min(labeled, 2 * unlabeled)
 
     def semi_loss(self, batch: Batch) -> dict[str, Tensor]:
-        """L, with the views of the released code."""
+        """Return L, with the views of the released code."""
         cfg, labeled = self.cfg, batch.labeled.images
         with without_gradients():
             weak_logits = self.forward_network(self.teacher, batch.weak.images).logits
@@ -80,7 +81,7 @@ class UniMatchV2(TwoViewSegmentor, MeanTeacherSegmentor):
         }
 
     def make_labels(self, logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """As in the base class, from logits with aligned class shares where the setting asks for them."""
+        """Same as in the base class, with distribution alignment of the logits if the setting is True."""
         if self.alignment is not None:
             logits = self.alignment(logits, batch.weak.real, batch.labeled.label)
         return super().make_labels(logits, batch)
@@ -88,9 +89,9 @@ class UniMatchV2(TwoViewSegmentor, MeanTeacherSegmentor):
     def forward_complementary(
         self, labeled: Tensor, first: Tensor, second: Tensor
     ) -> tuple[NetworkOutput, list[Tensor]]:
-        """Run the student on labeled images, of which there may be none, and on two views in one forward.
+        """Run the student on labeled images (possibly none) and two views in one forward pass.
 
-        The views' features lose complementary channels on their way to the decoder.
+        The features of the views lose complementary channels before the decoder.
 
         Returns:
             tuple: The labeled output, and the logits of each view.

@@ -373,8 +373,10 @@ def test_supervised_training_is_reported(caplog):
 def test_every_reading_is_named_and_marked_where_it_is_not_the_default(caplog):
     runner = make_runner(hooks=[MeanTeacherHook(decay=0.99, copy_epochs=1), AtomicCheckpointHook()])
     runner.model.cfg = IMAS.Settings({'untriggered': 'literal'})
-    (line,) = [line for line in log_of(runner, caplog) if line.startswith('Readings of what')]
-    assert line.startswith('Readings of what the paper of IMAS leaves open: ')
+    (line,) = [
+        line for line in log_of(runner, caplog) if line.startswith('Choices for details that')
+    ]
+    assert line.startswith('Choices for details that the paper of IMAS leaves open: ')
     assert '; adaptive_loss=True: weights of Eq. 10' in line
     assert '; untriggered=literal (not the default): Eq. 10 where CutMix is not triggered; ' in line
     assert line.count('(not the default)') == 1
@@ -417,7 +419,7 @@ def test_hooks_tell_their_readings(caplog):
     runner = make_runner(model='EncoderDecoder', hooks=hooks)
     runner.train_dataloader.dataset = Data(['a.png'])
     assert (
-        'Readings of what its papers leave open: stability of pseudo-masks: the sum of Eq. 4 over the '
+        'Choices for details that its papers leave open: stability of pseudo-masks: the sum of Eq. 4 over the '
         'checkpoints after k·E // 4 of E epochs or iterations; reliable: 0.25 of the images.'
     ) in log_of(runner, caplog)
     caplog.clear()
@@ -497,10 +499,12 @@ def test_self_training_tells_its_readings(caplog):
     runner = self_training_runner()
     hooks = [*runner.hooks, ReliableSelectionHook()]
     runner.hooks = [hook for hook in hooks if not isinstance(hook, MeanTeacherHook)]
-    (line,) = [line for line in log_of(runner, caplog) if line.startswith('Readings of what')]
+    (line,) = [
+        line for line in log_of(runner, caplog) if line.startswith('Choices for details that')
+    ]
     assert line == (
-        'Readings of what the papers of ST and ST++ leave open: labeled images × 2: Algorithm 2 shows no '
-        'oversampling, its text and the code do; cross-entropy with hard labels: Eq. 2 and 3 and their '
+        'Choices for details that the papers of ST and ST++ leave open: labeled images × 2: Algorithm 2 shows '
+        'no oversampling, its text and the code do; cross-entropy with hard labels: Eq. 2 and 3 and their '
         '"entropy minimization"; align_corners=False: of the logits; stability of pseudo-masks: the sum of Eq. '
         '4 over the checkpoints after k·E // 3 of E epochs or iterations; reliable: 0.5 of the images.'
     )
@@ -544,5 +548,5 @@ def test_pseudo_labels_tell_how_they_were_made(tmp_path, caplog):
     (tmp_path / 'pseudo_labels.json').write_text(json.dumps(summary))
     runner.train_dataloader.dataset.pseudo_labeled.labels = [str(tmp_path)]
     assert (
-        f'Pseudo-labels of {tmp_path}: by teacher.pth, scales [0.5, 1.0], mirrored: True.'
+        f'Pseudo-labels of {tmp_path}: by teacher.pth, scales [0.5, 1.0], flipped: True.'
     ) in log_of(runner, caplog)
