@@ -60,7 +60,7 @@ class Setting:
 
 @dataclass
 class Case:
-    """One kernel: `usual` and `ours` take what `inputs` makes and return tensors to compare."""
+    """One kernel: `usual` and `ours` take the output of `inputs` and return tensors to compare."""
 
     name: str
     what: str
@@ -613,7 +613,7 @@ def resident(key: str) -> int:
 
 
 def peak_in_fresh_process(case: Case, setting: Setting, threads: int, form: str) -> int | None:
-    """`peak_bytes` in a process of its own; None where the platform has no /proc."""
+    """`peak_bytes` in a new process, or None if the platform has no /proc."""
     if not setting.device.startswith('cuda') and not os.path.exists('/proc/self/clear_refs'):
         return None
     command = [sys.executable, __file__, '--peak', case.name, form]

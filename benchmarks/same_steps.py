@@ -416,7 +416,7 @@ def part(model: nn.Module, *names: str) -> Any:
 
 
 def start_state(model: nn.Module, case: Case) -> None:
-    """Give the model what hooks would give it before the first iteration."""
+    """Set the state that hooks set before the first iteration."""
     contrast = part(model, 'contrast')
     if case.method == 'ESL' and hasattr(contrast, 'prototypes'):
         draw(contrast.prototypes.vectors, 'prototypes.vectors')
@@ -434,7 +434,7 @@ def start_state(model: nn.Module, case: Case) -> None:
 
 
 def after_step(model: nn.Module) -> None:
-    """Do what hooks do after an optimizer step."""
+    """Make the updates that hooks make after an optimizer step."""
     if hasattr(model, 'update_teacher'):
         model.update_teacher(0.9)
     if hasattr(model, 'keep_student'):
@@ -462,7 +462,7 @@ def draw_weights(model: nn.Module, everything: bool) -> None:
 
 
 def build(case: Case, norm: str, float64: bool) -> nn.Module:
-    """The model of a case in train mode, all of it decided by seeds."""
+    """The model of a case in train mode, initialized from fixed seeds."""
     # Dropout draws different numbers on different machines.
     network = segmentor(norm, dropout_ratio=0.0 if float64 else 0.1)
     model = MODELS.build(
@@ -566,7 +566,7 @@ def capture(path: str, pattern: str = '') -> int:
 
 # ---------------------------------------------------------------------- comparing
 def compare(old: dict[str, Any], new: dict[str, Any]) -> int:
-    """Print where two captures differ, a line for each case.
+    """Print the differences of two captures, one line per case.
 
     Returns:
         int: How many cases differ, are in one of the two only, or failed.
@@ -589,7 +589,7 @@ def compare(old: dict[str, Any], new: dict[str, Any]) -> int:
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> tuple[list[str], int]:
-    """What differs between two results of :func:`run`, and how many tensors were compared."""
+    """The differences of two results of :func:`run`, and the number of compared tensors."""
     problems, compared = [], 0
     if len(old['iterations']) != len(new['iterations']):
         problems.append(f'{len(old["iterations"])} and {len(new["iterations"])} iterations')
@@ -664,7 +664,7 @@ def sums(tensors: dict[str, Tensor | None]) -> list[float]:
 
 
 def write_fingerprints(path: str) -> None:
-    """Write the reduced form of all cases that are part of it."""
+    """Write the fingerprint: sums in float64 of the cases that it includes."""
     prints = {
         f'{name} {norm}': fingerprint(case, norm)
         for name, case in CASES.items()

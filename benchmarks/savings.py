@@ -53,7 +53,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def build(frozen: tuple[str, ...], channels_last: bool, crop: int):
-    """A network with its hooks applied, its optimizer and what to do before each step."""
+    """A network with applied hooks, its optimizer, and a function to call before each step."""
     torch.manual_seed(0)
     cfg = Config.fromfile(CONFIG).model
     cfg.backbone.init_cfg = None

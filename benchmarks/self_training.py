@@ -43,7 +43,7 @@ SAME_PIXELS = 0.999  # a batch of eight rounds its sums differently from one ima
 
 
 class Work(NamedTuple):
-    """What both forms work on."""
+    """The inputs of both implementations."""
 
     pool: ImagePool
     predictors: list[Predictor]
@@ -132,7 +132,7 @@ def our_labeling(work: Work) -> list[np.ndarray]:
 
 
 def masks_of(work: Work) -> torch.Tensor:
-    """Masks (K, N, H, W) uint8 of all images, enlarged to METRIC_SIZE, which no network has to see."""
+    """Masks (K, N, H, W) uint8 of all images, enlarged to METRIC_SIZE, only for the metric."""
     with torch.no_grad():
         masks = [torch.from_numpy(usual_masks(work, image)) for image, _ in one_by_one(work)]
     masks = F.interpolate(torch.stack(masks, dim=1).to(torch.uint8), METRIC_SIZE)
@@ -200,7 +200,7 @@ def assert_same_scores(expected: list[float], scores: list[float], tolerance: fl
 
 
 def assert_same_masks(expected: list[np.ndarray], masks: list[np.ndarray]) -> None:
-    """Raise AssertionError unless all but a few pixels, whose classes are as good as equal, agree."""
+    """Raise AssertionError if more than a few pixels, with nearly equal scores, differ."""
     same = np.mean([(a == b).mean() for a, b in zip(expected, masks, strict=True)])
     assert same >= SAME_PIXELS, f'only {same:.4%} of the pixels have the same label in both forms'
 

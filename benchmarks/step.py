@@ -270,7 +270,7 @@ class Bench:
         return [output.logits, network.decode_head.projector(output.decoder)]
 
     def time(self, function) -> float:
-        """Seconds of one call: of this process on the CPU, which other processes hardly change."""
+        """Seconds of one call. On the CPU, this is process time, which other processes hardly affect."""
         if self.args.device == 'cuda':
             torch.cuda.synchronize()
         clock = time.process_time if self.args.device == 'cpu' else time.perf_counter
@@ -282,7 +282,7 @@ class Bench:
 
 
 def peak_memory(bench: Bench, function) -> float:
-    """MiB that a call allocates above what was there, at its peak."""
+    """Peak memory of a call in MiB, without the memory allocated before it."""
     if bench.args.device == 'cuda':
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()

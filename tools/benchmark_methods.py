@@ -68,44 +68,52 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         nargs='+',
         required=True,
         metavar='[LABEL=]METHOD',
-        help='names of methods or config files; LABEL is what the table says',
+        help='names of methods or config files; LABEL is the name in the table',
     )
     name = parser.add_argument_group("parts of the configs' names, for methods given by name")
-    name.add_argument('--dataset', help='such as camvid, shapes, voc12')
-    name.add_argument('--network', help='such as r18-tiny, r101-d16')
-    name.add_argument('--head', help='such as deeplabv3plus')
-    name.add_argument('--schedule', help='such as 600iter, 1xb16-10k')
-    name.add_argument('--crop', help='such as 96x72')
+    name.add_argument('--dataset', help='data set, such as camvid, shapes, voc12')
+    name.add_argument('--network', help='network, such as r18-tiny, r101-d16')
+    name.add_argument('--head', help='head, such as deeplabv3plus')
+    name.add_argument('--schedule', help='schedule, such as 600iter, 1xb16-10k')
+    name.add_argument('--crop', help='crop size, such as 96x72')
     parser.add_argument(
         '--partition',
         metavar='FOLDER',
-        help='of all methods, as train_dataloader.dataset.partition takes it, such as 1_8/seed0 or classic/92 '
+        help='train_dataloader.dataset.partition of all methods, such as 1_8/seed0 or classic/92 '
         '(default: that of each config)',
     )
-    parser.add_argument('--seeds', type=int, nargs='+', default=[0], help='default: 0')
     parser.add_argument(
-        '--iters', type=int, help='of every training (default: that of the configs, if all agree)'
+        '--seeds', type=int, nargs='+', default=[0], help='random seeds (default: 0)'
     )
     parser.add_argument(
-        '--val-interval', type=int, help='iterations (default: a quarter of the training)'
+        '--iters',
+        type=int,
+        help='length of each training (default: that of the configs, if all agree)',
+    )
+    parser.add_argument(
+        '--val-interval',
+        type=int,
+        help='iterations between validations (default: a quarter of the training)',
     )
     parser.add_argument(
         '--work-dir', type=Path, required=True, help='folder for all runs and the table'
     )
-    parser.add_argument('--data-root', help='of all datasets, where it is not that of the configs')
+    parser.add_argument(
+        '--data-root', help='data_root of all datasets (default: that of the configs)'
+    )
     parser.add_argument(
         '--evaluate-on',
         choices=['val', 'test'],
         default='val',
         help='images of val_dataloader or of test_dataloader (default: val)',
     )
-    parser.add_argument('--metric', default='mIoU', help='default: mIoU')
+    parser.add_argument('--metric', default='mIoU', help='metric to compare (default: mIoU)')
     parser.add_argument(
         '--baseline',
         metavar='LABEL[/NETWORK]',
-        help='method that gains are over, of several networks with the name of one, as imas/teacher '
-        '(default: for each method the one without unlabeled images that has its network and dropout, as '
-        'suponly-des4 for des4; else the first without unlabeled images, if any)',
+        help='method to compute gains over; to select a network, write imas/teacher (default: the supervised '
+        'method with the same network and dropout, such as suponly-des4 for des4; otherwise the first '
+        'supervised method, if any)',
     )
     parser.add_argument(
         '--cfg-options',
@@ -113,7 +121,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         action=DictAction,
         default={},
         metavar='KEY=VALUE',
-        help='settings of all configs, as for train.py',
+        help='settings of all configs, as in train.py',
     )
     parser.add_argument(
         '--method-options',
@@ -132,7 +140,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         '--nproc',
         type=int,
         default=1,
-        help='processes of each run on this machine, as by torchrun (default: 1); for several machines see '
+        help='processes of each run on this machine (default: 1); for several machines see '
         'docs/methods.md',
     )
     parser.add_argument(
@@ -144,7 +152,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--report',
         action='store_true',
-        help='run nothing, only make the table of the finished runs',
+        help='only write the table of the finished runs',
     )
     args = parser.parse_args(argv)
     for key in ('nproc', 'jobs', 'iters', 'val_interval'):
@@ -162,7 +170,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def plan(args: argparse.Namespace) -> list[Job]:
-    """The runs, those of the first seed first.
+    """The runs, ordered by seed.
 
     Raises:
         FileNotFoundError: a config file is missing.
@@ -254,7 +262,7 @@ def _resolved(args, label: str, source: Path, seed: int, options: dict) -> Confi
 def compare(
     jobs: list[Job], allow: bool
 ) -> tuple[dict[str, dict[str, str]], dict[str, dict], dict]:
-    """Hold the configs against each other.
+    """Compare the configs.
 
     Returns:
         By method what differs, by method its facts, and the facts that the others are held to.
@@ -348,7 +356,7 @@ def _baselines(wanted: str | None, jobs: list[Job], found: dict[str, dict]) -> d
 
 
 def _with_network(wanted: str, jobs: list[Job]) -> str:
-    """A baseline as it was wanted, if it is one of the methods' networks."""
+    """The baseline of --baseline, checked to be a network of a method."""
     method, _, network = wanted.partition('/')
     configs = {job.method: list(trainings_of(job.cfg).values())[-1] for job in jobs}
     if method not in configs:
@@ -366,7 +374,7 @@ def _with_network(wanted: str, jobs: list[Job]) -> str:
 
 
 def _about(args, argv: list[str] | None, jobs: list[Job], reference: dict) -> list[str]:
-    """What the table is of."""
+    """The lines above the table: command, images, seeds and settings."""
     arguments = sys.argv[1:] if argv is None else argv
     unlabeled = reference['unlabeled images']
     drawn = ' Each seed draws other images.' if drawn_seed_keys(jobs[0].cfg) else ''
@@ -380,7 +388,7 @@ def _about(args, argv: list[str] | None, jobs: list[Job], reference: dict) -> li
 
 
 def write_report(args, jobs: list[Job], baseline: dict[str, str], different, about) -> str:
-    """Write table, CSV and picture of what is finished; returns the table."""
+    """Write the table, CSV file and picture of the finished runs, and return the table."""
     runs = [job.result(args.metric) for job in jobs]
     text = markdown(runs, baseline, args.metric, different, about)
     Path(args.work_dir, 'results.md').write_text(text, encoding='utf-8')

@@ -57,7 +57,7 @@ def build_loader(cfg: Config):
 
 
 def build_preprocessor(model: dict, branches: bool):
-    """The preprocessor that the model config names, for branches where the batches have them."""
+    """The preprocessor of the model config. Batches with branches get the one for branches."""
     config = model.get('data_preprocessor') or model.get('segmentor', {}).get('data_preprocessor')
     if config is None:
         raise ValueError(
@@ -100,7 +100,7 @@ def labeled_cells(images: np.ndarray, samples: list, palette, void: int) -> list
 
 
 def unlabeled_cells(images: dict, samples: dict) -> list:
-    """Per sample: its path, each of its views, and its valid mask."""
+    """For each sample, its path, views and valid mask."""
     cells = []
     for i, sample in enumerate(samples[next(iter(images))]):
         mask = sample.valid_mask.data[0].numpy().astype(np.uint8) * 255

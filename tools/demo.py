@@ -77,7 +77,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 @dataclass
 class Training:
-    """One training in a process of its own, as a user would start it."""
+    """One training in a new process."""
 
     method: str
     seed: int
@@ -119,7 +119,7 @@ class Training:
             )
 
     def scalars(self) -> list[dict]:
-        """What the training has logged so far, over all its starts."""
+        """The log of the training, including earlier starts."""
         return read_scalars(self.work_dir)
 
     def iteration(self) -> int:
@@ -226,7 +226,7 @@ def table(trainings: list[Training], seeds: list[int]) -> str:
 
 @torch.no_grad()
 def draw(supervised: Training, semi: Training, num_images: int, path: Path) -> None:
-    """Write a picture of validation images and what both trainings make of them."""
+    """Write a picture of validation images and the predictions of both trainings."""
     models, cfg = [], None
     for training in (semi, supervised):
         cfg = Config.fromfile(training.config)

@@ -125,7 +125,7 @@ def _family(where: str) -> str | None:
 
 
 def _name(where: str) -> str:
-    """'U2PL 662' of u2pl/pascal/662/labeled.txt: who published it, and what it is called there."""
+    """Publisher and name of a list: 'U2PL 662' for u2pl/pascal/662/labeled.txt."""
     publisher, _, *rest = where.split('/')
     partition = '/'.join(rest).removesuffix('.txt').removesuffix('/labeled')
     return f'{PUBLISHERS[publisher]} {partition}'
@@ -142,7 +142,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--drop',
         action='store_true',
-        help='drop lists that are in FILE but not in ROOT, instead of stopping',
+        help='remove lists that are in FILE but not in ROOT, instead of stopping',
     )
     return parser.parse_args(argv)
 

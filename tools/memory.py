@@ -27,7 +27,7 @@ from mmseg_semi.models import SemiSegmentor
 
 
 class _RatesOnHost(TorchFunctionMode):
-    """Rates of stochastic depth are read as numbers, which the meta device does not have."""
+    """Computes linspace on the CPU: stochastic depth reads its values, and meta tensors have none."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = dict(kwargs or {})
@@ -65,7 +65,7 @@ def build_on_meta(cfg: Config) -> nn.Module:
 
 
 def count(model: nn.Module, cfg: Config) -> dict[str, Counter]:
-    """Bytes by what they are for and by dtype.
+    """Bytes by purpose and dtype.
 
     Args:
         model (nn.Module): On the meta device.
@@ -106,7 +106,7 @@ def _bytes(tensors: Iterable[Tensor]) -> Counter:
 
 
 def _optimizer_state(model: nn.Module, cfg: Config) -> list[Tensor]:
-    """What the optimizers hold after one step on gradients without values."""
+    """The state tensors of the optimizers after one step on meta gradients."""
     wrapper = build_optim_wrapper(model, {**cfg.optim_wrapper, 'type': 'OptimWrapper'})
     wrappers = wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]
     for parameter in model.parameters():

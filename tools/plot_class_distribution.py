@@ -27,7 +27,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def plot(args: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """Write the picture; return what it shows."""
+    """Write the picture and return its values."""
     series = {}
     for work_dir in args.work_dirs:
         records = read_distributions(work_dir)

@@ -42,7 +42,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def run_names(work_dirs: list[str]) -> list[str]:
-    """Names of the folders, or their paths where two have the same name."""
+    """Names of the folders, or their paths if two names are equal."""
     names = [Path(work_dir).resolve().name for work_dir in work_dirs]
     return names if len(set(names)) == len(names) else work_dirs
 

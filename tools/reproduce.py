@@ -45,7 +45,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def told(row: Published, work_dir: str | None) -> str:
-    """A published figure, its command and what was measured."""
+    """A published result, its command and the measured result."""
     reading = f' ({row.reading})' if row.reading else ''
     lines = [
         f'{row.method}, {row.dataset} {row.partition}, {row.network}: {row.metric} {row.figure:g}, {row.source}'

@@ -108,7 +108,7 @@ def _source_ids(args: argparse.Namespace) -> list[str]:
 
 
 def _exclude(ids: list[str], args: argparse.Namespace) -> tuple[list[str], list[dict]]:
-    """The ids that stay, and what each list of --exclude took away."""
+    """The remaining ids, and the number of ids that each list of --exclude removed."""
     excluded = []
     for path in args.exclude:
         listed = _read(path, args).ids
@@ -176,7 +176,7 @@ def import_lists(args: argparse.Namespace) -> None:
 
 
 def _unlabeled(source: Path, labeled_path: Path, labeled: IdList, args) -> tuple[list[str], str]:
-    """The unlabeled ids and where they come from."""
+    """The unlabeled ids and their source."""
     if args.labeled_only:
         return [], ''
     if args.rest_of is not None:
@@ -271,13 +271,13 @@ def write_partitions(partitions: dict, force: bool) -> None:
 
 
 def _another(path: Path, manifest: dict) -> str:
-    """What stands in the way."""
+    """The error message for a file with other contents."""
     what = 'another list' if path.name != MANIFEST else _difference(path, manifest)
     return f'{path} holds {what}. Give --force to replace it, or another folder.'
 
 
 def _difference(path: Path, manifest: dict) -> str:
-    """The first entry of a manifest of ours that differs; what else the file is."""
+    """The first difference of a manifest, or a description of a file that is none."""
     try:
         old = json.loads(path.read_bytes())
     except ValueError:

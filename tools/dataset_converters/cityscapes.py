@@ -87,7 +87,7 @@ def _unreadable(path: Path, error: BaseException) -> str:
 
 
 def stock_or_none(wanted: bool | None):
-    """MMSegmentation's converter where it is wanted, or can be had; else None."""
+    """MMSegmentation's converter if it is requested or available, otherwise None."""
     if wanted is False:
         return None
     if importlib.util.find_spec('cityscapesscripts') is None:

@@ -108,7 +108,7 @@ def find(folder: Path, ending: str | None) -> Found:
 
 
 def read_mask(path: Path, colored: bool) -> np.ndarray:
-    """A mask as integers (H, W), or uint8 (H, W, 3) where it has colors or ``colored`` is asked for.
+    """A mask as integers (H, W), or uint8 (H, W, 3) if it has colors or ``colored`` is True.
 
     Raises:
         PreparationError: not readable, or compressed with loss.
@@ -134,7 +134,7 @@ def read_mask(path: Path, colored: bool) -> np.ndarray:
 
 
 def look_at_image(path: Path, rgb: bool) -> tuple[int, int] | None:
-    """(height, width) of a whole image as mmcv loads it; None where Pillow does not know its kind.
+    """(height, width) of a complete image as mmcv loads it; None if Pillow cannot read its format.
 
     Raises:
         PreparationError: not readable, truncated, or of more than 8 bits where ``rgb`` is to be written.
@@ -175,7 +175,7 @@ class Labels:
         self._tables: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
     def __call__(self, path: Path) -> tuple[np.ndarray, dict]:
-        """The class indices of a mask, uint8 (H, W), and what no class has: value or color = pixels."""
+        """The class indices of a mask, uint8 (H, W), and the pixels of values or colors without a class."""
         mask = read_mask(path, self.colors is not None)
         if self.colors is not None:
             return decode(mask, self.colors)
@@ -209,7 +209,7 @@ class Labels:
         return {c: c for c in (*range(len(self.classes) if self.classes else VOID), VOID)}
 
     def _table(self, size: int) -> tuple[np.ndarray, np.ndarray]:
-        """The class of each value below ``size``, 255 where there is none, and whether there is one."""
+        """The class of each value below ``size`` (255 = none), and whether it has a class."""
         if size not in self._tables:
             classes = {value: c for value, c in self._classes().items() if value < size}
             label, known = np.full(size, VOID, dtype=np.uint8), np.zeros(size, dtype=bool)
@@ -518,7 +518,7 @@ def split_up(labeled: dict[str, Path], options) -> dict[str, dict[str, Path]]:
 
 
 def default_palette(num_classes: int) -> tuple[tuple[int, int, int], ...]:
-    """Black and then colors that differ: those of Pascal VOC, bit by bit from the index."""
+    """The color palette of Pascal VOC, computed from the bits of the class index."""
     return tuple(
         tuple(sum((i >> (3 * bit + c) & 1) << (7 - bit) for bit in range(3)) for c in range(3))
         for i in range(num_classes)
@@ -530,7 +530,7 @@ def _last_class(pixels: Counter) -> int:
 
 
 def report(target, splits, sizes, pixels, classes, palette, suffix) -> str:
-    """What was found, and the lines of a config that say it."""
+    """The report, and the settings for the config."""
     total = sum(pixels.values())
     counts = ', '.join(f'{len(images)} {split}' for split, images in splits.items())
     some = ', '.join(f'{w}x{h} ({n})' for (h, w), n in sizes.most_common(3))
@@ -555,7 +555,7 @@ def report(target, splits, sizes, pixels, classes, palette, suffix) -> str:
 
 
 def ids_of(texts: list[str] | None) -> dict[int, int] | None:
-    """``['0=0', '255=1']`` as a dict; PreparationError where it is none."""
+    """``['0=0', '255=1']`` as a dict. Raises PreparationError if it is invalid."""
     if texts is None:
         return None
     ids: dict[int, int] = {}

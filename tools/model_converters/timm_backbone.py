@@ -76,14 +76,12 @@ def backbone_weights(model, weights):
 
 
 def _timm_names(weights, whole, model):
-    """What timm makes of the names of a network's authors."""
+    """The weights with the names of timm, converted by timm itself."""
     convert = getattr(sys.modules[type(whole).__module__], 'checkpoint_filter_fn', None)
     if convert is None:
         return weights
     try:
-        with contextlib.redirect_stdout(
-            io.StringIO()
-        ):  # timm prints the weights that it leaves out
+        with contextlib.redirect_stdout(io.StringIO()):  # timm prints what it leaves out
             return convert(weights, whole)
     except KeyError as error:
         raise ConversionError(
