@@ -266,7 +266,7 @@ def as_displayed(
     if label.shape != size:
         raise PreparationError(
             f'{mask} is {label.shape[0]}x{label.shape[1]} (height x width) but {image} is '
-            f'{size[0]}x{size[1]}. Give every image a mask of its own size.'
+            f'{size[0]}x{size[1]}. Give every image a mask of the same size.'
         )
     return label
 
