@@ -1,6 +1,7 @@
 """What all tests share: one thread, a fixed seed, nothing left over from the test before."""
 
 import gc
+import multiprocessing
 import os
 
 # Before torch is imported, and inherited by the processes that tests start: pytest runs on every core as it is,
@@ -108,8 +109,14 @@ def fixed_seed():
 
 @pytest.fixture(autouse=True)
 def no_leftovers():
-    """Forget what Runners of the test registered globally under the name of their experiment."""
+    """Forget what Runners of the test registered globally, and end the workers of its loaders.
+
+    Otherwise a worker that a later test forks inherits a loader that waits to be collected. The worker may
+    collect it, too, and end within a lock that both processes share.
+    """
     yield
+    if multiprocessing.active_children():
+        gc.collect()
     for logger in MMLogger._instance_dict.values():
         for handler in logger.handlers:
             handler.close()
