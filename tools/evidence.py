@@ -19,9 +19,10 @@ validation at the end). hooks are added to custom_hooks. options are other setti
 train.py. Only method or config is required.
 
 ROWS.jsonl has one JSON object per run: data set, partition, method, network, seed, hash of the settings,
-commit, the last and best mIoU and the IoU of each class of each network, steps, images seen, seconds. A job
-is not run again if a row has its hash, seed and commit. After an interruption, the same command starts all
-jobs that have no row. If a run fails, it is reported, the others continue, and the exit code is 1.
+commit, the mIoU of the last, the best and each validation and the IoU of each class of each network, steps,
+images seen, seconds. A job is not run again if a row has its hash, seed and commit. After an interruption, the
+same command starts all jobs that have no row. If a run fails, it is reported, the others continue, and the exit
+code is 1.
 """
 
 from __future__ import annotations

@@ -14,7 +14,15 @@ from .configs import (
 from .diagnosis import Symptom, diagnose
 from .fairness import DECISIVE, baselines, common_reference, differences, facts, iterations_of
 from .report import Row, Run, csv_text, markdown, rows
-from .results import Cost, Score, TrainingCost, read_class_ious, read_cost, read_scores
+from .results import (
+    Cost,
+    Score,
+    TrainingCost,
+    read_class_ious,
+    read_cost,
+    read_scores,
+    read_validations,
+)
 from .settings import settings_hash
 
 __all__ = [
@@ -42,6 +50,7 @@ __all__ = [
     'read_class_ious',
     'read_cost',
     'read_scores',
+    'read_validations',
     'rows',
     'set_length',
     'set_partition',

@@ -17,7 +17,7 @@ from mmengine.config import Config
 from .configs import NAME, accumulation_of, trainings_of
 from .fairness import iterations_of
 from .jobs import launch, run_jobs
-from .results import read_class_ious, read_cost, read_scores
+from .results import read_class_ious, read_cost, read_scores, read_validations
 
 METRIC = 'mIoU'
 
@@ -97,6 +97,7 @@ class Job:
         iterations = iterations_of(training)
         folder = self.folder / stage
         ious = read_class_ious(folder, iterations)
+        curves = read_validations(folder, METRIC)
         cost = read_cost(self.cfg, 1)
         named = NAME.fullmatch(self.source.name)
         parts = named.groupdict() if named else {}
@@ -115,7 +116,11 @@ class Job:
             'options': self.said.get('options', {}),
             'commit': commit,
             'scores': {
-                network: {**score._asdict(), 'class_iou': ious.get(network, {})}
+                network: {
+                    **score._asdict(),
+                    'curve': curves[network],
+                    'class_iou': ious.get(network, {}),
+                }
                 for network, score in read_scores(folder, METRIC, iterations).items()
             },
             'steps': cost.trainings[-1].steps,

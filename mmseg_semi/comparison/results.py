@@ -71,19 +71,18 @@ class Cost(NamedTuple):
     unlabeled_seen: int
 
 
-def read_scores(folder: str | Path, metric: str, iterations: int) -> dict[str, Score]:
-    """Return last and best value of a metric for every network of a training.
+def read_validations(folder: str | Path, metric: str) -> dict[str, dict[int, float]]:
+    """Return a metric of every validation of a training.
 
     Args:
         folder: Folder of the training.
         metric: For example ``mIoU``; networks of a method report it as ``NETWORK/mIoU``.
-        iterations: Iterations of the whole training.
 
     Returns:
-        Scores by network. The name of a plain model is ``''``.
+        Values by network and iteration. The name of a plain model is ``''``.
 
     Raises:
-        ValueError: There is no validation at all, or none at the last iteration.
+        ValueError: There is no validation.
     """
     values: dict[str, dict[int, float]] = {}
     for record in read_scalars(folder):
@@ -97,8 +96,24 @@ def read_scores(folder: str | Path, metric: str, iterations: int) -> dict[str, S
             f'{folder} has no {metric} in */vis_data/scalars.json. Validate the run, or set --metric to a '
             'metric of val_evaluator.'
         )
+    return values
+
+
+def read_scores(folder: str | Path, metric: str, iterations: int) -> dict[str, Score]:
+    """Return last and best value of a metric for every network of a training.
+
+    Args:
+        folder, metric: See :func:`read_validations`.
+        iterations: Iterations of the whole training.
+
+    Returns:
+        Scores by network. The name of a plain model is ``''``.
+
+    Raises:
+        ValueError: There is no validation at all, or none at the last iteration.
+    """
     scores = {}
-    for network, by_step in values.items():
+    for network, by_step in read_validations(folder, metric).items():
         if iterations not in by_step:
             raise ValueError(
                 f'{folder} has no {network or "validation"} {metric} of iteration {iterations}, only up to '

@@ -5,7 +5,7 @@ import json
 import pytest
 from tiny_run import tiny_config, tiny_stages_config
 
-from mmseg_semi.comparison import read_class_ious, read_cost, read_scores
+from mmseg_semi.comparison import read_class_ious, read_cost, read_scores, read_validations
 
 
 def write(folder, start, *records, end='\n'):
@@ -33,6 +33,10 @@ def test_last_and_best_of_each_network_over_all_starts(tmp_path):
     assert read_scores(tmp_path, 'mIoU', 30) == {
         'teacher': (55.0, 60.0, 20),
         'student': (47.0, 47.0, 30),
+    }
+    assert read_validations(tmp_path, 'mIoU') == {
+        'teacher': {10: 50.0, 20: 60.0, 30: 55.0},
+        'student': {10: 40.0, 20: 44.0, 30: 47.0},
     }
     assert read_scores(tmp_path / '..' / tmp_path.name, 'mAcc', 10) == {'student': (99.0, 99.0, 10)}
 

@@ -175,6 +175,7 @@ def test_runs_leave_rows_and_are_not_repeated(tmp_path, config, monkeypatch, cap
     assert row['scores'].keys() == {'student', 'teacher'}
     score = row['scores']['teacher']
     assert score['best_iteration'] == 4
+    assert score['curve'] == {'4': score['last']}
     assert score['last'] == score['best'] >= 0
     ious = [value for value in score['class_iou'].values() if value is not None]
     assert len(score['class_iou']) == 6
