@@ -14,7 +14,7 @@ model = dict(
     ),
     # No dropout: the networks make pseudo-labels in train mode.
     segmentor=dict(_base_.model, decode_head=dict(_base_.model.decode_head, dropout_ratio=0)),
-    semi_train_cfg=dict(cutmix='in_batch', cps_weight=1.0, ignore_padding=True),
+    semi_train_cfg=dict(cutmix='in_batch', cps_weight=1.0, ignore_padding=True, joint_forward=True),
     semi_test_cfg=dict(predict_on='student1'),
 )
 train_dataloader = dict(

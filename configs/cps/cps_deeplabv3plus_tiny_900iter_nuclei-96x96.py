@@ -14,7 +14,9 @@ model = dict(
     # No dropout: the networks make pseudo-labels in train mode.
     segmentor=dict(_base_.model, decode_head=dict(_base_.model.decode_head, dropout_ratio=0)),
     # From scratch: a supervised start and a low weight, since every pixel has a pseudo-label.
-    semi_train_cfg=dict(cutmix='in_batch', cps_weight=0.5, unlabeled_start_fraction=1 / 3),
+    semi_train_cfg=dict(
+        cutmix='in_batch', cps_weight=0.5, unlabeled_start_fraction=1 / 3, joint_forward=True
+    ),
     semi_test_cfg=dict(predict_on='student1'),
 )
 train_dataloader = dict(

@@ -15,7 +15,14 @@ model = dict(
     ),
     # No dropout: the networks make pseudo-labels in train mode.
     segmentor=dict(_base_.model, decode_head=dict(_base_.model.decode_head, dropout_ratio=0)),
-    semi_train_cfg=dict(cutmix='in_batch', alpha=0.5, beta=1.5, gamma=0.5, ignore_padding=True),
+    semi_train_cfg=dict(
+        cutmix='in_batch',
+        alpha=0.5,
+        beta=1.5,
+        gamma=0.5,
+        ignore_padding=True,
+        joint_forward=True,
+    ),
     semi_test_cfg=dict(predict_on='student1'),
 )
 # The learning rate of the teacher is constant: the last one of its own training.

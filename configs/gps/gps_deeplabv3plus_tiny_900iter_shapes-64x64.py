@@ -16,7 +16,12 @@ model = dict(
     segmentor=dict(_base_.model, decode_head=dict(_base_.model.decode_head, dropout_ratio=0)),
     # From scratch: a supervised start and low weights, since every pixel has a pseudo-label.
     semi_train_cfg=dict(
-        cutmix='in_batch', alpha=0.5, beta=0.5, gamma=0.5, unlabeled_start_fraction=1 / 3
+        cutmix='in_batch',
+        alpha=0.5,
+        beta=0.5,
+        gamma=0.5,
+        unlabeled_start_fraction=1 / 3,
+        joint_forward=True,
     ),
     semi_test_cfg=dict(predict_on='student1'),
 )

@@ -49,12 +49,16 @@ class CPS(IndependentSegmentor):
         """Return the labeled losses and the cross pseudo supervision of both networks."""
         cfg, weak = self.cfg, batch.weak.images
         students = [self.student1, self.student2]
-        outputs, losses = self.learn_labeled(batch, self.students)
+        if not cfg.joint_forward:
+            outputs, losses = self.learn_labeled(batch, self.students)
         mix = self.cutmix.plan(len(weak), batch.size, weak.device)
         images = mix(weak)
         if cfg.cutmix is not None:
             known = [self.label_weak(one, batch) for one in students]
-        logits = [self.forward_network(one, images).logits for one in students]
+        if cfg.joint_forward:
+            outputs, losses, logits = self.learn_jointly(batch, self.students, images)
+        else:
+            logits = [self.forward_network(one, images).logits for one in students]
         if cfg.cutmix is None:
             known = [one.detach() for one in logits]
         labels = [self.hard_label(one, batch, mix) for one in known]

@@ -110,7 +110,8 @@ class GPS(IndependentSegmentor):
     def students_loss(self, batch: Batch) -> dict[str, Tensor]:
         """Return L_guide (Eq. 4-6), with each term summed over the two students."""
         cfg, weak, left = self.cfg, batch.weak.images, batch.left
-        losses = self.labeled_only_loss(batch, 'students')
+        joint = cfg.joint_forward and (cfg.gps or cfg.cps)
+        losses = {} if joint else self.labeled_only_loss(batch, 'students')
         if not (cfg.gps or cfg.cps or cfg.fps):
             return losses
         mix = left['mix'] = self.cutmix.plan(len(weak), batch.size, weak.device)
@@ -118,7 +119,8 @@ class GPS(IndependentSegmentor):
         students = [self.student1, self.student2]
         merged = cfg.fps and cfg.update == 'merged'
         labels, logits = {}, []
-        if cfg.cutmix is None and cfg.fps and self.clock.accumulation == 1:
+        shared = cfg.cutmix is None and not cfg.joint_forward
+        if shared and cfg.fps and self.clock.accumulation == 1:
             # The teacher is trained on the images that it labels, so both updates can share one forward pass.
             # With gradient accumulation the held batches would keep its graph in memory.
             left['teacher_logits'] = self.forward_network(self.teacher, images).logits
@@ -126,7 +128,9 @@ class GPS(IndependentSegmentor):
             known = left.get('teacher_logits')
             known = self.label_weak(self.teacher, batch) if known is None else known.detach()
             labels['teacher'] = self.hard_label(known, batch, mix)
-        if cfg.gps or cfg.cps:
+        if joint:
+            losses, logits = self.joint_loss(batch, 'students', images)
+        elif cfg.gps or cfg.cps:
             logits = [self.forward_network(student, images).logits for student in students]
         if cfg.cps or merged:
             same = logits and cfg.cutmix is None
@@ -148,7 +152,11 @@ class GPS(IndependentSegmentor):
     def teacher_loss(self, batch: Batch) -> dict[str, Tensor]:
         """Return L_fb (Eq. 10), with the pseudo-labels of the current students (Eq. 8)."""
         cfg, left = self.cfg, batch.left
-        losses = self.labeled_only_loss(batch, 'teacher')
+        joint = cfg.joint_forward and cfg.fps
+        if joint:
+            losses, (logits,) = self.joint_loss(batch, 'teacher', left['images'])
+        else:
+            losses = self.labeled_only_loss(batch, 'teacher')
         has_label = (batch.labeled.label != VOID).any()
         self.ramp_up.observe(losses['labeled_ce_students'], losses['labeled_ce_teacher'], has_label)
         if not cfg.fps:
@@ -158,15 +166,33 @@ class GPS(IndependentSegmentor):
             known = [self.label_weak(one, batch) for one in (self.student1, self.student2)]
         label = self.without_ignored(average_label(known, batch.size, self.align_corners))
         label = self.mixed_label(label, batch, left['mix'])
-        logits = left.get('teacher_logits')
-        if logits is None:
-            logits = self.forward_network(self.teacher, left['images']).logits
+        if not joint:
+            logits = left.get('teacher_logits')
+            if logits is None:
+                logits = self.forward_network(self.teacher, left['images']).logits
         losses['loss_fps'] = self.ramp_up.weight * cfg.gamma * self.pseudo_loss(logits, label)
         return losses
 
     def labeled_only_loss(self, batch: Batch, update: str) -> dict[str, Tensor]:
-        """Return the labeled losses of an update. The teacher's update adds the losses that Eq. 9 compares."""
+        """Return the labeled losses of an update, see :meth:`with_compared`."""
         outputs, losses = self.learn_labeled(batch, self.optimized[update])
+        return self.with_compared(outputs, losses, batch, update)
+
+    def joint_loss(
+        self, batch: Batch, update: str, images: Tensor
+    ) -> tuple[dict[str, Tensor], list[Tensor]]:
+        """Same as :meth:`labeled_only_loss`, with the small logits of mixed images in the same forward pass."""
+        outputs, losses, logits = self.learn_jointly(batch, self.optimized[update], images)
+        return self.with_compared(outputs, losses, batch, update), logits
+
+    def with_compared(
+        self,
+        outputs: dict[str, NetworkOutput],
+        losses: dict[str, Tensor],
+        batch: Batch,
+        update: str,
+    ) -> dict[str, Tensor]:
+        """Return the labeled losses. The teacher's update adds the losses that Eq. 9 compares."""
         entropy = self.labeled_ce(outputs, losses, batch)
         if update == 'students':
             batch.left['labeled_ce'] = entropy

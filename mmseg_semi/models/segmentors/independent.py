@@ -48,6 +48,14 @@ class IndependentSegmentor(SemiSegmentor):
             source='CPS code',
             reading='padding excluded from the loss',
         )
+        joint_forward: bool = setting(
+            False,
+            'Run labeled and unlabeled images in one forward pass, in training and to create pseudo-labels. '
+            'False: separately. Use True for your own images: separate statistics of batch normalization can '
+            'collapse the training.',
+            source='CPS code: False',
+            reading='batch normalization over labeled and unlabeled images together',
+        )
         recompute: bool = setting(
             False,
             'Recompute activations in the backward pass instead of storing them. Saves memory and repeats each '
@@ -97,7 +105,8 @@ class IndependentSegmentor(SemiSegmentor):
         return self.networks
 
     def images_of_a_forward(self, labeled: int, unlabeled: int) -> int:
-        return min(labeled, unlabeled // self.unlabeled_batches)
+        unlabeled //= self.unlabeled_batches
+        return labeled + unlabeled if self.cfg.joint_forward else min(labeled, unlabeled)
 
     # ------------------------------------------------------------------ forwards
     def forward_network(
@@ -115,8 +124,12 @@ class IndependentSegmentor(SemiSegmentor):
     @without_gradients()
     def label_weak(self, network: nn.Module, batch: Batch) -> Tensor:
         """Return small logits (M, C, h, w) of the unlabeled images. Each half of pairs has its own forward."""
+        labeled = batch.labeled.images if self.cfg.joint_forward else batch.labeled.images[:0]
         halves = batch.weak.images.chunk(self.unlabeled_batches)
-        return torch.cat([self.forward_network(network, half).logits for half in halves])
+        inputs = [torch.cat([labeled, half]) for half in halves]
+        return torch.cat(
+            [self.forward_network(network, one).logits[len(labeled) :] for one in inputs]
+        )
 
     # ------------------------------------------------------------------ labels and losses
     def learn_labeled(
@@ -127,10 +140,29 @@ class IndependentSegmentor(SemiSegmentor):
         for name in names:
             network = getattr(self, name)
             output = self.forward_network(network, batch.labeled.images, len(batch.labeled))
-            own = self.labeled_loss(output, batch, network)
             outputs[name] = output
-            losses.update({f'{name}.{key}': loss for key, loss in own.items()})
+            losses.update(self.named_losses(name, output, batch))
         return outputs, losses
+
+    def learn_jointly(
+        self, batch: Batch, names: tuple[str, ...], images: Tensor
+    ) -> tuple[dict[str, NetworkOutput], dict[str, Tensor], list[Tensor]]:
+        """Same as :meth:`learn_labeled`, in one forward pass with mixed images (N, 3, H, W).
+
+        It also returns the small logits of these images by each network.
+        """
+        outputs, losses, logits = {}, {}, []
+        for name in names:
+            network = getattr(self, name)
+            outputs[name], (mixed,) = self.forward_views(network, batch.labeled.images, images)
+            losses.update(self.named_losses(name, outputs[name], batch))
+            logits.append(mixed)
+        return outputs, losses, logits
+
+    def named_losses(self, name: str, output: NetworkOutput, batch: Batch) -> dict[str, Tensor]:
+        """Return the labeled losses of a network, with its name as a prefix."""
+        losses = self.labeled_loss(output, batch, getattr(self, name))
+        return {f'{name}.{key}': loss for key, loss in losses.items()}
 
     def labeled_only_loss(self, batch: Batch, update: str) -> dict[str, Tensor]:
         return self.learn_labeled(batch, self.optimized[update])[1]

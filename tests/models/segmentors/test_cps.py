@@ -41,18 +41,24 @@ def batch_of(model, num_unlabeled=2):
     return batch
 
 
+@pytest.mark.parametrize('joint', [False, True])
 @pytest.mark.parametrize('on_labeled', [True, False])
 @pytest.mark.parametrize('ignore_padding', [True, False])
-def test_without_cutmix_both_kinds_of_images_are_learned(on_labeled, ignore_padding):
+def test_without_cutmix_both_kinds_of_images_are_learned(on_labeled, ignore_padding, joint):
     model = build(
-        cutmix=None, cps_on_labeled=on_labeled, ignore_padding=ignore_padding, cps_weight=2.0
+        cutmix=None,
+        cps_on_labeled=on_labeled,
+        ignore_padding=ignore_padding,
+        cps_weight=2.0,
+        joint_forward=joint,
     )
     batch = batch_of(model)
     x, u = batch['inputs']['labeled'], batch['inputs']['weak']
     y = torch.cat([sample.gt_sem_seg.data for sample in batch['data_samples']['labeled']])
     masks = [y != 255, torch.cat([s.valid_mask.data for s in batch['data_samples']['weak']])]
+    passes = [torch.cat([x, u])] if joint else [x, u]
     logits = [
-        torch.cat([up(net._forward(x)), up(net._forward(u))])
+        torch.cat([up(net._forward(images)) for images in passes])
         for net in (model.student1, model.student2)
     ]
     valid = torch.cat(masks) if ignore_padding else torch.ones(4, 32, 32, dtype=torch.bool)
@@ -74,15 +80,17 @@ def test_without_cutmix_both_kinds_of_images_are_learned(on_labeled, ignore_padd
     assert 0.05 < same < 0.95
 
 
+@pytest.mark.parametrize('joint', [False, True])
 @pytest.mark.parametrize('cutmix', ['in_batch', 'pair'])
-def test_with_cutmix_mixed_images_are_learned(cutmix):
-    model = build(cutmix=cutmix, ignore_padding=False)
+def test_with_cutmix_mixed_images_are_learned(cutmix, joint):
+    model = build(cutmix=cutmix, ignore_padding=False, joint_forward=joint)
     assert isinstance(model.cutmix, ThreeBoxCutMix)
     model.cutmix = FixedCutMix()
     partner = torch.tensor([2, 3] if cutmix == 'pair' else [1, 0])
     model.cutmix.fixed = CutMixPlan(partner, BOXES, (32, 32))
     batch = batch_of(model, 4 if cutmix == 'pair' else 2)
-    u = batch['inputs']['weak']
+    x, u = batch['inputs']['labeled'], batch['inputs']['weak']
+    shared = x if joint else x[:0]
     first, second = (u[:2], u[2:]) if cutmix == 'pair' else (u, u.flip(0))
     inside = torch.zeros(2, 32, 32, dtype=torch.bool)
     for i, boxes in enumerate(BOXES.tolist()):
@@ -90,21 +98,35 @@ def test_with_cutmix_mixed_images_are_learned(cutmix):
             inside[i, y1:y2, x1:x2] ^= True
     images = torch.where(inside[:, None], second, first)
     networks = model.student1, model.student2
+
+    def predict(net, source):
+        return up(net._forward(torch.cat([shared, source])))[len(shared) :]
+
     labels = [
-        torch.where(inside, up(net._forward(second)).argmax(1), up(net._forward(first)).argmax(1))
+        torch.where(inside, predict(net, second).argmax(1), predict(net, first).argmax(1))
         for net in networks
     ]
     expected = sum(
-        F.cross_entropy(up(net._forward(images)), label)
+        F.cross_entropy(predict(net, images), label)
         for net, label in zip(networks, labels[::-1], strict=True)
     )
     losses = model.loss(**batch)
     torch.testing.assert_close(losses['loss_cps'], 1.5 * expected, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize(('cutmix', 'passes'), [(None, 12), ('in_batch', 14), ('pair', 16)])
-def test_passes_of_a_step_and_one_optimizer(cutmix, passes):
-    model = build(cutmix=cutmix)
+@pytest.mark.parametrize(
+    ('cutmix', 'joint', 'passes'),
+    [
+        (None, False, 12),
+        ('in_batch', False, 14),
+        ('pair', False, 16),
+        (None, True, 12),
+        ('in_batch', True, 16),
+        ('pair', True, 20),
+    ],
+)
+def test_passes_of_a_step_and_one_optimizer(cutmix, joint, passes):
+    model = build(cutmix=cutmix, joint_forward=joint)
     wrapper = build_optim_wrapper(
         model,
         {
