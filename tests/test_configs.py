@@ -997,6 +997,13 @@ def padding_is_learned_where_the_methods_code_learns_it(file):
     assert settings['ignore_padding'] is not bool(learned)
 
 
+@rule('^(cps|gps|gps-dagger)_')
+def networks_that_teach_each_other_share_statistics_except_in_the_papers_configs(file):
+    """The code of CPS runs labeled and unlabeled images separately, which collapses on few images."""
+    published = bool(re.search('_(voc12|cityscapes)-', file.name))
+    assert settings_of(model_of(load(file)))['joint_forward'] is not published
+
+
 @rule('^esl.*(_voc12-|_cityscapes-)')
 def esl_benchmarks_follow_the_paper(file):
     """Sec. 4.1 of ESL, and U2PL's network where it is silent."""
