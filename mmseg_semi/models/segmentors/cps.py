@@ -40,6 +40,11 @@ class CPS(IndependentSegmentor):
             reading='cross pseudo supervision of labeled images, too, without CutMix',
         )
 
+        joint_forward: bool = setting(
+            False,
+            'Run labeled and unlabeled images in one forward pass. False: separately.',
+        )
+
     cfg: Settings
     networks = built_networks = ('student1', 'student2')
     optimized = {'students': networks}
@@ -49,6 +54,8 @@ class CPS(IndependentSegmentor):
         """Return the labeled losses and the cross pseudo supervision of both networks."""
         cfg, weak = self.cfg, batch.weak.images
         students = [self.student1, self.student2]
+        if cfg.joint_forward:
+            return self.joint_loss(batch)
         outputs, losses = self.learn_labeled(batch, self.students)
         mix = self.cutmix.plan(len(weak), batch.size, weak.device)
         images = mix(weak)
@@ -65,6 +72,24 @@ class CPS(IndependentSegmentor):
             logits = [torch.cat(pair) for pair in zip(own, logits, strict=True)]
             said = [self.label_labeled(one, batch) for one in own]
             labels = [torch.cat(pair) for pair in zip(said, labels, strict=True)]
+        losses['loss_cps'] = cfg.cps_weight * self.cross_loss(logits, labels)
+        return losses
+
+    def joint_loss(self, batch):
+        cfg, weak, labeled = self.cfg, batch.weak.images, batch.labeled.images
+        mix = self.cutmix.plan(len(weak), batch.size, weak.device)
+        images = mix(weak)
+        losses, logits, labels = {}, [], []
+        for name in self.students:
+            network = getattr(self, name)
+            with torch.no_grad():
+                _, (known,) = self.forward_views(network, labeled, weak)
+            output, (own,) = self.forward_views(network, labeled, images)
+            losses.update({f'{name}.{k}': v for k, v in self.labeled_loss(output, batch, network).items()})
+            logits.append(own)
+            labels.append(self.hard_label(known, batch, mix))
+        losses['pseudo_label_entropy'] = self.mixed_label_entropy(labels[0], batch, mix)
+        losses['agreement_students'] = pixel_agreement(*labels, labels[0] != 255)
         losses['loss_cps'] = cfg.cps_weight * self.cross_loss(logits, labels)
         return losses
 
