@@ -50,6 +50,10 @@ class UniMatchV2(TwoViewSegmentor, MeanTeacherSegmentor):
             'pixels.',
             source='ReMixMatch, Sec. 3.1',
         )
+        untracked: bool = setting(
+            False,
+            'Strong views do not change running statistics.',
+        )
         soft_labels: bool = setting(
             False,
             "Train on the teacher's probabilities of each class instead of its most probable class.",
@@ -76,7 +80,13 @@ class UniMatchV2(TwoViewSegmentor, MeanTeacherSegmentor):
         if cfg.joint_forward:
             output, logits = self.forward_complementary(labeled, *strong)
         else:
+            norms = [m for m in self.student.modules() if hasattr(m, 'running_mean')]
+            before = [m.momentum for m in norms]
+            for m in norms:
+                m.momentum = 0.0 if cfg.untracked else m.momentum
             _, logits = self.forward_complementary(labeled[:0], *strong)
+            for m, v in zip(norms, before, strict=True):
+                m.momentum = v
             output = self.forward_network(self.student, labeled, len(labeled))
         if cfg.soft_labels:
             strong_loss = self.soft_loss(logits, weak_logits, batch, confidence, plans)
