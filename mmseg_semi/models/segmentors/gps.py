@@ -106,6 +106,12 @@ class GPS(IndependentSegmentor):
     def updates_in_turn(self) -> bool:
         return self.cfg.update == 'alternating'
 
+    def images_of_a_forward(self, labeled: int, unlabeled: int) -> int:
+        cfg, fewest = self.cfg, super().images_of_a_forward(labeled, unlabeled)
+        every = cfg.fps and (cfg.gps or cfg.cps)
+        # A network without an unlabeled loss sees the labeled images alone.
+        return fewest if every else min(fewest, labeled)
+
     # ------------------------------------------------------------------ the two updates
     def students_loss(self, batch: Batch) -> dict[str, Tensor]:
         """Return L_guide (Eq. 4-6), with each term summed over the two students."""

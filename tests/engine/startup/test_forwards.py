@@ -42,6 +42,7 @@ RUNS = [
     ('CPS', {'joint_forward': True}, 1, 2, False),
     ('GPS', {'cutmix': None}, 2, 1, True),
     ('GPS', {'cutmix': None, 'joint_forward': True}, 1, 1, False),
+    ('GPS', {'cutmix': None, 'joint_forward': True, 'fps': False}, 1, 1, True),
     ('GPS', {'cutmix': None}, 2, 2, False),
     ('ESL', {}, 1, 1, False),
     ('U2PL', {}, 1, 1, False),
