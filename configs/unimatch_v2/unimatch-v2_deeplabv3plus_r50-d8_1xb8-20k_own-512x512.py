@@ -16,11 +16,7 @@ model = dict(
     # For few labels and short trainings: docs/results.md has the gains. The paper has tau=0.95 and weights of
     # 0.5.
     semi_train_cfg=dict(
-        tau=0.6,
-        labeled_weight=1.0,
-        unlabeled_weight=0.25,
-        unlabeled_start_fraction=1 / 3,
-        joint_forward=True,
+        tau=0.6, labeled_weight=1.0, unlabeled_weight=0.25, unlabeled_start_fraction=1 / 3
     ),
     semi_test_cfg=dict(predict_on='teacher'),
 )

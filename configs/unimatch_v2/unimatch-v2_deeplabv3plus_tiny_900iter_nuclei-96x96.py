@@ -21,7 +21,6 @@ model = dict(
         unlabeled_weight=0.25,
         unlabeled_start_fraction=1 / 3,
         align_distribution=True,
-        joint_forward=True,
     ),
     semi_test_cfg=dict(predict_on='teacher'),
 )

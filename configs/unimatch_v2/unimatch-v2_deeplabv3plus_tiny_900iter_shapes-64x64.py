@@ -16,11 +16,7 @@ model = dict(
     # large classes, and the training collapses. Therefore the threshold is lower, the training starts
     # supervised, and the supervised loss has weight 1.
     semi_train_cfg=dict(
-        tau=0.5,
-        labeled_weight=1.0,
-        unlabeled_weight=0.5,
-        unlabeled_start_fraction=1 / 3,
-        joint_forward=True,
+        tau=0.5, labeled_weight=1.0, unlabeled_weight=0.5, unlabeled_start_fraction=1 / 3
     ),
     semi_test_cfg=dict(predict_on='teacher'),
 )
