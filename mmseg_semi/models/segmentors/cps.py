@@ -50,13 +50,13 @@ class CPS(IndependentSegmentor):
         cfg, weak = self.cfg, batch.weak.images
         students = [self.student1, self.student2]
         if not cfg.joint_forward:
-            outputs, losses = self.learn_labeled(batch, self.students)
+            outputs, losses, _ = self.learn_labeled(batch, self.students)
         mix = self.cutmix.plan(len(weak), batch.size, weak.device)
         images = mix(weak)
         if cfg.cutmix is not None:
             known = [self.label_weak(one, batch) for one in students]
         if cfg.joint_forward:
-            outputs, losses, logits = self.learn_jointly(batch, self.students, images)
+            outputs, losses, logits = self.learn_labeled(batch, self.students, images)
         else:
             logits = [self.forward_network(one, images).logits for one in students]
         if cfg.cutmix is None:

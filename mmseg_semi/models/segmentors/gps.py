@@ -180,31 +180,20 @@ class GPS(IndependentSegmentor):
         return losses
 
     def labeled_only_loss(self, batch: Batch, update: str) -> dict[str, Tensor]:
-        """Return the labeled losses of an update, see :meth:`with_compared`."""
-        outputs, losses = self.learn_labeled(batch, self.optimized[update])
-        return self.with_compared(outputs, losses, batch, update)
+        """Return the labeled losses of an update. The teacher's update adds the losses that Eq. 9 compares."""
+        return self.joint_loss(batch, update)[0]
 
     def joint_loss(
-        self, batch: Batch, update: str, images: Tensor
+        self, batch: Batch, update: str, *images: Tensor
     ) -> tuple[dict[str, Tensor], list[Tensor]]:
-        """Same as :meth:`labeled_only_loss`, with the small logits of mixed images in the same forward pass."""
-        outputs, losses, logits = self.learn_jointly(batch, self.optimized[update], images)
-        return self.with_compared(outputs, losses, batch, update), logits
-
-    def with_compared(
-        self,
-        outputs: dict[str, NetworkOutput],
-        losses: dict[str, Tensor],
-        batch: Batch,
-        update: str,
-    ) -> dict[str, Tensor]:
-        """Return the labeled losses. The teacher's update adds the losses that Eq. 9 compares."""
+        """Same as :meth:`labeled_only_loss`, with the small logits of mixed images of the same forward pass."""
+        outputs, losses, logits = self.learn_labeled(batch, self.optimized[update], *images)
         entropy = self.labeled_ce(outputs, losses, batch)
         if update == 'students':
             batch.left['labeled_ce'] = entropy
-            return losses
+            return losses, logits
         compared = {'labeled_ce_students': batch.left['labeled_ce'], 'labeled_ce_teacher': entropy}
-        return {**losses, **compared}
+        return {**losses, **compared}, logits
 
     @torch.no_grad()
     def labeled_ce(

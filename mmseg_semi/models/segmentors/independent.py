@@ -133,36 +133,23 @@ class IndependentSegmentor(SemiSegmentor):
 
     # ------------------------------------------------------------------ labels and losses
     def learn_labeled(
-        self, batch: Batch, names: tuple[str, ...]
-    ) -> tuple[dict[str, NetworkOutput], dict[str, Tensor]]:
-        """Return the outputs on labeled images by network, and the losses with its name as a prefix."""
-        outputs, losses = {}, {}
-        for name in names:
-            network = getattr(self, name)
-            output = self.forward_network(network, batch.labeled.images, len(batch.labeled))
-            outputs[name] = output
-            losses.update(self.named_losses(name, output, batch))
-        return outputs, losses
-
-    def learn_jointly(
-        self, batch: Batch, names: tuple[str, ...], images: Tensor
+        self, batch: Batch, names: tuple[str, ...], *images: Tensor
     ) -> tuple[dict[str, NetworkOutput], dict[str, Tensor], list[Tensor]]:
-        """Same as :meth:`learn_labeled`, in one forward pass with mixed images (N, 3, H, W).
+        """Run networks on the labeled images, and on mixed images (N, 3, H, W) in the same forward pass.
 
-        It also returns the small logits of these images by each network.
+        Returns:
+            tuple: The outputs on labeled images by network; the labeled losses, with the name of the network as
+            a prefix; the small logits of the mixed images, one per network, if such images are given.
         """
         outputs, losses, logits = {}, {}, []
         for name in names:
             network = getattr(self, name)
-            outputs[name], (mixed,) = self.forward_views(network, batch.labeled.images, images)
-            losses.update(self.named_losses(name, outputs[name], batch))
-            logits.append(mixed)
+            output, mixed = self.forward_views(network, batch.labeled.images, *images)
+            own = self.labeled_loss(output, batch, network)
+            outputs[name] = output
+            losses.update({f'{name}.{key}': loss for key, loss in own.items()})
+            logits.extend(mixed)
         return outputs, losses, logits
-
-    def named_losses(self, name: str, output: NetworkOutput, batch: Batch) -> dict[str, Tensor]:
-        """Return the labeled losses of a network, with its name as a prefix."""
-        losses = self.labeled_loss(output, batch, getattr(self, name))
-        return {f'{name}.{key}': loss for key, loss in losses.items()}
 
     def labeled_only_loss(self, batch: Batch, update: str) -> dict[str, Tensor]:
         return self.learn_labeled(batch, self.optimized[update])[1]

@@ -199,7 +199,8 @@ def test_two_iterations_equal_the_papers_equations(cutmix, merged, joint):
         expected = dict(network.named_parameters())
         for key, value in getattr(model, name).named_parameters():
             torch.testing.assert_close(value, expected[key], rtol=1e-9, atol=1e-12)
-    assert 0 < log_vars['agreement_students'] < 0.95
+    # With a joint pass, the students of pairs agree on 1 % of the pixels.
+    assert (0 if joint else 0.05) < log_vars['agreement_students'] < 0.95
     assert log_vars['pseudo_label_entropy'] > 0.1
 
 
