@@ -78,8 +78,9 @@ def test_example_trains(folder):
     assert {'student/mIoU', 'teacher/mIoU'} <= records[-1].keys()
     assert (
         'ConfidentTeacher predicts with the teacher; settings: unlabeled_start=0, '
-        'unlabeled_start_epochs=0, unlabeled_start_fraction=0.0, labeled_weight=1.0, '
-        'ignore_padding=True, channels_last=False, compile=False, tau=0.0, unlabeled_weight=0.5, '
+        'unlabeled_start_epochs=0, unlabeled_start_fraction=0.0, unlabeled_end_fraction=1.0, '
+        'labeled_weight=1.0, ignore_padding=True, channels_last=False, compile=False, tau=0.0, '
+        'unlabeled_weight=0.5, '
         "cutmix={'type': 'AdaptiveCutMix', 'adaptive': False, 'prob': 0.5}."
     ) in output
     assert (
@@ -123,7 +124,8 @@ def test_the_settings_of_the_example_are_printed(folder):
     rows = [line.split(' | ')[0] for line in output.splitlines() if line.startswith('| `')]
     assert rows == [
         *('| `unlabeled_start`', '| `unlabeled_start_epochs`', '| `unlabeled_start_fraction`'),
-        *('| `labeled_weight`', '| `ignore_padding`', '| `channels_last`', '| `compile`'),
+        *('| `unlabeled_end_fraction`', '| `labeled_weight`', '| `ignore_padding`'),
+        *('| `channels_last`', '| `compile`'),
         *('| `tau`', '| `unlabeled_weight`', '| `cutmix`'),
     ]
 

@@ -150,6 +150,7 @@ TWO_VIEW_SETTINGS = {
     'unlabeled_start': 0,
     'unlabeled_start_epochs': 0,
     'unlabeled_start_fraction': 0,
+    'unlabeled_end_fraction': 1,
     'ignore_padding': True,
     'joint_forward': False,  # code
     'cutmix': {'adaptive': False, 'per_image': True, 'prob': 0.5, 'style': 'unimatch'},
@@ -169,6 +170,7 @@ CONSISTENCY_SETTINGS = {
     'unlabeled_start': 0,
     'unlabeled_start_epochs': 0,
     'unlabeled_start_fraction': 0,
+    'unlabeled_end_fraction': 1,
     'class_mean': False,
     'student_view': 'strong',
     'ignore_padding': True,
@@ -190,6 +192,7 @@ PUBLISHED = {
         'unlabeled_start': 0,
         'unlabeled_start_epochs': 0,
         'unlabeled_start_fraction': 0,
+        'unlabeled_end_fraction': 1,
         'divisor': 'valid',
         'label_mode': 'train',  # code
         'joint_forward': False,  # code
@@ -218,6 +221,7 @@ PUBLISHED = {
         'unlabeled_start': 0,
         'unlabeled_start_epochs': 0,
         'unlabeled_start_fraction': 0,
+        'unlabeled_end_fraction': 1,
         'ignore_padding': True,
         'dropout_ratio': 0.5,
         'channels': 256,
@@ -235,6 +239,7 @@ PUBLISHED = {
         'unlabeled_start': 0,
         'unlabeled_start_epochs': 0,
         'unlabeled_start_fraction': 0,
+        'unlabeled_end_fraction': 1,
         'unreliable_share': 0.2,
         'ignore_padding': False,
         'cutmix': {'adaptive': False, 'prob': 0.5, 'style': 'u2pl'},  # code
@@ -265,6 +270,7 @@ PUBLISHED = {
         'unlabeled_start': 0,
         'unlabeled_start_epochs': 0,
         'unlabeled_start_fraction': 0,
+        'unlabeled_end_fraction': 1,
         'eta': 0.95,
         'top_classes': None,
         'ignore_padding': True,
@@ -302,6 +308,7 @@ PUBLISHED = {
         'unlabeled_start': 0,
         'unlabeled_start_epochs': 0,
         'unlabeled_start_fraction': 0,
+        'unlabeled_end_fraction': 1,
         'decoupled_training': True,
         'shared_head': True,
         'pixel_reweighting': True,

@@ -46,6 +46,7 @@ class WholeStepIterTrainLoop(IterBasedTrainLoop):
         accumulated = accumulation(runner)
         # Checked here, because the Runner builds the schedulers right after this loop and before calling hooks.
         check_lengths(runner.param_schedulers, 1, count_steps(max_iters, accumulated), accumulated)
+        self._restarted_log = False
 
     def run(self) -> None:
         accumulated = accumulation(self.runner)
@@ -56,6 +57,27 @@ class WholeStepIterTrainLoop(IterBasedTrainLoop):
                 f'{accumulated} iterations: each validation runs at the end of its step.'
             )
         return super().run()
+
+    def run_iter(self, data_batch) -> None:
+        if not self._restarted_log:
+            self._restart_log_after_unlabeled()
+        super().run_iter(data_batch)
+
+    def _restart_log_after_unlabeled(self) -> None:
+        """Remove all scalars from the log when the unlabeled loss has ended.
+
+        MMEngine would repeat the last values of those that are no longer computed. The others return in the
+        same iteration.
+        """
+        model = unwrap(self.runner.model)
+        end = model.unlabeled_end if isinstance(model, SemiSegmentor) else None
+        if end is None:
+            self._restarted_log = True
+        elif Clock.of(self.runner.optim_wrapper).step >= end:
+            self._restarted_log = True
+            scalars = self.runner.message_hub.log_scalars
+            for key in [key for key in scalars if key.startswith('train/')]:
+                del scalars[key]
 
     def _decide_current_val_interval(self) -> None:
         super()._decide_current_val_interval()

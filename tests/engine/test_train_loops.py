@@ -8,7 +8,7 @@ import torch
 from mmengine.hooks import Hook
 from mmseg.registry import MODELS
 from tiny import tiny_segmentor
-from tiny_run import NUM_UNLABELED, build_runner, tiny_config
+from tiny_run import METHODS, NUM_UNLABELED, build_runner, tiny_config
 
 from mmseg_semi.datasets.children import num_counted
 from mmseg_semi.engine.train_loops import epoch_lengths, epochs_of
@@ -227,3 +227,68 @@ def test_a_fraction_needs_the_length_of_the_training():
         _ = model.started
     model.clock = Clock(step=2, num_steps=5)
     assert (model.unlabeled_start, model.started) == (2, True)
+
+
+class Written(Hook):
+    """Writes down which scalars each iteration has logged."""
+
+    priority = 'LOWEST'
+
+    def __init__(self):
+        self.keys = []
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        scalars = runner.message_hub.log_scalars
+        self.keys.append({key for key in scalars if key.startswith('train/')})
+
+
+def ending_config(folder, method):
+    """6 steps, of which only the third and the fourth have an unlabeled loss."""
+    cfg = epoch_config(folder, method, length={'max_iters': 6, 'val_interval': 4})
+    settings = cfg.model.semi_train_cfg
+    settings.pop('rampup_steps', None)
+    settings.update(unlabeled_start=2, unlabeled_end_fraction=2 / 3)
+    return cfg
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('method', sorted(METHODS))
+def test_the_unlabeled_loss_ends(tmp_path, method):
+    whole, written = build_runner(ending_config(tmp_path / 'whole', method)), Written()
+    whole.register_hook(written)
+    whole.train()
+    before, within, after = written.keys[1], written.keys[3], written.keys[5]
+    assert before < within  # the unlabeled images add scalars
+    # They leave the log, in which MMEngine would repeat their last values.
+    assert after == written.keys[4] == before
+
+    cfg = ending_config(tmp_path / 'resumed', method)
+    cfg.load_from, cfg.resume = str(tmp_path / 'whole' / 'iter_4.pth'), True
+    resumed, written = build_runner(cfg), Written()
+    resumed.register_hook(written)
+    resumed.train()
+    assert written.keys == [after, after]
+    expected = whole.model.state_dict()
+    for key, value in resumed.model.state_dict().items():
+        torch.testing.assert_close(value, expected[key], rtol=0, atol=0, msg=key)
+
+
+def test_the_unlabeled_loss_cannot_end_before_it_starts(tmp_path):
+    settings = {'unlabeled_start': 7, 'unlabeled_end_fraction': 0.5}
+    cfg = tiny_config(tmp_path, 'FixMatch', model__semi_train_cfg=settings)
+    said = r'unlabeled_end_fraction=0\.5 ends the unlabeled loss at step 7, but it starts at step 7\. Raise'
+    with pytest.raises(ValueError, match=said):
+        build_runner(cfg).train()
+
+
+def test_a_fraction_of_the_end_needs_the_length_of_the_training():
+    settings = {'unlabeled_end_fraction': 0.5}
+    model = MODELS.build(
+        {'type': 'FixMatch', 'segmentor': tiny_segmentor(), 'semi_train_cfg': settings}
+    )
+    with pytest.raises(ValueError, match='or leave the setting out'):
+        _ = model.ended
+    model.clock = Clock(step=2, num_steps=6)
+    assert (model.unlabeled_end, model.ended) == (3, False)
+    model.clock = Clock(step=3, num_steps=6)
+    assert model.ended

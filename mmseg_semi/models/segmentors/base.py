@@ -71,6 +71,12 @@ class SemiSegmentor(TrainingSteps, NetworkPasses, CheckpointLoading, StockSegmen
         unlabeled_start_fraction: float = setting(
             0.0, 'Same as unlabeled_start, as a fraction of the training.', low=0, below=1
         )
+        unlabeled_end_fraction: float = setting(
+            1.0,
+            'Fraction of the training after which it uses labeled images only.',
+            above=0,
+            high=1,
+        )
         labeled_weight: float = setting(1.0, 'Weight of the labeled loss.', low=0)
         ignore_padding: bool = setting(
             True,
@@ -228,6 +234,13 @@ class SemiSegmentor(TrainingSteps, NetworkPasses, CheckpointLoading, StockSegmen
 
     def check_start(self) -> None:
         """Raise ValueError if training would be useless. Called after checkpoints are loaded."""
+        end = self.unlabeled_end
+        if end is not None and self.unlabeled_start >= end:
+            raise ValueError(
+                f'semi_train_cfg.unlabeled_end_fraction={self.cfg.unlabeled_end_fraction} ends the unlabeled '
+                f'loss at step {end}, but it starts at step {self.unlabeled_start}. Raise '
+                'unlabeled_end_fraction, or start earlier.'
+            )
         self._warn_of_dropout()
 
     def fewest_images(self, labeled: int, unlabeled: int) -> dict[str, int]:
@@ -242,7 +255,8 @@ class SemiSegmentor(TrainingSteps, NetworkPasses, CheckpointLoading, StockSegmen
         """
         fewest = self.images_of_a_forward(labeled, unlabeled)
         cfg = self.cfg
-        if cfg.unlabeled_start or cfg.unlabeled_start_epochs or cfg.unlabeled_start_fraction:
+        start = cfg.unlabeled_start or cfg.unlabeled_start_epochs or cfg.unlabeled_start_fraction
+        if start or cfg.unlabeled_end_fraction < 1:
             fewest = min(fewest, labeled)
         return {name: fewest for names in self.optimized.values() for name in names}
 
@@ -281,7 +295,7 @@ class SemiSegmentor(TrainingSteps, NetworkPasses, CheckpointLoading, StockSegmen
         )
 
     def labeled_only_loss(self, batch: Batch, update: str) -> dict[str, Tensor]:
-        """Return the losses of an update before ``unlabeled_start``."""
+        """Return the losses of an update before the start and after the end of the unlabeled loss."""
         network = getattr(self, self.optimized[update][0])
         output = self.forward_network(network, batch.labeled.images, len(batch.labeled))
         return self.labeled_loss(output, batch)
@@ -320,20 +334,41 @@ class SemiSegmentor(TrainingSteps, NetworkPasses, CheckpointLoading, StockSegmen
         Raises:
             ValueError: It depends on the length of the training, which is unknown.
         """
-        fraction = self.cfg.unlabeled_start_fraction
-        if fraction:
-            if self.clock.num_steps is None:
-                raise ValueError(
-                    f'semi_train_cfg.unlabeled_start_fraction={fraction} needs the length of the training. '
-                    'Train with a loop of this package (WholeStepIterTrainLoop), or set unlabeled_start.'
-                )
-            return round(fraction * self.clock.num_steps)
+        if self.cfg.unlabeled_start_fraction:
+            return self._step_at('unlabeled_start_fraction', 'set unlabeled_start')
         return self.steps_of(self.cfg.unlabeled_start, self.cfg.unlabeled_start_epochs)
+
+    @property
+    def unlabeled_end(self) -> int | None:
+        """First optimizer step without the unlabeled loss, or None if the loss does not end.
+
+        Raises:
+            ValueError: The length of the training is unknown.
+        """
+        if self.cfg.unlabeled_end_fraction == 1:
+            return None
+        return self._step_at('unlabeled_end_fraction', 'leave the setting out')
+
+    def _step_at(self, key: str, otherwise: str) -> int:
+        """Return the optimizer step at a fraction of the training."""
+        fraction = getattr(self.cfg, key)
+        if self.clock.num_steps is None:
+            raise ValueError(
+                f'semi_train_cfg.{key}={fraction} needs the length of the training. Train with a loop of this '
+                f'package (WholeStepIterTrainLoop), or {otherwise}.'
+            )
+        return round(fraction * self.clock.num_steps)
 
     @property
     def started(self) -> bool:
         """Whether the unlabeled loss has started. Computed on the host and equal on all ranks."""
         return self.clock.step >= self.unlabeled_start
+
+    @property
+    def ended(self) -> bool:
+        """Whether the unlabeled loss has ended. Computed on the host and equal on all ranks."""
+        end = self.unlabeled_end
+        return end is not None and self.clock.step >= end
 
     def steps_of(self, steps: int, epochs: int) -> int:
         """Convert a length to optimizer steps. One setting gives it in steps, the other in epochs.
@@ -364,7 +399,7 @@ class SemiSegmentor(TrainingSteps, NetworkPasses, CheckpointLoading, StockSegmen
     def update_loss(self, update: str, batch: Batch) -> dict[str, Tensor]:
         """Return the losses of one update."""
         try:
-            if not self.started:
+            if not self.started or self.ended:
                 return self.labeled_only_loss(batch, update)
             return getattr(self, self.updates[update])(batch)
         except ValueError as error:
