@@ -270,7 +270,8 @@ def _gain(log: Log, baseline: Log, metric: str) -> Iterator[Symptom]:
             (
                 'The gain rises. Train longer.'
                 if rising
-                else 'Start later (unlabeled_start), lower unlabeled_weight, and check that a supervised '
-                'training with all labels gains with this network and length.'
+                else 'End the unlabeled loss earlier (unlabeled_end_fraction=2/3), start later '
+                '(unlabeled_start), or lower unlabeled_weight, and check that a supervised training with all '
+                'labels gains with this network and length.'
             ),
         )
