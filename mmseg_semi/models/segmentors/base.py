@@ -71,6 +71,12 @@ class SemiSegmentor(TrainingSteps, NetworkPasses, CheckpointLoading, StockSegmen
         unlabeled_start_fraction: float = setting(
             0.0, 'Same as unlabeled_start, as a fraction of the training.', low=0, below=1
         )
+        unlabeled_end_fraction: float = setting(
+            1.0,
+            'Fraction of the training at which the unlabeled loss ends. The last steps use labeled images only.',
+            above=0,
+            high=1,
+        )
         labeled_weight: float = setting(1.0, 'Weight of the labeled loss.', low=0)
         ignore_padding: bool = setting(
             True,
@@ -335,6 +341,14 @@ class SemiSegmentor(TrainingSteps, NetworkPasses, CheckpointLoading, StockSegmen
         """Whether the unlabeled loss has started. Computed on the host and equal on all ranks."""
         return self.clock.step >= self.unlabeled_start
 
+    @property
+    def uses_unlabeled(self) -> bool:
+        """Whether this step has an unlabeled loss."""
+        end = self.cfg.unlabeled_end_fraction
+        return self.started and (
+            end == 1 or self.clock.step < round(end * self.clock.num_steps)
+        )
+
     def steps_of(self, steps: int, epochs: int) -> int:
         """Convert a length to optimizer steps. One setting gives it in steps, the other in epochs.
 
@@ -364,7 +378,7 @@ class SemiSegmentor(TrainingSteps, NetworkPasses, CheckpointLoading, StockSegmen
     def update_loss(self, update: str, batch: Batch) -> dict[str, Tensor]:
         """Return the losses of one update."""
         try:
-            if not self.started:
+            if not self.uses_unlabeled:
                 return self.labeled_only_loss(batch, update)
             return getattr(self, self.updates[update])(batch)
         except ValueError as error:
