@@ -7,6 +7,7 @@ from mmseg.registry import MODELS
 from torch import Tensor
 
 from ...functional.perturbation import sample_complementary_masks, scale_channels
+from ...functional.soft_label import soft_label_cross_entropy
 from ..alignment import DistributionAlignment
 from ..batch import Batch
 from ..features import channel_widths, map_features
@@ -49,6 +50,10 @@ class UniMatchV2(TwoViewSegmentor, MeanTeacherSegmentor):
             'pixels.',
             source='ReMixMatch, Sec. 3.1',
         )
+        soft_labels: bool = setting(
+            False,
+            "Train on the teacher's probabilities of each class instead of its most probable class.",
+        )
 
     cfg: Settings
 
@@ -73,7 +78,10 @@ class UniMatchV2(TwoViewSegmentor, MeanTeacherSegmentor):
         else:
             _, logits = self.forward_complementary(labeled[:0], *strong)
             output = self.forward_network(self.student, labeled, len(labeled))
-        strong_loss = self.strong_loss(logits, label, confidence, plans)
+        if cfg.soft_labels:
+            strong_loss = self.soft_loss(logits, weak_logits, batch, confidence, plans)
+        else:
+            strong_loss = self.strong_loss(logits, label, confidence, plans)
         return {
             **self.labeled_loss(output, batch),
             'loss_strong': cfg.unlabeled_weight * strong_loss,
@@ -85,6 +93,24 @@ class UniMatchV2(TwoViewSegmentor, MeanTeacherSegmentor):
         if self.alignment is not None:
             logits = self.alignment(logits, batch.weak.real, batch.labeled.label)
         return super().make_labels(logits, batch)
+
+    def soft_loss(self, logits, teacher_logits, batch, confidence, plans):
+        valid = batch.weak.valid & (confidence >= self.cfg.tau)
+        total = 0
+        for one, mix in zip(logits, plans, strict=True):
+            values, _ = soft_label_cross_entropy(
+                one,
+                teacher_logits,
+                batch.size,
+                lambda probs: probs,
+                partner=mix.partner,
+                boxes=mix.boxes,
+                valid_mask=mix(valid),
+                align_corners=self.align_corners,
+            )
+            area = batch.size[0] * batch.size[1]
+            total = total + values.sum() * (area / mix(batch.weak.valid).sum().clamp(min=1))
+        return total / 2
 
     def forward_complementary(
         self, labeled: Tensor, first: Tensor, second: Tensor
