@@ -22,8 +22,8 @@ custom_hooks = [
     *_base_.custom_hooks,
     dict(type='MeanTeacherHook', decay=0.99, warmup='ratio', buffers='average'),
 ]
-# CutMix is the only strong augmentation. On crops of this size, changes of the colors do not help
-# (docs/results.md).
+# CutMix is the only strong augmentation. On crops of this size, changes of the colors do not help a network
+# with ImageNet weights (docs/results.md).
 pack = [dict(type='PackUnlabeledInputs')]
 unlabeled_pipeline = [
     *_base_.unlabeled_pipeline[:-1],
