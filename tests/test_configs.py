@@ -1069,10 +1069,7 @@ def des4_benchmarks_follow_the_paper(file):
 @rule('^(prevmatch|unimatch)')
 def both_strong_views_are_drawn_alike(file):
     views = unlabeled_config(load(file)).pipeline[-1]
-    # On small crops of a network with ImageNet weights, CutMix is the only one (docs/results.md).
-    small = file.name.startswith('unimatch-v2_deeplabv3plus_efficientnet')
-    colors = [] if small else STRONG[:3]
-    assert [step.type for step in views.strong] == [*colors, 'PackUnlabeledInputs']
+    assert [step.type for step in views.strong] == [*STRONG[:3], 'PackUnlabeledInputs']
     assert views.strong2 == views.strong
     assert views.weak == [dict(type='PackUnlabeledInputs')]
     # The transforms' defaults are the published values.

@@ -1,7 +1,7 @@
 # UniMatch V2, VOC animals: the 222 labeled images of classic 732.
 _base_ = [
     '../_base_/models/deeplabv3plus_efficientnet-lite0.py',
-    '../_base_/datasets/voc_animals_semi.py',
+    '../_base_/datasets/voc_animals_semi_color.py',
     '../_base_/schedules/adamw_poly_pretrained.py',
     '../_base_/runtime/semi_runtime.py',
 ]
@@ -22,13 +22,16 @@ custom_hooks = [
     *_base_.custom_hooks,
     dict(type='MeanTeacherHook', decay=0.99, warmup='ratio', buffers='average'),
 ]
-# CutMix is the only strong augmentation. On crops of this size, changes of the colors do not help a network
-# with ImageNet weights (docs/results.md).
-pack = [dict(type='PackUnlabeledInputs')]
-unlabeled_pipeline = [
-    *_base_.unlabeled_pipeline[:-1],
-    dict(type='MultiBranch', weak=pack, strong=pack, strong2=pack),
-]
-train_dataloader = dict(dataset=dict(unlabeled=dict(pipeline=unlabeled_pipeline)))
+train_dataloader = dict(
+    dataset=dict(
+        unlabeled=dict(
+            # A second strong view with the same transforms as the first.
+            pipeline=[
+                *_base_.unlabeled_pipeline[:-1],
+                dict(_base_.unlabeled_pipeline[-1], strong2=_base_.unlabeled_pipeline[-1].strong),
+            ]
+        )
+    )
+)
 train_cfg = dict(max_iters=1200, val_interval=1200)
 default_hooks = dict(checkpoint=dict(interval=400))

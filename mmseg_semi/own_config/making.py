@@ -28,9 +28,6 @@ _LOOPS = {
 }
 #: OpenCV pads images of up to four channels.
 _PAD_CHANNELS = 4
-#: Longest side of a crop, in pixels, without color changes in UniMatch V2 with pre-trained weights. It was
-#: measured on crops of 96 pixels (docs/results.md).
-_SMALL_CROP = 128
 
 
 @dataclass
@@ -261,29 +258,21 @@ class _Making:
         pad_val = {'img': color, 'seg': void}
         return [{'type': 'Pad', 'size': self.size[::-1], 'pad_val': pad_val}]
 
-    def views(self) -> list[dict]:
-        """Return the transforms of unlabeled images after the geometry."""
-        small = self.size is not None and max(self.size) <= _SMALL_CROP
-        if self.recipe.name == 'unimatch_v2' and small and pretrained(self.cfg) is not None:
-            pack = [PACK]
-            return [{'type': 'MultiBranch', 'weak': pack, 'strong': pack, 'strong2': pack}]
-        return self.recipe.views
-
     def strong_view(self) -> str:
-        view = self.views()[0]
-        changes = [t['type'] for t in view.get('strong', ()) if t != PACK]
-        return ', '.join(changes) or 'only CutMix'
+        view = self.recipe.views[0]
+        if view['type'] != 'MultiBranch':
+            return 'only CutMix'
+        return ', '.join(t['type'] for t in view['strong'] if t != PACK)
 
     def write_pairs(self, code: str, images: dict) -> None:
         """Write the loader of a method with labeled and unlabeled images in each batch."""
         before = self.cfg.train_dataloader.batch_size
         labeled, unlabeled = self.batch or (before, before)
-        views = self.views()
+        views = self.recipe.views
         if views[0]['type'] == 'MultiBranch':
             strong = views[0]['strong']
-            name = 'pack' if strong == [PACK] else 'strong'
-            self.set(name, strong)
-            branches = {k: Code(name) if v == strong else v for k, v in views[0].items()}
+            self.set('strong', strong)
+            branches = {k: Code('strong') if v == strong else v for k, v in views[0].items()}
             views = [branches]
         pipeline = [*self.pipeline.load, {'type': 'AddValidMask'}, Code('*shared'), *views]
         sampler = {'labeled': labeled, 'unlabeled': unlabeled, 'endless': not self.by_epoch}

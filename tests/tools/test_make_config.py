@@ -376,28 +376,6 @@ def test_geometry_of_unlabeled_images(make, my):
 
 
 @pytest.mark.parametrize(
-    ('method', 'weights', 'width', 'colors'),
-    [
-        ('unimatch_v2', 'weights.pth', 128, False),
-        ('unimatch_v2', None, 128, True),
-        ('unimatch_v2', 'weights.pth', 129, True),
-        ('fixmatch', 'weights.pth', 128, True),
-    ],
-)
-def test_small_crops_of_pretrained_networks_keep_their_colors(my, method, weights, width, colors):
-    cfg = Config.fromfile(my())
-    cfg.load_from = weights
-    steps = cfg.train_dataloader.dataset.pipeline
-    (crop,) = [step for step in steps if step['type'] == 'RandomCrop']
-    crop['crop_size'] = (32, width)
-    cfg.model.data_preprocessor.size = (32, width)
-    made = make_text(cfg, method)
-    assert ('RandomColorJitter' in made.text) == colors
-    (said,) = [decision.why for decision in made.decisions if decision.topic == 'unlabeled']
-    assert ('strong view: only CutMix' in said) != colors
-
-
-@pytest.mark.parametrize(
     ('more', 'pad'),
     [
         ("model['data_preprocessor'].update(bgr_to_rgb=False)", (124, 116, 104)),
