@@ -28,8 +28,30 @@ def _tell_lengths(runner, sampler) -> None:
         model.epoch_steps = max(1, sampler.iters_per_epoch // accumulation(runner))
 
 
+class _FreshLog:
+    """Remove all scalars of the training from the log once, when the unlabeled loss has ended.
+
+    MMEngine would repeat the last values of those that are no longer computed. The others return in the same
+    iteration.
+    """
+
+    _is_fresh = False
+
+    def run_iter(self, *batch) -> None:
+        if not self._is_fresh:
+            model = unwrap(self.runner.model)
+            end = model.unlabeled_end if isinstance(model, SemiSegmentor) else None
+            self._is_fresh = end is None
+            if end is not None and Clock.of(self.runner.optim_wrapper).step >= end:
+                self._is_fresh = True
+                scalars = self.runner.message_hub.log_scalars
+                for key in [key for key in scalars if key.startswith('train/')]:
+                    del scalars[key]
+        super().run_iter(*batch)
+
+
 @LOOPS.register_module()
-class WholeStepIterTrainLoop(IterBasedTrainLoop):
+class WholeStepIterTrainLoop(_FreshLog, IterBasedTrainLoop):
     """``IterBasedTrainLoop`` that delays a validation inside an accumulation to the end of its step.
 
     With ``accumulative_counts=k`` an optimizer step has k iterations. ``max_iters``, ``val_begin`` and
@@ -46,7 +68,6 @@ class WholeStepIterTrainLoop(IterBasedTrainLoop):
         accumulated = accumulation(runner)
         # Checked here, because the Runner builds the schedulers right after this loop and before calling hooks.
         check_lengths(runner.param_schedulers, 1, count_steps(max_iters, accumulated), accumulated)
-        self._restarted_log = False
 
     def run(self) -> None:
         accumulated = accumulation(self.runner)
@@ -57,27 +78,6 @@ class WholeStepIterTrainLoop(IterBasedTrainLoop):
                 f'{accumulated} iterations: each validation runs at the end of its step.'
             )
         return super().run()
-
-    def run_iter(self, data_batch) -> None:
-        if not self._restarted_log:
-            self._restart_log_after_unlabeled()
-        super().run_iter(data_batch)
-
-    def _restart_log_after_unlabeled(self) -> None:
-        """Remove all scalars from the log when the unlabeled loss has ended.
-
-        MMEngine would repeat the last values of those that are no longer computed. The others return in the
-        same iteration.
-        """
-        model = unwrap(self.runner.model)
-        end = model.unlabeled_end if isinstance(model, SemiSegmentor) else None
-        if end is None:
-            self._restarted_log = True
-        elif Clock.of(self.runner.optim_wrapper).step >= end:
-            self._restarted_log = True
-            scalars = self.runner.message_hub.log_scalars
-            for key in [key for key in scalars if key.startswith('train/')]:
-                del scalars[key]
 
     def _decide_current_val_interval(self) -> None:
         super()._decide_current_val_interval()
@@ -236,7 +236,7 @@ def _refuse_epoch_schedulers(schedulers) -> None:
 
 
 @LOOPS.register_module()
-class WholeStepEpochTrainLoop(EpochBasedTrainLoop):
+class WholeStepEpochTrainLoop(_FreshLog, EpochBasedTrainLoop):
     """``EpochBasedTrainLoop`` whose epochs have whole optimizer steps.
 
     With ``accumulative_counts=k`` an epoch has ``batches // k`` steps. The remaining batches are not used, as

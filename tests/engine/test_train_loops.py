@@ -218,15 +218,22 @@ def test_a_setting_in_two_units_is_refused(tmp_path):
         build_runner(cfg)
 
 
-def test_a_fraction_needs_the_length_of_the_training():
-    settings = {'unlabeled_start_fraction': 0.5}
+@pytest.mark.parametrize(
+    ('settings', 'says', 'passed'),
+    [
+        ({'unlabeled_start_fraction': 0.5}, 'or set unlabeled_start', 'started'),
+        ({'unlabeled_end_fraction': 0.5}, 'or leave the setting out', 'ended'),
+    ],
+)
+def test_a_fraction_needs_the_length_of_the_training(settings, says, passed):
     model = MODELS.build(
         {'type': 'FixMatch', 'segmentor': tiny_segmentor(), 'semi_train_cfg': settings}
     )
-    with pytest.raises(ValueError, match='needs the length of the training'):
-        _ = model.started
-    model.clock = Clock(step=2, num_steps=5)
-    assert (model.unlabeled_start, model.started) == (2, True)
+    with pytest.raises(ValueError, match=f'needs the length of the training.*{says}'):
+        getattr(model, passed)
+    for step, expected in ((1, False), (2, True)):
+        model.clock = Clock(step=step, num_steps=5)
+        assert getattr(model, passed) == expected
 
 
 class Written(Hook):
@@ -273,22 +280,20 @@ def test_the_unlabeled_loss_ends(tmp_path, method):
         torch.testing.assert_close(value, expected[key], rtol=0, atol=0, msg=key)
 
 
+def test_the_unlabeled_loss_ends_in_a_training_by_epochs(tmp_path):
+    settings = {'tau': 0.0, 'unlabeled_start': 0, 'unlabeled_end_fraction': 2 / 3}
+    cfg = tiny_config(tmp_path, 'FixMatch', epochs=3, model__semi_train_cfg=settings)
+    runner, written = build_runner(cfg), Written()
+    runner.register_hook(written)
+    runner.train()
+    end = len(written.keys) * 2 // 3
+    found = ['train/loss_unlabeled' in keys for keys in written.keys]
+    assert found == [True] * end + [False] * (len(found) - end)
+
+
 def test_the_unlabeled_loss_cannot_end_before_it_starts(tmp_path):
     settings = {'unlabeled_start': 7, 'unlabeled_end_fraction': 0.5}
     cfg = tiny_config(tmp_path, 'FixMatch', model__semi_train_cfg=settings)
     said = r'unlabeled_end_fraction=0\.5 ends the unlabeled loss at step 7, but it starts at step 7\. Raise'
     with pytest.raises(ValueError, match=said):
         build_runner(cfg).train()
-
-
-def test_a_fraction_of_the_end_needs_the_length_of_the_training():
-    settings = {'unlabeled_end_fraction': 0.5}
-    model = MODELS.build(
-        {'type': 'FixMatch', 'segmentor': tiny_segmentor(), 'semi_train_cfg': settings}
-    )
-    with pytest.raises(ValueError, match='or leave the setting out'):
-        _ = model.ended
-    model.clock = Clock(step=2, num_steps=6)
-    assert (model.unlabeled_end, model.ended) == (3, False)
-    model.clock = Clock(step=3, num_steps=6)
-    assert model.ended
