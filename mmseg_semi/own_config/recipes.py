@@ -12,10 +12,10 @@ from ..compat import config_path
 
 #: Methods and their names. The first is the default.
 METHODS = {
-    'unimatch_v2': 'UniMatch V2',
     'imas': 'iMAS',
     'fixmatch': 'FixMatch',
     'unimatch': 'UniMatch',
+    'unimatch_v2': 'UniMatch V2',
     'prevmatch': 'PrevMatch',
     'corrmatch': 'CorrMatch',
     'mean_teacher': 'Mean Teacher',
