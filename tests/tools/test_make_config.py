@@ -744,10 +744,7 @@ def test_ocrnet(make, capsys):
     stock = 'ocrnet/ocrnet_hr18_4xb2-40k_cityscapes-512x1024.py'
     write_data(Config.fromfile(STOCK / stock))
     said = refused(make, capsys, f'mmseg::{stock}')
-    assert (
-        'IMAS cannot train this network: CascadeEncoderDecoder with ModuleList cannot be'
-        in said
-    )
+    assert 'IMAS cannot train this network: CascadeEncoderDecoder with ModuleList cannot be' in said
     assert 'ST and ST++ take any network: --method stpp.' in said
     make(f'mmseg::{stock}', '--method', 'st', '--out', 'st.py')
     heads = [{'in_channels': [4, 8, 16, 32], 'channels': 8}] * 2
