@@ -1,15 +1,18 @@
 """What the README promises, run as a reader would."""
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
+from PIL import Image
 
 from mmseg_semi.datasets.shapes import CLASSES, write_shapes
 
@@ -130,3 +133,17 @@ model = dict(segmentor=dict(_delete_=True, **network))
     assert type(model.teacher.decode_head).__name__ == 'SegformerHead'
     output, views = model.forward_views(model.student, *torch.randn(2, 1, 3, 64, 64))
     assert output.logits.shape[:2] == views[0].shape[:2] == (1, 2)
+
+
+@pytest.mark.slow
+def test_the_command_for_one_image_finds_its_nuclei(tmp_path):
+    """As it stands, in the clone; only the folder of the result is another one."""
+    text = (ROOT / 'README.md').read_text()
+    (line,) = re.findall(r'^python -c "from mmseg.*$', text, re.MULTILINE)
+    _, *arguments = shlex.split(line.replace("out_dir='segmented'", f'out_dir={str(tmp_path)!r}'))
+    subprocess.run([sys.executable, *arguments], cwd=ROOT, check=True, capture_output=True)
+    (picture,) = (tmp_path / 'vis').iterdir()
+    (prediction,) = (tmp_path / 'pred').iterdir()
+    found = np.array(Image.open(prediction)) > 0
+    truth = np.array(Image.open(ROOT / f'examples/nuclei/mask/{picture.stem}.png')) > 0
+    assert (found & truth).sum() > 0.6 * (found | truth).sum()

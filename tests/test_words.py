@@ -19,6 +19,7 @@ PLACES = (
     'benchmarks',
     'configs',
     'docs',
+    'examples',
     'mmseg_semi',
     'requirements',
     'tests',

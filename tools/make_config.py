@@ -3,9 +3,10 @@
     python tools/make_config.py MY_CONFIG.py --unlabeled DIR [--method NAME] [--out FILE]
 
 Writes a short config next to yours that inherits your network, labeled data, crop, schedule and evaluation,
-and adds the images of DIR and the settings of the method (default: iMAS). Prints each decision and its
-reason, builds the model to check that the method can train it, and checks all data like tools/check_data.py.
-The exit code is 1 if there is something to fix. Then:
+and adds the images of DIR and the settings of the method. The default is UniMatch V2 for networks with
+initial weights, and iMAS for networks from scratch. Prints each decision and its reason, builds the model to
+check that the method can train it, and checks all data like tools/check_data.py. The exit code is 1 if there
+is something to fix. Then:
 
     python tools/train.py THE_NEW_CONFIG.py
 """
@@ -24,11 +25,14 @@ from mmengine.registry import init_default_scope
 from mmseg_semi.cli import load_config, one_sentence_errors
 from mmseg_semi.datasets.data_check import check_data
 from mmseg_semi.own_config import (
+    FOR_PRETRAINED,
+    FROM_SCRATCH,
     METHODS,
     Decision,
     check_model,
     check_samples,
     check_unlabeled,
+    default_method,
     make_config,
     method_name,
 )
@@ -53,9 +57,9 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         '--method',
-        default=next(iter(METHODS)),
         metavar='NAME',
-        help=f'{", ".join(METHODS)} (default: %(default)s)',
+        help=f'{", ".join(METHODS)} (default: {FOR_PRETRAINED} if your network has initial weights, '
+        f'otherwise {FROM_SCRATCH})',
     )
     parser.add_argument(
         '--batch-size',
@@ -155,11 +159,13 @@ def main(arguments: list[str] | None = None) -> None:
     options = parse_args(arguments)
     sys.stdout.reconfigure(errors='backslashreplace')  # names of files need not be UTF-8
     with one_sentence_errors():
-        method = method_name(options.method)
+        method = method_name(options.method) if options.method else None
+        cfg = read_config(options)
+        method = method or default_method(cfg, options.config)
         out = output_file(options, method)
         number = check_unlabeled(options.unlabeled, options.img_suffix)
         made = make_config(
-            read_config(options),
+            cfg,
             options.config,
             out=out,
             method=method,

@@ -2,10 +2,12 @@
 
 from .checks import check_model, check_samples
 from .making import Decision, Made, make_config
-from .recipes import METHODS, method_name
+from .recipes import FOR_PRETRAINED, FROM_SCRATCH, METHODS, default_method, method_name
 from .stock import check_training, check_unlabeled
 
 __all__ = [
+    'FOR_PRETRAINED',
+    'FROM_SCRATCH',
     'METHODS',
     'Decision',
     'Made',
@@ -13,6 +15,7 @@ __all__ = [
     'check_samples',
     'check_training',
     'check_unlabeled',
+    'default_method',
     'make_config',
     'method_name',
 ]

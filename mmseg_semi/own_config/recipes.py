@@ -9,13 +9,14 @@ from mmengine.config import Config
 
 from ..comparison import find_config
 from ..compat import config_path
+from .stock import check_training, pretrained
 
-#: Methods and their names. The first is the default.
+#: Methods and their names.
 METHODS = {
+    'unimatch_v2': 'UniMatch V2',
     'imas': 'iMAS',
     'fixmatch': 'FixMatch',
     'unimatch': 'UniMatch',
-    'unimatch_v2': 'UniMatch V2',
     'prevmatch': 'PrevMatch',
     'corrmatch': 'CorrMatch',
     'mean_teacher': 'Mean Teacher',
@@ -28,6 +29,8 @@ METHODS = {
     'st': 'ST',
     'stpp': 'ST++',
 }
+#: The recommended methods (docs/results.md): for networks with initial weights, and from scratch.
+FOR_PRETRAINED, FROM_SCRATCH = 'unimatch_v2', 'imas'
 #: Methods that train the plain network several times, on pseudo-labels of an earlier training.
 SELF_TRAINING = ('st', 'stpp')
 #: Methods without a config for own data. They use the settings of their papers.
@@ -68,6 +71,20 @@ def method_name(given: str) -> str:
         hint = f' Did you mean {close[0]}?' if close else ''
         raise ValueError(f'--method {given} is unknown.{hint} Choose one of {", ".join(METHODS)}.')
     return name
+
+
+def default_method(cfg: Config, name: str) -> str:
+    """Return the recommended method for the network of a supervised training.
+
+    Args:
+        cfg (Config): The resolved config of the supervised training.
+        name (str): Name of the config in errors.
+
+    Raises:
+        ValueError: ``cfg`` is not a supervised training.
+    """
+    check_training(cfg, name)
+    return FROM_SCRATCH if pretrained(cfg) is None else FOR_PRETRAINED
 
 
 def read_recipe(method: str) -> Recipe:

@@ -72,3 +72,13 @@ def test_command_writes_all_lists_and_again_the_same(tmp_path, capsys):
     (tmp_path / 'splits/l8_1.txt').unlink()
     with pytest.raises(SystemExit, match=r'l8_1\.txt does not exist\. Prepare the data'):
         tool.main(['nuclei', str(tmp_path)])
+
+
+def test_images_in_the_repository_are_those_of_their_lists():
+    root = TOOL.parents[1] / 'examples/nuclei'
+    splits = {path.stem: path.read_text().split() for path in (root / 'splits').glob('*.txt')}
+    lists = tool.make_lists('nuclei', splits)
+    images = {*lists['all/labeled.txt'], *splits['val']}
+    assert {path.stem for path in (root / 'img').glob('*.jpg')} == images
+    assert {path.stem for path in (root / 'mask').glob('*.png')} == images
+    assert (len(lists['l8_0/unlabeled.txt']), len(splits['val'])) == (492, 164)

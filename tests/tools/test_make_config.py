@@ -10,13 +10,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
-from mmseg.registry import DATASETS
+from mmseg.registry import DATASETS, MODELS
 from processes import ROOT, TOOLS, run_tool
 
 from mmseg_semi.compat import config_root
-from mmseg_semi.own_config import METHODS, Made, make_config
+from mmseg_semi.own_config import METHODS, Made, default_method, make_config
 from mmseg_semi.own_config.text import Code, Extended, assignment, python
 
 STOCK = config_root('mmseg')
@@ -281,7 +282,8 @@ def test_two_steps_of_stock_configs(make, stock):
         pytest.importorskip('mmpretrain', reason='mmpretrain is not installed')
     labeled = write_data(Config.fromfile(STOCK / stock))
     printed = make(f'mmseg::{stock}')
-    out = f'imas_{Path(stock).stem}.py'
+    # The stock configs have initial weights.
+    out = f'unimatch_v2_{Path(stock).stem}.py'
     assert 'No problem found.' in printed
     assert f'python tools/train.py {out}' in printed
     output = train(out, CONFIGS[stock])
@@ -349,6 +351,15 @@ def test_advice_on_networks_from_scratch(my):
         advice = [d.what for d in make_text(cfg, method).decisions if d.topic == 'advice']
         assert len(advice) == advised
         assert all('tau=0.5, unlabeled_start_fraction=0.33' in what for what in advice)
+
+
+def test_the_default_method_depends_on_the_initial_weights(my):
+    cfg = Config.fromfile(my())
+    assert default_method(cfg, 'my.py') == 'imas'
+    cfg.load_from = 'weights.pth'
+    assert default_method(cfg, 'my.py') == 'unimatch_v2'
+    with pytest.raises(ValueError, match=r'my\.py already trains with unlabeled images'):
+        default_method(Config(dict(model=dict(segmentor={})), filename='my.py'), 'my.py')
 
 
 def test_class_shares_are_aligned_from_scratch(my):
@@ -534,7 +545,7 @@ def test_a_config_of_a_checkout(make, tmp_path):
     labeled = write_data(Config.fromfile(folder / name))
     printed = make(folder / name)
     assert '77 iterations' in printed
-    out = folder / 'fcn' / f'imas_{Path(name).name}'
+    out = folder / 'fcn' / f'unimatch_v2_{Path(name).name}'
     assert f"_base_ = './{Path(name).name}'" in out.read_text()
     network = {**RESNET, 'decode_head': {'in_channels': 64, 'channels': 8}}
     assert f'{labeled} labeled and 3 unlabeled images' in train(out, network)
@@ -600,8 +611,10 @@ def test_samples_are_tried(make, my, more, said):
 
 
 def test_the_commands_of_the_pages(make, my):
-    """Those of README and of docs/your_own_data.md, as they stand."""
-    my(name='my_config.py')
+    """Those of README and of docs/your_own_data.md, as they stand, for a network with initial weights."""
+    cfg = Config.fromfile(my("load_from = 'weights.pth'\n", name='my_config.py'))
+    init_default_scope('mmseg')
+    torch.save({'state_dict': MODELS.build(cfg.model).state_dict()}, 'weights.pth')
     for page, heading in (
         ('README.md', 'Your own data'),
         ('docs/your_own_data.md', 'From the config'),
@@ -671,7 +684,7 @@ def test_names_that_do_not_exist(make, my, capsys):
     name = my()
     said = refused(make, capsys, name, '--method', 'imsa')
     assert said.startswith(
-        'error: --method imsa is unknown. Did you mean imas? Choose one of imas,'
+        'error: --method imsa is unknown. Did you mean imas? Choose one of unimatch_v2,'
     )
     assert 'Did you mean my.py?' in refused(make, capsys, 'mi.py')
     said = refused(make, capsys, name, unlabeled='nowhere')
@@ -744,7 +757,10 @@ def test_ocrnet(make, capsys):
     stock = 'ocrnet/ocrnet_hr18_4xb2-40k_cityscapes-512x1024.py'
     write_data(Config.fromfile(STOCK / stock))
     said = refused(make, capsys, f'mmseg::{stock}')
-    assert 'IMAS cannot train this network: CascadeEncoderDecoder with ModuleList cannot be' in said
+    assert (
+        'UniMatchV2 cannot train this network: CascadeEncoderDecoder with ModuleList cannot be'
+        in said
+    )
     assert 'ST and ST++ take any network: --method stpp.' in said
     make(f'mmseg::{stock}', '--method', 'st', '--out', 'st.py')
     heads = [{'in_channels': [4, 8, 16, 32], 'channels': 8}] * 2
