@@ -1907,9 +1907,15 @@ def test_ten_lines_of_the_readme_go_on_top_of_any_network(name):
 
 
 def test_every_base_is_used(parse_each_file_once):
+    """By a config, or on a page of the documentation for the reader's own."""
     for file in FILES:
         load(file)
-    unused = [ids(base) for base in BASES if str(base) not in parse_each_file_once]
+    pages = ''.join(page.read_text() for page in (ROOT.parent / 'docs').glob('*.md'))
+    unused = [
+        ids(base)
+        for base in BASES
+        if str(base) not in parse_each_file_once and base.name not in pages
+    ]
     assert not unused
 
 
