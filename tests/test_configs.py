@@ -1895,7 +1895,9 @@ def test_ten_lines_of_the_readme_go_on_top_of_any_network(name):
     block = re.search(r'```python\n(.*?)```', text[text.index('## Your own data\n') :], re.DOTALL)[
         1
     ]
-    block = block.replace('imas_deeplabv3plus_r50-d8_1xb8-20k_own-512x512', name)
+    default = 'unimatch_v2/unimatch-v2_deeplabv3plus_r50-d8_1xb8-20k_own-512x512'
+    assert default in block
+    block = block.replace(default, f'imas/{name}')
     if network_config(load(ROOT / 'imas' / f'{name}.py')).get('auxiliary_head') is None:
         block = block.replace(', auxiliary_head=dict(num_classes=2)', '')
     cfg = Config.fromstring(block, '.py')
@@ -1910,7 +1912,9 @@ def test_every_base_is_used(parse_each_file_once):
     """By a config, or on a page of the documentation for the reader's own."""
     for file in FILES:
         load(file)
-    pages = ''.join(page.read_text() for page in (ROOT.parent / 'docs').glob('*.md'))
+    pages = ''.join(
+        page.read_text(encoding='utf-8') for page in (ROOT.parent / 'docs').glob('*.md')
+    )
     unused = [
         ids(base)
         for base in BASES

@@ -4,7 +4,7 @@
 
 Writes a short config next to yours that inherits your network, labeled data, crop, schedule and evaluation,
 and adds the images of DIR and the settings of the method. The default is UniMatch V2 for networks with
-initial weights, and iMAS for networks from scratch. Prints each decision and its reason, builds the model to
+pretrained weights, and iMAS for networks from scratch. Prints each decision and its reason, builds the model to
 check that the method can train it, and checks all data like tools/check_data.py. The exit code is 1 if there
 is something to fix. Then:
 
@@ -58,7 +58,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--method',
         metavar='NAME',
-        help=f'{", ".join(METHODS)} (default: {FOR_PRETRAINED} if your network has initial weights, '
+        help=f'{", ".join(METHODS)} (default: {FOR_PRETRAINED} if your network has pretrained weights, '
         f'otherwise {FROM_SCRATCH})',
     )
     parser.add_argument(
@@ -159,7 +159,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parse_args(arguments)
     sys.stdout.reconfigure(errors='backslashreplace')  # names of files need not be UTF-8
     with one_sentence_errors():
-        method = method_name(options.method) if options.method else None
+        method = None if options.method is None else method_name(options.method)
         cfg = read_config(options)
         method = method or default_method(cfg, options.config)
         out = output_file(options, method)

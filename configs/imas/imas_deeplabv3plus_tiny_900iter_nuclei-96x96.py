@@ -12,7 +12,7 @@ model = dict(
         _base_.data_preprocessor, type='MultiBranchDataPreprocessor', size=_base_.crop_size
     ),
     segmentor=_base_.model,
-    # The settings differ from those for pre-trained weights. From scratch, a high threshold selects only the
+    # The settings differ from those of the paper. From scratch, a high threshold selects only the
     # large classes, and the training collapses. Therefore this config has a lower threshold, a low weight and a
     # supervised start.
     semi_train_cfg=dict(tau=0.6, unlabeled_weight=0.25, unlabeled_start_fraction=1 / 3),

@@ -29,7 +29,7 @@ METHODS = {
     'st': 'ST',
     'stpp': 'ST++',
 }
-#: The recommended methods (docs/results.md): for networks with initial weights, and from scratch.
+#: The recommended methods (docs/results.md): for pretrained networks, and from scratch.
 FOR_PRETRAINED, FROM_SCRATCH = 'unimatch_v2', 'imas'
 #: Methods that train the plain network several times, on pseudo-labels of an earlier training.
 SELF_TRAINING = ('st', 'stpp')

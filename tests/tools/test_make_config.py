@@ -282,8 +282,8 @@ def test_two_steps_of_stock_configs(make, stock):
         pytest.importorskip('mmpretrain', reason='mmpretrain is not installed')
     labeled = write_data(Config.fromfile(STOCK / stock))
     printed = make(f'mmseg::{stock}')
-    # The stock configs have initial weights.
-    out = f'unimatch_v2_{Path(stock).stem}.py'
+    method = default_method(Config.fromfile(STOCK / stock), stock)
+    out = f'{method}_{Path(stock).stem}.py'
     assert 'No problem found.' in printed
     assert f'python tools/train.py {out}' in printed
     output = train(out, CONFIGS[stock])
@@ -353,10 +353,15 @@ def test_advice_on_networks_from_scratch(my):
         assert all('tau=0.5, unlabeled_start_fraction=0.33' in what for what in advice)
 
 
-def test_the_default_method_depends_on_the_initial_weights(my):
+def test_the_default_method_depends_on_pretrained_weights(my):
     cfg = Config.fromfile(my())
     assert default_method(cfg, 'my.py') == 'imas'
-    cfg.load_from = 'weights.pth'
+    for key in ('load_from', 'model.pretrained', 'model.backbone.pretrained'):
+        loaded = cfg.copy()
+        loaded.merge_from_dict({key: 'weights.pth'})
+        assert default_method(loaded, 'my.py') == 'unimatch_v2'
+    init = {'model.backbone.init_cfg': {'type': 'Pretrained', 'checkpoint': 'weights.pth'}}
+    cfg.merge_from_dict(init)
     assert default_method(cfg, 'my.py') == 'unimatch_v2'
     with pytest.raises(ValueError, match=r'my\.py already trains with unlabeled images'):
         default_method(Config(dict(model=dict(segmentor={})), filename='my.py'), 'my.py')
@@ -383,6 +388,11 @@ def test_geometry_of_unlabeled_images(make, my):
         dict(type='Pad', size=(40, 32), pad_val=dict(img=(104, 116, 124), seg=255)),
     ]
     assert pipeline[-1].strong[0].type == 'RandomIntensity'
+    make('my.py', '--method', 'unimatch_v2')
+    assert len(Path('unimatch_v2_my.py').read_text().splitlines()) < 95
+    views = Config.fromfile('unimatch_v2_my.py').train_dataloader.dataset.unlabeled.pipeline[-1]
+    assert views.strong == views.strong2
+    assert views.strong[0].type == 'RandomColorJitter'
 
 
 @pytest.mark.parametrize(
@@ -611,7 +621,7 @@ def test_samples_are_tried(make, my, more, said):
 
 
 def test_the_commands_of_the_pages(make, my):
-    """Those of README and of docs/your_own_data.md, as they stand, for a network with initial weights."""
+    """Those of README and of docs/your_own_data.md, as they stand, for a network with pretrained weights."""
     cfg = Config.fromfile(my("load_from = 'weights.pth'\n", name='my_config.py'))
     init_default_scope('mmseg')
     torch.save({'state_dict': MODELS.build(cfg.model).state_dict()}, 'weights.pth')
