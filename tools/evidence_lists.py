@@ -12,6 +12,11 @@ ROOT/splits contains the lists of the data set (docs/datasets.md). The tool writ
 PARTITION is classic_{92,183,366,732} or l{4,8,16,32}_{0,1,2}. In `all`, every training image is labeled. No
 tuning image is labeled in any partition, and no validation image is in any list. The tuning images are the
 first 100 of the sorted candidates after random.Random(0).shuffle, so the lists are the same on every machine.
+
+For nuclei, the tool also writes
+
+    ROOT/lists/dark/val.txt                        validation images with a mean value below 100 of 255
+    ROOT/lists/dark/PARTITION/...                  the other dark images, if all labeled images are dark
 """
 
 from __future__ import annotations
@@ -21,10 +26,15 @@ import sys
 from functools import partial
 from pathlib import Path
 
+import cv2
+
 from mmseg_semi.datasets.preparation import PreparationError, lines, read_text, write_all
 from mmseg_semi.datasets.splits import random_order
 
 TUNING_IMAGES = 100
+#: Images of nuclei with a lower mean value (of 255) are dark. Fluorescence images are dark, stained tissue is
+#: bright.
+DARK_BELOW = 100
 #: By data set: training lists, the one that tuning images are drawn from, the validation list, partitions.
 SETS = {
     'voc_animals': (
@@ -47,7 +57,7 @@ def make_lists(name: str, splits: dict[str, list[str]]) -> dict[str, list[str]]:
 
     Args:
         name: of the data set.
-        splits: ids of each list that comes with it.
+        splits: ids of each list that comes with it, and of its dark images (``dark``) if there are dark lists.
 
     Raises:
         PreparationError: A validation image is a training image, or too few images are left to tune on.
@@ -77,7 +87,34 @@ def make_lists(name: str, splits: dict[str, list[str]]) -> dict[str, list[str]]:
         for part, ids in labeled.items():
             lists[f'{folder}{part}/labeled.txt'] = ids
             lists[f'{folder}{part}/unlabeled.txt'] = images - ids
+    if 'dark' in splits:
+        dark = set(splits['dark'])
+        lists['dark/val.txt'] = dark & set(splits[validation])
+        lists['dark/all/labeled.txt'] = dark & train
+        for part, ids in labeled.items():
+            if ids <= dark:
+                lists[f'dark/{part}/labeled.txt'] = ids
+                lists[f'dark/{part}/unlabeled.txt'] = (train & dark) - ids
     return {path: sorted(ids) for path, ids in lists.items()}
+
+
+def dark_images(folder: Path, ids: list[str]) -> list[str]:
+    """The ids of images in a folder with a mean value below :data:`DARK_BELOW`.
+
+    Raises:
+        PreparationError: An image is missing or cannot be read.
+    """
+    dark = []
+    for name in ids:
+        path = folder / f'{name}.jpg'
+        image = cv2.imread(str(path))
+        if image is None:
+            raise PreparationError(
+                f'{path} does not exist or is not an image. Prepare the data as docs/datasets.md says.'
+            )
+        if image.mean() < DARK_BELOW:
+            dark.append(name)
+    return dark
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -95,6 +132,8 @@ def main(argv: list[str] | None = None) -> None:
             ).split()
             for part in (*training, validation, *partitions)
         }
+        if args.dataset == 'nuclei':
+            splits['dark'] = dark_images(args.root / 'img', [*splits['all'], *splits[validation]])
         lists = make_lists(args.dataset, splits)
         jobs = [(args.root / 'lists' / path, partial(lines, ids)) for path, ids in lists.items()]
         write_all(jobs, 'lists')

@@ -4,6 +4,7 @@ import importlib.util
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from mmseg_semi.datasets.preparation import PreparationError
 
@@ -61,6 +62,11 @@ def test_command_writes_all_lists_and_again_the_same(tmp_path, capsys):
     (tmp_path / 'splits').mkdir()
     for name, ids in splits.items():
         (tmp_path / f'splits/{name}.txt').write_text('\n'.join(ids))
+    (tmp_path / 'img').mkdir()
+    for name in [*images, 'v0']:
+        # The images from n006 on are bright, except the validation image.
+        value = 101 if name >= 'n006' and name != 'v0' else 99
+        Image.new('RGB', (8, 8), (value,) * 3).save(tmp_path / f'img/{name}.jpg')
     for _ in range(2):
         tool.main(['nuclei', str(tmp_path)])
     assert 'lists/tuning/l32_0/labeled.txt: 32 images' in capsys.readouterr().out
@@ -69,6 +75,24 @@ def test_command_writes_all_lists_and_again_the_same(tmp_path, capsys):
     assert len(unlabeled) == 200 - 32 - 100
     assert not set(unlabeled) & set(tuning)
     assert not set(tuning) & set(images[:34])
+    dark = {
+        str(path.relative_to(tmp_path / 'lists/dark')): path.read_text().split()
+        for path in (tmp_path / 'lists/dark').rglob('*.txt')
+    }
+    # l4_2 is n002 to n005, and the larger lists have bright images.
+    assert dark == {
+        'val.txt': ['v0'],
+        'all/labeled.txt': images[:6],
+        'l4_0/labeled.txt': images[:4],
+        'l4_0/unlabeled.txt': images[4:6],
+        'l4_1/labeled.txt': images[1:5],
+        'l4_1/unlabeled.txt': [images[0], images[5]],
+        'l4_2/labeled.txt': images[2:6],
+        'l4_2/unlabeled.txt': images[:2],
+    }
+    (tmp_path / 'img/n007.jpg').unlink()
+    with pytest.raises(SystemExit, match=r'n007\.jpg does not exist or is not an image\. Prepare'):
+        tool.main(['nuclei', str(tmp_path)])
     (tmp_path / 'splits/l8_1.txt').unlink()
     with pytest.raises(SystemExit, match=r'l8_1\.txt does not exist\. Prepare the data'):
         tool.main(['nuclei', str(tmp_path)])
@@ -82,3 +106,9 @@ def test_images_in_the_repository_are_those_of_their_lists():
     assert {path.stem for path in (root / 'img').glob('*.jpg')} == images
     assert {path.stem for path in (root / 'mask').glob('*.png')} == images
     assert (len(lists['l8_0/unlabeled.txt']), len(splits['val'])) == (492, 164)
+    splits['dark'] = tool.dark_images(root / 'img', sorted(images))
+    lists = tool.make_lists('nuclei', splits)
+    shipped = sorted((root / 'lists').rglob('*.txt'))
+    assert len(shipped) == 3
+    for path in shipped:
+        assert path.read_text().split() == lists[str(path.relative_to(root / 'lists'))]
