@@ -209,7 +209,12 @@ PUBLISHED = {
         'guidance_weight': 1.0,
         'place': 'host',  # ours
     },
-    'UniMatchV2': {**TWO_VIEW_SETTINGS, 'dropout_prob': 0.5, 'align_distribution': False},
+    'UniMatchV2': {
+        **TWO_VIEW_SETTINGS,
+        'dropout_prob': 0.5,
+        'align_distribution': False,
+        'adjust_logits': False,
+    },
     'CorrMatch': {  # code
         'labeled_weight': 0.25,
         'labeled_correlation_weight': 0.25,

@@ -1,28 +1,45 @@
-"""Distribution alignment: pseudo-labels with the class shares of the labeled images."""
+"""Class shares of the unlabeled images: align the pseudo-labels, or adjust the logits that learn from them.
+
+Pseudo-labels contain too few pixels of rare classes. Distribution alignment changes the pseudo-labels until
+their shares are those of the labeled pixels. Logit adjustment keeps the pseudo-labels and their shares, and
+prevents that the student learns these shares.
+"""
 
 from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from .memory import OncePerStep
+from .settings import MethodSettings, setting
 
 #: Weight of the past in the running shares. ReMixMatch averages over 128 batches.
 DECAY = 0.99
 #: Lower bound of shares before division or logarithm.
 SMALLEST = 1e-6
+#: Bounds of the ratio of logit adjustment.
+RATIOS = (0.01, 10)
 
 
-class DistributionAlignment(OncePerStep):
-    """Distribution alignment of "ReMixMatch" (ICLR 2020, Sec. 3.1), for pixels.
+class AdjustmentSettings(MethodSettings):
+    """Setting of the methods with logit adjustment."""
 
-    The probability p of each class is multiplied by a ratio of two running means, and normalized again:
+    adjust_logits: bool = setting(
+        False,
+        "Logit adjustment: the unlabeled loss does not teach the student the pseudo-labels' class shares.",
+        source='Menon et al., ICLR 2021; DebiasPL, CVPR 2022',
+    )
 
-        p' ∝ p * (share of the class among the labeled pixels) / (mean of p over the unlabeled pixels)
 
-    A class that the network predicts too often becomes less probable, and one that it forgets becomes more
-    probable. The ratio changes once per optimizer step. It is 1 during the first step.
+class ClassShares(OncePerStep):
+    """Running means of the class shares of the labeled and of the unlabeled pixels.
+
+    They change once per optimizer step.
 
     Args:
         num_classes (int): C.
@@ -37,33 +54,33 @@ class DistributionAlignment(OncePerStep):
         self.register_buffer('shares', torch.zeros(2, num_classes))
         self.register_buffer('steps', torch.zeros((), dtype=torch.int64))
 
-    @torch.no_grad()
-    def forward(self, logits: Tensor, real: Tensor, label: Tensor) -> Tensor:
-        """Align the logits of unlabeled images, and collect the class shares of a micro-batch.
+    @property
+    @abstractmethod
+    def offset(self) -> Tensor:
+        """Offset of the logits of each class, float32 (C,): the logarithm of a ratio of both shares."""
 
-        Args:
-            logits (Tensor): (N, C, h, w) of the unlabeled images.
-            real (Tensor): bool (N, H, W), False on padding, which is not counted.
-            label (Tensor): int64 (B, H, W) of the labeled images, 255 for void.
+    @abstractmethod
+    def log(self) -> dict[str, Tensor]:
+        """Return scalars for the log."""
 
-        Returns:
-            Tensor: float32 (N, C, h, w).
-        """
-        logits, num_classes = logits.float(), logits.shape[1]
-        weight = F.adaptive_avg_pool2d(real[:, None].float(), logits.shape[-2:])
-        probs = (logits.softmax(dim=1) * weight).sum(dim=(0, 2, 3))
+    def count(self, label: Tensor) -> Tensor:
+        """Count the pixels of each class, int64 (C,), in labels of any shape. Void is not counted."""
+        num_classes = self.shares.shape[1]
         # Void has its own bin.
         bins = label.clamp(max=num_classes).flatten()
-        counts = bins.new_zeros(num_classes + 1).scatter_add_(0, bins, torch.ones_like(bins))[:-1]
-        means = [one / one.sum().clamp(min=SMALLEST) for one in (counts.float(), probs)]
-        self.collect(torch.stack(means)[None], torch.stack([counts.sum(), real.sum()])[None])
-        return logits + self.offset[:, None, None]
+        return bins.new_zeros(num_classes + 1).scatter_add_(0, bins, torch.ones_like(bins))[:-1]
 
-    @property
-    def offset(self) -> Tensor:
-        """Offset of the logits of each class, float32 (C,): the logarithm of the ratio."""
-        labeled, unlabeled = self.shares.clamp(min=SMALLEST).log()
-        return labeled - unlabeled
+    def observe(self, label: Tensor, sums: Tensor, pixels: Tensor) -> None:
+        """Collect the shares of a micro-batch.
+
+        Args:
+            label (Tensor): int64 (B, H, W) of the labeled images, 255 for void.
+            sums (Tensor): (C,), sum over the unlabeled pixels.
+            pixels (Tensor): int64 scalar, the number of unlabeled pixels.
+        """
+        counts = self.count(label)
+        means = [one / one.sum().clamp(min=SMALLEST) for one in (counts.float(), sums.float())]
+        self.collect(torch.stack(means)[None], torch.stack([counts.sum(), pixels])[None])
 
     @torch.no_grad()
     def follow(self, means: Tensor, counts: Tensor) -> dict[str, Tensor]:
@@ -76,4 +93,90 @@ class DistributionAlignment(OncePerStep):
         weight = self.steps.clamp(min=1).float().reciprocal().clamp(min=1 - DECAY)
         moved = torch.lerp(self.shares, means, weight)
         self.shares.copy_(torch.where(counted, moved, self.shares))
+        return self.log()
+
+
+class DistributionAlignment(ClassShares):
+    """Distribution alignment of "ReMixMatch" (ICLR 2020, Sec. 3.1), for pixels.
+
+    The probability p of each class is multiplied by a ratio of two running means, and normalized again:
+
+        p' ∝ p * (share of the class among the labeled pixels) / (mean of p over the unlabeled pixels)
+
+    A class that the network predicts too often becomes less probable, and one that it forgets becomes more
+    probable. The ratio is 1 during the first step.
+
+    Args: see :class:`ClassShares`.
+    """
+
+    @torch.no_grad()
+    def forward(self, logits: Tensor, real: Tensor, label: Tensor) -> Tensor:
+        """Align the logits of unlabeled images, and collect the class shares of a micro-batch.
+
+        Args:
+            logits (Tensor): (N, C, h, w) of the unlabeled images.
+            real (Tensor): bool (N, H, W), False on padding, which is not counted.
+            label (Tensor): int64 (B, H, W) of the labeled images, 255 for void.
+
+        Returns:
+            Tensor: float32 (N, C, h, w).
+        """
+        logits = logits.float()
+        weight = F.adaptive_avg_pool2d(real[:, None].float(), logits.shape[-2:])
+        probs = (logits.softmax(dim=1) * weight).sum(dim=(0, 2, 3))
+        self.observe(label, probs, real.sum())
+        return logits + self.offset[:, None, None]
+
+    @property
+    def offset(self) -> Tensor:
+        labeled, unlabeled = self.shares.clamp(min=SMALLEST).log()
+        return labeled - unlabeled
+
+    def log(self) -> dict[str, Tensor]:
         return {'alignment_ratio': self.offset.abs().max().exp()}
+
+
+class LogitAdjustment(ClassShares):
+    """Logit adjustment of the student's loss on pseudo-labels.
+
+    Sources: "Long-tail learning via logit adjustment" (ICLR 2021, Eq. 10), and the adaptive margins of "Debiased
+    Learning from Naturally Imbalanced Pseudo-Labels" (CVPR 2022). There, the class shares are compared with
+    uniform ones, and here with those of the labeled images.
+
+    The loss of the unlabeled images has the student's logits z plus the logarithm of a ratio:
+
+        z' = z + log((share of the class among the pseudo-labels) / (its share among the labeled pixels))
+
+    If z predicts the shares of the labeled images, z' predicts those of the pseudo-labels, and the loss leaves
+    the shares as they are. The pixels of other classes hardly lower the logit of a class without pseudo-labels,
+    which would otherwise be forgotten. The ratio is 1 during the first step. It is limited to 0.01 and 10,
+    because shares of a few pixels are not reliable.
+
+    Args: see :class:`ClassShares`.
+    """
+
+    def forward(
+        self, logits: Sequence[Tensor], pseudo_label: Tensor, confident: Tensor, label: Tensor
+    ) -> list[Tensor]:
+        """Adjust the logits of the student's views, and collect the class shares of a micro-batch.
+
+        Args:
+            logits (sequence of Tensor): (N, C, h, w) of each view.
+            pseudo_label (Tensor): int64 (N, H, W) before CutMix, 255 for ignored pixels.
+            confident (Tensor): bool (N, H, W), the pixels that the loss contains.
+            label (Tensor): int64 (B, H, W) of the labeled images, 255 for void.
+
+        Returns:
+            list[Tensor]: float32 (N, C, h, w) of each view.
+        """
+        counts = self.count(pseudo_label.masked_fill(~confident, 255))
+        self.observe(label, counts, counts.sum())
+        return [one.float() + self.offset[:, None, None] for one in logits]
+
+    @property
+    def offset(self) -> Tensor:
+        labeled, unlabeled = self.shares.clamp(min=SMALLEST).log()
+        return (unlabeled - labeled).clamp(*map(math.log, RATIOS))
+
+    def log(self) -> dict[str, Tensor]:
+        return {'adjustment_ratio': self.offset.min().exp()}

@@ -1,10 +1,12 @@
-"""Distribution alignment against probabilities that are counted pixel by pixel."""
+"""Distribution alignment and logit adjustment against shares that are counted pixel by pixel."""
+
+import math
 
 import torch
 from ddp_steps import align_batches
 from ranks import run_on_ranks
 
-from mmseg_semi.models.alignment import DECAY, DistributionAlignment
+from mmseg_semi.models.alignment import DECAY, DistributionAlignment, LogitAdjustment
 
 C = 3
 
@@ -114,3 +116,83 @@ def test_ranks_align_by_the_same_shares(tmp_path):
     expected = torch.stack(shares_of(*batches))
     for shares in run_on_ranks(align_batches, 2, tmp_path, batches):
         torch.testing.assert_close(shares, expected)
+
+
+def pseudo_batch(seed):
+    """Logits of two views, pseudo-labels with ignored pixels, confident pixels, and labels with void pixels."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = [torch.randn(2, C, 4, 6, generator=generator) for _ in range(2)]
+    pseudo_label = torch.randint(0, C, (2, 8, 12), generator=generator)
+    pseudo_label[0, 4:] = 255
+    confident = torch.rand(2, 8, 12, generator=generator) < 0.5
+    # Few confident pixels of class 2.
+    confident &= (pseudo_label < 2) | (torch.rand(2, 8, 12, generator=generator) < 0.1)
+    label = torch.randint(0, C, (3, 5, 7), generator=generator)
+    label[0, 0] = 255
+    return logits, pseudo_label, confident, label
+
+
+def shares_of_pseudo_labels(*batches):
+    """Class shares of the labeled pixels and of the confident pseudo-labels, one pixel at a time."""
+    counts = torch.zeros(2, C)
+    for _, pseudo_label, confident, label in batches:
+        for value in label.flatten().tolist():
+            if value != 255:
+                counts[0, value] += 1
+        for value, kept in zip(pseudo_label.flatten().tolist(), confident.flatten(), strict=True):
+            if kept and value != 255:
+                counts[1, value] += 1
+    return counts / counts.sum(dim=1, keepdim=True)
+
+
+def test_logits_are_adjusted_by_the_ratio_of_the_shares():
+    module, first, second = LogitAdjustment(C), pseudo_batch(0), pseudo_batch(1)
+    for one in (first, second):
+        for adjusted, view in zip(module(*one), one[0], strict=True):
+            torch.testing.assert_close(adjusted, view, rtol=0, atol=0)
+    log = module.commit()
+    labeled, pseudo = shares_of_pseudo_labels(first, second)
+    torch.testing.assert_close(module.shares[0], labeled)
+    # The micro-batches count by their number of confident pixels.
+    torch.testing.assert_close(module.shares[1], pseudo)
+    ratio = pseudo / labeled
+    assert ratio[2] < 0.5 < 1 < ratio[0]
+    torch.testing.assert_close(log['adjustment_ratio'], ratio.min())
+    third = pseudo_batch(2)
+    for adjusted, view in zip(module(*third), third[0], strict=True):
+        expected = view.softmax(dim=1) * ratio[:, None, None]
+        torch.testing.assert_close(
+            adjusted.softmax(dim=1), expected / expected.sum(dim=1, keepdim=True)
+        )
+
+
+def test_ratio_is_limited():
+    module = LogitAdjustment(C)
+    logits, pseudo_label, confident, label = pseudo_batch(0)
+    label[label == 1] = 0  # no labeled pixel
+    pseudo_label[pseudo_label == 2] = 0  # no pseudo-label
+    module(logits, pseudo_label, confident, label)
+    module.commit()
+    torch.testing.assert_close(module.offset[1:], torch.tensor([math.log(10), math.log(0.01)]))
+
+
+def test_half_precision_is_adjusted_in_float32():
+    module, (logits, *rest) = LogitAdjustment(C), pseudo_batch(0)
+    module(logits, *rest)
+    module.commit()
+    rough = [view.bfloat16() for view in logits]
+    for adjusted, view in zip(module(rough, *rest), rough, strict=True):
+        assert adjusted.dtype == torch.float32
+        torch.testing.assert_close(adjusted, view.float() + module.offset[:, None, None])
+
+
+def test_a_step_without_confident_pixels_changes_nothing():
+    module = LogitAdjustment(C)
+    module(*pseudo_batch(0))
+    module.commit()
+    before = module.shares.clone()
+    logits, pseudo_label, confident, label = pseudo_batch(1)
+    module(logits, pseudo_label, torch.zeros_like(confident), label)
+    module.commit()
+    torch.testing.assert_close(module.shares, before, rtol=0, atol=0)
+    assert module.steps == 1

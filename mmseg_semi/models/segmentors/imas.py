@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ...functional.agreement import hardness, pixel_agreement
 from ...functional.losses import confident_cross_entropy
+from ..alignment import AdjustmentSettings, LogitAdjustment
 from ..batch import Batch
 from ..cutmix import CutMixPlan
 from ..gradients import without_gradients
@@ -29,7 +30,7 @@ class IMAS(MeanTeacherSegmentor):
     Args: see :class:`~mmseg_semi.models.SemiSegmentor`.
     """
 
-    class Settings(MeanTeacherSegmentor.Settings):
+    class Settings(MeanTeacherSegmentor.Settings, AdjustmentSettings):
         tau: float = setting(
             0.95,
             'Confidence threshold of the pseudo-labels.',
@@ -84,6 +85,9 @@ class IMAS(MeanTeacherSegmentor):
 
     def __init__(self, segmentor: dict, **kwargs) -> None:
         super().__init__(segmentor, **kwargs)
+        self.adjustment = None
+        if self.cfg.adjust_logits:
+            self.adjustment = LogitAdjustment(self.num_classes)
         self.intensity = build_part(self.cfg.intensity, IntensityMix, 'intensity')
         if self.intensity is None:
             self.unlabeled_branches = ('weak',)
@@ -100,9 +104,12 @@ class IMAS(MeanTeacherSegmentor):
         output, logits = self.forward_views(
             self.student, batch.labeled.images, *passed, joint=cfg.joint_forward
         )
+        logits = logits[-len(views) :]
+        if self.adjustment is not None:
+            logits = self.adjustment(logits, label, confidence >= cfg.tau, batch.labeled.label)
         return {
             **self.labeled_loss(output, batch),
-            'loss_unlabeled': self.unlabeled_loss(logits[-len(views) :], targets, weights, gamma),
+            'loss_unlabeled': self.unlabeled_loss(logits, targets, weights, gamma),
             **log,
             **mix.log,
         }

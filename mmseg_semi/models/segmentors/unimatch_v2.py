@@ -7,7 +7,7 @@ from mmseg.registry import MODELS
 from torch import Tensor
 
 from ...functional.perturbation import sample_complementary_masks, scale_channels
-from ..alignment import DistributionAlignment
+from ..alignment import AdjustmentSettings, DistributionAlignment, LogitAdjustment
 from ..batch import Batch
 from ..features import channel_widths, map_features
 from ..gradients import without_gradients
@@ -34,7 +34,7 @@ class UniMatchV2(TwoViewSegmentor, MeanTeacherSegmentor):
     Args: see :class:`~mmseg_semi.models.SemiSegmentor`.
     """
 
-    class Settings(TwoViewSegmentor.Settings):
+    class Settings(TwoViewSegmentor.Settings, AdjustmentSettings):
         dropout_prob: float = setting(
             0.5,
             'Fraction of images whose views lose complementary channels, in every stage that the head may '
@@ -57,6 +57,9 @@ class UniMatchV2(TwoViewSegmentor, MeanTeacherSegmentor):
         self.alignment = None
         if self.cfg.align_distribution:
             self.alignment = DistributionAlignment(self.num_classes)
+        self.adjustment = None
+        if self.cfg.adjust_logits:
+            self.adjustment = LogitAdjustment(self.num_classes)
 
     def images_of_a_forward(self, labeled: int, unlabeled: int) -> int:
         return labeled + 2 * unlabeled if self.cfg.joint_forward else min(labeled, 2 * unlabeled)
@@ -73,6 +76,8 @@ class UniMatchV2(TwoViewSegmentor, MeanTeacherSegmentor):
         else:
             _, logits = self.forward_complementary(labeled[:0], *strong)
             output = self.forward_network(self.student, labeled, len(labeled))
+        if self.adjustment is not None:
+            logits = self.adjustment(logits, label, confidence >= cfg.tau, batch.labeled.label)
         strong_loss = self.strong_loss(logits, label, confidence, plans)
         return {
             **self.labeled_loss(output, batch),

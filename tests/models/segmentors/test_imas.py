@@ -410,3 +410,35 @@ def test_auxiliary_head_learns_from_labeled_images_only():
     assert all(
         p.grad is None or (p.grad == 0).all() for p in model.student.auxiliary_head.parameters()
     )
+
+
+def test_adjusted_loss_is_the_loss_of_other_logits():
+    model = build(adjust_logits=True, cutmix=None)
+    batch = batch_of(model)
+    torch.manual_seed(1)
+    # The first step has no shares yet.
+    model.loss(**batch)
+    assert not model.adjustment.offset.any()
+    assert 'adjustment_ratio' in model.adjustment.commit()
+    offset = model.adjustment.offset.clone()
+    assert offset.abs().max() > 0.1
+    torch.manual_seed(1)
+    adjusted = model.loss(**batch)
+    plain = build(cutmix=None)
+    plain.load_state_dict(model.state_dict(), strict=False)
+    torch.manual_seed(1)
+    before = plain.loss(**batch)
+    assert abs(before['loss_unlabeled'] - adjusted['loss_unlabeled']) > 1e-3
+    for key in ('decode.loss_ce', 'hardness', 'confident_ratio', 'pseudo_label_entropy'):
+        torch.testing.assert_close(before[key], adjusted[key], rtol=0, atol=0)
+    # The loss of the same views on logits that are adjusted by hand.
+    unlabeled_loss = plain.unlabeled_loss
+
+    def shifted(logits, *rest):
+        return unlabeled_loss([one + offset[:, None, None] for one in logits], *rest)
+
+    plain.unlabeled_loss = shifted
+    torch.manual_seed(1)
+    torch.testing.assert_close(
+        plain.loss(**batch)['loss_unlabeled'], adjusted['loss_unlabeled'], rtol=1e-5, atol=1e-7
+    )

@@ -237,3 +237,31 @@ def test_aligned_labels_are_those_of_a_teacher_with_other_biases():
     assert abs(plain.loss(**batch)['loss_strong'] - aligned) > 1e-3
     plain.teacher.decode_head.conv_seg.bias.data += offset
     torch.testing.assert_close(plain.loss(**batch)['loss_strong'], aligned)
+
+
+def test_adjusted_loss_is_that_of_a_student_with_other_biases():
+    settings = {'dropout_prob': 0.0, 'tau': 0.3}
+    model = build('UniMatchV2', adjust_logits=True, **settings)
+    batch = batch_of(model)
+    pad(batch, 12)
+
+    def losses_of(one):
+        one.cutmix = ListedCutMix(*BOXES)
+        return one.loss(**batch)
+
+    # The first step has no shares yet.
+    losses_of(model)
+    assert not model.adjustment.offset.any()
+    assert 'adjustment_ratio' in model.adjustment.commit()
+    offset = model.adjustment.offset.clone()
+    assert offset.abs().max() > 0.1
+    adjusted = losses_of(model)
+    plain = build('UniMatchV2', **settings)
+    plain.load_state_dict(model.state_dict(), strict=False)
+    before = losses_of(plain)
+    assert abs(before['loss_strong'] - adjusted['loss_strong']) > 1e-3
+    # The labeled loss and the pseudo-labels stay.
+    for key in ('decode.loss_ce', 'confident_ratio', 'pseudo_label_entropy'):
+        torch.testing.assert_close(before[key], adjusted[key], rtol=0, atol=0)
+    plain.student.decode_head.conv_seg.bias.data += offset
+    torch.testing.assert_close(losses_of(plain)['loss_strong'], adjusted['loss_strong'])
