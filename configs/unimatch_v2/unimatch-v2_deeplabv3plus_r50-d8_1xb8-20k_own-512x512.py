@@ -16,7 +16,11 @@ model = dict(
     # For few labels and short trainings: docs/results.md has the gains. The paper has tau=0.95 and weights of
     # 0.5.
     semi_train_cfg=dict(
-        tau=0.6, labeled_weight=1.0, unlabeled_weight=0.25, unlabeled_start_fraction=1 / 3
+        tau=0.6,
+        labeled_weight=1.0,
+        unlabeled_weight=0.25,
+        unlabeled_start_fraction=1 / 3,
+        adjust_logits=True,
     ),
     semi_test_cfg=dict(predict_on='teacher'),
 )

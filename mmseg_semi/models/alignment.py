@@ -139,7 +139,7 @@ class DistributionAlignment(ClassShares):
 class LogitAdjustment(ClassShares):
     """Logit adjustment of the student's loss on pseudo-labels.
 
-    Sources: "Long-tail learning via logit adjustment" (ICLR 2021, Eq. 10), and the adaptive margins of "Debiased
+    Sources: "Long-tail learning via logit adjustment" (ICLR 2021), and the adaptive margins of "Debiased
     Learning from Naturally Imbalanced Pseudo-Labels" (CVPR 2022). There, the class shares are compared with
     uniform ones, and here with those of the labeled images.
 

@@ -367,11 +367,15 @@ def test_the_default_method_depends_on_pretrained_weights(my):
         default_method(Config(dict(model=dict(segmentor={})), filename='my.py'), 'my.py')
 
 
-def test_class_shares_are_aligned_from_scratch(my):
+def test_class_shares_are_aligned_from_scratch_and_adjusted_otherwise(my):
     cfg = Config.fromfile(my())
-    assert 'align_distribution=True' in make_text(cfg, 'unimatch_v2').text
+    text = make_text(cfg, 'unimatch_v2').text
+    assert 'align_distribution=True' in text
+    assert 'adjust_logits' not in text
     cfg.load_from = 'weights.pth'
-    assert 'align_distribution' not in make_text(cfg, 'unimatch_v2').text
+    text = make_text(cfg, 'unimatch_v2').text
+    assert 'align_distribution' not in text
+    assert 'adjust_logits=True' in text
 
 
 def test_geometry_of_unlabeled_images(make, my):
