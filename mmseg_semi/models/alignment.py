@@ -1,8 +1,8 @@
 """Class shares of the unlabeled images: align the pseudo-labels, or adjust the logits that learn from them.
 
 Pseudo-labels contain too few pixels of rare classes. Distribution alignment changes the pseudo-labels until
-their shares are those of the labeled pixels. Logit adjustment keeps the pseudo-labels and their shares, and
-prevents that the student learns these shares.
+their shares are those of the labeled pixels. Logit adjustment keeps the pseudo-labels, and keeps the student
+from learning their shares.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from .settings import MethodSettings, setting
 DECAY = 0.99
 #: Lower bound of shares before division or logarithm.
 SMALLEST = 1e-6
-#: Bounds of the ratio of logit adjustment.
+#: Bounds of the ratio of logit adjustment. A class without pseudo-labels is common, and its logit must hardly
+#: fall. A class that is hardly labeled has a large ratio by chance, for example in the first steps.
 RATIOS = (0.01, 10)
 
 
@@ -75,8 +76,8 @@ class ClassShares(OncePerStep):
 
         Args:
             label (Tensor): int64 (B, H, W) of the labeled images, 255 for void.
-            sums (Tensor): (C,), sum over the unlabeled pixels.
-            pixels (Tensor): int64 scalar, the number of unlabeled pixels.
+            sums (Tensor): (C,), the sum of the probabilities of each class, or the number of its pseudo-labels.
+            pixels (Tensor): int64 scalar, the number of unlabeled pixels in ``sums``.
         """
         counts = self.count(label)
         means = [one / one.sum().clamp(min=SMALLEST) for one in (counts.float(), sums.float())]
@@ -149,8 +150,8 @@ class LogitAdjustment(ClassShares):
 
     If z predicts the shares of the labeled images, z' predicts those of the pseudo-labels, and the loss leaves
     the shares as they are. The pixels of other classes hardly lower the logit of a class without pseudo-labels,
-    which would otherwise be forgotten. The ratio is 1 during the first step. It is limited to 0.01 and 10,
-    because shares of a few pixels are not reliable.
+    which would otherwise be forgotten. The ratio is 1 during the first step, and is kept
+    between 0.01 and 10. Pixels count equally, even if the loss has weights of images.
 
     Args: see :class:`ClassShares`.
     """
@@ -163,15 +164,15 @@ class LogitAdjustment(ClassShares):
         Args:
             logits (sequence of Tensor): (N, C, h, w) of each view.
             pseudo_label (Tensor): int64 (N, H, W) before CutMix, 255 for ignored pixels.
-            confident (Tensor): bool (N, H, W), the pixels that the loss contains.
+            confident (Tensor): bool (N, H, W), True where the confidence reaches the threshold.
             label (Tensor): int64 (B, H, W) of the labeled images, 255 for void.
 
         Returns:
-            list[Tensor]: float32 (N, C, h, w) of each view.
+            list[Tensor]: (N, C, h, w) of each view, at least float32.
         """
         counts = self.count(pseudo_label.masked_fill(~confident, 255))
         self.observe(label, counts, counts.sum())
-        return [one.float() + self.offset[:, None, None] for one in logits]
+        return [one + self.offset[:, None, None] for one in logits]
 
     @property
     def offset(self) -> Tensor:

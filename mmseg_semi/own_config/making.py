@@ -358,13 +358,19 @@ class _Making:
         if 'low_rank' in settings and isinstance(head, dict) and head.get('num_classes', 0) > 3:
             del settings['low_rank']
         if self.recipe.name == 'unimatch_v2' and pretrained(self.cfg) is None:
-            # In place of the logit adjustment, which was measured with pretrained weights only.
+            # Instead of the logit adjustment, which was measured with pretrained weights only.
             settings.pop('adjust_logits', None)
             settings['align_distribution'] = True
             self.say(
                 'class shares',
                 'align_distribution=True',
                 'a network from scratch lets one class take over the pseudo-labels more easily',
+            )
+        elif settings.get('adjust_logits'):
+            self.say(
+                'class shares',
+                'adjust_logits=True',
+                'the network does not learn that rare classes have few pseudo-labels',
             )
         entries = {
             '_delete_': True,

@@ -373,9 +373,10 @@ def test_class_shares_are_aligned_from_scratch_and_adjusted_otherwise(my):
     assert 'align_distribution=True' in text
     assert 'adjust_logits' not in text
     cfg.load_from = 'weights.pth'
-    text = make_text(cfg, 'unimatch_v2').text
-    assert 'align_distribution' not in text
-    assert 'adjust_logits=True' in text
+    made = make_text(cfg, 'unimatch_v2')
+    assert 'align_distribution' not in made.text
+    assert 'adjust_logits=True' in made.text
+    assert 'adjust_logits=True' in [d.what for d in made.decisions if d.topic == 'class shares']
 
 
 def test_geometry_of_unlabeled_images(make, my):

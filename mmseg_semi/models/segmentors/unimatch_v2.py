@@ -50,6 +50,14 @@ class UniMatchV2(TwoViewSegmentor, MeanTeacherSegmentor):
             source='ReMixMatch, Sec. 3.1',
         )
 
+        def check(self) -> None:
+            super().check()
+            if self.align_distribution and self.adjust_logits:
+                raise ValueError(
+                    'semi_train_cfg has align_distribution=True and adjust_logits=True, but aligned '
+                    'pseudo-labels have the class shares of the labeled images. Set one of them to False.'
+                )
+
     cfg: Settings
 
     def __init__(self, segmentor: dict, **kwargs) -> None:

@@ -412,19 +412,38 @@ def test_auxiliary_head_learns_from_labeled_images_only():
     )
 
 
-def test_adjusted_loss_is_the_loss_of_other_logits():
-    model = build(adjust_logits=True, cutmix=None)
+@pytest.mark.parametrize(
+    'settings',
+    [
+        {'cutmix': None},
+        {'intensity': None},
+        {'weak_in_joint_forward': True},
+        {'joint_forward': False},
+    ],
+)
+def test_adjusted_loss_is_the_loss_of_other_logits(settings):
+    model = build(tau=0.5, adjust_logits=True, **settings)
     batch = batch_of(model)
+    batch['data_samples']['weak'][0].valid_mask.data[..., -12:] = False
     torch.manual_seed(1)
     # The first step has no shares yet.
     model.loss(**batch)
     assert not model.adjustment.offset.any()
     assert 'adjustment_ratio' in model.adjustment.commit()
+    # The shares are those of the labeled pixels and of the confident ones without padding.
+    grouped = model.batch_of(**batch)
+    _, label, confidence, _ = model.measure_hardness(grouped)
+    kept = label[(confidence >= model.cfg.tau) & (label != 255)]
+    assert 0 < len(kept) < (label != 255).sum() < label.numel()
+    real = grouped.labeled.label
+    for share, labels in zip(model.adjustment.shares, (real[real != 255], kept), strict=True):
+        counts = torch.bincount(labels.flatten(), minlength=NUM_CLASSES).float()
+        torch.testing.assert_close(share, counts / counts.sum())
     offset = model.adjustment.offset.clone()
     assert offset.abs().max() > 0.1
     torch.manual_seed(1)
     adjusted = model.loss(**batch)
-    plain = build(cutmix=None)
+    plain = build(tau=0.5, **settings)
     plain.load_state_dict(model.state_dict(), strict=False)
     torch.manual_seed(1)
     before = plain.loss(**batch)

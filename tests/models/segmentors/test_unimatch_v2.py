@@ -197,6 +197,10 @@ def test_bfloat16_autocast():
         ({'unlabeled_weight': -1}, r'semi_train_cfg\.unlabeled_weight must be .*, got -1'),
         ({'dropout_prob': 1.5}, r'semi_train_cfg\.dropout_prob must be .*, got 1\.5'),
         ({'dropout_ratio': 0.5}, r'semi_train_cfg has no setting dropout_ratio'),
+        (
+            {'align_distribution': True, 'adjust_logits': True},
+            'align_distribution=True and adjust_logits=True, .* Set one of them to False',
+        ),
     ],
 )
 def test_bad_settings_are_refused(settings, message):
@@ -240,7 +244,7 @@ def test_aligned_labels_are_those_of_a_teacher_with_other_biases():
 
 
 def test_adjusted_loss_is_that_of_a_student_with_other_biases():
-    settings = {'dropout_prob': 0.0, 'tau': 0.3}
+    settings = {'dropout_prob': 0.0, 'tau': 0.7}
     model = build('UniMatchV2', adjust_logits=True, **settings)
     batch = batch_of(model)
     pad(batch, 12)
@@ -253,6 +257,15 @@ def test_adjusted_loss_is_that_of_a_student_with_other_biases():
     losses_of(model)
     assert not model.adjustment.offset.any()
     assert 'adjustment_ratio' in model.adjustment.commit()
+    # The shares are those of the labeled pixels and of the confident ones without padding.
+    valid = torch.cat([sample.valid_mask.data for sample in batch['data_samples']['weak']])
+    label, confidence = labels_of(model.teacher, batch['inputs']['weak'], valid)
+    real = torch.cat([s.gt_sem_seg.data for s in batch['data_samples']['labeled']])
+    kept = label[(confidence >= settings['tau']) & (label != 255)]
+    assert 0 < len(kept) < (label != 255).sum()
+    for share, labels in zip(model.adjustment.shares, (real[real != 255], kept), strict=True):
+        counts = torch.bincount(labels.flatten(), minlength=len(share)).float()
+        torch.testing.assert_close(share, counts / counts.sum())
     offset = model.adjustment.offset.clone()
     assert offset.abs().max() > 0.1
     adjusted = losses_of(model)
