@@ -150,8 +150,8 @@ class LogitAdjustment(ClassShares):
 
     If z predicts the shares of the labeled images, z' predicts those of the pseudo-labels, and the loss leaves
     the shares as they are. The pixels of other classes hardly lower the logit of a class without pseudo-labels,
-    which would otherwise be forgotten. The ratio is 1 during the first step, and is kept
-    between 0.01 and 10. Pixels count equally, even if the loss has weights of images.
+    which would otherwise be forgotten. The ratio is 1 during the first step, and is kept between 0.01 and 10.
+    All pixels count equally, even if the loss weights the images.
 
     Args: see :class:`ClassShares`.
     """
@@ -172,7 +172,8 @@ class LogitAdjustment(ClassShares):
         """
         counts = self.count(pseudo_label.masked_fill(~confident, 255))
         self.observe(label, counts, counts.sum())
-        return [one + self.offset[:, None, None] for one in logits]
+        offset = self.offset[:, None, None]
+        return [one + offset for one in logits]
 
     @property
     def offset(self) -> Tensor:
