@@ -7,7 +7,6 @@ from learning their shares.
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from collections.abc import Sequence
 
@@ -20,7 +19,7 @@ from .settings import MethodSettings, setting
 
 #: Weight of the past in the running shares. ReMixMatch averages over 128 batches.
 DECAY = 0.99
-#: Lower bound of shares before division or logarithm.
+#: Lower bound of shares in a divisor or logarithm.
 SMALLEST = 1e-6
 #: Bounds of the ratio of logit adjustment. A class without pseudo-labels is common, and its logit must hardly
 #: fall. A class that is hardly labeled has a large ratio by chance, for example in the first steps.
@@ -71,17 +70,19 @@ class ClassShares(OncePerStep):
         bins = label.clamp(max=num_classes).flatten()
         return bins.new_zeros(num_classes + 1).scatter_add_(0, bins, torch.ones_like(bins))[:-1]
 
-    def observe(self, label: Tensor, sums: Tensor, pixels: Tensor) -> None:
+    def observe(self, labeled: Tensor, unlabeled: Tensor, *pixels: Tensor) -> None:
         """Collect the shares of a micro-batch.
 
         Args:
-            label (Tensor): int64 (B, H, W) of the labeled images, 255 for void.
-            sums (Tensor): (C,), the sum of the probabilities of each class, or the number of its pseudo-labels.
-            pixels (Tensor): int64 scalar, the number of unlabeled pixels in ``sums``.
+            labeled (Tensor): (C,), the number of labeled pixels of each class, or a multiple of it.
+            unlabeled (Tensor): (C,), the sum of the probabilities of each class, or the number of its
+                pseudo-labels.
+            *pixels (Tensor): int64 scalars, the number of labeled and of unlabeled pixels.
         """
-        counts = self.count(label)
-        means = [one / one.sum().clamp(min=SMALLEST) for one in (counts.float(), sums.float())]
-        self.collect(torch.stack(means)[None], torch.stack([counts.sum(), pixels])[None])
+        means = [
+            one / one.sum().clamp(min=SMALLEST) for one in (labeled.float(), unlabeled.float())
+        ]
+        self.collect(torch.stack(means)[None], torch.stack(pixels)[None])
 
     @torch.no_grad()
     def follow(self, means: Tensor, counts: Tensor) -> dict[str, Tensor]:
@@ -105,7 +106,8 @@ class DistributionAlignment(ClassShares):
         p' ∝ p * (share of the class among the labeled pixels) / (mean of p over the unlabeled pixels)
 
     A class that the network predicts too often becomes less probable, and one that it forgets becomes more
-    probable. The ratio is 1 during the first step.
+    probable. The ratio is 1 during the first step. A training that starts from a checkpoint with these shares
+    continues them.
 
     Args: see :class:`ClassShares`.
     """
@@ -125,7 +127,8 @@ class DistributionAlignment(ClassShares):
         logits = logits.float()
         weight = F.adaptive_avg_pool2d(real[:, None].float(), logits.shape[-2:])
         probs = (logits.softmax(dim=1) * weight).sum(dim=(0, 2, 3))
-        self.observe(label, probs, real.sum())
+        counts = self.count(label)
+        self.observe(counts, probs, counts.sum(), real.sum())
         return logits + self.offset[:, None, None]
 
     @property
@@ -150,11 +153,22 @@ class LogitAdjustment(ClassShares):
 
     If z predicts the shares of the labeled images, z' predicts those of the pseudo-labels, and the loss leaves
     the shares as they are. The pixels of other classes hardly lower the logit of a class without pseudo-labels,
-    which would otherwise be forgotten. The ratio is 1 during the first step, and is kept between 0.01 and 10.
-    All pixels count equally, even if the loss weights the images.
+    which would otherwise be forgotten. The ratio is 1 during the first step, and is kept between 0.01 and 10. A
+    training that starts from a checkpoint with these shares continues them.
 
-    Args: see :class:`ClassShares`.
+    A labeled loss with class weights teaches z the weighted shares. Therefore, each labeled pixel counts by the
+    weight of its class. All unlabeled pixels count equally, even if the loss weights the images.
+
+    Args:
+        num_classes (int): C.
+        class_weight (Tensor, optional): float32 (C,), weight of each class in the labeled loss.
     """
+
+    def __init__(self, num_classes: int, class_weight: Tensor | None = None) -> None:
+        super().__init__(num_classes)
+        if class_weight is None:
+            class_weight = torch.ones(num_classes)
+        self.register_buffer('class_weight', class_weight.float(), persistent=False)
 
     def forward(
         self, logits: Sequence[Tensor], pseudo_label: Tensor, confident: Tensor, label: Tensor
@@ -170,15 +184,19 @@ class LogitAdjustment(ClassShares):
         Returns:
             list[Tensor]: (N, C, h, w) of each view, at least float32.
         """
+        labeled = self.count(label)
         counts = self.count(pseudo_label.masked_fill(~confident, 255))
-        self.observe(label, counts, counts.sum())
+        self.observe(labeled * self.class_weight, counts, labeled.sum(), counts.sum())
         offset = self.offset[:, None, None]
         return [one + offset for one in logits]
 
     @property
     def offset(self) -> Tensor:
-        labeled, unlabeled = self.shares.clamp(min=SMALLEST).log()
-        return (unlabeled - labeled).clamp(*map(math.log, RATIOS))
+        labeled, unlabeled = self.shares
+        ratio = unlabeled / labeled.clamp(min=SMALLEST)
+        # Before the first step, and for a class that neither labels nor pseudo-labels have.
+        unseen = (self.shares == 0).all(dim=0)
+        return ratio.masked_fill(unseen, 1).clamp(*RATIOS).log()
 
     def log(self) -> dict[str, Tensor]:
         return {'adjustment_ratio': self.offset.min().exp()}

@@ -289,7 +289,7 @@ class LoadingReport:
         self._done = True
         own = model.state_dict()
         # Weights that a module does not save, such as frozen ones, are not missing. Neither are the counters
-        # and memories of a method, which start with the training.
+        # and memories of a method, and those of another method are not unexpected.
         starts = tuple(self.networks.values())
         missing = [
             key
@@ -297,7 +297,11 @@ class LoadingReport:
             if key in own and OPTIONAL[0] not in key
             if key in self.misfits or key.startswith(starts)
         ]
-        unexpected = [k for k in incompatible.unexpected_keys if not self._optional(k)]
+        unexpected = [
+            key
+            for key in incompatible.unexpected_keys
+            if key.startswith(starts) and not self._optional(key)
+        ]
         incompatible.missing_keys.clear()
         incompatible.unexpected_keys.clear()
         unfit = [self._told(k) for k in missing if k in self.misfits]

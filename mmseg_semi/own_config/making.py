@@ -146,8 +146,8 @@ class _Making:
     # ------------------------------------------------------------------ the parts
     def say_method(self) -> None:
         model = self.cfg.model
-        settings = self.recipe.model.get('semi_train_cfg')
-        said = ', '.join(f'{key}={value}' for key, value in (settings or {}).items())
+        settings = self.semi_train_cfg()
+        said = ', '.join(f'{key}={value}' for key, value in settings.items())
         self.say(
             'method',
             METHODS[self.recipe.name],
@@ -164,7 +164,6 @@ class _Making:
         weights = pretrained(self.cfg)
         tells = 'load_from, into every network' if self.cfg.get('load_from') else 'as before'
         self.say('weights', weights or 'none, from scratch', tells if weights else '')
-        settings = settings or {}
         if weights is None and settings.get('tau', 0) > 0.6:
             advised = {'tau': 0.5, 'unlabeled_start_fraction': 0.33}
             if settings.get('unlabeled_weight', 1) > 1:
@@ -175,6 +174,19 @@ class _Making:
                 'a network from scratch is less confident than a pre-trained one. Start with a lower threshold '
                 'and with labeled images only',
             )
+
+    def semi_train_cfg(self) -> dict:
+        """Return the settings of the recipe that suit the network."""
+        settings = dict(self.recipe.model.get('semi_train_cfg') or {})
+        head = self.cfg.model.decode_head
+        # With two or three classes, rank 3 does not exist.
+        if 'low_rank' in settings and isinstance(head, dict) and head.get('num_classes', 0) > 3:
+            del settings['low_rank']
+        if self.recipe.name == 'unimatch_v2' and pretrained(self.cfg) is None:
+            # Instead of the logit adjustment, which was measured with pretrained weights only.
+            settings.pop('adjust_logits', None)
+            settings['align_distribution'] = True
+        return settings
 
     def write_header(self) -> None:
         self.lines += [
@@ -353,14 +365,8 @@ class _Making:
             without = Extended('_base_.model.decode_head', {'dropout_ratio': 0})
             segmentor = Extended('_base_.model', {'decode_head': without})
             self.say('dropout', 'decode_head.dropout_ratio=0', 'the network labels in train mode')
-        settings = dict(recipe.get('semi_train_cfg') or {})
-        # With two or three classes, rank 3 does not exist.
-        if 'low_rank' in settings and isinstance(head, dict) and head.get('num_classes', 0) > 3:
-            del settings['low_rank']
-        if self.recipe.name == 'unimatch_v2' and pretrained(self.cfg) is None:
-            # Instead of the logit adjustment, which was measured with pretrained weights only.
-            settings.pop('adjust_logits', None)
-            settings['align_distribution'] = True
+        settings = self.semi_train_cfg()
+        if settings.get('align_distribution'):
             self.say(
                 'class shares',
                 'align_distribution=True',

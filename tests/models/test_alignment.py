@@ -176,6 +176,37 @@ def test_ratio_is_limited():
     torch.testing.assert_close(module.offset[1:], torch.tensor([math.log(10), math.log(0.01)]))
 
 
+def test_rare_class_without_pseudo_labels_has_the_smallest_ratio():
+    """Not its share divided by a bound, which would be 0.05 here. A class that nobody has keeps its logits."""
+    module = LogitAdjustment(C)
+    label = torch.zeros(1, 200, 250, dtype=torch.int64)
+    label[0, 0, 0] = 2
+    pseudo_label = torch.zeros(1, 8, 12, dtype=torch.int64)
+    module([torch.zeros(1, C, 4, 6)], pseudo_label, pseudo_label == 0, label)
+    module.commit()
+    torch.testing.assert_close(module.shares[0, 2], torch.tensor(1 / 50_000))
+    torch.testing.assert_close(module.offset.exp(), torch.tensor([50_000 / 49_999, 1, 0.01]))
+
+
+def test_labeled_pixels_count_by_their_class_weights():
+    weight = torch.tensor([1.0, 2.0, 6.0])
+    module, batches = LogitAdjustment(C, weight), [pseudo_batch(0), pseudo_batch(1)]
+    # The images of the second micro-batch have another share of class 2.
+    batches[1][3][:, :3][batches[1][3][:, :3] == 2] = 1
+    shares = []
+    for one in batches:
+        module(*one)
+        labeled, _ = shares_of_pseudo_labels(one)
+        shares.append(labeled * weight / (labeled * weight).sum())
+    module.commit()
+    pixels = [(one[3] != 255).sum() for one in batches]
+    expected = sum(n * share for n, share in zip(pixels, shares, strict=True)) / sum(pixels)
+    torch.testing.assert_close(module.shares[0], expected)
+    _, pseudo = shares_of_pseudo_labels(*batches)
+    torch.testing.assert_close(module.offset.exp(), pseudo / expected)
+    assert set(module.state_dict()) == {'shares', 'steps'}
+
+
 def test_half_precision_is_adjusted_in_float32():
     module, (logits, *rest) = LogitAdjustment(C), pseudo_batch(0)
     module(logits, *rest)

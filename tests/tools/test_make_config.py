@@ -369,9 +369,13 @@ def test_the_default_method_depends_on_pretrained_weights(my):
 
 def test_class_shares_are_aligned_from_scratch_and_adjusted_otherwise(my):
     cfg = Config.fromfile(my())
-    text = make_text(cfg, 'unimatch_v2').text
-    assert 'align_distribution=True' in text
-    assert 'adjust_logits' not in text
+    made = make_text(cfg, 'unimatch_v2')
+    assert 'align_distribution=True' in made.text
+    assert 'adjust_logits' not in made.text
+    # The summary has the settings that are written.
+    (method,) = (d for d in made.decisions if d.topic == 'method')
+    assert 'adjust_logits' not in method.why
+    assert 'align_distribution=True' in method.why
     cfg.load_from = 'weights.pth'
     made = make_text(cfg, 'unimatch_v2')
     assert 'align_distribution' not in made.text

@@ -16,7 +16,7 @@ from ..gradients import without_gradients
 from ..intensity_mix import IntensityMix
 from ..settings import build_part, setting
 from .mean_teacher import MeanTeacherSegmentor
-from .networks import check_forwards, evaluating
+from .networks import check_forwards, class_weights, evaluating
 
 
 @MODELS.register_module()
@@ -87,7 +87,7 @@ class IMAS(MeanTeacherSegmentor):
         super().__init__(segmentor, **kwargs)
         self.adjustment = None
         if self.cfg.adjust_logits:
-            self.adjustment = LogitAdjustment(self.num_classes)
+            self.adjustment = LogitAdjustment(self.num_classes, class_weights(self.student))
         self.intensity = build_part(self.cfg.intensity, IntensityMix, 'intensity')
         if self.intensity is None:
             self.unlabeled_branches = ('weak',)

@@ -153,9 +153,7 @@ def _head_loss(
         losses = head.loss_by_feat(logits, samples)
         return {f'{prefix}.{key}': value for key, value in losses.items() if 'loss' in key}
     label = torch.stack([sample.gt_sem_seg.data for sample in samples])
-    modules = (
-        head.loss_decode if isinstance(head.loss_decode, nn.ModuleList) else [head.loss_decode]
-    )
+    modules = _loss_modules(head)
     small = all(getattr(module, 'accepts_small_logits', False) for module in modules)
     if not small or head.sampler is not None:
         logits = resize(
@@ -171,6 +169,36 @@ def _head_loss(
         key = f'{prefix}.{module.loss_name}'
         losses[key] = losses[key] + value if key in losses else value
     return losses
+
+
+def _loss_modules(head: BaseDecodeHead) -> Sequence[nn.Module]:
+    losses = head.loss_decode
+    return losses if isinstance(losses, nn.ModuleList) else [losses]
+
+
+def class_weights(network: nn.Module) -> Tensor | None:
+    """Return the class weights of the decode head's losses, float32 (C,), or None.
+
+    With several losses, this is their mean, weighted by ``loss_weight``. A loss without class weights has 1.
+
+    Raises:
+        ValueError: ``class_weight`` does not have one value per class.
+    """
+    head = network.decode_head
+    modules = [m for m in _loss_modules(head) if getattr(m, 'loss_weight', 1.0)]
+    given = [getattr(module, 'class_weight', None) for module in modules]
+    if all(weight is None for weight in given):
+        return None
+    total = torch.zeros(head.num_classes)
+    for module, weight in zip(modules, given, strict=True):
+        weight = torch.ones_like(total) if weight is None else torch.as_tensor(weight).float()
+        if weight.shape != total.shape:
+            raise ValueError(
+                f'class_weight of {type(module).__name__} has shape {tuple(weight.shape)}, but the decode head '
+                f'has num_classes={head.num_classes}. Give one weight per class.'
+            )
+        total += getattr(module, 'loss_weight', 1.0) * weight
+    return total / sum(getattr(module, 'loss_weight', 1.0) for module in modules)
 
 
 def check_network(network: nn.Module) -> None:

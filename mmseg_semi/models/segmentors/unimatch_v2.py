@@ -13,7 +13,7 @@ from ..features import channel_widths, map_features
 from ..gradients import without_gradients
 from ..settings import setting
 from .mean_teacher import MeanTeacherSegmentor
-from .networks import NetworkOutput
+from .networks import NetworkOutput, class_weights
 from .two_views import TwoViewSegmentor
 
 
@@ -67,7 +67,7 @@ class UniMatchV2(TwoViewSegmentor, MeanTeacherSegmentor):
             self.alignment = DistributionAlignment(self.num_classes)
         self.adjustment = None
         if self.cfg.adjust_logits:
-            self.adjustment = LogitAdjustment(self.num_classes)
+            self.adjustment = LogitAdjustment(self.num_classes, class_weights(self.student))
 
     def images_of_a_forward(self, labeled: int, unlabeled: int) -> int:
         return labeled + 2 * unlabeled if self.cfg.joint_forward else min(labeled, 2 * unlabeled)

@@ -237,6 +237,18 @@ def test_states_are_loaded_as_a_whole_or_not_at_all(method, memory, tmp_path):
         assert torch.equal(model.state_dict()[key], value), key
 
 
+@pytest.mark.parametrize('method', ['UniMatchV2', 'MeanTeacher', 'IMAS', 'FixMatch'])
+def test_states_of_another_method_are_left_out_without_a_warning(method, tmp_path):
+    """All networks are loaded, so nothing is to be told."""
+    path, state = save(tmp_path, 'UniMatchV2', **{'model__semi_train_cfg__adjust_logits': True})
+    assert 'adjustment.shares' in state
+    found = run(tmp_path, method, path, True)
+    for name in MODELS.get(method).networks:
+        taken = 'teacher' if method == 'FixMatch' else name
+        assert torch.equal(found[f'{name}.{WEIGHT}'], state[f'{taken}.{WEIGHT}'])
+    check_one_line(tmp_path, 0)
+
+
 @pytest.mark.parametrize('method', ['IMAS', None])
 def test_network_of_other_classes_is_not_scored(method, tmp_path):
     key = 'model__segmentor__decode_head__num_classes'

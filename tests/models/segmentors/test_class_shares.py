@@ -1,4 +1,4 @@
-"""No method counts padding among the classes of its pseudo-labels, whether it learns padding or not."""
+"""Padding has no share among the classes of pseudo-labels, and class weights change the shares of labels."""
 
 import pytest
 import torch
@@ -47,3 +47,41 @@ def test_padding_has_no_share(method):
     # The setting acts: what is learned is not the same.
     key = next(key for key in found[True] if key in LEARNED)
     assert found[True][key] != found[False][key]
+
+
+def losses_with(*losses):
+    """A tiny segmentor with these losses in the decode head."""
+    return tiny_segmentor('BN', loss_decode=list(losses))
+
+
+WEIGHTED = {'type': 'CrossEntropyLoss', 'class_weight': [1.0, 2.0, 3.0, 6.0]}
+
+
+@pytest.mark.parametrize('method', ['UniMatchV2', 'IMAS'])
+@pytest.mark.parametrize(
+    ('losses', 'expected'),
+    [
+        ([WEIGHTED], [1.0, 2.0, 3.0, 6.0]),
+        ([{**WEIGHTED, 'type': 'PixelCrossEntropyLoss'}], [1.0, 2.0, 3.0, 6.0]),
+        # Weighted by the weights of the losses: (2 * class_weight + 3) / 5.
+        (
+            [{**WEIGHTED, 'loss_weight': 2.0}, {'type': 'DiceLoss', 'loss_weight': 3.0}],
+            [1.0, 1.4, 1.8, 3.0],
+        ),
+        ([{'type': 'CrossEntropyLoss'}], [1.0] * 4),
+    ],
+)
+def test_adjustment_knows_the_class_weights_of_the_labeled_loss(method, losses, expected):
+    settings = {'adjust_logits': True}
+    model = MODELS.build(
+        {'type': method, 'segmentor': losses_with(*losses), 'semi_train_cfg': settings}
+    )
+    torch.testing.assert_close(model.adjustment.class_weight, torch.tensor(expected))
+
+
+def test_class_weights_of_other_classes_are_refused():
+    segmentor = losses_with({**WEIGHTED, 'class_weight': [1.0, 2.0]})
+    with pytest.raises(ValueError, match=r'has shape \(2,\), .* num_classes=4\. Give one weight'):
+        MODELS.build(
+            {'type': 'IMAS', 'segmentor': segmentor, 'semi_train_cfg': {'adjust_logits': True}}
+        )
