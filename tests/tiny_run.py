@@ -59,7 +59,7 @@ METHODS = {
         [],
     ),
     'UniMatch': ({'tau': 0.3, 'unlabeled_start': 3}, []),
-    'UniMatchV2': ({'tau': 0.3, 'unlabeled_start': 3}, []),
+    'UniMatchV2': ({'tau': 0.3, 'unlabeled_start': 3, 'adjust_logits': True}, []),
     'PrevMatch': (
         {'tau': 0.3, 'guidance_tau': 0.3, 'unlabeled_start': 3, 'num_models': 3},
         [{'type': 'EarlierModelHook'}],

@@ -33,7 +33,7 @@ SETTINGS = {
     'GPS': {'cutmix': 'in_batch'},
     'CorrMatch': {'tau_start': 0.28, 'channels': 8, 'num_regions': 4},
     'UniMatch': {'tau': 0.28},
-    'UniMatchV2': {'tau': 0.28},
+    'UniMatchV2': {'tau': 0.28, 'adjust_logits': True},
     'PrevMatch': {'tau': 0.28, 'guidance_tau': 0.28},
     'U2PL': {
         'anchor_pixels': 'surest',
