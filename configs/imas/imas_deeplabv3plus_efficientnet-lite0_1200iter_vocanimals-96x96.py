@@ -13,7 +13,9 @@ model = dict(
     ),
     segmentor=_base_.model,
     # A moderate threshold, a low loss weight and a supervised start.
-    semi_train_cfg=dict(tau=0.6, unlabeled_weight=0.25, unlabeled_start_fraction=1 / 3),
+    semi_train_cfg=dict(
+        tau=0.6, unlabeled_weight=0.25, unlabeled_start_fraction=1 / 3, adjust_logits=True
+    ),
     semi_test_cfg=dict(predict_on='teacher'),
 )
 custom_hooks = [

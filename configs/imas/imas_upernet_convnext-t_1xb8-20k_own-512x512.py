@@ -16,7 +16,9 @@ model = dict(
     segmentor=_base_.model,
     # For few labels and short trainings: docs/results.md has what they gain and lose. The paper has tau=0.95
     # and a weight of 3.
-    semi_train_cfg=dict(tau=0.6, unlabeled_weight=0.25, unlabeled_start_fraction=1 / 3),
+    semi_train_cfg=dict(
+        tau=0.6, unlabeled_weight=0.25, unlabeled_start_fraction=1 / 3, adjust_logits=True
+    ),
     semi_test_cfg=dict(predict_on='teacher'),
 )
 custom_hooks = [
