@@ -183,7 +183,7 @@ class _Making:
         if 'low_rank' in settings and isinstance(head, dict) and head.get('num_classes', 0) > 3:
             del settings['low_rank']
         if self.recipe.name == 'unimatch_v2' and pretrained(self.cfg) is None:
-            # Instead of the logit adjustment, which was measured with pretrained weights only.
+            # Instead of the logit adjustment, which was measured from scratch with iMAS only.
             settings.pop('adjust_logits', None)
             settings['align_distribution'] = True
         return settings
