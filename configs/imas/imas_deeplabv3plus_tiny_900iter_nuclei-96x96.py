@@ -13,8 +13,8 @@ model = dict(
     ),
     segmentor=_base_.model,
     # The settings differ from those of the paper. From scratch, a high threshold selects only the
-    # large classes, and the training collapses. Therefore this config has a lower threshold, a low weight and a
-    # supervised start.
+    # large classes, and the training collapses. Therefore this config has a lower threshold, a low weight, a
+    # supervised start and adjusted logits.
     semi_train_cfg=dict(
         tau=0.6, unlabeled_weight=0.25, unlabeled_start_fraction=1 / 3, adjust_logits=True
     ),

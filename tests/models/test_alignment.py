@@ -177,7 +177,7 @@ def test_ratio_is_limited():
 
 
 def test_rare_class_without_pseudo_labels_has_the_smallest_ratio():
-    """Not its share divided by a bound, which would be 0.05 here. A class that nobody has keeps its logits."""
+    """The bound of the shares must not limit the ratio. A class without any pixel keeps its logits."""
     module = LogitAdjustment(C)
     label = torch.zeros(1, 200, 250, dtype=torch.int64)
     label[0, 0, 0] = 2
