@@ -9,6 +9,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 from ..datasets.walk import first_branch
+from ..models.clock import count_steps
 from .recipes import METHODS, SELF_TRAINING, Recipe, read_recipe
 from .stock import (
     Pipeline,
@@ -26,6 +27,9 @@ _LOOPS = {
     'IterBasedTrainLoop': 'WholeStepIterTrainLoop',
     'EpochBasedTrainLoop': 'WholeStepEpochTrainLoop',
 }
+#: A training with fewer optimizer steps is short. In the short trainings of docs/results.md, the moving average
+#: of the teacher has this decay. A longer average lags behind the student until the end.
+_SHORT, _SHORT_DECAY = 3000, 0.99
 #: OpenCV pads images of up to four channels.
 _PAD_CHANNELS = 4
 
@@ -470,7 +474,7 @@ class _Making:
                     self.set(f'{stage}_cfg', {'type': f'TeacherStudent{stage.title()}Loop'})
         why = f'for each network; {predictor} predicts' if predictor else 'unchanged'
         self.say('evaluation', '; '.join(said) or 'none', why if said else '')
-        self.write_hooks(runtime.pop('custom_hooks'), predictor)
+        self.write_hooks(self.method_hooks(runtime.pop('custom_hooks')), predictor)
         parallel = cfg.get('model_wrapper_cfg') or cfg
         unused = bool(parallel.get('find_unused_parameters', False))
         wrapper = {'type': 'SemiDistributedDataParallel', 'find_unused_parameters': unused}
@@ -490,6 +494,35 @@ class _Making:
             runtime['log_processor'] = {key: value for key, value in log if key not in given}
         for key, value in runtime.items():
             self.set(key, value)
+
+    def method_hooks(self, hooks: list[dict]) -> list[dict]:
+        """Return the hooks of the recipe. In a short training, the teacher averages over fewer steps."""
+        steps, adapted = self.num_steps(), []
+        for hook in hooks:
+            if (
+                hook['type'] == 'MeanTeacherHook'
+                and hook['decay'] > _SHORT_DECAY
+                and steps < _SHORT
+            ):
+                hook = {**hook, 'decay': _SHORT_DECAY}
+                self.say(
+                    'teacher',
+                    f'decay={_SHORT_DECAY}',
+                    f'a moving average over fewer steps, since the training has fewer than {_SHORT}',
+                )
+            adapted.append(hook)
+        return adapted
+
+    def num_steps(self) -> int:
+        """Return the optimizer steps of the training on one GPU."""
+        if self.by_epoch:
+            unlabeled = self.batch[1] if self.batch else self.cfg.train_dataloader.batch_size
+            # An incomplete last batch is not counted.
+            batches = max(1, self.num_unlabeled // unlabeled)
+            iterations = self.cfg.train_cfg.max_epochs * batches
+        else:
+            iterations = self.cfg.train_cfg.max_iters
+        return count_steps(iterations, self.cfg.optim_wrapper.get('accumulative_counts', 1))
 
     def write_hooks(self, added: list[dict], predictor: str) -> None:
         cfg = self.cfg

@@ -544,6 +544,28 @@ def test_training_by_epochs(make, my, method):
     assert list(Path('work_dirs').glob(f'{method}_my/**/epoch_2.pth'))
 
 
+@pytest.mark.parametrize('method', ['unimatch_v2', 'imas'])
+@pytest.mark.parametrize(
+    ('length', 'decay'),
+    [
+        ("train_cfg['max_iters'] = 2999", 0.99),
+        ("train_cfg['max_iters'] = 3000", 0.996),
+        # Two iterations per step: 2,999 steps.
+        ("train_cfg['max_iters'] = 5998\noptim_wrapper = dict(accumulative_counts=2)", 0.99),
+        # Three unlabeled images are one batch of two.
+        (BY_EPOCH.replace('max_epochs=2', 'max_epochs=2999'), 0.99),
+        (BY_EPOCH.replace('max_epochs=2', 'max_epochs=3000'), 0.996),
+    ],
+)
+def test_the_teacher_of_a_short_training_averages_over_fewer_steps(my, method, length, decay):
+    made = make_text(Config.fromfile(my(f'\n{length}\n')), method, batch=(2, 2))
+    Path('made.py').write_text(made.text)
+    (teacher,) = [h for h in Config.fromfile('made.py').custom_hooks if h.type == 'MeanTeacherHook']
+    assert teacher.decay == decay
+    said = [d.what for d in made.decisions if d.topic == 'teacher']
+    assert said == (['decay=0.99'] if decay == 0.99 else [])
+
+
 def test_gps_needs_iterations(my):
     with pytest.raises(
         ValueError, match=r'trains by epochs \(max_epochs=2\), but the two stages of GPS'
