@@ -10,6 +10,7 @@ from mmengine.config import Config
 
 from ..datasets.walk import first_branch
 from ..models.clock import count_steps
+from ..models.segmentors.mean_teacher import SHORT_DECAY, averages_too_long
 from .recipes import METHODS, SELF_TRAINING, Recipe, read_recipe
 from .stock import (
     Pipeline,
@@ -27,9 +28,6 @@ _LOOPS = {
     'IterBasedTrainLoop': 'WholeStepIterTrainLoop',
     'EpochBasedTrainLoop': 'WholeStepEpochTrainLoop',
 }
-#: A training with fewer optimizer steps is short. In the short trainings of docs/results.md, the moving average
-#: of the teacher has this decay. A longer average lags behind the student until the end.
-_SHORT, _SHORT_DECAY = 3000, 0.99
 #: OpenCV pads images of up to four channels.
 _PAD_CHANNELS = 4
 
@@ -499,17 +497,13 @@ class _Making:
         """Return the hooks of the recipe. In a short training, the teacher averages over fewer steps."""
         steps, adapted = self.num_steps(), []
         for hook in hooks:
-            if (
-                hook['type'] == 'MeanTeacherHook'
-                and hook['decay'] > _SHORT_DECAY
-                and steps < _SHORT
-            ):
-                hook = {**hook, 'decay': _SHORT_DECAY}
+            if hook['type'] == 'MeanTeacherHook' and averages_too_long(hook['decay'], steps):
                 self.say(
                     'teacher',
-                    f'decay={_SHORT_DECAY}',
-                    f'a moving average over fewer steps, since the training has fewer than {_SHORT}',
+                    f'decay={SHORT_DECAY}',
+                    f'a moving average over fewer steps: decay={hook["decay"]} is for longer trainings',
                 )
+                hook = {**hook, 'decay': SHORT_DECAY}
             adapted.append(hook)
         return adapted
 

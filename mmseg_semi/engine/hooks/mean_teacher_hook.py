@@ -7,7 +7,11 @@ from mmseg.registry import HOOKS
 
 from ...functional.schedules import ema_decay
 from ...models.clock import count_steps
-from ...models.segmentors.mean_teacher import MeanTeacherSegmentor
+from ...models.segmentors.mean_teacher import (
+    SHORT_DECAY,
+    MeanTeacherSegmentor,
+    averages_too_long,
+)
 from ..accumulation import accumulation
 from ._common import unwrap
 
@@ -93,6 +97,12 @@ class MeanTeacherHook(Hook):
                 f'The teacher is a copy of the student for {self._copy_steps} optimizer steps '
                 f'(copy_epochs={self.copy_epochs}, copy_steps={self.copy_steps}), but the training has only '
                 f'{num_steps}. The teacher never becomes an average. Lower copy_epochs and copy_steps.'
+            )
+        elif averages_too_long(self.decay, num_steps):
+            runner.logger.warning(
+                f'The teacher averages over about {round(1 / (1 - self.decay))} optimizer steps '
+                f'(MeanTeacherHook.decay={self.decay}), but the training has only {num_steps}, so the teacher '
+                f'lags behind the student. Set decay={SHORT_DECAY}.'
             )
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:

@@ -9,6 +9,22 @@ from torch import Tensor
 
 from .base import SemiSegmentor
 
+#: Decay of the teacher in the short trainings of docs/results.md.
+SHORT_DECAY = 0.99
+
+
+def averages_too_long(decay: float, num_steps: int) -> bool:
+    """Whether the teacher's moving average covers more than a twelfth of the training.
+
+    Such a teacher lags behind the student until the end. A decay of 0.996 averages over about 250 steps, so the
+    training needs 3,000. Decays up to :data:`SHORT_DECAY` are never too long.
+
+    Args:
+        decay (float): Weight of the teacher's current value, in [0, 1].
+        num_steps (int): Optimizer steps of the training.
+    """
+    return SHORT_DECAY < decay < 1 and num_steps < round(12 / (1 - decay))
+
 
 class MeanTeacherSegmentor(SemiSegmentor):
     """Student and EMA teacher of one architecture. Methods implement :meth:`semi_loss`.

@@ -122,7 +122,30 @@ def test_copy_epochs_needs_our_sampler(model):
 
 def test_teacher_that_would_never_be_an_average_is_warned_about(model, caplog):
     with caplog.at_level(logging.WARNING):
-        MeanTeacherHook(copy_epochs=1).before_train(make_runner(model, max_iters=5))
+        MeanTeacherHook(0.9, copy_epochs=1).before_train(make_runner(model, max_iters=5))
         assert not caplog.records
         MeanTeacherHook(copy_epochs=1).before_train(make_runner(model, max_iters=4))
     assert 'a copy of the student for 4 optimizer steps' in caplog.text
+
+
+@pytest.mark.parametrize(
+    ('decay', 'accumulated', 'max_iters', 'warned'),
+    [
+        (0.996, 1, 2999, 'averages over about 250 optimizer steps'),
+        (0.996, 1, 3000, ''),
+        (0.996, 2, 5998, 'the training has only 2999'),
+        (0.999, 1, 11999, 'MeanTeacherHook.decay=0.999'),
+        (0.999, 1, 12000, ''),
+        (0.99, 1, 4, ''),
+        (1.0, 1, 4, ''),
+    ],
+)
+def test_average_that_is_too_long_for_the_training_is_warned_about(
+    model, caplog, decay, accumulated, max_iters, warned
+):
+    runner = make_runner(model, accumulative_counts=accumulated, max_iters=max_iters)
+    with caplog.at_level(logging.WARNING):
+        MeanTeacherHook(decay=decay).before_train(runner)
+    assert len(caplog.records) == bool(warned)
+    assert warned in caplog.text
+    assert ('Set decay=0.99.' in caplog.text) == bool(warned)
