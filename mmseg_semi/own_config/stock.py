@@ -109,6 +109,10 @@ def check_training(cfg: Config, name: str) -> None:
     for key in ('dataset', 'batch_size'):
         if not cfg.train_dataloader.get(key):
             raise ValueError(f'{name} has no train_dataloader.{key}. Set it.')
+    if not (cfg.train_cfg.get('max_iters') or cfg.train_cfg.get('max_epochs')):
+        raise ValueError(
+            f'{name} has no length. Set train_cfg.max_iters, or train_cfg.max_epochs in a training by epochs.'
+        )
 
 
 def check_unlabeled(folder: str, suffixes: Sequence[str] | None) -> int:

@@ -692,6 +692,8 @@ NO_TRAINING = {
     'has no training. Set train_dataloader and train_cfg and optim_wrapper, or give': (
         MY + 'train_dataloader = None\ntrain_cfg = None\noptim_wrapper = None'
     ),
+    'has no length. Set train_cfg.max_iters, or': MY
+    + "train_cfg = dict(_delete_=True, type='IterBasedTrainLoop')",
     'has no train_dataloader.dataset. Set it.': MY + "train_dataloader.pop('dataset')",
     "already trains with unlabeled images (model.type='IMAS')": (
         "model = dict(type='IMAS', segmentor=dict(type='EncoderDecoder'))"
