@@ -45,7 +45,8 @@ class ClassShares(OncePerStep):
         num_classes (int): C.
 
     Attributes:
-        shares (Tensor): float32 (2, C), the running means of labeled and of unlabeled pixels.
+        shares (Tensor): float32 (2, C), the running means of labeled and of unlabeled pixels. Those of labeled
+            pixels with class weights do not sum to 1.
         steps (Tensor): int64 scalar, the optimizer steps behind them.
     """
 
@@ -74,15 +75,18 @@ class ClassShares(OncePerStep):
         """Collect the shares of a micro-batch.
 
         Args:
-            labeled (Tensor): (C,), the number of labeled pixels of each class, or a multiple of it.
+            labeled (Tensor): (C,), the number of labeled pixels of each class, times its weight.
             unlabeled (Tensor): (C,), the sum of the probabilities of each class, or the number of its
                 pseudo-labels.
             *pixels (Tensor): int64 scalars, the number of labeled and of unlabeled pixels.
         """
+        counts, unlabeled = torch.stack(pixels), unlabeled.float()
+        # The mean loss of the labeled pixels is not divided by their weights, so neither is their mean share.
         means = [
-            one / one.sum().clamp(min=SMALLEST) for one in (labeled.float(), unlabeled.float())
+            labeled.float() / counts[0].clamp(min=1),
+            unlabeled / unlabeled.sum().clamp(min=SMALLEST),
         ]
-        self.collect(torch.stack(means)[None], torch.stack(pixels)[None])
+        self.collect(torch.stack(means)[None], counts[None])
 
     @torch.no_grad()
     def follow(self, means: Tensor, counts: Tensor) -> dict[str, Tensor]:
@@ -193,6 +197,7 @@ class LogitAdjustment(ClassShares):
     @property
     def offset(self) -> Tensor:
         labeled, unlabeled = self.shares
+        labeled = labeled / labeled.sum().clamp(min=SMALLEST)
         ratio = unlabeled / labeled.clamp(min=SMALLEST)
         # Before the first step, and for a class that neither labels nor pseudo-labels have.
         unseen = (self.shares == 0).all(dim=0)

@@ -2,11 +2,13 @@
 
 import math
 
+import pytest
 import torch
 from ddp_steps import align_batches
 from ranks import run_on_ranks
 
 from mmseg_semi.models.alignment import DECAY, DistributionAlignment, LogitAdjustment
+from mmseg_semi.models.losses import PixelCrossEntropyLoss
 
 C = 3
 
@@ -193,18 +195,33 @@ def test_labeled_pixels_count_by_their_class_weights():
     module, batches = LogitAdjustment(C, weight), [pseudo_batch(0), pseudo_batch(1)]
     # The images of the second micro-batch have another share of class 2.
     batches[1][3][:, :3][batches[1][3][:, :3] == 2] = 1
-    shares = []
     for one in batches:
         module(*one)
-        labeled, _ = shares_of_pseudo_labels(one)
-        shares.append(labeled * weight / (labeled * weight).sum())
     module.commit()
-    pixels = [(one[3] != 255).sum() for one in batches]
-    expected = sum(n * share for n, share in zip(pixels, shares, strict=True)) / sum(pixels)
-    torch.testing.assert_close(module.shares[0], expected)
-    _, pseudo = shares_of_pseudo_labels(*batches)
+    labeled, pseudo = shares_of_pseudo_labels(*batches)
+    torch.testing.assert_close(module.shares[0], labeled * weight)
+    expected = labeled * weight / (labeled * weight).sum()
     torch.testing.assert_close(module.offset.exp(), pseudo / expected)
     assert set(module.state_dict()) == {'shares', 'steps'}
+
+
+@pytest.mark.parametrize('committed', [False, True])
+def test_adjustment_teaches_the_shares_of_the_weighted_loss(committed):
+    """Micro-batches or steps with other classes are averaged as the loss averages them."""
+    weight = [1.0, 9.0]
+    labels = [torch.full((1, 4, 5), label) for label in (0, 1)]
+    module, loss = LogitAdjustment(2, torch.tensor(weight)), PixelCrossEntropyLoss(class_weight=weight)
+    pseudo_label = torch.tensor([0, 1, 1, 1]).repeat(1, 5, 1)
+    for label in labels:
+        module([torch.zeros(1, 2, 4, 5)], pseudo_label, pseudo_label < 2, label)
+        if committed:
+            module.commit()
+    module.commit()
+    # At the shares that the weighted loss teaches, its gradient is zero.
+    taught = (torch.tensor([0.25, 0.75]) / module.offset.exp()).log().requires_grad_()
+    logits = taught.view(1, 2, 1, 1).expand(1, 2, 4, 5)
+    sum(loss(logits, label) for label in labels).backward()
+    torch.testing.assert_close(taught.grad, torch.zeros(2), rtol=0, atol=1e-5)
 
 
 def test_half_precision_is_adjusted_in_float32():
