@@ -32,6 +32,9 @@ class NetworkOptimWrapperConstructor:
         optim_wrapper_cfg (dict): Config of the optimizer wrapper. ``network_constructor`` selects the
             constructor. Default: ``DefaultOptimWrapperConstructor``.
         paramwise_cfg (dict, optional): Passed to the constructor.
+
+    Raises:
+        ValueError: In a call: a key of ``paramwise_cfg.custom_keys`` begins with the name of a network.
     """
 
     def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None) -> None:
@@ -67,6 +70,14 @@ class NetworkOptimWrapperConstructor:
 
     def _build_for(self, model: SemiSegmentor, name: str) -> OptimWrapper:
         """Build the wrapper of the networks of this update."""
+        keys = (self.paramwise_cfg or {}).get('custom_keys') or {}
+        absolute = [key for key in keys if key.startswith(tuple(f'{n}.' for n in model.networks))]
+        if absolute:
+            network, _, rest = absolute[0].partition('.')
+            raise ValueError(
+                f'paramwise_cfg.custom_keys has {absolute[0]!r}, but its keys are names inside the network, '
+                f'without {network!r}. Set {rest!r}, which applies to all optimized networks.'
+            )
         first, *others = (getattr(model, network) for network in model.optimized[name])
         wrapper = self._build(first)
         alike = [model.optimized_alike()]

@@ -28,11 +28,15 @@ def _tell_lengths(runner, sampler) -> None:
         model.epoch_steps = max(1, sampler.iters_per_epoch // accumulation(runner))
 
 
+#: Scalars of MMEngine's IterTimerHook.
+TIMES = ('train/time', 'train/data_time')
+
+
 class _FreshLog:
     """Remove all scalars of the training from the log once, when the unlabeled loss has ended.
 
     MMEngine would repeat the last values of those that are no longer computed. The others return in the same
-    iteration.
+    iteration. The times stay, because CostHook reads those of the whole training.
     """
 
     _is_fresh = False
@@ -45,7 +49,9 @@ class _FreshLog:
             if end is not None and Clock.of(self.runner.optim_wrapper).step >= end:
                 self._is_fresh = True
                 scalars = self.runner.message_hub.log_scalars
-                for key in [key for key in scalars if key.startswith('train/')]:
+                for key in [
+                    key for key in scalars if key.startswith('train/') and key not in TIMES
+                ]:
                     del scalars[key]
         super().run_iter(*batch)
 

@@ -27,7 +27,6 @@ def weighted_iou(
     of remaining pixels. The paper sums over all classes. iMAS's code excludes class 0 and normalizes the
     weights over the other classes, which is `ignore_background=True` (the agreement is then 0 if the first map
     has only class 0).
-    class 0 then has agreement 0).
 
     Args:
         first: (N, H, W) integer classes below `num_classes`, or 255; other values count as 255.

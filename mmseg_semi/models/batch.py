@@ -116,7 +116,8 @@ class Batch:
             method (str): Name of the method in errors.
 
         Raises:
-            ValueError: The batch has no branches, or a required branch is missing.
+            ValueError: The batch has no branches, a required branch is missing, or the views of an unlabeled
+                image have different sizes or flips.
         """
         if not isinstance(inputs, dict):
             raise ValueError(
@@ -129,6 +130,7 @@ class Batch:
                     f'{method} needs the branch {branch!r}, but the batch has {", ".join(sorted(inputs))}. '
                     'Check the sampler (labeled, unlabeled) and MultiBranch in train_dataloader.'
                 )
+        _check_geometry({branch: data_samples[branch] for branch in unlabeled})
         return cls(
             LabeledImages(inputs['labeled'], data_samples['labeled'], ignore_index),
             **{
@@ -136,3 +138,22 @@ class Batch:
                 for branch in unlabeled
             },
         )
+
+
+#: Meta information in which all views of an unlabeled image agree.
+GEOMETRY = ('img_shape', 'scale_factor', 'flip', 'flip_direction')
+
+
+def _check_geometry(samples: dict[str, Sequence]) -> None:
+    """Reject views of an image that do not lie on each other, as pseudo-labels need."""
+    for views in zip(*samples.values(), strict=True):
+        metas = [getattr(view, 'metainfo', {}) for view in views]
+        for key in GEOMETRY:
+            values = [meta.get(key) for meta in metas]
+            if any(value != values[0] for value in values):
+                given = ', '.join(f'{name}: {v}' for name, v in zip(samples, values, strict=True))
+                raise ValueError(
+                    f'The views of {metas[0].get("img_path")} differ in {key} ({given}), but the pseudo-labels '
+                    'of one view are the targets of the others. Move the transforms that resize, crop or flip '
+                    'before MultiBranch.'
+                )

@@ -1,17 +1,50 @@
 """Preprocessing of a collated batch: copy it to the device, normalize and pad."""
 
+import logging
 from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
+from mmengine.logging import print_log
 from mmseg.models import SegDataPreProcessor
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmseg_semi.compat import swaps_channels
 
 _LABEL_MAPS = ('gt_sem_seg', 'gt_edge_map', 'gt_depth_map')
+
+
+#: Settings of the colors, in which the preprocessors of a method and of its network agree.
+COLORS = ('mean', 'std', 'bgr_to_rgb', 'rgb_to_bgr')
+
+
+def check_preprocessor(built: nn.Module, used: dict, inner: dict) -> None:
+    """Reject MMSegmentation's own preprocessor, and log settings of the network that have no effect.
+
+    Args:
+        built (nn.Module): The preprocessor of the method.
+        used (dict): Its config.
+        inner (dict): ``segmentor.data_preprocessor``.
+
+    Raises:
+        ValueError: The preprocessor does not support branches.
+    """
+    if type(built) is SegDataPreProcessor:
+        raise ValueError(
+            'data_preprocessor.type=SegDataPreProcessor does not support labeled and unlabeled images in one '
+            "batch. Set model.data_preprocessor.type='MultiBranchDataPreprocessor'. (If the model has no "
+            'data_preprocessor, MMEngine inserts the one of the top level.)'
+        )
+    for key in COLORS:
+        if key in inner and key in used and inner[key] != used[key]:
+            print_log(
+                f'model.segmentor.data_preprocessor.{key}={inner[key]} has no effect, since '
+                f'model.data_preprocessor.{key}={used[key]} applies to all networks. Change the latter.',
+                logger='current',
+                level=logging.WARNING,
+            )
 
 
 @MODELS.register_module()

@@ -412,6 +412,11 @@ class _Making:
                 f'unchanged, though it was chosen for {before} labeled images per GPU: '
                 'auto_scale_lr.enable=True scales it'
             )
+        if wrapper.get('accumulative_counts', 1) > 1:
+            why += (
+                f'. The schedulers count optimizer steps: the training has {self.num_steps():,}, since '
+                f'accumulative_counts={wrapper.accumulative_counts}'
+            )
         self.say(
             'learning rate',
             f'{wrapper.get("type", "OptimWrapper")}, {optimizer.get("type")}, lr={optimizer.get("lr")}; '
@@ -509,14 +514,13 @@ class _Making:
 
     def num_steps(self) -> int:
         """Return the optimizer steps of the training on one GPU."""
+        accumulated = self.cfg.optim_wrapper.get('accumulative_counts', 1)
         if self.by_epoch:
             unlabeled = self.batch[1] if self.batch else self.cfg.train_dataloader.batch_size
-            # An incomplete last batch is not counted.
+            # An epoch drops its last incomplete batch, and then its last incomplete step.
             batches = max(1, self.num_unlabeled // unlabeled)
-            iterations = self.cfg.train_cfg.max_epochs * batches
-        else:
-            iterations = self.cfg.train_cfg.max_iters
-        return count_steps(iterations, self.cfg.optim_wrapper.get('accumulative_counts', 1))
+            return self.cfg.train_cfg.max_epochs * max(1, batches // accumulated)
+        return count_steps(self.cfg.train_cfg.max_iters, accumulated)
 
     def write_hooks(self, added: list[dict], predictor: str) -> None:
         cfg = self.cfg

@@ -107,8 +107,7 @@ def select_reliable(
         _, palette = classes_and_palette(palette, meta, cfg, predictors[-1].num_classes)
         scores = _score(pool, predictors, folder, known, batch_size, num_workers, logger)
         order = sorted(range(len(pool)), key=lambda i: -scores[i])  # stable
-        # Floating-point products such as 0.29 · 100 are slightly too small.
-        num_reliable = math.floor(len(pool) * ratio + 1e-9)
+        num_reliable = reliable_images(len(pool), ratio)
         on_first_rank(
             _write, folder, pool, predictors, palette, scores, order, num_reliable, num_workers
         )
@@ -119,6 +118,12 @@ def select_reliable(
     )
     on_first_rank(remove_parts, out_dir)
     return summary
+
+
+def reliable_images(num_images: int, ratio: float) -> int:
+    """Return the number of images in the first part of ST++."""
+    # Floating-point products such as 0.29 · 100 are slightly too small.
+    return math.floor(num_images * ratio + 1e-9)
 
 
 def _digests(checkpoints: Sequence[str]) -> list[str]:

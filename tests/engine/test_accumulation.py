@@ -133,6 +133,66 @@ def test_rates_are_those_of_the_steps(name, tmp_path):
     assert thrice.rates == pytest.approx([rate for rate in once.rates for _ in range(3)], rel=1e-12)
 
 
+@pytest.mark.parametrize(
+    ('kind', 'key', 'settings'),
+    [
+        ('CosineAnnealingLR', 'T_max', {}),
+        ('OneCycleLR', 'total_steps', {'eta_max': 0.005}),
+    ],
+)
+def test_length_of_the_training_in_a_schedule_is_converted(kind, key, settings, tmp_path):
+    def rates(accumulated):
+        schedule = {'type': kind, key: 5 * accumulated, 'by_epoch': False, **settings}
+        return train(
+            tmp_path / str(accumulated),
+            train_cfg__max_iters=5 * accumulated,
+            train_cfg__val_interval=100,
+            default_hooks__checkpoint__interval=-1,
+            optim_wrapper__accumulative_counts=accumulated,
+            param_scheduler=[schedule],
+        )[1].rates
+
+    once = rates(1)
+    assert len(set(once)) == 5
+    assert rates(3) == pytest.approx([rate for rate in once for _ in range(3)], rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ('schedule', 'told'),
+    [
+        ({'type': 'MultiStepLR', 'milestones': [1, 3]}, 'MultiStepLR has milestones=[1, 3]'),
+        ({'type': 'StepLR', 'step_size': 2}, 'StepLR has step_size=2'),
+        ({'type': 'CosineAnnealingLR', 'T_max': 5}, 'CosineAnnealingLR has T_max=5'),
+        ({'type': 'MultiStepLR', 'milestones': [1]}, None),
+    ],
+)
+def test_values_that_no_step_reaches_are_named(schedule, told, tmp_path):
+    runner, _ = train(
+        tmp_path,
+        train_cfg__max_iters=6,
+        train_cfg__val_interval=100,
+        optim_wrapper__accumulative_counts=3,
+        param_scheduler=[{**schedule, 'by_epoch': False}],
+    )
+    log = next(Path(runner.log_dir).glob('*.log')).read_text()
+    if told is None:
+        assert 'optimizer steps. Divide' not in log
+    else:
+        assert f'{told}, but max_iters=6 in accumulations of 3 are 2 optimizer steps' in log
+
+
+def test_base_rate_in_the_log_is_that_of_the_optimizer(tmp_path):
+    """MMEngine logs the rate of a group without parameters, if the groups have different rates."""
+    runner, diary = train(
+        tmp_path,
+        optim_wrapper__accumulative_counts=2,
+        optim_wrapper__paramwise_cfg={'custom_keys': {'backbone': {'lr_mult': 0.5}}},
+        param_scheduler=[dict(type='LinearLR', start_factor=0.1, end=4, by_epoch=False)],
+    )
+    history, _ = runner.message_hub.get_scalar('train/base_lr').data
+    assert list(history) == pytest.approx([2 * rate for rate in diary.rates])
+
+
 def test_epochs_of_a_schedule_are_their_steps(tmp_path):
     schedule = [
         dict(type='PolyLR', eta_min=0.001, by_epoch=True, convert_to_iter_based=True, begin=0)
@@ -156,7 +216,5 @@ def test_schedule_that_outlasts_the_steps_is_named(tmp_path):
         param_scheduler=[dict(type='PolyLR', end=5, by_epoch=False)],
     )
     log = next(Path(runner.log_dir).glob('*.log')).read_text()
-    assert (
-        'PolyLR ends at step 5, but max_iters=6 in accumulations of 3 are 2 optimizer steps' in log
-    )
-    assert 'train_cfg.max_iters=15' in log
+    assert 'PolyLR has end=5, but max_iters=6 in accumulations of 3 are 2 optimizer steps' in log
+    assert 'Divide its values by 3' in log

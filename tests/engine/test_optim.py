@@ -38,6 +38,16 @@ def test_paramwise_settings_reach_the_network_inside():
     assert all(rates[id(p)] == 0.1 for p in model.student.backbone.parameters())
 
 
+@pytest.mark.parametrize('method', ['IMAS', 'GPS'])
+def test_keys_with_the_name_of_a_network_are_refused(method):
+    """The constructor would find no such parameter, and the setting would have no effect."""
+    model = build(method)
+    key = f'{model.networks[0]}.backbone'
+    paramwise = {'custom_keys': {key: {'lr_mult': 0.1}}}
+    with pytest.raises(ValueError, match=rf"custom_keys has '{key}', .*Set 'backbone', which"):
+        build_optim_wrapper(model, config(paramwise_cfg=paramwise))
+
+
 def test_constructors_that_look_for_a_backbone_work():
     settings = {'decay_rate': 0.5, 'decay_type': 'stage_wise', 'num_layers': 3}
     segmentor = tiny_segmentor()

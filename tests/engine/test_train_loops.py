@@ -289,6 +289,9 @@ def test_the_unlabeled_loss_ends_in_a_training_by_epochs(tmp_path):
     end = len(written.keys) * 2 // 3
     found = ['train/loss_unlabeled' in keys for keys in written.keys]
     assert found == [True] * end + [False] * (len(found) - end)
+    # CostHook reads the times of the whole training.
+    for key in ('train/time', 'train/data_time'):
+        assert len(runner.message_hub.get_scalar(key).data[0]) == len(found)
 
 
 def test_the_unlabeled_loss_cannot_end_before_it_starts(tmp_path):

@@ -210,7 +210,10 @@ def test_adjustment_teaches_the_shares_of_the_weighted_loss(committed):
     """Micro-batches or steps with other classes are averaged as the loss averages them."""
     weight = [1.0, 9.0]
     labels = [torch.full((1, 4, 5), label) for label in (0, 1)]
-    module, loss = LogitAdjustment(2, torch.tensor(weight)), PixelCrossEntropyLoss(class_weight=weight)
+    module, loss = (
+        LogitAdjustment(2, torch.tensor(weight)),
+        PixelCrossEntropyLoss(class_weight=weight),
+    )
     pseudo_label = torch.tensor([0, 1, 1, 1]).repeat(1, 5, 1)
     for label in labels:
         module([torch.zeros(1, 2, 4, 5)], pseudo_label, pseudo_label < 2, label)

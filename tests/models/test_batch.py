@@ -38,6 +38,34 @@ def test_every_branch_has_its_own_images_and_masks():
         assert len(view) == 2
 
 
+@pytest.mark.parametrize(
+    'changed',
+    [
+        {'flip': True},
+        {'flip_direction': 'vertical'},
+        {'scale_factor': (0.5, 1.0)},
+        {'img_shape': (5, 8)},
+    ],
+)
+def test_views_of_an_image_have_one_geometry(changed):
+    inputs, samples, _, _ = parts()
+    same = {'img_path': 'a.png', 'flip': False, 'flip_direction': 'horizontal'}
+    same |= {'scale_factor': (1.0, 1.0), 'img_shape': (6, 8)}
+    # The two images differ, and their views do not.
+    for views in (samples['weak'], samples['strong']):
+        views[0].set_metainfo(same)
+        views[1].set_metainfo({**same, **changed})
+    Batch.of(inputs, samples, ('weak', 'strong'))
+    samples['strong'][0].set_metainfo(changed)
+    # The labeled images and a branch that the method does not need may differ.
+    Batch.of(inputs, samples, ('weak',))
+    (key,) = changed
+    with pytest.raises(
+        ValueError, match=rf'The views of a\.png differ in {key} \(weak: .*Move the'
+    ):
+        Batch.of(inputs, samples, ('weak', 'strong'))
+
+
 def test_padding_counts_where_it_is_not_ignored():
     inputs, samples, _, _ = parts()
     valid = Batch.of(inputs, samples, ('weak',), ignore_padding=False).weak.valid

@@ -566,6 +566,22 @@ def test_the_teacher_of_a_short_training_averages_over_fewer_steps(my, method, l
     assert said == (['decay=0.99'] if decay == 0.99 else [])
 
 
+@pytest.mark.parametrize(('epochs', 'decay'), [(2999, 0.99), (3000, 0.996)])
+def test_an_epoch_drops_its_last_incomplete_step(my, epochs, decay):
+    length = BY_EPOCH.replace('max_epochs=2', f'max_epochs={epochs}')
+    cfg = Config.fromfile(my(f'{length}\noptim_wrapper = dict(accumulative_counts=2)\n'))
+    # Three batches of one unlabeled image are one step of two.
+    Path('made.py').write_text(make_text(cfg, 'imas', batch=(2, 1)).text)
+    (teacher,) = [h for h in Config.fromfile('made.py').custom_hooks if h.type == 'MeanTeacherHook']
+    assert teacher.decay == decay
+
+
+def test_accumulated_schedules_count_steps(make, my):
+    changed = "\ntrain_cfg['max_iters'] = 5998\noptim_wrapper = dict(accumulative_counts=2)\n"
+    printed = ' '.join(make(my(changed)).split())
+    assert 'The schedulers count optimizer steps: the training has 2,999, since accumul' in printed
+
+
 def test_gps_needs_iterations(my):
     with pytest.raises(
         ValueError, match=r'trains by epochs \(max_epochs=2\), but the two stages of GPS'

@@ -37,7 +37,9 @@ class LoadImageFromFile(FileLoader):
 
     The image is rotated by its EXIF orientation with every ``imdecode_backend``, also with
     ``color_type='unchanged'``. Only color types that end in ``ignore_orientation`` keep the stored orientation
-    (but OpenCV and Pillow always rotate TIFF files). With ``imdecode_backend='tifffile'`` the bands of a TIFF
+    (but OpenCV and Pillow always rotate TIFF files). With ``imdecode_backend='tifffile'`` all bands of a TIFF
+    file are loaded.
+
     Sets ``img``, (H, W) or (H, W, C) with the dtype of the file (float32 for 16 bits with torch < 2.3, which
     has no uint16), ``img_shape`` and ``ori_shape``. For an image with an EXIF orientation it also sets
     ``exif_orientation`` (2 to 8) and ``is_displayed``, which ``LoadAnnotations`` uses to rotate the mask.

@@ -30,7 +30,7 @@ from ...self_training.images import ImagePool
 from ...self_training.label_map import LabelMap
 from ...self_training.labeling import SCALES
 from ...self_training.output import on_first_rank, write_bytes, write_lines
-from ...self_training.selection import RELIABLE, UNRELIABLE
+from ...self_training.selection import RELIABLE, UNRELIABLE, reliable_images
 from ..accumulation import accumulation
 from ..hooks.reliable_selection_hook import kept_checkpoints
 from ..startup.lengths import check_config
@@ -513,7 +513,8 @@ class RandomSelectStage(SelectStage):
 
     def run(self, logger: MMLogger) -> None:
         ids = ImagePool(self.training.config(), self.images).ids
-        drawn = set(random.Random(self.seed).sample(sorted(ids), int(len(ids) * self.ratio)))
+        number = reliable_images(len(ids), self.ratio)
+        drawn = set(random.Random(self.seed).sample(sorted(ids), number))
         for file, chosen in ((RELIABLE, True), (UNRELIABLE, False)):
             lines = [name for name in ids if (name in drawn) == chosen]
             on_first_rank(write_lines, osp.join(self.folder, file), lines)

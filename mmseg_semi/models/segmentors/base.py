@@ -18,10 +18,20 @@ from torch import Tensor, nn
 from ...functional.pseudo_label import confident_ratio, label_entropy
 from ..batch import Batch, UnlabeledImages
 from ..cutmix import AdaptiveCutMix, CutMix, NoCutMix, ThreeBoxCutMix
+from ..data_preprocessor import check_preprocessor
 from ..settings import MethodSettings, build_part, setting
 from ..speed import compile_networks, use_channels_last
 from .loading import CheckpointLoading
-from .networks import NetworkOutput, NetworkPasses, check_network, dropout_rates, head_losses
+from .networks import (
+    NetworkOutput,
+    NetworkPasses,
+    check_network,
+    checkpointed_modules,
+    dropout_rates,
+    head_losses,
+    require_gradients,
+    trains_sigmoids,
+)
 from .steps import TrainingSteps
 from .stock import StockSegmentor
 
@@ -162,7 +172,9 @@ class SemiSegmentor(TrainingSteps, NetworkPasses, CheckpointLoading, StockSegmen
                 )
             data_preprocessor = dict(inner, type='MultiBranchDataPreprocessor')
         # Built here, since the base class only searches MMEngine's registry if no scope is set.
-        super().__init__(data_preprocessor=MODELS.build(data_preprocessor), init_cfg=init_cfg)
+        preprocessor = MODELS.build(data_preprocessor)
+        check_preprocessor(preprocessor, data_preprocessor, inner or {})
+        super().__init__(data_preprocessor=preprocessor, init_cfg=init_cfg)
         self.cfg = self.Settings(semi_train_cfg)
         self.check_segmentor(segmentor)
         config = self.network_config(segmentor, self.cfg)
@@ -241,7 +253,16 @@ class SemiSegmentor(TrainingSteps, NetworkPasses, CheckpointLoading, StockSegmen
                 f'loss at step {end}, but it starts at step {self.unlabeled_start}. Raise '
                 'unlabeled_end_fraction, or start earlier.'
             )
+        require_gradients(checkpointed_modules(self))
         self._warn_of_dropout()
+        if any(trains_sigmoids(getattr(self, name)) for name in self.networks):
+            print_log(
+                'All losses of the decode head have use_sigmoid=True, but the confidence of pseudo-labels is '
+                'the softmax, so thresholds such as tau do not have their meaning. Set use_sigmoid=False in '
+                'decode_head.loss_decode, or add a CrossEntropyLoss.',
+                logger='current',
+                level=logging.WARNING,
+            )
 
     def fewest_images(self, labeled: int, unlabeled: int) -> dict[str, int]:
         """Return, by network, the smallest number of images in one forward pass in train mode.

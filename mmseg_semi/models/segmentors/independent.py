@@ -15,7 +15,7 @@ from ..gradients import without_gradients
 from ..recompute import recomputed
 from ..settings import setting
 from .base import SemiSegmentor
-from .networks import NetworkOutput
+from .networks import NetworkOutput, checkpointed_modules
 
 
 class IndependentSegmentor(SemiSegmentor):
@@ -81,13 +81,11 @@ class IndependentSegmentor(SemiSegmentor):
         return 2 if self.cfg.cutmix == 'pair' else 1
 
     def check_start(self) -> None:
-        for name, module in self.named_modules():
-            # The function by which MMEngine's activation checkpointing replaces the method.
-            if hasattr(module.__dict__.get('forward'), '__wrapped__'):
-                raise ValueError(
-                    f'activation_checkpointing of {name} does not work with the several forward passes of '
-                    f'{type(self).__name__}. Remove it and set semi_train_cfg.recompute=True.'
-                )
+        for name in checkpointed_modules(self):
+            raise ValueError(
+                f'activation_checkpointing of {name} does not work with the several forward passes of '
+                f'{type(self).__name__}. Remove it and set semi_train_cfg.recompute=True.'
+            )
         super().check_start()
         first, second = (
             list(getattr(self, name).decode_head.parameters()) for name in self.students

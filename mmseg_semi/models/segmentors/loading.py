@@ -56,7 +56,12 @@ class CheckpointLoading:
             for key in state_dict
             if key.startswith((prefix + 'backbone.', prefix + 'decode_head.'))
         ]
-        if plain and not any(key.startswith(tuple(names)) for key in state_dict):
+        contained = [
+            name
+            for name, start in zip(self.networks, names, strict=True)
+            if below(state_dict, start)
+        ]
+        if plain and not contained:
             for key in [key for key in state_dict if key.startswith(prefix)]:
                 value = state_dict.pop(key)
                 for name in names:
@@ -69,8 +74,6 @@ class CheckpointLoading:
             own = below(state_dict, start)
             if own and not self.loads_partly:
                 self.check_checkpoint(name, own)
-            if own:
-                self.on_network_loaded(name)
         if not any(key.startswith(tuple(names)) for key in state_dict):
             found = sorted({key.partition('.')[0] for key in below(state_dict, prefix)})
             raise ValueError(
@@ -82,7 +85,10 @@ class CheckpointLoading:
             for key, value in below(state_dict, f'{names[-1]}{place}.').items():
                 state_dict[f'{prefix}{home}.{key}'] = value
         if self.loads_partly:
-            self.misfits.update(take_out_misfits(self, state_dict, prefix))
+            renewed = self._take_out_misfits(state_dict, prefix)
+            contained = [name for name in contained if name not in renewed]
+        for name in contained:
+            self.on_network_loaded(name)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def _take_one_network(self, state_dict: dict[str, Tensor], prefix: str) -> None:
@@ -101,6 +107,25 @@ class CheckpointLoading:
             del state_dict[prefix + key]
         state_dict.update({prefix + key: value for key, value in taken.items()})
 
+    def _take_out_misfits(self, state_dict: dict[str, Tensor], prefix: str) -> list[str]:
+        """Remove weights with other shapes, and return the networks whose head does not fit.
+
+        If there is one, the counters and thresholds of the method are removed, too. They belong to a head that
+        was trained, and the new one is not.
+        """
+        self.misfits.update(take_out_misfits(self, state_dict, prefix))
+        networks = tuple(f'{prefix}{name}.' for name in self.networks)
+        renewed = [
+            name
+            for name in self.networks
+            if any(key.startswith(f'{prefix}{name}.decode_head.') for key in self.misfits)
+        ]
+        if renewed:
+            for key in [f'{prefix}{key}' for key in below(state_dict, prefix)]:
+                if not key.startswith(networks):
+                    del state_dict[key]
+        return renewed
+
     def load_network(self, name: str, checkpoint: dict) -> None:
         """Load the predicting network of any checkpoint into one network of this method.
 
@@ -114,7 +139,10 @@ class CheckpointLoading:
         getattr(self, name).load_state_dict(weights, strict=False)
 
     def on_network_loaded(self, name: str) -> None:
-        """Called once for each network that a checkpoint contains."""
+        """Called once for each network that a checkpoint contains under its name, with all of its head.
+
+        It is not called for the copies of a plain checkpoint.
+        """
 
     def check_checkpoint(self, name: str, weights: dict[str, Tensor]) -> None:
         """Reject weights that do not match a network.

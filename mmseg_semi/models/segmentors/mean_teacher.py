@@ -17,8 +17,7 @@ def averages_too_long(decay: float, num_steps: int) -> bool:
     """Whether the teacher's moving average covers more than a twelfth of the training.
 
     Such a teacher lags behind the student until the end. A decay of 0.996 averages over about 250 steps, so the
-    training needs 3,000. Decays up to :data:`SHORT_DECAY` are accepted in any
-    training.
+    training needs 3,000. Decays up to :data:`SHORT_DECAY` are accepted in any training.
 
     Args:
         decay (float): Weight of the teacher's current value, in [0, 1].

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -205,7 +206,7 @@ def check_network(network: nn.Module) -> None:
     """Reject a network that no method can wrap.
 
     Raises:
-        ValueError: It is not an EncoderDecoder whose decode head has one channel per class.
+        ValueError: It is not an EncoderDecoder whose decode head has two or more classes with one channel each.
     """
     head = getattr(network, 'decode_head', None)
     if not isinstance(network, EncoderDecoder) or not isinstance(head, BaseDecodeHead):
@@ -213,11 +214,21 @@ def check_network(network: nn.Module) -> None:
             f'{type(network).__name__} with {type(head).__name__} cannot be wrapped. The segmentor must be an '
             'EncoderDecoder whose decode head derives from BaseDecodeHead.'
         )
+    if head.num_classes < 2:
+        raise ValueError(
+            f'decode_head.num_classes={head.num_classes}, but pseudo-labels need at least two classes. Set '
+            'num_classes=2 and classes such as (background, object).'
+        )
     if head.out_channels != head.num_classes:
         raise ValueError(
             f'decode_head.out_channels={head.out_channels} differs from num_classes={head.num_classes}, but '
             'pseudo-labels need one channel per class. Set out_channels=num_classes.'
         )
+
+
+def trains_sigmoids(network: nn.Module) -> bool:
+    """Whether all losses of the decode head train a sigmoid per class, and none the softmax."""
+    return all(getattr(loss, 'use_sigmoid', False) for loss in _loss_modules(network.decode_head))
 
 
 def dropout_rates(network: nn.Module) -> dict[str, float]:
@@ -254,6 +265,38 @@ def check_graph(output: Tensor, name: str) -> None:
             f'The output of the decode head of the {name} has no gradient, as with reentrant checkpointing. '
             f'Remove {name}.decode_head from activation_checkpointing.'
         )
+
+
+def checkpointed_modules(model: nn.Module) -> dict[str, nn.Module]:
+    """Return the modules in MMEngine's ``activation_checkpointing``, by name."""
+    # MMEngine replaces their forward method by a function that wraps it.
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if hasattr(module.__dict__.get('forward'), '__wrapped__')
+    }
+
+
+def require_gradients(modules: dict[str, nn.Module]) -> None:
+    """Make checkpointed modules reject inputs that need no gradient, if their weights are trained.
+
+    MMEngine's checkpointing is reentrant. Without a gradient of the input, it computes none for the weights.
+    """
+
+    def check(name: str, module: nn.Module, args: tuple) -> None:
+        tensors = [
+            one for arg in args for one in (arg if isinstance(arg, (list, tuple)) else [arg])
+        ]
+        fed = any(isinstance(one, Tensor) and one.requires_grad for one in tensors)
+        trained = any(weight.requires_grad for weight in module.parameters())
+        if torch.is_grad_enabled() and trained and not fed:
+            raise ValueError(
+                f'activation_checkpointing of {name} would leave its weights without gradients, because its '
+                'input, such as an image, needs none. Give only later stages, such as student.backbone.layer2.'
+            )
+
+    for name, module in modules.items():
+        module.register_forward_pre_hook(partial(check, name))
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from tiny_run import build_runner, tiny_config, tiny_stages_config
 
 from mmseg_semi.engine.runner.stages import TrainStage, build_stages, stage_seed, told
 from mmseg_semi.self_training.images import ImagePool
+from mmseg_semi.self_training.selection import reliable_images
 
 #: The trainings of each method in stages.
 TRAININGS = {
@@ -150,6 +151,8 @@ def test_random_halves_and_a_threshold_are_stages_settings(tmp_path):
         name for name in ids if name in random.Random(3).sample(sorted(ids), len(ids) // 2)
     ]
     assert select.settings()['seed'] == 3
+    # As in SelectStage: 0.29 * 100 is slightly less than 29.
+    assert reliable_images(100, 0.29) == 29
     assert stages['label_reliable'].settings()['threshold'] == 0.5
     assert 'threshold' not in stages['label_unreliable'].settings()
     cfg.stages.label_reliable.threshold = 1

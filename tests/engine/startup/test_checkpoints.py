@@ -209,12 +209,38 @@ def test_training_starts_from_a_plain_checkpoint_of_other_classes(method, tmp_pa
 
 @pytest.mark.parametrize('method', ['IMAS', 'ESL', 'U2PL', 'DeS4', 'GPS'])
 def test_training_starts_from_its_own_checkpoint_of_other_classes(method, tmp_path):
-    """Memories and prototypes of other classes are left out as a whole."""
+    """Memories and prototypes of other classes are left out as a whole.
+
+    So are counters. A teacher with a new head starts as a copy of the student, whose head is another one.
+    """
     path, state = save(tmp_path, method, **{'model__segmentor__decode_head__num_classes': 7})
+    if 'ema_steps' in state:
+        state['ema_steps'].fill_(3000)
+        torch.save({**torch.load(path, weights_only=False), 'state_dict': state}, path)
     found = run(tmp_path, method, path, True)
+    copied = 'ema_steps' in state
     for name in MODELS.get(method).networks:
-        assert torch.equal(found[f'{name}.{WEIGHT}'], state[f'{name}.{WEIGHT}'])
+        source = 'student' if copied else name
+        assert torch.equal(found[f'{name}.{WEIGHT}'], state[f'{source}.{WEIGHT}'])
+    if copied:
+        assert found['ema_steps'] == 0
+        for key in (key for key in found if key.startswith('student.')):
+            assert torch.equal(found[key.replace('student', 'teacher', 1)], found[key]), key
     check_one_line(tmp_path, 1)
+
+
+def test_training_from_its_own_checkpoint_continues_its_counters(tmp_path):
+    path, state = save(tmp_path, 'CorrMatch')
+    state['threshold.value'].fill_(0.97)
+    torch.save({'state_dict': state, 'meta': {}}, path)
+    assert run(tmp_path, 'CorrMatch', path, True)['threshold.value'] == torch.tensor(0.97)
+    other, _ = save(tmp_path, 'CorrMatch', **{'model__segmentor__decode_head__num_classes': 7})
+    weights = torch.load(other, weights_only=False)
+    weights['state_dict']['threshold.value'].fill_(0.97)
+    torch.save(weights, other)
+    started = run(tmp_path, 'CorrMatch', other, True)['threshold.value']
+    tau = tiny_config(tmp_path, 'CorrMatch').model.semi_train_cfg.get('tau_start', 0.85)
+    assert started == torch.tensor(tau)
 
 
 @pytest.mark.parametrize(

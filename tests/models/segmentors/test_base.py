@@ -2,6 +2,7 @@ import copy
 
 import pytest
 import torch
+from mmengine.runner.activation_checkpointing import turn_on_activation_checkpointing
 from mmengine.runner.checkpoint import _load_checkpoint_to_model
 from mmseg.registry import MODELS
 from tiny import build_plain, collated_batch, labeled_sample, tiny_segmentor
@@ -56,6 +57,14 @@ def test_predict_equals_the_networks_own_prediction():
             {'segmentor': tiny_segmentor(num_classes=2, out_channels=1, threshold=0.5)},
             'out_channels=1 differs from num_classes=2',
         ),
+        (
+            {'segmentor': tiny_segmentor(num_classes=1)},
+            'num_classes=1, but .* at least two classes',
+        ),
+        (
+            {'data_preprocessor': {'type': 'SegDataPreProcessor'}},
+            r"Set model\.data_preprocessor\.type='MultiBranchDataPreprocessor'",
+        ),
     ],
 )
 def test_bad_settings_are_refused(settings, message):
@@ -68,6 +77,73 @@ def test_segmentor_without_preprocessor_is_refused():
     del segmentor['data_preprocessor']
     with pytest.raises(ValueError, match='IMAS has no data_preprocessor'):
         build(segmentor=segmentor)
+
+
+def test_preprocessor_of_the_network_that_is_not_used_is_told(capsys):
+    segmentor = tiny_segmentor()
+    used = {**segmentor['data_preprocessor'], 'type': 'MultiBranchDataPreprocessor'}
+    build(segmentor=segmentor, data_preprocessor=used)
+    assert 'has no effect' not in capsys.readouterr().out
+    build(segmentor=segmentor, data_preprocessor={**used, 'mean': [1.0, 2.0, 3.0]})
+    assert (
+        'has no effect, since model.data_preprocessor.mean=[1.0, 2.0, 3.0] applies to all networks'
+        in capsys.readouterr().out
+    )
+
+
+def losses(*types):
+    return [{'type': name, 'use_sigmoid': name != 'CrossEntropyLoss'} for name in types]
+
+
+@pytest.mark.parametrize(
+    ('types', 'told'),
+    [
+        (['DiceLoss'], True),
+        (['DiceLoss', 'CrossEntropyLoss'], False),
+        (['CrossEntropyLoss'], False),
+    ],
+)
+def test_losses_that_train_no_softmax_are_told(types, told, capsys):
+    model = build(segmentor=tiny_segmentor(loss_decode=losses(*types)))
+    model.check_start()
+    assert (
+        'All losses of the decode head have use_sigmoid=True' in capsys.readouterr().out
+    ) == told
+
+
+def gradients(frozen=(), checkpointed=()):
+    """Gradients of the student in a training with MMEngine's activation checkpointing."""
+    model = build(segmentor=tiny_segmentor('GN')).train()
+    for name in frozen:
+        model.get_submodule(name).requires_grad_(False)
+    turn_on_activation_checkpointing(model, list(checkpointed))
+    model.check_start()
+    losses = model.loss(**model.data_preprocessor(collated_batch(), True))
+    model.parse_losses(losses)[0].backward()
+    return {name: p.grad for name, p in model.student.named_parameters() if p.requires_grad}
+
+
+def test_stages_of_the_encoder_may_be_checkpointed():
+    expected = gradients()
+    found = gradients(checkpointed=['student.backbone.layer1', 'student.backbone.layer3'])
+    assert found.keys() == expected.keys()
+    for name, gradient in found.items():
+        torch.testing.assert_close(gradient, expected[name], msg=name)
+
+
+@pytest.mark.parametrize(
+    ('frozen', 'checkpointed'),
+    [
+        ([], 'student.backbone'),
+        (['student.backbone.stem', 'student.backbone.layer1'], 'student.backbone.layer2'),
+    ],
+)
+def test_modules_that_would_not_be_trained_are_not_checkpointed(frozen, checkpointed):
+    """MMEngine's is reentrant: it has no gradients if the input needs none."""
+    with pytest.raises(
+        ValueError, match=f'activation_checkpointing of {checkpointed} would leave its weights'
+    ):
+        gradients(frozen, [checkpointed])
 
 
 def test_joint_and_separate_forwards_agree_without_batch_statistics():

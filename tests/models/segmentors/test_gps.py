@@ -469,6 +469,22 @@ def test_loaded_teacher_stays(tmp_path):
     assert (second.teacher.decode_head.conv_seg.weight == 3.0).all()
 
 
+def test_plain_checkpoint_is_not_the_teacher(tmp_path):
+    """It starts all three networks. The trained teacher is that of teacher_checkpoint."""
+    torch.manual_seed(7)
+    trained, start = build_plain(), build_plain(num_classes=7)
+    torch.save({'state_dict': trained.state_dict(), 'meta': {}}, tmp_path / 'teacher.pth')
+    model = build(teacher_checkpoint=str(tmp_path / 'teacher.pth'))
+    model.loads_partly, model.misfits = True, {}
+    model.load_state_dict(start.state_dict(), strict=False)
+    weight = 'backbone.layer1.0.conv1.weight'
+    assert torch.equal(model.teacher.state_dict()[weight], start.state_dict()[weight])
+    model.start_teacher()
+    for key, value in trained.state_dict().items():
+        assert torch.equal(model.teacher.state_dict()[key], value), key
+    assert torch.equal(model.student1.state_dict()[weight], start.state_dict()[weight])
+
+
 def test_missing_or_foreign_teacher_is_refused(tmp_path):
     missing = build(teacher_checkpoint=str(tmp_path / 'none.pth'))
     with pytest.raises(FileNotFoundError, match=r'teacher_checkpoint=.*none.pth'):
