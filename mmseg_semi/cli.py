@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import inspect
 import os
 import sys
 from collections.abc import Iterator
@@ -12,8 +13,23 @@ from pathlib import Path
 
 from mmengine.config import Config, DictAction
 from mmengine.device import get_device
+from mmengine.runner import Runner
 
 from mmseg_semi.compat import config_path, init_distributed, renamed_config
+
+#: Settings at the top level of a config that are not arguments of MMEngine's Runner.
+OTHER_SETTINGS = (
+    'activation_checkpointing',
+    'auto_scale_lr',
+    'custom_imports',
+    'efficient_conv_bn_eval',
+    'find_unused_parameters',
+    'model_wrapper_cfg',
+    'run_stages',
+    'runner_type',
+    'tta_model',
+    'tta_pipeline',
+)
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -120,15 +136,14 @@ def load_config(args: argparse.Namespace, matching: bool = True) -> Config:
 
     Raises:
         FileNotFoundError: The config or one of its bases does not exist.
-        ValueError: MMEngine does not support the reference to a base.
+        ValueError: MMEngine does not support the reference to a base, or an override has an unknown name.
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     path = str(config_path(args.config)) if '::' in args.config else args.config
     check_file(path, 'config', '.py')
     cfg = read_config(path)
     cfg.launcher = args.launcher
-    if args.cfg_options is not None:
-        cfg.merge_from_dict(args.cfg_options)
+    merge_options(cfg, args.cfg_options)
     if getattr(args, 'work_dir', None) is not None:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
@@ -139,6 +154,39 @@ def load_config(args: argparse.Namespace, matching: bool = True) -> Config:
     if matching:
         match_checkpoints(cfg)
     return cfg
+
+
+def merge_options(cfg: Config, options: dict | None) -> None:
+    """Merge `--cfg-options` into a config.
+
+    Raises:
+        ValueError: The first part of a key is neither in the config nor a setting of the Runner. MMEngine would
+            add it, and it would have no effect.
+    """
+    options = options or {}
+    known = {*cfg, *inspect.signature(Runner.__init__).parameters, *OTHER_SETTINGS}
+    for key, value in options.items():
+        name = key.partition('.')[0]
+        if name in known:
+            continue
+        paths = [path for path in _paths(cfg) if path.endswith(f'.{key}')]
+        close = difflib.get_close_matches(name, known, n=1)
+        near = min(paths, key=len) if paths else close and f'{close[0]}{key[len(name) :]}'
+        remedy = f'Did you mean {near}?' if near else 'Give a key of the config.'
+        raise ValueError(
+            f'--cfg-options {key}={value!r} has no effect, since neither the config nor the Runner has a '
+            f'setting {name}. {remedy}'
+        )
+    cfg.merge_from_dict(options)
+
+
+def _paths(value, above: str = '') -> Iterator[str]:
+    """Yield the dotted keys of all settings below the top level of a config."""
+    for key, inner in value.items():
+        if above:
+            yield f'{above}.{key}'
+        if isinstance(inner, dict):
+            yield from _paths(inner, f'{above}.{key}' if above else key)
 
 
 def check_loaders(cfg: Config) -> None:

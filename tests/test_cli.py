@@ -4,8 +4,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from mmengine.config import Config
 
-from mmseg_semi.cli import read_config
+from mmseg_semi.cli import merge_options, read_config
 
 TOOLS = Path(__file__).parents[1] / 'tools'
 
@@ -50,3 +51,33 @@ def test_tools_say_so(tool, config, monkeypatch, capsys):
         module.main()
     said = f'{end.value} {capsys.readouterr().err}'
     assert "bases('mmseg_semi::...')" in said
+
+
+SETTINGS = {'train_cfg': {'max_iters': 30}, 'optim_wrapper': {'optimizer': {'lr': 0.1}}, 'own': 1}
+
+
+@pytest.mark.parametrize(
+    ('key', 'near'),
+    [
+        ('optim_wraper.optimizer.lr', r'Did you mean optim_wrapper\.optimizer\.lr\?'),
+        ('traincfg.max_iters', r'Did you mean train_cfg\.max_iters\?'),
+        ('max_iters', r'Did you mean train_cfg\.max_iters\?'),
+        ('optimizer.lr', r'Did you mean optim_wrapper\.optimizer\.lr\?'),
+        ('zzz', r'Give a key of the config\.'),
+    ],
+)
+def test_an_override_without_effect_is_refused(key, near):
+    cfg = Config(SETTINGS)
+    with pytest.raises(ValueError, match=rf'--cfg-options {key}=3 has no effect, .*{near}'):
+        merge_options(cfg, {'own': 2, key: 3})
+    assert cfg._cfg_dict.to_dict() == SETTINGS
+
+
+def test_overrides_of_the_config_and_of_the_runner_are_merged():
+    cfg = Config(SETTINGS)
+    merge_options(cfg, None)
+    merge_options(
+        cfg, {'own': 2, 'train_cfg.new': 4, 'randomness.seed': 5, 'auto_scale_lr.enable': True}
+    )
+    assert (cfg.own, cfg.train_cfg.new, cfg.randomness.seed) == (2, 4, 5)
+    assert cfg.auto_scale_lr.enable is True

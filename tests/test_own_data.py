@@ -335,6 +335,9 @@ def test_photographs_with_an_orientation(tmp_path):
     assert result.code != 0
     assert 'as displayed (EXIF orientation 3), so the sizes do not tell' in result.last_line
     train(tmp_path, 'photographs.py')
+    checkpoint = 'work_dirs/small_photographs/iter_2.pth'
+    result = run_tool(TOOLS / 'test.py', 'small_photographs.py', checkpoint, '--tta', cwd=tmp_path)
+    assert result.code == 0, result.output[-3000:]
 
 
 def test_channels_that_do_not_fit_the_preprocessor(tmp_path):

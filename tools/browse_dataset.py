@@ -20,7 +20,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmseg.registry import MODELS
 
-from mmseg_semi.cli import read_config
+from mmseg_semi.cli import merge_options, read_config
 from mmseg_semi.compat import swaps_channels
 from mmseg_semi.visualization import colorize, overlay, save_panels
 
@@ -141,8 +141,7 @@ def browse(options: argparse.Namespace) -> list[str]:
     if not osp.isfile(options.config):
         raise FileNotFoundError(f'{options.config} does not exist. Give the path of a config.')
     cfg = read_config(options.config)
-    if options.cfg_options:
-        cfg.merge_from_dict(options.cfg_options)
+    merge_options(cfg, options.cfg_options)
     init_default_scope(cfg.get('default_scope') or 'mmseg')
     name = osp.splitext(osp.basename(options.config))[0]
     folder = options.output_dir or osp.join(cfg.get('work_dir') or f'work_dirs/{name}', 'browse')

@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.utils.data import ConcatDataset
 
 import mmseg_semi  # noqa: F401  registers the package's modules
-from mmseg_semi.cli import check_file, read_config
+from mmseg_semi.cli import check_file, merge_options, read_config
 from mmseg_semi.datasets.walk import loader_configs
 from mmseg_semi.functional.contrast import sample_anchors
 from mmseg_semi.functional.resizing import resize_nearest
@@ -80,8 +80,7 @@ def load(args: argparse.Namespace) -> tuple[ESL, Config]:
     check_file(args.config, 'config', '.py')
     check_file(args.checkpoint, 'checkpoint', '.pth')
     cfg = read_config(args.config)
-    if args.cfg_options is not None:
-        cfg.merge_from_dict(args.cfg_options)
+    merge_options(cfg, args.cfg_options)
     init_default_scope('mmseg')
     model = MODELS.build(cfg.model)
     if not isinstance(model, ESL):

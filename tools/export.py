@@ -14,9 +14,9 @@ from mmengine.utils import mkdir_or_exist
 from mmseg.registry import MODELS
 
 import mmseg_semi  # noqa: F401  registers the package's modules
-from mmseg_semi.cli import read_config
+from mmseg_semi.cli import merge_options, read_config
 from mmseg_semi.datasets.meanings import check_checkpoint
-from mmseg_semi.engine.export import own_modules, plain_config, plain_values
+from mmseg_semi.engine.export import own_parts, plain_config, plain_values
 from mmseg_semi.models.checkpoints import read_checkpoint
 from mmseg_semi.models.matching import (
     check_weights,
@@ -72,13 +72,12 @@ def choose_network(args: argparse.Namespace, cfg: Config, checkpoint: dict) -> s
 
 
 def export(args: argparse.Namespace) -> tuple[str, str, list[str]]:
-    """Write the files; return their paths and the modules that still need this package."""
+    """Write the files; return their paths and the parts of the config that still need this package."""
     for path in (args.config, args.checkpoint):
         if not osp.isfile(path):
             raise FileNotFoundError(f'{path} does not exist. Give the path of a file.')
     cfg = read_config(args.config)
-    if args.cfg_options is not None:
-        cfg.merge_from_dict(args.cfg_options)
+    merge_options(cfg, args.cfg_options)
     checkpoint = read_checkpoint(args.checkpoint)
     check_checkpoint(checkpoint, args.checkpoint, cfg)
     meta = checkpoint.get('meta') or {}
@@ -100,7 +99,7 @@ def export(args: argparse.Namespace) -> tuple[str, str, list[str]]:
     # Only plain types, so that torch.load(weights_only=True) works.
     weights = {key: value.detach() for key, value in weights.items()}
     torch.save({'state_dict': weights, 'meta': plain_values(kept)}, weights_path)
-    return config_path, weights_path, own_modules(plain.model)
+    return config_path, weights_path, own_parts(plain)
 
 
 def main() -> None:
@@ -111,7 +110,7 @@ def main() -> None:
         sys.exit(f'export: {error}')
     needs = 'they need no mmseg_semi'
     if own:
-        needs = f'the network has {", ".join(own)}, so that they import mmseg_semi'
+        needs = f'the config has {", ".join(own)}, so that they import mmseg_semi'
     print(
         f'{config_path} and {weights_path} are for the tools of MMSegmentation: {needs}. Try\n'
         f'  MMSegInferencer(model={config_path!r}, weights={weights_path!r})'

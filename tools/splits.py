@@ -20,7 +20,7 @@ from pathlib import Path
 from mmengine.config import DictAction
 from mmengine.registry import init_default_scope
 
-from mmseg_semi.cli import check_file, one_sentence_errors, read_config
+from mmseg_semi.cli import check_file, merge_options, one_sentence_errors, read_config
 from mmseg_semi.compat import config_path
 from mmseg_semi.datasets import UnlabeledDataset
 from mmseg_semi.datasets.children import image_paths
@@ -319,8 +319,7 @@ def _configs_of_config(args: argparse.Namespace) -> dict:
     path = str(config_path(args.config)) if '::' in args.config else args.config
     check_file(path, 'config', '.py')
     cfg = read_config(path)
-    if args.cfg_options is not None:
-        cfg.merge_from_dict(args.cfg_options)
+    merge_options(cfg, args.cfg_options)
     return parts_of_config(cfg)
 
 

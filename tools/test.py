@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.runner import Runner
@@ -14,8 +15,9 @@ from mmseg_semi.cli import (
     load_config,
     one_sentence_errors,
 )
-from mmseg_semi.datasets.walk import stage_leaves
+from mmseg_semi.datasets.walk import image_files, stage_leaves
 from mmseg_semi.engine import StartupCheckHook
+from mmseg_semi.engine.startup.sets import evaluated_sets
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -86,6 +88,20 @@ def show_predictions(cfg: Config, args: argparse.Namespace) -> None:
         cfg.visualizer.save_dir = args.show_dir
 
 
+def check_names(runner: Runner) -> None:
+    """Raise ValueError if the prediction of an image would replace that of another one in --out."""
+    known: dict[str, str] = {}
+    for dataset in evaluated_sets(runner.test_loop, 'test').values():
+        for path in image_files(dataset):
+            other = known.setdefault(Path(path).stem, path)
+            if other != path:
+                raise ValueError(
+                    f'--out: {other} and {path} would both become {Path(path).stem}.png, because '
+                    'MMSegmentation writes no subfolders. Test them apart, or write label maps with '
+                    'tools/pseudo_label.py, which keeps subfolders.'
+                )
+
+
 def main() -> None:
     args = parse_args()
     with one_sentence_errors():
@@ -94,6 +110,9 @@ def main() -> None:
     runner = Runner.from_cfg(cfg)
     if not any(isinstance(hook, StartupCheckHook) for hook in runner.hooks):
         runner.register_hook(StartupCheckHook())  # compares the classes of checkpoint and test set
+    if args.out is not None:
+        with one_sentence_errors():
+            check_names(runner)
     runner.test()
 
 

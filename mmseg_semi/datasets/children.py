@@ -15,7 +15,7 @@ from mmengine.logging import print_log
 from mmseg.registry import DATASETS
 
 from .backends import backend_of_loader, is_local, look_for, say_unasked
-from .files import real_paths
+from .files import copies_of, real_paths
 from .labels import VOID
 from .names import alike, endings, files_below, is_hidden, is_image, left_out
 from .paths import check_data_paths
@@ -294,12 +294,15 @@ def with_checks(kind: str, child, num_classes: int | None, modes: bool = True):
 
 
 def warn_of_shared_images(labeled: Sequence[str], others: Sequence[str], consequence: str) -> None:
-    """Log the paths that are in both lists, after resolving links; ``consequence`` ends the sentence.
+    """Log the paths that are in both lists, after resolving links, or that have a copy of the same name there.
+
+    ``consequence`` ends the sentence.
 
     This is not an error, see :func:`mmseg_semi.datasets.split_check.is_partition`.
     """
     known = set(real_paths(labeled))
     both = [path for path, real in zip(others, real_paths(others), strict=True) if real in known]
+    both = both or copies_of(others, known)
     if both:
         print_log(
             f'{len(both)} image(s) are in the labeled and in the unlabeled set, the first is {both[0]}; '

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -143,6 +143,7 @@ def check_data(
     for difference in compare_all([*(m for part in sets for m in part.meanings), *_of_labels(cfg)]):
         usual = difference.of == 'palette' or (difference.of in READINGS and not same_masks)
         (notes if usual else leaks).append(difference.sentence)
+    leaks += _of_heads(cfg.get('model') or {}, [m for part in sets for m in part.meanings])
     if void:
         for role in dict.fromkeys(part.role for part in sets):
             counted = [part.masks for part in sets if part.role == role and part.masks is not None]
@@ -155,6 +156,26 @@ def _startup_settings(cfg: Config) -> tuple[bool, bool]:
     hooks = [h for h in cfg.get('custom_hooks') or () if h.get('type') == 'StartupCheckHook']
     hook = hooks[0] if hooks else {}
     return hook.get('same_masks', True), hook.get('check_masks', True)
+
+
+def _of_heads(model: Mapping, meanings: Sequence[Meaning]) -> list[str]:
+    """Return a sentence for the first head with another number of classes than a dataset."""
+    network = model.get('segmentor', model)
+    for key in ('decode_head', 'auxiliary_head'):
+        heads = network.get(key) or ()
+        for head in [heads] if isinstance(heads, Mapping) else heads:
+            number = head.get('num_classes')
+            # The head of STDC predicts boundaries.
+            if number is None or head.get('type') == 'STDCHead':
+                continue
+            for meaning in meanings:
+                if len(meaning.classes) != number:
+                    return [
+                        f'{key}.num_classes={number} but {meaning.key} has {len(meaning.classes)} classes. '
+                        f'Set num_classes={len(meaning.classes)} in every head, or correct the metainfo of '
+                        'the dataset.'
+                    ]
+    return []
 
 
 def _of_labels(cfg: Config) -> list[Meaning]:

@@ -1,5 +1,6 @@
 """Local files: fast existence checks at start-up, and opening images of any size."""
 
+import hashlib
 import os
 from collections.abc import Iterable
 
@@ -87,3 +88,32 @@ def real_paths(paths: Iterable[str]) -> Iterable[str]:
         if folder not in folders:
             folders[folder] = os.path.realpath(folder)
         yield os.path.join(folders[folder], name)
+
+
+def copies_of(paths: Iterable[str], others: Iterable[str]) -> list[str]:
+    """Return the local ``paths`` with the same name and content as one of ``others``.
+
+    Files are only opened if their name and size occur on both sides, and then once each.
+    """
+
+    def by_size(files: Iterable[str], names: set[str]) -> dict[tuple[str, int], list[str]]:
+        found: dict[tuple[str, int], list[str]] = {}
+        for file in files:
+            name = os.path.basename(file)
+            if name in names and os.path.isfile(file):
+                found.setdefault((name, os.path.getsize(file)), []).append(file)
+        return found
+
+    paths, others = list(paths), list(others)
+    names = set(map(os.path.basename, paths)) & set(map(os.path.basename, others))
+    first, second = by_size(paths, names), by_size(others, names)
+    copies = []
+    for key in first.keys() & second.keys():
+        known = set(map(_digest, second[key]))
+        copies += [path for path in first[key] if _digest(path) in known]
+    return copies
+
+
+def _digest(path: str) -> bytes:
+    with open(path, 'rb') as file:
+        return hashlib.sha256(file.read()).digest()

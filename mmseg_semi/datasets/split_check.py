@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import filecmp
 import os
 import os.path as osp
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +15,7 @@ from mmseg.registry import DATASETS
 from .backends import backend_of_loader, look_for
 from .children import check_files_exist, file_loaders, image_paths
 from .data_check import survey_images, unmatched
-from .files import real_paths
+from .files import copies_of, real_paths
 from .fingerprints import identify
 from .labels import ClassCount, survey_masks
 from .paths import check_data_paths
@@ -213,7 +212,7 @@ def _check_disjoint(paths: dict[str, list[str]], partition: bool, report: Report
         if one not in TRAINED_ON:
             continue
         shared = [path for key, path in real[one].items() if key in real[other]]
-        copies = _copies(real[one].keys() - real[other].keys(), real[other])
+        copies = copies_of(real[one].keys() - real[other].keys(), real[other])
         why = (
             'an image is either labeled or unlabeled'
             if other in TRAINED_ON
@@ -231,19 +230,6 @@ def _check_disjoint(paths: dict[str, list[str]], partition: bool, report: Report
                 say(
                     f'{len(found)} {one} images {what} in the {other} set, the first is {min(found)}. {remedy}.'
                 )
-
-
-def _copies(paths, others) -> list[str]:
-    """Return the ``paths`` with the same name and content as one of ``others``."""
-    by_name: dict[str, list[str]] = {}
-    for other in others:
-        by_name.setdefault(osp.basename(other), []).append(other)
-    return [
-        path
-        for path in paths
-        for other in by_name.get(osp.basename(path), ())
-        if osp.isfile(path) and osp.isfile(other) and filecmp.cmp(path, other, shallow=False)
-    ]
 
 
 def _check_masks(

@@ -68,8 +68,8 @@ def plain_config(cfg: Config, dataset_meta: dict) -> Config:
         dataset_meta (dict): ``classes`` and ``palette`` of the training set, from its checkpoint.
 
     Returns:
-        Config: Config of the network. If the network has a module of this package, the config contains
-        ``custom_imports`` and needs this package.
+        Config: Config of the network. If the network, an evaluation set or its masks need this package, see
+        :func:`own_parts`, the config contains ``custom_imports``.
 
     Raises:
         ValueError: The test pipeline has a transform of this package, or ``classes`` are not names, or
@@ -78,9 +78,6 @@ def plain_config(cfg: Config, dataset_meta: dict) -> Config:
     dataset_meta = _plain_meta(dataset_meta)
     plain = {'default_scope': 'mmseg', 'load_from': None, 'resume': False}
     plain['model'] = _plain_model(cfg.model)
-    imports = _imports(cfg, keep_own=bool(own_modules(plain['model'])))
-    if imports:
-        plain['custom_imports'] = {'imports': imports, 'allow_failed_imports': False}
     for key in KEPT_KEYS:
         if key in cfg:
             plain[key] = copy.deepcopy(cfg[key])
@@ -97,6 +94,9 @@ def plain_config(cfg: Config, dataset_meta: dict) -> Config:
         for name, hook in hooks.items()
         if hook is None or not _is_ours(HOOKS, hook['type'])
     }
+    imports = _imports(cfg, keep_own=bool(own_parts(plain)))
+    if imports:
+        plain['custom_imports'] = {'imports': imports, 'allow_failed_imports': False}
     return Config(plain)
 
 
@@ -138,6 +138,18 @@ def own_modules(model: dict) -> list[str]:
     """Return the types in a model's config that stock MMSegmentation cannot build."""
     types = {part['type'] for part in _configs_in(model) if _is_ours(MODELS, part['type'])}
     return sorted(types)
+
+
+def own_parts(plain: Mapping) -> list[str]:
+    """Return what stock MMSegmentation does not have in the config of :func:`plain_config`."""
+    found = {*own_modules(plain['model'])}
+    for key in ('val_dataloader', 'test_dataloader', 'tta_pipeline'):
+        for part in _configs_in(plain.get(key)):
+            if _is_ours(DATASETS, part['type']):
+                found.add(part['type'])
+            elif part['type'] == 'LoadAnnotations' and 'drawn_on' in part:
+                found.add(f'LoadAnnotations(drawn_on={part["drawn_on"]!r})')
+    return sorted(found)
 
 
 def _plain_model(model: dict) -> dict:
@@ -193,24 +205,26 @@ def _plain_loader(loaders: list, dataset_meta: dict) -> dict:
 
 
 def _plain_dataset(dataset: dict, dataset_meta: dict) -> dict:
-    if 'of' in dataset:  # the class that CheckedDataset builds
+    if dataset['type'] == 'CheckedDataset':
         dataset = {**dataset, 'type': dataset['of']}
         del dataset['of']
-    if not _is_ours(DATASETS, dataset['type']):
-        return dataset
+    pipeline = _plain_pipeline(dataset.get('pipeline', []))
+    # No dataset of MMSegmentation maps the values of masks.
+    if not _is_ours(DATASETS, dataset['type']) or dataset['type'] == 'MappedSegDataset':
+        return {**dataset, 'pipeline': pipeline}
     plain = {key: dataset[key] for key in BASE_DATASET_KEYS if key in dataset}
     plain['type'] = 'BaseSegDataset'
     plain['metainfo'] = {
         key: dataset_meta[key] for key in ('classes', 'palette') if key in dataset_meta
     }
-    drawn = any(_draws(transform) for transform in dataset['pipeline'])
+    drawn = any(map(_draws, dataset.get('pipeline', [])))
     own = inspect.signature(DATASETS.get(dataset['type'])).parameters
     defaults = {key: own[key].default for key in BASE_DATASET_KEYS if key in own}
     return {
         **defaults,
         **(DRAWN if drawn else {}),
         **plain,
-        'pipeline': _plain_pipeline(dataset['pipeline']),
+        'pipeline': pipeline,
     }
 
 
@@ -218,7 +232,10 @@ def _plain_pipeline(pipeline: list) -> list:
     plain = []
     for transform in pipeline:
         if transform['type'] in STOCK_LOADERS:
-            plain.append({key: v for key, v in transform.items() if key != 'drawn_on'})
+            # The stock loaders load images and masks as they are displayed.
+            displayed = transform.get('drawn_on') in (None, 'displayed')
+            left_out = ('drawn_on',) if displayed else ()
+            plain.append({key: v for key, v in transform.items() if key not in left_out})
         elif not _is_ours(TRANSFORMS, transform['type']):
             plain.append(transform)
         elif _draws(transform):

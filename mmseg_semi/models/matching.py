@@ -135,7 +135,9 @@ def plain_state_dict(
         return dict(state_dict)
     weights = below(state_dict, f'{network}.')
     if not weights:
-        found = sorted({key.partition('.')[0] for key in state_dict})
+        found = list(networks_in(state_dict)) or sorted(
+            {key.partition('.')[0] for key in state_dict}
+        )
         raise ValueError(
             f"the checkpoint has no network '{network}', its weights belong to {found}. Give a checkpoint of "
             'this config, or another --network.'

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from mmseg_semi.datasets import files
-from mmseg_semi.datasets.files import MAX_PIXELS, open_image
+from mmseg_semi.datasets.files import MAX_PIXELS, copies_of, open_image
 from mmseg_semi.datasets.labels import read_values
 from mmseg_semi.datasets.transforms import CheckImageFile
 
@@ -65,3 +65,28 @@ def test_smaller_images_are_opened_from_paths_and_files(tmp_path):
         with open_image(source) as image:
             assert image.size == (30, 20)
             assert image.getpixel((3, 4)) == 7
+
+
+def test_copies_have_the_same_name_and_content(tmp_path):
+    contents = {
+        'train/a.png': b'one',
+        'train/b.png': b'two',
+        'train/c.png': b'six',
+        'train/d.png': b'four',
+        'val/a.png': b'one',
+        'val/x/b.png': b'too',
+        'val/y/b.png': b'two',
+        'val/e.png': b'six',
+        'val/d.png': b'for',
+    }
+    for name, content in contents.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    paths = {
+        part: [str(tmp_path / name) for name in contents if name.startswith(part)]
+        for part in ('train', 'val')
+    }
+    # c has another name, d another size, and a remote file is not opened.
+    found = copies_of([*paths['train'], 's3://f.png'], [*paths['val'], 's3://f.png'])
+    assert sorted(found) == [str(tmp_path / f'train/{name}.png') for name in 'ab']

@@ -10,7 +10,7 @@ from tiny_run import tiny_config
 
 from mmseg_semi import bases
 from mmseg_semi.datasets.shapes import CLASSES, PALETTE, write_shapes
-from mmseg_semi.engine.export import own_modules, plain_config, plain_state_dict
+from mmseg_semi.engine.export import own_modules, own_parts, plain_config, plain_state_dict
 
 META = {'classes': CLASSES, 'palette': PALETTE}
 
@@ -205,6 +205,49 @@ def test_datasets_of_the_package_become_stock_ones_with_their_suffixes():
     }
 
 
+def own_images(**changes):
+    """A validation set of the configs for one's own images."""
+    loaders = [
+        {'type': 'LoadImageFromFile'},
+        {'type': 'LoadAnnotations'},
+        {'type': 'PackSegInputs'},
+    ]
+    paths = {'data_root': 'data/own', 'data_prefix': {'img_path': 'i', 'seg_map_path': 'a'}}
+    return {
+        'type': 'CheckedDataset',
+        'of': 'BaseSegDataset',
+        **paths,
+        'pipeline': loaders,
+        **changes,
+    }
+
+
+@pytest.mark.parametrize('of', [{}, {'of': 'BaseSegDataset'}])
+def test_values_of_masks_stay_mapped(of):
+    """Without the map, stock MMSegmentation would take the object for void, and report an mIoU of 100."""
+    config = tiny_config('work')
+    dataset = {**own_images(type='MappedSegDataset', label_map={255: 1})}
+    del dataset['of']
+    config.test_dataloader.dataset = {**dataset, **of}
+    plain = plain_config(config, META)
+    assert plain.test_dataloader.dataset == {**dataset, **of}
+    assert own_parts(plain) == ['MappedSegDataset']
+    assert plain.custom_imports.imports == ['mmseg_semi']
+
+
+@pytest.mark.parametrize(('view', 'parts'), [('displayed', []), ('stored', ['stored'])])
+def test_view_of_masks_is_that_of_the_stock_loader_or_needs_the_package(view, parts):
+    config = tiny_config('work')
+    config.test_dataloader.dataset = own_images()
+    config.test_dataloader.dataset.pipeline[1].drawn_on = view
+    plain = plain_config(config, META)
+    assert plain.test_dataloader.dataset.type == 'BaseSegDataset'
+    expected = {'type': 'LoadAnnotations', **({'drawn_on': view} if parts else {})}
+    assert plain.test_dataloader.dataset.pipeline[1] == expected
+    assert own_parts(plain) == [f'LoadAnnotations(drawn_on={part!r})' for part in parts]
+    assert ('custom_imports' in plain) == bool(parts)
+
+
 def test_imports_of_others_stay_and_those_of_the_package_where_it_is_needed():
     config = tiny_config('work')
     config.custom_imports.imports = ['mmpretrain.models', 'mmseg_semi', 'mmseg_semi.models']
@@ -234,8 +277,11 @@ def test_weights_are_not_downloaded_again_and_hooks_may_be_switched_off():
     MODELS.build(plain.model)
 
 
-def test_transform_of_the_package_in_the_test_pipeline_is_refused():
+@pytest.mark.parametrize('of', ['ShapesDataset', 'BaseSegDataset'])
+def test_transform_of_the_package_in_the_test_pipeline_is_refused(of):
     config = tiny_config('work')
+    if of == 'BaseSegDataset':
+        config.test_dataloader.dataset = own_images()
     config.test_dataloader.dataset.pipeline.insert(1, {'type': 'CheckLabels'})
     with pytest.raises(ValueError, match='the test pipeline has CheckLabels'):
         plain_config(config, META)

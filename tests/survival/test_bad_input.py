@@ -91,6 +91,16 @@ def other_architecture(job):
     job.config.load_from = str(path)
 
 
+def copy_into_validation(job):
+    name = job.ids('unlabeled')[0]
+    sources = {'img_dir': name, 'ann_dir': job.ids('labeled')[0]}  # it has no mask of its own
+    for folder, source in sources.items():
+        place = job.images / folder / 'copied' / f'{name}.png'
+        place.parent.mkdir()
+        place.write_bytes((job.images / folder / f'{source}.png').read_bytes())
+    job.add('val', f'copied/{name}')
+
+
 def plain_dataset(job):
     job.config.train_dataloader.dataset = job.data.labeled
     job.config.train_dataloader.sampler = {'type': 'InfiniteSampler'}
@@ -142,6 +152,10 @@ LISTS = {
     'unlabeled image in the validation list': (
         lambda job: job.add('unlabeled', job.ids('val')[1]),
         r'1 unlabeled images are also validation images, e\.g\. \S*/000015\.png. Remove them',
+    ),
+    'copy of an unlabeled image among the validation images': (
+        copy_into_validation,
+        r'1 unlabeled images are copies of validation images, e\.g\. \S*/000\d+\.png. Remove them',
     ),
     'missing labeled image': (
         lambda job: job.image('labeled').unlink(),

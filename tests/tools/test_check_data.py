@@ -113,6 +113,21 @@ def test_command_line(data, tmp_path):
     assert 'The config nowhere.py does not exist' in result.last_line
 
 
+@pytest.mark.parametrize('key', ['decode_head', 'auxiliary_head'])
+def test_heads_of_other_classes(data, key):
+    network = data.config.model.segmentor
+    network.auxiliary_head = [dict(network.decode_head)]
+    assert data.report().num_problems == 0
+    head = network[key] if key == 'decode_head' else network[key][0]
+    head.num_classes += 1
+    text = data.text()
+    number = len(CLASSES)
+    assert (
+        f'{key}.num_classes={number + 1} but train_dataloader.dataset.labeled has {number} classes. '
+        f'Set num_classes={number} in every head' in ' '.join(text.split())
+    )
+
+
 def truncated(data):
     path = data.image('unlabeled')
     path.write_bytes(path.read_bytes()[:-40])
@@ -485,6 +500,7 @@ def test_camvid():
 
 def two_classes(data):
     """Masks of 0 and 255 for two classes."""
+    data.config.model.segmentor.decode_head.num_classes = 2
     meta = {'classes': ['background', 'crack'], 'palette': [[0, 0, 0], [9, 9, 9]]}
     for name, number in (('labeled', 5), ('val', 4)):
         for index in range(number):

@@ -151,7 +151,7 @@ def test_network_with_a_module_of_the_package_says_so(folder):
     options = ('--cfg-options', 'model.segmentor.backbone.type=CeilPoolResNetV1c')
     result = export(folder, 'imas', 'own', *options)
     assert result.code == 0, result.output
-    assert 'the network has CeilPoolResNetV1c, so that they import mmseg_semi' in result.output
+    assert 'the config has CeilPoolResNetV1c, so that they import mmseg_semi' in result.output
 
 
 @pytest.mark.parametrize(
@@ -210,7 +210,7 @@ def test_method_with_a_head_of_its_own_says_so(folder, method, head):
         cwd=folder,
     )
     assert result.code == 0, result.output
-    assert f'the network has {head}, so that they import mmseg_semi' in result.output
+    assert f'the config has {head}, so that they import mmseg_semi' in result.output
     tested = run_tool(
         *(STOCK_TOOLS / 'test.py', f'exported_{name}/config.py', f'exported_{name}/teacher.pth'),
         *('--cfg-options', 'test_dataloader.dataset.data_root=drawn'),

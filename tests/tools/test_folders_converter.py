@@ -1,6 +1,7 @@
 import json
 import shutil
 import struct
+import unicodedata
 import zlib
 
 import numpy as np
@@ -75,6 +76,7 @@ def test_validation_share_is_drawn_by_seed(data):
     assert 'an earlier run put it at' in folders.error(*command(data))
     assert snapshot(data / 'out') == before
     assert 'leaves one of the two lists empty' in folders.error(*command(data, '--val', '0.01'))
+    assert '--val 20.0: Give the share' in folders.error(*command(data, '--val', '20'))
 
 
 def test_an_interrupted_run_is_completed_and_nothing_is_overwritten(data):
@@ -447,6 +449,30 @@ def test_whatever_is_laid_out_as_unlabeled_is_trained_on(data, capsys):
     assert '4 train, 7 unlabeled' in said
     assert 'were left out: 1 .heic' in said
     assert len(UnlabeledDataset(img_dir=str(data / 'out/img_dir/unlabeled'))) == 7
+
+
+def test_files_of_removed_sources_are_told(data, capsys):
+    folders(*command(data))
+    assert 'not from these folders' not in capsys.readouterr().out
+    for folder in ('images', 'masks'):
+        (data / folder / 's0.png').unlink()
+    folders(*command(data))
+    said = capsys.readouterr().out
+    assert (
+        f'2 files there are not from these folders, the first is {data}/out/img_dir/train/s0.png'
+        in said
+    )
+
+
+def test_masks_with_names_in_another_unicode_form(tmp_path, capsys):
+    """As of masks from macOS, whose file names look the same."""
+    for form, folder in (('NFC', 'images'), ('NFD', 'masks')):
+        name = unicodedata.normalize(form, 'Größe')
+        save(tmp_path / f'{folder}/{name}.png', np.eye(4, dtype=np.uint8))
+    folders(*command(tmp_path))
+    assert '1 train' in capsys.readouterr().out
+    (path,) = (tmp_path / 'out/ann_dir/train').iterdir()
+    assert path.stem == unicodedata.normalize('NFC', 'Größe')
 
 
 def test_smoothed_gray_masks_are_asked_about(tmp_path):

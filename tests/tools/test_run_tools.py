@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -165,6 +166,19 @@ def test_test_sets_what_its_arguments_say(config, monkeypatch, tmp_path):
     assert cfg.default_hooks.visualization.interval == 1
     assert (cfg.model.type, cfg.model.module.type) == ('SegTTAModel', 'EncoderDecoder')
     assert cfg.test_dataloader.dataset.pipeline[1].type == 'TestTimeAug'
+
+
+def test_predictions_of_the_same_name_do_not_replace_each_other(monkeypatch):
+    test = load_tool('test', monkeypatch)
+
+    def names(*paths):
+        monkeypatch.setattr(test, 'evaluated_sets', lambda loop, stage: {'test': None})
+        monkeypatch.setattr(test, 'image_files', lambda _: list(paths))
+        test.check_names(SimpleNamespace(test_loop=None))
+
+    names('a/x.jpg', 'a/y.jpg', 'a/x.jpg')
+    with pytest.raises(ValueError, match=r'--out: a/x\.jpg and b/x\.png would both become x\.png'):
+        names('a/x.jpg', 'b/x.png')
 
 
 @pytest.mark.parametrize(

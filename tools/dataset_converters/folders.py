@@ -21,10 +21,12 @@ colors of all masks. Run it again to complete an interrupted run. It stops if it
 
 import argparse
 import io
+import itertools
 import os
 import re
+import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -105,6 +107,20 @@ def find(folder: Path, ending: str | None) -> Found:
             )
         found.files[name] = path
     return found
+
+
+def in_form_of(masks: dict[str, Path], images: dict[str, Path]) -> dict[str, Path]:
+    """The masks under the names of their images. Both may have different Unicode forms, as from macOS."""
+    names = {unicodedata.normalize('NFC', name): name for name in images}
+    named: dict[str, Path] = {}
+    for name, path in masks.items():
+        form = name if name in images else names.get(unicodedata.normalize('NFC', name), name)
+        if form in named:
+            raise PreparationError(
+                f'{path} and {named[form]} have the same name in two Unicode forms. Remove one.'
+            )
+        named[form] = path
+    return named
 
 
 def read_mask(path: Path, colored: bool) -> np.ndarray:
@@ -387,6 +403,17 @@ def check_leaks(target: Path, splits: dict[str, dict[str, Path]], rgb: bool) -> 
                         )
 
 
+def others_there(target: Path, splits: Iterable[str], places: set[Path]) -> list[Path]:
+    """Images and masks of these splits that this run does not write, such as those of removed sources."""
+    return [
+        path
+        for kind, split in itertools.product(('img_dir', 'ann_dir'), splits)
+        if (folder := target / kind / split).is_dir()
+        for path in walk(folder)
+        if path not in places and path.suffix.lower() in IMAGE_ENDINGS
+    ]
+
+
 def same_image(first: Path, second: Path) -> bool:
     """Whether two files are the same image: the same bytes, or the same 8-bit pixels as mmcv turns them."""
     if first.read_bytes() == second.read_bytes():
@@ -463,6 +490,7 @@ def convert(options: argparse.Namespace) -> str:
         )
     mask_files = set(masks.values())
     images = {name: path for name, path in images.items() if path not in mask_files}
+    masks = in_form_of(masks, images)
     orphans = [path for name, path in masks.items() if name not in images]
     if orphans:
         raise PreparationError(
@@ -497,6 +525,12 @@ def convert(options: argparse.Namespace) -> str:
     if others and not options.image_ending:
         counts = ', '.join(f'{count} {ending}' for ending, count in others.most_common())
         said += f'\nwarning: files of {options.images} with no ending of an image were left out: {counts}'
+    rest = others_there(options.target, splits, {place for place, _ in jobs})
+    if rest:
+        said += (
+            f'\nwarning: {len(rest)} files there are not from these folders, the first is {rest[0]}. A '
+            'training uses them, too. Remove them if their sources were removed.'
+        )
     for folder in dict.fromkeys((options.images, options.masks)):
         said += ''.join(f'\nwarning: {sentence}' for sentence in left_out(str(folder)))
     return said
@@ -510,6 +544,8 @@ def split_up(labeled: dict[str, Path], options) -> dict[str, dict[str, Path]]:
         val, train = make_partition(labeled, options.val, options.seed)
     except ValueError as error:
         reason = str(error).removeprefix('make_partition: ')
+        if not 0 < options.val < 1:
+            reason = 'Give the share of validation images among the labeled ones, such as 0.2.'
         raise PreparationError(f'--val {options.val}: {reason}') from None
     return {
         'train': {name: labeled[name] for name in train},

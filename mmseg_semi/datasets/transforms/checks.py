@@ -80,8 +80,9 @@ class CheckImageFile(BaseTransform):
         if problem:
             raise ValueError(
                 f'{path} is {problem}, not 8-bit RGB. Convert it to 8-bit RGB, name what it is with the '
-                'color_type of LoadImageFromFile (docs/your_own_data.md), or set '
-                "train_dataloader.dataset.check_files='complete' to train on what mmcv converts it to."
+                'color_type of LoadImageFromFile (docs/your_own_data.md), or use what mmcv converts it to: '
+                "check_files='complete' of LabeledUnlabeledDataset, and in other tools "
+                '--cfg-options train_dataloader.dataset.check_files=complete.'
             )
         return results
 
@@ -154,8 +155,9 @@ def _not_rgb(image: Image.Image) -> str | None:
 class CheckLabels(BaseTransform):
     """Check a freshly loaded label map against its file, the image and the classes.
 
-    Place it right after image and annotations are loaded. Needs ``img`` (H, W, C) and
-    ``gt_seg_map``, which must be (H, W) with values below ``num_classes`` or ``ignore_index``.
+    Place it right after the annotations are loaded. Needs ``img`` (H, W, C), ``ori_shape`` (H, W) if the image
+    is already resized, and ``gt_seg_map``, which must be (H, W) with values below ``num_classes`` or
+    ``ignore_index``.
 
     Args:
         num_classes: Number of classes of the dataset; None disables the check of values.
@@ -189,11 +191,12 @@ class CheckLabels(BaseTransform):
                 f'{path} is {kind}, but a mask must be an 8-bit image with one channel (or a palette) '
                 f'whose values are class indices or {self.ignore_index}. Convert it.'
             )
-        if label.shape != image.shape[:2]:
+        # Pipelines for evaluation load the mask after the image is resized.
+        size = tuple(results.get('ori_shape', image.shape)[:2])
+        if label.shape != size:
             raise ValueError(
                 f'{path} is {label.shape[0]}x{label.shape[1]} (height x width) but its image '
-                f'{results.get("img_path")} is {image.shape[0]}x{image.shape[1]}. Give every image a '
-                'mask of the same size.'
+                f'{results.get("img_path")} is {size[0]}x{size[1]}. Give every image a mask of the same size.'
             )
         void = self.ignore_index
         if self.num_classes is not None and not _in_range(label, self.num_classes, void):

@@ -23,7 +23,7 @@ from ...datasets import (
 )
 from ...datasets.backends import read_bytes
 from ...datasets.children import check_names
-from ...datasets.files import real_paths
+from ...datasets.files import copies_of, real_paths
 from ...datasets.fingerprints import identify
 from ...datasets.partition import check_partition
 from ...datasets.pseudo_labeled import LABELS_SUMMARY
@@ -36,7 +36,7 @@ from ..startup.checkpoints import match_checkpoint
 from ..startup.forwards import check_single_images
 from ..startup.ignore_index import check_evaluation, check_ignore_index
 from ..startup.images import check_images
-from ..startup.masks import check_masks
+from ..startup.masks import check_evaluated_masks, check_masks
 from ..startup.meanings import check_meaning_of_checkpoint, check_meanings
 from ..startup.metrics import check_image_sizes, check_metrics
 from ..startup.schedule import ConfiguredSchedule, continue_schedule
@@ -93,6 +93,7 @@ class StartupCheckHook(Hook):
     def before_val(self, runner) -> None:
         if not self._training:
             self._check_checkpoint(runner, 'val')
+            check_evaluated_masks(runner.val_loop, 'val')
 
     def _check_checkpoint(self, runner, stage: str) -> None:
         if self._loaded is not None:
@@ -100,6 +101,7 @@ class StartupCheckHook(Hook):
 
     def before_train(self, runner) -> None:
         self._training = True
+        self._check_folder(runner)
         model, loader = unwrap(runner.model), runner.train_dataloader
         check_partition(getattr(loader.dataset, 'partition', None), _labeled_images(loader.dataset))
         continue_schedule(runner, self._configured)
@@ -119,6 +121,7 @@ class StartupCheckHook(Hook):
         check_images(runner, evaluated_sets(runner.val_loop, 'val'))
         if self.check_masks:
             check_masks(runner)
+        check_evaluated_masks(runner.val_loop, 'val')
         self._check_checkpoints(runner)
         if isinstance(model, SemiSegmentor):
             model.check_start()
@@ -133,6 +136,7 @@ class StartupCheckHook(Hook):
 
     def before_test(self, runner) -> None:
         check_evaluation(runner, runner.test_loop, 'test')
+        check_evaluated_masks(runner.test_loop, 'test')
         if not self._training:
             self._check_checkpoint(runner, 'test')
 
@@ -198,6 +202,20 @@ class StartupCheckHook(Hook):
             parts = {'training': dataset}
         for validation in sets.values():
             check_held_out(parts, validation)
+
+    def _check_folder(self, runner) -> None:
+        # As MMEngine finds the checkpoint to resume.
+        found = osp.isfile(osp.join(runner.work_dir, 'last_checkpoint'))
+        if runner._resume and runner._load_from is None and not found:
+            runner.logger.warning(
+                f'{runner.work_dir} has no checkpoint to resume. The training starts from the beginning. If '
+                'there should be one, stop it and correct work_dir.'
+            )
+        elif not runner._resume and found:
+            runner.logger.warning(
+                f'{runner.work_dir} has checkpoints of an earlier training, which this training replaces. Set '
+                'resume=True to continue it, or another work_dir.'
+            )
 
     def _check_checkpoints(self, runner) -> None:
         accumulated = accumulation(runner)
@@ -375,7 +393,7 @@ def _per_pass(iterations: int, accumulated: int, of: str = 'the list') -> str:
 
 
 def check_held_out(parts: dict, validation) -> None:
-    """Raise ValueError if a training image is also a validation image.
+    """Raise ValueError if a training image is also a validation image, or a copy of the same name.
 
     Args:
         parts: Training sets: a word for each dataset = the dataset.
@@ -386,11 +404,13 @@ def check_held_out(parts: dict, validation) -> None:
         paths = image_files(dataset)
         resolved = zip(paths, real_paths(paths), strict=True)
         shared = [path for path, real in resolved if real in held_out]
-        if shared:
-            raise ValueError(
-                f'{len(shared)} {name} images are also validation images, e.g. {shared[0]}. Remove them '
-                f'from the {name} list, since they make the result invalid.'
-            )
+        copies = copies_of(paths, held_out)
+        for found, what in ((shared, 'are also'), (copies, 'are copies of')):
+            if found:
+                raise ValueError(
+                    f'{len(found)} {name} images {what} validation images, e.g. {found[0]}. '
+                    f'Remove them from the {name} list, since they make the result invalid.'
+                )
 
 
 def _labeled_images(dataset) -> int:

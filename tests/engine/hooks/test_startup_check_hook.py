@@ -100,7 +100,34 @@ def make_runner(
         max_iters=10,
         param_schedulers=None,
         message_hub=SimpleNamespace(update_info=lambda *args: None),
+        work_dir='nowhere',
+        _resume=False,
+        _load_from=None,
     )
+
+
+@pytest.mark.parametrize(
+    ('resume', 'there', 'told'),
+    [
+        (False, False, None),
+        (
+            False,
+            True,
+            'has checkpoints of an earlier training, which this training replaces. Set resume',
+        ),
+        (True, True, None),
+        (True, False, 'has no checkpoint to resume. The training starts from the beginning.'),
+    ],
+)
+def test_folder_of_another_training_is_told(tmp_path, caplog, resume, there, told):
+    runner = make_runner()
+    runner.work_dir, runner._resume = str(tmp_path), resume
+    if there:
+        (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'iter_5.pth'))
+    StartupCheckHook().before_train(runner)
+    said = [record.message for record in caplog.records if str(tmp_path) in record.message]
+    assert len(said) == (told is not None)
+    assert all(told in line for line in said)
 
 
 def test_report_says_what_is_trained_on_what(caplog):

@@ -81,3 +81,36 @@ def test_a_resumed_run_is_checked_as_well(tmp_path, images):
     config.resume, config.train_cfg.max_iters = True, 2
     with pytest.raises(ValueError, match=r'^val_dataloader.dataset: class crack has no pixel'):
         build_runner(config).train()
+
+
+def spoil(images, name, change):
+    """Change the second mask of a list, and return its path."""
+    line = (images / f'{name}.txt').read_text().split()[1]
+    path = images / f'ann_dir/{line}.png'
+    Image.fromarray(change(np.array(Image.open(path)))).save(path)
+    return path
+
+
+def with_value_7(mask):
+    mask[:3, :2] = 7
+    return mask
+
+
+BAD = {
+    r'is \d+x\d+ \(height x width\) but its image \S+ is \d+x\d+': lambda mask: mask[:, 1:],
+    r'has the value 7, but the dataset has 2 classes': with_value_7,
+}
+
+
+@pytest.mark.parametrize('said', BAD)
+@pytest.mark.parametrize('method', [None, 'IMAS'])
+@pytest.mark.parametrize('stage', ['train', 'val', 'test'])
+def test_masks_of_an_evaluation_are_checked(tmp_path, images, method, said, stage):
+    """MMSegmentation's metric counts such values as wrong pixels, and does not name the file of another size."""
+    path = spoil(images, 'val', BAD[said])
+    config = two_classes(tmp_path, images, method)
+    if not any(hook['type'] == 'StartupCheckHook' for hook in config.custom_hooks):
+        config.custom_hooks.append(dict(type='StartupCheckHook'))
+    runner = build_runner(config)
+    with pytest.raises(ValueError, match=rf'{path.name} {said}'):
+        getattr(runner, stage)()
