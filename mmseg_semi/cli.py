@@ -5,14 +5,17 @@ from __future__ import annotations
 import argparse
 import difflib
 import inspect
+import logging
 import os
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
 from mmengine.device import get_device
+from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 
 from mmseg_semi.compat import config_path, init_distributed, renamed_config
@@ -117,10 +120,18 @@ def images_config(args: argparse.Namespace) -> dict:
 
 @contextmanager
 def one_sentence_errors() -> Iterator[None]:
-    """Exit with only the message if the user's input is missing or wrong."""
+    """Exit with only the message if the user's input is missing or wrong.
+
+    If a Runner has started a log file, the traceback is written to it.
+    """
     try:
         yield
     except (OSError, ValueError, ImportError) as error:
+        for handler in MMLogger.get_current_instance().handlers:
+            if isinstance(handler, logging.FileHandler):
+                handler.stream.write(traceback.format_exc())
+                handler.flush()
+                print(f'The traceback is in {handler.baseFilename}.', file=sys.stderr)
         sys.exit(f'error: {error}')
 
 

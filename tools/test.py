@@ -107,13 +107,12 @@ def main() -> None:
     with one_sentence_errors():
         cfg = testing_config(args)
         join_processes(cfg)
-    runner = Runner.from_cfg(cfg)
-    if not any(isinstance(hook, StartupCheckHook) for hook in runner.hooks):
-        runner.register_hook(StartupCheckHook())  # compares the classes of checkpoint and test set
-    if args.out is not None:
-        with one_sentence_errors():
+        runner = Runner.from_cfg(cfg)
+        if not any(isinstance(hook, StartupCheckHook) for hook in runner.hooks):
+            runner.register_hook(StartupCheckHook())  # compares the classes of checkpoint and test set
+        if args.out is not None:
             check_names(runner)
-    runner.test()
+        runner.test()
 
 
 if __name__ == '__main__':

@@ -91,7 +91,7 @@ def main() -> None:
             RUNNERS.build(cfg).train()
             return
         check_config(cfg)
-    Runner.from_cfg(cfg).train()
+        Runner.from_cfg(cfg).train()
 
 
 if __name__ == '__main__':

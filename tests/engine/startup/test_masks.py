@@ -106,7 +106,7 @@ BAD = {
 @pytest.mark.parametrize('method', [None, 'IMAS'])
 @pytest.mark.parametrize('stage', ['train', 'val', 'test'])
 def test_masks_of_an_evaluation_are_checked(tmp_path, images, method, said, stage):
-    """MMSegmentation's metric counts such values as wrong pixels, and does not name the file of another size."""
+    """MMSegmentation's metric counts such values as wrong pixels, and does not name a file of another size."""
     path = spoil(images, 'val', BAD[said])
     config = two_classes(tmp_path, images, method)
     if not any(hook['type'] == 'StartupCheckHook' for hook in config.custom_hooks):
