@@ -109,7 +109,8 @@ def main() -> None:
         join_processes(cfg)
         runner = Runner.from_cfg(cfg)
         if not any(isinstance(hook, StartupCheckHook) for hook in runner.hooks):
-            runner.register_hook(StartupCheckHook())  # compares the classes of checkpoint and test set
+            # It compares the classes of checkpoint and test set.
+            runner.register_hook(StartupCheckHook())
         if args.out is not None:
             check_names(runner)
         runner.test()
