@@ -15,6 +15,7 @@ from pathlib import Path
 
 from mmengine.config import Config, DictAction
 from mmengine.device import get_device
+from mmengine.dist import get_rank
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 
@@ -122,7 +123,7 @@ def images_config(args: argparse.Namespace) -> dict:
 def one_sentence_errors() -> Iterator[None]:
     """Exit with only the message if the user's input is missing or wrong.
 
-    If a Runner has started a log file, the traceback is written to it.
+    If a Runner has started a log file, the traceback is written to it. Further processes print theirs.
     """
     try:
         yield
@@ -132,6 +133,8 @@ def one_sentence_errors() -> Iterator[None]:
                 handler.stream.write(traceback.format_exc())
                 handler.flush()
                 print(f'The traceback is in {handler.baseFilename}.', file=sys.stderr)
+        if get_rank() > 0:  # only the first process has a log file
+            traceback.print_exc()
         sys.exit(f'error: {error}')
 
 

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 
+from mmseg_semi import cli
 from mmseg_semi.cli import merge_options, read_config
 
 TOOLS = Path(__file__).parents[1] / 'tools'
@@ -81,3 +83,20 @@ def test_overrides_of_the_config_and_of_the_runner_are_merged():
     )
     assert (cfg.own, cfg.train_cfg.new, cfg.randomness.seed) == (2, 4, 5)
     assert cfg.auto_scale_lr.enable is True
+
+
+@pytest.mark.parametrize('rank', [0, 1])
+def test_traceback_is_in_the_log_or_printed_by_further_processes(
+    rank, tmp_path, monkeypatch, capsys
+):
+    log = tmp_path / 'run.log'
+    logger = MMLogger(f'test_cli_{rank}', log_file=str(log) if rank == 0 else None)
+    monkeypatch.setattr(MMLogger, 'get_current_instance', classmethod(lambda cls: logger))
+    monkeypatch.setattr(cli, 'get_rank', lambda: rank)
+    with pytest.raises(SystemExit, match=r'^error: tau=2 is wrong\.$'), cli.one_sentence_errors():
+        raise ValueError('tau=2 is wrong.')
+    said = log.read_text() if rank == 0 else capsys.readouterr().err
+    assert 'Traceback' in said
+    assert "raise ValueError('tau=2 is wrong.')" in said
+    if rank == 0:
+        assert f'The traceback is in {log}.' in capsys.readouterr().err
