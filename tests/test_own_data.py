@@ -323,6 +323,26 @@ def test_transforms_for_colors_on_bands_are_refused(tmp_path):
     )
 
 
+def test_without_validation_images(tmp_path):
+    """As the second step says: training, pseudo-labels and the export need none."""
+    write_data(tmp_path)
+    cfg = Config.fromfile(tmp_path / small(tmp_path, 'cracks.py'))
+    cfg.val_dataloader = cfg.val_cfg = cfg.val_evaluator = None
+    cfg.dump(tmp_path / 'without.py')
+    shutil.rmtree(tmp_path / 'data/cracks/img_dir/val')
+    checkpoint, images = 'work_dirs/without/iter_2.pth', 'data/cracks/img_dir/unlabeled'
+    for tool, *arguments in (
+        ('train.py',),
+        ('pseudo_label.py', checkpoint, images, 'labels', '--num-workers', 0),
+        ('export.py', checkpoint, 'plain'),
+    ):
+        result = run_tool(TOOLS / tool, 'without.py', *arguments, cwd=tmp_path)
+        assert result.code == 0, result.output[-3000:]
+    result = run_tool(TOOLS / 'check_data.py', 'without.py', cwd=tmp_path)
+    assert result.code == 1
+    assert 'data/cracks/img_dir/val' in result.output
+
+
 def test_photographs_with_an_orientation(tmp_path):
     """Upside down, so that the sizes do not tell what their masks were drawn on."""
     write_data(tmp_path)
