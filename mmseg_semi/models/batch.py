@@ -140,20 +140,21 @@ class Batch:
         )
 
 
-#: Meta information in which all views of an unlabeled image agree.
-GEOMETRY = ('img_shape', 'scale_factor', 'flip', 'flip_direction')
+#: Meta information in which all views of an unlabeled image agree. ``MultiBranch`` sets the last one.
+GEOMETRY = ('img_shape', 'scale_factor', 'flip', 'flip_direction', 'lies_on')
 
 
 def _check_geometry(samples: dict[str, Sequence]) -> None:
     """Reject views of an image that do not lie on each other, as pseudo-labels need."""
     for views in zip(*samples.values(), strict=True):
-        metas = [getattr(view, 'metainfo', {}) for view in views]
+        metas = dict(zip(samples, (getattr(view, 'metainfo', {}) for view in views), strict=True))
+        first = next(iter(metas.values()), {})
         for key in GEOMETRY:
-            values = [meta.get(key) for meta in metas]
-            if any(value != values[0] for value in values):
-                given = ', '.join(f'{name}: {v}' for name, v in zip(samples, values, strict=True))
+            if any(meta.get(key) != first.get(key) for meta in metas.values()):
+                said = 'moved_by' if key == 'lies_on' else key
+                given = ', '.join(f'{name}: {meta.get(said)}' for name, meta in metas.items())
                 raise ValueError(
-                    f'The views of {metas[0].get("img_path")} differ in {key} ({given}), but the pseudo-labels '
-                    'of one view are the targets of the others. Move the transforms that resize, crop or flip '
-                    'before MultiBranch.'
+                    f'The views of {first.get("img_path")} differ in {said} ({given}), but the pseudo-labels '
+                    'of one view are the targets of the others. Move the transforms that resize, crop, rotate '
+                    'or flip before MultiBranch.'
                 )

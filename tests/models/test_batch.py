@@ -66,6 +66,21 @@ def test_views_of_an_image_have_one_geometry(changed):
         Batch.of(inputs, samples, ('weak', 'strong'))
 
 
+def test_views_whose_pixels_moved_are_refused():
+    """MultiBranch says it of a crop or rotation inside a branch, which leaves no other trace."""
+    inputs, samples, _, _ = parts()
+    for name in ('weak', 'strong'):
+        for sample in samples[name]:
+            sample.set_metainfo(dict(img_path='b.png', lies_on='weak', moved_by=[]))
+    Batch.of(inputs, samples, ('weak', 'strong'))
+    samples['strong'][1].set_metainfo(dict(lies_on='strong', moved_by=['RandomRotate']))
+    with pytest.raises(
+        ValueError,
+        match=r"The views of b\.png differ in moved_by \(weak: \[\], strong: \['RandomRotate'\]\), .*rotate",
+    ):
+        Batch.of(inputs, samples, ('weak', 'strong'))
+
+
 def test_padding_counts_where_it_is_not_ignored():
     inputs, samples, _, _ = parts()
     valid = Batch.of(inputs, samples, ('weak',), ignore_padding=False).weak.valid

@@ -1,10 +1,10 @@
 """The valid mask of an unlabeled image. It is added after loading and transformed with the image.
 
-In the pipeline the mask is a uint8 map with the key ``gt_seg_map``: 0 for real pixels and 255 for filled
-pixels. The key is intentional. Some transforms apply to every map in ``seg_fields`` (those of mmseg), others
-only to ``gt_seg_map`` (mmcv's Pad and CenterCrop, Albu). All of them fill it with 255 in new pixels.
-``PackUnlabeledInputs`` renames it to ``valid_mask`` and does not pack ``gt_sem_seg``, so that no loss can use
-it as a label.
+In the pipeline the mask is a uint8 map with the key ``gt_seg_map``: 0 for real pixels (in the branches of
+``MultiBranch``, any number below 255) and 255 for filled pixels. The key is intentional. Some transforms apply
+to every map in ``seg_fields`` (those of mmseg), others only to ``gt_seg_map`` (mmcv's Pad and CenterCrop,
+Albu). All of them fill it with 255 in new pixels. ``PackUnlabeledInputs`` renames it to ``valid_mask`` and does
+not pack ``gt_sem_seg``, so that no loss can use it as a label.
 """
 
 import cv2
@@ -91,7 +91,7 @@ class PackUnlabeledInputs(PackSegInputs):
         # Splitting the channels takes a tenth of the time of a strided copy.
         packed['inputs'] = torch.from_numpy(np.stack(cv2.split(results['img'])))
         packed['data_samples'].set_data(
-            dict(valid_mask=PixelData(data=torch.from_numpy(mask == REAL)[None]))
+            dict(valid_mask=PixelData(data=torch.from_numpy(mask != FILLED)[None]))
         )
         return packed
 

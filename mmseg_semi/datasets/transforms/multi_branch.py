@@ -1,10 +1,14 @@
 """Several views of one unlabeled image that share its geometry."""
 
 import copy
+from functools import lru_cache
 
+import numpy as np
 from mmcv.transforms import BaseTransform
 from mmengine.dataset import Compose
 from mmseg.registry import TRANSFORMS
+
+from .formatting import FILLED, REAL
 
 
 @TRANSFORMS.register_module()
@@ -17,6 +21,11 @@ class MultiBranch(BaseTransform):
         dict(type='MultiBranch',
              weak=[dict(type='PackUnlabeledInputs')],
              strong=[dict(type='RandomIntensity'), dict(type='PackUnlabeledInputs')])
+
+    A transform in a branch may still move pixels, such as a random crop or rotation. Two values in the meta
+    information of each view tell so: ``lies_on``, the first branch whose pixels have the same places in the
+    image, and ``moved_by``, the names of the transforms that moved pixels. The methods refuse views that do
+    not lie on each other (:class:`~mmseg_semi.models.batch.Batch`).
 
     Args:
         branches: Branch name = list of transforms (configs or callables). The branches run in this order.
@@ -48,8 +57,9 @@ class MultiBranch(BaseTransform):
     def transform(self, results: dict) -> dict | None:
         """Run all branches on copies of ``results``, which does not change."""
         packed: dict = dict(inputs={}, data_samples={})
+        places: dict[str, np.ndarray | None] = {}
         for name, pipeline in self.branches.items():
-            view = pipeline(copy.deepcopy(results))
+            view, places[name], moved_by = _run(pipeline, results)
             if view is None:
                 return None
             if 'inputs' not in view or 'data_samples' not in view:
@@ -57,9 +67,52 @@ class MultiBranch(BaseTransform):
                     f'MultiBranch branch {name} does not pack its results. '
                     "End it in dict(type='PackUnlabeledInputs')."
                 )
+            lies_on = next(other for other in places if _same_places(places[other], places[name]))
+            view['data_samples'].set_metainfo(dict(lies_on=lies_on, moved_by=moved_by))
             packed['inputs'][name] = view['inputs']
             packed['data_samples'][name] = view['data_samples']
         return packed
 
     def __repr__(self) -> str:
         return f'{type(self).__name__}({", ".join(self.branches)})'
+
+
+def _run(pipeline: Compose, results: dict) -> tuple[dict | None, np.ndarray | None, list[str]]:
+    """Run a branch on a copy of ``results`` and watch where its pixels go.
+
+    The real pixels of the valid mask get random numbers, which move with them. ``PackUnlabeledInputs`` reads
+    every number but 255 as a real pixel.
+
+    Returns:
+        The packed view (or None), the numbers of its pixels before they were packed (None without a valid
+        mask), and the names of the transforms that moved pixels.
+    """
+    view = copy.deepcopy(results)
+    mask = view.get('gt_seg_map')
+    if mask is not None:
+        mask = view['gt_seg_map'] = np.where(mask == REAL, _numbers(mask.shape), np.uint8(FILLED))
+    places, moved_by = None if mask is None else mask.copy(), []
+    for transform in pipeline.transforms:
+        view = transform(view)
+        if view is None:
+            return None, places, moved_by
+        mask = view.get('gt_seg_map')
+        if mask is not None and not _same_places(places, mask):
+            moved_by.append(type(transform).__name__)
+            places = mask.copy()
+    return view, places, moved_by
+
+
+@lru_cache(maxsize=4)
+def _numbers(shape: tuple[int, int]) -> np.ndarray:
+    """Random numbers below 255, uint8."""
+    return np.random.default_rng(0).integers(0, FILLED, shape, dtype=np.uint8)
+
+
+def _same_places(first: np.ndarray | None, second: np.ndarray | None) -> bool:
+    """Whether the pixels that are real in both maps have the same numbers."""
+    if first is None or second is None:
+        return first is second
+    if first.shape != second.shape:
+        return False
+    return bool(((first == second) | (first == FILLED) | (second == FILLED)).all())

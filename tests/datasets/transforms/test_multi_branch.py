@@ -50,6 +50,48 @@ def test_a_branch_may_have_geometry_of_its_own():
     assert packed['data_samples']['strong'].valid_mask.shape == (3, 2)
 
 
+def shift(results):
+    return {**results, **{key: np.roll(results[key], 1, 1) for key in ('img', 'gt_seg_map')}}
+
+
+ROTATE = dict(type='RandomRotate', prob=1.0, degree=(90, 90))
+CUT = dict(type='RandomCutOut', prob=1.0, n_holes=1, cutout_shape=(3, 3), seg_fill_in=255)
+
+
+@pytest.mark.parametrize(
+    ('moving', 'lies_on', 'moved_by'),
+    [
+        ([], 'weak', []),
+        ([CUT], 'weak', []),
+        ([darken, ROTATE], 'strong', ['RandomRotate']),
+        ([dict(type='RandomCrop', crop_size=(5, 5)), darken], 'strong', ['RandomCrop']),
+        ([dict(type='RandomFlip', prob=1.0), CUT, shift], 'strong', ['RandomFlip', 'function']),
+    ],
+)
+def test_views_say_whether_pixels_moved(moving, lies_on, moved_by):
+    """Also with padding, and with an image of one color."""
+    given = TRANSFORMS.build(dict(type='AddValidMask'))(results(8, 8))
+    given['gt_seg_map'][:, 6:] = 255
+    given['img'][:] = 0
+    packed = MultiBranch(weak=[PACK], strong=[*moving, PACK], last=[darken, PACK])(given)
+    metas = {name: sample.metainfo for name, sample in packed['data_samples'].items()}
+    assert {name: meta['lies_on'] for name, meta in metas.items()} == dict(
+        weak='weak', strong=lies_on, last='weak'
+    )
+    assert [metas[name]['moved_by'] for name in metas] == [[], moved_by, []]
+    assert packed['data_samples']['weak'].valid_mask.data[0].sum() == 8 * 6
+    assert packed['data_samples']['last'].valid_mask.data[0].sum() == 8 * 6
+
+
+def test_views_that_move_in_the_same_way_lie_on_each_other():
+    """Two views of the same size, resized alike, of which the third is not."""
+    half = dict(type='Resize', scale=(4, 3))
+    branch = MultiBranch(weak=[half, PACK], strong=[darken, half, PACK], large=[PACK])
+    samples = branch(TRANSFORMS.build(dict(type='AddValidMask'))(results()))['data_samples']
+    assert [s.lies_on for s in samples.values()] == ['weak', 'weak', 'large']
+    assert [s.moved_by for s in samples.values()] == [['Resize'], ['Resize'], []]
+
+
 def test_arguments_stay_as_they_are():
     given = TRANSFORMS.build(dict(type='AddValidMask'))(results())
     before = given['img'].copy()
