@@ -22,7 +22,7 @@ from .masks import classes_and_palette
 from .output import on_first_rank
 from .prediction import VOID, Predictor, repeatable
 from .progress import Progress
-from .truth import check_true_masks, read_true_mask, reduces_zero_label, views_of_test
+from .truth import TruthReading, check_true_masks, read_true_mask
 
 #: Confidence thresholds of the pseudo-labels.
 THRESHOLDS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
@@ -106,7 +106,7 @@ def measure_quality(
     pool = ImagePool(cfg, images)
     paths = [osp.join(truth, pool.true_mask_name(i, truth_suffix)) for i in range(len(pool))]
     on_first_rank(check_true_masks, paths)
-    reduced, views = reduces_zero_label(cfg), views_of_test(cfg)
+    reading = TruthReading.of_test(cfg)
     rank, world = get_dist_info()
     batches = pool.plan(batch_size)
     with repeatable():
@@ -136,7 +136,7 @@ def measure_quality(
                 for row, i in enumerate(positions):
                     image = pool.info(i)['img_path']
                     void = predictor.ignore_index
-                    true = read_true_mask(paths[i], image, label[row], number, reduced, views, void)
+                    true = read_true_mask(paths[i], image, label[row], number, reading, void)
                     valid = true != VOID
                     key = (above[row] * number + true) * number + label[row]
                     counts += np.bincount(key[valid], minlength=len(counts))

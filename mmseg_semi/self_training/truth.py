@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import json
 import os.path as osp
+from dataclasses import dataclass, field
 
 import numpy as np
 from mmengine.config import Config
@@ -17,6 +18,7 @@ from mmengine.logging import MMLogger
 from mmseg.registry import DATASETS
 
 from mmseg_semi.datasets.files import missing_files
+from mmseg_semi.datasets.meanings import meanings_of_config
 from mmseg_semi.datasets.orientation import Pair
 from mmseg_semi.datasets.transforms import CheckLabels
 from mmseg_semi.datasets.walk import stage_leaves
@@ -57,8 +59,7 @@ def report_truth(
         out_dir (str): Finished folder of `select_reliable`.
         truth (str): Folder of true masks: 8-bit class indices, with the ``ignore_index`` of the network's heads
             (255) for void. Each has its image's name with ``truth_suffix`` instead of ``img_suffix``. If the
-            config's test dataset has ``reduce_zero_label``, it also applies to these masks: 0 is void and
-            classes count from 1.
+            config's test dataset has ``reduce_zero_label`` or ``label_map``, they also apply to these masks.
         truth_suffix (str): Ending of the true masks.
         batch_size (int): Maximum number of images of one size per batch.
         num_workers (int): Number of loader processes per rank; 0 loads in the calling process.
@@ -77,7 +78,7 @@ def report_truth(
     reliable = on_first_rank(_reliable, out_dir, pool)
     paths = [osp.join(truth, pool.true_mask_name(i, truth_suffix)) for i in range(len(pool))]
     on_first_rank(check_true_masks, paths)
-    reduced, views = reduces_zero_label(cfg), views_of_test(cfg)
+    reading = TruthReading.of_test(cfg)
     rank, world = get_dist_info()
     with repeatable():
         predictor = Predictor(cfg, checkpoint, get_device())
@@ -94,8 +95,7 @@ def report_truth(
                         pool.info(i)['img_path'],
                         mask,
                         number,
-                        reduced,
-                        views,
+                        reading,
                         predictor.ignore_index,
                     )
                     counts[int(reliable[i])] += _confusion(true, mask, number)
@@ -159,14 +159,47 @@ def reduces_zero_label(cfg: Config) -> bool:
     return any(found.values())
 
 
-def views_of_test(cfg: Config) -> dict:
-    """Return how the config's test sets load images and which view their masks use, for `read_true_mask`."""
-    configs = [
-        step for leaf in stage_leaves(cfg, 'test') for step in leaf.dataset.get('pipeline', ())
-    ]
-    drawn_on = next((step['drawn_on'] for step in configs if step.get('drawn_on')), None)
-    ignored = any(str(step.get('color_type')).endswith('ignore_orientation') for step in configs)
-    return dict(is_displayed=not ignored, drawn_on=drawn_on)
+def label_map_of(cfg: Config) -> dict[int, int]:
+    """Return the map from mask values to class indices of the config's test sets; empty without a map."""
+    found = {m.key: m.label_map or {} for m in meanings_of_config(cfg, 'test')}
+    maps = list(found.values())
+    if any(other != maps[0] for other in maps):
+        said = ', '.join(f'{key}.label_map={value}' for key, value in found.items())
+        raise ValueError(f'{said}. Give all test sets the map that fits the true masks.')
+    return maps[0] if maps else {}
+
+
+@dataclass(frozen=True)
+class TruthReading:
+    """How true masks are read: as the test sets of a config read theirs.
+
+    Attributes:
+        reduce_zero_label (bool): Whether 0 is void and the classes count from 1.
+        label_map (dict[int, int]): Mask value = class index, applied after ``reduce_zero_label``.
+        is_displayed (bool): Whether images are loaded as viewers display them.
+        drawn_on (str, optional): View of the masks, see ``LoadAnnotations``.
+    """
+
+    reduce_zero_label: bool = False
+    label_map: dict[int, int] = field(default_factory=dict)
+    is_displayed: bool = True
+    drawn_on: str | None = None
+
+    @classmethod
+    def of_test(cls, cfg: Config) -> TruthReading:
+        """Return the reading of the config's test sets.
+
+        Raises:
+            ValueError: The test sets read their masks in different ways.
+        """
+        configs = [
+            step for leaf in stage_leaves(cfg, 'test') for step in leaf.dataset.get('pipeline', ())
+        ]
+        drawn_on = next((step['drawn_on'] for step in configs if step.get('drawn_on')), None)
+        ignored = any(
+            str(step.get('color_type')).endswith('ignore_orientation') for step in configs
+        )
+        return cls(reduces_zero_label(cfg), label_map_of(cfg), not ignored, drawn_on)
 
 
 def read_true_mask(
@@ -174,8 +207,7 @@ def read_true_mask(
     image_path: str,
     mask: np.ndarray,
     num_classes: int,
-    reduced: bool,
-    views: dict,
+    reading: TruthReading,
     void: int,
 ) -> np.ndarray:
     """Return classes (H, W), rotated like the image, with 255 for ``void``.
@@ -184,11 +216,14 @@ def read_true_mask(
         ValueError: The file does not fit the image or the classes.
     """
     true = read_mask(path)
-    pair = Pair.of_files(image_path, path, mask.shape, true.shape, views['is_displayed'])
+    pair = Pair.of_files(image_path, path, mask.shape, true.shape, reading.is_displayed)
     if pair is not None:
-        true = pair.match(true, views['drawn_on'])
-    if reduced:  # in uint8, 0 - 1 is the void value
+        true = pair.match(true, reading.drawn_on)
+    if reading.reduce_zero_label:  # in uint8, 0 - 1 is the void value
         true = np.where(true == VOID, VOID, true - 1).astype(true.dtype)
+    stored = true.copy()
+    for value, index in reading.label_map.items():
+        true[stored == value] = index
     # The check needs the image only for its size.
     CheckLabels(num_classes, void).transform(
         dict(gt_seg_map=true, seg_map_path=path, img=mask[..., None], img_path=image_path)

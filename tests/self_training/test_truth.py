@@ -9,11 +9,11 @@ import trained
 from PIL import Image
 
 from mmseg_semi.datasets.orientation import displayed
-from mmseg_semi.self_training import report_truth, select_reliable
+from mmseg_semi.self_training import measure_quality, report_truth, select_reliable
 from mmseg_semi.self_training.images import ImagePool
 from mmseg_semi.self_training.prediction import Predictor
 from mmseg_semi.self_training.scores import read_table
-from mmseg_semi.self_training.truth import read_true_mask, views_of_test
+from mmseg_semi.self_training.truth import TruthReading, read_true_mask
 
 NO_WORKERS = dict(num_workers=0)
 
@@ -155,22 +155,55 @@ def test_true_masks_of_turned_photographs(tmp_path, view):
         Image.new('RGB', (32, 24)).save(image, exif=exif)
         expected = displayed(true, orientation)
         Image.fromarray(expected if view == 'displayed' else true).save(mask)
-        views = dict(is_displayed=True, drawn_on=view)
-        read = read_true_mask(str(mask), str(image), np.zeros_like(expected), 4, False, views, 255)
+        reading = TruthReading(drawn_on=view)
+        read = read_true_mask(str(mask), str(image), np.zeros_like(expected), 4, reading, 255)
         assert np.array_equal(read, expected)
     exif[0x0112] = 3
     Image.new('RGB', (32, 24)).save(image, exif=exif)
     Image.fromarray(true).save(mask)
     with pytest.raises(ValueError, match="Set drawn_on='stored' of LoadAnnotations"):
-        read_true_mask(
-            str(mask), str(image), true, 4, False, dict(is_displayed=True, drawn_on=None), 255
-        )
+        read_true_mask(str(mask), str(image), true, 4, TruthReading(), 255)
 
 
-def test_views_are_those_of_the_test_set(cfg):
-    assert views_of_test(cfg) == dict(is_displayed=True, drawn_on=None)
+def test_masks_of_0_and_255(cfg, checkpoints, pool, tmp_path, selected):
+    """`MappedSegDataset` and a test set with fewer classes in another order map the true masks, too."""
+    truth = random_truth(cfg, pool)
+    plain = report_truth(
+        cfg, checkpoints[-1], pool, str(selected), write_truth(tmp_path, truth), **NO_WORKERS
+    )
+    names = dict(zip(range(4), (200, 1, 0, 3), strict=True))
+    names[255] = 255
+    stored = {name: np.vectorize(names.get)(mask).astype(np.uint8) for name, mask in truth.items()}
+    (tmp_path / 'stored').mkdir()
+    folder = write_truth(tmp_path / 'stored', stored)
+    mapped = copy.deepcopy(cfg)
+    meta = dict(classes=trained.CLASSES)
+    mapped.test_dataloader.dataset.update(
+        type='MappedSegDataset', label_map={200: 0, 0: 2}, metainfo=meta
+    )
+    report = report_truth(mapped, checkpoints[-1], pool, str(selected), folder, **NO_WORKERS)
+    assert report['mIoU'] == plain['mIoU']
+    quality = [
+        measure_quality(one, checkpoints[-1], pool, masks, **NO_WORKERS)
+        for one, masks in ((cfg, str(tmp_path)), (mapped, folder))
+    ]
+    assert quality[0] == quality[1]
+    two = copy.deepcopy(mapped)
+    other = dict(mapped.test_dataloader.dataset, label_map={200: 1})
+    two.test_dataloader.dataset = dict(
+        type='ConcatDataset', datasets=[mapped.test_dataloader.dataset, other]
+    )
+    with pytest.raises(ValueError, match=r'label_map=\{200: 0, 0: 2\}, .*label_map=\{200: 1\}'):
+        TruthReading.of_test(two)
+
+
+def test_masks_are_read_as_those_of_the_test_set(cfg):
+    assert TruthReading.of_test(cfg) == TruthReading()
     cfg = copy.deepcopy(cfg)
     pipeline = cfg.test_dataloader.dataset.pipeline
     pipeline[0].color_type = 'color_ignore_orientation'
     pipeline[1].drawn_on = 'stored'
-    assert views_of_test(cfg) == dict(is_displayed=False, drawn_on='stored')
+    cfg.test_dataloader.dataset.reduce_zero_label = True
+    assert TruthReading.of_test(cfg) == TruthReading(
+        reduce_zero_label=True, is_displayed=False, drawn_on='stored'
+    )
