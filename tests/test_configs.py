@@ -1039,7 +1039,7 @@ def esl_benchmarks_follow_the_paper(file):
     if voc:
         assert network.auxiliary_head is None
         assert network.test_cfg.mode == 'whole'
-        crops = steps(cfg.test_dataloader.dataset.pipeline, 'CenterCrop')
+        crops = steps(cfg.test_dataloader.dataset.pipeline, 'EvaluationCenterCrop')
         assert [crop.crop_size for crop in crops] == [(513, 513)] * ('-centercrop' in file.name)
     else:
         assert network.auxiliary_head.loss_decode.ohem == ohem

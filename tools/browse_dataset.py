@@ -22,7 +22,7 @@ from mmseg.registry import MODELS
 
 from mmseg_semi.cli import merge_options, read_config
 from mmseg_semi.compat import swaps_channels
-from mmseg_semi.visualization import colorize, overlay, save_panels
+from mmseg_semi.visualization import as_pictures, colorize, overlay, save_panels
 
 ROWS_PER_FILE = 8
 
@@ -76,18 +76,11 @@ def void_label(model: dict) -> int:
 
 
 def pictures(images: torch.Tensor, preprocessor) -> np.ndarray:
-    """Preprocessed images (n, C, H, W) as uint8 RGB (n, H, W, 3): the first three of other channels.
-
-    Images of more than 8 bits are scaled by the largest value of the batch.
-    """
+    """Preprocessed images (n, C, H, W) as uint8 RGB (n, H, W, 3)."""
     if preprocessor._enable_normalize:
         images = images * preprocessor.std + preprocessor.mean
-    if images.size(1) < 3:
-        images = images[:, :1].expand(-1, 3, -1, -1)
-    elif images.size(1) > 3 or not swaps_channels(preprocessor):
-        images = images[:, :3].flip(1)  # still in the BGR order of mmcv's loader
-    images = images * (255 / images.max().clamp(min=255))
-    return images.round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
+    # Other than three channels are still in the BGR order of mmcv's loader.
+    return as_pictures(images.numpy(), images.size(1) != 3 or not swaps_channels(preprocessor))
 
 
 def labeled_cells(images: np.ndarray, samples: list, palette, void: int) -> list:

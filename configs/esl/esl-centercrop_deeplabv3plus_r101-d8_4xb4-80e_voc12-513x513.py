@@ -6,7 +6,7 @@ test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations'),
     dict(
-        type='CenterCrop',
+        type='EvaluationCenterCrop',
         crop_size=(513, 513),
         auto_pad=True,
         pad_cfg=dict(type='Pad', pad_val=dict(img=(103.53, 116.28, 123.675), seg=255)),

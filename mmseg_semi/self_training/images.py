@@ -42,7 +42,8 @@ def prediction_pipeline(cfg: Config) -> list[dict]:
         list[dict]: Configs of transforms, shared with ``cfg``.
 
     Raises:
-        ValueError: The config has no test pipeline, or its test sets prepare images in different ways.
+        ValueError: The config has no test pipeline, its test sets prepare images in different ways, or the
+            pipeline crops images.
     """
     first, ways = None, []
     for leaf in stage_leaves(cfg, 'test'):
@@ -62,7 +63,18 @@ def prediction_pipeline(cfg: Config) -> list[dict]:
             f'{first}.pipeline and {other}.pipeline prepare images in two ways, so the pipeline of unlabeled '
             'images is ambiguous. Give all test sets one pipeline, or set one dataset in test_dataloader.'
         )
+    crops = [transform['type'] for transform in ways[0] if _crops(transform)]
+    if crops:
+        raise ValueError(
+            f'{first}.pipeline has {crops[0]}, so predictions would cover a part of each image. Use a config '
+            'whose test pipeline does not crop.'
+        )
     return ways[0]
+
+
+def _crops(transform: dict) -> bool:
+    kind = transform['type']
+    return 'Crop' in (kind if isinstance(kind, str) else kind.__name__)
 
 
 def _needs_annotations(transform: dict) -> bool:

@@ -81,8 +81,8 @@ def measure_quality(
 
     Raises:
         FileNotFoundError: A true mask does not exist.
-        ValueError: A threshold, the network's name or a true mask does not fit, or the network has no batch
-            norm to measure.
+        ValueError: A threshold, the network's name or a true mask does not fit, the network predicts NaN, or
+            it has no batch norm to measure.
     """
     check_settings(scales=(1.0,), batch_size=batch_size, num_workers=num_workers)
     edges = np.asarray(thresholds, dtype=np.float64)
@@ -129,6 +129,13 @@ def measure_quality(
                 confidence, label = predictor.confident_labels(
                     predictor.prepare(samples), _size(samples)
                 )
+                finite = confidence.isfinite().flatten(1).all(dim=1).tolist()
+                if not all(finite):
+                    image = pool.info(positions[finite.index(False)])['img_path']
+                    raise ValueError(
+                        f'{checkpoint} predicts values that are not finite for {image}. Use a checkpoint from '
+                        'before the training diverged.'
+                    )
                 above = torch.bucketize(
                     confidence.double().cpu(), torch.from_numpy(edges), right=True
                 ).numpy()

@@ -14,7 +14,7 @@ from mmengine.dist import all_gather_object, get_dist_info
 from mmengine.logging import MMLogger
 
 from mmseg_semi.functional.agreement import stabilities
-from mmseg_semi.visualization import save_examples, save_histogram
+from mmseg_semi.visualization import as_pictures, save_examples, save_histogram
 
 from .images import ImagePool
 from .label_map import LabelMap
@@ -247,5 +247,5 @@ def _write(
 def _picture(sample: dict) -> np.ndarray:
     """The loaded image at its original size, uint8 RGB (H, W, 3)."""
     height, width = sample['data_samples'].ori_shape[:2]
-    image = sample['inputs'].permute(1, 2, 0).flip(2).numpy().astype(np.uint8)
-    return cv2.resize(np.ascontiguousarray(image), (width, height), interpolation=cv2.INTER_LINEAR)
+    (image,) = as_pictures(sample['inputs'].numpy()[None])
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)

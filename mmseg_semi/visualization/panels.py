@@ -13,6 +13,26 @@ _GAP, _TEXT, _FONT_SIZE = 6, 20, 13
 _LEAST_SIDE = 160  # smaller images are enlarged by an integer factor to about this size
 
 
+def as_pictures(images: np.ndarray, bgr: bool = True) -> np.ndarray:
+    """Convert images of any number of channels and bits.
+
+    One or two channels become the first one in gray, and more than three the first three. Values above 255 are
+    scaled by the largest value.
+
+    Args:
+        images: (N, C, H, W), of any type.
+        bgr: Whether the first three channels are blue, green and red.
+
+    Returns:
+        uint8 RGB (N, H, W, 3).
+    """
+    channels = images.shape[1]
+    images = np.repeat(images[:, :1], 3, axis=1) if channels < 3 else images[:, :3]
+    images = np.moveaxis(images[:, ::-1] if bgr else images, 1, -1).astype(np.float32)
+    images = images * (255 / max(255, images.max(initial=0)))
+    return np.ascontiguousarray(images.round().clip(0, 255).astype(np.uint8))
+
+
 def colorize(
     label: np.ndarray, palette: Sequence[Sequence[int]], ignore_index: int = 255
 ) -> np.ndarray:

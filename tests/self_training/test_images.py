@@ -56,6 +56,14 @@ def test_a_config_without_a_test_pipeline():
             prediction_pipeline(cfg)
 
 
+def test_a_test_pipeline_that_crops():
+    """The mask of the crop would be stored as that of the whole image."""
+    for crop in ('CenterCrop', 'EvaluationCenterCrop'):
+        cfg = with_pipeline(trained.LOAD, dict(type=crop, crop_size=(8, 8)), trained.PACK)
+        with pytest.raises(ValueError, match=rf'^test_dataloader.dataset.pipeline has {crop}, so'):
+            prediction_pipeline(cfg)
+
+
 def test_ids_and_subset(cfg, pool):
     images = ImagePool(cfg, pool)
     assert images.ids == ['sub/u0', 'u1', 'u2', 'u3', 'u4', 'u5', 'u6']

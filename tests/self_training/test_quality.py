@@ -56,6 +56,17 @@ def percent(part, whole):
     return pytest.approx(100 * part.sum() / whole.sum(), abs=0.02) if whole.any() else None
 
 
+def test_a_network_that_diverged(cfg, checkpoints, pool, truth, tmp_path):
+    state = torch.load(checkpoints[0])
+    state['state_dict']['decode_head.conv_seg.bias'].fill_(float('nan'))
+    path = str(tmp_path / 'diverged.pth')
+    torch.save(state, path)
+    with pytest.raises(
+        ValueError, match=r'diverged\.pth predicts values .* not finite for .*\.png'
+    ):
+        measure_quality(cfg, path, pool, truth[0], **NO_WORKERS)
+
+
 def test_counts_by_confidence_and_class(cfg, checkpoints, pool, truth):
     folder, masks = truth
     report = measure_quality(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmseg_semi.visualization import colorize, heatmap, overlay, save_panels
+from mmseg_semi.visualization import as_pictures, colorize, heatmap, overlay, save_panels
 
 PALETTE = [[10, 20, 30], [40, 50, 60]]
 
@@ -26,6 +26,21 @@ def test_heatmap_is_clipped_and_rises():
     assert colors[0, 1].sum() < colors[0, 2].sum() < colors[0, 3].sum()
     assert colors[0, 1, 2] > colors[0, 1, 1]  # RGB: viridis begins violet
     assert colors[0, 3, 0] > colors[0, 3, 2]  # and ends yellow
+
+
+@pytest.mark.parametrize('channels', [1, 2, 3, 4])
+@pytest.mark.parametrize('bgr', [True, False])
+def test_pictures_of_any_channels(channels, bgr):
+    images = np.random.default_rng(0).integers(0, 256, (2, channels, 3, 4), dtype=np.uint8)
+    first = [0, 0, 0] if channels < 3 else [2, 1, 0] if bgr else [0, 1, 2]
+    expected = images[:, first].transpose(0, 2, 3, 1)
+    images[0, 0, 0, 0] = expected[0, 0, 0, first.index(0)] = 255
+    if channels < 3:
+        expected[0, 0, 0] = 255
+    assert np.array_equal(as_pictures(images, bgr), expected)
+    deep = as_pictures(images.astype(np.uint16) * 257, bgr)
+    assert deep.dtype == np.uint8
+    assert np.array_equal(deep, expected)
 
 
 def test_overlay():

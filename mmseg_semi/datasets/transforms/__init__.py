@@ -1,7 +1,8 @@
-"""Transforms of single images: loaders, checks, valid masks, resize, views, intensity and color, Cutout."""
+"""Transforms of single images: loaders, checks, valid masks, resize, crop, views, colors, Cutout."""
 
 from .checks import CheckImageFile, CheckLabels
 from .color import RandomColorJitter, RandomGaussianBlur, RandomGray
+from .crop import EvaluationCenterCrop
 from .cutout import RandomNoiseCutout
 from .formatting import AddValidMask, PackUnlabeledInputs
 from .intensity import RandomIntensity
@@ -15,6 +16,7 @@ __all__ = [
     'AddValidMask',
     'CheckImageFile',
     'CheckLabels',
+    'EvaluationCenterCrop',
     'LoadAnnotations',
     'LoadImageFromFile',
     'MultiBranch',

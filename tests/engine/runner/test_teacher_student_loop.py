@@ -57,6 +57,38 @@ def run_plain_test(work_dir, checkpoint, name, **changes):
     return run_test(work_dir, path, method=None, **changes)
 
 
+@pytest.mark.parametrize('side', [20, 40])
+def test_metrics_of_center_crops(checkpoint, images, tmp_path, side):
+    """Those of images that are cropped before, or padded to the size of the crop."""
+    whole = write_images(tmp_path / 'images')
+    fill = dict(img=(10, 20, 30), seg=255)
+    crop = dict(
+        type='EvaluationCenterCrop',
+        crop_size=(side, side),
+        auto_pad=True,
+        pad_cfg=dict(type='Pad', pad_val=fill),
+    )
+    load = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations')]
+    pipeline = [*load, crop, dict(type='PackSegInputs')]
+    dataset = {'test_dataloader__dataset__pipeline': pipeline}
+    metrics, _ = run_test(tmp_path / 'a', checkpoint, images=whole, **dataset)
+    edge = abs(32 - side) // 2
+    for folder, value in (('img_dir', fill['img'][::-1]), ('ann_dir', 255)):
+        for path in (whole / folder).iterdir():
+            array = np.asarray(Image.open(path))
+            if side < 32:
+                array = array[edge:-edge, edge:-edge]
+            else:
+                padded = np.full((side, side, *array.shape[2:]), value, np.uint8)
+                padded[:32, :32] = array
+                array = padded
+            Image.fromarray(array).save(path)
+    dataset = {'test_dataloader__dataset__pipeline': [*load, dict(type='PackSegInputs')]}
+    expected, _ = run_test(tmp_path / 'b', checkpoint, images=whole, **dataset)
+    assert metrics == expected
+    assert len({round(value, 2) for value in metrics.values()}) > 2
+
+
 def test_metrics_are_those_of_separate_evaluations(checkpoint, tmp_path):
     metrics, _ = run_test(tmp_path, checkpoint)
     assert metrics['teacher/mIoU'] != metrics['student/mIoU']
