@@ -1,5 +1,6 @@
 """Self-training: images with pseudo-labels, and a dataset that mixes them with labeled images."""
 
+import copy
 import json
 import os
 import os.path as osp
@@ -21,6 +22,7 @@ from .children import (
     warn_of_shared_images,
     with_checks,
 )
+from .labels import VOID
 from .names import is_hidden
 from .partition import fill_lists
 from .soft_labels import SOFT_SUFFIX
@@ -44,7 +46,7 @@ def image_ids(dataset) -> list[str]:
 
     Raises:
         ValueError: An image is listed twice, is outside of the folder, or differs from another only in its
-            ending.
+            ending. Or its name cannot stand in a list of ids, or would hide its mask.
     """
     found = [leaf.dataset for leaf in leaves(dataset)]
     paths = [path for inner in found for path in image_paths(inner)]
@@ -61,6 +63,16 @@ def image_ids(dataset) -> list[str]:
                 f'{path} lies outside of {folder}, so its pseudo-label cannot be stored. Set img_dir to a '
                 'folder that holds all images.'
             )
+        if not _can_be_listed(name):
+            raise ValueError(
+                f'{path!r} has a line break, or bytes that are not UTF-8, in its name, so lists of images '
+                'cannot contain it. Rename it.'
+            )
+        if is_hidden(name):
+            raise ValueError(
+                f'{path} is hidden, since a name begins with a dot, so its pseudo-label would not be found. '
+                'Rename it.'
+            )
         if name in seen:
             twice = 'is listed twice' if seen[name] == path else f'and {seen[name]} have one name'
             raise ValueError(
@@ -71,12 +83,23 @@ def image_ids(dataset) -> list[str]:
     return list(seen)
 
 
+def _can_be_listed(name: str) -> bool:
+    """Whether a text file can contain the name in a line."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return '\n' not in name and '\r' not in name
+
+
 @DATASETS.register_module()
 class PseudoLabeledDataset(Dataset):
     """The images of an unlabeled dataset that have a pseudo-label, with it as annotation.
 
     The masks are ``FOLDER/<id>.png`` (see :func:`image_ids`), as written by `tools/pseudo_label.py` and the
-    stages of self-training. They hold the network's class indices, so ``reduce_zero_label`` is never applied.
+    stages of self-training. They hold the network's class indices, so ``reduce_zero_label`` is never applied,
+    also if the pipeline's ``LoadAnnotations`` sets it. Void is 255 in the files, and ``ignore_index`` in the
+    samples.
     They match the images as loaded, whatever ``drawn_on`` of the pipeline's ``LoadAnnotations`` is.
 
     Args:
@@ -86,11 +109,16 @@ class PseudoLabeledDataset(Dataset):
         soft: Whether samples also have ``gt_soft_seg``, the soft labels stored beside the masks, for training
             with a ``SoftTargetHook``.
 
+    Attributes:
+        ignore_index (int): Void in the samples. ``SelfTrainingDataset`` sets it to that of its labeled images.
+
     Raises:
         FileNotFoundError: A folder is missing or incomplete.
         ValueError: There is no folder, a mask without an image, or an image with two masks; with ``soft``, a
             folder has no soft labels or the pipeline does not support them.
     """
+
+    ignore_index = VOID
 
     def __init__(
         self,
@@ -118,7 +146,7 @@ class PseudoLabeledDataset(Dataset):
         ids = [known[path] for path in image_paths(self.images)]
         # Image index, mask path, view and soft labels of each sample, in the order of the images.
         self._labeled = [(i, *masks[name]) for i, name in enumerate(ids) if name in masks]
-        transforms = [TRANSFORMS.build(t) if isinstance(t, dict) else t for t in pipeline]
+        transforms = [_of_indices(t) for t in pipeline]
         self.pipeline = Compose(with_soft_labels(transforms) if soft else transforms)
 
     def _masks(self, ids: set[str]) -> dict[str, tuple[str, str, dict | None]]:
@@ -189,7 +217,7 @@ class PseudoLabeledDataset(Dataset):
             **self.images.get_data_info(image),
             'seg_map_path': mask,
             'drawn_on': view,
-            'label_map': None,
+            'label_map': None if self.ignore_index == VOID else {VOID: self.ignore_index},
             'reduce_zero_label': False,
             'seg_fields': [],
             **({} if soft is None else {'soft_label': soft}),
@@ -197,6 +225,16 @@ class PseudoLabeledDataset(Dataset):
 
     def __getitem__(self, index: int) -> dict:
         return self.pipeline(self.get_data_info(index))
+
+
+def _of_indices(transform):
+    """Build a transform of pseudo-labels, which are class indices."""
+    if isinstance(transform, Mapping):
+        transform = TRANSFORMS.build(transform)
+    if getattr(transform, 'reduce_zero_label', None):
+        transform = copy.copy(transform)
+        transform.reduce_zero_label = False
+    return transform
 
 
 @DATASETS.register_module()
@@ -257,6 +295,11 @@ class SelfTrainingDataset(Dataset):
         if pseudo_labeled is not None:
             self.pseudo_labeled = build_child('pseudo_labeled', pseudo_labeled, may_be_empty=True)
         self._check_soft_classes()
+        void = next(
+            (getattr(leaf.dataset, 'ignore_index', VOID) for leaf in leaves(self.labeled)), VOID
+        )
+        for part in self._pseudo_labeled_parts():
+            part.ignore_index = void
         if check_files:
             self._check_files(modes=check_files != 'complete')
         self.num_labeled = len(self.labeled)
@@ -286,10 +329,13 @@ class SelfTrainingDataset(Dataset):
 
     def _soft_classes(self) -> dict[str, int]:
         """Return the number of classes of the soft labels of each folder in use."""
+        parts = self._pseudo_labeled_parts()
+        return {folder: n for part in parts for folder, n in part.soft_classes.items()}
+
+    def _pseudo_labeled_parts(self) -> list[PseudoLabeledDataset]:
         child = self.pseudo_labeled
         parts = [leaf.dataset for leaf in leaves(child)] if child is not None else []
-        parts = [part for part in parts if isinstance(part, PseudoLabeledDataset)]
-        return {folder: n for part in parts for folder, n in part.soft_classes.items()}
+        return [part for part in parts if isinstance(part, PseudoLabeledDataset)]
 
     def _check_soft_classes(self) -> None:
         number = len(self.metainfo.get('classes') or ())

@@ -41,6 +41,17 @@ def write_masks(folder, masks, finished=True):
     return str(folder)
 
 
+class OneImage:
+    def __init__(self, folder, image):
+        self.data_prefix, self._image = dict(img_path=str(folder)), str(image)
+
+    def get_data_info(self, index):
+        return dict(img_path=self._image)
+
+    def __len__(self):
+        return 1
+
+
 @pytest.fixture
 def images(data_root):
     return dict(
@@ -70,6 +81,36 @@ def test_ids_are_paths_in_the_folder_without_ending(data_root):
 def test_ids_of_drawn_images_are_their_numbers():
     dataset = ShapesDataset(labeled=False, image_size=(16, 16), start=41, num_images=2, pipeline=[])
     assert image_ids(dataset) == ['000041', '000042']
+
+
+@pytest.mark.parametrize(
+    ('name', 'match'),
+    [
+        ('x\ny.png', r"x\\ny\.png' has a line break, or bytes that are not UTF-8"),
+        ('caf\udce9.png', r"udce9\.png' has a line break, or bytes that are not UTF-8"),
+        ('.cam/x.png', r'\.cam/x\.png is hidden, since a name begins with a dot'),
+    ],
+)
+def test_names_that_no_list_or_folder_shows(tmp_path, name, match):
+    image = tmp_path / name
+    image.parent.mkdir(exist_ok=True)
+    Image.new('RGB', (8, 8)).save(image, format='PNG')
+    with pytest.raises(ValueError, match=match):
+        image_ids(OneImage(tmp_path, image))
+
+
+def test_masks_are_class_indices_and_void_is_that_of_the_labeled_images(images, labeled, tmp_path):
+    """A loader that makes 0 void, as for ADE20K, and labels with 254 for void do not change them."""
+    folder = write_masks(tmp_path / 'labels', {'u0': 0, 'u1': 255})
+    load = [LOAD[0], dict(LOAD[1], reduce_zero_label=True)]
+    dataset = SelfTrainingDataset(
+        dict(labeled, ignore_index=254), pseudo(images, folder, pipeline=[*load, *PACK])
+    )
+    start = dataset.copies * dataset.num_labeled
+    values = [dataset[start + i]['data_samples'].gt_sem_seg.data.unique().tolist() for i in (0, 1)]
+    assert values == [[0], [254]]
+    plain = SelfTrainingDataset(labeled, pseudo(images, folder))
+    assert plain[start + 1]['data_samples'].gt_sem_seg.data.unique().tolist() == [255]
 
 
 def test_two_files_of_one_name_are_refused(data_root):

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import os.path as osp
 
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.fileio import LocalBackend
-from mmengine.hooks import CheckpointHook, LoggerHook
+from mmengine.hooks import CheckpointHook
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop
 from mmseg.registry import HOOKS
 
-from ...visualization import read_scalars
 from ..accumulation import accumulation, due_at
 from ._common import saving
+
+#: File with the iteration or epoch of the last validation, in the work folder.
+LAST_VALIDATION = 'last_validation'
 
 
 @HOOKS.register_module()
@@ -30,8 +33,9 @@ class AtomicCheckpointHook(CheckpointHook):
 
     MMEngine writes a checkpoint before it validates the same iteration. If a run is killed in between, the
     resumed run validates first, so that no validation is missing in the log and in the search for the best
-    checkpoint. It reads from the scalars of LocalVisBackend in the work folder whether the validation was done.
-    Without these scalars, or if a hook has ``validates_again``, it validates again.
+    checkpoint. When a validation is done and a new best checkpoint is complete, the hook writes the iteration
+    or epoch to ``last_validation`` in the work folder. Without this file, or if a hook has ``validates_again``,
+    the resumed run validates again.
 
     Args: see :class:`mmengine.hooks.CheckpointHook`. ``interval='val'`` writes a checkpoint at each validation.
     """
@@ -45,12 +49,21 @@ class AtomicCheckpointHook(CheckpointHook):
 
     def before_train_epoch(self, runner) -> None:
         # Not in before_train, since the validation needs the preparations of all hooks in it.
+        if not self._looked and not runner._resume and is_main_process():
+            # Of an earlier training in the same folder.
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(osp.join(runner.work_dir, LAST_VALIDATION))
         if not self._looked and runner._resume and _lacks_validation(runner):
             runner.logger.info(
                 'Validating the resumed checkpoint, since the result of its validation was not saved.'
             )
             runner.val_loop.run()
         self._looked = True
+
+    def after_val_epoch(self, runner, metrics) -> None:
+        super().after_val_epoch(runner, metrics)
+        if is_main_process() and isinstance(runner._train_loop, BaseLoop):
+            _write(osp.join(runner.work_dir, LAST_VALIDATION), str(_done(runner.train_loop)))
 
     def every_n_train_iters(self, runner, n: int, start: int = 0) -> bool:
         # A checkpoint inside an accumulation would lack the accumulated gradients.
@@ -84,10 +97,7 @@ class AtomicCheckpointHook(CheckpointHook):
             return
         if local:
             os.replace(osp.join(self.out_dir, written), self.last_ckpt)
-        pointer = osp.join(runner.work_dir, 'last_checkpoint')
-        with open(f'{pointer}.partial', 'w') as file:
-            file.write(self.last_ckpt)
-        os.replace(f'{pointer}.partial', pointer)
+        _write(osp.join(runner.work_dir, 'last_checkpoint'), self.last_ckpt)
         for old in surplus:
             path = self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(old))
             if self.file_backend.isfile(path):
@@ -97,8 +107,8 @@ class AtomicCheckpointHook(CheckpointHook):
 def _lacks_validation(runner) -> bool:
     """Whether to validate the resumed iteration or epoch first. The result is the same on all ranks."""
     loop = runner.train_loop
-    by_epoch = isinstance(loop, EpochBasedTrainLoop)
-    done, last = (loop.epoch, loop.max_epochs) if by_epoch else (loop.iter, loop.max_iters)
+    done = _done(loop)
+    last = loop.max_epochs if isinstance(loop, EpochBasedTrainLoop) else loop.max_iters
     if runner.val_loop is None or done < max(1, loop.val_begin):
         return False
     loop._decide_current_val_interval()
@@ -106,13 +116,26 @@ def _lacks_validation(runner) -> bool:
         return False
     if any(getattr(hook, 'validates_again', False) for hook in runner.hooks):
         return True
-    step = runner.iter
-    if any(isinstance(hook, LoggerHook) and hook.log_metric_by_epoch for hook in runner.hooks):
-        step = runner.epoch
     found = [None]
     if is_main_process():
-        records = read_scalars(runner.work_dir)
-        # Scalars of training have an `iter`.
-        found = [any(record['step'] == step and 'iter' not in record for record in records)]
+        path = osp.join(runner.work_dir, LAST_VALIDATION)
+        found = [osp.isfile(path) and int(_read(path)) >= done]
     broadcast_object_list(found)
     return not found[0]
+
+
+def _done(loop: BaseLoop) -> int:
+    """Return the finished epochs or iterations of a training loop."""
+    return loop.epoch if isinstance(loop, EpochBasedTrainLoop) else loop.iter
+
+
+def _read(path: str) -> str:
+    with open(path) as file:
+        return file.read()
+
+
+def _write(path: str, text: str) -> None:
+    """Write a small file atomically."""
+    with open(f'{path}.partial', 'w') as file:
+        file.write(text)
+    os.replace(f'{path}.partial', path)

@@ -7,7 +7,7 @@ import os.path as osp
 from pathlib import Path
 
 from mmengine.dist import is_main_process
-from mmengine.hooks import Hook
+from mmengine.hooks import EarlyStoppingHook, Hook
 from mmengine.runner import EpochBasedTrainLoop
 from mmseg.registry import HOOKS
 
@@ -41,7 +41,9 @@ class ReliableSelectionHook(Hook):
         ratio (float): Fraction of reliable images, in (0, 1).
 
     Raises:
-        ValueError: ``num_checkpoints`` is below 2, or the training is shorter than that.
+        ValueError: ``num_checkpoints`` is below 2, the training is shorter than that, or it may stop early.
+        FileNotFoundError: A resumed training does not have the checkpoints that it should have by then, because
+            it was started with another length.
     """
 
     # After the hooks that update weights and before CheckpointHook: a run that resumes after an epoch needs the
@@ -88,7 +90,14 @@ class ReliableSelectionHook(Hook):
         return unit, [min(length, k * num_steps // count * step) for k in range(1, count + 1)]
 
     def before_train(self, runner) -> None:
-        self._moments(runner)
+        unit, moments = self._moments(runner)
+        if any(isinstance(hook, EarlyStoppingHook) for hook in runner.hooks):
+            raise ValueError(
+                f'ReliableSelectionHook compares checkpoints at {unit} {", ".join(map(str, moments))}, but '
+                'EarlyStoppingHook may stop the training before. Remove one of them from custom_hooks.'
+            )
+        done = runner.epoch if unit == 'epoch' else runner.iter
+        on_first_rank(_check_kept, runner.work_dir, unit, [m for m in moments if m <= done])
         if self.images is not None:  # fail before the training, not after it
             on_first_rank(ImagePool(runner.cfg, self.images).check_files)
 
@@ -128,6 +137,16 @@ class ReliableSelectionHook(Hook):
                 osp.join(runner.work_dir, 'selection'),
                 ratio=self.ratio,
                 logger=runner.logger,
+            )
+
+
+def _check_kept(work_dir: str, unit: str, moments: list[int]) -> None:
+    for moment in moments:
+        path = Path(work_dir, CHECKPOINTS, _name(unit, moment))
+        if not path.is_file():
+            raise FileNotFoundError(
+                f'{path} does not exist, although the resumed training is at a later {unit}. If it was started '
+                'with another length, use that length, or remove ReliableSelectionHook from custom_hooks.'
             )
 
 

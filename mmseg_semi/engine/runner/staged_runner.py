@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import os
 import os.path as osp
@@ -19,7 +20,7 @@ from mmseg.registry import DATASETS, RUNNERS
 
 from ...compat import set_up_processes
 from ...datasets.partition import fill_partition
-from ...datasets.walk import loader_configs
+from ...datasets.walk import image_files, loader_configs
 from ...self_training.images import ImagePool
 from ...self_training.output import (
     make_folders,
@@ -29,7 +30,7 @@ from ...self_training.output import (
     writing,
 )
 from ..hooks.startup_check_hook import check_held_out
-from .stages import Stage, TrainStage, build_stages, told
+from .stages import LabelStage, Stage, TrainStage, build_stages, told
 from .teacher_stage import TeacherStage
 
 
@@ -128,6 +129,9 @@ class StagedRunner:
             stage.check()
         pool = ImagePool(self.cfg, _unlabeled_images(self.cfg))
         on_first_rank(pool.check_files)
+        if any(isinstance(stage, LabelStage) for stage in self.stages.values()):
+            pool.check_outside(self.work_dir)
+        self._images = self._fingerprints(pool)
         self.logger.info(
             f'{" → ".join(self._chosen)} with {len(pool)} unlabeled images, in {self.work_dir}'
         )
@@ -140,6 +144,20 @@ class StagedRunner:
         for _, loader in loader_configs(self.cfg, 'val'):
             validation = DATASETS.build(copy.deepcopy(loader['dataset']))
             check_held_out(parts, validation)
+
+    def _fingerprints(self, pool: ImagePool) -> dict[str, str]:
+        """Return number and digest of the names of the labeled and of the unlabeled images."""
+        labeled = fill_partition(self.cfg.train_dataloader.dataset).get('labeled')
+        paths = image_files(DATASETS.build(copy.deepcopy(labeled))) if labeled else []
+        folder = osp.commonpath([osp.dirname(path) for path in paths]) if paths else ''
+        names = {
+            'labeled': [osp.relpath(path, folder) for path in paths],
+            'unlabeled': pool.ids,
+        }
+        return {
+            kind: f'{len(of)}, SHA-256 {hashlib.sha256(os.fsencode(chr(0).join(of))).hexdigest()}'
+            for kind, of in names.items()
+        }
 
     # ------------------------------------------------------------------ what is on the disk
     def _mark(self, name: str) -> str:
@@ -184,6 +202,7 @@ class StagedRunner:
                 stage,
                 settings=_stored(stage.settings()),
                 inputs=inputs,
+                images=self._images,
                 processes=get_world_size(),
                 finished=None,
             )
@@ -200,6 +219,14 @@ class StagedRunner:
                 f'Stage {stage.name} was started with {key}={before}, but this run has {now}. '
                 f'{_remedy(stage)}'
             )
+        for kind in stage.image_kinds if known else ():
+            # Marks of earlier versions do not have it.
+            before = known.get('images', self._images)[kind]
+            if before != self._images[kind]:
+                raise ValueError(
+                    f'Stage {stage.name} was started with other {kind} images ({before}) than this run has '
+                    f'({self._images[kind]}). {_remedy(stage)}'
+                )
         if known and isinstance(stage, TrainStage) and known['processes'] != get_world_size():
             self.logger.warning(
                 f'Stage {stage.name} was started on {known["processes"]} process(es), but this run has '

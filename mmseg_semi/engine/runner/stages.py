@@ -19,12 +19,14 @@ from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import Registry
 from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
-from mmseg.registry import MODELS
+from mmseg.registry import MODELS, TRANSFORMS
 
 from ...datasets import LabeledUnlabeledSampler, SelfTrainingDataset
 from ...datasets.partition import fill_partition
 from ...datasets.walk import loader_configs
+from ...models.checkpoints import read_checkpoint
 from ...models.clock import count_steps
+from ...models.soft_targets import learn_soft_targets
 from ...self_training import prediction_pipeline, pseudo_label, select_reliable
 from ...self_training.images import ImagePool
 from ...self_training.label_map import LabelMap
@@ -86,6 +88,11 @@ class Stage(ABC):
 
     #: Whether the stage uses the teacher's settings at the top level.
     teaches = False
+
+    @property
+    def image_kinds(self) -> tuple[str, ...]:
+        """'labeled' and 'unlabeled' if the stage itself uses these images of the staged config."""
+        return ()
 
     def __init__(self, name: str, folder: str, top: Config, others: dict[str, Stage]) -> None:
         self.name, self.folder, self.top = name, folder, top
@@ -191,6 +198,10 @@ class TrainStage(NetworkStage):
         super().__init__(name, folder, top, others)
         self._changes, self._extra_hooks = cfg or {}, extra_hooks or []
 
+    @property
+    def image_kinds(self) -> tuple[str, ...]:
+        return ('labeled',)
+
     def config(self) -> Config:
         """Return the config of this training, with unresolved references."""
         cfg = self._base()
@@ -257,6 +268,22 @@ class TrainStage(NetworkStage):
                 f'train_dataloader.dataset.pseudo_labeled in its cfg to dict(labels=["{REFERENCE}NAME"]), or '
                 'to None.'
             )
+        if any(isinstance(stage, TrainStage) for stage in self._others.values()):
+            self._check_parts()
+
+    def _check_parts(self) -> None:
+        """Build the network and the transforms, which would otherwise happen after earlier trainings."""
+        cfg = self.config()
+        try:
+            model = MODELS.build(copy.deepcopy(cfg.model))
+            for pipeline in _pipelines(cfg.train_dataloader.dataset):
+                for transform in pipeline:
+                    TRANSFORMS.build(copy.deepcopy(transform))
+            if any(hook.get('type') == 'SoftTargetHook' for hook in cfg.custom_hooks):
+                learn_soft_targets(model)
+        except (KeyError, TypeError, ValueError) as error:
+            said = error.args[0] if isinstance(error, KeyError) and error.args else error
+            raise ValueError(f'Stage {self.name}: {said}') from error
 
     def checkpoint(self, which: str = 'last') -> str:
         """Return the last checkpoint, or the best one of ``save_best``.
@@ -275,6 +302,11 @@ class TrainStage(NetworkStage):
             # The path in the pointer may be relative to another folder, in which the training was started.
             return osp.join(self.folder, osp.basename(pointer.read_text().strip()))
         found = sorted(Path(self.folder).glob('best_*.pth'))
+        if len(found) > 1:
+            # An interrupted training may leave older ones.
+            hub = read_checkpoint(self.checkpoint()).get('message_hub') or {}
+            newest = osp.basename((hub.get('runtime_info') or {}).get('best_ckpt') or '')
+            found = [path for path in found if path.name == newest] or found
         if not found:
             raise FileNotFoundError(
                 f"checkpoint='best', but stage {self.name} saved no best checkpoint in {self.folder}. Set "
@@ -378,11 +410,11 @@ class SupervisedStage(TrainStage):
         if cfg.get('auto_scale_lr') is not None:
             base = cfg.auto_scale_lr.base_batch_size
             cfg.auto_scale_lr.base_batch_size = base * labeled // images
-        checkpoint = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
-        if checkpoint.get('save_best'):
+        if _save_best(cfg):
             # Metrics of a plain network have no network name. Metrics of two networks become one.
-            named = _mapped(checkpoint.save_best, lambda name: _without(method.networks, name))
-            checkpoint.save_best = named if isinstance(named, str) else list(dict.fromkeys(named))
+            named = _mapped(_save_best(cfg), lambda name: _without(method.networks, name))
+            named = named if isinstance(named, str) else list(dict.fromkeys(named))
+            cfg.default_hooks.checkpoint.save_best = named
 
     def _use_labeled_images(self, cfg: Config) -> tuple[int, int]:
         """Keep only labeled images in the loader. Returns the labeled images and all images per batch."""
@@ -408,6 +440,10 @@ class SupervisedStage(TrainStage):
         return labeled, images
 
 
+def _save_best(cfg: Config) -> str | list[str] | None:
+    return ((cfg.get('default_hooks') or {}).get('checkpoint') or {}).get('save_best')
+
+
 def _without(networks: Iterable[str], metric: str) -> str:
     return '/'.join(part for part in metric.split('/') if part not in networks)
 
@@ -420,10 +456,21 @@ class _UsesNetwork(Stage):
         self.training: NetworkStage = self._other('model', model, NetworkStage)
 
     @property
+    def image_kinds(self) -> tuple[str, ...]:
+        return ('unlabeled',)
+
+    @property
     def images(self) -> dict:
         """Config of the unlabeled images."""
         dataset = fill_partition(self.top.train_dataloader.dataset)
         return dataset['pseudo_labeled']['images']
+
+    def network_config(self) -> Config:
+        """Return the config of the network, with the ``check_files`` of the staged config."""
+        cfg = self.training.config()
+        checked = self.top.train_dataloader.dataset.get('check_files', True)
+        cfg.merge_from_dict({'train_dataloader': {'dataset': {'check_files': checked}}})
+        return cfg
 
     def needs(self) -> set[str]:
         return {self.training.name, *super().needs()}
@@ -479,7 +526,7 @@ class SelectStage(_UsesNetwork):
 
     def run(self, logger: MMLogger) -> None:
         select_reliable(
-            self.training.config(),
+            self.network_config(),
             self.training.scoring_checkpoints(),
             self.images,
             self.folder,
@@ -512,7 +559,7 @@ class RandomSelectStage(SelectStage):
         _UsesNetwork.check(self)  # no checkpoints are compared
 
     def run(self, logger: MMLogger) -> None:
-        ids = ImagePool(self.training.config(), self.images).ids
+        ids = ImagePool(self.network_config(), self.images).ids
         number = reliable_images(len(ids), self.ratio)
         drawn = set(random.Random(self.seed).sample(sorted(ids), number))
         for file, chosen in ((RELIABLE, True), (UNRELIABLE, False)):
@@ -592,7 +639,7 @@ class LabelStage(_UsesNetwork):
             cfg = self.training.config()
             datasets = [_plain(loader['dataset']) for _, loader in loader_configs(cfg, 'val')]
             settings['validation'] = datasets if len(datasets) > 1 else datasets[0]
-            settings['save_best'] = cfg.default_hooks.checkpoint.get('save_best')
+            settings['save_best'] = _save_best(cfg)
         return {**super().settings(), **settings}
 
     def check(self) -> None:
@@ -602,8 +649,13 @@ class LabelStage(_UsesNetwork):
             raise FileNotFoundError(
                 f'stages.{self.name}.subset={self.subset!r} does not exist. Give a file of ids, one per line.'
             )
-        saves_best = self.training.config().default_hooks.checkpoint.get('save_best')
-        if self.checkpoint == 'best' and not saves_best:
+        number = num_classes(self.top)
+        if self.soft and number and self.soft > number:
+            raise ValueError(
+                f'stages.{self.name}.soft={self.soft}, the number of stored classes per pixel, is larger than '
+                f'num_classes={number}. Set it to at most {number}.'
+            )
+        if self.checkpoint == 'best' and not _save_best(self.training.config()):
             raise ValueError(
                 f"stages.{self.name}.checkpoint='best', but no best checkpoint is saved. Set "
                 "default_hooks.checkpoint.save_best='mIoU'."
@@ -616,10 +668,11 @@ class LabelStage(_UsesNetwork):
         )
         subset = self.resolve(self.subset)
         if subset is not None:
-            lines = Path(subset).read_text(encoding='utf-8-sig').splitlines()
-            subset = [line.strip() for line in lines if line.strip()]
+            # Ids may begin or end in blanks, so only line ends are removed.
+            lines = Path(subset).read_bytes().decode('utf-8-sig').split('\n')
+            subset = [line.removesuffix('\r') for line in lines if line.strip()]
         pseudo_label(
-            self.training.config(),
+            self.network_config(),
             path,
             self.images,
             self.folder,
@@ -633,6 +686,13 @@ class LabelStage(_UsesNetwork):
             num_workers=self.num_workers,
             logger=logger,
         )
+
+
+def num_classes(cfg: Config) -> int | None:
+    """Return the number of classes of the decode head of a config; of the last one in a cascade."""
+    head = cfg.model.get('segmentor', cfg.model).get('decode_head') or {}
+    head = head[-1] if isinstance(head, (list, tuple)) and head else head
+    return head.get('num_classes')
 
 
 def told(trainings: Iterable[TrainStage]) -> str:
@@ -750,6 +810,19 @@ def _mapped(value, change: Callable[[str], str]):
     if isinstance(value, (list, tuple)):
         return type(value)(_mapped(item, change) for item in value)
     return value
+
+
+def _pipelines(value) -> Iterator[list]:
+    """Yield every ``pipeline`` in the config of a dataset and of those within it."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if key == 'pipeline':
+                yield item
+            else:
+                yield from _pipelines(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _pipelines(item)
 
 
 def _references(value) -> Iterator[str]:

@@ -18,7 +18,7 @@ from ...models.checkpoints import read_checkpoint
 from ...self_training.label_map import LabelMap
 from ...self_training.output import on_first_rank, whole_file
 from ...self_training.prediction import Predictor, checkpoint_digest
-from .stages import STAGES, NetworkStage, Stage, TrainStage, top_level
+from .stages import STAGES, NetworkStage, Stage, TrainStage, num_classes, top_level
 
 #: Keys of `teacher` that are not parts of a training config.
 _OWN = ('config', 'label_map')
@@ -104,7 +104,7 @@ class _Teacher(NetworkStage):
         if entries is None:
             return None
         names, palette = _student_classes(self.top)
-        names = names or tuple(f'class {i}' for i in range(_num_classes(self.top) or 0))
+        names = names or tuple(f'class {i}' for i in range(num_classes(self.top) or 0))
         return LabelMap(entries, names, palette)
 
     def check(self) -> None:
@@ -113,7 +113,7 @@ class _Teacher(NetworkStage):
             self.label_map.targets()
             return
         cfg = self.config()
-        numbers = _num_classes(cfg), _num_classes(self.top)
+        numbers = num_classes(cfg), num_classes(self.top)
         if None not in numbers and numbers[0] != numbers[1]:
             raise ValueError(
                 f'The teacher has num_classes={numbers[0]}, but the student num_classes={numbers[1]}. Set '
@@ -159,6 +159,10 @@ class TeacherStage(_Teacher, TrainStage):
         """Whether the teacher's own config defines its images."""
         return self._file is not None
 
+    @property
+    def image_kinds(self) -> tuple[str, ...]:
+        return () if self.has_own_data else super().image_kinds
+
     def _base(self) -> Config:
         return self._teacher_config()
 
@@ -174,7 +178,7 @@ class TeacherStage(_Teacher, TrainStage):
         if self._file is not None:
             self._check_names(names, f'teacher.config={self._given["config"]!r}')
         if self.label_map is not None:
-            number = len(names or ()) or _num_classes(self.config())
+            number = len(names or ()) or num_classes(self.config())
             self.label_map.indices(names, number, 'the teacher')
 
 
@@ -304,13 +308,6 @@ def _student_classes(top: Config) -> tuple[tuple[str, ...] | None, list | None]:
             if palette and len(palette) == len(found[0].classes):
                 return found[0].classes, [list(color) for color in palette]
     return found[0].classes, None
-
-
-def _num_classes(cfg: Config) -> int | None:
-    """Return the number of classes of the decode head of a config; of the last one in a cascade."""
-    head = cfg.model.get('segmentor', cfg.model).get('decode_head') or {}
-    head = head[-1] if isinstance(head, (list, tuple)) and head else head
-    return head.get('num_classes')
 
 
 def _listed(names, most: int = 6) -> str:

@@ -3,7 +3,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.hooks import CheckpointHook
 from mmengine.logging import MessageHub
+from tiny_run import build_runner, tiny_config
 
 from mmseg_semi.engine import AtomicCheckpointHook
 
@@ -65,3 +67,31 @@ def test_saving_the_same_step_again_replaces_it(hook_and_runner, tmp_path):
     hook._save_checkpoint(runner)
     hook._save_checkpoint_with_step(runner, 1, {'iter': 1})
     assert sorted(os.listdir(tmp_path)) == ['iter_1.pth', 'last_checkpoint']
+
+
+@pytest.mark.parametrize('iteration', [5, 14])
+def test_killed_while_saving_the_best_one_it_validates_again(tmp_path, monkeypatch, iteration):
+    """The scalars are written by then, but the validation counts only with its best checkpoint."""
+    changes = dict(train_cfg__val_interval=5, default_hooks__checkpoint__save_best='teacher/mIoU')
+    config = tiny_config(tmp_path, **changes)
+    (tmp_path / 'last_validation').write_text('99')  # of an earlier training
+    save_best, validated = CheckpointHook._save_best_checkpoint, []
+
+    def killing(self, runner, metrics):
+        validated.append(runner.iter)
+        if runner.iter == iteration and validated.count(iteration) == 1:
+            raise KeyboardInterrupt
+        metrics = {**metrics, 'teacher/mIoU': float(runner.iter)}
+        save_best(self, runner, metrics)
+
+    monkeypatch.setattr(CheckpointHook, '_save_best_checkpoint', killing)
+    with pytest.raises(KeyboardInterrupt):
+        build_runner(config).train()
+    config.resume = True
+    runner = build_runner(config)
+    runner.train()
+    assert validated == sorted([5, 10, 14, iteration])
+    assert (tmp_path / 'last_validation').read_text() == '14'
+    assert [path.name for path in tmp_path.glob('best_*')] == ['best_teacher_mIoU_iter_14.pth']
+    build_runner(config).train()
+    assert len(validated) == 4

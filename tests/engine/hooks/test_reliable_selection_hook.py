@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.hooks import EarlyStoppingHook
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from tiny_run import build_runner, tiny_config, tiny_stages_config
 
@@ -20,7 +21,7 @@ class Clock:
         self.work_dir, self.epoch, self.iter = str(work_dir), 0, 0
         self.train_loop = loop.__new__(loop)
         self.train_loop._max_epochs = self.train_loop._max_iters = length
-        self.saved = []
+        self.saved, self.hooks = [], []
         self.optim_wrapper = SimpleNamespace(_accumulative_counts=accumulated)
 
     def save_checkpoint(self, out_dir, filename, **settings):
@@ -53,6 +54,25 @@ def test_moments(length, count, moments, loop, tmp_path):
         str(tmp_path / 'stability' / name) for name in names
     ]
     assert sorted(path.name for path in (tmp_path / 'stability').glob('*.pth*')) == sorted(names)
+
+
+@pytest.mark.parametrize('loop', [EpochBasedTrainLoop, IterBasedTrainLoop])
+def test_a_training_that_may_miss_a_moment(tmp_path, loop):
+    runner, hook = Clock(tmp_path, 9, loop), ReliableSelectionHook()
+    unit = 'epoch' if loop is EpochBasedTrainLoop else 'iter'
+    runner.epoch = runner.iter = 6
+    missing = (
+        rf'{unit}_3\.pth does not exist, although the resumed training is at a later {unit}\. '
+    )
+    with pytest.raises(FileNotFoundError, match=missing):
+        hook.before_train(runner)
+    (tmp_path / 'stability').mkdir()
+    for moment in (3, 6):
+        (tmp_path / f'stability/{unit}_{moment}.pth').touch()
+    hook.before_train(runner)
+    runner.hooks = [EarlyStoppingHook(monitor='mIoU')]
+    with pytest.raises(ValueError, match=rf'at {unit} 3, 6, 9, but EarlyStoppingHook may stop'):
+        hook.before_train(runner)
 
 
 def test_moments_of_steps(tmp_path):

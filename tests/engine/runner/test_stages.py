@@ -2,6 +2,7 @@
 
 import itertools
 import random
+from pathlib import Path
 from unittest import mock
 
 import pytest
@@ -160,3 +161,20 @@ def test_random_halves_and_a_threshold_are_stages_settings(tmp_path):
         ValueError, match=r'stages.label_reliable.threshold must be in \[0, 1\), got 1'
     ):
         build_stages(cfg)
+
+
+def test_the_best_checkpoint_is_that_of_the_last_one(tmp_path):
+    """An interrupted training leaves an older best checkpoint, as MMEngine finds it by its old path."""
+    teacher = trainings(tmp_path, 'st')['teacher']
+    folder = Path(teacher.folder)
+    folder.mkdir()
+    for name in ('best_mIoU_iter_10.pth', 'best_mIoU_iter_4.pth'):
+        (folder / name).touch()
+    hub = {'runtime_info': {'best_ckpt': '/elsewhere/best_mIoU_iter_4.pth'}}
+    torch.save({'state_dict': {}, 'message_hub': hub}, folder / 'iter_12.pth')
+    (folder / 'last_checkpoint').write_text('/elsewhere/iter_12.pth')
+    assert teacher.checkpoint('best') == str(folder / 'best_mIoU_iter_4.pth')
+    hub = {'runtime_info': {'best_ckpt_mIoU': 'best_mIoU_iter_4.pth'}}
+    torch.save({'state_dict': {}, 'message_hub': hub}, folder / 'iter_12.pth')
+    with pytest.raises(ValueError, match="checkpoint='best' is ambiguous"):
+        teacher.checkpoint('best')
