@@ -35,6 +35,8 @@ DRAWN = {
 }
 #: Loaders of this package that extend the stock ones under the same names.
 STOCK_LOADERS = ('LoadImageFromFile', 'LoadAnnotations')
+#: Transform of this package that an exported test pipeline keeps, since the metrics are those of the crop.
+CROP = 'EvaluationCenterCrop'
 #: Arguments of MMSegmentation's BaseSegDataset that a dataset of this package may have, too.
 BASE_DATASET_KEYS = (
     'ann_file',
@@ -145,7 +147,7 @@ def own_parts(plain: Mapping) -> list[str]:
     found = {*own_modules(plain['model'])}
     for key in ('val_dataloader', 'test_dataloader', 'tta_pipeline'):
         for part in _configs_in(plain.get(key)):
-            if _is_ours(DATASETS, part['type']):
+            if _is_ours(DATASETS, part['type']) or part['type'] == CROP:
                 found.add(part['type'])
             elif part['type'] == 'LoadAnnotations' and 'drawn_on' in part:
                 found.add(f'LoadAnnotations(drawn_on={part["drawn_on"]!r})')
@@ -165,12 +167,11 @@ def _plain_model(model: dict) -> dict:
     kind = 'SegDataPreProcessor' if stock else 'MultiBranchDataPreprocessor'
     plain['data_preprocessor'] = dict(preprocessor, type=kind)
     # The weights come from the checkpoint, so pre-trained weights need not be downloaded.
-    plain['pretrained'] = None
-    plain['backbone']['init_cfg'] = None
-    if plain.get('neck'):
-        plain['neck']['init_cfg'] = None
-    if 'pretrained' in plain['backbone']:
-        plain['backbone']['pretrained'] = None
+    # Not every class has these settings.
+    for part in (plain, plain['backbone'], plain.get('neck') or {}):
+        for key in ('pretrained', 'init_cfg'):
+            if key in part:
+                part[key] = None
     for name in ('decode_head', 'auxiliary_head'):
         heads = plain.get(name)
         for head in _configs_in(heads):
@@ -198,6 +199,8 @@ def _plain_loader(loaders: list, dataset_meta: dict) -> dict:
         for _, loader in loaders
     ]
     plain = copy.deepcopy(loaders[0][1])
+    # MMEngine's loops do not split a batch of images that differ in size.
+    plain['batch_size'] = 1
     plain['dataset'] = datasets[0]
     if len(datasets) > 1:
         plain['dataset'] = {'type': 'ConcatDataset', 'datasets': datasets}
@@ -236,7 +239,7 @@ def _plain_pipeline(pipeline: list) -> list:
             displayed = transform.get('drawn_on') in (None, 'displayed')
             left_out = ('drawn_on',) if displayed else ()
             plain.append({key: v for key, v in transform.items() if key not in left_out})
-        elif not _is_ours(TRANSFORMS, transform['type']):
+        elif not _is_ours(TRANSFORMS, transform['type']) or transform['type'] == CROP:
             plain.append(transform)
         elif _draws(transform):
             # Synthetic images are read from files.

@@ -138,6 +138,12 @@ class _Making:
                 f'{self.name} has model.data_preprocessor.type={preprocessor.get("type")!r}. Set a '
                 "SegDataPreProcessor with the network's mean and std."
             )
+        if self.recipe.name in ('cps', 'gps') and self.cfg.get('load_from'):
+            raise ValueError(
+                f'{self.name} has load_from={self.cfg.load_from!r}, but the two students of '
+                f'{self.recipe.name.upper()} need different initial weights. Set the init_cfg of the backbone '
+                'to pre-trained weights of the encoder instead, or use another method.'
+            )
         if self.recipe.name == 'gps' and self.by_epoch:
             raise ValueError(
                 f'{self.name} trains by epochs (max_epochs={self.cfg.train_cfg.max_epochs}), but the two '

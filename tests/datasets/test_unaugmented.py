@@ -36,6 +36,29 @@ def test_wrapped_datasets():
     assert both[0]['inputs'].shape == twice[0]['inputs'].shape == (3, 16, 16)
 
 
+def test_images_of_a_mosaic_come_one_by_one():
+    """MultiImageMixDataset mixes loaded images, and packs the result."""
+    inner = {**SHAPES, 'pipeline': SHAPES['pipeline'][:2]}
+    mosaic = {'type': 'RandomMosaic', 'prob': 1.0, 'img_scale': (24, 32)}
+    mixed = {
+        'type': 'MultiImageMixDataset',
+        'dataset': inner,
+        'pipeline': [
+            mosaic,
+            {'type': 'RandomCrop', 'crop_size': (16, 16)},
+            {'type': 'PackSegInputs'},
+        ],
+    }
+    dataset = DATASETS.build(mixed)
+    plain, expected = unaugmented(dataset), unaugmented(DATASETS.build(SHAPES))
+    assert len(plain) == 3
+    for index in range(3):
+        assert torch.equal(plain[index]['inputs'], expected[index]['inputs'])
+    given = unaugmented(dataset, [{'type': 'LoadShapes'}, {'type': 'PackSegInputs'}])
+    assert torch.equal(given[2]['inputs'], expected[2]['inputs'])
+    assert dataset[0]['inputs'].shape == (3, 16, 16)
+
+
 def test_pipeline_that_loads_nothing_is_refused():
     dataset = DATASETS.build({**SHAPES, 'pipeline': SHAPES['pipeline'][1:]})
     with pytest.raises(ValueError, match=r"leaves \['PackSegInputs'\] without its augmentation"):

@@ -151,7 +151,7 @@ def test_other_networks_import_what_they_need(name, imports):
     config = Config.fromfile(*bases(f'mmseg_semi::imas/imas_{name}.py'))
     plain = plain_config(config, META)
     assert plain.get('custom_imports', {}).get('imports') == imports
-    assert plain.model.backbone.init_cfg is None
+    assert plain.model.backbone.get('init_cfg') is None
     assert (plain.model.get('neck') or {}).get('init_cfg') is None
     # The padding to whole patches is the preprocessor's, so it goes along.
     padding = {'size_divisor': 14} if 'dinov2' in name else None
@@ -271,7 +271,7 @@ def test_weights_are_not_downloaded_again_and_hooks_may_be_switched_off():
     config.default_hooks.logger = None
     plain = plain_config(config, META)
     assert plain.model.pretrained is None
-    assert plain.model.backbone.init_cfg is None
+    assert plain.model.backbone.get('init_cfg') is None
     assert 'non_blocking' not in plain.model.data_preprocessor
     assert plain.default_hooks.logger is None
     MODELS.build(plain.model)
@@ -285,6 +285,34 @@ def test_transform_of_the_package_in_the_test_pipeline_is_refused(of):
     config.test_dataloader.dataset.pipeline.insert(1, {'type': 'CheckLabels'})
     with pytest.raises(ValueError, match='the test pipeline has CheckLabels'):
         plain_config(config, META)
+
+
+def test_a_center_crop_of_the_evaluation_needs_the_package():
+    config = tiny_config('work')
+    config.test_dataloader.dataset = own_images()
+    crop = {'type': 'EvaluationCenterCrop', 'crop_size': (8, 8)}
+    config.test_dataloader.dataset.pipeline.insert(1, crop)
+    plain = plain_config(config, META)
+    assert plain.test_dataloader.dataset.pipeline[1] == crop
+    assert plain.test_dataloader.batch_size == 1
+    assert own_parts(plain) == ['EvaluationCenterCrop']
+    assert plain.custom_imports.imports == ['mmseg_semi']
+
+
+def test_parts_without_a_setting_for_weights_do_not_get_one():
+    """MMSegmentation's MultiLevelNeck has no init_cfg, and a user's encoder may have none."""
+    config = tiny_config('work')
+    network = config.model.segmentor
+    network.neck = dict(type='MultiLevelNeck', in_channels=[4, 8], out_channels=8)
+    network.backbone.pop('init_cfg', None)
+    network.pop('pretrained', None)
+    plain = plain_config(config, META).model
+    assert not {'init_cfg', 'pretrained'} & {*plain.neck, *plain.backbone, *plain}
+    network.backbone.init_cfg = dict(type='Pretrained', checkpoint='x.pth')
+    network.pretrained = 'y.pth'
+    plain = plain_config(config, META).model
+    assert plain.backbone.init_cfg is None
+    assert plain.pretrained is None
 
 
 def test_config_survives_its_file(tmp_path):

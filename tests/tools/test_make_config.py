@@ -383,6 +383,16 @@ def test_class_shares_are_aligned_from_scratch_and_adjusted_otherwise(my):
     assert 'adjust_logits=True' in [d.what for d in made.decisions if d.topic == 'class shares']
 
 
+@pytest.mark.parametrize('method', ['cps', 'gps'])
+def test_two_students_do_not_start_from_one_checkpoint(my, method):
+    cfg = Config.fromfile(my())
+    cfg.load_from = 'weights.pth'
+    with pytest.raises(
+        ValueError, match=f"load_from='weights.pth', but .* of {method.upper()} need"
+    ):
+        make_text(cfg, method)
+
+
 def test_geometry_of_unlabeled_images(make, my):
     """That of the labeled ones, without what reads labels or changes colors, padded with the mean color."""
     make(my())

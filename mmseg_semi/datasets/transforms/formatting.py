@@ -1,10 +1,11 @@
 """The valid mask of an unlabeled image. It is added after loading and transformed with the image.
 
-In the pipeline the mask is a uint8 map with the key ``gt_seg_map``: 0 for real pixels (in the branches of
-``MultiBranch``, any number below 255) and 255 for filled pixels. The key is intentional. Some transforms apply
-to every map in ``seg_fields`` (those of mmseg), others only to ``gt_seg_map`` (mmcv's Pad and CenterCrop,
-Albu). All of them fill it with 255 in new pixels. ``PackUnlabeledInputs`` renames it to ``valid_mask`` and does
-not pack ``gt_sem_seg``, so that no loss can use it as a label.
+In the pipeline the mask is a uint8 map with the key ``gt_seg_map``: 1 for real pixels (in the branches of
+``MultiBranch``, any number from 1 to 254), and 0 or 255 for filled pixels. The key is intentional. Some
+transforms apply to every map in ``seg_fields`` (those of mmseg), others only to ``gt_seg_map`` (mmcv's Pad and
+CenterCrop, Albu). Most of them fill it with 255 in new pixels, and RandomRotFlip and Albu with 0.
+``PackUnlabeledInputs`` renames it to ``valid_mask`` and does not pack ``gt_sem_seg``, so that no loss can use
+it as a label.
 """
 
 import cv2
@@ -15,7 +16,7 @@ from mmengine.structures import PixelData
 from mmseg.datasets.transforms import PackSegInputs
 from mmseg.registry import TRANSFORMS
 
-REAL, FILLED = 0, 255
+REAL, FILLED = 1, 255
 
 
 @TRANSFORMS.register_module()
@@ -23,7 +24,7 @@ class AddValidMask(BaseTransform):
     """Mark every pixel of a freshly loaded image as real.
 
     Place it right after the image is loaded. Needs ``img`` (H, W, C); adds ``gt_seg_map``, uint8
-    (H, W), all 0, and lists it in ``seg_fields``.
+    (H, W), all 1, and lists it in ``seg_fields``.
 
     Raises:
         ValueError: The image already has a ``gt_seg_map``, so it is labeled.
@@ -91,7 +92,7 @@ class PackUnlabeledInputs(PackSegInputs):
         # Splitting the channels takes a tenth of the time of a strided copy.
         packed['inputs'] = torch.from_numpy(np.stack(cv2.split(results['img'])))
         packed['data_samples'].set_data(
-            dict(valid_mask=PixelData(data=torch.from_numpy(mask != FILLED)[None]))
+            dict(valid_mask=PixelData(data=torch.from_numpy((mask != 0) & (mask != FILLED))[None]))
         )
         return packed
 

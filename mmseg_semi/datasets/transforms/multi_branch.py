@@ -81,7 +81,7 @@ def _run(pipeline: Compose, results: dict) -> tuple[dict | None, np.ndarray | No
     """Run a branch on a copy of ``results`` and watch where its pixels go.
 
     The real pixels of the valid mask get random numbers, which move with them. ``PackUnlabeledInputs`` reads
-    every number but 255 as a real pixel.
+    every number but 0 and 255 as a real pixel.
 
     Returns:
         The packed view (or None), the numbers of its pixels before they were packed (None without a valid
@@ -105,8 +105,8 @@ def _run(pipeline: Compose, results: dict) -> tuple[dict | None, np.ndarray | No
 
 @lru_cache(maxsize=4)
 def _numbers(shape: tuple[int, int]) -> np.ndarray:
-    """Random numbers below 255, uint8."""
-    return np.random.default_rng(0).integers(0, FILLED, shape, dtype=np.uint8)
+    """Random numbers from 1 to 254, uint8."""
+    return np.random.default_rng(0).integers(1, FILLED, shape, dtype=np.uint8)
 
 
 def _same_places(first: np.ndarray | None, second: np.ndarray | None) -> bool:
@@ -115,4 +115,5 @@ def _same_places(first: np.ndarray | None, second: np.ndarray | None) -> bool:
         return first is second
     if first.shape != second.shape:
         return False
-    return bool(((first == second) | (first == FILLED) | (second == FILLED)).all())
+    filled = [(places == 0) | (places == FILLED) for places in (first, second)]
+    return bool(((first == second) | filled[0] | filled[1]).all())

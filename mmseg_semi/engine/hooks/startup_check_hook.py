@@ -110,6 +110,7 @@ class StartupCheckHook(Hook):
         check_wrapper(runner)
         check_single_images(runner)
         self._check_classes(runner, model, loader.dataset)
+        self._check_windows(model)
         self._check_patches(runner, model)
         for leaf in leaves(loader.dataset):
             if leaf.kind is None:  # datasets of this package have checked it already
@@ -157,6 +158,15 @@ class StartupCheckHook(Hook):
                         f"classes. Set num_classes={len(classes)} in every head, or correct the dataset's "
                         'metainfo.'
                     )
+
+    def _check_windows(self, model) -> None:
+        network = getattr(model, model.networks[0]) if isinstance(model, SemiSegmentor) else model
+        tested = getattr(network, 'test_cfg', None) or {}
+        for key in ('crop_size', 'stride') if tested.get('mode') == 'slide' else ():
+            if not isinstance(tested.get(key), (list, tuple)):
+                raise ValueError(
+                    f"test_cfg.{key}={tested.get(key)!r} must be (height, width) with mode='slide'. Set both."
+                )
 
     def _check_patches(self, runner, model) -> None:
         patch = patch_size(model)

@@ -415,6 +415,11 @@ class SupervisedStage(TrainStage):
             named = _mapped(_save_best(cfg), lambda name: _without(method.networks, name))
             named = named if isinstance(named, str) else list(dict.fromkeys(named))
             cfg.default_hooks.checkpoint.save_best = named
+        schedulers = cfg.get('param_scheduler') or []
+        schedulers = schedulers if isinstance(schedulers, (list, tuple)) else [schedulers]
+        for part in (*cfg.custom_hooks, *schedulers):
+            if part.get('monitor'):
+                part.monitor = _without(method.networks, part.monitor)
 
     def _use_labeled_images(self, cfg: Config) -> tuple[int, int]:
         """Keep only labeled images in the loader. Returns the labeled images and all images per batch."""

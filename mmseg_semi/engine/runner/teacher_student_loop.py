@@ -21,12 +21,22 @@ from .validation_sets import Collected, JoinedLoader, build_sets
 def _of_one_size(data_batch: dict) -> Iterator[dict]:
     """Split a batch where the image size changes, since a forward pass needs images of the same size."""
     images = data_batch['inputs']
-    if isinstance(images, (Tensor, Mapping)) or not all(isinstance(one, Tensor) for one in images):
+    if isinstance(images, (Tensor, Mapping)):
         yield data_batch
         return
-    for _, part in groupby(range(len(images)), key=lambda index: images[index].shape):
+    # With test-time augmentation, each view has a list of its images.
+    augmented = not isinstance(images[0], Tensor)
+    first = images[0] if augmented else images
+    for _, part in groupby(range(len(first)), key=lambda index: first[index].shape):
         indices = list(part)
-        yield {key: [values[index] for index in indices] for key, values in data_batch.items()}
+
+        def chosen(values, indices=indices):
+            return [values[index] for index in indices]
+
+        yield {
+            key: [chosen(view) for view in values] if augmented else chosen(values)
+            for key, values in data_batch.items()
+        }
 
 
 class _EveryNetwork:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 from mmcv.transforms import LoadAnnotations, LoadImageFromFile
+from mmseg.datasets.transforms import RandomRotFlip
 
 from ...datasets.children import pipeline_transforms
 from ...datasets.data_check import first_of
@@ -33,7 +34,7 @@ def check_images(runner, validation: Mapping) -> None:
 
     Raises:
         ValueError: A loader drops bands or bits of a file, the preprocessor has another number of channels, a
-            transform does not support the image, or the orientation of a mask is ambiguous.
+            transform does not support the image or spoils masks, or the orientation of a mask is ambiguous.
     """
     mean = getattr(unwrap(runner.model).data_preprocessor, 'mean', None)
     channels = None if mean is None or len(mean) == 1 else len(mean)
@@ -45,6 +46,14 @@ def check_images(runner, validation: Mapping) -> None:
 
 def _check_set(leaf: Leaf, channels: int | None) -> None:
     transforms = pipeline_transforms(leaf.dataset)
+    if leaf.kind != 'unlabeled':
+        rotations = (t for t in transforms_within(transforms) if isinstance(t, RandomRotFlip))
+        if any(rotation.rotate_prob for rotation in rotations):
+            raise ValueError(
+                f'{leaf.key}.pipeline has RandomRotFlip, which interpolates masks when it rotates, so their '
+                'values become those of other classes. Set its rotate_prob=0, and add '
+                "dict(type='RandomRotate', prob=0.5, degree=20, seg_pad_val=255)."
+            )
     loader = first_of(transforms, LoadImageFromFile)
     infos = sample_infos(leaf.dataset) if loader is not None and reads_local_files(loader) else []
     infos = [info for info in infos if '://' not in info.get('img_path', '://')]

@@ -1,11 +1,16 @@
-"""Check for schedulers that begin after the end of a training, before MMEngine builds them."""
+"""Check schedulers and optimizer wrappers, before MMEngine builds them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
+from mmengine.device import get_device
+
 from ...models.clock import count_steps
+
+#: Constructors of MMSegmentation that read ``model.backbone``.
+_LAYER_DECAY = ('LearningRateDecayOptimizerConstructor', 'LayerDecayOptimizerConstructor')
 
 
 def check_lengths(
@@ -49,17 +54,31 @@ def check_lengths(
 
 
 def check_config(cfg) -> None:
-    """Same as :func:`check_lengths`, for a config whose data is not loaded yet.
+    """Check schedulers as :func:`check_lengths` and the optimizer wrapper, before the data is loaded.
 
     Args:
         cfg (Config): Config of one training.
 
     Raises:
-        ValueError: See :func:`check_lengths`.
+        ValueError: See :func:`check_lengths`. Or the optimizer wrapper needs a GPU and there is none, or its
+            constructor cannot read a method.
     """
     train_cfg = cfg.get('train_cfg') or {}
     wrapper = cfg.get('optim_wrapper') or {}
-    accumulated = wrapper.get('accumulative_counts', 1) if isinstance(wrapper, dict) else 1
+    wrapper = wrapper if isinstance(wrapper, dict) else {}
+    accumulated = wrapper.get('accumulative_counts', 1)
+    if wrapper.get('type') == 'AmpOptimWrapper' and get_device() == 'cpu':
+        raise ValueError(
+            "optim_wrapper.type='AmpOptimWrapper', but mixed precision needs a GPU and there is none. Set "
+            "'OptimWrapper'."
+        )
+    constructor = wrapper.get('constructor')
+    if constructor in _LAYER_DECAY and 'segmentor' in (cfg.get('model') or {}):
+        raise ValueError(
+            f'optim_wrapper.constructor={constructor!r} reads model.backbone, but the network of '
+            f'{cfg.model.get("type")} is model.segmentor. Set '
+            f"constructor='NetworkOptimWrapperConstructor', network_constructor={constructor!r}."
+        )
     iters, epochs = train_cfg.get('max_iters'), train_cfg.get('max_epochs')
     if iters is not None:
         check_lengths(cfg.get('param_scheduler'), 1, count_steps(iters, accumulated), accumulated)

@@ -190,23 +190,55 @@ def class_weights(network: nn.Module) -> Tensor | None:
     given = [getattr(module, 'class_weight', None) for module in modules]
     if all(weight is None for weight in given):
         return None
-    total = torch.zeros(head.num_classes)
-    for module, weight in zip(modules, given, strict=True):
-        weight = torch.ones_like(total) if weight is None else torch.as_tensor(weight).float()
-        if weight.shape != total.shape:
-            raise ValueError(
-                f'class_weight of {type(module).__name__} has shape {tuple(weight.shape)}, but the decode head '
-                f'has num_classes={head.num_classes}. Give one weight per class.'
-            )
-        total += getattr(module, 'loss_weight', 1.0) * weight
+    total = sum(
+        getattr(module, 'loss_weight', 1.0) * _weights_of(module, head) for module in modules
+    )
     return total / sum(getattr(module, 'loss_weight', 1.0) for module in modules)
+
+
+def _weights_of(loss: nn.Module, head: BaseDecodeHead) -> Tensor:
+    """Return the class weights of a loss, float32 (C,), 1 without any."""
+    weight = getattr(loss, 'class_weight', None)
+    if weight is None:
+        return torch.ones(head.num_classes)
+    weight = torch.as_tensor(weight).float()
+    if weight.shape != (head.num_classes,):
+        raise ValueError(
+            f'class_weight of {type(loss).__name__} has shape {tuple(weight.shape)}, but {type(head).__name__} '
+            f'has num_classes={head.num_classes}. Give one weight per class.'
+        )
+    return weight
+
+
+#: Methods of stock classes for a training step or a prediction. The methods of this package do not call them.
+_OWN_STEPS = {
+    EncoderDecoder: (
+        'loss',
+        'encode_decode',
+        '_decode_head_forward_train',
+        '_auxiliary_head_forward_train',
+    ),
+    BaseDecodeHead: ('loss',),
+}
+
+
+def _check_steps(part: nn.Module, stock: type) -> None:
+    """Reject a user's class whose own training step would be left out without a word."""
+    for name in _OWN_STEPS[stock]:
+        if getattr(type(part), name) is not getattr(stock, name):
+            raise ValueError(
+                f'{type(part).__name__} overrides {name}(), which semi-supervised methods do not call, so what '
+                'it adds would be left out. Move it to loss_by_feat of the head, a loss in loss_decode, or '
+                'extract_feat, or use ST or ST++, which train the network as it is.'
+            )
 
 
 def check_network(network: nn.Module) -> None:
     """Reject a network that no method can wrap.
 
     Raises:
-        ValueError: It is not an EncoderDecoder whose decode head has two or more classes with one channel each.
+        ValueError: It is not an EncoderDecoder whose decode head has two or more classes with one channel each,
+            its class or that of a head has its own training step, or ``class_weight`` of a loss does not fit.
     """
     head = getattr(network, 'decode_head', None)
     if not isinstance(network, EncoderDecoder) or not isinstance(head, BaseDecodeHead):
@@ -224,6 +256,12 @@ def check_network(network: nn.Module) -> None:
             f'decode_head.out_channels={head.out_channels} differs from num_classes={head.num_classes}, but '
             'pseudo-labels need one channel per class. Set out_channels=num_classes.'
         )
+    _check_steps(network, EncoderDecoder)
+    for part in (head, *auxiliary_heads(network).values()):
+        if isinstance(part, BaseDecodeHead):
+            _check_steps(part, BaseDecodeHead)
+            for loss in _loss_modules(part):
+                _weights_of(loss, part)
 
 
 def trains_sigmoids(network: nn.Module) -> bool:

@@ -56,10 +56,16 @@ def test_valid_is_where_the_image_is(transforms):
     assert torch.equal(mask, (image == MARK).all(dim=0))
 
 
-def test_rotation_fills_invalid_corners():
-    mask, image = pack(
-        dict(type='RandomRotate', prob=1.0, degree=(30, 30.001)), height=40, width=40
-    )
+@pytest.mark.parametrize(
+    'rotation',
+    [
+        dict(type='RandomRotate', prob=1.0, degree=(30, 30.001)),
+        # It fills masks with 0, and interpolates them.
+        dict(type='RandomRotFlip', rotate_prob=1.0, degree=(30, 30.001)),
+    ],
+)
+def test_rotation_fills_invalid_corners(rotation):
+    mask, image = pack(rotation, height=40, width=40)
     assert not mask[0, 0]
     assert not mask[-1, -1]
     assert mask[20, 20]

@@ -301,6 +301,22 @@ def test_windows_that_cut_patches_are_refused(kind, crop, stride, said):
 
 
 @pytest.mark.parametrize(
+    ('crop', 'stride', 'said'), [(16, (8, 8), 'crop_size=16'), ((16, 16), 8, 'stride=8')]
+)
+@pytest.mark.parametrize('method', ['IMAS', None])
+def test_windows_are_given_by_height_and_width(crop, stride, said, method):
+    segmentor = tiny_segmentor()
+    segmentor['test_cfg'] = {'mode': 'slide', 'crop_size': crop, 'stride': stride}
+    runner = make_runner()
+    model = {'type': method, 'segmentor': segmentor} if method else segmentor
+    runner.model = MODELS.build(model)
+    with pytest.raises(
+        ValueError, match=rf"test_cfg\.{said} must be \(height, width\) with mode='slide'"
+    ):
+        StartupCheckHook().before_train(runner)
+
+
+@pytest.mark.parametrize(
     ('test_cfg', 'warned'),
     [
         (None, True),

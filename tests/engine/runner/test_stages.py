@@ -163,6 +163,22 @@ def test_random_halves_and_a_threshold_are_stages_settings(tmp_path):
         build_stages(cfg)
 
 
+def test_a_plain_teacher_monitors_the_metrics_of_one_network(tmp_path):
+    """GPS: those of the method have the names of its networks, and schedules may be those of its updates."""
+    hooks = [{'type': 'EarlyStoppingHook', 'monitor': 'student1/mIoU'}, {'type': 'EmptyCacheHook'}]
+    plateau = {'type': 'ReduceOnPlateauLR', 'monitor': 'student1/mIoU'}
+    for schedule in ([plateau], {'students': [plateau], 'teacher': [plateau]}):
+        config = tiny_config(tmp_path, 'GPS', param_scheduler=schedule)
+        config.custom_hooks = hooks
+        config.default_hooks.checkpoint.save_best = ['student1/mIoU', 'student2/mIoU']
+        config.stages = {'teacher': {'type': 'SupervisedStage'}, 'joint': {'type': 'TrainStage'}}
+        teacher = build_stages(config)['teacher'].config()
+        assert teacher.custom_hooks[0].monitor == 'mIoU'
+        assert teacher.param_scheduler[0].monitor == 'mIoU'
+        assert teacher.default_hooks.checkpoint.save_best == ['mIoU']
+        assert config.custom_hooks[0].monitor == 'student1/mIoU'
+
+
 def test_the_best_checkpoint_is_that_of_the_last_one(tmp_path):
     """An interrupted training leaves an older best checkpoint, as MMEngine finds it by its old path."""
     teacher = trainings(tmp_path, 'st')['teacher']

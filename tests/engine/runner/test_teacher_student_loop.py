@@ -11,6 +11,8 @@ from mmseg.registry import MODELS
 from PIL import Image
 from tiny_run import NUM_VAL, build_runner, tiny_config, write_images
 
+from mmseg_semi.engine.runner.teacher_student_loop import _of_one_size
+
 
 @pytest.fixture(scope='module')
 def images(tmp_path_factory):
@@ -220,3 +222,21 @@ def test_names_of_networks_do_not_leak_out_of_a_failed_evaluation(checkpoint, tm
         runner.test()
     assert runner.model.semi_test_cfg['predict_on'] == 'teacher'
     assert runner._test_loop.evaluator.metrics[0].output_dir == 'somewhere'
+
+
+def test_a_batch_of_augmented_images_is_split_where_their_size_changes():
+    """With test-time augmentation, each view has a list of its images."""
+    sizes = [(4, 6), (4, 6), (6, 4), (4, 6)]
+    views = [[torch.full((3, *size), float(i)) for i, size in enumerate(sizes)] for _ in range(2)]
+    views[1] = [view.repeat_interleave(2, 1).repeat_interleave(2, 2) for view in views[1]]
+    samples = [[(view, i) for i in range(4)] for view in range(2)]
+    parts = list(_of_one_size(dict(inputs=views, data_samples=samples)))
+    assert [part['data_samples'] for part in parts] == [
+        [[(0, 0), (0, 1)], [(1, 0), (1, 1)]],
+        [[(0, 2)], [(1, 2)]],
+        [[(0, 3)], [(1, 3)]],
+    ]
+    for part in parts:
+        for inputs, of in zip(part['inputs'], part['data_samples'], strict=True):
+            assert [int(image.mean()) for image in inputs] == [i for _, i in of]
+            assert len({image.shape for image in inputs}) == 1

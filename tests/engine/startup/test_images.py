@@ -80,6 +80,20 @@ def check(dataset, mean=(0.0, 0.0, 0.0), **validation):
     check_images(Runner(dataset, mean), validation)
 
 
+@pytest.mark.parametrize('method', ['FixMatch', None])
+def test_a_rotation_that_interpolates_masks(root, tmp_path, method):
+    config = tiny_config(tmp_path / 'work', method, images=root)
+    dataset = config.train_dataloader.dataset
+    labeled = dataset.labeled if method else dataset
+    labeled.pipeline.insert(2, dict(type='RandomRotFlip', rotate_prob=0.0))
+    if method:  # whose mask of real pixels is exact
+        dataset.unlabeled.pipeline.insert(2, dict(type='RandomRotFlip', rotate_prob=1.0))
+    config.train_cfg.max_iters = 1
+    build_runner(config).train()
+    labeled.pipeline[2]['rotate_prob'] = 0.1
+    assert 'pipeline has RandomRotFlip, which interpolates masks' in start(config)
+
+
 def test_sound_images_pass(root):
     train, val = dataset(root, LOAD), dataset(root, LOAD, 'val')
     check(train, val=val)

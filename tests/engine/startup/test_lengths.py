@@ -43,6 +43,29 @@ def test_lengths_that_fit_are_let_through():
     check_config(Config({'train_cfg': {'max_iters': 51}, 'param_scheduler': [WARMUP, POLY]}))
 
 
+@pytest.mark.parametrize(
+    'constructor', ['LearningRateDecayOptimizerConstructor', 'LayerDecayOptimizerConstructor']
+)
+def test_constructors_that_read_the_backbone_of_the_model(constructor):
+    cfg = Config({'train_cfg': {'max_iters': 5}, 'model': {'type': 'IMAS', 'segmentor': {}}})
+    cfg.optim_wrapper = {'type': 'OptimWrapper', 'constructor': constructor}
+    with pytest.raises(
+        ValueError, match=f"'NetworkOptimWrapperConstructor', network_.*'{constructor}'"
+    ):
+        check_config(cfg)
+    cfg.model = {'type': 'EncoderDecoder'}
+    check_config(cfg)
+
+
+def test_mixed_precision_without_a_gpu(monkeypatch):
+    cfg = Config({'train_cfg': {'max_iters': 5}, 'optim_wrapper': {'type': 'AmpOptimWrapper'}})
+    monkeypatch.setattr('mmseg_semi.engine.startup.lengths.get_device', lambda: 'cpu')
+    with pytest.raises(ValueError, match="'AmpOptimWrapper', but mixed precision needs a GPU"):
+        check_config(cfg)
+    monkeypatch.setattr('mmseg_semi.engine.startup.lengths.get_device', lambda: 'cuda')
+    check_config(cfg)
+
+
 @pytest.mark.parametrize('epochs', [None, 2])
 def test_a_runner_says_so_before_it_builds_the_schedulers(epochs, tmp_path):
     config = tiny_config(tmp_path, epochs=epochs, param_scheduler=[WARMUP, POLY])

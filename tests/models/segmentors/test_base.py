@@ -4,6 +4,8 @@ import pytest
 import torch
 from mmengine.runner.activation_checkpointing import turn_on_activation_checkpointing
 from mmengine.runner.checkpoint import _load_checkpoint_to_model
+from mmseg.models import EncoderDecoder
+from mmseg.models.decode_heads import FCNHead
 from mmseg.registry import MODELS
 from tiny import build_plain, collated_batch, labeled_sample, tiny_segmentor
 
@@ -14,6 +16,29 @@ def build(**kwargs):
     torch.manual_seed(0)
     settings = {'segmentor': tiny_segmentor(), **kwargs}
     return MODELS.build({'type': 'IMAS', **settings})
+
+
+@MODELS.register_module()
+class OwnSegmentor(EncoderDecoder):
+    """A user's network with one more loss."""
+
+    def loss(self, inputs, data_samples):
+        return {
+            **super().loss(inputs, data_samples),
+            'loss_own': self.decode_head.conv_seg.bias.sum(),
+        }
+
+
+@MODELS.register_module()
+class OwnHead(FCNHead):
+    def loss(self, inputs, batch_data_samples, train_cfg):
+        return {**super().loss(inputs, batch_data_samples, train_cfg), 'loss_own': inputs[0].sum()}
+
+
+def with_own_head(name):
+    segmentor = tiny_segmentor()
+    segmentor[name] = {**segmentor['decode_head'], 'type': 'OwnHead'}
+    return segmentor
 
 
 def test_config_of_the_caller_is_not_edited():
@@ -60,6 +85,20 @@ def test_predict_equals_the_networks_own_prediction():
         (
             {'segmentor': tiny_segmentor(num_classes=1)},
             'num_classes=1, but .* at least two classes',
+        ),
+        (
+            {'segmentor': {**tiny_segmentor(), 'type': 'OwnSegmentor'}},
+            r'OwnSegmentor overrides loss\(\), which semi-supervised methods do not call',
+        ),
+        ({'segmentor': with_own_head('decode_head')}, r'OwnHead overrides loss\(\), which'),
+        ({'segmentor': with_own_head('auxiliary_head')}, r'OwnHead overrides loss\(\), which'),
+        (
+            {
+                'segmentor': tiny_segmentor(
+                    loss_decode=dict(type='CrossEntropyLoss', class_weight=[1.0, 2.0])
+                )
+            },
+            r'class_weight of CrossEntropyLoss has shape \(2,\), but FCNHead has num_classes=4',
         ),
         (
             {'data_preprocessor': {'type': 'SegDataPreProcessor'}},
