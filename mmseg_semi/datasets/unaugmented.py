@@ -27,7 +27,7 @@ def unaugmented(dataset, pipeline: list | None = None):
     Raises:
         ValueError: There is no pipeline, or it has no transform that loads an image.
     """
-    after = []
+    after: list = []
     while isinstance(dataset, MultiImageMixDataset):
         after = [t for t in dataset.pipeline if type(t).__name__.startswith(_KEPT)] + after
         dataset = dataset.dataset

@@ -91,7 +91,8 @@ def _run(pipeline: Compose, results: dict) -> tuple[dict | None, np.ndarray | No
     mask = view.get('gt_seg_map')
     if mask is not None:
         mask = view['gt_seg_map'] = np.where(mask == REAL, _numbers(mask.shape), np.uint8(FILLED))
-    places, moved_by = None if mask is None else mask.copy(), []
+    places = None if mask is None else mask.copy()
+    moved_by: list[str] = []
     for transform in pipeline.transforms:
         view = transform(view)
         if view is None:
