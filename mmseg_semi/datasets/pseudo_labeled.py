@@ -46,7 +46,7 @@ def image_ids(dataset) -> list[str]:
 
     Raises:
         ValueError: An image is listed twice, is outside of the folder, or differs from another only in its
-            ending. Or its name cannot stand in a list of ids, or would hide its mask.
+            ending. Or a list of ids cannot contain its name, or it is hidden.
     """
     found = [leaf.dataset for leaf in leaves(dataset)]
     paths = [path for inner in found for path in image_paths(inner)]
@@ -99,8 +99,8 @@ class PseudoLabeledDataset(Dataset):
     The masks are ``FOLDER/<id>.png`` (see :func:`image_ids`), as written by `tools/pseudo_label.py` and the
     stages of self-training. They hold the network's class indices, so ``reduce_zero_label`` is never applied,
     also if the pipeline's ``LoadAnnotations`` sets it. Void is 255 in the files, and ``ignore_index`` in the
-    samples.
-    They match the images as loaded, whatever ``drawn_on`` of the pipeline's ``LoadAnnotations`` is.
+    samples. The masks match the images as loaded, whatever ``drawn_on`` of the pipeline's ``LoadAnnotations``
+    is.
 
     Args:
         images: Unlabeled dataset, config or object; its pipeline is not used.

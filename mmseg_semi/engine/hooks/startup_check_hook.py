@@ -165,7 +165,8 @@ class StartupCheckHook(Hook):
         for key in ('crop_size', 'stride') if tested.get('mode') == 'slide' else ():
             if not isinstance(tested.get(key), (list, tuple)):
                 raise ValueError(
-                    f"test_cfg.{key}={tested.get(key)!r} must be (height, width) with mode='slide'. Set both."
+                    f"test_cfg.{key}={tested.get(key)!r} must be (height, width) with mode='slide'. Set "
+                    'crop_size and stride to pairs.'
                 )
 
     def _check_patches(self, runner, model) -> None:

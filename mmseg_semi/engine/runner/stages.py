@@ -88,11 +88,8 @@ class Stage(ABC):
 
     #: Whether the stage uses the teacher's settings at the top level.
     teaches = False
-
-    @property
-    def image_kinds(self) -> tuple[str, ...]:
-        """'labeled' and 'unlabeled' if the stage itself uses these images of the staged config."""
-        return ()
+    #: 'labeled' and 'unlabeled' if the stage itself uses these images of the staged config.
+    image_kinds: tuple[str, ...] = ()
 
     def __init__(self, name: str, folder: str, top: Config, others: dict[str, Stage]) -> None:
         self.name, self.folder, self.top = name, folder, top
@@ -186,6 +183,8 @@ class TrainStage(NetworkStage):
         extra_hooks (list[dict], optional): Additional ``custom_hooks`` of this training.
     """
 
+    image_kinds = ('labeled',)
+
     def __init__(
         self,
         name,
@@ -197,10 +196,6 @@ class TrainStage(NetworkStage):
     ) -> None:
         super().__init__(name, folder, top, others)
         self._changes, self._extra_hooks = cfg or {}, extra_hooks or []
-
-    @property
-    def image_kinds(self) -> tuple[str, ...]:
-        return ('labeled',)
 
     def config(self) -> Config:
         """Return the config of this training, with unresolved references."""
@@ -456,13 +451,11 @@ def _without(networks: Iterable[str], metric: str) -> str:
 class _UsesNetwork(Stage):
     """A stage that predicts unlabeled images with the network of a training."""
 
+    image_kinds = ('unlabeled',)
+
     def __init__(self, name, folder, top, others, model: str) -> None:
         super().__init__(name, folder, top, others)
         self.training: NetworkStage = self._other('model', model, NetworkStage)
-
-    @property
-    def image_kinds(self) -> tuple[str, ...]:
-        return ('unlabeled',)
 
     @property
     def images(self) -> dict:
@@ -673,9 +666,12 @@ class LabelStage(_UsesNetwork):
         )
         subset = self.resolve(self.subset)
         if subset is not None:
-            # Ids may begin or end in blanks, so only line ends are removed.
-            lines = Path(subset).read_bytes().decode('utf-8-sig').split('\n')
-            subset = [line.removesuffix('\r') for line in lines if line.strip()]
+            text = Path(subset).read_bytes().decode('utf-8-sig')
+            if self.subset.startswith(REFERENCE):
+                # Ids that a stage wrote may begin or end in blanks.
+                subset = text.removesuffix('\n').split('\n') if text else []
+            else:
+                subset = [line.strip() for line in text.splitlines() if line.strip()]
         pseudo_label(
             self.network_config(),
             path,
@@ -822,7 +818,7 @@ def _pipelines(value) -> Iterator[list]:
     if isinstance(value, dict):
         for key, item in value.items():
             if key == 'pipeline':
-                yield item
+                yield item or []
             else:
                 yield from _pipelines(item)
     elif isinstance(value, (list, tuple)):

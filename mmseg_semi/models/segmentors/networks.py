@@ -210,7 +210,7 @@ def _weights_of(loss: nn.Module, head: BaseDecodeHead) -> Tensor:
     return weight
 
 
-#: Methods of stock classes for a training step or a prediction. The methods of this package do not call them.
+#: Functions of stock classes that the training of a semi-supervised method does not call.
 _OWN_STEPS = {
     EncoderDecoder: (
         'loss',
@@ -227,9 +227,9 @@ def _check_steps(part: nn.Module, stock: type) -> None:
     for name in _OWN_STEPS[stock]:
         if getattr(type(part), name) is not getattr(stock, name):
             raise ValueError(
-                f'{type(part).__name__} overrides {name}(), which semi-supervised methods do not call, so what '
-                'it adds would be left out. Move it to loss_by_feat of the head, a loss in loss_decode, or '
-                'extract_feat, or use ST or ST++, which train the network as it is.'
+                f'{type(part).__name__} overrides {name}(), which semi-supervised methods do not call in '
+                'training, so what it adds would be left out. Move it to loss_by_feat of the head, a loss in '
+                'loss_decode, or extract_feat, or use ST or ST++, which train the network as it is.'
             )
 
 
