@@ -132,19 +132,34 @@ class Job:
         }
 
 
+def read_rows(file: Path) -> list[dict]:
+    """Return the rows of the finished runs.
+
+    Raises:
+        ValueError: A line is not a row.
+    """
+    rows = []
+    for number, line in enumerate(file.read_text(encoding='utf-8').splitlines(), 1):
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(
+                f'Line {number} of {file} is not JSON ({error}). Remove it; evidence.py starts its run again.'
+            ) from None
+        if not isinstance(row, dict) or 'scores' not in row:
+            raise ValueError(
+                f'Line {number} of {file} is not a row of a run: it has no scores. Give the file that '
+                'evidence.py wrote with --rows.'
+            )
+        rows.append(row)
+    return rows
+
+
 def finished(rows: Path, commit: str) -> set[tuple[str, int]]:
     """Return settings and seeds of the stored rows of a commit."""
     if not rows.is_file():
         return set()
-    found = []
-    for number, line in enumerate(rows.read_text(encoding='utf-8').splitlines(), 1):
-        try:
-            found.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            raise ValueError(
-                f'Line {number} of {rows} is not JSON ({error}). Remove it; its run is started again.'
-            ) from None
-    return {(row['settings'], row['seed']) for row in found if row['commit'] == commit}
+    return {(row['settings'], row['seed']) for row in read_rows(rows) if row['commit'] == commit}
 
 
 def append(rows: Path, row: dict) -> None:

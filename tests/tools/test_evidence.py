@@ -117,16 +117,19 @@ def test_rows_of_another_commit_do_not_count(tmp_path):
     rows = tmp_path / 'rows.jsonl'
     assert runs.finished(rows, 'a') == set()
     for seed, commit in ((0, 'a'), (1, 'a'), (2, 'b')):
-        runs.append(rows, {'settings': 'x', 'seed': seed, 'commit': commit})
+        runs.append(rows, {'settings': 'x', 'seed': seed, 'commit': commit, 'scores': {}})
     assert runs.finished(rows, 'a') == {('x', 0), ('x', 1)}
 
 
 def test_a_row_cut_short_is_named(tmp_path):
     rows = tmp_path / 'rows.jsonl'
-    runs.append(rows, {'settings': 'x', 'seed': 0, 'commit': 'a'})
+    runs.append(rows, {'settings': 'x', 'seed': 0, 'commit': 'a', 'scores': {}})
     with rows.open('a') as file:
         file.write('{"settings": "x", "se')
     with pytest.raises(ValueError, match=r'Line 2 of .*rows\.jsonl is not JSON .*. Remove it'):
+        runs.finished(rows, 'a')
+    rows.write_text('{"loss": 1}')
+    with pytest.raises(ValueError, match=r'Line 1 of .* is not a row of a run: it has no scores'):
         runs.finished(rows, 'a')
 
 
