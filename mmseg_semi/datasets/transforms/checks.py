@@ -204,8 +204,7 @@ class CheckLabels(BaseTransform):
             value = label[wrong].max()
             raise ValueError(
                 f'{path} has the value {value}, but the dataset has {self.num_classes} classes '
-                f'(0 to {self.num_classes - 1}, {void} = void). Correct the mask or the '
-                f'classes of metainfo{_counting(results)}.'
+                f'(0 to {self.num_classes - 1}, {void} = void). {_remedy(results, value, void)}.'
             )
         return results
 
@@ -213,10 +212,16 @@ class CheckLabels(BaseTransform):
         return f'{type(self).__name__}(num_classes={self.num_classes}, ignore_index={self.ignore_index})'
 
 
-def _counting(results: dict) -> str:
+def _remedy(results: dict, value: int, void: int) -> str:
+    if value == IGNORE_INDEX and IGNORE_INDEX in (results.get('label_map') or {}).values():
+        return (
+            f'MMSegmentation marks the classes that metainfo leaves out by {value}. Write {value} instead of '
+            f'{void} into the masks and remove ignore_index={void}, or list all classes in metainfo'
+        )
+    correct = 'Correct the mask or the classes of metainfo'
     if results.get('reduce_zero_label'):
-        return '; with reduce_zero_label=True these are the values of the file less 1'
-    return ', or set reduce_zero_label=True if the labels count from 1'
+        return f'{correct}; with reduce_zero_label=True these are the values of the file less 1'
+    return f'{correct}, or set reduce_zero_label=True if the labels count from 1'
 
 
 def _in_range(label: np.ndarray, num_classes: int, void: int) -> bool:

@@ -1,11 +1,13 @@
 """File checks: what they refuse and what they let through."""
 
+import copy
 import io
 
 import cv2
 import numpy as np
 import pytest
 from mmengine.dataset import Compose
+from mmseg.datasets.transforms import LoadAnnotations
 from PIL import Image
 
 from mmseg_semi.datasets.transforms import CheckImageFile, CheckLabels
@@ -141,6 +143,29 @@ def test_label_out_of_range(dtype, value):
         match=rf'^m\.png has the value {value}, but the dataset has 3 classes .*reduce_zero_label=True',
     ):
         labels(label)
+
+
+def test_a_class_that_metainfo_leaves_out_and_another_void_value(tmp_path):
+    """The remedy, tried with the loader of MMSegmentation."""
+    mask = tmp_path / 'm.png'
+    results = dict(
+        img=np.zeros((2, 3, 3), np.uint8),
+        img_path='a.jpg',
+        seg_map_path=str(mask),
+        label_map={0: 0, 1: 255, 2: 1},
+        reduce_zero_label=False,
+        seg_fields=[],
+    )
+    loader = LoadAnnotations()
+    Image.fromarray(np.array([[0, 1, 254]] * 2, np.uint8)).save(mask)
+    loaded = loader(copy.deepcopy(results))
+    with pytest.raises(
+        ValueError, match=r'Write 255 instead of 254 into the masks and remove ignore'
+    ):
+        CheckLabels(2, 254)(loaded)
+    Image.fromarray(np.array([[0, 1, 255]] * 2, np.uint8)).save(mask)
+    loaded = loader(copy.deepcopy(results))
+    assert CheckLabels(2)(loaded)['gt_seg_map'].tolist() == [[0, 255, 255]] * 2
 
 
 def test_negative_label():
