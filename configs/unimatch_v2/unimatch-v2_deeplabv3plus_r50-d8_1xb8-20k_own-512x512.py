@@ -26,7 +26,7 @@ model = dict(
 )
 custom_hooks = [
     *_base_.custom_hooks,
-    # With fewer than 3000 steps, use decay=0.99: the teacher is an average over fewer steps.
+    # With fewer than 3000 steps, use decay=0.99 (600 steps: 0.98), so that the teacher averages over fewer.
     dict(type='MeanTeacherHook', decay=0.996, warmup='ratio', buffers='average'),
 ]
 # A second strong view with the same transforms as the first.

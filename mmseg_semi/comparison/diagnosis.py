@@ -219,8 +219,9 @@ def _networks(log: Log, metric: str) -> Iterator[Symptom]:
         yield Symptom(
             'The teacher is behind the student',
             said,
-            "Lower the decay of MeanTeacherHook (0.99 for short trainings), with warmup='ratio'; test the "
-            "student (semi_test_cfg=dict(predict_on='student')).",
+            'Lower the decay of MeanTeacherHook, so that the average covers at most a twelfth of the training '
+            "(0.99 for 1,200 steps, 0.98 for 600), with warmup='ratio'; test the student "
+            "(semi_test_cfg=dict(predict_on='student')).",
         )
     elif student < teacher - 5:
         yield Symptom(

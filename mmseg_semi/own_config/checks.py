@@ -51,7 +51,12 @@ def check_model(cfg: Config) -> str | None:
             model.forward_network(network, images, num_auxiliary=1)
     except ValueError as error:
         raise _refused(cfg, error) from error
-    except (RuntimeError, NotImplementedError, TypeError) as error:
+    except AssertionError as error:
+        raise ValueError(
+            f'The network does not accept images of {size[0]}x{size[1]} (height x width): '
+            f'{error or "an assertion fails"}. Change the crop, or data_preprocessor.size.'
+        ) from error
+    except Exception as error:  # any network may raise any error without values, which is reported
         return f'{type(error).__name__}: {error}'.partition('\n')[0]
     return None
 

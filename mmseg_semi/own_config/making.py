@@ -10,7 +10,7 @@ from mmengine.config import Config
 
 from ..datasets.walk import first_branch
 from ..models.clock import count_steps
-from ..models.segmentors.mean_teacher import SHORT_DECAY, averages_too_long
+from ..models.segmentors.mean_teacher import averages_too_long, short_decay
 from .recipes import METHODS, SELF_TRAINING, Recipe, read_recipe
 from .stock import (
     Pipeline,
@@ -30,6 +30,19 @@ _LOOPS = {
 }
 #: OpenCV pads images of up to four channels.
 _PAD_CHANNELS = 4
+#: Strong augmentations of color images.
+_OF_COLORS = (
+    'RandomColorJitter',
+    'RandomGray',
+    'RandomGaussianBlur',
+    'RandomIntensity',
+    'RandomNoiseCutout',
+)
+#: The one that replaces them if the images do not have three channels.
+_OF_ANY_CHANNELS = {
+    'type': 'RandomIntensity',
+    'operations': ('identity', 'autocontrast', 'gaussian_blur', 'brightness', 'contrast'),
+}
 
 
 @dataclass
@@ -107,6 +120,9 @@ class _Making:
         self.pipeline: Pipeline = read_pipeline(labeled_dataset(cfg)[1], name)
         self.size, self.size_from = crop_size(cfg, self.pipeline)
         self.by_epoch = 'max_epochs' in cfg.train_cfg
+        mean = (cfg.model.get('data_preprocessor') or {}).get('mean')
+        self.channels = 3 if mean is None else len(mean)
+        self.views: list[dict] = self.recipe.views if self.channels == 3 else self.without_colors()
         self.decisions: list[Decision] = []
         self.left: list[str] = []
         self.lines: list[str] = []
@@ -138,6 +154,15 @@ class _Making:
                 f'{self.name} has model.data_preprocessor.type={preprocessor.get("type")!r}. Set a '
                 "SegDataPreProcessor with the network's mean and std."
             )
+        heads = self.cfg.model.decode_head
+        for head in heads if isinstance(heads, (list, tuple)) else [heads]:
+            for key in ('out_channels', 'num_classes'):
+                if head.get(key) == 1:
+                    raise ValueError(
+                        f'{self.name} has decode_head.{key}=1, but pseudo-labels need one channel per class. '
+                        'Set num_classes=2 and out_channels=2 for an object and its background, and a loss '
+                        'with use_sigmoid=False.'
+                    )
         if self.recipe.name in ('cps', 'gps') and self.cfg.get('load_from'):
             raise ValueError(
                 f'{self.name} has load_from={self.cfg.load_from!r}, but the two students of '
@@ -224,7 +249,7 @@ class _Making:
         if len({str(one.get('pipeline')) for one in dataset.get('datasets') or ()}) > 1:
             first = first_branch(dataset)[-1].get('type')
             self.say('geometry', f'of the first, {first}', 'the pipelines of the data sets differ')
-        shared = [*pipeline.shared, *self.padding()]
+        shared = [*map(self.filled, pipeline.shared), *self.padding()]
         comment = (
             'Geometry of the labeled images, for unlabeled images. Pad comes before color changes.'
         )
@@ -235,7 +260,7 @@ class _Making:
             images['img_suffix'] = tuple(self.suffixes)
         if self.self_training:
             self.write_self_training(code, images)
-            views = ', '.join(t['type'] for t in self.recipe.views)
+            views = ', '.join(t['type'] for t in self.views)
             strong = f'strong augmentation of pseudo-labeled images: {views}'
         else:
             self.write_pairs(code, images)
@@ -245,6 +270,13 @@ class _Making:
             f'{self.num_unlabeled} images of {self.unlabeled}; {", ".join(kinds)}',
             f'the geometry of the labeled ones, then {strong}',
         )
+        if self.views != self.recipe.views:
+            self.say(
+                'intensities',
+                f'RandomIntensity with {", ".join(_OF_ANY_CHANNELS["operations"])}',
+                f'data_preprocessor.mean has {self.channels} values, and the strong augmentation of '
+                f'{METHODS[self.recipe.name]} needs three channels',
+            )
         if pipeline.unknown:
             self.say(
                 'please check',
@@ -266,7 +298,10 @@ class _Making:
         preprocessor = self.cfg.model.data_preprocessor
         value, mean = preprocessor.get('pad_val', 0), preprocessor.get('mean')
         color = value
-        if mean is not None:
+        # OpenCV has no third axis in gray images.
+        if self.channels == 1:
+            color = round(mean[0] + value * preprocessor.std[0])
+        elif mean is not None:
             if len(mean) > _PAD_CHANNELS:
                 return []
             pairs = zip(mean, preprocessor.std, strict=True)
@@ -278,8 +313,27 @@ class _Making:
         pad_val = {'img': color, 'seg': void}
         return [{'type': 'Pad', 'size': self.size[::-1], 'pad_val': pad_val}]
 
+    def filled(self, transform: dict) -> dict:
+        """Return a transform whose filled pixels are 255 in valid masks, for any void value of the labels."""
+        if self.self_training:
+            return transform
+        changed = dict(transform)
+        if 'seg_pad_val' in changed:
+            changed['seg_pad_val'] = 255
+        if isinstance(changed.get('pad_val'), dict) and 'seg' in changed['pad_val']:
+            changed['pad_val'] = {**changed['pad_val'], 'seg': 255}
+        return changed
+
+    def without_colors(self) -> list[dict]:
+        """Return the views of the recipe for images that do not have three channels."""
+        first, *others = self.recipe.views
+        if first['type'] != 'MultiBranch':
+            return _of_any_channels(self.recipe.views)
+        branches = {k: _of_any_channels(v) for k, v in first.items() if k != 'type'}
+        return [{'type': 'MultiBranch', **branches}, *others]
+
     def strong_view(self) -> str:
-        view = self.recipe.views[0]
+        view = self.views[0]
         if view['type'] != 'MultiBranch':
             return 'only CutMix'
         return ', '.join(t['type'] for t in view['strong'] if t != PACK)
@@ -288,7 +342,7 @@ class _Making:
         """Write the loader of a method with labeled and unlabeled images in each batch."""
         before = self.cfg.train_dataloader.batch_size
         labeled, unlabeled = self.batch or (before, before)
-        views = self.recipe.views
+        views = self.views
         if views[0]['type'] == 'MultiBranch':
             strong = views[0]['strong']
             self.set('strong', strong)
@@ -328,7 +382,7 @@ class _Making:
             *self.pipeline.load,
             {'type': 'LoadAnnotations'},
             Code('*shared'),
-            *self.recipe.views,
+            *self.views,
             {'type': 'PackSegInputs'},
         ]
         changes = {
@@ -462,10 +516,16 @@ class _Making:
             self.say('length', f'{train.get("max_iters")} iterations{each}', 'as before')
             return
         passes = 'its own list' if self.self_training else 'the unlabeled images'
+        # The list of a self-training is not complete before its first stage.
+        steps = (
+            ''
+            if self.self_training
+            else f', so the training has {self.num_steps():,} optimizer steps'
+        )
         self.say(
             'length',
             f'{train["max_epochs"]} epochs{each}',
-            f'an epoch is one pass over {passes} here. Set train_cfg.max_epochs for another length',
+            f'an epoch is one pass over {passes} here{steps}. Set train_cfg.max_epochs for another length',
         )
 
     def write_runtime(self) -> None:
@@ -509,12 +569,13 @@ class _Making:
         steps, adapted = self.num_steps(), []
         for hook in hooks:
             if hook['type'] == 'MeanTeacherHook' and averages_too_long(hook['decay'], steps):
+                decay = short_decay(steps)
                 self.say(
                     'teacher',
-                    f'decay={SHORT_DECAY}',
+                    f'decay={decay}',
                     f'a moving average over fewer steps: decay={hook["decay"]} is for longer trainings',
                 )
-                hook = {**hook, 'decay': SHORT_DECAY}
+                hook = {**hook, 'decay': decay}
             adapted.append(hook)
         return adapted
 
@@ -564,6 +625,11 @@ class _Making:
         if kept and not changed:
             kept = [Code('*_base_.custom_hooks')]
         self.set('custom_hooks', [*kept, *added])
+
+
+def _of_any_channels(transforms: list[dict]) -> list[dict]:
+    kept = [t for t in transforms if t['type'] not in _OF_COLORS]
+    return kept if len(kept) == len(transforms) else [_OF_ANY_CHANNELS, *kept]
 
 
 def _named(metric, network: str):

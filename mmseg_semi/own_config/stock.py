@@ -190,7 +190,8 @@ _ALWAYS = ('LoadAnnotations', 'PackSegInputs')
 def crop_size(cfg: Config, pipeline: Pipeline) -> tuple[tuple[int, int] | None, str]:
     """Return the (height, width) of training images after the pipeline, and the setting that defines it.
 
-    The size is None if images are padded to the largest one in the batch (``size_divisor``).
+    A crop is rounded up to a multiple of ``size_divisor``, to which the preprocessor pads it. The size is
+    None if images are padded to the largest one in the batch (``size_divisor``).
 
     Raises:
         ValueError: The images of a batch do not have a common size.
@@ -198,8 +199,9 @@ def crop_size(cfg: Config, pipeline: Pipeline) -> tuple[tuple[int, int] | None, 
     preprocessor = cfg.model.get('data_preprocessor') or {}
     if preprocessor.get('size'):
         return tuple(preprocessor['size']), 'model.data_preprocessor.size'
-    for kind, size in _sizes(pipeline.shared):
-        return size, kind
+    divisor = preprocessor.get('size_divisor') or 1
+    for kind, (height, width) in _sizes(pipeline.shared):
+        return (-(-height // divisor) * divisor, -(-width // divisor) * divisor), kind
     if preprocessor.get('size_divisor'):
         return None, f'model.data_preprocessor.size_divisor={preprocessor["size_divisor"]}'
     raise ValueError(
@@ -218,6 +220,9 @@ def _sizes(transforms: Sequence[dict]) -> Iterator[tuple[str, tuple[int, int]]]:
         elif kind == 'Resize' and transform.get('scale') and not transform.get('keep_ratio'):
             scale = transform['scale']
             width, height = (scale, scale) if isinstance(scale, int) else scale
+            yield kind, (height, width)
+        elif kind == 'Pad' and transform.get('size'):
+            width, height = transform['size']
             yield kind, (height, width)
 
 

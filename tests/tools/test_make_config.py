@@ -17,6 +17,7 @@ from mmseg.registry import DATASETS, MODELS
 from processes import ROOT, TOOLS, run_tool
 
 from mmseg_semi.compat import config_root
+from mmseg_semi.datasets.collate import collate_branches
 from mmseg_semi.own_config import METHODS, Made, default_method, make_config
 from mmseg_semi.own_config.text import Code, Extended, assignment, python
 
@@ -420,7 +421,7 @@ def test_geometry_of_unlabeled_images(make, my):
         ("model['data_preprocessor'].update(bgr_to_rgb=False)", (124, 116, 104)),
         (
             "model['data_preprocessor'].update(mean=[9.0], std=[2.0], bgr_to_rgb=False, pad_val=3)",
-            (15,),
+            15,
         ),
         (
             "model['data_preprocessor'].update(mean=[1.0] * 5, std=[1.0] * 5, bgr_to_rgb=False)",
@@ -436,6 +437,94 @@ def test_padding(my, more, pad):
     text = make_text(cfg).text
     found = re.findall(r'pad_val=dict\(img=(.*?), seg=255\)', text)
     assert found == ([] if pad is None else [repr(pad)])
+
+
+GRAY = """
+del train_pipeline[5]  # PhotoMetricDistortion is for color images
+for _pipeline in (train_pipeline, test_pipeline):
+    _pipeline[0]['color_type'] = 'grayscale'
+model['data_preprocessor'].update(mean=[114.0], std=[58.0], bgr_to_rgb=False)
+model['backbone'].update(in_channels=1)
+train_dataloader['dataset']['pipeline'] = train_pipeline
+val_dataloader['dataset']['pipeline'] = test_pipeline
+"""
+
+
+@pytest.mark.parametrize('method', ['unimatch_v2', 'imas', 'st', 'esl'])
+def test_gray_images_have_other_strong_views(make, my, method):
+    """The samples that the tool loads, and those of this test, pass the pipeline."""
+    printed = ' '.join(make(my(GRAY), '--method', method).split())
+    strong = method != 'esl'
+    operations = 'identity, autocontrast, gaussian_blur, brightness, contrast'
+    assert (f'RandomIntensity with {operations} (data_preproc' in printed) == strong
+    cfg = Config.fromfile(f'{method}_my.py')
+    dataset = cfg.train_dataloader.dataset
+    if method == 'st':
+        pipeline = dataset.pseudo_labeled.pipeline
+        assert [t.type for t in pipeline][-3:] == ['Pad', 'RandomIntensity', 'PackSegInputs']
+        return
+    built = DATASETS.build(dataset)
+    batch = collate_branches([built[index] for index in range(len(built))])
+    images = [image for images in batch['inputs'].values() for image in images]
+    assert len(images) == 2 + 3 * {'esl': 1, 'imas': 2, 'unimatch_v2': 3}[method]
+    assert {image.shape[0] for image in images} == {1}
+    assert dataset.unlabeled.pipeline[-2].pad_val.img == 114
+
+
+def test_four_channels_have_other_strong_views(my):
+    more = "\nmodel['data_preprocessor'].update(mean=[1.0] * 4, std=[1.0] * 4, bgr_to_rgb=False)\n"
+    Path('made.py').write_text(make_text(Config.fromfile(my(more)), 'unimatch_v2').text)
+    views = Config.fromfile('made.py').train_dataloader.dataset.unlabeled.pipeline[-1]
+    assert [t.type for t in views.strong] == ['RandomIntensity', 'PackUnlabeledInputs']
+    assert 'color' not in views.strong[0].operations
+    assert views.strong == views.strong2
+
+
+@pytest.mark.parametrize(('method', 'filled'), [('imas', 255), ('st', 200)])
+def test_filled_pixels_of_valid_masks_are_padding_for_any_void_value(my, method, filled):
+    more = """
+train_pipeline[4:4] = [
+    dict(type='Pad', size=(40, 32), pad_val=dict(img=7, seg=200)),
+    dict(type='RandomRotate', prob=0.5, degree=9, pad_val=0, seg_pad_val=200),
+]
+train_dataloader['dataset']['pipeline'] = train_pipeline
+"""
+    text = make_text(Config.fromfile(my(more)), method).text
+    Path('made.py').write_text(text)
+    pad, rotate = (
+        t for t in Config.fromfile('made.py').shared if t.type in ('Pad', 'RandomRotate')
+    )
+    assert (pad.pad_val.to_dict(), rotate.seg_pad_val) == ({'img': 7, 'seg': filled}, filled)
+
+
+@pytest.mark.parametrize(
+    ('preprocessor', 'inserted', 'size'),
+    [
+        # As the preprocessor of supervised training pads a crop of 32 x 40.
+        ('size=None, size_divisor=32', '', (32, 64)),
+        ('size=None, size_divisor=16', '', (32, 48)),
+        ('size=None', "dict(type='Pad', size=(56, 48))", (48, 56)),
+    ],
+)
+def test_size_of_the_training_images(my, preprocessor, inserted, size):
+    more = f"""
+model['data_preprocessor'].update({preprocessor})
+train_pipeline[4:4] = [{inserted}]
+train_dataloader['dataset']['pipeline'] = train_pipeline
+"""
+    Path('made.py').write_text(make_text(Config.fromfile(my(more))).text)
+    preprocessor = Config.fromfile('made.py').model.data_preprocessor
+    assert (tuple(preprocessor.size), preprocessor.get('size_divisor')) == (size, None)
+
+
+@pytest.mark.parametrize('method', ['imas', 'stpp'])
+@pytest.mark.parametrize('key', ['out_channels', 'num_classes'])
+def test_one_channel_for_an_object_and_its_background(my, method, key):
+    cfg = Config.fromfile(my(f"\nmodel['decode_head']['{key}'] = 1\n"))
+    with pytest.raises(
+        ValueError, match=rf'my.py has decode_head.{key}=1, .* Set num_classes=2 and'
+    ):
+        make_text(cfg, method)
 
 
 def make_text(cfg, method='imas', name='my.py', **options) -> Made:
@@ -547,6 +636,11 @@ def test_training_by_epochs(make, my, method):
     printed = make(my(BY_EPOCH), '--method', method, *batch)
     assert 'epochs' in printed
     assert 'an epoch is one pass over' in printed
+    # Three unlabeled images: three steps of one, or one step of two, in each of two epochs.
+    steps = {'imas': 6, 'unimatch_v2': 2}.get(method)
+    assert steps is None or f'so the training has {steps} optimizer steps' in ' '.join(
+        printed.split()
+    )
     result = run_tool(TOOLS / 'train.py', f'{method}_my.py', cwd=Path.cwd())
     assert result.code == 0, result.output[-3000:]
     # Three unlabeled images, one a step; ST: its own list.
@@ -560,6 +654,9 @@ def test_training_by_epochs(make, my, method):
     [
         ("train_cfg['max_iters'] = 2999", 0.99),
         ("train_cfg['max_iters'] = 3000", 0.996),
+        ("train_cfg['max_iters'] = 1200", 0.99),
+        ("train_cfg['max_iters'] = 600", 0.98),
+        ("train_cfg['max_iters'] = 150", 0.92),
         # Two iterations per step: 2,999 steps.
         ("train_cfg['max_iters'] = 5998\noptim_wrapper = dict(accumulative_counts=2)", 0.99),
         # Three unlabeled images are one batch of two.
@@ -573,7 +670,7 @@ def test_the_teacher_of_a_short_training_averages_over_fewer_steps(my, method, l
     (teacher,) = [h for h in Config.fromfile('made.py').custom_hooks if h.type == 'MeanTeacherHook']
     assert teacher.decay == decay
     said = [d.what for d in made.decisions if d.topic == 'teacher']
-    assert said == (['decay=0.99'] if decay == 0.99 else [])
+    assert said == ([f'decay={decay}'] if decay < 0.996 else [])
 
 
 @pytest.mark.parametrize(('epochs', 'decay'), [(2999, 0.99), (3000, 0.996)])
@@ -811,6 +908,12 @@ HEAD = 'in_channels=32, in_index=3, channels=8, num_classes=2, norm_cfg=norm_cfg
             'imas',
             "decode_head=dict(type='NoSuchHead')",
             'The model cannot be built here (KeyError: ',
+        ),
+        (
+            'imas',
+            "type='EncoderDecoder', backbone=dict(_delete_=True, type='UNet', base_channels=4, num_stages=5), "
+            'data_preprocessor=dict(size=(36, 40))',
+            'The network does not accept images of 36x40 (height x width): The input image size',
         ),
     ],
 )

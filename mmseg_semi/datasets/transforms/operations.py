@@ -179,7 +179,11 @@ def checked_image(results: dict, transform: str, colors: Sequence[str] | None = 
     image = results['img']
     rgb = image.ndim == 3 and image.shape[2] == 3
     if image.dtype != np.uint8 or image.ndim not in (2, 3) or (colors != [] and not rgb):
-        without = f', or set operations without {", ".join(colors)}' if colors else ''
+        without = (
+            f', or use RandomIntensity with operations without {", ".join(colors)}'
+            if colors
+            else ''
+        )
         raise ValueError(
             f'{transform} works on uint8 images (H, W, {3 if colors != [] else "C"}), not on {image.dtype} '
             f"{image.shape}. Load with to_float32=False and color_type='color'{without}, or leave it out."

@@ -8,9 +8,9 @@ from mmseg.registry import HOOKS
 from ...functional.schedules import ema_decay
 from ...models.clock import count_steps
 from ...models.segmentors.mean_teacher import (
-    SHORT_DECAY,
     MeanTeacherSegmentor,
     averages_too_long,
+    short_decay,
 )
 from ..accumulation import accumulation
 from ._common import unwrap
@@ -102,7 +102,7 @@ class MeanTeacherHook(Hook):
             runner.logger.warning(
                 f'The teacher averages over about {round(1 / (1 - self.decay))} optimizer steps '
                 f'(MeanTeacherHook.decay={self.decay}), but the training has only {num_steps}, so the teacher '
-                f'lags behind the student. Set decay={SHORT_DECAY}.'
+                f'lags behind the student. Set decay={short_decay(num_steps)}.'
             )
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from mmengine.optim import OptimWrapperDict
 from mmengine.optim.scheduler.param_scheduler import (
     CosineAnnealingParamScheduler,
+    LinearParamScheduler,
     PolyParamScheduler,
 )
 from mmengine.runner import EpochBasedTrainLoop
@@ -196,7 +197,7 @@ def _check_not_over(runner) -> None:
 
 
 def _check_ends(runner, prolonged: bool) -> None:
-    """Warn about decays of the learning rate that end before the training.
+    """Warn about decays of the learning rate that end before the training, and warm-ups that end after it.
 
     Raises:
         ValueError: The training is resumed with another length at the end of such a decay.
@@ -204,6 +205,7 @@ def _check_ends(runner, prolonged: bool) -> None:
     schedulers = runner.param_schedulers
     several = isinstance(schedulers, dict)
     for name, group in schedulers.items() if several else [('', schedulers or [])]:
+        _check_warm_ups(runner, name, group)
         decays = [
             (index, one)
             for index, one in enumerate(group)
@@ -217,7 +219,7 @@ def _check_ends(runner, prolonged: bool) -> None:
         # A schedule that continues after the decay, such as a constant rate, is intended.
         if max(other.end for other in group if other.by_epoch == one.by_epoch) >= length:
             continue
-        key = '.'.join(filter(None, ('param_scheduler', name, str(index))))
+        key = _key(name, index)
         remedy = f'Set {key}.end={length}, or remove it to use the length of the training.'
         said = f'{key} ({type(one).__name__}) ends at {unit} {one.end} of {length}'
         if prolonged and done >= one.end:
@@ -226,6 +228,24 @@ def _check_ends(runner, prolonged: bool) -> None:
                 f'at {_rates(runner, name)}. {remedy}'
             )
         runner.logger.warning(f'{said}. The learning rate is constant after it. {remedy}')
+
+
+def _check_warm_ups(runner, name: str, group: list) -> None:
+    for index, one in enumerate(group):
+        warm_up = isinstance(one, LinearParamScheduler) and one.start_factor < one.end_factor
+        if not warm_up or one.param_name != 'lr':
+            continue
+        length, _, unit = _clock_of(runner, one)
+        if one.end > length:
+            runner.logger.warning(
+                f'{_key(name, index)} ({type(one).__name__}) is a warm-up to {unit} {one.end}, but the '
+                f'training has only {length}, so the learning rate never reaches its full value. Set a '
+                f'smaller {_key(name, index)}.end, or train longer.'
+            )
+
+
+def _key(wrapper: str, index: int) -> str:
+    return '.'.join(filter(None, ('param_scheduler', wrapper, str(index))))
 
 
 def _clock_of(runner, scheduler) -> tuple[int, int, str]:
@@ -278,7 +298,7 @@ def _scheduled_values(group: dict, starts: list[_Start]) -> dict:
 def _saved_parts(saved: dict | list) -> Iterator[tuple[str, dict]]:
     for name, states in saved.items() if isinstance(saved, dict) else [('', saved)]:
         for index, state in enumerate(states):
-            yield '.'.join(filter(None, ('param_scheduler', name, str(index)))), state
+            yield _key(name, index), state
 
 
 def _settings(state: dict) -> dict:

@@ -251,7 +251,8 @@ def test_only_the_operations_that_are_named():
 
 def test_colors_of_other_images_are_refused_at_once():
     with pytest.raises(
-        ValueError, match='or set operations without color, hue, or leave it out'
+        ValueError,
+        match='or use RandomIntensity with operations without color, hue, or leave it out',
     ) as error:
         RandomIntensity()(dict(img=np.zeros((4, 4, 4), np.uint8)))
     assert '(4, 4, 4)' in str(error.value)

@@ -237,6 +237,30 @@ def test_decay_that_ends_early_is_named(caplog):
     )
 
 
+@pytest.mark.parametrize(
+    ('warm_up', 'options', 'said'),
+    [
+        ({**WARMUP, 'end': 15}, {}, 'is a warm-up to step 15, but the training has only 14, so'),
+        (
+            {**WARMUP, 'end': 8},
+            {'accumulated': 2},
+            'is a warm-up to step 8, but the training has only 7',
+        ),
+        (
+            {**WARMUP, 'end': 3, 'by_epoch': True},
+            {'epoch': 7},
+            'to epoch 3, but the training has only 2',
+        ),
+        ({**WARMUP, 'end': 14}, {}, ''),
+        ({**WARMUP, 'end': 15, 'start_factor': 1.0, 'end_factor': 0.5}, {}, ''),
+    ],
+)
+def test_warm_up_that_does_not_end_is_named(warm_up, options, said, caplog):
+    continue_schedule(Training([warm_up], **options).runner, None)
+    assert len(caplog.records) == bool(said)
+    assert said in caplog.text
+
+
 @pytest.mark.parametrize('epoch', [None, 5])
 def test_checkpoint_behind_the_end_is_refused(epoch):
     schedule = [{**STOCK, 'by_epoch': epoch is not None}]
