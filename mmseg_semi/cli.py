@@ -152,7 +152,11 @@ def load_config(args: argparse.Namespace, matching: bool = True) -> Config:
         FileNotFoundError: The config or one of its bases does not exist.
         ValueError: MMEngine does not support the reference to a base, or an override has an unknown name.
     """
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    # MMEngine wraps a model for the GPU of LOCAL_RANK, which OpenMPI calls otherwise.
+    local_rank = args.local_rank
+    if args.launcher == 'mpi':
+        local_rank = os.environ.get('OMPI_COMM_WORLD_LOCAL_RANK', local_rank)
+    os.environ.setdefault('LOCAL_RANK', str(local_rank))
     path = str(config_path(args.config)) if '::' in args.config else args.config
     check_file(path, 'config', '.py')
     cfg = read_config(path)

@@ -10,6 +10,19 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 
+def _demand_contiguous(name: str) -> None:
+    """Make a collective refuse what NCCL refuses and gloo accepts."""
+    collective = getattr(dist, name)
+
+    def checked(*args, **kwargs):
+        for one in args:
+            for tensor in one if isinstance(one, list) else [one]:
+                assert not isinstance(tensor, torch.Tensor) or tensor.is_contiguous(), name
+        return collective(*args, **kwargs)
+
+    setattr(dist, name, checked)
+
+
 def _free_port() -> int:
     with socket.socket() as server:
         server.bind(('127.0.0.1', 0))
@@ -25,6 +38,8 @@ def _entry(rank: int, world_size: int, port: int, out_dir: str, function, args: 
         MASTER_PORT=str(port),
     )
     torch.set_num_threads(1)
+    for name in ('all_gather', 'all_reduce', 'broadcast', 'reduce'):
+        _demand_contiguous(name)
     dist.init_process_group('gloo', rank=rank, world_size=world_size)
     torch.save(function(rank, *args), os.path.join(out_dir, f'rank{rank}.pth'))
     dist.barrier()

@@ -1,5 +1,7 @@
 """What MMEngine says of a config in its own words is said in those of the package."""
 
+import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -53,6 +55,18 @@ def test_tools_say_so(tool, config, monkeypatch, capsys):
         module.main()
     said = f'{end.value} {capsys.readouterr().err}'
     assert "bases('mmseg_semi::...')" in said
+
+
+@pytest.mark.parametrize(('launcher', 'rank'), [('mpi', '3'), ('none', '1')])
+def test_local_rank_of_openmpi(launcher, rank, config, monkeypatch):
+    """MMEngine wraps a model for the GPU of LOCAL_RANK."""
+    config.write_text('model = {}')
+    monkeypatch.setenv('OMPI_COMM_WORLD_LOCAL_RANK', '3')
+    monkeypatch.setenv('LOCAL_RANK', '')
+    monkeypatch.delenv('LOCAL_RANK')
+    options = {'config': str(config), 'launcher': launcher, 'local_rank': 1, 'cfg_options': None}
+    cli.load_config(argparse.Namespace(**options), matching=False)
+    assert os.environ['LOCAL_RANK'] == rank
 
 
 SETTINGS = {'train_cfg': {'max_iters': 30}, 'optim_wrapper': {'optimizer': {'lr': 0.1}}, 'own': 1}

@@ -185,8 +185,9 @@ class FeatureQueues(_Memory):
             features (Tensor): (N, Q, D), with the same N on all ranks.
             present (Tensor): bool (N, Q), False for features to skip. Non-finite features are also skipped.
         """
-        features = torch.cat(all_gather(features.to(self.rows)))
-        present = torch.cat(all_gather(present)) & features.isfinite().all(dim=-1)
+        # NCCL refuses tensors that are not contiguous.
+        features = torch.cat(all_gather(features.to(self.rows).contiguous()))
+        present = torch.cat(all_gather(present.contiguous())) & features.isfinite().all(dim=-1)
         place = present.cumsum(dim=0) - 1
         number = present.sum(dim=0)
         # If there are more features than the queue can hold, keep the last ones.

@@ -7,6 +7,7 @@ from contextlib import contextmanager, nullcontext
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils._pytree import tree_flatten, tree_unflatten
 from torch.utils.checkpoint import checkpoint
 
 
@@ -21,11 +22,17 @@ def recomputed(function: Callable, modules: Sequence[nn.Module], *inputs):
         modules (sequence[nn.Module]): Modules whose running statistics the recomputation must not change.
         *inputs: Arguments of the function.
     """
+    # PyTorch before 2.4 looks for a device only in the arguments, not in lists of tensors. Without it, the
+    # recomputation on a GPU would draw another dropout.
+    leaves, structure = tree_flatten(inputs)
 
     def contexts():
         return nullcontext(), statistics_kept(modules)
 
-    return checkpoint(function, *inputs, use_reentrant=False, context_fn=contexts)
+    def run(*leaves):
+        return function(*tree_unflatten(list(leaves), structure))
+
+    return checkpoint(run, *leaves, use_reentrant=False, context_fn=contexts)
 
 
 @contextmanager

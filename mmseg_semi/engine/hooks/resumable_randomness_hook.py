@@ -54,7 +54,11 @@ class ResumableRandomnessHook(Hook):
                 'the same number of processes to avoid this.'
             )
             return
-        self._restored = states[get_rank()]
+        # Checkpoints are loaded to the device. A process that gathers tensors of other devices would use these.
+        self._restored = {
+            key: state.cpu() if isinstance(state, torch.Tensor) else state
+            for key, state in states[get_rank()].items()
+        }
 
     def _reseed(self, runner, sampler: PositionSampler, seed: int) -> None:
         # Without a seed in the config, the sampler was built with a new random seed.
@@ -146,10 +150,9 @@ def _set_random_state(state: dict) -> None:
             f'has {_NUMPY_WORDS} words. Resume from another checkpoint.'
         )
     np.random.set_state(state['numpy'])
-    # Checkpoints are loaded to the device, but states of generators must be on the host.
-    torch.set_rng_state(state['torch'].cpu())
+    torch.set_rng_state(state['torch'])
     if 'cuda' in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state['cuda'].cpu())
+        torch.cuda.set_rng_state(state['cuda'])
 
 
 def _gather_states() -> list[dict]:

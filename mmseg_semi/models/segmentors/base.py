@@ -11,6 +11,7 @@ import copy
 import logging
 
 import torch
+from mmengine.dist import get_world_size
 from mmengine.logging import print_log
 from mmseg.registry import MODELS
 from torch import Tensor, nn
@@ -244,6 +245,11 @@ class SemiSegmentor(TrainingSteps, NetworkPasses, CheckpointLoading, StockSegmen
         """Return the factor of the learning rates of the networks in ``optimized[wrapper]``."""
         return 1.0
 
+    @property
+    def several_forwards(self) -> bool:
+        """Whether a network has several forward passes with gradients in an iteration."""
+        return not getattr(self.cfg, 'joint_forward', True)
+
     def check_start(self) -> None:
         """Raise ValueError if training would be useless. Called after checkpoints are loaded."""
         end = self.unlabeled_end
@@ -253,7 +259,16 @@ class SemiSegmentor(TrainingSteps, NetworkPasses, CheckpointLoading, StockSegmen
                 f'loss at step {end}, but it starts at step {self.unlabeled_start}. Raise '
                 'unlabeled_end_fraction, or start earlier.'
             )
-        require_gradients(checkpointed_modules(self))
+        checkpointed = checkpointed_modules(self)
+        if checkpointed and self.several_forwards and get_world_size() > 1:
+            remedy = ', or set semi_train_cfg.joint_forward=True' * hasattr(
+                self.cfg, 'joint_forward'
+            )
+            raise ValueError(
+                f'activation_checkpointing of {next(iter(checkpointed))} does not work with the several '
+                f'forward passes of {type(self).__name__} on several processes. Remove it{remedy}.'
+            )
+        require_gradients(checkpointed)
         self._warn_of_dropout()
         if any(trains_sigmoids(getattr(self, name)) for name in self.networks):
             print_log(

@@ -73,6 +73,10 @@ class CorrMatch(SemiSegmentor):
     def labeling_in_train_mode(self) -> tuple[str, ...]:
         return self.networks
 
+    @property
+    def several_forwards(self) -> bool:
+        return True
+
     def check_segmentor(self, segmentor: dict) -> None:
         check_forwards(segmentor, joint_forward=False)
 

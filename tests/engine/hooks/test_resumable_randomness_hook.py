@@ -104,6 +104,29 @@ def test_resumed_run_draws_the_numbers_of_the_uninterrupted_one():
     assert rest == whole[4:]
 
 
+class OnDevice(torch.Tensor):
+    """Stands for a tensor on a GPU."""
+
+    def cpu(self):
+        return self.as_subclass(torch.Tensor)
+
+
+def test_states_of_a_checkpoint_on_the_device_come_to_the_host():
+    """A validation before the first iteration gathers them, and each process would use all GPUs."""
+    runner = make_runner()
+    _, checkpoint = train(runner, start(runner), 4)
+    for state in checkpoint['random_states']:
+        state['torch'] = state['torch'].as_subclass(OnDevice)
+    hook = ResumableRandomnessHook()
+    resumed = make_runner(resume=True)
+    hook.after_load_checkpoint(resumed, checkpoint)
+    hook.before_train(resumed)
+    hook.before_val(resumed)
+    saved = {}
+    hook.before_save_checkpoint(resumed, saved)
+    assert [type(state['torch']) for state in saved['random_states']] == [torch.Tensor]
+
+
 def test_loading_weights_only_starts_a_fresh_stream():
     runner = make_runner()
     whole, checkpoint = train(runner, start(runner), 4)

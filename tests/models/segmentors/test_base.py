@@ -185,6 +185,34 @@ def test_modules_that_would_not_be_trained_are_not_checkpointed(frozen, checkpoi
         gradients(frozen, [checkpointed])
 
 
+@pytest.mark.parametrize(
+    ('method', 'settings', 'remedy'),
+    [
+        ('FixMatch', {}, ', or set semi_train_cfg.joint_forward=True'),
+        ('UniMatchV2', {}, ', or set semi_train_cfg.joint_forward=True'),
+        ('IMAS', {'joint_forward': False}, ', or set semi_train_cfg.joint_forward=True'),
+        ('IMAS', {}, None),
+        ('CorrMatch', {}, ''),
+    ],
+)
+def test_several_forwards_on_several_processes_are_not_checkpointed(
+    method, settings, remedy, monkeypatch
+):
+    """Its gradient hooks would mark a parameter ready twice under DistributedDataParallel."""
+    model = build(type=method, semi_train_cfg=settings)
+    turn_on_activation_checkpointing(model, ['student.backbone.layer3'])
+    model.check_start()
+    monkeypatch.setattr('mmseg_semi.models.segmentors.base.get_world_size', lambda: 2)
+    if remedy is None:
+        model.check_start()
+        return
+    said = (
+        rf'activation_checkpointing of student\.backbone\.layer3 .* processes\. Remove it{remedy}\.'
+    )
+    with pytest.raises(ValueError, match=said):
+        model.check_start()
+
+
 def test_joint_and_separate_forwards_agree_without_batch_statistics():
     model = build(segmentor=tiny_segmentor('GN', auxiliary=True))
     images = torch.randn(2, 3, 32, 32), torch.randn(3, 3, 32, 32), torch.randn(3, 3, 32, 32)

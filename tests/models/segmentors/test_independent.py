@@ -219,6 +219,23 @@ def test_pairs_are_labeled_half_by_half_and_padding_follows_its_pixels():
     torch.testing.assert_close(entropy, torch.special.entr(share).sum())
 
 
+def test_checkpointing_sees_every_tensor(monkeypatch):
+    """PyTorch before 2.4 finds no device in a list, and does not keep the random state of the GPU."""
+    calls = []
+
+    def recorded(function, *inputs, **options):
+        calls.append(inputs)
+        return function(*inputs)
+
+    monkeypatch.setattr('mmseg_semi.models.recompute.checkpoint', recorded)
+    model = build('CPS', semi_train_cfg={'cutmix': None, 'recompute': True}).train()
+    model.loss(**model.data_preprocessor(collated_batch(), True))
+    assert len(calls) == 8  # encoder and heads of two students, two forward passes of each
+    for inputs in calls:
+        assert any(isinstance(one, torch.Tensor) for one in inputs)
+        assert not any(isinstance(one, (list, tuple)) for one in inputs)
+
+
 def test_statistics_of_recomputed_forwards_are_counted_once():
     models = []
     for recompute in (False, True):
