@@ -15,13 +15,14 @@ _IMAGES = ('train_dataloader.', 'val_dataloader.')
 
 
 class Line(NamedTuple):
-    """Trainings that differ in nothing but the seed, and the values of one of their networks.
+    """Trainings with the same settings and different seeds, and the values of one of their networks.
 
     Attributes:
         method (str): Method.
         network (str): Network that predicts; '' for a method with one network.
         settings (str): Changed settings, as ``key=value``.
         lr (float, optional): Learning rate of the plan.
+        hooks (str): Further hooks of the plan.
         commits (list[str]): Commits of the trainings.
         values (dict[int, float]): Value in percent, by seed.
     """
@@ -30,6 +31,7 @@ class Line(NamedTuple):
     network: str
     settings: str
     lr: float | None
+    hooks: str
     commits: list[str]
     values: dict[int, float]
 
@@ -68,8 +70,7 @@ def tables(
     """Sort rows into tables, in the order of the rows.
 
     Trainings of several commits share a line if no seed occurs twice. Otherwise, each commit has its own line,
-    since the commit may have changed the arithmetic or a config. So have trainings of one commit that differ in
-    something else, such as their hooks.
+    since the commit may have changed the arithmetic or a config. So have repetitions by one commit.
 
     Args:
         rows: Stored rows.
@@ -87,6 +88,7 @@ def tables(
             for key, value in sorted(row['options'].items())
             if key not in images
         )
+        hooks = json.dumps(row['hooks'], sort_keys=True)
         if row['val']:
             images['val_dataloader.dataset.ann_file'] = row['val']
         labels = partition or row['partition']
@@ -98,9 +100,10 @@ def tables(
             json.dumps(images, sort_keys=True),
         )
         for network, score in row['scores'].items():
-            new = Line(row['method'], network, settings, row['lr'], [row['commit'][:7]], {})
+            commits = [row['commit'][:7]]
+            new = Line(row['method'], network, settings, row['lr'], hooks, commits, {})
             lines = found.setdefault(key, {})
-            same = (*new[:4], row['commit'])
+            same = (*new[:5], row['commit'])
             line = next(
                 lines.setdefault((*same, number), new)
                 for number in itertools.count()
@@ -117,7 +120,7 @@ def _join(of_commits: Iterable[Line]) -> list[Line]:
     lines: list[Line] = []
     for new in of_commits:
         for line in lines:
-            if line[:4] == new[:4] and not line.values.keys() & new.values.keys():
+            if line[:5] == new[:5] and not line.values.keys() & new.values.keys():
                 line.commits.extend(new.commits)
                 line.values.update(new.values)
                 break

@@ -16,6 +16,7 @@ from .stock import (
     Pipeline,
     check_training,
     crop_size,
+    image_channels,
     labeled_dataset,
     pretrained,
     read_pipeline,
@@ -30,7 +31,7 @@ _LOOPS = {
 }
 #: OpenCV pads images of up to four channels.
 _PAD_CHANNELS = 4
-#: Strong augmentations of color images.
+#: Strong augmentations that RandomIntensity replaces if the images do not have three channels.
 _OF_COLORS = (
     'RandomColorJitter',
     'RandomGray',
@@ -38,7 +39,6 @@ _OF_COLORS = (
     'RandomIntensity',
     'RandomNoiseCutout',
 )
-#: The one that replaces them if the images do not have three channels.
 _OF_ANY_CHANNELS = {
     'type': 'RandomIntensity',
     'operations': ('identity', 'autocontrast', 'gaussian_blur', 'brightness', 'contrast'),
@@ -120,8 +120,7 @@ class _Making:
         self.pipeline: Pipeline = read_pipeline(labeled_dataset(cfg)[1], name)
         self.size, self.size_from = crop_size(cfg, self.pipeline)
         self.by_epoch = 'max_epochs' in cfg.train_cfg
-        mean = (cfg.model.get('data_preprocessor') or {}).get('mean')
-        self.channels = 3 if mean is None else len(mean)
+        self.channels = image_channels(cfg.model, cfg.model.get('data_preprocessor') or {})
         self.views: list[dict] = self.recipe.views if self.channels == 3 else self.without_colors()
         self.decisions: list[Decision] = []
         self.left: list[str] = []
@@ -274,8 +273,8 @@ class _Making:
             self.say(
                 'intensities',
                 f'RandomIntensity with {", ".join(_OF_ANY_CHANNELS["operations"])}',
-                f'data_preprocessor.mean has {self.channels} values, and the strong augmentation of '
-                f'{METHODS[self.recipe.name]} needs three channels',
+                f'the strong augmentation of {METHODS[self.recipe.name]} needs three channels, and the images '
+                f'have {self.channels}',
             )
         if pipeline.unknown:
             self.say(
@@ -298,8 +297,7 @@ class _Making:
         preprocessor = self.cfg.model.data_preprocessor
         value, mean = preprocessor.get('pad_val', 0), preprocessor.get('mean')
         color = value
-        # OpenCV has no third axis in gray images.
-        if self.channels == 1:
+        if mean is not None and len(mean) == 1:
             color = round(mean[0] + value * preprocessor.std[0])
         elif mean is not None:
             if len(mean) > _PAD_CHANNELS:
@@ -318,6 +316,11 @@ class _Making:
         if self.self_training:
             return transform
         changed = dict(transform)
+        if 'transforms' in changed:  # a list, or one list for each choice of RandomChoice
+            changed['transforms'] = [
+                [self.filled(one) for one in part] if isinstance(part, list) else self.filled(part)
+                for part in changed['transforms']
+            ]
         if 'seg_pad_val' in changed:
             changed['seg_pad_val'] = 255
         if isinstance(changed.get('pad_val'), dict) and 'seg' in changed['pad_val']:

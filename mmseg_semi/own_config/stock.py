@@ -199,31 +199,52 @@ def crop_size(cfg: Config, pipeline: Pipeline) -> tuple[tuple[int, int] | None, 
     preprocessor = cfg.model.get('data_preprocessor') or {}
     if preprocessor.get('size'):
         return tuple(preprocessor['size']), 'model.data_preprocessor.size'
-    divisor = preprocessor.get('size_divisor') or 1
-    for kind, (height, width) in _sizes(pipeline.shared):
-        return (-(-height // divisor) * divisor, -(-width // divisor) * divisor), kind
+    kind, size = _common_size(pipeline.shared)
+    if size is not None:
+        return _divisible(size, preprocessor.get('size_divisor') or 1), kind
     if preprocessor.get('size_divisor'):
         return None, f'model.data_preprocessor.size_divisor={preprocessor["size_divisor"]}'
+    for transform in reversed(pipeline.shared):
+        if transform['type'] == 'Pad' and transform.get('size'):
+            width, height = transform['size']
+            return (height, width), 'Pad'
     raise ValueError(
         f'The training images of {cfg.filename} have no common size. Set model.data_preprocessor.size, or add '
         'a RandomCrop to the pipeline.'
     )
 
 
-def _sizes(transforms: Sequence[dict]) -> Iterator[tuple[str, tuple[int, int]]]:
-    """Yield transforms after which all images have the same size, and this size; the last one first."""
-    for transform in reversed(transforms):
+def _common_size(transforms: Sequence[dict]) -> tuple[str, tuple[int, int] | None]:
+    """Return the last transform after which all images have the same size, and that size after padding."""
+    found, size = '', None
+    for transform in transforms:
         kind = str(transform['type']).rpartition('.')[2]
         if kind in ('RandomCrop', 'CenterCrop'):
-            size = transform['crop_size']
-            yield kind, (size, size) if isinstance(size, int) else tuple(size)
+            crop = transform['crop_size']
+            found, size = kind, (crop, crop) if isinstance(crop, int) else tuple(crop)
         elif kind == 'Resize' and transform.get('scale') and not transform.get('keep_ratio'):
             scale = transform['scale']
             width, height = (scale, scale) if isinstance(scale, int) else scale
-            yield kind, (height, width)
-        elif kind == 'Pad' and transform.get('size'):
-            width, height = transform['size']
-            yield kind, (height, width)
+            found, size = kind, (height, width)
+        elif kind == 'Pad' and size is not None:
+            width, height = transform.get('size') or (0, 0)
+            size = (max(size[0], height), max(size[1], width))
+            size = _divisible(size, transform.get('size_divisor') or 1)
+    return found, size
+
+
+def _divisible(size: tuple[int, int], divisor: int) -> tuple[int, int]:
+    """Round a size up to multiples."""
+    height, width = (-(-side // divisor) * divisor for side in size)
+    return height, width
+
+
+def image_channels(model: dict, preprocessor: dict) -> int:
+    """Return the number of channels of the images. One value of ``mean`` can be that of all channels."""
+    mean = preprocessor.get('mean')
+    if mean is not None and len(mean) > 1:
+        return len(mean)
+    return (model.get('backbone') or {}).get('in_channels', 3)
 
 
 def pretrained(cfg: Config) -> str | None:

@@ -16,6 +16,7 @@ def row(seed, last, *, method='imas', network='teacher', commit='a' * 40, **chan
         'seed': seed,
         'lr': 0.01,
         'options': {},
+        'hooks': [],
         'commit': commit,
         'scores': {network: score},
         'steps': 10,
@@ -69,9 +70,11 @@ def test_commits_share_a_line_without_a_common_seed_in_any_order():
     assert (second.commits, second.values) == (['bbbbbbb'], {0: 4.0, 1: 2.0, 2: 3.0})
 
 
-def test_what_rows_do_not_record_makes_a_line():
+def test_repetitions_and_other_hooks_have_their_own_line():
     first, second = lines_of([row(0, 1.0), row(0, 2.0), row(1, 3.0)])
     assert (first.values, second.values) == ({0: 1.0, 1: 3.0}, {0: 2.0})
+    first, second = lines_of([row(0, 1.0), row(1, 2.0, hooks=[{'type': 'FreezeHook'}])])
+    assert (first.values, second.values) == ({0: 1.0}, {1: 2.0})
 
 
 def test_settings_make_lines_and_images_make_tables():

@@ -3,6 +3,7 @@
 import importlib.util
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -30,28 +31,59 @@ def tables_of(file):
 
 @pytest.fixture(scope='module')
 def printed():
-    """By baseline, the cells of every line that the tool prints."""
+    """By baseline, each table that the tool prints: its title and the cells of its lines."""
     groups = {}
     for row in read_rows(ROWS):
         name = row['partition'] or ''
         for pattern in {name, re.sub(rf'{row["seed"]}$', '{seed}', name)}:
             groups.setdefault((row['dataset'], pattern), []).append(row)
-    return {
-        baseline: [
-            cells_of(line)
+    found = {}
+    for baseline in ('suponly', 'suponly-des4'):
+        texts = [
+            markdown(table, baseline).splitlines()
             for (_, pattern), rows in groups.items()
             for table in tables(rows, pattern)
-            for line in markdown(table, baseline).splitlines()[4:]
         ]
-        for baseline in ('suponly', 'suponly-des4')
-    }
+        found[baseline] = [(title, list(map(cells_of, lines))) for title, _, _, _, *lines in texts]
+    return found
 
 
-def means(lines, method):
-    """The mean, the gain and the gains per seed of the lines of a method."""
-    for name, _, _, _, *seeds, mean, gain in lines:
-        if name.startswith(method):
-            yield mean, gain, re.findall(r'\(([^)]*)\)', ' '.join(seeds))
+class Printed(NamedTuple):
+    """Two lines of a table, supervised training and a method, and the training with all labels."""
+
+    steps: str
+    supervised: str
+    value: str
+    gain: str
+    gains: list
+    student: str
+    all_labels: str
+
+
+def comparisons(printed, method):
+    """Each line of a teacher beside those that it is compared with, of the same data set and settings."""
+    ceilings = {}
+    for title, lines in printed:
+        kind, labels = re.fullmatch(r'mIoU, (.*), partition ([^,]*), .*', title).groups()
+        if labels in ('all', 'None'):
+            network, steps = re.search(r', partition [^,]*, (\S+), (\d+) steps', title).groups()
+            for _, _, rate, *_, mean, _ in lines:
+                ceilings[kind, network, steps, rate] = mean
+    for title, lines in printed:
+        kind, network, steps = re.fullmatch(
+            r'mIoU, (.*), partition [^,]*, (\S+), (\d+) steps.*', title
+        ).groups()
+        base = {line[2]: line[-2] for line in reversed(lines) if line[0] == 'suponly'}
+        for name, settings, rate, commit, *seeds, mean, gain in lines:
+            students = [
+                line[-2]
+                for line in lines
+                if line[:4] == [f'{method}, student', settings, rate, commit]
+            ]
+            if name == f'{method}, teacher':
+                gains = re.findall(r'\(([^)]*)\)', ' '.join(seeds))
+                ceiling = ceilings.get((kind, network, steps, rate), '')
+                yield Printed(steps, base.get(rate), mean, gain, gains, students[0], ceiling)
 
 
 def test_the_tables_of_results_are_printed_by_the_tool(printed):
@@ -59,21 +91,23 @@ def test_the_tables_of_results_are_printed_by_the_tool(printed):
     for head, rows in tables_of('docs/results.md'):
         if 'gain per seed' not in head:
             continue
-        method = 'imas, teacher' if 'iMAS, teacher' in head else 'unimatch-v2, teacher'
-        lines = list(means(printed['suponly'], method))
-        supervised = {mean for mean, _, _ in means(printed['suponly'], 'suponly')}
-        students = {
-            mean for mean, _, _ in means(printed['suponly'], method.replace('teacher', 'student'))
-        }
+        method = 'imas' if 'iMAS, teacher' in head else 'unimatch-v2'
+        known = list(comparisons(printed['suponly'], method))
         for row in rows:
             cell = dict(zip(head, row, strict=True))
-            value = row[3].removesuffix(' (one seed)')
             gains = cell['gain per seed'].split(', ')
-            gain = cell['gain, mean'] or gains[0]
-            assert (value, gain, gains) in lines, row
-            assert cell['supervised'] in supervised, row
-            assert cell['supervised, all labels'].removesuffix(' (one seed)') in supervised, row
-            assert cell.get('student', value) in students | {value}, row
+            claims = [
+                line
+                for line in known
+                if line.steps == cell['steps'].replace(',', '')
+                and line.supervised == cell['supervised']
+                and line.value == row[3].removesuffix(' (one seed)')
+                and line.gains == gains
+                and line.gain == (cell['gain, mean'] or gains[0])
+                and line.student == cell.get('student', line.student)
+                and line.all_labels == cell['supervised, all labels'].removesuffix(' (one seed)')
+            ]
+            assert claims, row
             checked += 1
     assert checked >= 20
 
@@ -84,7 +118,8 @@ def test_the_tables_of_all_methods_are_printed_by_the_tool(printed):
         if head[1:] != ['seed 0', 'seed 1', 'seed 2', 'gain, mean']:
             continue
         for name, *seeds, gain in rows:
-            lines = printed['suponly-des4' if name.startswith('DeS4') else 'suponly']
+            of_baseline = printed['suponly-des4' if name.startswith('DeS4') else 'suponly']
+            lines = [line for _, lines in of_baseline for line in lines]
             shown = [cell for cell in seeds if cell != 'not measured']
             found = [(line[-1], [cell for cell in line[4:-2] if cell]) for line in lines]
             if not any('(' in cell for cell in shown):
@@ -103,13 +138,10 @@ def test_the_table_of_the_readme_is_printed_by_the_tool(printed):
         for head, rows in tables_of('README.md')
         if head == ['', 'method', 'supervised', 'semi-supervised', 'gain']
     ]
-    names = {'UniMatch V2': 'unimatch-v2, teacher', 'iMAS': 'imas, teacher'}
-    supervised = {mean for mean, _, _ in means(printed['suponly'], 'suponly')}
-    for row in rows:
-        _, method, base, value, gain = row
-        lines = [found[:2] for found in means(printed['suponly'], names[method.split(',')[0]])]
-        assert (value, gain) in lines, row
-        assert base in supervised, row
+    names = {'UniMatch V2': 'unimatch-v2', 'iMAS': 'imas'}
+    for _, method, base, value, gain in rows:
+        known = comparisons(printed['suponly'], names[method.split(',')[0]])
+        assert (base, value, gain) in [(line.supervised, line.value, line.gain) for line in known]
 
 
 def test_the_commands_of_the_documents_print_tables(capsys):

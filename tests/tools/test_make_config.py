@@ -456,7 +456,7 @@ def test_gray_images_have_other_strong_views(make, my, method):
     printed = ' '.join(make(my(GRAY), '--method', method).split())
     strong = method != 'esl'
     operations = 'identity, autocontrast, gaussian_blur, brightness, contrast'
-    assert (f'RandomIntensity with {operations} (data_preproc' in printed) == strong
+    assert (f'RandomIntensity with {operations} (the strong' in printed) == strong
     cfg = Config.fromfile(f'{method}_my.py')
     dataset = cfg.train_dataloader.dataset
     if method == 'st':
@@ -486,6 +486,8 @@ def test_filled_pixels_of_valid_masks_are_padding_for_any_void_value(my, method,
 train_pipeline[4:4] = [
     dict(type='Pad', size=(40, 32), pad_val=dict(img=7, seg=200)),
     dict(type='RandomRotate', prob=0.5, degree=9, pad_val=0, seg_pad_val=200),
+    dict(type='RandomApply', transforms=[dict(type='RandomRotate', prob=1, degree=9, seg_pad_val=200)]),
+    dict(type='RandomChoice', transforms=[[dict(type='RandomRotate', prob=1, degree=9, seg_pad_val=200)]]),
 ]
 train_dataloader['dataset']['pipeline'] = train_pipeline
 """
@@ -495,6 +497,7 @@ train_dataloader['dataset']['pipeline'] = train_pipeline
         t for t in Config.fromfile('made.py').shared if t.type in ('Pad', 'RandomRotate')
     )
     assert (pad.pad_val.to_dict(), rotate.seg_pad_val) == ({'img': 7, 'seg': filled}, filled)
+    assert len(re.findall('seg_pad_val=200', text)) == 3 * (filled == 200)
 
 
 @pytest.mark.parametrize(
@@ -503,7 +506,9 @@ train_dataloader['dataset']['pipeline'] = train_pipeline
         # As the preprocessor of supervised training pads a crop of 32 x 40.
         ('size=None, size_divisor=32', '', (32, 64)),
         ('size=None, size_divisor=16', '', (32, 48)),
-        ('size=None', "dict(type='Pad', size=(56, 48))", (48, 56)),
+        # Images are at least as large as Pad, and after a crop exactly.
+        ('size=None', "dict(type='Pad', size=(56, 24))", (32, 56)),
+        ('size=None', "dict(type='Pad', size_divisor=24)", (48, 48)),
     ],
 )
 def test_size_of_the_training_images(my, preprocessor, inserted, size):
@@ -515,6 +520,38 @@ train_dataloader['dataset']['pipeline'] = train_pipeline
     Path('made.py').write_text(make_text(Config.fromfile(my(more))).text)
     preprocessor = Config.fromfile('made.py').model.data_preprocessor
     assert (tuple(preprocessor.size), preprocessor.get('size_divisor')) == (size, None)
+
+
+@pytest.mark.parametrize(('divisor', 'size'), [(None, (48, 56)), (32, None)])
+def test_size_without_a_crop(my, divisor, size):
+    """Pad does not crop, so that it gives the size only if nothing else does."""
+    more = f"""
+model['data_preprocessor'].update(size=None, size_divisor={divisor})
+train_pipeline[3] = dict(type='Pad', size=(56, 48))
+train_dataloader['dataset']['pipeline'] = train_pipeline
+"""
+    Path('made.py').write_text(make_text(Config.fromfile(my(more))).text)
+    preprocessor = Config.fromfile('made.py').model.data_preprocessor
+    assert (preprocessor.get('size'), preprocessor.size_divisor) == (size, divisor)
+
+
+@pytest.mark.parametrize(
+    ('more', 'strong'),
+    [
+        ("model['data_preprocessor'].update(mean=[9.0], std=[2.0])", 'RandomColorJitter'),
+        (
+            "model['data_preprocessor'].update(mean=None, std=None, bgr_to_rgb=False)\n"
+            "model['backbone'].update(in_channels=1)",
+            'RandomIntensity',
+        ),
+    ],
+)
+def test_channels_are_those_of_the_network(my, more, strong):
+    """One value of the mean is that of all channels."""
+    text = make_text(Config.fromfile(my(f'\n{more}\n')), 'unimatch_v2').text
+    Path('made.py').write_text(text)
+    views = Config.fromfile('made.py').train_dataloader.dataset.unlabeled.pipeline[-1]
+    assert views.strong[0].type == strong
 
 
 @pytest.mark.parametrize('method', ['imas', 'stpp'])
@@ -909,18 +946,21 @@ HEAD = 'in_channels=32, in_index=3, channels=8, num_classes=2, norm_cfg=norm_cfg
             "decode_head=dict(type='NoSuchHead')",
             'The model cannot be built here (KeyError: ',
         ),
-        (
-            'imas',
-            "type='EncoderDecoder', backbone=dict(_delete_=True, type='UNet', base_channels=4, num_stages=5), "
-            'data_preprocessor=dict(size=(36, 40))',
-            'The network does not accept images of 36x40 (height x width): The input image size',
-        ),
     ],
 )
 def test_networks_that_a_method_refuses(make, my, capsys, method, model, said):
     """At once, and with the method's own sentence."""
     name = my(f'model.update({model})\n')
     assert said in refused(make, capsys, name, '--method', method)
+
+
+def test_a_network_that_fails_without_values_is_told(make, my):
+    """The supervised training of this one fails, too."""
+    unet = "backbone=dict(_delete_=True, type='UNet', base_channels=4, num_stages=5)"
+    printed = make(my(f'model.update({unet}, data_preprocessor=dict(size=(36, 40)))\n'))
+    told = ' '.join(printed.split())
+    assert 'not tried' in told
+    assert 'AssertionError: The input image size (36, 40) should be divisible' in told
 
 
 @pytest.mark.slow

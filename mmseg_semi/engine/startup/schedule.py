@@ -235,8 +235,10 @@ def _check_warm_ups(runner, name: str, group: list) -> None:
         warm_up = isinstance(one, LinearParamScheduler) and one.start_factor < one.end_factor
         if not warm_up or one.param_name != 'lr':
             continue
+        if not one.by_epoch and accumulation(runner) > 1 and _in_steps(runner):
+            continue  # StepSchedulerHook has compared its end with the optimizer steps
         length, _, unit = _clock_of(runner, one)
-        if one.end > length:
+        if one.begin < length < one.end:
             runner.logger.warning(
                 f'{_key(name, index)} ({type(one).__name__}) is a warm-up to {unit} {one.end}, but the '
                 f'training has only {length}, so the learning rate never reaches its full value. Set a '
