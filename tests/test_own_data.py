@@ -67,7 +67,7 @@ def first_config():
     return re.search(r'Write `cracks\.py`:\n\n```python\n(.*?)```', PAGE, re.DOTALL).group(1)
 
 
-def small(folder, name):
+def small(folder, name, options=SMALL):
     """The same training, with everything that makes it slow cut down; returns the file's name."""
     write_config(folder, name)
     cfg = Config.fromfile(folder / name)
@@ -75,7 +75,7 @@ def small(folder, name):
     for stage in ('val', 'test'):
         for _, loader in loader_configs(cfg, stage):
             loader.update(num_workers=0, persistent_workers=False)
-    cfg.merge_from_dict(SMALL)
+    cfg.merge_from_dict(options)
     cfg.dump(folder / f'small_{name}')
     return f'small_{name}'
 
@@ -156,6 +156,25 @@ def test_from_two_folders_to_a_tested_training(tmp_path):
 def test_trains(tmp_path, name):
     write_data(tmp_path)
     train(tmp_path, name)
+
+
+def test_supervised_baseline(tmp_path):
+    """It has the network, the labeled images per step and the length of the config beside it."""
+    write_data(tmp_path)
+    plain = {key.replace('model.segmentor.', 'model.'): value for key, value in SMALL.items()}
+    result = run_tool(TOOLS / 'train.py', small(tmp_path, 'supervised.py', plain), cwd=tmp_path)
+    assert result.code == 0, result.output[-3000:]
+    assert '2 labeled images' in result.output
+    assert len(re.findall(r' mIoU: +\d', result.output)) == 1
+    write_config(tmp_path)
+    baseline, method = (
+        Config.fromfile(tmp_path / f'{name}.py') for name in ('supervised', 'cracks')
+    )
+    for part in ('backbone', 'decode_head', 'auxiliary_head'):
+        assert baseline.model[part] == method.model.segmentor[part]
+    assert baseline.train_dataloader.batch_size == method.train_dataloader.sampler.labeled
+    assert baseline.optim_wrapper == method.optim_wrapper
+    assert baseline.train_cfg.max_iters == method.train_cfg.max_iters
 
 
 def test_weights_of_classes_reach_the_loss(tmp_path):

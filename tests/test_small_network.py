@@ -106,6 +106,14 @@ def pages_configs(tmp_path):
     return write
 
 
+def test_the_small_network_alone(pages_configs, tmp_path):
+    lines = re.search(r'`alone\.py` with the two lines `(.*?)` and `(.*?)`', PAGE).groups()
+    (tmp_path / 'alone.py').write_text('\n'.join(lines))
+    stage = build_stages(_built(tmp_path / 'alone.py'))['teacher']
+    assert stage.config().model.backbone.type == 'MixVisionTransformer'
+    assert stage.config().model.decode_head.num_classes == 2
+
+
 def test_a_larger_teacher(pages_configs):
     stage = pages_configs('large.py')['teacher']
     stage.check()
@@ -128,7 +136,7 @@ def test_a_teacher_that_is_trained_already(pages_configs, tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     stages = pages_configs('given.py')
     with pytest.raises(
-        FileNotFoundError, match=r"teacher_checkpoint='work_dirs/unimatch_v2/iter_20000.pth'"
+        FileNotFoundError, match=r"teacher_checkpoint='work_dirs/cracks/iter_20000.pth'"
     ):
         stages['teacher'].check()
 

@@ -126,6 +126,7 @@ class StartupCheckHook(Hook):
         self._check_checkpoints(runner)
         if isinstance(model, SemiSegmentor):
             model.check_start()
+            self._check_places(runner)
             self._check_hooks(runner, model)
             self._check_loader(runner, model, loader)
             self._report(runner, model, loader)
@@ -251,6 +252,16 @@ class StartupCheckHook(Hook):
                 runner.logger.info(
                     f'A checkpoint every {hook.interval} iterations falls inside optimizer steps of '
                     f'accumulative_counts={accumulated} iterations: each is saved at the end of its step.'
+                )
+
+    def _check_places(self, runner) -> None:
+        for name in ('semi_train_cfg', 'semi_test_cfg'):
+            top, used = runner.cfg.get(name) or {}, (runner.cfg.get('model') or {}).get(name) or {}
+            ignored = {key: value for key, value in top.items() if used.get(key) != value}
+            if ignored:
+                raise ValueError(
+                    f'{name}={ignored} at the top level of the config has no effect. Set '
+                    f'model=dict({name}={ignored}).'
                 )
 
     def _check_hooks(self, runner, model: SemiSegmentor) -> None:

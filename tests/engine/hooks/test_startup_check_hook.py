@@ -5,7 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from mmengine.config import ConfigDict
+from mmengine.config import Config, ConfigDict
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from mmseg.models.decode_heads import STDCHead
@@ -192,6 +192,25 @@ def test_streams_that_do_not_fit_the_method_are_refused(model, settings, streams
 def test_what_does_not_fit_is_refused_in_one_sentence(settings, message):
     with pytest.raises(ValueError, match=message):
         StartupCheckHook().before_train(make_runner(**settings))
+
+
+@pytest.mark.parametrize(
+    ('top', 'inner', 'ignored'),
+    [
+        ({'tau': 0.7}, None, "{'tau': 0.7}"),
+        ({'tau': 0.7, 'tau_end': 1}, {'tau': 0.7}, "{'tau_end': 1}"),
+        ({'tau': 0.7}, {'tau': 0.7, 'cutmix': None}, None),
+    ],
+)
+def test_settings_beside_the_model_are_refused(top, inner, ignored):
+    runner = make_runner()
+    runner.cfg = Config({'semi_train_cfg': top, 'model': {'semi_train_cfg': inner}})
+    if ignored is None:
+        StartupCheckHook().before_train(runner)
+        return
+    told = f'semi_train_cfg={ignored} at the top level of the config has no effect. Set model='
+    with pytest.raises(ValueError, match=re.escape(told)):
+        StartupCheckHook().before_train(runner)
 
 
 def test_plain_training_is_checked_too():
