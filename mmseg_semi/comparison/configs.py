@@ -14,6 +14,7 @@ from ..datasets.partition import counted_images, fill_partition, waits_for_parti
 from ..datasets.walk import Leaf, stage_leaves
 from ..engine.metric_names import IOU_METRICS
 from ..engine.runner.stages import TrainStage, build_stages
+from ..engine.startup.lengths import check_lengths
 from ..engine.train_loops import epoch_lengths, epochs_of
 from ..models.clock import count_steps
 
@@ -230,23 +231,7 @@ def accumulation_of(training: Config) -> int:
 
 
 def check_schedule(training: Config) -> None:
-    """Reject a scheduler that begins after the end of a training, which may have been shortened.
-
-    Raises:
-        ValueError: A scheduler begins after the end of the training.
-    """
-    length = training.train_cfg.get('max_iters')
-    length = length and count_steps(length, accumulation_of(training))
-    schedulers = training.get('param_scheduler') or []
-    parts = schedulers if isinstance(schedulers, dict) else {'': schedulers}
-    for key, several in parts.items():
-        several = several if isinstance(several, (list, tuple)) else [several]
-        for index, part in enumerate(several):
-            begin = part.get('begin', 0)
-            if length and not part.get('by_epoch', True) and begin >= length:
-                name = '.'.join(filter(None, ('param_scheduler', key)))
-                raise ValueError(
-                    f'{name}.{index} ({part["type"]}) begins at step {begin} of a training of {length}. '
-                    f'Train longer (--iters), or set an earlier {name}.{index}.begin and end of the one '
-                    'before it (--method-options).'
-                )
+    """Reject schedulers that do not fit a training, which may have been shortened, as ``check_lengths``."""
+    accumulated, length = accumulation_of(training), training.train_cfg.get('max_iters')
+    num_steps = None if length is None else count_steps(length, accumulated)
+    check_lengths(training.get('param_scheduler'), 1, num_steps, accumulated)

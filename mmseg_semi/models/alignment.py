@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,6 +25,21 @@ SMALLEST = 1e-6
 #: Bounds of the ratio of logit adjustment. A class without pseudo-labels is common, and its logit must hardly
 #: fall. A class that is hardly labeled has a large ratio by chance, for example in the first steps.
 RATIOS = (0.01, 10)
+
+
+class LabeledWeights(NamedTuple):
+    """Class weights of the L losses of the labeled pixels.
+
+    Attributes:
+        class_weight (Tensor): float32 (L, C), 1 for a loss without class weights.
+        loss_weight (Tensor): float32 (L,), the weight of each loss; their sum is 1.
+        divided (Tensor): bool (L,), whether a loss is divided by the sum of the weights of its pixels, and not
+            by their number.
+    """
+
+    class_weight: Tensor
+    loss_weight: Tensor
+    divided: Tensor
 
 
 class AdjustmentSettings(MethodSettings):
@@ -46,7 +62,7 @@ class ClassShares(OncePerStep):
 
     Attributes:
         shares (Tensor): float32 (2, C), the running means of labeled and of unlabeled pixels. Those of labeled
-            pixels with class weights do not sum to 1.
+            pixels with class weights need not sum to 1.
         steps (Tensor): int64 scalar, the optimizer steps behind them.
     """
 
@@ -75,18 +91,14 @@ class ClassShares(OncePerStep):
         """Collect the shares of a micro-batch.
 
         Args:
-            labeled (Tensor): (C,), the number of labeled pixels of each class, times its weight.
+            labeled (Tensor): float32 (C,), the share of each class in the labeled pixels.
             unlabeled (Tensor): (C,), the sum of the probabilities of each class, or the number of its
                 pseudo-labels.
             *pixels (Tensor): int64 scalars, the number of labeled and of unlabeled pixels.
         """
         counts, unlabeled = torch.stack(pixels), unlabeled.float()
-        # The mean loss of the labeled pixels is not divided by their weights, so neither is their mean share.
-        means = [
-            labeled.float() / counts[0].clamp(min=1),
-            unlabeled / unlabeled.sum().clamp(min=SMALLEST),
-        ]
-        self.collect(torch.stack(means)[None], counts[None])
+        means = torch.stack([labeled, unlabeled / unlabeled.sum().clamp(min=SMALLEST)])
+        self.collect(means[None], counts[None])
 
     @torch.no_grad()
     def follow(self, means: Tensor, counts: Tensor) -> dict[str, Tensor]:
@@ -132,7 +144,8 @@ class DistributionAlignment(ClassShares):
         weight = F.adaptive_avg_pool2d(real[:, None].float(), logits.shape[-2:])
         probs = (logits.softmax(dim=1) * weight).sum(dim=(0, 2, 3))
         counts = self.count(label)
-        self.observe(counts, probs, counts.sum(), real.sum())
+        total = counts.sum()
+        self.observe(counts / total.clamp(min=1), probs, total, real.sum())
         return logits + self.offset[:, None, None]
 
     @property
@@ -161,18 +174,23 @@ class LogitAdjustment(ClassShares):
     training that starts from a checkpoint with these shares continues them.
 
     A labeled loss with class weights teaches z the weighted shares. Therefore, each labeled pixel counts by the
-    weight of its class. All unlabeled pixels count equally, even if the loss weights the images.
+    weight of its class. ``PixelCrossEntropyLoss`` is divided by the number of pixels, and MMSegmentation's
+    ``CrossEntropyLoss`` by the sum of their weights. So with the first, a batch with many pixels of heavy
+    classes counts more. All unlabeled pixels count equally, even if the loss weights the images.
 
     Args:
         num_classes (int): C.
-        class_weight (Tensor, optional): float32 (C,), weight of each class in the labeled loss.
+        weights (LabeledWeights, optional): Class weights of the labeled losses.
     """
 
-    def __init__(self, num_classes: int, class_weight: Tensor | None = None) -> None:
+    def __init__(self, num_classes: int, weights: LabeledWeights | None = None) -> None:
         super().__init__(num_classes)
-        if class_weight is None:
-            class_weight = torch.ones(num_classes)
-        self.register_buffer('class_weight', class_weight.float(), persistent=False)
+        if weights is None:
+            weights = LabeledWeights(
+                torch.ones(1, num_classes), torch.ones(1), torch.zeros(1, dtype=torch.bool)
+            )
+        for name, value in weights._asdict().items():
+            self.register_buffer(name, value, persistent=False)
 
     def forward(
         self, logits: Sequence[Tensor], pseudo_label: Tensor, confident: Tensor, label: Tensor
@@ -190,7 +208,11 @@ class LogitAdjustment(ClassShares):
         """
         labeled = self.count(label)
         counts = self.count(pseudo_label.masked_fill(~confident, 255))
-        self.observe(labeled * self.class_weight, counts, labeled.sum(), counts.sum())
+        # The mean share of the steps, as the loss is a mean over the pixels of each step.
+        weighted = self.class_weight * labeled
+        divisor = torch.where(self.divided, weighted.sum(dim=1), labeled.sum())
+        share = (self.loss_weight[:, None] * weighted / divisor.clamp(min=SMALLEST)[:, None]).sum(0)
+        self.observe(share, counts, labeled.sum(), counts.sum())
         offset = self.offset[:, None, None]
         return [one + offset for one in logits]
 

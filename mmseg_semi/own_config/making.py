@@ -147,7 +147,7 @@ class _Making:
 
     def check(self) -> None:
         preprocessor = self.cfg.model.get('data_preprocessor') or {}
-        kind = str(preprocessor.get('type')).rpartition('.')[2]
+        kind = _kind(preprocessor)
         if kind not in ('SegDataPreProcessor', 'MultiBranchDataPreprocessor'):
             raise ValueError(
                 f'{self.name} has model.data_preprocessor.type={preprocessor.get("type")!r}. Set a '
@@ -503,9 +503,7 @@ class _Making:
 
     def write_length(self) -> None:
         train = dict(self.cfg.train_cfg)
-        kind = train.get('type') or (
-            'EpochBasedTrainLoop' if self.by_epoch else 'IterBasedTrainLoop'
-        )
+        kind = _kind(train) or ('EpochBasedTrainLoop' if self.by_epoch else 'IterBasedTrainLoop')
         if 'by_epoch' in train:  # MMEngine's format without a type
             del train['by_epoch']
             self.set('train_cfg', {'_delete_': True, **train, 'type': _LOOPS.get(kind, kind)})
@@ -530,6 +528,19 @@ class _Making:
             f'{train["max_epochs"]} epochs{each}',
             f'an epoch is one pass over {passes} here{steps}. Set train_cfg.max_epochs for another length',
         )
+        self.say_ends()
+
+    def say_ends(self) -> None:
+        """Name schedulers that do not end with the training, whose epochs have another length than before."""
+        schedule = self.cfg.get('param_scheduler') or []
+        schedule = [schedule] if isinstance(schedule, dict) else schedule
+        ends = [part.end for part in schedule if not part.get('by_epoch', True) and 'end' in part]
+        if not self.self_training and ends and max(ends) != self.num_steps():
+            self.say(
+                'please check',
+                f'the last scheduler ends at step {max(ends):,}, and the training at {self.num_steps():,}',
+                'set the end of param_scheduler, or max_epochs',
+            )
 
     def write_runtime(self) -> None:
         """Write evaluation, hooks and stages."""
@@ -542,7 +553,7 @@ class _Making:
             predictor = self.recipe.model['semi_test_cfg']['predict_on']
             for stage in ('val', 'test'):
                 loop = cfg.get(f'{stage}_cfg')
-                if loop and loop.get('type') in (None, f'{stage.title()}Loop'):
+                if loop and _kind(loop) in (None, f'{stage.title()}Loop'):
                     self.set(f'{stage}_cfg', {'type': f'TeacherStudent{stage.title()}Loop'})
         why = f'for each network; {predictor} predicts' if predictor else 'unchanged'
         self.say('evaluation', '; '.join(said) or 'none', why if said else '')
@@ -604,7 +615,7 @@ class _Making:
                 'by_epoch': self.by_epoch,
                 'interval': every,
             }
-        elif checkpoint.get('type') in (None, 'CheckpointHook'):
+        elif _kind(checkpoint) in (None, 'CheckpointHook'):
             hooks['checkpoint'] = {'type': 'AtomicCheckpointHook'}
         best = (checkpoint or {}).get('save_best')
         if best and predictor:
@@ -616,18 +627,23 @@ class _Making:
         kept, changed = [], False
         for hook in cfg.get('custom_hooks') or ():
             hook = dict(hook)
-            if hook['type'] == 'EMAHook' and predictor:
+            if _kind(hook) == 'EMAHook' and predictor:
                 changed = True
                 self.left.append('EMAHook (it would average all networks of the method)')
                 continue
-            if hook['type'] == 'EarlyStoppingHook' and predictor:
+            if _kind(hook) == 'EarlyStoppingHook' and predictor:
                 changed = True
                 hook['monitor'] = _named(hook['monitor'], predictor)
             kept.append(hook)
-        added = [hook for hook in added if hook['type'] not in [one['type'] for one in kept]]
+        added = [hook for hook in added if hook['type'] not in [_kind(one) for one in kept]]
         if kept and not changed:
             kept = [Code('*_base_.custom_hooks')]
         self.set('custom_hooks', [*kept, *added])
+
+
+def _kind(part: dict) -> str | None:
+    """Return the type in a part of a config without the scope, as in ``mmengine.EMAHook``, or None."""
+    return part.get('type') and str(part['type']).rpartition('.')[2]
 
 
 def _of_any_channels(transforms: list[dict]) -> list[dict]:

@@ -5,9 +5,15 @@ import math
 import pytest
 import torch
 from ddp_steps import align_batches
+from mmseg.models.losses import CrossEntropyLoss
 from ranks import run_on_ranks
 
-from mmseg_semi.models.alignment import DECAY, DistributionAlignment, LogitAdjustment
+from mmseg_semi.models.alignment import (
+    DECAY,
+    DistributionAlignment,
+    LabeledWeights,
+    LogitAdjustment,
+)
 from mmseg_semi.models.losses import PixelCrossEntropyLoss
 
 C = 3
@@ -190,9 +196,13 @@ def test_rare_class_without_pseudo_labels_has_the_smallest_ratio():
     torch.testing.assert_close(module.offset.exp(), torch.tensor([50_000 / 49_999, 1, 0.01]))
 
 
+def one_loss(weight, divided=False):
+    return LabeledWeights(weight[None], torch.ones(1), torch.tensor([divided]))
+
+
 def test_labeled_pixels_count_by_their_class_weights():
     weight = torch.tensor([1.0, 2.0, 6.0])
-    module, batches = LogitAdjustment(C, weight), [pseudo_batch(0), pseudo_batch(1)]
+    module, batches = LogitAdjustment(C, one_loss(weight)), [pseudo_batch(0), pseudo_batch(1)]
     # The images of the second micro-batch have another share of class 2.
     batches[1][3][:, :3][batches[1][3][:, :3] == 2] = 1
     for one in batches:
@@ -206,14 +216,21 @@ def test_labeled_pixels_count_by_their_class_weights():
 
 
 @pytest.mark.parametrize('committed', [False, True])
-def test_adjustment_teaches_the_shares_of_the_weighted_loss(committed):
-    """Micro-batches or steps with other classes are averaged as the loss averages them."""
-    weight = [1.0, 9.0]
-    labels = [torch.full((1, 4, 5), label) for label in (0, 1)]
-    module, loss = (
-        LogitAdjustment(2, torch.tensor(weight)),
-        PixelCrossEntropyLoss(class_weight=weight),
+@pytest.mark.parametrize('kinds', [('Pixel',), ('Stock',), ('Pixel', 'Stock')])
+def test_adjustment_teaches_the_shares_of_the_weighted_loss(kinds, committed):
+    """Micro-batches or steps with other classes are averaged as the losses average them."""
+    weights = torch.tensor([[1.0, 9.0], [2.0, 1.0]])[: len(kinds)]
+    labels = [torch.tensor([0] * 20), torch.tensor([0] * 4 + [1] * 16)]
+    labels = [label.view(1, 4, 5) for label in labels]
+    share = torch.tensor([0.3, 0.7])[: len(kinds)] if len(kinds) > 1 else torch.ones(1)
+    module = LogitAdjustment(
+        2, LabeledWeights(weights, share, torch.tensor([kind == 'Stock' for kind in kinds]))
     )
+    classes = {'Pixel': PixelCrossEntropyLoss, 'Stock': CrossEntropyLoss}
+    losses = [
+        classes[kind](class_weight=weight.tolist(), loss_weight=one.item())
+        for kind, weight, one in zip(kinds, weights, share, strict=True)
+    ]
     pseudo_label = torch.tensor([0, 1, 1, 1]).repeat(1, 5, 1)
     for label in labels:
         module([torch.zeros(1, 2, 4, 5)], pseudo_label, pseudo_label < 2, label)
@@ -223,7 +240,7 @@ def test_adjustment_teaches_the_shares_of_the_weighted_loss(committed):
     # At the shares that the weighted loss teaches, its gradient is zero.
     taught = (torch.tensor([0.25, 0.75]) / module.offset.exp()).log().requires_grad_()
     logits = taught.view(1, 2, 1, 1).expand(1, 2, 4, 5)
-    sum(loss(logits, label) for label in labels).backward()
+    sum(loss(logits, label) for loss in losses for label in labels).backward()
     torch.testing.assert_close(taught.grad, torch.zeros(2), rtol=0, atol=1e-5)
 
 

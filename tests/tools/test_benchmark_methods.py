@@ -431,7 +431,7 @@ def test_bad_arguments_are_refused(tool, folder, capsys, given, says):
         ),
         (
             ['--method-options', 'imas', 'param_scheduler.0.begin=14'],
-            'imas: param_scheduler.0 (NonzeroPolyLR) begins at step 14 of a training of 14. Train longer',
+            'imas: The training has 14 optimizer step(s), but param_scheduler.0 (NonzeroPolyLR) begins at',
         ),
     ],
 )

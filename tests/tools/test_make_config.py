@@ -592,8 +592,8 @@ optim_wrapper = dict(
     paramwise_cfg=dict(decay_rate=0.9, decay_type='stage_wise', num_layers=6),
 )
 custom_hooks = [
-    dict(type='EMAHook'),
-    dict(type='EarlyStoppingHook', monitor='mIoU'),
+    dict(type='mmengine.EMAHook'),
+    dict(type='mmengine.EarlyStoppingHook', monitor='mIoU'),
 ]
 custom_imports = dict(imports='os.path', allow_failed_imports=False)
 work_dir = 'work_dirs/precious'
@@ -610,8 +610,8 @@ find_unused_parameters = True
     assert new.optim_wrapper.network_constructor == 'LearningRateDecayOptimizerConstructor'
     assert new.optim_wrapper.paramwise_cfg.decay_rate == 0.9
     hooks = {hook.type: hook for hook in new.custom_hooks}
-    assert hooks['EarlyStoppingHook'].monitor == 'teacher/mIoU'
-    assert 'EMAHook' not in hooks
+    assert hooks['mmengine.EarlyStoppingHook'].monitor == 'teacher/mIoU'
+    assert 'mmengine.EMAHook' not in hooks
     assert {'MeanTeacherHook', 'StartupCheckHook', 'ResumableRandomnessHook'} <= hooks.keys()
     assert new.custom_imports.imports == ['os.path', 'mmseg_semi']
     assert new.work_dir == str(Path('work_dirs/imas_my'))
@@ -683,6 +683,13 @@ def test_training_by_epochs(make, my, method):
     # Three unlabeled images, one a step; ST: its own list.
     assert re.search(r'Epoch\(train\) +\[2\]\[\d/\d\]', result.output)
     assert list(Path('work_dirs').glob(f'{method}_my/**/epoch_2.pth'))
+
+
+def test_a_schedule_of_another_length_than_the_epochs_is_named(make, my):
+    steps = BY_EPOCH.replace('end=2, by_epoch=True', 'end=1000, by_epoch=False')
+    printed = ' '.join(make(my(steps), '--method', 'imas', '--batch-size', '2', '1').split())
+    assert 'please check the last scheduler ends at step 1,000, and the training at 6' in printed
+    assert 'please check' not in make(my(BY_EPOCH), '--method', 'imas', '--overwrite')
 
 
 @pytest.mark.parametrize('method', ['unimatch_v2', 'imas'])

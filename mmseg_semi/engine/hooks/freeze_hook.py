@@ -46,6 +46,9 @@ class FreezeHook(Hook):
         with rewrapped(runner) as model:
             for module in self._find(model):
                 module.requires_grad_(False)
+
+    def before_train_epoch(self, runner) -> None:
+        # Not in before_train, where other hooks may still replace layers (SyncBN, see rewrapped).
         self._frozen = self._find(unwrap(runner.model))
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:

@@ -6,7 +6,7 @@ import json
 import os.path as osp
 
 from mmengine.dist import get_world_size
-from mmengine.hooks import CheckpointHook, Hook
+from mmengine.hooks import CheckpointHook, EMAHook, Hook
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import EpochBasedTrainLoop
 from mmseg.models.decode_heads import STDCHead
@@ -39,6 +39,7 @@ from ..startup.images import check_images
 from ..startup.masks import check_evaluated_masks, check_masks
 from ..startup.meanings import check_meaning_of_checkpoint, check_meanings
 from ..startup.metrics import check_image_sizes, check_metrics
+from ..startup.phases import check_phases
 from ..startup.schedule import ConfiguredSchedule, continue_schedule
 from ..startup.sets import evaluated_sets
 from ..startup.wrappers import check_wrapper
@@ -64,7 +65,8 @@ class StartupCheckHook(Hook):
 
     Raises:
         ValueError: One sentence with a remedy, for one of these problems: The batch size does not match the
-            sampler. A hook of the method is missing. The networks of the method cannot be trained. Head and
+            sampler. A hook of the method is missing, or ``EMAHook`` would average its teacher. A setting of the
+            method is beside the model. The networks of the method cannot be trained. Head and
             dataset have different numbers of classes. Name and list of the partition have different numbers of
             labeled images. The void value is not the same everywhere. The crop is not a multiple of the patches
             of a vision transformer. A training image is also a validation image. Files have more bands or bits
@@ -126,6 +128,7 @@ class StartupCheckHook(Hook):
         self._check_checkpoints(runner)
         if isinstance(model, SemiSegmentor):
             model.check_start()
+            check_phases(runner, model, self._configured)
             self._check_places(runner)
             self._check_hooks(runner, model)
             self._check_loader(runner, model, loader)
@@ -265,6 +268,11 @@ class StartupCheckHook(Hook):
                 )
 
     def _check_hooks(self, runner, model: SemiSegmentor) -> None:
+        if any(isinstance(hook, EMAHook) for hook in runner.hooks):
+            raise ValueError(
+                f'EMAHook would replace all networks of {type(model).__name__} by averages in validations and '
+                'checkpoints, also the teacher, which is an average already. Remove it from custom_hooks.'
+            )
         present = {base.__name__ for hook in runner.hooks for base in type(hook).__mro__}
         for name in model.required_hooks:
             if name not in present:

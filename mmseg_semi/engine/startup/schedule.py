@@ -74,11 +74,12 @@ class ConfiguredSchedule:
         self._saved = None if saved is None else dict(_saved_parts(saved))
         info = (checkpoint.get('message_hub') or {}).get('runtime_info') or {}
         self._saved_types = info.get(TYPES)
-        self._saved_length = info.get('max_iters')
+        #: Iterations of the checkpoint's training, or None if unknown.
+        self.saved_length = info.get('max_iters')
 
     def has_another_length(self, runner) -> bool:
         """Whether the checkpoint's training had another, or an unknown, number of iterations."""
-        return self._saved_length != runner.max_iters
+        return self.saved_length != runner.max_iters
 
     def differences(self) -> list[str]:
         """Return the differences between checkpoint and config, one phrase each; empty if they are equal."""
@@ -197,7 +198,7 @@ def _check_not_over(runner) -> None:
 
 
 def _check_ends(runner, prolonged: bool) -> None:
-    """Warn about decays of the learning rate that end before the training, and warm-ups that end after it.
+    """Warn about decays of the learning rate that do not end with the training, and about late warm-ups.
 
     Raises:
         ValueError: The training is resumed with another length at the end of such a decay.
@@ -216,6 +217,14 @@ def _check_ends(runner, prolonged: bool) -> None:
             continue
         index, one = decays[-1]
         length, done, unit = _clock_of(runner, one)
+        if one.end > length and not _converted(runner, one):
+            key = _key(name, index)
+            runner.logger.warning(
+                f'{key} ({type(one).__name__}) ends at {unit} {one.end}, but the training has {length}, so '
+                f'the learning rate does not reach its end. Set {key}.end={length}, or remove it to use the '
+                'length of the training.'
+            )
+            continue
         # A schedule that continues after the decay, such as a constant rate, is intended.
         if max(other.end for other in group if other.by_epoch == one.by_epoch) >= length:
             continue
@@ -235,8 +244,8 @@ def _check_warm_ups(runner, name: str, group: list) -> None:
         warm_up = isinstance(one, LinearParamScheduler) and one.start_factor < one.end_factor
         if not warm_up or one.param_name != 'lr':
             continue
-        if not one.by_epoch and accumulation(runner) > 1 and _in_steps(runner):
-            continue  # StepSchedulerHook has compared its end with the optimizer steps
+        if _converted(runner, one):
+            continue
         length, _, unit = _clock_of(runner, one)
         if one.begin < length < one.end:
             runner.logger.warning(
@@ -244,6 +253,11 @@ def _check_warm_ups(runner, name: str, group: list) -> None:
                 f'training has only {length}, so the learning rate never reaches its full value. Set a '
                 f'smaller {_key(name, index)}.end, or train longer.'
             )
+
+
+def _converted(runner, scheduler) -> bool:
+    """Whether StepSchedulerHook has already compared the end of a scheduler with the optimizer steps."""
+    return not scheduler.by_epoch and accumulation(runner) > 1 and _in_steps(runner)
 
 
 def _key(wrapper: str, index: int) -> str:

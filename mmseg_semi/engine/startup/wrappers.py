@@ -22,7 +22,8 @@ def check_wrapper(runner) -> None:
         runner (Runner): Runner before its first iteration.
 
     Raises:
-        ValueError: A setting has two values, or the wrapper cannot train a method.
+        ValueError: A setting has two values, the wrapper cannot train a method, or ``sync_bn`` has removed
+            activations.
     """
     cfg, model = runner.cfg, unwrap(runner.model)
     chosen = dict(cfg.get('model_wrapper_cfg') or {})
@@ -35,6 +36,13 @@ def check_wrapper(runner) -> None:
             )
     if isinstance(model, SemiSegmentor):
         _check_method(runner.model, model)
+    for name, layer in model.named_modules():
+        # MMEngine replaces any subclass of batch normalization, but does not call the layers in it.
+        if type(layer) is nn.SyncBatchNorm and layer._modules:
+            raise ValueError(
+                f'sync_bn has replaced {name} by a SyncBatchNorm that does not call its '
+                f"{', '.join(layer._modules)}. Remove sync_bn, or use type='TIMMBackbone', which keeps them."
+            )
     missing = {key: value for key, value in top.items() if key not in chosen}
     if not is_model_wrapper(runner.model) or not missing:
         return

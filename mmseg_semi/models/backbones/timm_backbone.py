@@ -7,6 +7,8 @@ import difflib
 from mmseg.models.backbones import TIMMBackbone as StockTIMMBackbone
 from mmseg.registry import MODELS
 from packaging.specifiers import SpecifierSet
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 #: Versions of timm with the networks of the configs; requirements/timm.txt has the same range.
 SUPPORTED = '>=1.0.20,<1.1'
@@ -17,7 +19,8 @@ class TIMMBackbone(StockTIMMBackbone):
     """MMSegmentation's wrapper of any timm network that supports ``features_only``.
 
     It replaces the stock class, with the same weights and outputs. If the installed timm lacks the network, or
-    the weights do not exist, the error has a remedy.
+    the weights do not exist, the error has a remedy. With ``sync_bn='torch'``, layers of timm that join batch
+    normalization and activation keep their activation.
 
     Args:
         model_name (str): Name in timm, such as ``vit_small_patch16_dinov3``.
@@ -32,6 +35,12 @@ class TIMMBackbone(StockTIMMBackbone):
         check_network(model_name)
         super().__init__(model_name, **kwargs)
 
+    def add_module(self, name: str, module: nn.Module | None) -> None:
+        # The conversions of PyTorch and MMEngine from and to SyncBN add each converted module to its parent.
+        if module is not None:
+            keep_activations(module)
+        super().add_module(name, module)
+
     def init_weights(self) -> None:
         """Load the weights of ``init_cfg``.
 
@@ -45,6 +54,30 @@ class TIMMBackbone(StockTIMMBackbone):
                 f'{error} Write it with a tool of tools/model_converters (docs/encoders.md), or set '
                 'backbone.init_cfg=None, and neck.init_cfg=None if there is one, to start from random weights.'
             ) from None
+
+
+def keep_activations(network: nn.Module) -> None:
+    """Give batch normalizations of timm that were converted from or to SyncBN their activation back, in place.
+
+    timm's ``BatchNormAct2d`` is a batch normalization with the activation as a child. The conversions replace
+    it by a plain one that has the child and never calls it.
+
+    Raises:
+        TypeError: A layer was converted to MMCV's SyncBN, which cannot call the activation.
+    """
+    from timm.layers.norm_act import BatchNormAct2d, SyncBatchNormAct
+
+    for layer in network.modules():
+        if not {'drop', 'act'} <= layer._modules.keys() or 'running_mean' not in layer._buffers:
+            continue
+        if isinstance(layer, nn.SyncBatchNorm):
+            layer.__class__ = SyncBatchNormAct
+        elif isinstance(layer, _BatchNorm):
+            layer.__class__ = BatchNormAct2d
+        elif type(layer).__module__.startswith('mmcv.'):
+            raise TypeError(
+                "sync_bn='mmcv' would remove the activations of this timm network. Set sync_bn='torch'."
+            )
 
 
 def check_network(name: str) -> None:

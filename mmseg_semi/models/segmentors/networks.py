@@ -10,12 +10,14 @@ from typing import NamedTuple
 import torch
 from mmcv.cnn.bricks.drop import DropPath
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+from mmseg.models.losses import CrossEntropyLoss
 from mmseg.models.segmentors import EncoderDecoder
 from mmseg.models.utils import resize
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from ...functional.pseudo_label import confidence_and_label
+from ..alignment import LabeledWeights
 from ..batch import VOID
 from ..gradients import no_stale_casts
 from ..heads import tapped, tapping
@@ -177,23 +179,22 @@ def _loss_modules(head: BaseDecodeHead) -> Sequence[nn.Module]:
     return losses if isinstance(losses, nn.ModuleList) else [losses]
 
 
-def class_weights(network: nn.Module) -> Tensor | None:
-    """Return the class weights of the decode head's losses, float32 (C,), or None.
-
-    With several losses, this is their mean, weighted by ``loss_weight``. A loss without class weights has 1.
+def class_weights(network: nn.Module) -> LabeledWeights | None:
+    """Return the class weights of the decode head's losses, or None if no loss has them.
 
     Raises:
         ValueError: ``class_weight`` does not have one value per class.
     """
     head = network.decode_head
     modules = [m for m in _loss_modules(head) if getattr(m, 'loss_weight', 1.0)]
-    given = [getattr(module, 'class_weight', None) for module in modules]
-    if all(weight is None for weight in given):
+    if all(getattr(module, 'class_weight', None) is None for module in modules):
         return None
-    total = sum(
-        getattr(module, 'loss_weight', 1.0) * _weights_of(module, head) for module in modules
+    loss_weight = torch.tensor([getattr(module, 'loss_weight', 1.0) for module in modules])
+    return LabeledWeights(
+        torch.stack([_weights_of(module, head) for module in modules]),
+        loss_weight / loss_weight.sum(),
+        torch.tensor([isinstance(module, CrossEntropyLoss) for module in modules]),
     )
-    return total / sum(getattr(module, 'loss_weight', 1.0) for module in modules)
 
 
 def _weights_of(loss: nn.Module, head: BaseDecodeHead) -> Tensor:

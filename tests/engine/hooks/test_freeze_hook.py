@@ -143,6 +143,9 @@ def test_wrapped_again_with_other_batch_norms_and_compiled_again():
     runner = SimpleNamespace(model=model, wrap_model=wrap, cfg={}, _maybe_compile=compiled.append)
     hook = FreezeHook(['1'])
     hook.before_train(runner)
+    # Another hook wraps the model once more.
+    runner.model = wrap(None, runner.model.module)
+    hook.before_train_epoch(runner)
     runner.model.train()
     hook.before_train_iter(runner, 0)
     norm = runner.model.module[1]

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 from mmengine.config import Config, ConfigDict
-from mmengine.hooks import CheckpointHook
+from mmengine.hooks import CheckpointHook, EMAHook
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from mmseg.models.decode_heads import STDCHead
 from mmseg.registry import MODELS
@@ -192,6 +192,12 @@ def test_streams_that_do_not_fit_the_method_are_refused(model, settings, streams
 def test_what_does_not_fit_is_refused_in_one_sentence(settings, message):
     with pytest.raises(ValueError, match=message):
         StartupCheckHook().before_train(make_runner(**settings))
+
+
+def test_average_of_all_networks_is_refused():
+    runner = make_runner(hooks=[MeanTeacherHook(), AtomicCheckpointHook(), EMAHook()])
+    with pytest.raises(ValueError, match='EMAHook would replace all networks of IMAS by averages'):
+        StartupCheckHook().before_train(runner)
 
 
 @pytest.mark.parametrize(

@@ -238,6 +238,26 @@ def test_decay_that_ends_early_is_named(caplog):
 
 
 @pytest.mark.parametrize(
+    ('decay', 'options', 'said'),
+    [
+        ({**POLY, 'end': 56}, {}, 'ends at step 56, but the training has 14, so the learning rate'),
+        (
+            {**STOCK, 'end': 3, 'by_epoch': True},
+            {'epoch': 7},
+            'ends at epoch 3, but the training has 2',
+        ),
+        ({**POLY, 'end': 14}, {}, ''),
+        # StepSchedulerHook warns of it.
+        ({**POLY, 'end': 14}, {'accumulated': 2}, ''),
+    ],
+)
+def test_decay_that_ends_late_is_named(decay, options, said, caplog):
+    continue_schedule(Training([decay], **options).runner, None)
+    assert len(caplog.records) == bool(said)
+    assert said in caplog.text
+
+
+@pytest.mark.parametrize(
     ('warm_up', 'options', 'said'),
     [
         ({**WARMUP, 'end': 15}, {}, 'is a warm-up to step 15, but the training has only 14, so'),

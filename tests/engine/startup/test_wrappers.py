@@ -5,9 +5,10 @@ from types import SimpleNamespace
 import pytest
 from ddp_runs import start_each
 from mmengine.config import ConfigDict
-from mmengine.model import MMDistributedDataParallel
+from mmengine.model import MMDistributedDataParallel, convert_sync_batchnorm
 from ranks import run_on_ranks
 from tiny import build_plain
+from torch import nn
 
 from mmseg_semi.engine.startup.wrappers import check_wrapper
 
@@ -46,6 +47,26 @@ def test_wrapper_that_skips_the_step_of_a_method_is_refused():
     with pytest.raises(ValueError, match='MMDistributedDataParallel cannot train IMAS') as error:
         check_wrapper(runner)
     assert "model_wrapper_cfg.type='SemiDistributedDataParallel'" in str(error.value)
+
+
+def test_sync_bn_without_the_activation_of_its_layer_is_refused():
+    """A layer of batch normalization and activation, which MMEngine's conversion does not know."""
+
+    class NormAct(nn.BatchNorm2d):
+        def __init__(self, channels):
+            super().__init__(channels)
+            self.act = nn.ReLU()
+
+        def forward(self, x):
+            return self.act(super().forward(x))
+
+    model = build_plain()
+    model.backbone.extra = NormAct(2)
+    runner = SimpleNamespace(model=model, cfg=ConfigDict())
+    check_wrapper(runner)
+    convert_sync_batchnorm(model)
+    with pytest.raises(ValueError, match=r'replaced backbone\.extra by .* not call its act\.'):
+        check_wrapper(runner)
 
 
 def test_one_process_has_no_wrapper():

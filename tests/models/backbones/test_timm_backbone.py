@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.model import convert_sync_batchnorm, revert_sync_batchnorm
 from mmengine.registry import init_default_scope
 from mmseg.models.backbones import TIMMBackbone as StockTIMMBackbone
 from mmseg.registry import MODELS
@@ -96,3 +97,40 @@ def test_an_image_without_padding_is_padded_to_whole_patches():
     for got, expected in zip(backbone(image), backbone(padded), strict=True):
         assert got.shape == (1, 16, 4, 5)
         torch.testing.assert_close(got, expected)
+
+
+def test_sync_bn_keeps_the_activations():
+    """timm's layers of batch normalization and activation, converted to SyncBN and back as by MMEngine."""
+    torch.manual_seed(0)
+    network = build('tf_efficientnet_lite0', out_indices=(1, 2)).eval()
+    images, keys = torch.randn(2, 3, 32, 32), set(network.state_dict())
+    with torch.no_grad():
+        expected = network(images)
+    for convert, kind in (
+        (convert_sync_batchnorm, 'SyncBatchNormAct'),
+        (convert_sync_batchnorm, 'SyncBatchNormAct'),
+        (revert_sync_batchnorm, 'BatchNormAct2d'),
+    ):
+        network = convert(network).eval()
+        assert type(network.timm_model.bn1).__name__ == kind
+        assert set(network.state_dict()) == keys
+        with torch.no_grad():
+            for found, wanted in zip(network(images), expected, strict=True):
+                torch.testing.assert_close(found, wanted)
+    assert type(network.timm_model.blocks[0][0].bn1).__name__ == 'BatchNormAct2d'
+
+
+def test_sync_bn_of_mmcv_is_refused():
+    network = build('tf_efficientnet_lite0', out_indices=(1,))
+
+    class SyncBatchNorm(torch.nn.Module):
+        """As MMCV's, which is not a subclass of PyTorch's and needs its compiled operations."""
+
+        __module__ = 'mmcv.ops.sync_bn'
+
+    layer = SyncBatchNorm()
+    layer.register_buffer('running_mean', torch.zeros(2))
+    for name in ('drop', 'act'):
+        layer.add_module(name, torch.nn.Identity())
+    with pytest.raises(TypeError, match=r"activations of this timm network\. Set sync_bn='torch'"):
+        network.add_module('timm_model', torch.nn.Sequential(layer))

@@ -6,6 +6,7 @@ from mmseg.registry import MODELS
 from tiny import collated_batch, tiny_segmentor, unlabeled_sample
 from tiny_run import METHODS
 
+from mmseg_semi.models.alignment import LabeledWeights
 from mmseg_semi.models.clock import Clock
 
 LEARNED = ('loss_unlabeled', 'loss_consistency', 'loss_cps', 'loss_gps', 'loss_strong', 'loss_soft')
@@ -61,14 +62,14 @@ WEIGHTED = {'type': 'CrossEntropyLoss', 'class_weight': [1.0, 2.0, 3.0, 6.0]}
 @pytest.mark.parametrize(
     ('losses', 'expected'),
     [
-        ([WEIGHTED], [1.0, 2.0, 3.0, 6.0]),
-        ([{**WEIGHTED, 'type': 'PixelCrossEntropyLoss'}], [1.0, 2.0, 3.0, 6.0]),
-        # Weighted by the weights of the losses: (2 * class_weight + 3) / 5.
+        # MMSegmentation's loss is divided by the weights of its pixels.
+        ([WEIGHTED], ([[1.0, 2.0, 3.0, 6.0]], [1.0], [True])),
+        ([{**WEIGHTED, 'type': 'PixelCrossEntropyLoss'}], ([[1.0, 2.0, 3.0, 6.0]], [1.0], [False])),
         (
             [{**WEIGHTED, 'loss_weight': 2.0}, {'type': 'DiceLoss', 'loss_weight': 3.0}],
-            [1.0, 1.4, 1.8, 3.0],
+            ([[1.0, 2.0, 3.0, 6.0], [1.0] * 4], [0.4, 0.6], [True, False]),
         ),
-        ([{'type': 'CrossEntropyLoss'}], [1.0] * 4),
+        ([{'type': 'CrossEntropyLoss'}], ([[1.0] * 4], [1.0], [False])),
     ],
 )
 def test_adjustment_knows_the_class_weights_of_the_labeled_loss(method, losses, expected):
@@ -76,7 +77,8 @@ def test_adjustment_knows_the_class_weights_of_the_labeled_loss(method, losses, 
     model = MODELS.build(
         {'type': method, 'segmentor': losses_with(*losses), 'semi_train_cfg': settings}
     )
-    torch.testing.assert_close(model.adjustment.class_weight, torch.tensor(expected))
+    for name, value in zip(LabeledWeights._fields, expected, strict=True):
+        torch.testing.assert_close(getattr(model.adjustment, name), torch.tensor(value))
 
 
 def test_class_weights_of_other_classes_are_refused():
