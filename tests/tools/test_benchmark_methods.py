@@ -430,7 +430,12 @@ def test_bad_arguments_are_refused(tool, folder, capsys, given, says):
             'imas: semi_train_cfg.tau must be in [0, 1], got 2.0',
         ),
         (
-            ['--method-options', 'imas', 'param_scheduler.0.begin=14'],
+            [
+                '--method-options',
+                'imas',
+                'param_scheduler.0.begin=14',
+                'param_scheduler.0.end=28',
+            ],
             'imas: The training has 14 optimizer step(s), but param_scheduler.0 (NonzeroPolyLR) begins at',
         ),
     ],
