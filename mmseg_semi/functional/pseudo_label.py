@@ -94,6 +94,23 @@ def confident_ratio(confidence: Tensor, tau: float, valid_mask: Tensor | None = 
 
 
 @torch.no_grad()
+def class_counts(label: Tensor, num_classes: int, valid_mask: Tensor | None = None) -> Tensor:
+    """Count the pixels of each class.
+
+    Args:
+        label: int64 of any shape, in [0, C), or 255, which is not counted.
+        num_classes: C.
+        valid_mask: bool of the same shape, True = real pixel; other pixels are not counted.
+
+    Returns:
+        (C,) int64. Nothing waits for the device.
+    """
+    ones = torch.ones_like(label) if valid_mask is None else valid_mask.to(label.dtype)
+    # Void has its own bin.
+    bins = label.clamp(max=num_classes).flatten()
+    return label.new_zeros(num_classes + 1).scatter_add_(0, bins, ones.flatten())[:-1]
+
+
 def label_entropy(label: Tensor, num_classes: int, valid_mask: Tensor | None = None) -> Tensor:
     """Entropy in nats of the class histogram of label maps: 0 if there is only one class.
 
@@ -105,10 +122,7 @@ def label_entropy(label: Tensor, num_classes: int, valid_mask: Tensor | None = N
     Returns:
         A float32 scalar in [0, ln C]; 0 without any pixel. Nothing waits for the device.
     """
-    ones = torch.ones_like(label) if valid_mask is None else valid_mask.to(label.dtype)
-    # Void has its own bin.
-    bins = label.clamp(max=num_classes).flatten()
-    counts = label.new_zeros(num_classes + 1).scatter_add_(0, bins, ones.flatten())[:-1]
+    counts = class_counts(label, num_classes, valid_mask)
     share = counts / counts.sum().clamp(min=1)
     return torch.special.entr(share).sum()
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..functional.pseudo_label import class_counts
 from .memory import OncePerStep
 from .settings import MethodSettings, setting
 
@@ -80,12 +81,9 @@ class ClassShares(OncePerStep):
     def log(self) -> dict[str, Tensor]:
         """Return scalars for the log."""
 
-    def count(self, label: Tensor) -> Tensor:
+    def count(self, label: Tensor, valid_mask: Tensor | None = None) -> Tensor:
         """Count the pixels of each class, int64 (C,), in labels of any shape. Void is not counted."""
-        num_classes = self.shares.shape[1]
-        # Void has its own bin.
-        bins = label.clamp(max=num_classes).flatten()
-        return bins.new_zeros(num_classes + 1).scatter_add_(0, bins, torch.ones_like(bins))[:-1]
+        return class_counts(label, self.shares.shape[1], valid_mask)
 
     def observe(self, labeled: Tensor, unlabeled: Tensor, *pixels: Tensor) -> None:
         """Collect the shares of a micro-batch.
@@ -207,7 +205,7 @@ class LogitAdjustment(ClassShares):
             list[Tensor]: (N, C, h, w) of each view, at least float32.
         """
         labeled = self.count(label)
-        counts = self.count(pseudo_label.masked_fill(~confident, 255))
+        counts = self.count(pseudo_label, confident)
         # The mean share of the steps, as the loss is a mean over the pixels of each step.
         weighted = self.class_weight * labeled
         divisor = torch.where(self.divided, weighted.sum(dim=1), labeled.sum())

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..functional.parts import masked_average_pool
 from ..functional.prototypes import mean_similarity, mean_turn
+from ..functional.pseudo_label import class_counts
 from ..functional.resizing import resize_nearest
 from ..functional.sampling import RULES, STYLES, balanced_mask
 from .features import at_least_float
@@ -169,11 +170,7 @@ class Equalizer(nn.Module):
 
         Returns the distance of their class distribution to that of the ground truth.
         """
-        number = len(self.class_counts)
-        counts = label.new_zeros(number + 1)  # the last bin counts void pixels
-        bins = label.clamp(max=number).flatten()
-        counts.scatter_add_(0, bins, real.flatten().to(counts.dtype))
-        counts = counts[:-1]
+        counts = class_counts(label, len(self.class_counts), real)
         self.pseudo_label_counts += counts
         shares = [c / c.sum().clamp(min=1) for c in (counts, self.class_counts)]
         return (shares[0] - shares[1]).abs().sum() / 2

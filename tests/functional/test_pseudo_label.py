@@ -314,3 +314,14 @@ def test_entropy_of_the_class_histogram():
     assert pseudo_label.label_entropy(label, 4, torch.zeros_like(valid)) == 0
     on_device = torch.zeros(2, 3, 3, dtype=torch.int64, device='meta')
     assert pseudo_label.label_entropy(on_device, 4).device.type == 'meta'
+
+
+@pytest.mark.parametrize('masked', [False, True])
+def test_classes_are_counted_without_void(masked):
+    generator = torch.Generator().manual_seed(0)
+    label = torch.randint(0, 5, (2, 7, 9), generator=generator)
+    label[label == 4] = 255
+    valid = torch.rand(2, 7, 9, generator=generator) < 0.5 if masked else torch.ones(2, 7, 9).bool()
+    counts = pseudo_label.class_counts(label, 4, valid if masked else None)
+    assert counts.tolist() == [int(((label == c) & valid).sum()) for c in range(4)]
+    assert counts.dtype == torch.int64
