@@ -96,7 +96,7 @@ def missing(name, key, path):
 
 
 @DATASETS.register_module(name='CheckedDataset')
-def build_checked(of, partition=None, counted=None, **settings):
+def build_checked(of, partition=None, counted=None, counted_batch=None, **settings):
     """Build dataset type ``of`` from ``settings`` after :func:`check_data_paths`.
 
     In a config, ``dict(type='CheckedDataset', of='PascalVOCDataset', data_root=..., ...)`` is the same as
@@ -109,6 +109,7 @@ def build_checked(of, partition=None, counted=None, **settings):
         counted (dict, optional): Config of the unlabeled images of the compared semi-supervised method. They
             define the length of an epoch, and are counted but never loaded. ``data_root`` defaults to the
             dataset's.
+        counted_batch (int, optional): How many of them that method has per batch. Default: the batch size.
         **settings: Settings of the dataset.
 
     Raises:
@@ -121,6 +122,7 @@ def build_checked(of, partition=None, counted=None, **settings):
     check_data_paths(config)
     dataset = DATASETS.build(config)
     dataset.partition, dataset.counted = partition, counted
+    dataset.counted_batch = counted_batch
     return dataset
 
 

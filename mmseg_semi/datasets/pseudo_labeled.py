@@ -261,6 +261,8 @@ class SelfTrainingDataset(Dataset):
         partition: Replaces ``{partition}`` in the lists of the children, see ``LabeledUnlabeledDataset``.
         counted: Config of the images that define an epoch of ``UnlabeledEpochTrainLoop``; they are counted but
             not loaded.
+        counted_batch: How many of these images the compared method has per batch; None: as many as the batch
+            here has labeled images.
 
     Raises:
         FileNotFoundError: A list, folder, image or mask does not exist.
@@ -277,6 +279,7 @@ class SelfTrainingDataset(Dataset):
         check_files: bool | str = True,
         partition: str | None = None,
         counted: dict | None = None,
+        counted_batch: int | None = None,
     ) -> None:
         check_seed(self, seed)
         check_what(self, check_files)
@@ -286,7 +289,7 @@ class SelfTrainingDataset(Dataset):
                 'never take the labeled list twice.'
             )
         self.seed = seed
-        self.partition = partition
+        self.partition, self.counted_batch = partition, counted_batch
         given = dict(labeled=labeled, pseudo_labeled=pseudo_labeled, counted=counted)
         given = fill_lists(given, partition)
         labeled, pseudo_labeled, self.counted = given.values()

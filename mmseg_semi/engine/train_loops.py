@@ -150,8 +150,8 @@ class UnlabeledEpochTrainLoop(WholeStepIterTrainLoop):
     An epoch of the papers has floor(unlabeled images / unlabeled images per optimizer step) steps, with the
     images of all processes and micro-batches. ``max_iters``, ``val_interval``, the ends of schedulers and the
     checkpoints of an ``AtomicCheckpointHook(interval='val')`` are computed from it. A supervised training
-    counts the images of its dataset's ``counted`` instead, with the number of labeled images per step. It is
-    therefore as long as the training of the method that it is compared with.
+    counts the images of its dataset's ``counted`` instead, ``counted_batch`` of them per batch (default: the
+    number of labeled images). It is therefore as long as the training of the method that it is compared with.
 
     Args:
         runner (Runner): Same as in MMEngine.
@@ -228,7 +228,8 @@ def _epoch(loader, accumulated: int) -> tuple[int, int]:
             f'train_cfg.epochs counts epochs over unlabeled images, but {type(loader.dataset).__name__} has '
             'none. Set train_dataloader.dataset.counted to their dataset, or set train_cfg.max_iters.'
         )
-    return counted, (loader.batch_size or 1) * times
+    share = getattr(loader.dataset, 'counted_batch', None) or loader.batch_size or 1
+    return counted, share * times
 
 
 def _refuse_epoch_schedulers(schedulers) -> None:

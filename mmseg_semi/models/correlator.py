@@ -122,8 +122,9 @@ class AdaptiveThreshold(OncePerStep):
 
     @torch.no_grad()
     def follow(self, means: Tensor, counts: Tensor) -> dict[str, Tensor]:
-        present = counts > 0
-        mean = (means[:, 0] * present).sum() / present.sum().clamp(min=1)
+        # A step that the loss scaler skips can have non-finite confidences.
+        present = (counts > 0) & means[:, 0].isfinite()
+        mean = means[:, 0].masked_fill(~present, 0).sum() / present.sum().clamp(min=1)
         moved = self.decay * self.value + (1 - self.decay) * mean
         self.value.copy_(torch.where(present.any(), moved, self.value))
         return {'threshold': self.value.clone()}

@@ -1,6 +1,10 @@
+import logging
+
 import pytest
 import torch
-from mmseg.registry import DATASETS
+from mmcv.transforms import BaseTransform
+from mmengine.logging import MMLogger
+from mmseg.registry import DATASETS, TRANSFORMS
 
 from mmseg_semi.datasets import unaugmented
 
@@ -24,6 +28,33 @@ def test_images_come_as_they_are():
     assert dataset[0]['inputs'].shape == (3, 16, 16)
     given = unaugmented(dataset, [{'type': 'LoadShapes'}, {'type': 'PackSegInputs'}])
     assert torch.equal(given[2]['inputs'], plain[2]['inputs'])
+
+
+@TRANSFORMS.register_module()
+class ScaledBands(BaseTransform):
+    """A user's own transform."""
+
+    def transform(self, results):
+        return results
+
+
+def warnings(caplog):
+    return [record for record in caplog.records if record.levelno == logging.WARNING]
+
+
+def test_transforms_that_change_all_values_alike_stay(caplog):
+    """The network is trained on normalized images."""
+    MMLogger.get_instance('test_unaugmented').addHandler(caplog.handler)
+    normalize = {'type': 'Normalize', 'mean': [100.0] * 3, 'std': [50.0] * 3, 'to_rgb': False}
+    shapes = {**SHAPES, 'pipeline': [SHAPES['pipeline'][0], normalize, *SHAPES['pipeline'][1:]]}
+    plain, raw = unaugmented(DATASETS.build(shapes)), unaugmented(DATASETS.build(SHAPES))
+    torch.testing.assert_close(plain[1]['inputs'], (raw[1]['inputs'].float() - 100) / 50)
+    assert not warnings(caplog)
+    shapes['pipeline'].insert(1, {'type': 'ScaledBands'})
+    unaugmented(DATASETS.build(shapes))
+    (record,) = warnings(caplog)
+    said = 'without augmentation leaves out ScaledBands. If the network needs it'
+    assert said in record.getMessage()
 
 
 def test_wrapped_datasets():

@@ -433,6 +433,8 @@ class SupervisedStage(TrainStage):
             # Count epochs over the unlabeled images, so that the training is as long as the method's.
             counted = loader.dataset.unlabeled.items()
             dataset['counted'] = {key: value for key, value in counted if key != 'pipeline'}
+            sampler = loader.sampler
+            dataset['counted_batch'] = sampler.unlabeled // sampler.get('unlabeled_streams', 1)
         loader.pop('collate_fn', None)
         # Key by key, since `update` of a config would merge them into the existing values.
         loader.batch_size, loader.dataset = labeled, dataset

@@ -138,11 +138,11 @@ class DeS4(MeanTeacherSegmentor):
         return {**fewest, 'teacher': labeled} if self.cfg.decoupled_training else fewest
 
     def is_averaged(self, name: str) -> bool:
-        """Whether a parameter belongs to the encoder or the neck. Prototypes never follow (Eq. 5)."""
-        encoder = name.startswith(('backbone.', 'neck.'))
+        """Whether a parameter belongs to the encoder. Prototypes never follow (Eq. 5)."""
         # Only the student has auxiliary heads, and only in training.
         left_out = ('decode_head.conv_seg.', 'auxiliary_head.')
-        return encoder or not (self.cfg.decoupled_training or name.startswith(left_out))
+        decoder = ('decode_head.', 'auxiliary_head.')
+        return not name.startswith(decoder if self.cfg.decoupled_training else left_out)
 
     def optimized_alike(self) -> dict[nn.Parameter, nn.Parameter]:
         """Give the teacher's decoder the learning rates of the student's."""

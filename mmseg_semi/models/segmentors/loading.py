@@ -108,7 +108,7 @@ class CheckpointLoading:
         state_dict.update({prefix + key: value for key, value in taken.items()})
 
     def _take_out_misfits(self, state_dict: dict[str, Tensor], prefix: str) -> list[str]:
-        """Remove weights with other shapes, and return the networks whose head does not fit.
+        """Remove weights with other shapes, and return the networks whose head does not fit or lacks weights.
 
         If there is one, the counters and thresholds of the method are removed, too. They belong to a head that
         was trained, and the new one is not.
@@ -119,12 +119,23 @@ class CheckpointLoading:
             name
             for name in self.networks
             if any(key.startswith(f'{prefix}{name}.decode_head.') for key in self.misfits)
+            or self._lacks_head(name, below(state_dict, f'{prefix}{name}.'))
         ]
         if renewed:
             for key in [f'{prefix}{key}' for key in below(state_dict, prefix)]:
                 if not key.startswith(networks):
                     del state_dict[key]
         return renewed
+
+    def _lacks_head(self, name: str, weights: dict[str, Tensor]) -> bool:
+        """Whether a network's weights, if there are any, lack parameters of its decode head."""
+        parameters = dict(getattr(self, name).named_parameters())
+        wanted = (
+            key
+            for key in parameters
+            if key.startswith('decode_head.') and not key.startswith(self.training_only)
+        )
+        return bool(weights) and not weights.keys() >= set(wanted)
 
     def load_network(self, name: str, checkpoint: dict) -> None:
         """Load the predicting network of any checkpoint into one network of this method.

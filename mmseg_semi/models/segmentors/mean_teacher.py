@@ -66,6 +66,8 @@ class MeanTeacherSegmentor(SemiSegmentor):
         self.register_buffer('ema_steps', torch.zeros((), dtype=torch.int64))
         self._teacher_loaded = False
         self._ema_tensors: tuple[list[Tensor], ...] | None = None
+        #: Names of the buffers with infinite values when the training starts.
+        self._infinite: set[str] = set()
 
     def train(self, mode: bool = True) -> MeanTeacherSegmentor:
         super().train(mode)
@@ -85,6 +87,11 @@ class MeanTeacherSegmentor(SemiSegmentor):
     def start_teacher(self) -> None:
         """Copy the student into the teacher, unless a loaded checkpoint contains the teacher."""
         self._ema_tensors = None
+        self._infinite = {
+            key
+            for key, buffer in self.student.named_buffers()
+            if buffer.is_floating_point() and buffer.isinf().any()
+        }
         if not self._teacher_loaded:
             self.copy_student_to_teacher()
 
@@ -100,7 +107,8 @@ class MeanTeacherSegmentor(SemiSegmentor):
         """Set teacher = decay * teacher + (1 - decay) * student, and count the step.
 
         Floating-point buffers (running statistics) are averaged like the weights, or copied. Integer buffers
-        are always copied, since averaging ``num_batches_tracked`` would corrupt it.
+        are always copied, since averaging ``num_batches_tracked`` would corrupt it. Buffers with infinite
+        values do not change.
 
         Args:
             decay (float): Weight of the teacher's current value, in [0, 1].
@@ -129,7 +137,12 @@ class MeanTeacherSegmentor(SemiSegmentor):
             return [(tensor, students[key]) for key, tensor in teachers if self.is_averaged(key)]
 
         pairs = paired(self.teacher.named_parameters())
-        buffers = paired(self.teacher.named_buffers())
+        # Attention masks have infinite values, of which an average would be NaN. They are constant.
+        buffers = paired(
+            (key, tensor)
+            for key, tensor in self.teacher.named_buffers()
+            if key not in self._infinite
+        )
         floats = [pair for pair in buffers if pair[0].is_floating_point()]
         others = [pair for pair in buffers if not pair[0].is_floating_point()]
         return tuple(

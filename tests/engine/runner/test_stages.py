@@ -9,7 +9,7 @@ import pytest
 import torch
 from mmengine.logging import MMLogger
 from tiny import build_plain
-from tiny_run import build_runner, tiny_config, tiny_stages_config
+from tiny_run import NUM_UNLABELED, build_runner, tiny_config, tiny_stages_config
 
 from mmseg_semi.engine.runner.stages import TrainStage, build_stages, stage_seed, told
 from mmseg_semi.self_training.images import ImagePool
@@ -177,6 +177,23 @@ def test_a_plain_teacher_monitors_the_metrics_of_one_network(tmp_path):
         assert teacher.param_scheduler[0].monitor == 'mIoU'
         assert teacher.default_hooks.checkpoint.save_best == ['mIoU']
         assert config.custom_hooks[0].monitor == 'student1/mIoU'
+
+
+@pytest.mark.parametrize(('labeled', 'unlabeled'), [(2, 2), (1, 4), (4, 2)])
+def test_the_supervised_teacher_has_the_steps_of_its_method(tmp_path, labeled, unlabeled):
+    config = tiny_config(tmp_path, 'GPS', labeled=labeled, unlabeled=unlabeled)
+    config.train_cfg = {'type': 'UnlabeledEpochTrainLoop', 'epochs': 4, 'val_every': 100}
+    for schedule in config.param_scheduler.values():
+        schedule[0].pop('end', None)
+    config.stages = {'teacher': {'type': 'SupervisedStage'}, 'joint': {'type': 'TrainStage'}}
+    configs = [stage.config() for stage in build_stages(config).values()]
+    lengths = [build_runner(cfg).train_loop.max_iters for cfg in configs]
+    # In pairs of views, each unlabeled image is in the batch once.
+    assert lengths[0] == lengths[1] == 4 * (NUM_UNLABELED // (unlabeled // streams(configs[1])))
+
+
+def streams(cfg):
+    return cfg.train_dataloader.sampler.get('unlabeled_streams', 1)
 
 
 def test_the_best_checkpoint_is_that_of_the_last_one(tmp_path):

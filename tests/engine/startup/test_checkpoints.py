@@ -243,6 +243,23 @@ def test_training_from_its_own_checkpoint_continues_its_counters(tmp_path):
     assert started == torch.tensor(tau)
 
 
+def test_counters_of_a_head_with_other_layers_start_again(tmp_path):
+    """No weight has another shape, but layers of the new head are not in the checkpoint."""
+    key = 'model__segmentor__decode_head'
+    head = tiny_config(tmp_path).model.segmentor.decode_head
+    aspp = {name: head[name] for name in head if name not in ('num_convs', 'concat_input')}
+    aspp |= {'_delete_': True, 'type': 'ASPPHead', 'dilations': (1, 2)}
+    for changes, steps in (({key: aspp}, 14), ({}, 0)):
+        path, state = save(tmp_path, 'IMAS', **changes)
+        torch.save({'state_dict': {**state, 'ema_steps': torch.tensor(14)}, 'meta': {}}, path)
+        found = run(tmp_path, 'IMAS', path, True, **{key: aspp})
+        assert found['ema_steps'] == steps
+        assert torch.equal(found[f'student.{HEAD}'], state[f'student.{HEAD}'])
+        # The teacher of a new head is a copy of the student.
+        taken = 'teacher' if steps else 'student'
+        assert torch.equal(found[f'teacher.{HEAD}'], state[f'{taken}.{HEAD}'])
+
+
 @pytest.mark.parametrize(
     ('method', 'memory'),
     [('ESL', 'contrast.prototypes'), ('U2PL', 'contrast.bank'), ('DeS4', 'prototypes')],

@@ -117,6 +117,10 @@ def test_threshold_follows_once_per_step_over_all_micro_batches():
     threshold.observe(label, torch.tensor([[[0.5, 0.7, 0.9]]]), ~valid)
     threshold.commit()
     assert torch.equal(threshold.value, before)
+    # A step that the loss scaler skips.
+    threshold.observe(label, torch.tensor([[[float('nan'), 0.7, 0.9]]]), valid)
+    threshold.commit()
+    assert float(threshold.value) == pytest.approx(0.9 * float(before) + 0.1 * 0.9)
     assert 'threshold.value' in model.state_dict()
 
 

@@ -234,6 +234,15 @@ def test_average_is_of_the_encoder_with_its_buffers_alone():
     assert running
 
 
+def test_average_is_of_all_of_the_encoder():
+    """Also of a module of the network that is in neither backbone nor neck, such as an adapter of bands."""
+    model = build('BN')
+    assert model.is_averaged('adapter.weight')
+    assert model.is_averaged('neck.convs.0.weight')
+    assert not model.is_averaged('decode_head.conv_seg.weight')
+    assert not model.is_averaged('decode_head.bottleneck.conv.weight')
+
+
 def test_modes():
     model = build('BN')
     assert model.teacher.decode_head.training

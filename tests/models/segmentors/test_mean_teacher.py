@@ -50,6 +50,18 @@ def test_update_is_the_average_of_weights_and_float_buffers(model, average_buffe
     assert model.ema_steps == 1
 
 
+@pytest.mark.parametrize('average_buffers', [True, False])
+def test_masks_of_infinite_values_stay(model, average_buffers):
+    """An average of infinities would be NaN."""
+    mask = torch.full((3, 3), float('-inf')).triu(1)
+    for network in (model.student, model.teacher):
+        network.backbone.register_buffer('mask', mask.clone())
+    model.start_teacher()
+    for decay in (0.0, 0.9):
+        model.update_teacher(decay, average_buffers)
+    assert torch.equal(model.teacher.backbone.mask, mask)
+
+
 def test_decay_zero_copies_exactly(model):
     disturb(model.student)
     model.update_teacher(0.0)
