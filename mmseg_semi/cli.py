@@ -174,8 +174,8 @@ def load_config(args: argparse.Namespace, matching: bool = True) -> Config:
     return cfg
 
 
-def merge_options(cfg: Config, options: dict | None) -> None:
-    """Merge `--cfg-options` into a config.
+def merge_options(cfg: Config, options: dict | None, given_as: str = '--cfg-options') -> None:
+    """Merge `--cfg-options`, or options that are given in another way, into a config.
 
     Raises:
         ValueError: The first part of a key is neither in the config nor a setting of the Runner. MMEngine would
@@ -192,7 +192,7 @@ def merge_options(cfg: Config, options: dict | None) -> None:
         near = min(paths, key=len) if paths else close and f'{close[0]}{key[len(name) :]}'
         remedy = f'Did you mean {near}?' if near else 'Give a key of the config.'
         raise ValueError(
-            f'--cfg-options {key}={value!r} has no effect, since neither the config nor the Runner has a '
+            f'{given_as} {key}={value!r} has no effect, since neither the config nor the Runner has a '
             f'setting {name}. {remedy}'
         )
     cfg.merge_from_dict(options)

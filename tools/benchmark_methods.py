@@ -31,7 +31,7 @@ from mmengine.registry import init_default_scope
 # time.
 from yapf.yapflib import yapf_api  # noqa: F401
 
-from mmseg_semi.cli import check_file, one_sentence_errors, read_config
+from mmseg_semi.cli import check_file, merge_options, one_sentence_errors, read_config
 from mmseg_semi.comparison import (
     DECISIVE,
     baselines,
@@ -244,8 +244,8 @@ def _resolved(args, label: str, source: Path, seed: int, options: dict) -> Confi
     if args.iters:
         changes['train_cfg.max_iters'] = args.iters
     cfg.merge_from_dict(changes)
-    for given in (args.cfg_options, options):
-        cfg.merge_from_dict(copy.deepcopy(given))
+    for given, as_ in ((args.cfg_options, '--cfg-options'), (options, '--method-options')):
+        merge_options(cfg, copy.deepcopy(given), as_)
     set_length(cfg, args.nproc)
     if 'train_cfg.val_interval' not in {**args.cfg_options, **options}:
         cfg.train_cfg.val_interval = args.val_interval or max(1, iterations_of(cfg) // 4)

@@ -40,7 +40,7 @@ from pathlib import Path
 from mmengine.registry import init_default_scope
 
 import mmseg_semi
-from mmseg_semi.cli import check_file, one_sentence_errors, read_config
+from mmseg_semi.cli import check_file, merge_options, one_sentence_errors, read_config
 from mmseg_semi.comparison import (
     drawn_seed_keys,
     find_config,
@@ -163,7 +163,8 @@ def resolve(said: dict, work_dir: Path) -> Job:
         changes['optim_wrapper.optimizer.lr'] = said['lr']
     if 'iters' in said:
         changes['train_cfg.max_iters'] = said['iters']
-    cfg.merge_from_dict({**changes, **said.get('options', {})})
+    cfg.merge_from_dict(changes)
+    merge_options(cfg, said.get('options'), 'options')
     set_length(cfg, 1)
     cfg.train_cfg.val_interval = said.get('val_interval', iterations_of(cfg))
     several = isinstance(cfg.val_evaluator, (list, tuple))

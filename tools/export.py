@@ -85,7 +85,14 @@ def export(args: argparse.Namespace) -> tuple[str, str, list[str]]:
     config_path = osp.join(args.out_dir, 'config.py')
     weights_path = osp.join(args.out_dir, f'{network or "model"}.pth')
     for path in (config_path, weights_path):
-        if osp.exists(path) and not args.overwrite:
+        if not osp.exists(path):
+            continue
+        for read in (args.config, args.checkpoint):
+            if osp.samefile(path, read):
+                raise FileExistsError(
+                    f'{path} is {read}, which the export reads. Give another folder as OUT_DIR.'
+                )
+        if not args.overwrite:
             raise FileExistsError(f'{path} exists already. Add --overwrite to replace it.')
     plain = plain_config(cfg, meta.get('dataset_meta') or {})
     init_default_scope('mmseg')

@@ -82,6 +82,8 @@ def main() -> None:
     with one_sentence_errors():
         if args.out is not None and args.out.exists():
             raise FileExistsError(f'--out {args.out} exists. Name a new file.')
+        if args.out is not None and is_main_process():
+            args.out.parent.mkdir(parents=True, exist_ok=True)
         check_file(args.checkpoint, 'checkpoint', '.pth')
         cfg = load_config(args)
         images = images_config(args)

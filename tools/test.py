@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os.path as osp
 from pathlib import Path
 
 from mmengine.config import Config
@@ -15,7 +16,7 @@ from mmseg_semi.cli import (
     load_config,
     one_sentence_errors,
 )
-from mmseg_semi.datasets.walk import image_files, stage_leaves
+from mmseg_semi.datasets.walk import sample_infos, stage_leaves
 from mmseg_semi.engine import StartupCheckHook
 from mmseg_semi.engine.startup.sets import evaluated_sets
 
@@ -88,12 +89,22 @@ def show_predictions(cfg: Config, args: argparse.Namespace) -> None:
         cfg.visualizer.save_dir = args.show_dir
 
 
-def check_names(runner: Runner) -> None:
-    """Raise ValueError if the prediction of an image would replace that of another one in --out."""
-    known: dict[str, str] = {}
-    for dataset in evaluated_sets(runner.test_loop, 'test').values():
-        for path in image_files(dataset):
-            other = known.setdefault(Path(path).stem, path)
+def check_out(runner: Runner, out: str) -> None:
+    """Raise ValueError if predictions in --out would replace images, masks, or one another."""
+    datasets = evaluated_sets(runner.test_loop, 'test').values()
+    several = len(datasets) > 1  # each in a folder of its own below --out
+    for dataset in datasets:
+        known: dict[str, str] = {}
+        for info in sample_infos(dataset):
+            for path in filter(None, map(info.get, ('img_path', 'seg_map_path'))):
+                folder = osp.dirname(osp.realpath(path))
+                if osp.realpath(out) in (folder, several and osp.dirname(folder)):
+                    raise ValueError(
+                        f'--out {out} is the folder of {path}, which predictions could replace. Give another '
+                        'folder.'
+                    )
+            path = info.get('img_path')
+            other = path and known.setdefault(Path(path).stem, path)
             if other != path:
                 raise ValueError(
                     f'--out: {other} and {path} would both become {Path(path).stem}.png, because '
@@ -112,7 +123,7 @@ def main() -> None:
             # It compares the classes of checkpoint and test set.
             runner.register_hook(StartupCheckHook())
         if args.out is not None:
-            check_names(runner)
+            check_out(runner, args.out)
         runner.test()
 
 

@@ -239,8 +239,50 @@ def read_checkpoint(path: str) -> dict:
         OSError: The download cannot be saved.
         ValueError: The file is not a checkpoint of MMEngine, is broken, or contains more than data.
     """
+    checkpoint = _read(path)
+    if not isinstance(checkpoint, dict) or 'state_dict' not in checkpoint:
+        raise ValueError(f'{path} has no state_dict. Give a checkpoint that the training saved.')
+    return checkpoint
+
+
+def read_weights(path: str) -> dict[str, torch.Tensor]:
+    """Load the weights in a file: a state dict, or a checkpoint that has one as ``state_dict`` or ``model``.
+
+    Raises:
+        ValueError: The file has no weights, is broken, or contains more than data.
+    """
+    weights = _read(path)
+    for key in ('state_dict', 'model'):
+        weights = weights.get(key, weights) if isinstance(weights, dict) else None
+    if not weights or not all(isinstance(value, torch.Tensor) for value in weights.values()):
+        raise ValueError(f'{path} has no weights. Give a state dict, or a checkpoint with one.')
+    return weights
+
+
+def write_weights(path: str, weights: dict[str, torch.Tensor], overwrite: bool = False) -> None:
+    """Save weights to a file, which is complete or does not exist; its folder is created.
+
+    Raises:
+        FileExistsError: The file exists, and ``overwrite`` is False.
+        OSError: The file cannot be written.
+    """
+    if osp.exists(path) and not overwrite:
+        raise FileExistsError(
+            f'{path} exists already. Name another file, or add --overwrite to replace it.'
+        )
+    aside = f'{path}.part'
     try:
-        checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu')
+        os.makedirs(osp.dirname(path) or '.', exist_ok=True)
+        with open(aside, 'wb') as file:
+            torch.save(weights, file)
+        os.replace(aside, path)
+    except OSError as error:
+        raise OSError(f'{path} cannot be written ({error.strerror}). Name another file.') from None
+
+
+def _read(path: str) -> Any:
+    try:
+        return CheckpointLoader.load_checkpoint(path, map_location='cpu')
     except (pickle.UnpicklingError, EOFError, OSError, RuntimeError) as error:
         if isinstance(error, ConnectionError) or getattr(error, 'errno', None) in _DISK:
             raise
@@ -248,6 +290,3 @@ def read_checkpoint(path: str) -> dict:
             f'{path} is not a checkpoint or only a part of one ({error!r:.80}). Give one that the training '
             'saved.'
         ) from None
-    if not isinstance(checkpoint, dict) or 'state_dict' not in checkpoint:
-        raise ValueError(f'{path} has no state_dict. Give a checkpoint that the training saved.')
-    return checkpoint

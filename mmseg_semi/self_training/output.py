@@ -144,12 +144,14 @@ class OutputFolder:
             self._check(summary)
             return summary
         begun = self._read(self._begun)
-        if begun is not None:
-            self._check(begun)
-            return None
         with writing(self.path):
             os.makedirs(self.path, exist_ok=True)
             names = [name for name in os.listdir(self.path) if not is_hidden(name)]
+        names = [name for name in names if name != BEGUN]
+        if begun is not None and names:
+            self._check(begun)
+            return None
+        # Without a result, as after an error at the start, the settings may change.
         if names:
             raise ValueError(
                 f'{self.path} has other files, such as {min(names)}. Name an empty or a new folder.'

@@ -21,6 +21,9 @@ def read_scalars(work_dir: str | Path) -> list[dict]:
 
     Returns:
         One dict per line; ``step`` is the iteration. Empty if there is no record.
+
+    Raises:
+        ValueError: A line is incomplete, for example because the disk was full.
     """
     return [record for records in _starts(work_dir) for record in records]
 
@@ -58,4 +61,15 @@ def _starts(work_dir: str | Path) -> Iterator[list[dict]]:
     for file in sorted(Path(work_dir).glob(FILES)):
         # Text after the last line break is an incomplete record, of a running or interrupted run.
         *lines, _ = file.read_text(encoding='utf-8').split('\n')
-        yield [json.loads(line) for line in lines]
+        yield [
+            _record(line, f'{file} line {number}')
+            for number, line in enumerate(lines, start=1)
+            if line.strip()
+        ]
+
+
+def _record(line: str, place: str) -> dict:
+    try:
+        return json.loads(line)
+    except ValueError:
+        raise ValueError(f'{place} is not a complete record. Remove the line.') from None

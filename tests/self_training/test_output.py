@@ -42,6 +42,16 @@ def test_a_folder_from_its_beginning_to_its_end(tmp_path):
     assert folder(path).begin() == summary
 
 
+def test_a_folder_without_a_result_takes_other_settings(tmp_path):
+    """The first command ended before its first result, for example because of a wrong checkpoint."""
+    folder(tmp_path).begin()
+    assert folder(tmp_path, scales=[1.0]).begin() is None
+    assert json.loads((tmp_path / BEGUN).read_text())['settings']['scales'] == [1.0]
+    (tmp_path / 'mask.png').write_bytes(b'1')
+    with pytest.raises(ValueError, match='was started with scales'):
+        folder(tmp_path).begin()
+
+
 def test_killed_between_the_last_two_steps(tmp_path):
     folder(tmp_path).begin()
     mark = (tmp_path / BEGUN).read_bytes()
@@ -89,6 +99,7 @@ def test_a_beginning_that_was_killed_is_no_obstacle(tmp_path):
 
 def test_a_class_in_a_setting_is_taken_as_a_string(tmp_path):
     assert folder(tmp_path, kind=OutputFolder).begin() is None
+    (tmp_path / 'mask.png').write_bytes(b'1')
     assert folder(tmp_path, kind=OutputFolder).begin() is None
     with pytest.raises(ValueError, match='started with kind='):
         folder(tmp_path, kind=dict).begin()

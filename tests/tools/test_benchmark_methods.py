@@ -412,6 +412,14 @@ def test_bad_arguments_are_refused(tool, folder, capsys, given, says):
         (['--method-options', 'esl', 'a=1'], '--method-options esl: there is no such method'),
         (['--method-options', 'imas', 'a'], 'Give settings as KEY=VALUE'),
         (
+            ['--method-options', 'imas', 'optim_wraper.optimizer.lr=0.3'],
+            '--method-options optim_wraper.optimizer.lr=0.3 has no effect',
+        ),
+        (
+            ['--cfg-options', 'optim_wraper.optimizer.lr=0.3'],
+            'Did you mean optim_wrapper.optimizer.lr?',
+        ),
+        (
             ['--baseline', 'esl'],
             '--baseline esl is not one of the methods. Choose one of suponly, imas',
         ),

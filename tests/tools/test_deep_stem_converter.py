@@ -39,6 +39,33 @@ def _torchvision_names(weights):
     return named
 
 
+def test_files_that_are_there_stay(tmp_path):
+    source = tmp_path / 'source.pth'
+    torch.save(_torchvision_names(_network().state_dict()), source)
+    before = source.read_bytes()
+    for arguments, said in (
+        ([source, source], f'{source} exists already. Name another file, or add --overwrite'),
+        (
+            [tmp_path / 'text.pth', tmp_path / 'new.pth'],
+            'text.pth is not a checkpoint or only a part',
+        ),
+        (
+            [tmp_path / 'list.pth', tmp_path / 'new.pth'],
+            'list.pth has no weights. Give a state dict',
+        ),
+        ([source, source / 'new.pth'], 'new.pth cannot be written (File exists). Name another'),
+    ):
+        (tmp_path / 'text.pth').write_text('hello')
+        torch.save([1, 2], tmp_path / 'list.pth')
+        result = run_tool(TOOL, *arguments, cwd=tmp_path)
+        assert result.code == 1
+        assert said in result.last_line
+    assert source.read_bytes() == before
+    assert not (tmp_path / 'new.pth').exists()
+    converter.main([str(source), str(source), '--overwrite'])
+    _network().load_state_dict(torch.load(source, weights_only=True))
+
+
 @pytest.mark.parametrize('wrapped', [False, True])
 def test_weights_load_completely(tmp_path, wrapped):
     weights = _network().state_dict()

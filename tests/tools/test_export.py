@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 
@@ -132,6 +133,23 @@ def test_an_earlier_export_is_not_overwritten_unasked(folder):
     assert (folder / 'again' / 'teacher.pth').stat().st_mtime_ns == before
     assert export(folder, 'imas', 'again', '--overwrite').code == 0
     assert (folder / 'again' / 'teacher.pth').stat().st_mtime_ns > before
+
+
+def test_what_is_read_is_not_replaced(folder):
+    """The config and the checkpoint have the names of an export."""
+    mine = folder / 'mine'
+    mine.mkdir()
+    shutil.copy(folder / 'imas_config.py', mine / 'config.py')
+    shutil.copy(folder / 'imas' / 'iter_2.pth', mine / 'teacher.pth')
+    before = {path: path.read_bytes() for path in mine.iterdir()}
+    refused = run_tool(
+        *(TOOLS / 'export.py', 'mine/config.py', 'mine/teacher.pth', 'mine', '--overwrite'),
+        cwd=folder,
+    )
+    assert refused.last_line == (
+        'export: mine/config.py is mine/config.py, which the export reads. Give another folder as OUT_DIR.'
+    )
+    assert {path: path.read_bytes() for path in mine.iterdir()} == before
 
 
 def test_export_of_the_network_that_the_config_predicts_with(folder):

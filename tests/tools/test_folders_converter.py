@@ -4,6 +4,7 @@ import struct
 import unicodedata
 import zlib
 
+import cv2
 import numpy as np
 import pytest
 from converters import Converter, read, save, snapshot
@@ -36,6 +37,47 @@ def data(tmp_path):
 
 def command(root, *options):
     return root / 'images', root / 'masks', root / 'out', *options
+
+
+def indexed(path, mask, *colors):
+    """A mask of indices into a palette of these colors."""
+    image = Image.fromarray(mask)
+    image.putpalette([value for color in colors for value in color])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path)
+
+
+def test_an_index_of_two_colors_is_not_a_class(data):
+    """Some programs write each mask with a palette of its own colors."""
+    mask = np.zeros((4, 7), np.uint8)
+    mask[1:] = 1
+    mask[3, 0] = 255
+    grays = [(i, i, i) for i in range(2, 256)]
+    indexed(data / 'masks/sub/s1.png', mask, (0, 0, 0), (200, 0, 0), *grays)
+    indexed(data / 'masks/sub/s3.png', mask, (0, 0, 0), (0, 200, 0), *grays)
+    (data / 'masks/s0.png').unlink()
+    said = folders.error(*command(data, '--classes', 'ground', 'thing'))
+    assert 'The palette index 1 is the color (200, 0, 0) in' in said
+    assert (
+        f'(0, 200, 0) in {data}/masks/sub/s3.png, so it is not the same class. Give --colors'
+        in said
+    )
+    assert not (data / 'out').exists()
+    # An index that no pixel has, and void, may have any color.
+    other = [(9, 9, 9), *grays[1:-1], (1, 2, 3)]
+    indexed(data / 'masks/sub/s3.png', mask, (0, 0, 0), (200, 0, 0), *other)
+    folders(*command(data, '--classes', 'ground', 'thing'))
+    assert (read(data / 'out/ann_dir/train/sub/s3.png') == mask).all()
+
+
+@pytest.mark.parametrize('channels', [3, 4])
+def test_ids_in_channels_of_16_bits_are_refused(data, channels):
+    """Pillow would give their upper 8 bits, which are 0."""
+    mask = np.zeros((4, 6, channels), np.uint16)
+    mask[1:] = 1
+    cv2.imwrite(str(data / 'masks/s0.png'), mask)
+    said = folders.error(*command(data, '--classes', 'ground', 'thing'))
+    assert f's0.png has {channels} channels of 16 bits. Save ids as a gray PNG.' in said
 
 
 def test_layout_and_what_it_prints(data, capsys):

@@ -109,6 +109,15 @@ def test_bad_input_is_said_in_one_sentence(tmp_path):
     }.items():
         result = plot(tmp_path, *arguments)
         assert (result.code, result.last_line) == (1, message)
+    (log,) = (tmp_path / 'run').rglob('scalars.json')
+    log.write_text('\n' + log.read_text())  # an empty line says nothing
+    assert plot(tmp_path, 'run', '--keys', 'loss').code == 0
+    log.write_text(log.read_text().replace('{', '', 1))
+    result = plot(tmp_path, 'run', '--keys', 'loss')
+    assert result.last_line.endswith(
+        'scalars.json line 2 is not a complete record. Remove the line.'
+    )
+    log.write_text(log.read_text().replace('\n', '\n{', 1))
     result = plot(tmp_path, 'run', '--keys', 'loss', '--out', 'log.xyz')
     assert result.code == 1
     assert result.last_line.startswith("error: Format 'xyz' is not supported")

@@ -35,12 +35,12 @@ def folder(tmp_path_factory):
 
 def test_tables_and_numbers(folder):
     result = run_tool(
-        *(TOOL, 'config.py', 'x.pth', 'pool', '--truth', 'truth', '--out', 'q.json', *FAST),
+        *(TOOL, 'config.py', 'x.pth', 'pool', '--truth', 'truth', '--out', 'new/q.json', *FAST),
         *('--batch-norm', 'both', '--thresholds', '0', '0.5'),
         cwd=folder,
     )
     assert result.code == 0, result.output
-    reports = json.loads((folder / 'q.json').read_text())
+    reports = json.loads((folder / 'new/q.json').read_text())
     names = ['student', 'student, measured batch norm', 'teacher', 'teacher, measured batch norm']
     assert list(reports) == names
     for name, report in reports.items():
@@ -49,11 +49,11 @@ def test_tables_and_numbers(folder):
         assert f'\n{name}\n' in result.output
     assert reports['student'] != reports['student, measured batch norm']
     again = run_tool(
-        *(TOOL, 'config.py', 'x.pth', 'pool', '--truth', 'truth', '--out', 'q.json', *FAST),
+        *(TOOL, 'config.py', 'x.pth', 'pool', '--truth', 'truth', '--out', 'new/q.json', *FAST),
         cwd=folder,
     )
     assert again.code == 1
-    assert again.last_line == 'error: --out q.json exists. Name a new file.'
+    assert again.last_line == 'error: --out new/q.json exists. Name a new file.'
 
 
 def test_no_truth(folder):

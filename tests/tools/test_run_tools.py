@@ -171,14 +171,47 @@ def test_test_sets_what_its_arguments_say(config, monkeypatch, tmp_path):
 def test_predictions_of_the_same_name_do_not_replace_each_other(monkeypatch):
     test = load_tool('test', monkeypatch)
 
-    def names(*paths):
-        monkeypatch.setattr(test, 'evaluated_sets', lambda loop, stage: {'test': None})
-        monkeypatch.setattr(test, 'image_files', lambda _: list(paths))
-        test.check_names(SimpleNamespace(test_loop=None))
+    def check(*sets, out='out'):
+        infos = dict(enumerate(sets))
+        monkeypatch.setattr(test, 'evaluated_sets', lambda loop, stage: dict.fromkeys(infos, None))
+        remaining = iter(sets)
+        monkeypatch.setattr(
+            test, 'sample_infos', lambda _: [{'img_path': path} for path in next(remaining)]
+        )
+        test.check_out(SimpleNamespace(test_loop=None), out)
 
-    names('a/x.jpg', 'a/y.jpg', 'a/x.jpg')
+    check(['a/x.jpg', 'a/y.jpg', 'a/x.jpg'])
     with pytest.raises(ValueError, match=r'--out: a/x\.jpg and b/x\.png would both become x\.png'):
-        names('a/x.jpg', 'b/x.png')
+        check(['a/x.jpg', 'b/x.png'])
+    # Each of several sets has a folder of its own.
+    check(['a/x.jpg'], ['b/x.png'])
+
+
+def test_predictions_replace_neither_images_nor_masks(monkeypatch, tmp_path):
+    test = load_tool('test', monkeypatch)
+    infos = [{'img_path': str(tmp_path / 'img/x.jpg'), 'seg_map_path': str(tmp_path / 'ann/x.png')}]
+    for name in ('img', 'ann', 'out'):
+        (tmp_path / name).mkdir()
+    (tmp_path / 'link').symlink_to(tmp_path / 'ann')
+    monkeypatch.setattr(test, 'sample_infos', lambda _: infos)
+    for names, out, refused in (
+        (['val'], 'out', False),
+        (['val'], '', False),
+        (['val'], 'img', True),
+        (['val'], 'ann', True),
+        (['val'], 'link', True),
+        (['val', 'night'], '', True),  # a set may be called img or ann
+        (['val', 'night'], 'out', False),
+    ):
+        monkeypatch.setattr(test, 'evaluated_sets', lambda *_, n=names: dict.fromkeys(n, None))
+        runner = SimpleNamespace(test_loop=None)
+        if not refused:
+            test.check_out(runner, str(tmp_path / out))
+            continue
+        with pytest.raises(
+            ValueError, match=r'is the folder of .*, which predictions could replace'
+        ):
+            test.check_out(runner, str(tmp_path / out))
 
 
 @pytest.mark.parametrize(

@@ -140,6 +140,11 @@ def read_mask(path: Path, colored: bool) -> np.ndarray:
             )
         if colored:
             return np.asarray(image.convert('RGB'))
+        # Of 16 bits per channel, Pillow keeps the upper 8, in which all ids below 256 are 0.
+        if image.format == 'PNG' and image.mode in ('RGB', 'RGBA', 'LA') and png_depth(path) == 16:
+            raise PreparationError(
+                f'{path} has {len(image.getbands())} channels of 16 bits. Save ids as a gray PNG.'
+            )
         if image.mode in ('P', 'L', '1'):
             return np.asarray(image).astype(np.uint8)
         if image.mode.startswith('I'):
@@ -147,6 +152,22 @@ def read_mask(path: Path, colored: bool) -> np.ndarray:
         if image.mode == 'LA':
             return np.asarray(image)[..., 0]
         return np.asarray(image.convert('RGB'))
+
+
+def png_depth(path: Path) -> int:
+    """The bits per channel in the header of a PNG file."""
+    with path.open('rb') as file:
+        return file.read(25)[24]
+
+
+def used_palette(path: Path) -> dict[int, tuple[int, int, int]]:
+    """The colors of the indices that a mask with a palette uses, without 255; empty without a palette."""
+    with decoding(path, REPLACE), open_image(path) as image:
+        if image.mode != 'P':
+            return {}
+        used = np.flatnonzero(np.bincount(np.asarray(image).ravel(), minlength=256)[:VOID])
+        colors = np.array(image.getpalette('RGB') or [], dtype=int).reshape(-1, 3)
+        return {int(i): tuple(colors[i].tolist()) for i in used if i < len(colors)}
 
 
 def look_at_image(path: Path, rgb: bool) -> tuple[int, int] | None:
@@ -304,7 +325,7 @@ def check_masks(
         PreparationError: a mask of another size than its image, or with what no class has.
     """
 
-    def look_at(name: str) -> tuple[np.ndarray, dict]:
+    def look_at(name: str) -> tuple[np.ndarray, dict, dict]:
         label, unknown = labels(masks[name])
         size = sizes[name]
         if size is None:
@@ -312,17 +333,37 @@ def check_masks(
                 f'{images[name]} cannot be read as an image by Pillow. {REPLACE}.'
             )
         as_displayed(label, images[name], masks[name], size, drawn_on)
-        return np.bincount(label.ravel(), minlength=VOID + 1), unknown
+        colors = used_palette(masks[name]) if labels.colors is None else {}
+        return np.bincount(label.ravel(), minlength=VOID + 1), unknown, colors
 
     found = run_all(look_at, list(masks), 'checking masks', nproc)
+    check_palettes(masks.values(), [colors for _, _, colors in found])
     labels.refuse(
-        {masks[name]: unknown for name, (_, unknown) in zip(masks, found, strict=True) if unknown}
+        {
+            masks[name]: unknown
+            for name, (_, unknown, _) in zip(masks, found, strict=True)
+            if unknown
+        }
     )
-    counts = np.sum([pixels for pixels, _ in found], axis=0)
+    counts = np.sum([pixels for pixels, *_ in found], axis=0)
     pixels = Counter({int(i): int(counts[i]) for i in np.flatnonzero(counts)})
     if labels.colors is None and labels.ids is None:
         check_meaning(pixels, named=labels.classes is not None)
     return pixels
+
+
+def check_palettes(paths: Iterable[Path], palettes: Iterable[dict]) -> None:
+    """Raise PreparationError if an index has different colors in two masks, so that it is not a class."""
+    first: dict[int, tuple[tuple, Path]] = {}
+    for path, colors in zip(paths, palettes, strict=True):
+        for index, color in colors.items():
+            known, other = first.setdefault(index, (color, path))
+            if known != color:
+                raise PreparationError(
+                    f'The palette index {index} is the color {known} in {other} and {color} in {path}, so it '
+                    'is not the same class. Give --colors FILE, which names the class of each color, or save '
+                    'the masks without palettes if the indices are classes.'
+                )
 
 
 def check_meaning(pixels: Counter, named: bool) -> None:

@@ -11,9 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
-import torch
-
-from mmseg_semi.models.checkpoints import UntrustedCheckpointError, load_from_local
+from mmseg_semi.models.checkpoints import read_weights, write_weights
 
 WIDTHS = {'conv1.0.weight': 64, 'conv1.3.weight': 64, 'conv1.6.weight': 128}
 
@@ -57,18 +55,17 @@ def main(argv=None):
     )
     parser.add_argument('src', type=Path, help='the checkpoint to convert')
     parser.add_argument('dst', type=Path, help='the file to write')
+    parser.add_argument('--overwrite', action='store_true', help='replace DST if it exists')
     args = parser.parse_args(argv)
     if not args.src.is_file():
         raise ConversionError(f'{args.src} does not exist. Give the downloaded checkpoint as SRC.')
-    weights = load_from_local(args.src, 'cpu')
-    renamed = rename(weights.get('state_dict', weights))
-    args.dst.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(renamed, args.dst)
+    renamed = rename(read_weights(str(args.src)))
+    write_weights(str(args.dst), renamed, args.overwrite)
     print(f'{args.dst}: {len(renamed)} tensors')
 
 
 if __name__ == '__main__':
     try:
         main()
-    except (ConversionError, UntrustedCheckpointError) as error:
+    except (ConversionError, OSError, ValueError) as error:
         sys.exit(f'{Path(__file__).name}: {error}')

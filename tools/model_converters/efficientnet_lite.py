@@ -15,9 +15,7 @@ import importlib.util
 import sys
 from pathlib import Path
 
-import torch
-
-from mmseg_semi.models.checkpoints import UntrustedCheckpointError, load_from_local
+from mmseg_semi.models.checkpoints import read_weights, write_weights
 
 #: The layers after the last block, which a segmentation network does not have.
 CLASSIFIER = ('conv_head.', 'bn2.', 'classifier.')
@@ -76,7 +74,7 @@ def whole_network(variant, src=None):
     except ImportError:
         raise ConversionError("timm is not installed: pip install 'mmseg_semi[timm]'.") from None
     network = timm.create_model(f'tf_efficientnet_{variant}', pretrained=False)
-    weights = load_from_local(src or packaged(variant), 'cpu')
+    weights = read_weights(str(src or packaged(variant)))
     network.load_state_dict(rename(weights, network.state_dict()), strict=False)
     return network
 
@@ -86,6 +84,7 @@ def main(argv=None):
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('dst', type=Path, help='the file to write')
+    parser.add_argument('--overwrite', action='store_true', help='replace DST if it exists')
     parser.add_argument('--variant', choices=('lite0', 'lite1', 'lite2'), default='lite0')
     parser.add_argument('--src', type=Path, help='file of weights (default: that of the package)')
     args = parser.parse_args(argv)
@@ -97,13 +96,12 @@ def main(argv=None):
         for name, value in state.items()
         if not name.startswith(CLASSIFIER)
     }
-    args.dst.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(renamed, args.dst)
+    write_weights(str(args.dst), renamed, args.overwrite)
     print(f'{args.dst}: {len(renamed)} tensors')
 
 
 if __name__ == '__main__':
     try:
         main()
-    except (ConversionError, UntrustedCheckpointError) as error:
+    except (ConversionError, OSError, ValueError) as error:
         sys.exit(f'{Path(__file__).name}: {error}')

@@ -16,10 +16,8 @@ import io
 import sys
 from pathlib import Path
 
-import torch
-
 from mmseg_semi.models.backbones.timm_backbone import check_network
-from mmseg_semi.models.checkpoints import load_from_local
+from mmseg_semi.models.checkpoints import read_weights, write_weights
 
 #: The final normalization of a vision transformer.
 FINAL_NORM = {'model.norm.weight', 'model.norm.bias'}
@@ -109,10 +107,7 @@ def read(src):
         from safetensors.torch import load_file
 
         return load_file(src)
-    weights = load_from_local(src, 'cpu')
-    for key in ('state_dict', 'model'):
-        weights = weights.get(key, weights)
-    return weights
+    return read_weights(str(src))
 
 
 def download(model):
@@ -135,6 +130,7 @@ def main(argv=None):
     )
     parser.add_argument('model', help="name of timm's network, such as vit_base_patch16_dinov3")
     parser.add_argument('dst', type=Path, help='the file to write')
+    parser.add_argument('--overwrite', action='store_true', help='replace DST if it exists')
     parser.add_argument('--src', type=Path, help="file of weights (default: timm's download)")
     args = parser.parse_args(argv)
     check_network(args.model)
@@ -145,13 +141,12 @@ def main(argv=None):
     else:
         raise ConversionError(f'{args.src} does not exist. Give the file of weights as --src.')
     renamed = backbone_weights(args.model, weights)
-    args.dst.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(renamed, args.dst)
+    write_weights(str(args.dst), renamed, args.overwrite)
     print(f'{args.dst}: {len(renamed)} tensors')
 
 
 if __name__ == '__main__':
     try:
         main()
-    except (ConversionError, ImportError, ValueError) as error:
+    except (ConversionError, ImportError, OSError, ValueError) as error:
         sys.exit(f'{Path(__file__).name}: {error}')
