@@ -35,7 +35,6 @@ from mmseg_semi.cli import check_file, merge_options, one_sentence_errors, read_
 from mmseg_semi.comparison import (
     DECISIVE,
     baselines,
-    check_schedule,
     common_reference,
     csv_text,
     data_root_keys,
@@ -54,6 +53,7 @@ from mmseg_semi.comparison import (
 )
 from mmseg_semi.comparison.benchmark import Job, run_all
 from mmseg_semi.comparison.configs import NAME
+from mmseg_semi.engine.startup.lengths import check_schedulers
 from mmseg_semi.visualization import Estimate, save_comparison
 
 TRAIN = Path(__file__).resolve().with_name('train.py')
@@ -278,7 +278,7 @@ def compare(
     for method, job in first.items():
         for name, training in trainings_of(job.cfg).items():
             try:
-                check_schedule(training)
+                check_schedulers(training)
             except ValueError as error:
                 raise ValueError(f'{"/".join(filter(None, (method, name)))}: {error}') from None
     found = {}

@@ -18,7 +18,6 @@ from mmseg_semi.cli import (
 )
 from mmseg_semi.datasets.walk import sample_infos, stage_leaves
 from mmseg_semi.engine import StartupCheckHook
-from mmseg_semi.engine.startup.sets import evaluated_sets
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -91,17 +90,18 @@ def show_predictions(cfg: Config, args: argparse.Namespace) -> None:
 
 def check_out(runner: Runner, out: str) -> None:
     """Raise ValueError if predictions in --out would replace images, masks, or one another."""
-    datasets = evaluated_sets(runner.test_loop, 'test').values()
-    several = len(datasets) > 1  # each in a folder of its own below --out
-    for dataset in datasets:
+    loop = runner.test_loop
+    # Each of several sets has a folder with its name. A loop of MMEngine has one set.
+    datasets = [(part.name, part.loader.dataset) for part in getattr(loop, 'sets', ())]
+    for name, dataset in datasets or [('', loop.dataloader.dataset)]:
+        target = osp.realpath(osp.join(out, name))
         known: dict[str, str] = {}
         for info in sample_infos(dataset):
             for path in filter(None, map(info.get, ('img_path', 'seg_map_path'))):
-                folder = osp.dirname(osp.realpath(path))
-                if osp.realpath(out) in (folder, several and osp.dirname(folder)):
+                if osp.dirname(osp.realpath(path)) == target:
                     raise ValueError(
-                        f'--out {out} is the folder of {path}, which predictions could replace. Give another '
-                        'folder.'
+                        f'--out {out}: {path} is in the folder of the predictions, which could replace it. '
+                        'Give another folder.'
                     )
             path = info.get('img_path')
             other = path and known.setdefault(Path(path).stem, path)

@@ -1,7 +1,6 @@
 """Compare methods: find configs, check that they are comparable, read results, and write a table."""
 
 from .configs import (
-    check_schedule,
     data_root_keys,
     drawn_seed_keys,
     find_config,
@@ -34,7 +33,6 @@ __all__ = [
     'Symptom',
     'TrainingCost',
     'baselines',
-    'check_schedule',
     'common_reference',
     'csv_text',
     'data_root_keys',

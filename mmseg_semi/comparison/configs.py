@@ -14,9 +14,7 @@ from ..datasets.partition import counted_images, fill_partition, waits_for_parti
 from ..datasets.walk import Leaf, stage_leaves
 from ..engine.metric_names import IOU_METRICS
 from ..engine.runner.stages import TrainStage, build_stages
-from ..engine.startup.lengths import check_lengths
 from ..engine.train_loops import epoch_lengths, epochs_of
-from ..models.clock import count_steps
 
 #: {method}_{head}_{network}_{schedule}_{dataset}-{crop}.py, see docs/configs.md.
 NAME = re.compile(
@@ -116,7 +114,7 @@ def set_partition(cfg: Config, partition: str) -> None:
             return
         if 'ann_file' in dataset:  # labeled images only
             dataset.ann_file = partition
-            for key in ('partition', 'counted'):
+            for key in ('partition', 'counted', 'counted_batch'):
                 dataset.pop(key, None)
             return
     found = stage_leaves(cfg, 'train')
@@ -172,7 +170,7 @@ def set_length(cfg: Config, processes: int) -> None:
             'iterations (--iters, or train_cfg.max_iters).'
         )
     images = len(build_child('unlabeled', {**config, 'pipeline': []}))
-    share = loader.batch_size
+    share = loader.dataset.get('counted_batch') or loader.batch_size
     if 'unlabeled' in loader.sampler:
         share = loader.sampler.unlabeled // loader.sampler.get('unlabeled_streams', 1)
     accumulated = accumulation_of(cfg)
@@ -228,10 +226,3 @@ def metrics_of(training: Config) -> list[str] | None:
 def accumulation_of(training: Config) -> int:
     """Return the iterations per optimizer step of a training."""
     return training.optim_wrapper.get('accumulative_counts', 1)
-
-
-def check_schedule(training: Config) -> None:
-    """Reject schedulers that do not fit a training, which may have been shortened, as ``check_lengths``."""
-    accumulated, length = accumulation_of(training), training.train_cfg.get('max_iters')
-    num_steps = None if length is None else count_steps(length, accumulated)
-    check_lengths(training.get('param_scheduler'), 1, num_steps, accumulated)

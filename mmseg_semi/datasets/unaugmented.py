@@ -44,9 +44,11 @@ def _unaugmented(dataset, pipeline: list | None, after: list):
     if pipeline is None:
         transforms = [*pipeline_transforms(dataset), *after]
         pipeline = [t for t in transforms if _is_kept(t)]
-        left = [type(t) for t in transforms if not _is_kept(t)]
+        left_out = [type(t) for t in transforms if not _is_kept(t)]
         known = ('mmcv', 'mmseg', 'mmseg_semi')
-        unknown = [kind.__name__ for kind in left if kind.__module__.partition('.')[0] not in known]
+        unknown = [
+            kind.__name__ for kind in left_out if kind.__module__.partition('.')[0] not in known
+        ]
         if unknown:
             print_log(
                 f'The pass over the labeled images without augmentation leaves out {", ".join(unknown)}. If '

@@ -111,6 +111,7 @@ def class_counts(label: Tensor, num_classes: int, valid_mask: Tensor | None = No
     return label.new_zeros(num_classes + 1).scatter_add_(0, bins, ones.flatten())[:-1]
 
 
+@torch.no_grad()
 def label_entropy(label: Tensor, num_classes: int, valid_mask: Tensor | None = None) -> Tensor:
     """Entropy in nats of the class histogram of label maps: 0 if there is only one class.
 

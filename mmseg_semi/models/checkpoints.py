@@ -266,10 +266,7 @@ def write_weights(path: str, weights: dict[str, torch.Tensor], overwrite: bool =
         FileExistsError: The file exists, and ``overwrite`` is False.
         OSError: The file cannot be written.
     """
-    if osp.exists(path) and not overwrite:
-        raise FileExistsError(
-            f'{path} exists already. Name another file, or add --overwrite to replace it.'
-        )
+    check_new(path, overwrite)
     aside = f'{path}.part'
     try:
         os.makedirs(osp.dirname(path) or '.', exist_ok=True)
@@ -278,6 +275,14 @@ def write_weights(path: str, weights: dict[str, torch.Tensor], overwrite: bool =
         os.replace(aside, path)
     except OSError as error:
         raise OSError(f'{path} cannot be written ({error.strerror}). Name another file.') from None
+
+
+def check_new(path: str, overwrite: bool) -> None:
+    """Raise FileExistsError if a file to write exists, unless ``overwrite`` is True."""
+    if osp.exists(path) and not overwrite:
+        raise FileExistsError(
+            f'{path} exists already. Name another file, or add --overwrite to replace it.'
+        )
 
 
 def _read(path: str) -> Any:

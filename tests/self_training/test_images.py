@@ -195,18 +195,6 @@ def test_the_fingerprint_knows_the_images_but_not_where_they_are(cfg, pool, tmp_
     assert ImagePool(cfg, dict(pool, img_dir=str(one)), ['u1']).fingerprint() != fingerprint
 
 
-@pytest.mark.parametrize('place', [0, 0.5, 1])
-def test_the_fingerprint_knows_other_images_of_the_same_size(cfg, tmp_path, place):
-    config = trained.write_pool(tmp_path, [(24, 32)])
-    (path,) = tmp_path.rglob('*.png')
-    content = bytearray(path.read_bytes() * 30)
-    path.write_bytes(content)
-    before = ImagePool(cfg, config).fingerprint()
-    content[min(int(place * len(content)), len(content) - 1)] ^= 1
-    path.write_bytes(content)
-    assert ImagePool(cfg, config).fingerprint() != before
-
-
 @pytest.mark.parametrize(
     ('suffix', 'truth_suffix', 'expected'),
     [

@@ -298,10 +298,6 @@ def test_an_image_that_cannot_be_read_ends_it_and_is_not_lost(cfg, checkpoints, 
         pseudo_label(cfg, checkpoints[0], config, str(out), **settings)
     assert not (out / 'pseudo_labels.json').exists()
     image.write_bytes(content)
-    # The other images may have changed, too.
-    with pytest.raises(ValueError, match=r'was started with images="3 from sub/u0 on'):
-        pseudo_label(cfg, checkpoints[0], config, str(out), **settings)
-    out = tmp_path / 'again'
     assert pseudo_label(cfg, checkpoints[0], config, str(out), **settings)['num_images'] == 3
 
 

@@ -63,6 +63,9 @@ def test_an_index_of_two_colors_is_not_a_class(data):
         in said
     )
     assert not (data / 'out').exists()
+    # With --ids, the indices are classes.
+    ids = ('--ids', '0=0', '1=1', '255=255', '--classes', 'ground', 'thing')
+    folders(data / 'images', data / 'masks', data / 'ids', *ids)
     # An index that no pixel has, and void, may have any color.
     other = [(9, 9, 9), *grays[1:-1], (1, 2, 3)]
     indexed(data / 'masks/sub/s3.png', mask, (0, 0, 0), (200, 0, 0), *other)

@@ -171,47 +171,52 @@ def test_test_sets_what_its_arguments_say(config, monkeypatch, tmp_path):
 def test_predictions_of_the_same_name_do_not_replace_each_other(monkeypatch):
     test = load_tool('test', monkeypatch)
 
-    def check(*sets, out='out'):
-        infos = dict(enumerate(sets))
-        monkeypatch.setattr(test, 'evaluated_sets', lambda loop, stage: dict.fromkeys(infos, None))
-        remaining = iter(sets)
-        monkeypatch.setattr(
-            test, 'sample_infos', lambda _: [{'img_path': path} for path in next(remaining)]
-        )
-        test.check_out(SimpleNamespace(test_loop=None), out)
-
-    check(['a/x.jpg', 'a/y.jpg', 'a/x.jpg'])
+    check_out = out_of(test, monkeypatch)
+    check_out(['a/x.jpg', 'a/y.jpg', 'a/x.jpg'])
     with pytest.raises(ValueError, match=r'--out: a/x\.jpg and b/x\.png would both become x\.png'):
-        check(['a/x.jpg', 'b/x.png'])
+        check_out(['a/x.jpg', 'b/x.png'])
     # Each of several sets has a folder of its own.
-    check(['a/x.jpg'], ['b/x.png'])
+    check_out(['a/x.jpg'], ['b/x.png'])
+
+
+def out_of(test, monkeypatch):
+    """The check of --out, with the paths of the images of each set, called set0, set1 and so on."""
+
+    def check(*sets, out='out', masks=None):
+        def infos(paths):
+            return [{'img_path': path, 'seg_map_path': masks} for path in paths]
+
+        monkeypatch.setattr(test, 'sample_infos', infos)
+        loaders = [SimpleNamespace(dataset=paths) for paths in sets]
+        names = [f'set{i}' for i in range(len(sets))] if len(sets) > 1 else ['']
+        parts = [SimpleNamespace(name=n, loader=p) for n, p in zip(names, loaders, strict=True)]
+        test.check_out(SimpleNamespace(test_loop=SimpleNamespace(sets=parts)), str(out))
+
+    return check
 
 
 def test_predictions_replace_neither_images_nor_masks(monkeypatch, tmp_path):
-    test = load_tool('test', monkeypatch)
-    infos = [{'img_path': str(tmp_path / 'img/x.jpg'), 'seg_map_path': str(tmp_path / 'ann/x.png')}]
-    for name in ('img', 'ann', 'out'):
+    check_out = out_of(load_tool('test', monkeypatch), monkeypatch)
+    for name in ('set0', 'ann'):
         (tmp_path / name).mkdir()
     (tmp_path / 'link').symlink_to(tmp_path / 'ann')
-    monkeypatch.setattr(test, 'sample_infos', lambda _: infos)
-    for names, out, refused in (
-        (['val'], 'out', False),
-        (['val'], '', False),
-        (['val'], 'img', True),
-        (['val'], 'ann', True),
-        (['val'], 'link', True),
-        (['val', 'night'], '', True),  # a set may be called img or ann
-        (['val', 'night'], 'out', False),
+    image, masks = str(tmp_path / 'set0/x.jpg'), str(tmp_path / 'ann/x.png')
+    for sets, out, refused in (
+        ([[image]], 'out', False),
+        ([[image]], '', False),
+        ([[image]], 'set0', True),
+        ([[image]], 'ann', True),
+        ([[image]], 'link', True),
+        ([[image], [image]], '', True),  # those of the first set would be in set0
+        ([[image], [image]], 'set0', False),
     ):
-        monkeypatch.setattr(test, 'evaluated_sets', lambda *_, n=names: dict.fromkeys(n, None))
-        runner = SimpleNamespace(test_loop=None)
         if not refused:
-            test.check_out(runner, str(tmp_path / out))
+            check_out(*sets, out=tmp_path / out, masks=masks)
             continue
         with pytest.raises(
-            ValueError, match=r'is the folder of .*, which predictions could replace'
+            ValueError, match='in the folder of the predictions, which could replace it'
         ):
-            test.check_out(runner, str(tmp_path / out))
+            check_out(*sets, out=tmp_path / out, masks=masks)
 
 
 @pytest.mark.parametrize(

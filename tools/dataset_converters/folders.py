@@ -333,7 +333,9 @@ def check_masks(
                 f'{images[name]} cannot be read as an image by Pillow. {REPLACE}.'
             )
         as_displayed(label, images[name], masks[name], size, drawn_on)
-        colors = used_palette(masks[name]) if labels.colors is None else {}
+        # --colors and --ids say what the masks mean.
+        unsaid = labels.colors is None and labels.ids is None
+        colors = used_palette(masks[name]) if unsaid else {}
         return np.bincount(label.ravel(), minlength=VOID + 1), unknown, colors
 
     found = run_all(look_at, list(masks), 'checking masks', nproc)
@@ -361,8 +363,8 @@ def check_palettes(paths: Iterable[Path], palettes: Iterable[dict]) -> None:
             if known != color:
                 raise PreparationError(
                     f'The palette index {index} is the color {known} in {other} and {color} in {path}, so it '
-                    'is not the same class. Give --colors FILE, which names the class of each color, or save '
-                    'the masks without palettes if the indices are classes.'
+                    'is not the same class. Give --colors FILE, which names the class of each color, or '
+                    '--ids if the indices are classes.'
                 )
 
 

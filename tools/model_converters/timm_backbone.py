@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 
 from mmseg_semi.models.backbones.timm_backbone import check_network
-from mmseg_semi.models.checkpoints import read_weights, write_weights
+from mmseg_semi.models.checkpoints import check_new, read_weights, write_weights
 
 #: The final normalization of a vision transformer.
 FINAL_NORM = {'model.norm.weight', 'model.norm.bias'}
@@ -134,6 +134,7 @@ def main(argv=None):
     parser.add_argument('--src', type=Path, help="file of weights (default: timm's download)")
     args = parser.parse_args(argv)
     check_network(args.model)
+    check_new(str(args.dst), args.overwrite)
     if args.src is None:
         weights = download(args.model)
     elif args.src.is_file():

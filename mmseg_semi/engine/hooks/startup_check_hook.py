@@ -30,7 +30,7 @@ from ...datasets.pseudo_labeled import LABELS_SUMMARY
 from ...datasets.walk import image_files, leaves
 from ...models.cutmix import CutMix
 from ...models.patches import nearest, patch_size, whole_patches
-from ...models.segmentors import SemiSegmentor, SlideScoreEncoderDecoder
+from ...models.segmentors import MeanTeacherSegmentor, SemiSegmentor, SlideScoreEncoderDecoder
 from ..accumulation import accumulation
 from ..startup.checkpoints import match_checkpoint
 from ..startup.forwards import check_single_images
@@ -260,15 +260,22 @@ class StartupCheckHook(Hook):
     def _check_places(self, runner) -> None:
         for name in ('semi_train_cfg', 'semi_test_cfg'):
             top, used = runner.cfg.get(name) or {}, (runner.cfg.get('model') or {}).get(name) or {}
-            ignored = {key: value for key, value in top.items() if used.get(key) != value}
+            ignored = {key: value for key, value in top.items() if key not in used}
             if ignored:
                 raise ValueError(
                     f'{name}={ignored} at the top level of the config has no effect. Set '
                     f'model=dict({name}={ignored}).'
                 )
+            for key in [key for key in top if used[key] != top[key]]:
+                # Also a variable of the config, of which --cfg-options has changed the copy in the model.
+                runner.logger.warning(
+                    f'{name} has {key}={top[key]!r} at the top level of the config, which has no effect, and '
+                    f'{key}={used[key]!r} in the model.'
+                )
 
     def _check_hooks(self, runner, model: SemiSegmentor) -> None:
-        if any(isinstance(hook, EMAHook) for hook in runner.hooks):
+        averaged = any(isinstance(hook, EMAHook) for hook in runner.hooks)
+        if averaged and isinstance(model, MeanTeacherSegmentor):
             raise ValueError(
                 f'EMAHook would replace all networks of {type(model).__name__} by averages in validations and '
                 'checkpoints, also the teacher, which is an average already. Remove it from custom_hooks.'

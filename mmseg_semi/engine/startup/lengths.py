@@ -63,10 +63,8 @@ def check_config(cfg) -> None:
         ValueError: See :func:`check_lengths`. Or the optimizer wrapper needs a GPU and there is none, or its
             constructor cannot read a method.
     """
-    train_cfg = cfg.get('train_cfg') or {}
     wrapper = cfg.get('optim_wrapper') or {}
     wrapper = wrapper if isinstance(wrapper, dict) else {}
-    accumulated = wrapper.get('accumulative_counts', 1)
     if wrapper.get('type') == 'AmpOptimWrapper' and get_device() == 'cpu':
         raise ValueError(
             "optim_wrapper.type='AmpOptimWrapper', but mixed precision needs a GPU and there is none. Set "
@@ -79,6 +77,13 @@ def check_config(cfg) -> None:
             f'{cfg.model.get("type")} is model.segmentor. Set '
             f"constructor='NetworkOptimWrapperConstructor', network_constructor={constructor!r}."
         )
+    check_schedulers(cfg)
+
+
+def check_schedulers(cfg) -> None:
+    """Check the schedulers in the config of one training as :func:`check_lengths`."""
+    train_cfg, wrapper = cfg.get('train_cfg') or {}, cfg.get('optim_wrapper') or {}
+    accumulated = wrapper.get('accumulative_counts', 1) if isinstance(wrapper, dict) else 1
     iters, epochs = train_cfg.get('max_iters'), train_cfg.get('max_epochs')
     if iters is not None:
         check_lengths(cfg.get('param_scheduler'), 1, count_steps(iters, accumulated), accumulated)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from mmengine.optim import OptimWrapperDict
 from mmengine.optim.scheduler.param_scheduler import (
+    INF,
     CosineAnnealingParamScheduler,
     LinearParamScheduler,
     PolyParamScheduler,
@@ -74,12 +75,12 @@ class ConfiguredSchedule:
         self._saved = None if saved is None else dict(_saved_parts(saved))
         info = (checkpoint.get('message_hub') or {}).get('runtime_info') or {}
         self._saved_types = info.get(TYPES)
-        #: Iterations of the checkpoint's training, or None if unknown.
-        self.saved_length = info.get('max_iters')
+        #: What MMEngine's message hub had when the checkpoint was saved.
+        self.runtime_info = info
 
     def has_another_length(self, runner) -> bool:
         """Whether the checkpoint's training had another, or an unknown, number of iterations."""
-        return self.saved_length != runner.max_iters
+        return self.runtime_info.get('max_iters') != runner.max_iters
 
     def differences(self) -> list[str]:
         """Return the differences between checkpoint and config, one phrase each; empty if they are equal."""
@@ -217,19 +218,17 @@ def _check_ends(runner, prolonged: bool) -> None:
             continue
         index, one = decays[-1]
         length, done, unit = _clock_of(runner, one)
-        if one.end > length and not _converted(runner, one):
-            key = _key(name, index)
+        key = _key(name, index)
+        remedy = f'Set {key}.end={length}, or remove it to use the length of the training.'
+        if length < one.end < INF and not _converted(runner, one):
             runner.logger.warning(
                 f'{key} ({type(one).__name__}) ends at {unit} {one.end}, but the training has {length}, so '
-                f'the learning rate does not reach its end. Set {key}.end={length}, or remove it to use the '
-                'length of the training.'
+                f'the learning rate does not reach its end. {remedy}'
             )
             continue
         # A schedule that continues after the decay, such as a constant rate, is intended.
         if max(other.end for other in group if other.by_epoch == one.by_epoch) >= length:
             continue
-        key = _key(name, index)
-        remedy = f'Set {key}.end={length}, or remove it to use the length of the training.'
         said = f'{key} ({type(one).__name__}) ends at {unit} {one.end} of {length}'
         if prolonged and done >= one.end:
             raise ValueError(

@@ -63,7 +63,7 @@ def keep_activations(network: nn.Module) -> None:
     it by a plain one that has the child and never calls it.
 
     Raises:
-        TypeError: A layer was converted to MMCV's SyncBN, which cannot call the activation.
+        ValueError: A layer was converted to MMCV's SyncBN, which cannot call the activation.
     """
     from timm.layers.norm_act import BatchNormAct2d, SyncBatchNormAct
 
@@ -75,7 +75,7 @@ def keep_activations(network: nn.Module) -> None:
         elif isinstance(layer, _BatchNorm):
             layer.__class__ = BatchNormAct2d
         elif type(layer).__module__.startswith('mmcv.'):
-            raise TypeError(
+            raise ValueError(
                 "sync_bn='mmcv' would remove the activations of this timm network. Set sync_bn='torch'."
             )
 

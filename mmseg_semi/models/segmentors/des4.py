@@ -138,7 +138,10 @@ class DeS4(MeanTeacherSegmentor):
         return {**fewest, 'teacher': labeled} if self.cfg.decoupled_training else fewest
 
     def is_averaged(self, name: str) -> bool:
-        """Whether a parameter belongs to the encoder. Prototypes never follow (Eq. 5)."""
+        """Whether a parameter follows the student's: all but those of a trained decoder.
+
+        Prototypes never follow (Eq. 5).
+        """
         # Only the student has auxiliary heads, and only in training.
         left_out = ('decode_head.conv_seg.', 'auxiliary_head.')
         decoder = ('decode_head.', 'auxiliary_head.')

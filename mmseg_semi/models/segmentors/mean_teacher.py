@@ -107,8 +107,8 @@ class MeanTeacherSegmentor(SemiSegmentor):
         """Set teacher = decay * teacher + (1 - decay) * student, and count the step.
 
         Floating-point buffers (running statistics) are averaged like the weights, or copied. Integer buffers
-        are always copied, since averaging ``num_batches_tracked`` would corrupt it. Buffers with infinite
-        values do not change.
+        are always copied, since averaging ``num_batches_tracked`` would corrupt it, and so are buffers with
+        infinite values at the start.
 
         Args:
             decay (float): Weight of the teacher's current value, in [0, 1].
@@ -137,14 +137,15 @@ class MeanTeacherSegmentor(SemiSegmentor):
             return [(tensor, students[key]) for key, tensor in teachers if self.is_averaged(key)]
 
         pairs = paired(self.teacher.named_parameters())
-        # Attention masks have infinite values, of which an average would be NaN. They are constant.
-        buffers = paired(
-            (key, tensor)
-            for key, tensor in self.teacher.named_buffers()
-            if key not in self._infinite
-        )
-        floats = [pair for pair in buffers if pair[0].is_floating_point()]
-        others = [pair for pair in buffers if not pair[0].is_floating_point()]
+        buffers = dict(self.teacher.named_buffers())
+        # Attention masks have infinite values, of which an average would be NaN.
+        copied = {
+            key
+            for key, tensor in buffers.items()
+            if key in self._infinite or not tensor.is_floating_point()
+        }
+        floats = paired((key, tensor) for key, tensor in buffers.items() if key not in copied)
+        others = paired((key, tensor) for key, tensor in buffers.items() if key in copied)
         return tuple(
             [pair[side] for pair in group] for group in (pairs, floats, others) for side in (0, 1)
         )

@@ -198,6 +198,8 @@ def test_average_of_all_networks_is_refused():
     runner = make_runner(hooks=[MeanTeacherHook(), AtomicCheckpointHook(), EMAHook()])
     with pytest.raises(ValueError, match='EMAHook would replace all networks of IMAS by averages'):
         StartupCheckHook().before_train(runner)
+    # Without a teacher, an average of the networks is a choice.
+    StartupCheckHook().before_train(make_runner(model='FixMatch', hooks=[EMAHook()]))
 
 
 @pytest.mark.parametrize(
@@ -206,13 +208,17 @@ def test_average_of_all_networks_is_refused():
         ({'tau': 0.7}, None, "{'tau': 0.7}"),
         ({'tau': 0.7, 'tau_end': 1}, {'tau': 0.7}, "{'tau_end': 1}"),
         ({'tau': 0.7}, {'tau': 0.7, 'cutmix': None}, None),
+        ({'tau': 0.7}, {'tau': 0.6}, None),
     ],
 )
-def test_settings_beside_the_model_are_refused(top, inner, ignored):
+def test_settings_beside_the_model_are_refused(top, inner, ignored, caplog):
     runner = make_runner()
     runner.cfg = Config({'semi_train_cfg': top, 'model': {'semi_train_cfg': inner}})
     if ignored is None:
         StartupCheckHook().before_train(runner)
+        # A variable of the config, which the model has with another value.
+        said = 'has tau=0.7 at the top level of the config, which has no effect, and tau=0.6 in the'
+        assert (said in caplog.text) == (inner['tau'] == 0.6)
         return
     told = f'semi_train_cfg={ignored} at the top level of the config has no effect. Set model='
     with pytest.raises(ValueError, match=re.escape(told)):

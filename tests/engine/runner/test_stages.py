@@ -11,6 +11,7 @@ from mmengine.logging import MMLogger
 from tiny import build_plain
 from tiny_run import NUM_UNLABELED, build_runner, tiny_config, tiny_stages_config
 
+from mmseg_semi.comparison.configs import set_length
 from mmseg_semi.engine.runner.stages import TrainStage, build_stages, stage_seed, told
 from mmseg_semi.self_training.images import ImagePool
 from mmseg_semi.self_training.selection import reliable_images
@@ -190,6 +191,9 @@ def test_the_supervised_teacher_has_the_steps_of_its_method(tmp_path, labeled, u
     lengths = [build_runner(cfg).train_loop.max_iters for cfg in configs]
     # In pairs of views, each unlabeled image is in the batch once.
     assert lengths[0] == lengths[1] == 4 * (NUM_UNLABELED // (unlabeled // streams(configs[1])))
+    for cfg in configs:
+        set_length(cfg, 1)  # as the tools that compare trainings
+        assert cfg.train_cfg.max_iters == lengths[0]
 
 
 def streams(cfg):

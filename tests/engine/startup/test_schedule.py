@@ -247,6 +247,8 @@ def test_decay_that_ends_early_is_named(caplog):
             'ends at epoch 3, but the training has 2',
         ),
         ({**POLY, 'end': 14}, {}, ''),
+        # MMEngine's default of a scheduler that is already built.
+        ({**POLY, 'end': 10**9}, {}, ''),
         # StepSchedulerHook warns of it.
         ({**POLY, 'end': 14}, {'accumulated': 2}, ''),
     ],

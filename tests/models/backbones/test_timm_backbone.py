@@ -132,5 +132,5 @@ def test_sync_bn_of_mmcv_is_refused():
     layer.register_buffer('running_mean', torch.zeros(2))
     for name in ('drop', 'act'):
         layer.add_module(name, torch.nn.Identity())
-    with pytest.raises(TypeError, match=r"activations of this timm network\. Set sync_bn='torch'"):
+    with pytest.raises(ValueError, match=r"activations of this timm network\. Set sync_bn='torch'"):
         network.add_module('timm_model', torch.nn.Sequential(layer))

@@ -60,6 +60,9 @@ def test_masks_of_infinite_values_stay(model, average_buffers):
     for decay in (0.0, 0.9):
         model.update_teacher(decay, average_buffers)
     assert torch.equal(model.teacher.backbone.mask, mask)
+    model.student.backbone.mask.fill_(0.5)
+    model.update_teacher(0.9, average_buffers)
+    assert (model.teacher.backbone.mask == 0.5).all()
 
 
 def test_decay_zero_copies_exactly(model):
