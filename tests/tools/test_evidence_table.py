@@ -67,8 +67,9 @@ def comparisons(printed, method):
         kind, labels = re.fullmatch(r'mIoU, (.*), partition ([^,]*), .*', title).groups()
         if labels in ('all', 'None'):
             network, steps = re.search(r', partition [^,]*, (\S+), (\d+) steps', title).groups()
-            for _, _, rate, *_, mean, _ in lines:
-                ceilings[kind, network, steps, rate] = mean
+            for _, settings, rate, *_, mean, _ in lines:
+                if 'num_classes' not in settings:  # not of another task
+                    ceilings[kind, network, steps, rate] = mean
     for title, lines in printed:
         kind, network, steps = re.fullmatch(
             r'mIoU, (.*), partition [^,]*, (\S+), (\d+) steps.*', title
