@@ -274,6 +274,8 @@ def write_weights(path: str, weights: dict[str, torch.Tensor], overwrite: bool =
             torch.save(weights, file)
         os.replace(aside, path)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            os.remove(aside)
         raise OSError(f'{path} cannot be written ({error.strerror}). Name another file.') from None
 
 

@@ -62,6 +62,11 @@ def test_files_that_are_there_stay(tmp_path):
         assert said in result.last_line
     assert source.read_bytes() == before
     assert not (tmp_path / 'new.pth').exists()
+    # Nor does a part of a file stay, where its place is taken by a folder.
+    (tmp_path / 'folder').mkdir()
+    result = run_tool(TOOL, source, tmp_path / 'folder', '--overwrite', cwd=tmp_path)
+    assert 'folder cannot be written (Is a directory). Name another file.' in result.last_line
+    assert not list(tmp_path.glob('*.part'))
     converter.main([str(source), str(source), '--overwrite'])
     _network().load_state_dict(torch.load(source, weights_only=True))
 
