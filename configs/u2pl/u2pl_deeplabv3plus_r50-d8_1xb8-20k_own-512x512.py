@@ -14,7 +14,7 @@ model = dict(
     ),
     segmentor=_base_.model,
     semi_train_cfg=dict(
-        # With two classes there is no third rank. With more classes, set 3, as in the paper.
+        # With two or three classes, rank 3 does not exist. With more classes, set 3, as in the paper.
         low_rank=1,
         ignore_padding=True,
     ),
