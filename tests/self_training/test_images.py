@@ -195,6 +195,19 @@ def test_the_fingerprint_knows_the_images_but_not_where_they_are(cfg, pool, tmp_
     assert ImagePool(cfg, dict(pool, img_dir=str(one)), ['u1']).fingerprint() != fingerprint
 
 
+def test_the_fingerprint_knows_images_that_change_without_changing_their_size(cfg, pool, tmp_path):
+    """As uncompressed images do if they are, for example, normalized in place."""
+    path, config = tmp_path / 'u.bmp', dict(pool, img_dir=str(tmp_path), img_suffix='.bmp')
+    fingerprints = []
+    for size in [(4, 4), (64, 96)]:
+        for brightness in (0, 1):
+            cv2.imwrite(str(path), trained.texture(0, *size) // 2 + brightness)
+            fingerprints.append((path.stat().st_size, ImagePool(cfg, config).fingerprint()))
+    sizes, values = zip(*fingerprints, strict=True)
+    assert len(set(sizes)) == 2
+    assert len(set(values)) == 4
+
+
 @pytest.mark.parametrize(
     ('suffix', 'truth_suffix', 'expected'),
     [

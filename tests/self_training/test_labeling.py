@@ -288,17 +288,22 @@ def test_a_diverged_network_labels_nothing(cfg, checkpoints, pool, tmp_path):
     assert not list((tmp_path / 'out').rglob('*.png'))
 
 
-def test_an_image_that_cannot_be_read_ends_it_and_is_not_lost(cfg, checkpoints, tmp_path):
+def test_an_image_that_cannot_be_read_ends_it_and_its_repaired_file_is_another_image(
+    cfg, checkpoints, tmp_path
+):
     config = trained.write_pool(tmp_path / 'pool', [(24, 32), (24, 32), (32, 24)])
     image = tmp_path / 'pool' / 'u2.png'
     content = image.read_bytes()
     image.write_bytes(content[: len(content) // 2].ljust(len(content), b'x'))
-    out, settings = tmp_path / 'out', dict(scales=(1.0,), flip=False, **NO_WORKERS)
+    out, new = tmp_path / 'out', tmp_path / 'new'
+    settings = dict(scales=(1.0,), flip=False, **NO_WORKERS)
     with pytest.raises(ValueError, match=r'u2.png is truncated'):
         pseudo_label(cfg, checkpoints[0], config, str(out), **settings)
     assert not (out / 'pseudo_labels.json').exists()
     image.write_bytes(content)
-    assert pseudo_label(cfg, checkpoints[0], config, str(out), **settings)['num_images'] == 3
+    with pytest.raises(ValueError, match=r'was started with images=.*Name another folder'):
+        pseudo_label(cfg, checkpoints[0], config, str(out), **settings)
+    assert pseudo_label(cfg, checkpoints[0], config, str(new), **settings)['num_images'] == 3
 
 
 def test_true_masks_are_never_opened(cfg, checkpoints, tmp_path):
