@@ -31,6 +31,7 @@ OTHER_SETTINGS = (
     'model_wrapper_cfg',
     'run_stages',
     'runner_type',
+    'stages',
     'tta_model',
     'tta_pipeline',
 )
@@ -177,15 +178,25 @@ def load_config(args: argparse.Namespace, matching: bool = True) -> Config:
 def merge_options(cfg: Config, options: dict | None, given_as: str = '--cfg-options') -> None:
     """Merge `--cfg-options`, or options that are given in another way, into a config.
 
+    It warns about variables of the config, such as `crop_size`, whose old values other settings contain.
+
     Raises:
         ValueError: The first part of a key is neither in the config nor a setting of the Runner. MMEngine would
             add it, and it would have no effect.
     """
     options = options or {}
-    known = {*cfg, *inspect.signature(Runner.__init__).parameters, *OTHER_SETTINGS}
+    read = {*inspect.signature(Runner.__init__).parameters, *OTHER_SETTINGS}
+    known = {*cfg, *read}
     for key, value in options.items():
         name = key.partition('.')[0]
+        if name in read:
+            continue
         if name in known:
+            print(
+                f'warning: {given_as} {key}={value!r} only changes a variable of the config. The settings '
+                f'that use {name} keep its old value. Change those settings.',
+                file=sys.stderr,
+            )
             continue
         paths = [path for path in _paths(cfg) if path.endswith(f'.{key}')]
         close = difflib.get_close_matches(name, known, n=1)

@@ -89,7 +89,7 @@ def test_an_override_without_effect_is_refused(key, near):
     assert cfg._cfg_dict.to_dict() == SETTINGS
 
 
-def test_overrides_of_the_config_and_of_the_runner_are_merged():
+def test_overrides_of_the_config_and_of_the_runner_are_merged(capsys):
     cfg = Config(SETTINGS)
     merge_options(cfg, None)
     merge_options(
@@ -97,6 +97,10 @@ def test_overrides_of_the_config_and_of_the_runner_are_merged():
     )
     assert (cfg.own, cfg.train_cfg.new, cfg.randomness.seed) == (2, 4, 5)
     assert cfg.auto_scale_lr.enable is True
+    assert capsys.readouterr().err == (
+        'warning: --cfg-options own=2 only changes a variable of the config. The settings that use own keep '
+        'its old value. Change those settings.\n'
+    )
 
 
 @pytest.mark.parametrize('rank', [0, 1])

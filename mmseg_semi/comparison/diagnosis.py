@@ -73,6 +73,10 @@ class Log:
                     found[network] = known
         return found
 
+    def has_unlabeled(self) -> bool:
+        """Return whether a method with unlabeled images in each batch wrote the log."""
+        return any(key in self.series for key in (*RATIOS, ENTROPY, 'ema_decay'))
+
     def unlabeled_losses(self) -> list[str]:
         """Return the names of the loss terms of unlabeled images."""
         terms = (key for key in self.series if 'loss' in key and key != 'loss')
@@ -159,8 +163,8 @@ def _loss(log: Log) -> Iterator[Symptom]:
 
 
 def _unlabeled_loss(log: Log) -> Iterator[Symptom]:
-    if not any(key in log.series for key in (*RATIOS, ENTROPY, 'ema_decay')):
-        return  # a supervised training
+    if not log.has_unlabeled():
+        return  # a supervised training, or a stage of ST
     names = log.unlabeled_losses()
     late = {name: _mean(_tail(log.values(name), 0.5)) for name in names if log.values(name)}
     if not late or max(late.values()) <= 1e-8:
@@ -265,14 +269,19 @@ def _gain(log: Log, baseline: Log, metric: str) -> Iterator[Symptom]:
     if gains[last] < 0:
         history = ', '.join(f'{gain:+.2f} at {step}' for step, gain in gains.items())
         rising = len(steps) > 1 and gains[last] > gains[steps[0]]
+        if rising:
+            remedy = 'The gain rises. Train longer.'
+        else:
+            remedy = (
+                'End the unlabeled loss earlier (unlabeled_end_fraction=2/3), start later (unlabeled_start), '
+                'or lower unlabeled_weight'
+                if log.has_unlabeled() or log.unlabeled_losses()
+                else 'With ST, look at the class shares in the log of the pseudo-labels, train the teacher '
+                'longer, or leave out uncertain pixels (stages.label.threshold)'
+            )
+            remedy += '. Check that a supervised training with all labels gains with this network and length.'
         yield Symptom(
             'The gain is negative',
             f'{metric} of the {network or "network"} against the supervised training: {history}.',
-            (
-                'The gain rises. Train longer.'
-                if rising
-                else 'End the unlabeled loss earlier (unlabeled_end_fraction=2/3), start later '
-                '(unlabeled_start), or lower unlabeled_weight, and check that a supervised training with all '
-                'labels gains with this network and length.'
-            ),
+            remedy,
         )

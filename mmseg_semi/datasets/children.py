@@ -169,11 +169,19 @@ def check_files_exist(dataset, name: str, key: str) -> None:
         FileNotFoundError: An image or a mask does not exist.
         ValueError: See :func:`check_names`.
     """
+    taken = taken_files(dataset)
     for leaf in leaves(dataset, key):
-        _check_files_of(leaf, name)
+        _check_files_of(leaf, name, taken)
 
 
-def _check_files_of(leaf: Leaf, name: str) -> None:
+def taken_files(dataset) -> set[str]:
+    """Return the paths of all images and masks of a dataset, also of those that it wraps."""
+    fields = 'img_path', 'seg_map_path'
+    infos = sample_infos(dataset)
+    return {osp.normpath(info[field]) for info in infos for field in fields if info.get(field)}
+
+
+def _check_files_of(leaf: Leaf, name: str, taken: set[str]) -> None:
     infos = sample_infos(leaf.dataset)
     for kind, field, what in (
         (LoadImageFromFile, 'img_path', 'images'),
@@ -186,7 +194,7 @@ def _check_files_of(leaf: Leaf, name: str) -> None:
         backend = backend_of_loader(loader, paths[0])
         local = is_local(backend)
         if local and kind is LoadImageFromFile:
-            check_names(leaf, name)
+            check_names(leaf, name, taken)
         missing, asked = look_for(paths, backend)
         if missing:
             raise FileNotFoundError(
@@ -197,7 +205,7 @@ def _check_files_of(leaf: Leaf, name: str) -> None:
         say_unasked(asked, len(paths), f'{what} of the {name} dataset', backend)
 
 
-def check_names(leaf: Leaf, name: str) -> None:
+def check_names(leaf: Leaf, name: str, taken: set[str]) -> None:
     """Check the file names in the local folder that a dataset searches for images; log which are ignored.
 
     MMSegmentation's datasets take images from hidden folders, ignore hidden files, and compare endings
@@ -206,6 +214,8 @@ def check_names(leaf: Leaf, name: str) -> None:
     Args:
         leaf: The dataset and its key.
         name: Name of the dataset for the message.
+        taken: Paths from :func:`taken_files` of the set that the dataset is part of. Other datasets of a
+            ``ConcatDataset`` may take the rest of a folder.
 
     Raises:
         ValueError: There are images in a hidden folder, such as ``.ipynb_checkpoints``.
@@ -217,8 +227,8 @@ def check_names(leaf: Leaf, name: str) -> None:
     check_hidden(leaf, folder, infos, name)
     for sentence in left_out(folder):
         print_log(sentence, logger='current')
-    for sentence in not_taken(leaf.dataset, folder, infos):
-        print_log(f'{name}: {sentence}', logger='current', level=logging.WARNING)
+    for sentence in not_taken(leaf.dataset, folder, taken):
+        print_log(f'{leaf.key or name}: {sentence}', logger='current', level=logging.WARNING)
 
 
 def searched_folder(dataset) -> str | None:
@@ -240,10 +250,8 @@ def check_hidden(leaf: Leaf, folder: str, infos: Sequence[dict], name: str) -> N
         )
 
 
-def not_taken(dataset, folder: str, infos: Sequence[dict]) -> list[str]:
-    """Report the image files of a searched folder that are neither images nor masks of its dataset."""
-    fields = 'img_path', 'seg_map_path'
-    taken = {osp.normpath(info[field]) for info in infos for field in fields if info.get(field)}
+def not_taken(dataset, folder: str, taken: set[str]) -> list[str]:
+    """Report the image files of a searched folder that are not among the taken ones."""
     others = [
         path
         for path in files_below(folder)
@@ -254,9 +262,20 @@ def not_taken(dataset, folder: str, infos: Sequence[dict]) -> list[str]:
     if not others or not hasattr(dataset, 'img_suffix'):
         return []
     return [
-        f'{len(others)} image files of {folder} are not among its images ({endings(others)}). To use them, set '
-        f'img_suffix={dataset.img_suffix!r} to their ending (case-sensitive).'
+        f'{len(others)} image files of {folder} are not among its images ({endings(others)}). '
+        + not_taken_remedy(dataset)
     ]
+
+
+def not_taken_remedy(dataset) -> str:
+    """Return how a dataset takes images whose ending is not its ``img_suffix``."""
+    suffix = getattr(dataset, 'img_suffix', None)
+    if not isinstance(suffix, str):
+        return f'If they are images to use, add their ending to img_suffix, which is {suffix!r}.'
+    return (
+        f'Its img_suffix is {suffix!r} (case-sensitive). If they are images to use, convert all images with '
+        'tools/dataset_converters/folders.py --rgb, or list one dataset for each ending in a ConcatDataset.'
+    )
 
 
 def check_what(owner, check_files: bool | str) -> None:

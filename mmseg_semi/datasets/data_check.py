@@ -25,8 +25,10 @@ from .backends import backend_of_loader, is_local, local_copy, local_loader
 from .children import (
     build_child,
     check_hidden,
+    not_taken_remedy,
     pipeline_transforms,
     searched_folder,
+    taken_files,
 )
 from .files import image_size, open_image, real_paths
 from .labels import MaskSurvey, survey_masks
@@ -41,7 +43,6 @@ from .transforms.loading import LoadImageFromFile as OurLoader
 from .void_check import Masks, annotation_loader, masks_of, missing_class
 from .walk import Leaf, leaves, named_sets, sample_infos
 
-_PATHS = ('img_path', 'seg_map_path')
 _REMEDY = 'Replace it, or take it out of the list'
 
 
@@ -213,6 +214,7 @@ def _check_set(role, key, config, check, *, workers, quick, quiet) -> list[SetRe
         report.add_problems('set that cannot be built', [str(error)])
         return [report]
     found = leaves(dataset, key, kind)
+    taken = taken_files(dataset)
     return [
         _check_leaf(
             SetReport(
@@ -223,6 +225,7 @@ def _check_set(role, key, config, check, *, workers, quick, quiet) -> list[SetRe
             ),
             leaf.dataset,
             check,
+            taken,
             workers=workers,
             quick=quick,
             quiet=quiet,
@@ -231,7 +234,7 @@ def _check_set(role, key, config, check, *, workers, quick, quiet) -> list[SetRe
     ]
 
 
-def _check_leaf(report: SetReport, dataset, check, *, workers, quick, quiet) -> SetReport:
+def _check_leaf(report: SetReport, dataset, check, taken, *, workers, quick, quiet) -> SetReport:
     infos = sample_infos(dataset)
     files = [info for info in infos if info.get('img_path') and 'shapes' not in info]
     report.facts.append(f'{len(infos)} images, {type(dataset).__name__}')
@@ -241,7 +244,7 @@ def _check_leaf(report: SetReport, dataset, check, *, workers, quick, quiet) -> 
         return report
     folder = searched_folder(dataset)
     if folder is not None:
-        report.warnings += [*_left_out(dataset, folder, infos), *left_out(folder)]
+        report.warnings += [*_left_out(dataset, folder, taken), *left_out(folder)]
         try:
             check_hidden(Leaf(dataset, report.key, None), folder, infos, report.name)
         except ValueError as error:
@@ -265,9 +268,8 @@ def _check_leaf(report: SetReport, dataset, check, *, workers, quick, quiet) -> 
     return report
 
 
-def _left_out(dataset, folder: str, infos) -> list[str]:
-    """Report the files of a searched folder that are not among the images of the dataset."""
-    taken = {os.path.normpath(info[key]) for info in infos for key in _PATHS if info.get(key)}
+def _left_out(dataset, folder: str, taken: set[str]) -> list[str]:
+    """Report the files of a searched folder that are not among the taken ones."""
     others = Counter(
         os.path.splitext(name)[1] or os.path.basename(name)
         for name in files_below(folder)
@@ -277,8 +279,8 @@ def _left_out(dataset, folder: str, infos) -> list[str]:
         return []
     said = ', '.join(f'{count} {ending}' for ending, count in others.most_common(SHOWN))
     return [
-        f'{sum(others.values())} files of {folder} are not among its images ({said}). If they are images, set '
-        f'img_suffix={getattr(dataset, "img_suffix", None)!r} to their ending.'
+        f'{sum(others.values())} files of {folder} are not among its images ({said}). '
+        + not_taken_remedy(dataset)
     ]
 
 

@@ -71,7 +71,8 @@ def read_values(path: str, backend: BaseStorageBackend | None = None) -> np.ndar
             if image.mode not in _INDEX_MODES:
                 raise ValueError(
                     f'{path} has mode {image.mode}: a mask must be an 8-bit image with one channel (or a '
-                    f'palette) whose values are class indices or {VOID}, convert it.'
+                    f'palette) whose values are class indices or {VOID}. Convert the masks, such as with '
+                    'tools/dataset_converters/folders.py (--colors for color masks).'
                 )
             return np.array(image).astype(np.uint8, copy=False)
     except FileNotFoundError:

@@ -106,7 +106,7 @@ class UnlabeledDataset(BaseDataset):
             where = f'the list {self.ann_file}' if self.ann_file else f'the folder {self._folder}'
             raise ValueError(
                 f'UnlabeledDataset found no image in {where}. Set img_dir or ann_file to where the unlabeled '
-                f'images are, and img_suffix={self.img_suffix} to their ending.'
+                f'images are, and img_suffix, which is {self.img_suffix}, to their ending.'
             )
         return [dict(img_path=path, seg_fields=[]) for path in paths]
 

@@ -15,6 +15,11 @@ IOU_METRICS = {
 }
 
 
+def wanted_metrics(metric: IoUMetric) -> list[str]:
+    """Return the ``iou_metrics`` of a metric as a list."""
+    return [metric.metrics] if isinstance(metric.metrics, str) else list(metric.metrics)
+
+
 def metric_names(evaluator: Evaluator) -> list[str] | None:
     """Return the names of the metrics that an evaluator reports for one network.
 
@@ -31,8 +36,10 @@ def metric_names(evaluator: Evaluator) -> list[str] | None:
             continue
         if type(metric) not in (IoUMetric, ClassIoUMetric):
             return None
-        wanted = [metric.metrics] if isinstance(metric.metrics, str) else metric.metrics
-        own = ['aAcc', *(name for one in wanted for name in IOU_METRICS.get(one, ()))]
+        own = [
+            'aAcc',
+            *(name for one in wanted_metrics(metric) for name in IOU_METRICS.get(one, ())),
+        ]
         if isinstance(metric, ClassIoUMetric):
             own += [f'IoU.{name}' for name in (metric.dataset_meta or {}).get('classes', ())]
         names += [

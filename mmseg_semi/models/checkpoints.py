@@ -38,7 +38,7 @@ from .safe_pickle import ForbiddenGlobalError
 TRUST = 'MMSEG_SEMI_TRUST_CHECKPOINTS'
 #: Errors of the disk, not of the internet connection.
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
-#: Errors of reading an incomplete checkpoint, in addition to RuntimeError.
+#: Errors of reading a file that is not a whole checkpoint, see also `_is_torn`.
 _UNREADABLE = (EOFError, pickle.UnpicklingError)
 
 
@@ -119,11 +119,32 @@ def load_from_local(filename, map_location=None) -> Any:
     Raises:
         FileNotFoundError: The file does not exist.
         UntrustedCheckpointError: See :func:`load_data`.
+        ValueError: The file is not a checkpoint, or only a part of one.
     """
     filename = osp.expanduser(filename)
     if not osp.isfile(filename):
         raise FileNotFoundError(f'{filename} can not be found. Give the path of a checkpoint.')
-    return _load_file(filename, map_location)
+    try:
+        return _load_file(filename, map_location)
+    except (OSError, RuntimeError, *_UNREADABLE) as error:
+        if not _is_torn(error):
+            raise
+        raise _not_a_checkpoint(filename, error) from None
+
+
+def _is_torn(error: Exception) -> bool:
+    """Whether the error is one of torch for a file that is not a checkpoint, or only a part of one."""
+    if isinstance(error, RuntimeError):
+        return bool(re.search('invalid hash|PytorchStream', str(error)))
+    # Torch seeks before the beginning of a small file.
+    return isinstance(error, _UNREADABLE) or getattr(error, 'errno', None) == errno.EINVAL
+
+
+def _not_a_checkpoint(path: str, error: Exception) -> ValueError:
+    return ValueError(
+        f'{path} is not a checkpoint or only a part of one ({type(error).__name__}). Give another one that the '
+        'training saved. To resume, write the path of an earlier one into last_checkpoint of the work folder.'
+    )
 
 
 def load_from_http(filename, map_location=None, model_dir=None, progress=None) -> Any:
@@ -165,11 +186,8 @@ def _download_and_load(address: str, place: str, map_location, progress: bool) -
                 f'{address} could not be saved as {place} ({error.strerror}). Free space or get permission to '
                 'write there, or set TORCH_HOME to another folder.',
             ) from None
-        torn = isinstance(error, RuntimeError) and re.search(
-            'invalid hash|PytorchStream', str(error)
-        )
         # An interrupted download leaves a file that looks complete.
-        if torn or isinstance(error, _UNREADABLE) or number == errno.EINVAL:
+        if _is_torn(error):
             raise ConnectionError(
                 f'{address} was downloaded incompletely ({error!r:.80}). Remove {place} if it exists and run '
                 'the same command again, or save the file there yourself.'
@@ -293,7 +311,4 @@ def _read(path: str) -> Any:
     except (pickle.UnpicklingError, EOFError, OSError, RuntimeError) as error:
         if isinstance(error, ConnectionError) or getattr(error, 'errno', None) in _DISK:
             raise
-        raise ValueError(
-            f'{path} is not a checkpoint or only a part of one ({error!r:.80}). Give one that the training '
-            'saved.'
-        ) from None
+        raise _not_a_checkpoint(path, error) from None

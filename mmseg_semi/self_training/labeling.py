@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os.path
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -24,6 +25,10 @@ from .prediction import Predictor, checkpoint_digest, repeatable
 from .progress import Progress, log
 
 SCALES = (0.5, 0.75, 1.0, 1.5, 2.0)
+_FEW = 1e-4
+"""Share of the labeled pixels below which a class is reported as missing."""
+_SHOWN = 8
+"""Number of classes that a message names."""
 
 
 def pseudo_label(
@@ -132,6 +137,7 @@ def pseudo_label(
         pixels = _label(
             pool, predictor, paths, done, views, batch_size, num_workers, palette, logger
         )
+    _report_shares(classes, pixels, logger)
     summary = {
         'num_images': len(pool),
         'drawn_on': 'displayed' if pool.displays else 'stored',
@@ -193,6 +199,34 @@ def _label(
         writer.count(read_mask(paths[i]), paths[i])
     bar.finish('pseudo-labeled', logger)
     return [int(n) for n in sum(all_gather_object(writer.pixels))]
+
+
+def _report_shares(classes: Sequence[str], pixels: Sequence[int], logger) -> None:
+    """Log the share of each class in the pseudo-labels, and warn of classes that are missing."""
+    total = sum(pixels)
+    if not total:
+        log(
+            'All pixels of the pseudo-labels are void. Lower the threshold.',
+            logger,
+            logging.WARNING,
+        )
+        return
+    shares = {name: count / total for name, count in zip(classes, pixels, strict=True)}
+    largest = sorted(shares, key=shares.get, reverse=True)
+    said = ', '.join(f'{name} {100 * shares[name]:.2f} %' for name in largest[:_SHOWN])
+    more = len(shares) - _SHOWN
+    log(f'shares of the pseudo-labels: {said}{f" and {more} more" if more > 0 else ""}', logger)
+    missing = [name for name in shares if shares[name] < _FEW]
+    if missing:
+        others = f' and {len(missing) - _SHOWN} more' if len(missing) > _SHOWN else ''
+        log(
+            f'{len(missing)} of {len(shares)} classes have fewer than {100 * _FEW:g} % of the pixels of the '
+            f'pseudo-labels: {", ".join(missing[:_SHOWN])}{others}. A student learns from these pseudo-labels '
+            'that the unlabeled images do not contain them. If they do, train the network that predicts until '
+            'its validation finds these classes.',
+            logger,
+            logging.WARNING,
+        )
 
 
 def prediction_settings(cfg: Config, pool: ImagePool) -> dict:

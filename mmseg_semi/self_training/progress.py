@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 
@@ -12,10 +13,10 @@ from tqdm import tqdm
 from .prediction import Predictor
 
 
-def log(message: str, logger: MMLogger | str | None = None) -> None:
+def log(message: str, logger: MMLogger | str | None = None, level: int = logging.INFO) -> None:
     """Log a message once, on rank 0."""
     if is_main_process():
-        print_log(message, logger='current' if logger is None else logger)
+        print_log(message, logger='current' if logger is None else logger, level=level)
 
 
 class Progress:

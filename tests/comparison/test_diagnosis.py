@@ -139,6 +139,13 @@ def test_the_gain_over_supervised_training(tmp_path):
     )
     assert found.remedy == 'The gain rises. Train longer.'
     assert names(other, mine) == {}
+    worse = {'mIoU': 40.0, 'step': 10}, {'mIoU': 41.0, 'step': 20}
+    assert (
+        'stages.label.threshold'
+        in names(write(tmp_path / 'st', *worse), other)['the-gain-is-negative'].remedy
+    )
+    cps = write(tmp_path / 'cps', {'loss_cps': 0.5, 'step': 5}, *worse)
+    assert 'unlabeled_end_fraction' in names(cps, other)['the-gain-is-negative'].remedy
     with pytest.raises(ValueError, match=r'has no mDice\. Validate the training'):
         diagnose(mine, other, 'mDice')
     late = write(tmp_path / 'late', {'mIoU': 40.0, 'step': 15})

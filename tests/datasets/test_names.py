@@ -9,7 +9,7 @@ from mmengine.logging import MMLogger
 from mmseg.registry import DATASETS
 
 from mmseg_semi.datasets import UnlabeledDataset, check_files_exist
-from mmseg_semi.datasets.children import build_child, check_names, image_paths
+from mmseg_semi.datasets.children import build_child, check_names, image_paths, taken_files
 from mmseg_semi.datasets.names import alike, is_hidden, is_image
 from mmseg_semi.datasets.walk import leaves
 
@@ -143,12 +143,26 @@ def test_what_an_ending_leaves_out_is_logged(data_root, log):
     write(data_root / 'img_dir/l5.png')
     (data_root / 'img_dir/._l0.jpg').touch()
     [leaf] = leaves(DATASETS.build(stock(data_root)), 'KEY')
-    check_names(leaf, 'validation')
+    check_names(leaf, 'validation', taken_files(leaf.dataset))
     assert (
-        f'validation: 2 image files of {data_root}/img_dir are not among its images (1 .JPG, 1 .png). To '
-        "use them, set img_suffix='.jpg' to their ending (case-sensitive)."
+        f'KEY: 2 image files of {data_root}/img_dir are not among its images (1 .JPG, 1 .png). Its '
+        "img_suffix is '.jpg' (case-sensitive). If they are images to use, convert all images with "
+        'tools/dataset_converters/folders.py --rgb, or list one dataset for each ending in a ConcatDataset.'
     ) in log.text
     assert f'1 hidden image file(s) of {data_root}/img_dir are left out' in log.text
+
+
+def test_the_rest_of_a_folder_is_that_of_another_dataset_of_the_set(data_root, log):
+    write(data_root / 'img_dir/l4.JPG')
+    several = dict(
+        type='ConcatDataset',
+        datasets=[stock(data_root), stock(data_root, img_suffix='.JPG')],
+    )
+    for config, expected in ((several, 0), (stock(data_root), 1)):
+        dataset = DATASETS.build(config)
+        for leaf in leaves(dataset, 'KEY'):
+            check_names(leaf, 'validation', taken_files(dataset))
+        assert log.text.count('are not among its images') == expected
 
 
 def test_a_folder_of_capitals_alone(data_root):

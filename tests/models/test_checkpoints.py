@@ -103,6 +103,26 @@ def test_half_a_download_is_said_to_be_one(empty_cache, monkeypatch):
     check_half(error, empty_cache)
 
 
+@pytest.mark.parametrize('resume', [False, True])
+@pytest.mark.parametrize('content', ['half', 'text', 'nothing'])
+def test_a_file_that_is_not_a_whole_checkpoint_is_named(content, resume, tmp_path):
+    """In every way to load it, not only by the tools of this package."""
+    path = tmp_path / 'iter_2.pth'
+    torch.save({'state_dict': {'w': torch.zeros(64, 64)}}, path)
+    whole = path.read_bytes()
+    path.write_bytes(
+        {'half': whole[: len(whole) // 2], 'text': b'no checkpoint', 'nothing': b''}[content]
+    )
+    cfg = tiny_config(tmp_path / 'run', 'FixMatch', load_from=str(path), resume=resume)
+    with pytest.raises(
+        ValueError, match=r'iter_2\.pth is not a checkpoint or only a part of one'
+    ) as error:
+        build_runner(cfg).train()
+    assert 'last_checkpoint' in str(error.value)
+    with pytest.raises(ValueError, match=r'iter_2\.pth is not a checkpoint or only a part of one'):
+        read_checkpoint(str(path))
+
+
 def test_file_in_its_place_needs_no_network(empty_cache):
     empty_cache.mkdir(parents=True)
     torch.save({'state_dict': {'a': torch.ones(2)}}, empty_cache / 'vit.pth')

@@ -4,6 +4,7 @@ import gc
 import json
 import logging
 import os
+import re
 import weakref
 from pathlib import Path
 from unittest import mock
@@ -17,6 +18,7 @@ from mmseg_semi.datasets import PseudoLabeledDataset
 from mmseg_semi.datasets.soft_labels import read_soft_label
 from mmseg_semi.self_training import labeling, pseudo_label
 from mmseg_semi.self_training.images import ImagePool
+from mmseg_semi.self_training.labeling import _report_shares
 from mmseg_semi.self_training.masks import MaskWriter, read_mask
 from mmseg_semi.self_training.prediction import Predictor
 
@@ -324,15 +326,41 @@ def test_what_a_user_sees(cfg, checkpoints, pool, tmp_path, caplog, capsys):
     with caplog.at_level(logging.INFO, 'seen'):
         pseudo_label(cfg, checkpoints[0], pool, str(tmp_path), logger=logger, **NO_WORKERS)
         pseudo_label(cfg, checkpoints[0], pool, str(tmp_path), logger=logger, **NO_WORKERS)
-    first, second = [record.getMessage() for record in caplog.records if record.name == 'seen']
+    first, shares, *_, second = [
+        record.getMessage() for record in caplog.records if record.name == 'seen'
+    ]
     assert first.startswith('7 images pseudo-labeled in ')
     assert ' images per second, ' in first
     assert first.endswith('% of the time outside of the network.')
+    assert re.fullmatch(r'shares of the pseudo-labels: (\S+ \d+\.\d\d %(, )?)+', shares)
     assert second == f'{tmp_path} has the pseudo-labels of 7 images already.'
     bar = capsys.readouterr().err
     assert 'pseudo-labels: 100%' in bar
     assert '7/7' in bar
     assert 'img/s' in bar
+
+
+@pytest.mark.parametrize(
+    ('pixels', 'said'),
+    [
+        (
+            [9000, 1000, 0],
+            ['a 90.00 %, b 10.00 %, c 0.00 %', '1 of 3 classes have fewer than 0.01 % .*: c. A'],
+        ),
+        ([0, 30000, 2], ['b 99.99 %, c 0.01 %, a 0.00 %', '2 of 3 classes .*: a, c. A']),
+        ([1, 1, 9998], ['c 99.98 %, a 0.01 %, b 0.01 %']),
+        ([0, 0, 0], ['All pixels of the pseudo-labels are void. Lower the threshold.']),
+    ],
+)
+def test_classes_that_the_pseudo_labels_do_not_have_are_told(pixels, said, caplog):
+    with caplog.at_level(logging.INFO, 'seen'):
+        _report_shares(['a', 'b', 'c'], pixels, logging.getLogger('seen'))
+    assert len(caplog.records) == len(said)
+    for record, pattern in zip(caplog.records, said, strict=True):
+        assert re.search(pattern, record.getMessage())
+    assert caplog.records[-1].levelno == (
+        logging.INFO if len(said) == 1 and sum(pixels) else logging.WARNING
+    )
 
 
 def test_the_network_is_gone_afterwards(cfg, checkpoints, pool, tmp_path, monkeypatch):

@@ -509,6 +509,25 @@ def test_files_of_removed_sources_are_told(data, capsys):
     )
 
 
+def test_a_run_for_validation_images_does_not_concern_the_unlabeled_images_of_the_first(
+    data, capsys
+):
+    (data / 'masks' / 's0.png').unlink()
+    folders(*command(data))
+    assert '3 unlabeled' in capsys.readouterr().out
+    for folder in ('images', 'masks'):
+        save(data / 'val' / folder / 'v.png', np.eye(4, dtype=np.uint8))
+    arguments = [
+        str(data / 'val' / 'images'),
+        str(data / 'val' / 'masks'),
+        str(data / 'out'),
+        '--split',
+        'val',
+    ]
+    folders(*arguments)
+    assert 'warning' not in capsys.readouterr().out
+
+
 def test_masks_with_names_in_another_unicode_form(tmp_path, capsys):
     """As of masks from macOS, whose file names look the same."""
     for form, folder in (('NFC', 'images'), ('NFD', 'masks')):

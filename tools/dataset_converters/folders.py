@@ -568,7 +568,12 @@ def convert(options: argparse.Namespace) -> str:
     if others and not options.image_ending:
         counts = ', '.join(f'{count} {ending}' for ending, count in others.most_common())
         said += f'\nwarning: files of {options.images} with no ending of an image were left out: {counts}'
-    rest = others_there(options.target, splits, {place for place, _ in jobs})
+    written = dict(splits)
+    if options.split != 'train' and not splits['unlabeled']:
+        del written[
+            'unlabeled'
+        ]  # a second run for validation images does not concern those of the first
+    rest = others_there(options.target, written, {place for place, _ in jobs})
     if rest:
         said += (
             f'\nwarning: {len(rest)} files there are not from these folders, the first is {rest[0]}. A '

@@ -189,7 +189,8 @@ class CheckLabels(BaseTransform):
             kind = '16-bit' if label.ndim == 2 else 'a color image'
             raise ValueError(
                 f'{path} is {kind}, but a mask must be an 8-bit image with one channel (or a palette) '
-                f'whose values are class indices or {self.ignore_index}. Convert it.'
+                f'whose values are class indices or {self.ignore_index}. Convert the masks, such as with '
+                'tools/dataset_converters/folders.py (--colors for color masks).'
             )
         # Pipelines for evaluation load the mask after the image is resized.
         size = tuple(results.get('ori_shape', image.shape)[:2])

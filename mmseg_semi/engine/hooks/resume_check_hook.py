@@ -31,7 +31,7 @@ class ResumeCheckHook(Hook):
     the labels of both. Another number of images per step would change the remaining schedule. The number of
     processes may change if the number of images per step stays the same. The number of micro-batches per step
     must not change, since iterations count them. Tests, and checkpoints without this information, are not
-    checked.
+    checked. Changed settings of the method (``semi_train_cfg``) are logged as a warning.
 
     The kernels of the optimizer and the text of the config stay those of this run, since a checkpoint may be
     unsafe.
@@ -42,6 +42,7 @@ class ResumeCheckHook(Hook):
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         checkpoint['trained_on'] = trained_on(runner)
+        checkpoint['semi_train_cfg'] = _method_settings(runner)
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         if not is_training(runner) or not runner._resume:
@@ -59,6 +60,30 @@ class ResumeCheckHook(Hook):
                     f'but this run has {now}. Restore the old value, or use another --work-dir. To start from '
                     'its weights, set load_from and remove --resume.'
                 )
+        _warn_of_changes(runner, checkpoint.get('semi_train_cfg'))
+
+
+def _method_settings(runner) -> dict[str, str]:
+    """Return the settings of the method as text; empty for supervised training."""
+    model = runner.cfg.get('model')
+    settings = model.get('semi_train_cfg') if isinstance(model, dict) else None
+    return {key: repr(value) for key, value in (settings or {}).items()}
+
+
+def _warn_of_changes(runner, before: dict[str, str] | None) -> None:
+    now = _method_settings(runner)
+    if before is None:  # saved by an older version
+        return
+    changed = [
+        f'{key} {before.get(key, "(not set)")} is {now.get(key, "(not set)")} now'
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key)
+    ]
+    if changed:
+        runner.logger.warning(
+            f'The training resumes with other settings of semi_train_cfg: {", ".join(changed)}. Restore '
+            'them if that is not intended.'
+        )
 
 
 def _keep_kernels(runner, checkpoint: dict) -> None:

@@ -22,7 +22,7 @@ from ...datasets import (
     check_files_exist,
 )
 from ...datasets.backends import read_bytes
-from ...datasets.children import check_names
+from ...datasets.children import check_names, taken_files
 from ...datasets.files import copies_of, real_paths
 from ...datasets.fingerprints import identify
 from ...datasets.partition import check_partition
@@ -114,9 +114,10 @@ class StartupCheckHook(Hook):
         self._check_classes(runner, model, loader.dataset)
         self._check_windows(model)
         self._check_patches(runner, model)
-        for leaf in leaves(loader.dataset):
+        taken = taken_files(loader.dataset)
+        for leaf in leaves(loader.dataset, 'train_dataloader.dataset'):
             if leaf.kind is None:  # datasets of this package have checked it already
-                check_names(leaf, 'training')
+                check_names(leaf, 'training', taken)
         check_ignore_index(runner)
         check_meanings(runner, self.same_masks)
         self._check_checkpoint(runner, 'train')

@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from mmengine.hooks import CheckpointHook, EarlyStoppingHook
+from mmseg.evaluation import IoUMetric
 from torch import Tensor
 
-from ..metric_names import metric_names
+from ..class_iou import ClassIoUMetric
+from ..metric_names import IOU_METRICS, metric_names, wanted_metrics
 from .lengths import parts_of
 
 #: Images of the validation set whose sizes are compared.
@@ -50,6 +52,7 @@ def check_metrics(runner) -> None:
             )
         return
     loop = runner.val_loop
+    _check_iou_metrics(loop.evaluator)
     own = metric_names(loop.evaluator)
     if own is None:
         if monitors:
@@ -89,6 +92,19 @@ def check_metrics(runner) -> None:
                 f"{monitor.setting}={monitor.name!r} has rule='less', but larger values of IoUMetric are "
                 "better. Set rule='greater'."
             )
+
+
+def _check_iou_metrics(evaluator) -> None:
+    """Raise ValueError if ``iou_metrics`` has a name that ``IoUMetric`` would refuse after the validation."""
+    for metric in evaluator.metrics:
+        known = type(metric) in (IoUMetric, ClassIoUMetric)
+        for name in wanted_metrics(metric) if known else ():
+            if name not in IOU_METRICS:
+                close = difflib.get_close_matches(name, IOU_METRICS, n=1, cutoff=0.0)[0]
+                raise ValueError(
+                    f'val_evaluator iou_metrics={name!r} is not a metric of IoUMetric. Did you mean {close!r}? '
+                    f'It has {", ".join(IOU_METRICS)}.'
+                )
 
 
 def _monitors(runner) -> Iterator[_Monitor]:

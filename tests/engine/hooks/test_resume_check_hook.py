@@ -71,6 +71,18 @@ def test_a_changed_list_stops_the_run(begun, images):
         build_runner(cfg).train()
 
 
+def test_changed_settings_of_the_method_are_logged(begun, images, capsys):
+    cfg = config(begun, images, resume=True)
+    before = cfg.model.semi_train_cfg.get('tau', '(not set)')
+    cfg.model.semi_train_cfg.tau = 0.25
+    build_runner(cfg).train()
+    assert f'other settings of semi_train_cfg: tau {before} is 0.25 now. Restore' in ''.join(
+        capsys.readouterr()
+    )
+    build_runner(config(begun, images, resume=True)).train()
+    assert 'other settings' not in ''.join(capsys.readouterr())
+
+
 def test_the_same_images_in_micro_batches_stop_the_run(begun, images):
     """Iterations count micro-batches: the schedule would be read at another place."""
     cfg = config(begun, images, labeled=1, unlabeled=1, resume=True)

@@ -165,6 +165,13 @@ def test_metrics_of_one_name_are_refused(loops):
         check(loops[None], metrics=metrics)
 
 
+@pytest.mark.parametrize('method', [None, 'IMAS'])
+def test_metrics_that_mmsegmentation_does_not_have_are_refused(method, loops):
+    metrics = [{'type': 'IoUMetric', 'iou_metrics': ['mIoU', 'mDise']}]
+    with pytest.raises(ValueError, match=r"iou_metrics='mDise' is not .* Did you mean 'mDice'\?"):
+        check(loops[method], metrics=metrics)
+
+
 def test_evaluator_whose_names_are_unknown_is_let_through(loops, caplog):
     hook = CheckpointHook(save_best='boundary', rule='greater')
     with caplog.at_level(logging.INFO, 'test_metrics'):
