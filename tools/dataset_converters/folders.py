@@ -569,10 +569,9 @@ def convert(options: argparse.Namespace) -> str:
         counts = ', '.join(f'{count} {ending}' for ending, count in others.most_common())
         said += f'\nwarning: files of {options.images} with no ending of an image were left out: {counts}'
     written = dict(splits)
+    # A second run, for validation images, does not concern the unlabeled images of the first.
     if options.split != 'train' and not splits['unlabeled']:
-        del written[
-            'unlabeled'
-        ]  # a second run for validation images does not concern those of the first
+        del written['unlabeled']
     rest = others_there(options.target, written, {place for place, _ in jobs})
     if rest:
         said += (
