@@ -7,6 +7,7 @@ import difflib
 import inspect
 import logging
 import os
+import re
 import sys
 import traceback
 from collections.abc import Iterator
@@ -139,6 +140,36 @@ def one_sentence_errors() -> Iterator[None]:
         sys.exit(f'error: {error}')
 
 
+@contextmanager
+def unknown_settings(cfg: Config) -> Iterator[None]:
+    """Turn Python's TypeError for an unknown setting of a config into one that names it in the config.
+
+    Raises:
+        ValueError: A class that the config builds does not have a setting of the config.
+    """
+    try:
+        yield
+    except TypeError as error:
+        found = re.search(
+            r"(\w+)(\.__init__)?\(\) got an unexpected keyword argument '(\w+)'", str(error)
+        )
+        settings = dict(_settings(cfg))
+        paths = [path for path in settings if found and path.rpartition('.')[2] == found[3]]
+        if not paths:
+            raise  # the fault is not in the config
+        place = min(paths, key=len)
+        above, _, name = place.rpartition('.')
+        # It may belong further below (model.segmentor.backbone), or be a misspelled neighbor.
+        below = [path for path in paths if path.startswith(f'{above}.') and path != place]
+        neighbors = [path.rpartition('.') for path in settings if path != place]
+        names = [last for parent, _, last in neighbors if parent == above]
+        close = [f'{above}.{near}' for near in difflib.get_close_matches(name, names, n=1)]
+        right = [*below, *close]
+        remedy = f'Did you mean {right[0]}?' if right else 'Remove it, or correct its name.'
+        wrong = ' or '.join(f'{path}={settings[path]!r}' for path in paths if path not in below)
+        raise ValueError(f'{wrong}: {found[1]} has no setting {name}. {remedy}') from error
+
+
 def load_config(args: argparse.Namespace, matching: bool = True) -> Config:
     """Load the config for the arguments of `add_run_arguments` or `add_config_arguments`.
 
@@ -198,7 +229,7 @@ def merge_options(cfg: Config, options: dict | None, given_as: str = '--cfg-opti
                 file=sys.stderr,
             )
             continue
-        paths = [path for path in _paths(cfg) if path.endswith(f'.{key}')]
+        paths = [path for path, _ in _settings(cfg) if path.endswith(f'.{key}')]
         close = difflib.get_close_matches(name, known, n=1)
         near = min(paths, key=len) if paths else close and f'{close[0]}{key[len(name) :]}'
         remedy = f'Did you mean {near}?' if near else 'Give a key of the config.'
@@ -209,13 +240,13 @@ def merge_options(cfg: Config, options: dict | None, given_as: str = '--cfg-opti
     cfg.merge_from_dict(options)
 
 
-def _paths(value, above: str = '') -> Iterator[str]:
-    """Yield the dotted keys of all settings below the top level of a config."""
-    for key, inner in value.items():
+def _settings(value, above: str = '') -> Iterator[tuple[str, object]]:
+    """Yield dotted key and value of all settings below the top level of a config."""
+    for key, inner in enumerate(value) if isinstance(value, (list, tuple)) else value.items():
         if above:
-            yield f'{above}.{key}'
-        if isinstance(inner, dict):
-            yield from _paths(inner, f'{above}.{key}' if above else key)
+            yield f'{above}.{key}', inner
+        if isinstance(inner, (dict, list, tuple)):
+            yield from _settings(inner, f'{above}.{key}' if above else key)
 
 
 def check_loaders(cfg: Config) -> None:

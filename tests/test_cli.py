@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 from mmengine.logging import MMLogger
+from torch.utils.data import DataLoader
 
 from mmseg_semi import cli
 from mmseg_semi.cli import merge_options, read_config
@@ -118,3 +119,42 @@ def test_traceback_is_in_the_log_or_printed_by_further_processes(
     assert "raise ValueError('tau=2 is wrong.')" in said
     if rank == 0:
         assert f'The traceback is in {log}.' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (
+            {'val_dataloader.num_worker': 2},
+            'val_dataloader.num_worker=2: .* mean val_dataloader.num_workers',
+        ),
+        ({'model.backbone': 3}, 'model.backbone=3: .* Did you mean model.segmentor.backbone'),
+        (
+            {'hooks.0.every': 4},
+            'hooks.0.every=4: DataLoader has no setting every. Remove it, or correct',
+        ),
+        (
+            {'train.extra': 1, 'val.extra': 2},
+            'train.extra=1 or val.extra=2: DataLoader has no setting extra',
+        ),
+    ],
+)
+def test_unknown_setting_below_the_top_level_is_named(options, message):
+    cfg = Config(
+        dict(
+            val_dataloader=dict(num_workers=1, dataset={}),
+            model=dict(segmentor=dict(backbone=dict(depth=18))),
+            hooks=[dict(type='A')],
+        )
+    )
+    cfg.merge_from_dict(options)
+    name = next(iter(options)).rpartition('.')[2]
+    with pytest.raises(ValueError, match=message), cli.unknown_settings(cfg):
+        DataLoader([], **{name: 1})
+
+
+def test_other_type_errors_keep_their_kind():
+    cfg = Config(dict(model=dict(depth=18)))
+    for wrong in (lambda: DataLoader([], other=1), lambda: len(3)):
+        with pytest.raises(TypeError), cli.unknown_settings(cfg):
+            wrong()

@@ -15,6 +15,7 @@ from mmseg_semi.cli import (
     join_processes,
     load_config,
     one_sentence_errors,
+    unknown_settings,
 )
 from mmseg_semi.datasets.walk import sample_infos, stage_leaves
 from mmseg_semi.engine import StartupCheckHook
@@ -118,13 +119,14 @@ def main() -> None:
     with one_sentence_errors():
         cfg = testing_config(args)
         join_processes(cfg)
-        runner = Runner.from_cfg(cfg)
-        if not any(isinstance(hook, StartupCheckHook) for hook in runner.hooks):
-            # It compares the classes of checkpoint and test set.
-            runner.register_hook(StartupCheckHook())
-        if args.out is not None:
-            check_out(runner, args.out)
-        runner.test()
+        with unknown_settings(cfg):
+            runner = Runner.from_cfg(cfg)
+            if not any(isinstance(hook, StartupCheckHook) for hook in runner.hooks):
+                # It compares the classes of checkpoint and test set.
+                runner.register_hook(StartupCheckHook())
+            if args.out is not None:
+                check_out(runner, args.out)
+            runner.test()
 
 
 if __name__ == '__main__':

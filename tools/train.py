@@ -9,7 +9,13 @@ from mmengine.device import get_device
 from mmengine.runner import Runner
 from mmseg.registry import RUNNERS
 
-from mmseg_semi.cli import add_run_arguments, join_processes, load_config, one_sentence_errors
+from mmseg_semi.cli import (
+    add_run_arguments,
+    join_processes,
+    load_config,
+    one_sentence_errors,
+    unknown_settings,
+)
 from mmseg_semi.engine.startup.lengths import check_config
 
 
@@ -87,11 +93,12 @@ def main() -> None:
     with one_sentence_errors():
         cfg = training_config(args)
         join_processes(cfg)
-        if 'runner_type' in cfg:  # a method in several stages writes tracebacks to its log
-            RUNNERS.build(cfg).train()
-            return
-        check_config(cfg)
-        Runner.from_cfg(cfg).train()
+        with unknown_settings(cfg):
+            if 'runner_type' in cfg:  # a method in several stages writes tracebacks to its log
+                RUNNERS.build(cfg).train()
+                return
+            check_config(cfg)
+            Runner.from_cfg(cfg).train()
 
 
 if __name__ == '__main__':

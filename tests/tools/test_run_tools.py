@@ -280,6 +280,19 @@ def test_what_is_missing_is_said_in_one_sentence(config, monkeypatch, name, argu
     assert '\n' not in said
 
 
+@pytest.mark.parametrize('name', ['train', 'test'])
+def test_unknown_setting_of_a_class_is_one_sentence(config, monkeypatch, name):
+    monkeypatch.chdir(config.parent)
+    Path('iter_2.pth').touch()
+    checkpoint = ['iter_2.pth'] if name == 'test' else []
+    options = ['--cfg-options', f'{name}_dataloader.batchsize=3']
+    said = ending_of(name, [config.name, *checkpoint, *options], monkeypatch)
+    assert said == (
+        f'error: {name}_dataloader.batchsize=3: DataLoader has no setting batchsize. Did you mean '
+        f'{name}_dataloader.batch_size?'
+    )
+
+
 def test_a_named_config_of_an_installed_package(monkeypatch):
     train = load_tool('train', monkeypatch)
     name = 'mmseg::unet/unet-s5-d16_fcn_4xb4-160k_cityscapes-512x1024.py'
