@@ -114,8 +114,8 @@ def write_data(folder, channels=3, first=0, suffix='.jpg', size=40):
                     assert cv2.imwrite(str(path), array)
 
 
-def train(folder, name):
-    result = run_tool(TOOLS / 'train.py', small(folder, name), cwd=folder)
+def train(folder, name, options=SMALL):
+    result = run_tool(TOOLS / 'train.py', small(folder, name, options), cwd=folder)
     assert result.code == 0, result.output[-3000:]
     assert '2 labeled and 2 unlabeled images' in result.output
     assert (folder / 'work_dirs' / f'small_{Path(name).stem}' / 'iter_2.pth').is_file()
@@ -197,6 +197,21 @@ def test_windows_slide_over_large_images(tmp_path):
     for dataset in (cfg.val_dataloader.dataset, *cfg.train_dataloader.dataset.values()):
         if isinstance(dataset, dict):
             assert not [step for step in dataset.pipeline if 'Resize' in step.type]
+
+
+def test_small_crop_changes_every_size(tmp_path):
+    """The training trains on crops of half the side, and no other setting differs."""
+    write_data(tmp_path)
+    half = SIZE // 2
+    train(tmp_path, 'small_crop.py', {**SMALL, 'model.data_preprocessor.size': (half, half)})
+    small, base = (Config.fromfile(tmp_path / f'{name}.py') for name in ('small_crop', 'cracks'))
+    whole = (
+        str(base.train_dataloader) + str(base.val_dataloader) + str(base.model.data_preprocessor)
+    )
+    for old, new in (('(2048, 512)', '(1024, 256)'), ('(512, 512)', '(256, 256)')):
+        whole = whole.replace(old, new)
+    parts = small.train_dataloader, small.val_dataloader, small.model.data_preprocessor
+    assert ''.join(map(str, parts)) == whole
 
 
 def test_one_channel_for_two_classes_is_refused(tmp_path):
