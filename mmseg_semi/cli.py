@@ -166,7 +166,8 @@ def unknown_settings(cfg: Config) -> Iterator[None]:
         close = [f'{above}.{near}' for near in difflib.get_close_matches(name, names, n=1)]
         right = [*below, *close]
         remedy = f'Did you mean {right[0]}?' if right else 'Remove it, or correct its name.'
-        wrong = ' or '.join(f'{path}={settings[path]!r}' for path in paths if path not in below)
+        values = {p: '{...}' if isinstance(v, dict) else repr(v) for p, v in settings.items()}
+        wrong = ' or '.join(f'{path}={values[path]}' for path in paths if path not in below)
         raise ValueError(f'{wrong}: {found[1]} has no setting {name}. {remedy}') from error
 
 

@@ -122,24 +122,31 @@ def test_traceback_is_in_the_log_or_printed_by_further_processes(
 
 
 @pytest.mark.parametrize(
-    ('options', 'message'),
+    ('options', 'name', 'message'),
     [
         (
             {'val_dataloader.num_worker': 2},
+            'num_worker',
             'val_dataloader.num_worker=2: .* mean val_dataloader.num_workers',
         ),
-        ({'model.backbone': 3}, 'model.backbone=3: .* Did you mean model.segmentor.backbone'),
+        (
+            {'model.backbone.depth': 3},
+            'backbone',
+            r'model.backbone=\{...\}: .* Did you mean model.segmentor.backbone',
+        ),
         (
             {'hooks.0.every': 4},
+            'every',
             'hooks.0.every=4: DataLoader has no setting every. Remove it, or correct',
         ),
         (
             {'train.extra': 1, 'val.extra': 2},
+            'extra',
             'train.extra=1 or val.extra=2: DataLoader has no setting extra',
         ),
     ],
 )
-def test_unknown_setting_below_the_top_level_is_named(options, message):
+def test_unknown_setting_below_the_top_level_is_named(options, name, message):
     cfg = Config(
         dict(
             val_dataloader=dict(num_workers=1, dataset={}),
@@ -148,7 +155,6 @@ def test_unknown_setting_below_the_top_level_is_named(options, message):
         )
     )
     cfg.merge_from_dict(options)
-    name = next(iter(options)).rpartition('.')[2]
     with pytest.raises(ValueError, match=message), cli.unknown_settings(cfg):
         DataLoader([], **{name: 1})
 
